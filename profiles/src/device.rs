@@ -1,0 +1,359 @@
+//! A GPU as data: `profiles/devices/<name>.toml`. Every constant there carries its source or is
+//! marked as a knob, in the comment of its line.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{Bytes, Nanos};
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// File name without `.toml`.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Who makes it.
+    pub vendor: Vendor,
+    /// Compute units and their groups.
+    pub topology: Topology,
+    /// Clocks.
+    pub clock: Clock,
+    /// Peak dense arithmetic rates.
+    pub compute: Compute,
+    /// DRAM and L2.
+    pub memory: Memory,
+    /// The link to the host.
+    pub pcie: Pcie,
+    /// Hardware queues between host and dispatcher.
+    pub queues: Queues,
+    /// How blocks reach CUs.
+    pub dispatch: Dispatch,
+    /// What masks are legal.
+    pub mask: Mask,
+    /// Multi-process service; absent where the device has none.
+    pub mps: Option<Mps>,
+    /// Legal hardware instances; absent where the device has none.
+    pub mig: Option<Mig>,
+    /// What every sharing mechanism costs.
+    pub costs: Costs,
+    /// How co-running kernels slow each other.
+    pub contention: Contention,
+    /// Power.
+    pub power: Power,
+    /// Knobs of the analytic model.
+    pub analytic: Analytic,
+}
+
+/// Who makes a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Vendor {
+    Nvidia,
+    Amd,
+}
+
+/// Compute units and what one of them holds.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// CUs in each GPC or shader engine.
+    pub groups: Vec<u32>,
+    /// Resident threads of one CU.
+    pub threads_per_cu: u32,
+    /// Resident blocks of one CU.
+    pub blocks_per_cu: u32,
+    /// 32-bit registers of one CU.
+    pub registers_per_cu: u32,
+    /// Shared memory of one CU that blocks may use.
+    pub smem_per_cu: Bytes,
+}
+
+/// Clocks.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Clock {
+    /// Boost clock, MHz: what the peak rates assume.
+    pub boost_mhz: f64,
+}
+
+/// Peak dense rates, 10^12 operations per second; a fused multiply-add counts as two.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Compute {
+    /// FP32 on the vector units.
+    pub fp32_tflops: f64,
+    /// TF32 on the matrix units; equal to FP32 where there are none.
+    pub tf32_tflops: f64,
+    /// FP16 on the matrix units (vector units where there are none), FP32 accumulation.
+    pub fp16_tflops: f64,
+    /// INT8.
+    pub int8_tops: f64,
+}
+
+/// DRAM and L2.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Memory {
+    /// Device memory.
+    pub capacity: Bytes,
+    /// DRAM bandwidth, 10^9 bytes per second.
+    pub dram_gbps: f64,
+    /// L2 capacity.
+    pub l2: Bytes,
+    /// L2 bandwidth, 10^9 bytes per second.
+    pub l2_gbps: f64,
+}
+
+/// The link to the host.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pcie {
+    /// Host to device, achievable, 10^9 bytes per second.
+    pub h2d_gbps: f64,
+    /// Device to host.
+    pub d2h_gbps: f64,
+    /// Copy engines: one per direction at 2, one shared at 1.
+    pub copy_engines: u32,
+}
+
+/// Hardware queues between host and dispatcher.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Queues {
+    /// Streams that progress independently; more of them share queues in order.
+    pub hardware: u32,
+    /// Extra time per launch once streams outnumber the queues (multiplexing).
+    pub overflow: Nanos,
+}
+
+/// How blocks reach CUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DispatchRule {
+    /// The CU with most room next (NVIDIA).
+    LeastLoaded,
+    /// Blocks split evenly over the groups in use; the slowest group decides (AMD).
+    EvenGroups,
+}
+
+/// How blocks reach CUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dispatch {
+    /// The rule.
+    pub rule: DispatchRule,
+}
+
+/// What masks are legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mask {
+    /// Fewest CUs of a mask.
+    pub min_cus: u32,
+    /// Masks hold a multiple of this many CUs.
+    pub step_cus: u32,
+}
+
+/// Multi-process service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mps {
+    /// A percentage becomes a multiple of this many CUs, rounded down, at least one step.
+    pub round_cus: u32,
+    /// Clients of one device.
+    pub max_clients: u32,
+    /// Device memory of one client's context.
+    pub client_memory: Bytes,
+    /// CUs of one static chunk (exclusive partitions).
+    pub chunk_cus: u32,
+    /// Chunks that static partitioning can hand out.
+    pub chunks: u32,
+}
+
+/// Legal hardware instances.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mig {
+    /// Slices of the compute axis.
+    pub compute_slices: u32,
+    /// Slices of the memory axis.
+    pub memory_slices: u32,
+    /// Instance profiles.
+    pub profiles: Vec<MigProfile>,
+}
+
+/// One instance profile, read from real boards (`nvidia-smi mig -lgip`), not from mocks.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct MigProfile {
+    /// Such as `1g`, `1g+mem`, `3g`.
+    pub name: String,
+    /// CUs.
+    pub cus: u32,
+    /// Compute slices.
+    pub compute: u32,
+    /// Memory slices: L2 and DRAM bandwidth go with them.
+    pub memory: u32,
+    /// Device memory.
+    pub capacity: Bytes,
+    /// Copy engines.
+    pub copy_engines: u32,
+    /// Legal first memory slices.
+    pub starts: Vec<u32>,
+    /// Most instances of this profile at once.
+    pub max: u32,
+}
+
+/// What a mechanism does to the work already on the CUs it concerns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resident {
+    /// Nothing: it applies to what is dispatched afterwards.
+    Keeps,
+    /// Progress is saved and resumed.
+    Saves,
+    /// It waits until what runs has ended.
+    Drains,
+    /// What runs is lost and starts over.
+    Restarts,
+}
+
+/// The four numbers of a mechanism.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mechanism {
+    /// Time that the worker or stream concerned stands still.
+    pub cost: Nanos,
+    /// Time from the decision until it takes effect, others running on.
+    pub delay: Nanos,
+    /// What it does to resident work.
+    pub resident: Resident,
+    /// Device memory it takes while it lasts.
+    pub memory: Bytes,
+}
+
+impl Mechanism {
+    /// Free, immediate and weightless: the `ideal` arm.
+    pub const FREE: Self =
+        Self { cost: Nanos::ZERO, delay: Nanos::ZERO, resident: Resident::Keeps, memory: Bytes(0) };
+}
+
+/// What every sharing mechanism costs on a device.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Costs {
+    /// Host time of one kernel launch, where the profile does not say.
+    pub launch: Nanos,
+    /// Device memory of one process's context.
+    pub context_memory: Bytes,
+    /// Time slice of a context while others wait.
+    pub quantum: Nanos,
+    /// Switch between time-sliced contexts.
+    pub context_switch: Mechanism,
+    /// Kernel on another stream or green context than its predecessor: event and wait.
+    pub stream_hop: Mechanism,
+    /// Barrier packet between hardware queues (ECLIP).
+    pub barrier: Mechanism,
+    /// Set a CU mask by a system call (KRISP as emulated).
+    pub mask_ioctl: Mechanism,
+    /// Set a TPC mask at launch (libsmctrl).
+    pub mask_tpc: Mechanism,
+    /// Compute a mask in the packet processor (KRISP as proposed).
+    pub mask_firmware: Mechanism,
+    /// Start a process with its context, without the model's own load time.
+    pub process_start: Mechanism,
+    /// Route from one worker to its loaded shadow (GSLICE).
+    pub shadow_switch: Mechanism,
+    /// Destroy one hardware instance.
+    pub mig_destroy: Mechanism,
+    /// Create one hardware instance.
+    pub mig_create: Mechanism,
+    /// Host-to-device rate while loading weights, 10^6 bytes per second (disk, framework).
+    pub load_mbps: u32,
+}
+
+impl Costs {
+    /// Every mechanism of sharing free; what a kernel launch costs the host stays, since it is no
+    /// mechanism of sharing but part of the work.
+    #[must_use]
+    pub fn ideal(&self) -> Self {
+        Self {
+            context_switch: Mechanism::FREE,
+            stream_hop: Mechanism::FREE,
+            barrier: Mechanism::FREE,
+            mask_ioctl: Mechanism::FREE,
+            mask_tpc: Mechanism::FREE,
+            mask_firmware: Mechanism::FREE,
+            process_start: Mechanism::FREE,
+            shadow_switch: Mechanism::FREE,
+            mig_destroy: Mechanism::FREE,
+            mig_create: Mechanism::FREE,
+            ..self.clone()
+        }
+    }
+}
+
+/// How co-running kernels slow each other; every number is a knob with its origin in the file.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Contention {
+    /// `bandwidth`: slow-down of a fully DRAM-bound kernel whose L2 share is lost, minus 1.
+    pub l2_penalty: f64,
+    /// `linear` (gpu-lets): coefficients of own L2, others' L2, own DRAM, others' DRAM utilisation
+    /// (0 to 1), and the constant.
+    pub linear: [f64; 5],
+    /// `igniter`: active time grows by this per unit (0 to 1) of the others' L2 utilisation.
+    pub igniter_cache: f64,
+    /// `igniter`: extra scheduling delay per kernel, ns: slope per co-runner and intercept.
+    pub igniter_sched_ns: [f64; 2],
+    /// `igniter`: MHz lost per watt demanded above the cap (a positive number).
+    pub igniter_mhz_per_watt: f64,
+}
+
+/// Power: `idle + cu × busy CUs + DRAM energy`, capped nowhere but in the `igniter` model.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Power {
+    /// Whole board, nothing running, W. CUs are not gated one by one.
+    pub idle_w: f64,
+    /// One busy CU, W.
+    pub cu_w: f64,
+    /// DRAM traffic, picojoules per byte.
+    pub dram_pj_per_byte: f64,
+    /// Board limit, W.
+    pub cap_w: f64,
+}
+
+/// Knobs of the analytic model: what fraction of the peak a library kernel reaches.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Analytic {
+    /// Share of the peak arithmetic rate that a full wave of a GEMM or convolution reaches.
+    pub matmul_efficiency: f64,
+    /// The same for depthwise and grouped convolutions.
+    pub grouped_efficiency: f64,
+    /// Share of the DRAM bandwidth that a streaming kernel reaches with all CUs.
+    pub dram_efficiency: f64,
+    /// CUs that saturate DRAM: below it bandwidth grows with the CUs.
+    pub dram_saturating_cus: u32,
+    /// Start-up and tail of any kernel on the GPU.
+    pub kernel_floor: Nanos,
+}
+
+impl Device {
+    /// Compute units in all.
+    #[must_use]
+    pub fn cus(&self) -> u32 {
+        self.topology.groups.iter().sum()
+    }
+
+    /// CUs that an MPS percentage grants: rounded down to the device's step, at least one step.
+    #[must_use]
+    pub fn mps_cus(&self, percent: f64) -> u32 {
+        let step = self.mps.map_or(1, |m| m.round_cus);
+        let cus = (f64::from(self.cus()) * percent / 100.0 + 1e-9) as u32;
+        (cus / step * step).clamp(step, self.cus())
+    }
+}

@@ -1,0 +1,14 @@
+//! What a kernel costs on a device: devices, kernels, latency curves over compute units (CUs),
+//! models as sequences of kernel launches, the analytic model and the importers.
+//!
+//! This crate knows nothing of requests, arrival times or sharing policies.
+
+pub mod curve;
+pub mod device;
+pub mod kernel;
+pub mod units;
+
+pub use curve::{Curve, Point};
+pub use device::Device;
+pub use kernel::{CoRun, Kernel, Launch, Model, Op, Profile, Source};
+pub use units::{Bytes, Nanos};
