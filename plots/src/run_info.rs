@@ -1,0 +1,181 @@
+//! `run.json`: what a result folder says of the run that made it. With it, plots and report can be
+//! drawn again from the folder alone.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::PlotError;
+use crate::spec::PlotSpec;
+
+/// The content of `run.json`. Keys that a newer version added are ignored on reading.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct RunInfo {
+    /// Experiment name.
+    pub name: String,
+    /// The question that the experiment answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<String>,
+    /// Digest of the experiment with everything it refers to.
+    pub experiment_digest: String,
+    /// Version of the program.
+    pub version: String,
+    /// Commit of the program; `unknown` outside a checkout.
+    pub commit: String,
+    /// Host that computed the cells.
+    pub host: String,
+    /// Seeds, one per repeat.
+    pub seeds: Vec<u64>,
+    /// Simulated events of all cells.
+    pub events: u64,
+    /// Wall-clock time of the whole run, seconds.
+    pub wall_s: f64,
+    /// Events per second of one thread.
+    pub events_per_s: f64,
+    /// Every cell that ran.
+    pub cells: Vec<CellInfo>,
+    /// The GPU.
+    #[serde(default)]
+    pub device: DeviceInfo,
+    /// `real` or `ideal`: whether mechanisms cost what the device file says.
+    #[serde(default)]
+    pub costs: String,
+    /// Simulated time after the warm-up, such as `60s`.
+    #[serde(default)]
+    pub duration: String,
+    /// Simulated time that counts for nothing, such as `2s`.
+    #[serde(default)]
+    pub warmup: String,
+    /// The experiment file's text as resolved, overrides included.
+    #[serde(default)]
+    pub config: String,
+    /// Tenants, in file order.
+    #[serde(default)]
+    pub tenants: Vec<TenantInfo>,
+    /// Policies, one per label, in file order.
+    #[serde(default)]
+    pub policies: Vec<PolicyInfo>,
+    /// Sweep keys, in the order of their columns in `results.csv`.
+    #[serde(default)]
+    pub sweep_keys: Vec<String>,
+    /// The `[[plot]]` tables; empty: [`PlotSpec::defaults`] are drawn.
+    #[serde(default)]
+    pub plots: Vec<PlotSpec>,
+    /// What a reader of the results has to know: fallbacks, approximations, data used at its edge.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+}
+
+/// One cell of the experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct CellInfo {
+    /// The cell's name, as in `results.csv`.
+    pub cell: String,
+    /// Simulated events.
+    pub events: u64,
+    /// Digest of the event stream.
+    pub digest: String,
+}
+
+/// The GPU of the run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct DeviceInfo {
+    /// Device file name without `.toml`.
+    pub name: String,
+    /// For people.
+    pub title: String,
+    /// Compute units.
+    pub cus: u32,
+}
+
+/// One tenant.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+pub struct TenantInfo {
+    /// Tenant name, as in `results.csv`.
+    pub name: String,
+    /// Model served.
+    pub model: String,
+    /// `latency` or `best-effort`.
+    #[serde(default)]
+    pub class: String,
+    /// The SLO in ms; absent: none, or not the same in every cell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo_ms: Option<f64>,
+    /// The SLO as the experiment file words it, such as `100ms` or `2 × isolated p95`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<String>,
+    /// p95 latency of one worker alone on the whole GPU, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_p95_ms: Option<f64>,
+    /// Throughput of one saturated worker alone on the whole GPU, requests/s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolated_rps: Option<f64>,
+    /// Arrivals, in words.
+    #[serde(default)]
+    pub arrivals: String,
+    /// `measured`, `analytic` or `imported`: where the model's numbers come from.
+    #[serde(default)]
+    pub profile_source: String,
+    /// The profile in words: file, tool, date, GPU, whatever its provenance tells.
+    #[serde(default)]
+    pub profile: String,
+}
+
+/// One policy row of the experiment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PolicyInfo {
+    /// What tables and plots call it.
+    pub label: String,
+    /// The policy.
+    pub name: String,
+    /// Its options as resolved, one line of text.
+    #[serde(default)]
+    pub options: String,
+}
+
+impl RunInfo {
+    /// Reads `run.json`.
+    ///
+    /// # Errors
+    /// The file is missing or unreadable, no JSON, lacks a required key, or has a bad plot table;
+    /// the message names file, line and field.
+    pub fn read(path: &Path) -> Result<Self, PlotError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| PlotError::Read { path: path.to_owned(), source })?;
+        let run: Self = serde_json::from_str(&text).map_err(|e| PlotError::Json {
+            path: path.to_owned(),
+            line: e.line(),
+            message: strip_position(&e),
+        })?;
+        run.check_plots()?;
+        Ok(run)
+    }
+
+    /// Checks every plot table against the sweep keys of the run.
+    ///
+    /// # Errors
+    /// The first table that asks for what cannot be drawn.
+    pub fn check_plots(&self) -> Result<(), PlotError> {
+        for (i, plot) in self.plots.iter().enumerate() {
+            plot.check(i, &self.sweep_keys)?;
+        }
+        Ok(())
+    }
+
+    /// The pretty JSON text of `run.json`, with a final newline.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form (a float that is not finite becomes `null`).
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("plain data serialises");
+        text.push('\n');
+        text
+    }
+}
+
+/// serde_json appends `at line L column C`; the caller puts the line in front instead.
+fn strip_position(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    text.rsplit_once(" at line ").map_or(text.clone(), |(head, _)| head.to_owned())
+}

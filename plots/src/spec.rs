@@ -1,0 +1,366 @@
+//! `[[plot]]` tables: what to draw from the results, checked before anything runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::columns::{METRICS, SERIES, metric, unknown};
+
+/// What a plot shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlotKind {
+    /// Grouped bars with 95 % confidence intervals over repeats.
+    Bars,
+    /// Cumulative distribution of latency (`cdf.csv`).
+    Cdf,
+    /// A metric over a sweep key, with confidence bands.
+    Lines,
+    /// A metric over time (`series.csv`).
+    Timeline,
+    /// A metric over two sweep keys, one panel per label.
+    Heatmap,
+    /// Latency against CUs with the minimum CUs marked (`curves.csv`).
+    Curves,
+    /// Simulated against measured (`validation.csv`).
+    Parity,
+    /// Two metrics against each other, with the frontier.
+    Pareto,
+}
+
+impl PlotKind {
+    /// Every kind with its name.
+    pub const ALL: [(Self, &'static str); 8] = [
+        (Self::Bars, "bars"),
+        (Self::Cdf, "cdf"),
+        (Self::Lines, "lines"),
+        (Self::Timeline, "timeline"),
+        (Self::Heatmap, "heatmap"),
+        (Self::Curves, "curves"),
+        (Self::Parity, "parity"),
+        (Self::Pareto, "pareto"),
+    ];
+
+    /// The name that files use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(k, _)| *k == self).expect("ALL lists every kind").1
+    }
+}
+
+impl<'de> Deserialize<'de> for PlotKind {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(kind, _)| *kind).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            serde::de::Error::custom(unknown("plot kind", &text, &names))
+        })
+    }
+}
+
+/// Which axes are logarithmic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum LogAxes {
+    X,
+    Y,
+    Xy,
+}
+
+impl<'de> Deserialize<'de> for LogAxes {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        match String::deserialize(d)?.as_str() {
+            "x" => Ok(Self::X),
+            "y" => Ok(Self::Y),
+            "xy" => Ok(Self::Xy),
+            other => Err(serde::de::Error::custom(format!(
+                "`log` is `{other}`; write \"x\", \"y\" or \"xy\""
+            ))),
+        }
+    }
+}
+
+/// One value of a `where` table, or several of which any will do.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+#[allow(missing_docs)]
+pub enum Wanted {
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Text(String),
+    Any(Vec<Wanted>),
+}
+
+impl Wanted {
+    /// Whether a field of a table is this value: as text, or as the same number.
+    #[must_use]
+    pub fn matches(&self, field: &str) -> bool {
+        let number = |n: f64| field.parse::<f64>().is_ok_and(|f| f == n);
+        match self {
+            Self::Bool(b) => field == if *b { "true" } else { "false" },
+            Self::Integer(n) => number(*n as f64),
+            Self::Float(n) => number(*n),
+            Self::Text(text) => field == text,
+            Self::Any(list) => list.iter().any(|w| w.matches(field)),
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(b) => write!(f, "{b}"),
+            Self::Integer(n) => write!(f, "{n}"),
+            Self::Float(n) => write!(f, "{n}"),
+            Self::Text(text) => f.write_str(text),
+            Self::Any(list) => {
+                for (i, w) in list.iter().enumerate() {
+                    write!(f, "{}{w}", if i == 0 { "" } else { " or " })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// One `[[plot]]` table. What is left out gets the default of its kind.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlotSpec {
+    /// What to draw.
+    pub kind: PlotKind,
+    /// File stem under `plots/`; default: made of kind, `y` and `x`, and a number where two agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Title; default: the experiment's question where there is one plot, else `y` by `by`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// Horizontal axis. `bars`: tenant, label, policy, model or a sweep key; `lines`, `heatmap`: a
+    /// sweep key; `pareto`: a metric (default `latency_p99_ms`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x: Option<String>,
+    /// A numeric column of `results.csv` (default `goodput_rps`); `timeline`: a column of
+    /// `series.csv` (default `cu_utilization`); `parity`: one metric (default: all).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y: Option<String>,
+    /// What gets a colour each: label (default), policy, tenant, model or a sweep key. `heatmap`:
+    /// the sweep key of the vertical axis. `curves`: kernel (default), batch or model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// A tenant's name, `*` for the whole GPU, or `each` for one panel per tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// Logarithmic axes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log: Option<LogAxes>,
+    /// Draw only rows whose columns have these values.
+    #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
+    pub filter: BTreeMap<String, Wanted>,
+}
+
+/// A `[[plot]]` table that cannot be drawn.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("plot {number} ({kind}): field `{field}`: {message}")]
+pub struct SpecError {
+    /// Position among the tables, from 1.
+    pub number: usize,
+    /// The table's kind.
+    pub kind: &'static str,
+    /// The field at fault.
+    pub field: &'static str,
+    /// What is wrong and what would be accepted.
+    pub message: String,
+}
+
+/// Columns of `results.csv` that name things; sweep keys come on top.
+const DIMENSIONS: [&str; 4] = ["label", "policy", "tenant", "model"];
+
+impl PlotSpec {
+    /// The keys of a `[[plot]]` table, for messages about unknown ones.
+    pub const FIELDS: [&'static str; 9] =
+        ["kind", "name", "title", "x", "y", "by", "tenant", "log", "where"];
+
+    /// A plot of that kind with nothing but defaults.
+    #[must_use]
+    pub fn new(kind: PlotKind) -> Self {
+        Self {
+            kind,
+            name: None,
+            title: None,
+            x: None,
+            y: None,
+            by: None,
+            tenant: None,
+            log: None,
+            filter: BTreeMap::new(),
+        }
+    }
+
+    /// What is drawn where the experiment asks for nothing: goodput and p99 per tenant without a
+    /// sweep, goodput over the first key with one, and goodput against p99.
+    #[must_use]
+    pub fn defaults(sweep_keys: &[String]) -> Vec<Self> {
+        let with_y = |kind, y: &str| Self { y: Some(y.to_owned()), ..Self::new(kind) };
+        let first = match sweep_keys {
+            [] => vec![
+                with_y(PlotKind::Bars, "goodput_rps"),
+                with_y(PlotKind::Bars, "latency_p99_ms"),
+            ],
+            [_] => vec![with_y(PlotKind::Lines, "goodput_rps")],
+            [_, _] => vec![with_y(PlotKind::Heatmap, "goodput_rps")],
+            _ => vec![],
+        };
+        first.into_iter().chain([Self::new(PlotKind::Pareto)]).collect()
+    }
+
+    /// Checks the table against the sweep keys of its experiment; `index` counts from 0.
+    ///
+    /// # Errors
+    /// A field that its kind does not take or a column that does not exist, with the closest name.
+    pub fn check(&self, index: usize, sweep_keys: &[String]) -> Result<(), SpecError> {
+        let error = |field, message| SpecError {
+            number: index + 1,
+            kind: self.kind.name(),
+            field,
+            message,
+        };
+        if let Some(name) = &self.name {
+            check_name(name).map_err(|m| error("name", m))?;
+        }
+        let keys: Vec<&str> = sweep_keys.iter().map(String::as_str).collect();
+        let dims: Vec<&str> = DIMENSIONS.iter().copied().chain(keys.iter().copied()).collect();
+        let metrics: Vec<&str> = METRICS.iter().map(|c| c.name).collect();
+        let [x, y, by] = self.accepted(&dims, &keys, &metrics);
+        for (field, value, accepted) in [("x", &self.x, x), ("y", &self.y, y), ("by", &self.by, by)]
+        {
+            if let Some(value) = value {
+                accepted.check(value, &keys).map_err(|m| error(field, m))?;
+            }
+        }
+        self.check_sweep(&keys).map_err(|(field, m)| error(field, m))?;
+        let filters = self.filters(&dims);
+        match self.filter.keys().find(|key| !filters.contains(&key.as_str())) {
+            Some(key) => Err(error("where", unknown("column", key, &filters))),
+            None => Ok(()),
+        }
+    }
+
+    /// What this kind takes as x, y and by.
+    fn accepted<'a>(
+        &self,
+        dims: &[&'a str],
+        keys: &[&'a str],
+        metrics: &[&'a str],
+    ) -> [Accepted<'a>; 3] {
+        let one = |what, list: &[&'a str]| Accepted { what, list: list.to_vec() };
+        let metric = one("column", metrics);
+        let no_y = one("column", &[]);
+        match self.kind {
+            PlotKind::Bars => [one("column", dims), metric, one("column", dims)],
+            PlotKind::Lines => [one("sweep key", keys), metric, one("column", dims)],
+            PlotKind::Heatmap => [one("sweep key", keys), metric, one("sweep key", keys)],
+            PlotKind::Pareto => [metric.clone(), metric, one("column", dims)],
+            PlotKind::Cdf => [no_y.clone(), one("column", &["latency_ms"]), one("column", dims)],
+            PlotKind::Timeline => [no_y, one("column", &SERIES), one("column", dims)],
+            PlotKind::Curves => [
+                no_y,
+                one("column", &["duration_us", "slowdown"]),
+                one("column", &["kernel", "batch", "model"]),
+            ],
+            PlotKind::Parity => {
+                [no_y, Accepted { what: "", list: vec![] }, one("column", &["label", "tenant"])]
+            }
+        }
+    }
+
+    /// Lines and heatmaps need sweep keys for their axes.
+    fn check_sweep(&self, keys: &[&str]) -> Result<(), (&'static str, String)> {
+        let missing = |n: usize| {
+            Err(("x", format!("needs {n} sweep keys, the experiment has {}", keys.len())))
+        };
+        match self.kind {
+            PlotKind::Lines if keys.is_empty() => {
+                Err(("x", "needs a sweep key and the experiment has no [sweep]".to_owned()))
+            }
+            PlotKind::Heatmap if keys.len() < 2 => missing(2),
+            PlotKind::Heatmap if self.x.is_some() && self.x == self.by => {
+                Err(("by", "is the same sweep key as `x`".to_owned()))
+            }
+            PlotKind::Bars if self.x.is_some() && self.x == self.by => {
+                Err(("by", "is the same column as `x`".to_owned()))
+            }
+            PlotKind::Pareto => {
+                let directed = |c: &Option<String>| {
+                    c.as_deref()
+                        .and_then(metric)
+                        .is_none_or(|c| c.better != crate::columns::Better::Neither)
+                };
+                let what = "has no better and no worse: a frontier needs a direction";
+                match (directed(&self.x), directed(&self.y)) {
+                    (false, _) => Err(("x", what.to_owned())),
+                    (_, false) => Err(("y", what.to_owned())),
+                    _ => Ok(()),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Columns that `where` may name.
+    fn filters<'a>(&self, dims: &[&'a str]) -> Vec<&'a str> {
+        match self.kind {
+            PlotKind::Curves => vec!["model", "batch", "kernel"],
+            PlotKind::Parity => vec!["label", "tenant", "metric"],
+            _ => dims.iter().copied().chain(["repeat", "cell", "seed"]).collect(),
+        }
+    }
+
+    /// The file stem: `name`, or one made of kind, y and x.
+    #[must_use]
+    pub fn stem(&self) -> String {
+        if let Some(name) = &self.name {
+            return name.clone();
+        }
+        let parts = [Some(self.kind.name()), self.y.as_deref(), self.x.as_deref()];
+        let tenant = self.tenant.as_deref().filter(|t| *t != "*");
+        let text = parts.into_iter().chain([tenant]).flatten().collect::<Vec<_>>().join("-");
+        text.chars().map(|c| if is_stem_char(c) { c } else { '-' }).collect()
+    }
+}
+
+/// A closed list of names; empty: the field is not taken, or (no `what`) anything goes.
+#[derive(Clone, Debug)]
+struct Accepted<'a> {
+    what: &'static str,
+    list: Vec<&'a str>,
+}
+
+impl Accepted<'_> {
+    fn check(&self, value: &str, keys: &[&str]) -> Result<(), String> {
+        if self.what.is_empty() || self.list.contains(&value) {
+            return Ok(());
+        }
+        if self.list.is_empty() && keys.is_empty() && self.what == "sweep key" {
+            return Err("needs a sweep key and the experiment has no [sweep]".to_owned());
+        }
+        if self.list.is_empty() {
+            return Err(format!("is fixed for this kind; remove `{value}`"));
+        }
+        Err(unknown(self.what, value, &self.list))
+    }
+}
+
+fn is_stem_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+/// A stem becomes a file name: nothing in it may lead out of `plots/`.
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(is_stem_char) {
+        return Err(format!("`{name}` is no file name: use letters, digits, `-`, `_` and `.`"));
+    }
+    Ok(())
+}
