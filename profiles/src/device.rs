@@ -1,9 +1,19 @@
 //! A GPU as data: `profiles/devices/<name>.toml`. Every constant there carries its source or is
 //! marked as a knob, in the comment of its line.
 
+mod check;
+mod load;
+mod mig;
+
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Bytes, Nanos};
+
+pub use load::DeviceError;
+pub use mig::{MigError, MigInstance, MigPlacement};
+
+/// The largest device that is accepted, in CUs: the masks of the simulator hold as many.
+pub const MAX_CUS: u32 = 320;
 
 /// A GPU.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -31,7 +41,7 @@ pub struct Device {
     pub dispatch: Dispatch,
     /// What masks are legal.
     pub mask: Mask,
-    /// Multi-process service; absent where the device has none.
+    /// Processes side by side: MPS, or what ROCm does by itself; absent where there is neither.
     pub mps: Option<Mps>,
     /// Legal hardware instances; absent where the device has none.
     pub mig: Option<Mig>,
@@ -194,8 +204,10 @@ pub struct MigProfile {
     pub cus: u32,
     /// Compute slices.
     pub compute: u32,
-    /// Memory slices: L2 and DRAM bandwidth go with them.
+    /// Memory slices: DRAM bandwidth goes with them.
     pub memory: u32,
+    /// Slices of L2, of as many as there are memory slices; not always equal to `memory`.
+    pub l2_slices: u32,
     /// Device memory.
     pub capacity: Bytes,
     /// Copy engines.
@@ -224,13 +236,16 @@ pub enum Resident {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mechanism {
-    /// Time that the worker or stream concerned stands still.
+    /// Time that the worker or stream concerned stands still; 0 where the file does not say.
+    #[serde(default)]
     pub cost: Nanos,
-    /// Time from the decision until it takes effect, others running on.
+    /// Time from the decision until it takes effect, others running on; 0 by default.
+    #[serde(default)]
     pub delay: Nanos,
     /// What it does to resident work.
     pub resident: Resident,
-    /// Device memory it takes while it lasts.
+    /// Device memory it takes while it lasts; 0 by default.
+    #[serde(default)]
     pub memory: Bytes,
 }
 

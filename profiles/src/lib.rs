@@ -6,6 +6,7 @@
 pub mod curve;
 pub mod device;
 pub mod kernel;
+pub mod text;
 pub mod units;
 
 pub use curve::{Curve, Point};
