@@ -3,11 +3,14 @@
 //!
 //! This crate knows nothing of requests, arrival times or sharing policies.
 
+pub mod analytic;
 pub mod curve;
 pub mod device;
 pub mod kernel;
+pub mod lower;
 pub mod text;
 pub mod units;
+pub mod zoo;
 
 pub use curve::{Curve, Point};
 pub use device::Device;

@@ -1,0 +1,180 @@
+//! The analytic model: latency curves from blocks, arithmetic and bytes. The formulae, the knobs
+//! and a comparison with published measurements are in `docs/analytic-model.md`.
+
+use std::collections::BTreeMap;
+
+use crate::curve::{Curve, Point};
+use crate::device::{Device, Vendor};
+use crate::kernel::{Kernel, Launch, Model, Profile, Source};
+use crate::lower::{Config, KernelShape, LowerError, Precision, lower};
+use crate::units::Nanos;
+use crate::zoo::ModelSpec;
+
+/// What to compute a profile with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Numbers computed with.
+    pub precision: Precision,
+    /// Merge element-wise followers and attention (TensorRT, TVM) instead of one kernel per layer
+    /// (eager PyTorch).
+    pub fused: bool,
+    /// Host work per request before its first launch, written into every model. A knob: decoding
+    /// an image takes milliseconds, accepting a tensor takes next to nothing.
+    pub host_per_request: Nanos,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let host_per_request = Nanos::from_micros(20);
+        Self { precision: Precision::Fp32, fused: false, host_per_request }
+    }
+}
+
+/// A profile of `specs` at `batches`. Kernels that several models or batches launch with the same
+/// configuration appear once. Equal arguments give equal bits on every machine.
+///
+/// # Errors
+/// A batch outside 1 to [`crate::lower::MAX_BATCH`].
+pub fn profile(
+    device: &Device,
+    specs: &[&ModelSpec],
+    batches: &[u32],
+    options: &Options,
+) -> Result<Profile, LowerError> {
+    let mut profile = Profile {
+        device: device.name.clone(),
+        source: Source::Analytic,
+        provenance: provenance(options),
+        kernels: Vec::new(),
+        models: BTreeMap::new(),
+        corun: Vec::new(),
+    };
+    let mut known = BTreeMap::new();
+    for spec in specs {
+        let mut model = model(device, spec, options);
+        for &batch in batches {
+            let config = Config { batch, precision: options.precision, fused: options.fused };
+            let lowered = lower(spec, device, config)?;
+            let indices: Vec<usize> = lowered
+                .kernels
+                .into_iter()
+                .map(|shape| {
+                    *known.entry(shape.id.clone()).or_insert_with(|| {
+                        profile.kernels.push(kernel(device, shape));
+                        profile.kernels.len() - 1
+                    })
+                })
+                .collect();
+            let host = device.costs.launch;
+            let launches = lowered.launches.iter().map(|&k| Launch { kernel: indices[k], host });
+            model.batches.insert(batch, launches.collect());
+        }
+        profile.models.insert(model.name.clone(), model);
+    }
+    Ok(profile)
+}
+
+fn provenance(options: &Options) -> BTreeMap<String, String> {
+    let build = if options.fused { "fused operators" } else { "one kernel per operator" };
+    [
+        ("tool", "cotenant"),
+        ("version", env!("CARGO_PKG_VERSION")),
+        ("method", "analytic: waves of blocks, arithmetic, bytes"),
+        ("precision", options.precision.name()),
+        ("framework", build),
+        ("clocks", "boost"),
+        ("licence", "MIT OR Apache-2.0"),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .collect()
+}
+
+/// The model's sizes, without launches.
+fn model(device: &Device, spec: &ModelSpec, options: &Options) -> Model {
+    let weights = spec.weights_bytes(options.precision);
+    // Bytes over 10^6 bytes per second: bytes × 1000 / rate in ns, rounded up.
+    let load = (weights.0 * 1000).div_ceil(u64::from(device.costs.load_mbps.max(1)));
+    Model {
+        name: spec.name.clone(),
+        weights,
+        activations_per_item: spec.activations_per_item_bytes(options.precision),
+        input_per_item: spec.input_per_item_bytes(options.precision),
+        output_per_item: spec.output_per_item_bytes(options.precision),
+        load: Nanos(load),
+        host_per_request: options.host_per_request,
+        batches: BTreeMap::new(),
+    }
+}
+
+fn kernel(device: &Device, shape: KernelShape) -> Kernel {
+    let curve = curve(device, &shape);
+    Kernel {
+        id: shape.id,
+        name: shape.name,
+        op: shape.op,
+        grid: shape.grid,
+        block: shape.block,
+        regs: shape.regs,
+        smem_bytes: shape.smem_bytes,
+        blocks_per_cu: shape.blocks_per_cu,
+        flops: shape.flops,
+        dram_bytes: shape.dram_bytes,
+        curve,
+    }
+}
+
+/// The latency curve of a kernel, with a point at every count of CUs: steps between waves are
+/// where they belong, and interpolation has nothing to smooth over.
+#[must_use]
+pub fn curve(device: &Device, shape: &KernelShape) -> Curve {
+    let points = (1..=device.cus()).map(|c| Point::exact(c, duration_ns(device, shape, c)));
+    Curve::new(points.collect()).expect("counts ascend from 1, durations are positive")
+}
+
+/// Duration of a kernel alone on `cus` compute units, ns: start-up, and the longest of arithmetic,
+/// DRAM and L2 traffic.
+#[must_use]
+pub fn duration_ns(device: &Device, shape: &KernelShape, cus: u32) -> u64 {
+    assert!(cus > 0, "a kernel cannot run on 0 CUs");
+    let blocks = shape.blocks().max(1);
+    let busiest = blocks.div_ceil(u64::from(cus));
+    let busy = f64::from(u32::try_from(blocks).unwrap_or(u32::MAX).min(cus));
+    let longest = compute_ns(device, shape, busiest).max(memory_ns(device, shape, busiest, busy));
+    let total = device.analytic.kernel_floor.0 as f64 + longest;
+    (total.ceil() as u64).max(1)
+}
+
+/// Warps (wavefronts on AMD) of `blocks` resident blocks.
+fn warps(device: &Device, shape: &KernelShape, blocks: u64) -> f64 {
+    let width = match device.vendor {
+        Vendor::Nvidia => 32,
+        Vendor::Amd => 64,
+    };
+    blocks as f64 * f64::from(shape.block.div_ceil(width))
+}
+
+/// The busiest CU runs its blocks in waves of as many as fit. A wave that keeps its arithmetic
+/// units busy takes the sum of its blocks' times; one of too few warps takes longer than that.
+fn compute_ns(device: &Device, shape: &KernelShape, blocks: u64) -> f64 {
+    let fit = u64::from(shape.blocks_per_cu.max(1));
+    let wave = |n: u64| {
+        let busy = (warps(device, shape, n) / shape.compute_warps).min(1.0);
+        if n == 0 { 0.0 } else { n as f64 * shape.block_ns / busy }
+    };
+    (blocks / fit) as f64 * wave(fit) + wave(blocks % fit)
+}
+
+/// `busy` CUs draw bandwidth as far as their resident warps keep enough accesses in flight: up to
+/// the device's DRAM bandwidth, and each up to its port to L2.
+fn memory_ns(device: &Device, shape: &KernelShape, blocks: u64, busy: f64) -> f64 {
+    let resident = blocks.min(u64::from(shape.blocks_per_cu.max(1)));
+    let in_flight = (warps(device, shape, resident) / shape.memory_warps).min(1.0);
+    let drawing = busy * in_flight;
+    let (memory, knobs) = (&device.memory, &device.analytic);
+    // 10^9 bytes per second is one byte per ns.
+    let saturating = f64::from(knobs.dram_saturating_cus.max(1));
+    let dram = memory.dram_gbps * knobs.dram_efficiency * (drawing / saturating).min(1.0);
+    let l2 = memory.l2_gbps * drawing / f64::from(device.cus());
+    (shape.dram_bytes as f64 / dram).max(shape.l2_bytes as f64 / l2)
+}

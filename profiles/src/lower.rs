@@ -1,0 +1,258 @@
+//! From layers to kernels: a model at one batch size and precision as the launches of a framework.
+//!
+//! The granularity is eager PyTorch's: one kernel per convolution, bias of a convolution, linear
+//! layer, normalisation, activation, addition, pool, concatenation and copy; views cost nothing.
+//! With `fused`, element-wise followers join the kernel before them and attention becomes one
+//! kernel, as TensorRT or TVM would have it. Launch configurations that are identical become one
+//! kernel with several launches.
+
+mod fuse;
+mod matmul;
+mod streaming;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use crate::device::Device;
+use crate::kernel::Op;
+use crate::zoo::{Layer, ModelSpec, Node};
+
+/// Numbers that a model computes with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)] // the field's own names
+pub enum Precision {
+    #[default]
+    Fp32,
+    Tf32,
+    Fp16,
+    Int8,
+}
+
+impl Precision {
+    /// Every precision.
+    pub const ALL: [Self; 4] = [Self::Fp32, Self::Tf32, Self::Fp16, Self::Int8];
+
+    /// The name that files use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fp32 => "fp32",
+            Self::Tf32 => "tf32",
+            Self::Fp16 => "fp16",
+            Self::Int8 => "int8",
+        }
+    }
+
+    /// Bytes of one stored number; TF32 is stored as FP32.
+    #[must_use]
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Fp32 | Self::Tf32 => 4,
+            Self::Fp16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// The device's peak rate for matrix products, 10^12 operations per second. A precision that
+    /// the device is slower at than FP32 is computed in FP32, as libraries do.
+    #[must_use]
+    pub fn peak_tops(self, device: &Device) -> f64 {
+        let c = &device.compute;
+        let rate = match self {
+            Self::Fp32 => c.fp32_tflops,
+            Self::Tf32 => c.tf32_tflops,
+            Self::Fp16 => c.fp16_tflops,
+            Self::Int8 => c.int8_tops,
+        };
+        rate.max(c.fp32_tflops)
+    }
+
+    /// Whether that rate is one of matrix units: vector units gain at most 4 times (DP4A, packed
+    /// FP16) over FP32.
+    fn on_matrix_units(self, device: &Device) -> bool {
+        self.peak_tops(device) > 4.5 * device.compute.fp32_tflops
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No such precision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no precision `{0}`: fp32, tf32, fp16 and int8 are possible")]
+pub struct PrecisionError(String);
+
+impl FromStr for Precision {
+    type Err = PrecisionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = |p: &Self| p.name().eq_ignore_ascii_case(text.trim());
+        Self::ALL.into_iter().find(known).ok_or_else(|| PrecisionError(text.to_owned()))
+    }
+}
+
+/// How a model is lowered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Items per batch, 1 to [`MAX_BATCH`].
+    pub batch: u32,
+    /// Numbers computed with.
+    pub precision: Precision,
+    /// Merge element-wise followers and attention.
+    pub fused: bool,
+}
+
+/// The largest batch that is lowered; beyond it, counts of blocks leave the ranges of real grids.
+pub const MAX_BATCH: u32 = 4096;
+
+/// Why a model was not lowered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    /// No batch of that size.
+    #[error("batch {0} of model `{1}`: 1 to {MAX_BATCH} are possible")]
+    Batch(u32, String),
+}
+
+/// One kernel without its curve: what the analytic model computes durations from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelShape {
+    /// Readable, and the same for the same shape: operation, problem, algorithm, precision.
+    pub id: String,
+    /// The function, named after those of the libraries.
+    pub name: String,
+    /// What it does.
+    pub op: Op,
+    /// Thread blocks.
+    pub grid: [u32; 3],
+    /// Threads per block.
+    pub block: u32,
+    /// Registers per thread.
+    pub regs: u32,
+    /// Shared memory per block, bytes.
+    pub smem_bytes: u32,
+    /// Blocks that fit on one CU at once.
+    pub blocks_per_cu: u32,
+    /// Operations that the layer asks for.
+    pub flops: u64,
+    /// Bytes to and from DRAM.
+    pub dram_bytes: u64,
+    /// Bytes between L2 and the CUs.
+    pub l2_bytes: u64,
+    /// Time that one block takes of a CU whose units it keeps busy, ns: executed operations,
+    /// padding included, at the efficiency of its kind.
+    pub block_ns: f64,
+    /// Resident warps that keep the arithmetic units of a CU busy.
+    pub compute_warps: f64,
+    /// Resident warps that draw a CU's full share of bandwidth.
+    pub memory_warps: f64,
+}
+
+impl KernelShape {
+    /// Thread blocks in all.
+    #[must_use]
+    pub fn blocks(&self) -> u64 {
+        self.grid.iter().map(|&n| u64::from(n)).product()
+    }
+}
+
+/// A model lowered to kernels.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lowered {
+    /// Distinct kernels, in the order of their first launch.
+    pub kernels: Vec<KernelShape>,
+    /// Launches in stream order: indices into `kernels`.
+    pub launches: Vec<usize>,
+}
+
+/// Lowers a model for a device: tiles depend on its CUs, residency on its registers.
+///
+/// # Errors
+/// The batch lies outside 1 to [`MAX_BATCH`].
+pub fn lower(spec: &ModelSpec, device: &Device, config: Config) -> Result<Lowered, LowerError> {
+    if !(1..=MAX_BATCH).contains(&config.batch) {
+        return Err(LowerError::Batch(config.batch, spec.name.clone()));
+    }
+    let groups = if config.fused { fuse::groups(spec) } else { fuse::singles(spec) };
+    let context = Context { device, config };
+    let mut lowered = Lowered::default();
+    let mut known = BTreeMap::new();
+    for group in &groups {
+        for kernel in context.kernels(group) {
+            let index = *known.entry(kernel.id.clone()).or_insert_with(|| {
+                lowered.kernels.push(kernel.clone());
+                lowered.kernels.len() - 1
+            });
+            assert_eq!(lowered.kernels[index], kernel, "two kernels of one id");
+            lowered.launches.push(index);
+        }
+    }
+    Ok(lowered)
+}
+
+/// A layer and what is computed in the same kernel behind it.
+struct Group<'a> {
+    main: &'a Node,
+    epilogue: Vec<&'a Node>,
+    /// The layers are the parts of attention between its two products.
+    attention: bool,
+}
+
+struct Context<'a> {
+    device: &'a Device,
+    config: Config,
+}
+
+impl Context<'_> {
+    fn kernels(&self, group: &Group<'_>) -> Vec<KernelShape> {
+        if group.attention {
+            return vec![self.attention(group)];
+        }
+        match &group.main.layer {
+            Layer::Conv(c) => {
+                let mut kernels = vec![self.conv(c, group)];
+                if c.bias && !self.config.fused {
+                    // cuDNN's convolution knows no bias: PyTorch adds it in place.
+                    let elements = group.main.layer.output_elements();
+                    kernels.push(self.pointwise("add_bias", elements, 1, 0));
+                }
+                kernels
+            }
+            Layer::Linear(l) => vec![self.linear(l, group)],
+            Layer::Matmul(m) => vec![self.batched(m, group)],
+            _ => self.streaming(group),
+        }
+    }
+
+    fn batch(&self) -> u64 {
+        u64::from(self.config.batch)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.config.precision.bytes()
+    }
+
+    /// Blocks of this configuration that fit on one CU at once, at least 1.
+    fn residency(&self, block: u32, regs: u32, smem: u32) -> u32 {
+        let t = &self.device.topology;
+        let by_threads = t.threads_per_cu / block;
+        let by_registers = t.registers_per_cu / (regs * block);
+        let smem_per_cu = u32::try_from(t.smem_per_cu.0).unwrap_or(u32::MAX);
+        let by_smem = smem_per_cu.checked_div(smem).unwrap_or(u32::MAX);
+        by_threads.min(by_registers).min(by_smem).min(t.blocks_per_cu).max(1)
+    }
+
+    /// DRAM bytes of one launch: parameters always, results always (they are written back sooner
+    /// or later), inputs unless the kernel before can have left them in L2.
+    fn dram_bytes(&self, params: u64, inputs: u64, outputs: u64) -> u64 {
+        let resident = params + inputs + outputs <= self.device.memory.l2.0;
+        params + outputs + if resident { 0 } else { inputs }
+    }
+}
+
+/// A count of blocks as a grid dimension; batches are bounded so that it always fits.
+fn grid_dim(blocks: u64) -> u32 {
+    u32::try_from(blocks.max(1)).expect("MAX_BATCH keeps grids below 2^32")
+}

@@ -1,0 +1,439 @@
+//! Matrix products and convolutions: the tile that a library would pick, and its grid.
+//!
+//! A library's heuristic is modelled as what it approximates: of all kernels on offer, the one that
+//! is fastest on the whole device.
+
+use super::streaming::follower;
+use super::{Context, Group, KernelShape, grid_dim};
+use crate::analytic;
+use crate::kernel::Op;
+use crate::zoo::Layer;
+use crate::zoo::layer::{Conv, Linear, Matmul};
+
+/// One tiled kernel: rows and columns of a block's result, its resources, and how fast it is
+/// relative to the device's `matmul_efficiency`.
+struct Tile {
+    m: u64,
+    n: u64,
+    threads: u32,
+    regs: u32,
+    smem: u32,
+    efficiency: f64,
+}
+
+const fn tile(m: u64, n: u64, threads: u32, regs: u32, smem_kib: u32, efficiency: f64) -> Tile {
+    Tile { m, n, threads, regs, smem: smem_kib * 1024, efficiency }
+}
+
+/// Tiles on vector units. Shapes and resources are those of the `sgemm` and `scudnn` kernels
+/// (Maxwell to Volta: 8×8 results per thread, about 120 registers, double-buffered panels of 8
+/// columns). Smaller tiles load more operands per multiply-add; the relative efficiencies are a
+/// knob, the same for every device and model.
+const VECTOR_TILES: [Tile; 7] = [
+    tile(128, 128, 256, 122, 16, 1.0),
+    tile(128, 64, 128, 120, 12, 0.95),
+    tile(64, 128, 128, 120, 12, 0.95),
+    tile(64, 64, 64, 118, 8, 0.85),
+    tile(128, 32, 128, 80, 10, 0.75),
+    tile(32, 128, 128, 80, 10, 0.75),
+    tile(32, 32, 64, 57, 8, 0.5),
+];
+
+/// Tiles on matrix units: multi-stage panels in shared memory (CUTLASS's defaults). Matrix units
+/// starve sooner on small tiles; knob as above.
+const MATRIX_TILES: [Tile; 6] = [
+    tile(256, 128, 256, 200, 72, 1.0),
+    tile(128, 256, 256, 200, 72, 1.0),
+    tile(128, 128, 256, 128, 48, 0.9),
+    tile(128, 64, 128, 128, 36, 0.7),
+    tile(64, 128, 128, 128, 36, 0.7),
+    tile(64, 64, 128, 96, 24, 0.5),
+];
+
+/// Warps that keep a CU's arithmetic units busy: one for each of its four schedulers, since a tile
+/// holds enough independent work to hide latencies.
+const COMPUTE_WARPS: f64 = 4.0;
+/// Warps that draw a CU's full bandwidth: panels are fetched well ahead of use.
+const MEMORY_WARPS: f64 = 4.0;
+/// Parts into which a library cuts a long inner product to fill the device.
+const SPLITS: [u64; 7] = [1, 2, 3, 4, 6, 8, 16];
+/// Shortest part of an inner product worth a block of its own; knob.
+const SPLIT_K_MIN: u64 = 128;
+/// Rows up to which a matrix-vector kernel (one warp per column) is on offer.
+const GEMV_ROWS: u64 = 8;
+/// Share of the vector peak of a matrix-vector kernel's arithmetic; knob, it is bound by bytes.
+const GEMV_EFFICIENCY: f64 = 0.3;
+/// Multiplications of a direct 3×3 convolution per one of Winograd's F(2×2, 3×3): 36 / 16 (Lavin
+/// and Gray 2015, arXiv:1509.09308).
+const WINOGRAD_GAIN: f64 = 2.25;
+/// The fused Winograd kernel relative to a large GEMM tile: transforms take instructions and
+/// shared-memory traffic beside the multiply-adds; knob.
+const WINOGRAD_EFFICIENCY: f64 = 0.8;
+
+/// A product of matrices, a batch of them, or a convolution seen as one.
+struct Problem {
+    id: String,
+    name: &'static str,
+    op: Op,
+    /// Independent products.
+    count: u64,
+    m: u64,
+    n: u64,
+    k: u64,
+    flops: u64,
+    /// Unique elements of the left operand, over all products.
+    a: u64,
+    /// Unique elements of the right operand.
+    b: u64,
+    /// The right operand is a parameter, never in L2 already.
+    b_is_params: bool,
+    out: u64,
+    /// Elements that merged layers read besides.
+    extra: u64,
+    /// Elements of the left operand that a block fetches per row and inner step: below 1 where
+    /// windows of a convolution overlap.
+    a_reuse: f64,
+    /// Whether a library offers to cut the inner product.
+    split: bool,
+    /// Whether blocks of one thread per result exist for few rows.
+    gemv: bool,
+}
+
+impl Context<'_> {
+    pub(super) fn linear(&self, l: &Linear, group: &Group<'_>) -> KernelShape {
+        let (m, k, n) =
+            (u64::from(l.rows) * self.batch(), u64::from(l.in_features), u64::from(l.out_features));
+        let (suffix, extra) = self.followers(group);
+        self.fastest(&Problem {
+            id: format!("linear-{m}x{n}x{k}{}{suffix}", if l.bias { "+bias" } else { "" }),
+            name: "gemm",
+            op: Op::Gemm,
+            count: 1,
+            m,
+            n,
+            k,
+            flops: 2 * m * n * k,
+            a: m * k,
+            b: n * k + if l.bias { n } else { 0 },
+            b_is_params: true,
+            out: m * n,
+            extra,
+            a_reuse: 1.0,
+            split: true,
+            gemv: true,
+        })
+    }
+
+    pub(super) fn batched(&self, p: &Matmul, group: &Group<'_>) -> KernelShape {
+        let [m, n, k] = [p.m, p.n, p.k].map(u64::from);
+        let count = u64::from(p.batch) * self.batch();
+        let (suffix, extra) = self.followers(group);
+        self.fastest(&Problem {
+            id: format!("bmm-{count}x{m}x{n}x{k}{suffix}"),
+            name: "gemm_batched",
+            op: Op::BatchedGemm,
+            count,
+            m,
+            n,
+            k,
+            flops: 2 * count * m * n * k,
+            a: count * m * k,
+            b: count * n * k,
+            b_is_params: false,
+            out: count * m * n,
+            extra,
+            a_reuse: 1.0,
+            split: false,
+            gemv: true,
+        })
+    }
+
+    pub(super) fn conv(&self, c: &Conv, group: &Group<'_>) -> KernelShape {
+        let (suffix, extra) = self.followers(group);
+        let ([h, w], [kh, kw]) = (c.input, c.kernel);
+        let mut id = format!(
+            "conv{kh}x{kw}s{}-c{}-k{}-{h}x{w}{}",
+            c.stride[0],
+            c.in_ch,
+            c.out_ch,
+            if c.groups > 1 { format!("-g{}", c.groups) } else { String::new() },
+        );
+        let pixels: u64 = c.output().iter().map(|&n| u64::from(n)).product();
+        let window = f64::from(kh * kw);
+        let step = f64::from(c.stride[0] * c.stride[1]);
+        let bias = if c.bias && self.config.fused {
+            id += "+bias";
+            u64::from(c.out_ch)
+        } else {
+            0
+        };
+        let problem = Problem {
+            id: format!("{id}{suffix}-b{}", self.config.batch),
+            name: "implicit_convolve_gemm",
+            op: Op::Conv,
+            count: u64::from(c.groups),
+            m: self.batch() * pixels,
+            n: u64::from(c.out_ch / c.groups),
+            k: u64::from(c.in_ch / c.groups * kh * kw),
+            flops: 2 * c.macs() * self.batch(),
+            a: u64::from(c.in_ch) * u64::from(h) * u64::from(w) * self.batch(),
+            b: c.weights() + bias,
+            b_is_params: true,
+            out: u64::from(c.out_ch) * pixels * self.batch(),
+            extra,
+            a_reuse: (step / window).min(1.0),
+            split: true,
+            gemv: false,
+        };
+        if c.groups > 1 { self.grouped(c, problem) } else { self.dense(c, &problem) }
+    }
+
+    /// Names of the merged layers, and the elements that they read besides.
+    fn followers(&self, group: &Group<'_>) -> (String, u64) {
+        let elements = group.main.layer.output_elements();
+        let mut suffix = String::new();
+        let mut extra = 0;
+        for node in &group.epilogue {
+            suffix += &follower(&node.layer);
+            extra += (node.layer.input_elements() - elements) * self.batch();
+        }
+        (suffix, extra)
+    }
+
+    fn dense(&self, c: &Conv, p: &Problem) -> KernelShape {
+        let implicit = self.fastest(p);
+        let winograd = c.kernel == [3, 3]
+            && c.stride == [1, 1]
+            && c.dilation == 1
+            && !self.config.precision.on_matrix_units(self.device);
+        if !winograd {
+            return implicit;
+        }
+        self.pick([implicit, self.winograd(c, p)])
+    }
+
+    /// Depthwise and grouped convolutions: one thread per result, no tile shared between groups.
+    fn grouped(&self, c: &Conv, p: Problem) -> KernelShape {
+        let threads = 256;
+        let blocks = p.out.div_ceil(u64::from(threads));
+        let rate = self.device.compute.fp32_tflops * self.device.analytic.grouped_efficiency;
+        let (name, op) = if c.is_depthwise() {
+            ("conv_depthwise2d_forward_kernel", Op::DepthwiseConv)
+        } else {
+            ("grouped_direct_kernel", Op::Conv)
+        };
+        let l2 = p.a + p.b + p.out + p.extra;
+        let ops = p.flops as f64 / blocks as f64;
+        let tile = Tile { m: 0, n: 0, threads, regs: 40, smem: 0, efficiency: 1.0 };
+        let grid = [grid_dim(blocks), 1, 1];
+        let mut kernel = self.shape(&p, &tile, grid, self.block_ns(ops, rate));
+        kernel.id = format!("{}-direct-{}", p.id, self.config.precision);
+        kernel.name = name.to_owned();
+        kernel.op = op;
+        kernel.l2_bytes = l2 * self.bytes();
+        kernel.dram_bytes = self.product_dram(&p, None, 1);
+        (kernel.compute_warps, kernel.memory_warps) = (8.0, 12.0);
+        kernel
+    }
+
+    /// The fused Winograd kernel: a block makes 32 tiles of 2×2 pixels for 64 channels.
+    fn winograd(&self, c: &Conv, p: &Problem) -> KernelShape {
+        let [h, w] = c.output().map(|n| u64::from(n.div_ceil(2)));
+        let (by_pixels, by_channels) =
+            ((h * w * self.batch()).div_ceil(32), u64::from(c.out_ch).div_ceil(64));
+        let tile = Tile {
+            m: 128,
+            n: 64,
+            threads: 256,
+            regs: 126,
+            smem: 48 * 1024,
+            efficiency: WINOGRAD_EFFICIENCY,
+        };
+        // Channels are taken eight at a time.
+        let depth = u64::from(c.in_ch.next_multiple_of(8)) * 9;
+        let ops = 2.0 * (128 * 64 * depth) as f64 / WINOGRAD_GAIN;
+        let rate = self.peak() * self.device.analytic.matmul_efficiency * tile.efficiency;
+        let grid = [grid_dim(by_pixels), grid_dim(by_channels), 1];
+        let mut kernel = self.shape(p, &tile, grid, self.block_ns(ops, rate));
+        kernel.id = format!("{}-winograd-{}", p.id, self.config.precision);
+        kernel.name = "winograd_fused_2x2_3x3_128x64".to_owned();
+        // Each block of channels reads the 4×4 inputs behind every 2×2 tile (4 per pixel, of which
+        // neighbours in L1 share half), and each block of pixels reads the transformed filters.
+        let filters = p.b * 16 / 9;
+        let l2 = 2 * p.a * by_channels + filters * by_pixels + p.out + p.extra;
+        kernel.l2_bytes = l2 * self.bytes();
+        kernel.dram_bytes = self.product_dram(p, None, 1);
+        kernel
+    }
+
+    /// The fastest of the kernels on offer for a product.
+    fn fastest(&self, p: &Problem) -> KernelShape {
+        let tiles = if self.config.precision.on_matrix_units(self.device) {
+            &MATRIX_TILES[..]
+        } else {
+            &VECTOR_TILES[..]
+        };
+        let tiled = tiles.iter().flat_map(|t| {
+            SPLITS
+                .iter()
+                .filter(move |&&s| s == 1 || p.split && p.k / s >= SPLIT_K_MIN)
+                .map(move |&s| self.tiled(p, t, s))
+        });
+        let gemv = (p.gemv && p.m.min(p.n) <= GEMV_ROWS).then(|| self.gemv(p));
+        self.pick(tiled.chain(gemv))
+    }
+
+    /// The first of the fastest: the order of the candidates breaks ties.
+    fn pick(&self, candidates: impl IntoIterator<Item = KernelShape>) -> KernelShape {
+        let cus = self.device.cus();
+        candidates
+            .into_iter()
+            .min_by_key(|k| analytic::duration_ns(self.device, k, cus))
+            .expect("every problem has candidates")
+    }
+
+    fn tiled(&self, p: &Problem, t: &Tile, split: u64) -> KernelShape {
+        let (rows, columns) = (p.m.div_ceil(t.m), p.n.div_ceil(t.n));
+        let grid = [grid_dim(rows), grid_dim(columns), grid_dim(p.count * split)];
+        // Padding to the tile is executed; inner products advance eight steps at a time.
+        let depth = p.k.div_ceil(split).next_multiple_of(8);
+        let ops = (2 * t.m * t.n * depth) as f64;
+        let rate = self.peak() * self.device.analytic.matmul_efficiency * t.efficiency;
+        let mut kernel = self.shape(p, t, grid, self.block_ns(ops, rate));
+        let parts = if split > 1 { format!("x{split}") } else { String::new() };
+        let algorithm = format!("{}x{}{parts}", t.m, t.n);
+        kernel.id = format!("{}-{algorithm}-{}", p.id, self.config.precision);
+        kernel.name = format!("{}_{}_{algorithm}", p.name, self.config.precision);
+        // Every column of blocks reads the left operand, every row of blocks the right one; parts
+        // of inner products are written and read once more.
+        let left = ((p.a * columns) as f64 * p.a_reuse.max(1.0 / columns as f64)) as u64;
+        let partial = if split > 1 { 2 * split * p.out } else { 0 };
+        let l2 = left + p.b * rows + p.out + p.extra + partial;
+        kernel.l2_bytes = l2 * self.bytes();
+        kernel.dram_bytes = self.product_dram(p, Some((t, kernel.blocks_per_cu)), split);
+        kernel
+    }
+
+    /// A matrix-vector product, or a few: one warp per result column walks the inner product.
+    fn gemv(&self, p: &Problem) -> KernelShape {
+        let (few, many) = (p.m.min(p.n), p.m.max(p.n));
+        let tile = Tile { m: few, n: 4, threads: 128, regs: 32, smem: 0, efficiency: 1.0 };
+        let blocks = many.div_ceil(4);
+        let ops = (2 * few * 4 * p.k) as f64;
+        let rate = self.device.compute.fp32_tflops * GEMV_EFFICIENCY;
+        let grid = [grid_dim(blocks), 1, grid_dim(p.count)];
+        let mut kernel = self.shape(p, &tile, grid, self.block_ns(ops, rate));
+        kernel.id = format!("{}-gemv-{}", p.id, self.config.precision);
+        kernel.name = format!("gemv_{}", self.config.precision);
+        let short = if p.m <= p.n { p.a } else { p.b };
+        let long = p.a + p.b - short;
+        // The short operand is shared through L1 by the four warps of a block.
+        let l2 = long + short / few.max(1) * blocks.min(64) + p.out + p.extra;
+        kernel.l2_bytes = l2 * self.bytes();
+        kernel.dram_bytes = self.product_dram(p, None, 1);
+        kernel.memory_warps = 12.0;
+        kernel
+    }
+
+    /// Scores, softmax and context in one kernel: nothing between them leaves the CU.
+    pub(super) fn attention(&self, group: &Group<'_>) -> KernelShape {
+        let Layer::Matmul(scores) = group.main.layer else {
+            unreachable!("attention starts with a product")
+        };
+        let last = group.epilogue.last().expect("attention ends with a product");
+        let [m, n, d] = [scores.m, scores.n, scores.k].map(u64::from);
+        let count = u64::from(scores.batch) * self.batch();
+        let (rows, columns) = (count * m * d, count * n * d);
+        let problem = Problem {
+            id: format!("attention-{count}x{m}x{n}x{d}"),
+            name: "fused_attention",
+            op: Op::Attention,
+            count,
+            m,
+            n,
+            k: d,
+            flops: 2 * (group.main.layer.macs() + last.layer.macs()) * self.batch(),
+            a: rows,
+            b: 2 * columns,
+            b_is_params: false,
+            out: rows,
+            extra: 0,
+            a_reuse: 1.0,
+            split: false,
+            gemv: false,
+        };
+        let tile = Tile { m: 64, n: d, threads: 128, regs: 168, smem: 48 * 1024, efficiency: 0.6 };
+        let by_rows = m.div_ceil(tile.m);
+        let ops = (4 * tile.m * n.next_multiple_of(64) * d) as f64;
+        let rate = self.peak() * self.device.analytic.matmul_efficiency * tile.efficiency;
+        let grid = [grid_dim(by_rows), 1, grid_dim(count)];
+        let mut kernel = self.shape(&problem, &tile, grid, self.block_ns(ops, rate));
+        kernel.id = format!("{}-{}", problem.id, self.config.precision);
+        kernel.name = format!("fused_attention_{}", self.config.precision);
+        kernel.l2_bytes = (2 * rows + 2 * columns * by_rows) * self.bytes();
+        kernel.dram_bytes = self.product_dram(&problem, None, 1);
+        kernel
+    }
+
+    /// What every candidate has in common; id, name and traffic are filled in by the caller.
+    fn shape(&self, p: &Problem, t: &Tile, grid: [u32; 3], block_ns: f64) -> KernelShape {
+        KernelShape {
+            id: String::new(),
+            name: String::new(),
+            op: p.op,
+            grid,
+            block: t.threads,
+            regs: t.regs,
+            smem_bytes: t.smem,
+            blocks_per_cu: self.residency(t.threads, t.regs, t.smem),
+            flops: p.flops,
+            dram_bytes: 0,
+            l2_bytes: 0,
+            block_ns,
+            compute_warps: COMPUTE_WARPS,
+            memory_warps: MEMORY_WARPS,
+        }
+    }
+
+    /// 10^12 operations per second of the precision.
+    fn peak(&self) -> f64 {
+        self.config.precision.peak_tops(self.device)
+    }
+
+    /// Time of `ops` on one CU, ns, where the whole device does `tops` 10^12 per second.
+    fn block_ns(&self, ops: f64, tops: f64) -> f64 {
+        ops * f64::from(self.device.cus()) / (tops * 1e3)
+    }
+
+    /// DRAM bytes of a product: every operand once, and more where the operands exceed L2 and the
+    /// blocks of one wave cannot cover them.
+    fn product_dram(&self, p: &Problem, tiled: Option<(&Tile, u32)>, split: u64) -> u64 {
+        let bytes = self.bytes();
+        let partial = if split > 1 { split * p.out } else { 0 };
+        let (params, inputs) = if p.b_is_params { (p.b, p.a) } else { (0, p.a + p.b) };
+        let once = self.dram_bytes(params * bytes, (inputs + p.extra) * bytes, p.out * bytes);
+        let l2 = self.device.memory.l2.0;
+        let Some((tile, resident)) = tiled else {
+            return once;
+        };
+        // Partial sums stay in L2 if they fit.
+        let spilled = if partial * bytes > l2 { 2 * partial * bytes } else { 0 };
+        if (p.a + p.b) * bytes <= l2 {
+            return once + spilled;
+        }
+        // A wave covers a patch of the result, as square as the grid allows; it reads the rows and
+        // columns of operands that the patch needs, once.
+        let (rows, columns) = (p.m.div_ceil(tile.m), p.n.div_ceil(tile.n));
+        let wave = (u64::from(resident) * u64::from(self.device.cus())).min(rows * columns);
+        let across = columns.min((wave.isqrt()).max(1));
+        let down = rows.min(wave / across).max(1);
+        let (patches_down, patches_across) = (rows.div_ceil(down), columns.div_ceil(across));
+        let left = (p.a * patches_across) as f64 * p.a_reuse.max(1.0 / patches_across as f64);
+        let right = p.b * patches_down;
+        // An operand that fits in half of L2 stays there between the waves.
+        let fits = |elements: u64| elements * bytes <= l2 / 2;
+        let left = if fits(p.a) { p.a } else { left as u64 };
+        let right = if fits(p.b) { p.b } else { right };
+        once.max((left + right + p.out + p.extra) * bytes) + spilled
+    }
+}
