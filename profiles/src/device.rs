@@ -285,6 +285,10 @@ pub struct Costs {
     pub mig_destroy: Mechanism,
     /// Create one hardware instance.
     pub mig_create: Mechanism,
+    /// Fixed cost of a launch that merges kernels of several tenants (batched GEMM call).
+    pub merge_fixed: Nanos,
+    /// Its cost per merged kernel (pointer arrays).
+    pub merge_each: Nanos,
     /// Host-to-device rate while loading weights, 10^6 bytes per second (disk, framework).
     pub load_mbps: u32,
 }
@@ -305,6 +309,8 @@ impl Costs {
             shadow_switch: Mechanism::FREE,
             mig_destroy: Mechanism::FREE,
             mig_create: Mechanism::FREE,
+            merge_fixed: Nanos::ZERO,
+            merge_each: Nanos::ZERO,
             ..self.clone()
         }
     }

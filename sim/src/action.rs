@@ -1,0 +1,166 @@
+//! What happens to a policy, and what a policy may do: two closed enums. Both drivers, the simulator
+//! and the replay, speak exactly this.
+
+use cotenant_profiles::Nanos;
+
+use crate::layout::WorkerSpec;
+use crate::mask::CuMask;
+
+/// What a policy is told. Which of these reach it depends on its [`crate::policy::Depth`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Event {
+    /// The run begins; nothing has arrived yet.
+    Start,
+    /// A request joined its tenant's queue.
+    RequestArrived {
+        /// Its tenant.
+        tenant: u32,
+    },
+    /// A request's result is back at the host.
+    RequestDone {
+        /// Its tenant.
+        tenant: u32,
+        /// The worker that served it.
+        worker: u32,
+        /// From its scheduled arrival.
+        latency: Nanos,
+        /// Part of the latency spent in the tenant's queue.
+        queued: Nanos,
+    },
+    /// The kernel at the head of a worker's stream could start: its predecessor is done and the host
+    /// has issued it. Until the policy launches it, it is held.
+    KernelReady {
+        /// The worker; [`crate::view::Worker::kernel`] says which kernel.
+        worker: u32,
+    },
+    /// A launched kernel ended.
+    KernelDone {
+        /// The worker.
+        worker: u32,
+    },
+    /// A worker finished its batch and is idle.
+    BatchDone {
+        /// The worker.
+        worker: u32,
+        /// Items of the batch.
+        items: u32,
+        /// From the start of the batch to its result.
+        took: Nanos,
+    },
+    /// A worker has loaded its model (or a resize has taken effect) and is idle.
+    WorkerUp {
+        /// The worker.
+        worker: u32,
+    },
+    /// A worker is gone: retired.
+    WorkerDown {
+        /// The worker.
+        worker: u32,
+    },
+    /// A timer that the policy set.
+    Timer {
+        /// The number it gave.
+        token: u64,
+    },
+}
+
+/// By which mechanism a kernel is placed; its cost is the device file's, or nothing under `ideal`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// The stream it is in.
+    Stream,
+    /// Another stream or green context than its predecessor's.
+    Hop,
+    /// A barrier packet between hardware queues.
+    Barrier,
+    /// A CU mask set by a system call.
+    MaskIoctl,
+    /// A TPC mask in the launch descriptor.
+    MaskTpc,
+    /// A CU mask computed in the packet processor.
+    MaskFirmware,
+}
+
+/// How a worker changes its share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resize {
+    /// Stop, start a process with the new share, load the model: down meanwhile.
+    Restart,
+    /// Load a second instance beside the first, then route to it: both in memory meanwhile.
+    Shadow {
+        /// Both use one copy of the weights.
+        shared_weights: bool,
+    },
+}
+
+/// What a policy may do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Batching policies: start a batch of up to `items` queued items on an idle worker.
+    Dispatch {
+        /// An idle worker.
+        worker: u32,
+        /// Most items.
+        items: u32,
+    },
+    /// Change a tenant's batching limits from now on.
+    SetBatch {
+        /// The tenant.
+        tenant: u32,
+        /// Most items, at most the tenant's configured maximum.
+        max: u32,
+        /// Longest wait for a batch to fill.
+        timeout: Nanos,
+    },
+    /// Kernel policies: start the held kernel at the head of a worker's stream.
+    Launch {
+        /// The worker.
+        worker: u32,
+        /// CUs it may use; `None`: its lane, up to the worker's cap.
+        mask: Option<CuMask>,
+        /// Larger goes first where blocks compete.
+        priority: i8,
+        /// What placing it costs.
+        via: Via,
+    },
+    /// Kernel policies: start the held kernels of several workers as one launch.
+    Merge {
+        /// The workers, at least two, each holding a kernel.
+        workers: Vec<u32>,
+        /// Larger goes first where blocks compete.
+        priority: i8,
+    },
+    /// Start one more worker; it is up after process start and model load.
+    Start {
+        /// Where and for whom.
+        spec: WorkerSpec,
+    },
+    /// Give a worker another cap.
+    Resize {
+        /// The worker.
+        worker: u32,
+        /// Its new cap, CUs.
+        cap: u32,
+        /// How.
+        how: Resize,
+    },
+    /// Let a worker finish its batch, then stop it and free its memory.
+    Retire {
+        /// The worker.
+        worker: u32,
+    },
+    /// Ask for [`Event::Timer`].
+    Timer {
+        /// When.
+        at: Nanos,
+        /// Handed back.
+        token: u64,
+    },
+    /// Give up the oldest queued request of a tenant.
+    Drop {
+        /// The tenant.
+        tenant: u32,
+        /// Why, for the results.
+        reason: &'static str,
+    },
+}

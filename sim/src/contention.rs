@@ -1,0 +1,236 @@
+//! What kernels that run side by side do to each other: disjoint CUs still share L2 and DRAM.
+
+use cotenant_profiles::Device;
+
+/// The model in force; results name it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ContentionModel {
+    /// Nothing: kernels slow each other only by taking CUs.
+    None,
+    /// Max-min shares of DRAM bandwidth, and a penalty when working sets overflow L2.
+    Bandwidth {
+        /// Slow-down, minus 1, of a fully memory-bound kernel whose L2 share is lost.
+        l2_penalty: f64,
+    },
+    /// A linear function of the pair's L2 and DRAM utilisation (Choi et al., gpu-lets, ATC'22).
+    Linear {
+        /// Own L2, others' L2, own DRAM, others' DRAM, constant.
+        c: [f64; 5],
+    },
+    /// L2 pressure, launch delay and power capping (Xu et al., iGniter, TPDS'23).
+    Igniter {
+        /// Growth per unit of the others' L2 utilisation.
+        cache: f64,
+        /// Extra delay per kernel, ns: slope per co-runner, intercept.
+        sched_ns: [f64; 2],
+        /// MHz lost per watt above the cap.
+        mhz_per_watt: f64,
+    },
+}
+
+/// The names that experiment files use.
+pub const NAMES: &[&str] = &["none", "bandwidth", "linear", "igniter"];
+
+impl ContentionModel {
+    /// The model of that name with the device's constants.
+    #[must_use]
+    pub fn from_name(name: &str, device: &Device) -> Option<Self> {
+        let c = &device.contention;
+        Some(match name {
+            "none" => Self::None,
+            "bandwidth" => Self::Bandwidth { l2_penalty: c.l2_penalty },
+            "linear" => Self::Linear { c: c.linear },
+            "igniter" => Self::Igniter {
+                cache: c.igniter_cache,
+                sched_ns: c.igniter_sched_ns,
+                mhz_per_watt: c.igniter_mhz_per_watt,
+            },
+            _ => return None,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => NAMES[0],
+            Self::Bandwidth { .. } => NAMES[1],
+            Self::Linear { .. } => NAMES[2],
+            Self::Igniter { .. } => NAMES[3],
+        }
+    }
+}
+
+/// What one running kernel asks of the memory system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    /// Bytes per microsecond while it runs undisturbed on its CUs.
+    pub dram: u64,
+    /// Bytes it would keep in L2.
+    pub footprint: u64,
+    /// CUs it holds.
+    pub cus: u32,
+}
+
+/// The memory system that a pool's kernels share.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Shared {
+    /// DRAM bandwidth, bytes per microsecond.
+    pub dram: u64,
+    /// L2 bandwidth, bytes per microsecond.
+    pub l2_rate: u64,
+    /// L2 capacity, bytes.
+    pub l2: u64,
+    /// Watts without any kernel, per busy CU, and the board's limit.
+    pub power: [f64; 3],
+    /// Picojoules per byte of DRAM traffic.
+    pub pj_per_byte: f64,
+    /// Boost clock, MHz.
+    pub mhz: f64,
+}
+
+impl ContentionModel {
+    /// Whether a pool with these sums slows nobody: then rates need not be looked at.
+    #[inline]
+    pub(crate) fn calm(&self, shared: &Shared, count: usize, dram: u64, footprint: u64) -> bool {
+        match self {
+            Self::None => true,
+            Self::Bandwidth { .. } => dram <= shared.dram && (footprint <= shared.l2 || count < 2),
+            Self::Linear { .. } => count < 2,
+            Self::Igniter { .. } => false,
+        }
+    }
+
+    /// Slow-down of every kernel in `demands` (at least 1 each, 1 when alone and unthrottled),
+    /// into `slow`. A pure function of the multiset: sums are integers, so order cannot matter.
+    pub fn slow_downs(&self, shared: &Shared, demands: &[Demand], slow: &mut Vec<f64>) {
+        slow.clear();
+        match *self {
+            Self::None => slow.resize(demands.len(), 1.0),
+            Self::Bandwidth { l2_penalty } => bandwidth(shared, demands, l2_penalty, slow),
+            Self::Linear { c } => {
+                let l2 = |d: &Demand| ratio(d.dram, shared.l2_rate);
+                let dram = |d: &Demand| ratio(d.dram, shared.dram);
+                let total: u64 = demands.iter().map(|d| d.dram).sum();
+                slow.extend(demands.iter().map(|me| {
+                    if demands.len() < 2 {
+                        return 1.0;
+                    }
+                    let others = total - me.dram;
+                    let s = c[0] * l2(me)
+                        + c[1] * ratio(others, shared.l2_rate)
+                        + c[2] * dram(me)
+                        + c[3] * ratio(others, shared.dram)
+                        + c[4];
+                    s.max(1.0)
+                }));
+            }
+            Self::Igniter { cache, mhz_per_watt, .. } => {
+                let total: u64 = demands.iter().map(|d| d.dram).sum();
+                let cus: u64 = demands.iter().map(|d| u64::from(d.cus)).sum();
+                // bytes/us × pJ/byte = 1e-6 W.
+                let watts = shared.power[0]
+                    + shared.power[1] * cus as f64
+                    + total as f64 * shared.pj_per_byte * 1e-6;
+                let mhz = shared.mhz - mhz_per_watt * (watts - shared.power[2]).max(0.0);
+                // The fit covers a few hundred watts: never below a tenth of the clock.
+                let throttle = shared.mhz / mhz.max(shared.mhz / 10.0);
+                slow.extend(demands.iter().map(|me| {
+                    (1.0 + cache * ratio(total - me.dram, shared.l2_rate)) * throttle
+                }));
+            }
+        }
+    }
+}
+
+fn ratio(a: u64, b: u64) -> f64 {
+    (a as f64 / b as f64).min(1.0)
+}
+
+fn bandwidth(shared: &Shared, demands: &[Demand], l2_penalty: f64, slow: &mut Vec<f64>) {
+    let total: u64 = demands.iter().map(|d| d.dram).sum();
+    let footprint: u64 = demands.iter().map(|d| d.footprint).sum();
+    let fair = if total > shared.dram { fair_share(shared.dram, demands) } else { u64::MAX };
+    // Share of the working sets that L2 can no longer hold, beyond what each loses alone.
+    let overflow = if demands.len() > 1 && footprint > shared.l2 {
+        1.0 - shared.l2 as f64 / footprint as f64
+    } else {
+        0.0
+    };
+    slow.extend(demands.iter().map(|d| {
+        let queueing = if d.dram > fair { d.dram as f64 / fair as f64 } else { 1.0 };
+        let memory_bound = ratio(d.dram, shared.dram);
+        queueing.max(1.0 + l2_penalty * overflow * memory_bound)
+    }));
+}
+
+/// The max-min fair rate: who asks for less gets what it asks for, the others get this.
+fn fair_share(capacity: u64, demands: &[Demand]) -> u64 {
+    let mut left = capacity;
+    let mut count = demands.len() as u64;
+    let mut floor = 0;
+    // Each pass settles every kernel whose demand lies between the last level and the new one.
+    loop {
+        let share = (left / count).max(1);
+        let settled = demands.iter().filter(|d| d.dram > floor && d.dram <= share);
+        let (n, sum) = settled.fold((0, 0), |(n, sum), d| (n + 1, sum + d.dram));
+        let zero = if floor == 0 { demands.iter().filter(|d| d.dram == 0).count() as u64 } else { 0 };
+        if n + zero == 0 || n + zero == count {
+            return share;
+        }
+        left -= sum;
+        count -= n + zero;
+        floor = share;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared() -> Shared {
+        Shared {
+            dram: 900_000,
+            l2_rate: 2_500_000,
+            l2: 6 << 20,
+            power: [50.0, 2.5, 300.0],
+            pj_per_byte: 60.0,
+            mhz: 1530.0,
+        }
+    }
+
+    fn slow(model: ContentionModel, dram: &[u64]) -> Vec<f64> {
+        let demands: Vec<_> =
+            dram.iter().map(|&dram| Demand { dram, footprint: 0, cus: 20 }).collect();
+        let mut out = vec![];
+        model.slow_downs(&shared(), &demands, &mut out);
+        out
+    }
+
+    #[test]
+    fn bandwidth_is_shared_max_min() {
+        let model = ContentionModel::Bandwidth { l2_penalty: 1.15 };
+        assert_eq!(slow(model, &[400_000, 500_000]), [1.0, 1.0]);
+        // 100k is below the fair share; the other two split the remaining 800k.
+        assert_eq!(slow(model, &[100_000, 800_000, 800_000]), [1.0, 2.0, 2.0]);
+        assert_eq!(slow(model, &[0, 900_000, 900_000]), [1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn alone_nobody_is_slowed() {
+        for name in NAMES {
+            let device = cotenant_profiles::Device::builtin("v100-sxm2-16").unwrap();
+            let model = ContentionModel::from_name(name, &device).unwrap();
+            assert_eq!(slow(model, &[800_000]), [1.0], "{name}");
+        }
+    }
+
+    #[test]
+    fn two_working_sets_that_overflow_l2_slow_each_other() {
+        let model = ContentionModel::Bandwidth { l2_penalty: 1.15 };
+        let demands = [Demand { dram: 450_000, footprint: 6 << 20, cus: 40 }; 2];
+        let mut out = vec![];
+        model.slow_downs(&shared(), &demands, &mut out);
+        assert_eq!(out, [1.0 + 1.15 * 0.5 * 0.5; 2]);
+    }
+}

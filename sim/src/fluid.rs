@@ -1,0 +1,338 @@
+//! The bound behind the `ideal` policy: a fluid packing of every request at its best point.
+//!
+//! A request of `n` items progresses at most as fast as its kernels' shortest durations allow, and
+//! while it does, it holds CUs and DRAM bandwidth in proportion: per item, the least CU-time at which
+//! its kernels can be run at all (over CU counts and batch sizes), and the bytes they move. The sums
+//! over requests stay within the device. There is no launch, copy, switch or placement, nothing is
+//! quantised, and requests can be preempted at any instant at no cost; those with the least work
+//! left go first, those past their deadline last. Whatever a policy completes uses at least this much of
+//! the device, so no mix of completions outside these limits can be reached.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+
+use cotenant_profiles::Nanos;
+use cotenant_traces::Request;
+use cotenant_traces::rng::mix;
+
+use crate::contention::ContentionModel;
+use crate::engine::gpu_report;
+use crate::metrics::Counts;
+use crate::observe::{Happening, Observer};
+use crate::program::Code;
+use crate::report::{Report, TenantReport};
+use crate::scenario::{Load, Scenario, Setup, Tenant, Think};
+
+/// What one item of a tenant costs at its best point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Need {
+    /// CU-nanoseconds.
+    pub cu_ns: f64,
+    /// Bytes.
+    pub dram_bytes: f64,
+}
+
+/// The least that an item of `tenant` takes from the device, over batch sizes up to its limit.
+#[must_use]
+pub fn need(tenant: &Tenant, code: &Code, dram_bytes_per_us: u64) -> Need {
+    let mut best = Need { cu_ns: f64::INFINITY, dram_bytes: f64::INFINITY };
+    for items in 1..=tenant.batch_max.min(tenant.model.max_items()) {
+        let kernels = tenant.model.program(items).kernels.iter().map(|&k| &code.kernels[k as usize]);
+        let area: u64 = kernels.clone().map(|k| k.least_area()).sum();
+        // A kernel alone never draws more than the device has.
+        let bytes: u64 = kernels
+            .map(|k| k.dram_bytes.min(dram_bytes_per_us.saturating_mul(k.fastest()) / 1000))
+            .sum();
+        best.cu_ns = best.cu_ns.min(area as f64 / f64::from(items));
+        best.dram_bytes = best.dram_bytes.min(bytes as f64 / f64::from(items));
+    }
+    best
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flow {
+    tenant: u32,
+    items: u32,
+    arrival: u64,
+    deadline: u64,
+    /// Share of the request that is left, 1 to 0, times its shortest duration: ns.
+    left_ns: f64,
+    /// CUs while at full speed.
+    cus: f64,
+    /// Bytes per ns while at full speed.
+    rate: f64,
+}
+
+struct Side {
+    load: Load,
+    next: Request,
+    issued: u64,
+    counts: Counts,
+    in_system: u64,
+}
+
+struct Fluid<'a> {
+    setup: &'a Setup,
+    observer: Option<&'a mut dyn Observer>,
+    needs: Vec<Need>,
+    capacity: (f64, f64),
+    sides: Vec<Side>,
+    /// (time, order, tenant): the next arrivals.
+    timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    order: u64,
+    /// Everything that is in the system and not running, by (late, work left, order).
+    waiting: BTreeMap<(bool, u64, u64), Flow>,
+    /// What runs, with its speed (1: as fast as it can).
+    running: Vec<(u64, Flow, f64)>,
+    now: u64,
+    busy_cu_ns: f64,
+    dram_bytes: f64,
+    events: u64,
+    digest: u64,
+}
+
+/// Simulates the bound.
+pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report {
+    let Scenario { setup, loads, warmup, duration, contention, .. } = scenario;
+    let bandwidth = (setup.device.memory.dram_gbps * 1000.0) as u64;
+    let needs = setup.tenants.iter().map(|t| need(t, &setup.code, bandwidth)).collect();
+    // Only the bandwidth model keeps the sum of all traffic within the device.
+    let limited = matches!(contention, ContentionModel::Bandwidth { .. });
+    let rate = if limited { setup.device.memory.dram_gbps } else { f64::INFINITY };
+    let sides = loads.into_iter().map(|load| Side {
+        load,
+        next: Request::at(Nanos::ZERO),
+        issued: 0,
+        counts: Counts::default(),
+        in_system: 0,
+    });
+    let mut fluid = Fluid {
+        setup: &setup,
+        observer,
+        needs,
+        capacity: (f64::from(setup.device.cus()), rate),
+        sides: sides.collect(),
+        timers: BinaryHeap::new(),
+        order: 0,
+        waiting: BTreeMap::new(),
+        running: vec![],
+        now: 0,
+        busy_cu_ns: 0.0,
+        dram_bytes: 0.0,
+        events: 0,
+        digest: 0,
+    };
+    fluid.arm_loads();
+    fluid.go(warmup.0);
+    for side in &mut fluid.sides {
+        side.counts.open(side.in_system);
+    }
+    let opened = (fluid.busy_cu_ns, fluid.dram_bytes);
+    let end = warmup.0 + duration.0;
+    fluid.go(end);
+    let busy = (fluid.busy_cu_ns - opened.0) as u64;
+    let gpu = gpu_report(&setup, duration.0, busy, fluid.dram_bytes - opened.1, 0);
+    let late = fluid.late(end);
+    let tenants = fluid.sides.iter().zip(late).map(|(s, late)| TenantReport {
+        counts: s.counts.clone(),
+        in_flight: s.in_system,
+        in_flight_late: late,
+    });
+    Report {
+        tenants: tenants.collect(),
+        gpu,
+        events: fluid.events,
+        digest: mix(fluid.digest ^ fluid.events),
+        window: duration,
+    }
+}
+
+impl Fluid<'_> {
+    fn arm_loads(&mut self) {
+        for t in 0..self.sides.len() {
+            match &mut self.sides[t].load {
+                Load::Open(arrivals) => {
+                    if let Some(request) = arrivals.next_request() {
+                        self.sides[t].next = request;
+                        self.arm(request.arrival.0, t);
+                    }
+                }
+                Load::Closed { concurrency, limit, .. } => {
+                    let clients = u64::from(*concurrency).min(limit.unwrap_or(u64::MAX));
+                    self.sides[t].issued = clients;
+                    (0..clients).for_each(|_| self.arm(0, t));
+                }
+            }
+        }
+    }
+
+    fn arm(&mut self, at: u64, tenant: usize) {
+        self.order += 1;
+        self.timers.push(Reverse((at, self.order, tenant as u32)));
+    }
+
+    /// Runs to `end`, which is the first instant not simulated.
+    fn go(&mut self, end: u64) {
+        loop {
+            let done = self.running.iter().filter(|r| r.2 > 0.0).map(|(_, f, speed)| {
+                self.now + (libm::ceil(f.left_ns / speed) as u64).max(1)
+            });
+            let done = done.min().unwrap_or(u64::MAX);
+            let timer = self.timers.peek().map_or(u64::MAX, |t| t.0.0);
+            let next = done.min(timer);
+            if next >= end {
+                self.age(end);
+                return;
+            }
+            self.age(next);
+            self.events += 1;
+            self.digest = mix(self.digest ^ next ^ u64::from(timer < done) << 63);
+            if done <= timer {
+                self.complete();
+            } else {
+                let Reverse((_, _, tenant)) = self.timers.pop().expect("a timer is due");
+                self.arrival(tenant as usize);
+            }
+            self.pack();
+        }
+    }
+
+    fn age(&mut self, to: u64) {
+        let dt = (to - self.now) as f64;
+        for (_, flow, speed) in &mut self.running {
+            let worked = (dt * *speed).min(flow.left_ns);
+            flow.left_ns -= worked;
+            self.busy_cu_ns += worked * flow.cus;
+            self.dram_bytes += worked * flow.rate;
+        }
+        self.now = to;
+    }
+
+    fn complete(&mut self) {
+        let mut i = 0;
+        while i < self.running.len() {
+            // Less than a nanosecond left is done.
+            if self.running[i].1.left_ns >= 1.0 - 1e-9 {
+                i += 1;
+                continue;
+            }
+            let (_, flow, _) = self.running.remove(i);
+            let t = flow.tenant as usize;
+            let side = &mut self.sides[t];
+            let latency = self.now - flow.arrival;
+            side.counts.completed += 1;
+            side.counts.good += u64::from(self.now <= flow.deadline);
+            side.counts.with_deadline += u64::from(flow.deadline != u64::MAX);
+            side.counts.latencies.record(Nanos(latency));
+            side.counts.latency_sum += u128::from(latency);
+            side.counts.batches += 1;
+            side.counts.batch_items += u64::from(flow.items);
+            side.in_system -= 1;
+            if let Some(o) = &mut self.observer {
+                let arrival = Nanos(flow.arrival);
+                o.happened(Nanos(self.now), Happening::RequestDone { tenant: flow.tenant, arrival });
+            }
+            self.again(t);
+        }
+    }
+
+    fn again(&mut self, t: usize) {
+        let side = &mut self.sides[t];
+        let Load::Closed { think, limit, .. } = &mut side.load else { return };
+        if limit.is_some_and(|n| side.issued >= n) {
+            return;
+        }
+        side.issued += 1;
+        let pause = match think {
+            Think::Constant(pause) => pause.0,
+            Think::Exponential(mean, rng) => (rng.exp1() * mean.0 as f64) as u64,
+        };
+        self.arm(self.now + pause, t);
+    }
+
+    fn arrival(&mut self, t: usize) {
+        let side = &mut self.sides[t];
+        let request = match &mut side.load {
+            Load::Open(arrivals) => {
+                let (request, following) = (side.next, arrivals.next_request());
+                if let Some(next) = following {
+                    side.next = next;
+                    self.arm(next.arrival.0, t);
+                }
+                request
+            }
+            Load::Closed { items, .. } => Request { items: *items, ..Request::at(Nanos(self.now)) },
+        };
+        let side = &mut self.sides[t];
+        side.counts.offered += 1;
+        side.in_system += 1;
+        let tenant = &self.setup.tenants[t];
+        let largest = tenant.model.max_items();
+        let items = request.items.max(1);
+        let program = tenant.model.program(items.min(largest));
+        let passes = items.div_ceil(largest);
+        let code = &self.setup.code;
+        let pass: u64 = program.kernels.iter().map(|&k| code.kernels[k as usize].fastest()).sum();
+        let shortest = (pass * u64::from(passes)) as f64 * f64::from(request.work);
+        let weight = f64::from(items) * f64::from(request.work) / shortest;
+        let slo = request.slo.or(tenant.slo);
+        let flow = Flow {
+            tenant: t as u32,
+            items,
+            arrival: request.arrival.0,
+            deadline: slo.map_or(u64::MAX, |s| request.arrival.0.saturating_add(s.0)),
+            left_ns: shortest,
+            cus: self.needs[t].cu_ns * weight,
+            rate: self.needs[t].dram_bytes * weight,
+        };
+        self.order += 1;
+        self.waiting.insert(self.rank(&flow, self.order), flow);
+        if let Some(o) = &mut self.observer {
+            o.happened(Nanos(self.now), Happening::Arrived { tenant: t as u32 });
+        }
+    }
+
+    fn rank(&self, flow: &Flow, order: u64) -> (bool, u64, u64) {
+        (flow.deadline < self.now, libm::ceil(flow.left_ns) as u64, order)
+    }
+
+    /// Speeds from scratch: least work left first, each as fast as what is left of the device allows.
+    fn pack(&mut self) {
+        for (order, flow, _) in std::mem::take(&mut self.running) {
+            self.waiting.insert(self.rank(&flow, order), flow);
+        }
+        let (mut cus, mut rate) = self.capacity;
+        while let Some(entry) = self.waiting.first_entry() {
+            let key = *entry.key();
+            let late = entry.get().deadline < self.now;
+            if late && !key.0 {
+                // It became late while it waited: it goes behind those that still can make it.
+                let flow = entry.remove();
+                self.waiting.insert((true, key.1, key.2), flow);
+                continue;
+            }
+            let flow = entry.get();
+            let share = |left: f64, full: f64| if full > left { left / full } else { 1.0 };
+            let speed = share(cus, flow.cus).min(share(rate, flow.rate)).max(0.0);
+            if speed < 1e-9 {
+                break;
+            }
+            cus -= speed * flow.cus;
+            rate -= speed * flow.rate;
+            self.running.push((key.2, entry.remove(), speed));
+        }
+        if let Some(o) = &mut self.observer {
+            let cus = (self.capacity.0 - cus.max(0.0)) as u32;
+            o.happened(Nanos(self.now), Happening::Busy { pool: 0, cus });
+        }
+    }
+
+    fn late(&self, end: u64) -> Vec<u64> {
+        let mut late = vec![0; self.sides.len()];
+        let running = self.running.iter().map(|r| &r.1);
+        for flow in running.chain(self.waiting.values()).filter(|f| f.deadline < end) {
+            late[flow.tenant as usize] += 1;
+        }
+        late
+    }
+}

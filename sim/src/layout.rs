@@ -1,0 +1,67 @@
+//! How a policy lays tenants out on the GPU before the first request: plain data that the simulator
+//! and the replay both carry out.
+
+use cotenant_profiles::{Bytes, Nanos};
+
+/// Memory systems and workers at time zero.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Layout {
+    /// Parts of the GPU that share no CU and no memory bandwidth: one, or one per hardware instance.
+    pub pools: Vec<PoolSpec>,
+    /// Model instances.
+    pub workers: Vec<WorkerSpec>,
+}
+
+/// A set of CUs behind one memory system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSpec {
+    /// CUs.
+    pub cus: u32,
+    /// CUs of each lane; see [`Discipline`].
+    pub lanes: Vec<u32>,
+    /// Who runs when.
+    pub discipline: Discipline,
+    /// DRAM bandwidth, bytes per microsecond.
+    pub dram_bytes_per_us: u64,
+    /// L2 capacity.
+    pub l2: Bytes,
+    /// Device memory.
+    pub memory: Bytes,
+    /// Copy engines: 1 serves both directions, 2 or more one each.
+    pub copy_engines: u32,
+}
+
+/// Who runs when inside a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discipline {
+    /// All lanes at once, each on CUs of its own: exclusive partitions, or one lane for everybody.
+    Concurrent,
+    /// One lane (context) at a time on all CUs.
+    TimeSliced {
+        /// Longest turn while others wait.
+        quantum: Nanos,
+        /// Nothing runs for this long at every change of context.
+        switch: Nanos,
+        /// A turn ends with the batch, not with the quantum.
+        run_to_completion: bool,
+    },
+    /// The fluid bound: every request progresses at its best point under CU and bandwidth capacity.
+    Fluid,
+}
+
+/// One model instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// Index of its tenant.
+    pub tenant: u32,
+    /// Index of its pool.
+    pub pool: u32,
+    /// Lane within the pool.
+    pub lane: u32,
+    /// Most CUs that one of its kernels may use.
+    pub cap: u32,
+    /// Larger goes first where blocks compete.
+    pub priority: i8,
+    /// Device memory besides the model: context, MPS client.
+    pub overhead: Bytes,
+}

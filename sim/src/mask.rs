@@ -1,0 +1,165 @@
+//! Sets of compute units.
+
+/// Words of a mask: up to 320 CUs.
+const WORDS: usize = 5;
+
+/// A set of compute units, by index. Groups (GPCs, shader engines) are consecutive: group 0 holds
+/// the first CUs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct CuMask([u64; WORDS]);
+
+impl CuMask {
+    /// Most CUs a mask can name.
+    pub const CAPACITY: u32 = 64 * WORDS as u32;
+
+    /// No CU.
+    pub const EMPTY: Self = Self([0; WORDS]);
+
+    /// The first `n` CUs.
+    #[must_use]
+    pub fn first(n: u32) -> Self {
+        assert!(n <= Self::CAPACITY, "a mask names at most {} CUs", Self::CAPACITY);
+        let mut words = [0; WORDS];
+        for (i, word) in words.iter_mut().enumerate() {
+            let left = n.saturating_sub(64 * i as u32).min(64);
+            *word = if left == 64 { u64::MAX } else { (1 << left) - 1 };
+        }
+        Self(words)
+    }
+
+    /// Adds CU `i`.
+    #[inline]
+    pub fn insert(&mut self, i: u32) {
+        self.0[(i / 64) as usize] |= 1 << (i % 64);
+    }
+
+    /// Whether CU `i` is in it.
+    #[inline]
+    #[must_use]
+    pub fn contains(&self, i: u32) -> bool {
+        self.0[(i / 64) as usize] >> (i % 64) & 1 == 1
+    }
+
+    /// How many CUs.
+    #[inline]
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|w| w.count_ones()).sum()
+    }
+
+    /// Whether it names no CU.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&w| w == 0)
+    }
+
+    /// CUs in both.
+    #[inline]
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] & other.0[i]))
+    }
+
+    /// CUs in either.
+    #[inline]
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] | other.0[i]))
+    }
+
+    /// CUs in `self` and not in `other`.
+    #[inline]
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i] & !other.0[i]))
+    }
+
+    /// Its `n` lowest CUs, or all of them if there are fewer.
+    #[must_use]
+    pub fn lowest(&self, n: u32) -> Self {
+        let mut left = n;
+        let mut out = Self::EMPTY;
+        for (from, to) in self.0.iter().zip(&mut out.0) {
+            let mut word = *from;
+            let count = word.count_ones();
+            if count <= left {
+                *to = word;
+                left -= count;
+                continue;
+            }
+            while left > 0 {
+                let bit = word & word.wrapping_neg();
+                *to |= bit;
+                word ^= bit;
+                left -= 1;
+            }
+            break;
+        }
+        out
+    }
+
+    /// The CU indices, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..Self::CAPACITY).filter(|&i| self.contains(i))
+    }
+
+    /// CUs of the mask within each group of consecutive CUs.
+    pub fn per_group<'a>(&'a self, groups: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
+        let mut start = 0;
+        groups.iter().map(move |&n| {
+            let group = Self::first(start + n).without(&Self::first(start));
+            start += n;
+            self.and(&group).count()
+        })
+    }
+
+    /// CUs that count when blocks are split evenly over the groups in use: groups in use times the
+    /// CUs of the poorest of them (the slowest group decides when the kernel ends).
+    #[must_use]
+    pub fn even_groups(&self, groups: &[u32]) -> u32 {
+        let used = self.per_group(groups).filter(|&n| n > 0);
+        let (count, least) = used.fold((0, u32::MAX), |(c, l), n| (c + 1, l.min(n)));
+        if count == 0 { 0 } else { count * least }
+    }
+}
+
+impl FromIterator<u32> for CuMask {
+    fn from_iter<I: IntoIterator<Item = u32>>(cus: I) -> Self {
+        let mut mask = Self::EMPTY;
+        cus.into_iter().for_each(|i| mask.insert(i));
+        mask
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn the_slowest_group_decides() {
+        let groups = [15, 15, 15, 15];
+        // 16 CUs packed: one group full, one CU in the next; 16 spread: four in each.
+        assert_eq!(CuMask::first(16).even_groups(&groups), 2);
+        let spread = (0..4).flat_map(|g| (0..4).map(move |i| g * 15 + i)).collect::<CuMask>();
+        assert_eq!(spread.even_groups(&groups), 16);
+        assert_eq!(CuMask::EMPTY.even_groups(&groups), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_set(a in proptest::collection::btree_set(0u32..320, 0..80),
+                              b in proptest::collection::btree_set(0u32..320, 0..80), n in 0u32..90) {
+            let (ma, mb): (CuMask, CuMask) = (a.iter().copied().collect(), b.iter().copied().collect());
+            let set = |m: CuMask| m.iter().collect::<BTreeSet<u32>>();
+            prop_assert_eq!(ma.count() as usize, a.len());
+            prop_assert_eq!(set(ma.and(&mb)), a.intersection(&b).copied().collect());
+            prop_assert_eq!(set(ma.or(&mb)), a.union(&b).copied().collect());
+            prop_assert_eq!(set(ma.without(&mb)), a.difference(&b).copied().collect());
+            prop_assert_eq!(set(ma.lowest(n)), a.iter().copied().take(n as usize).collect());
+            prop_assert_eq!(CuMask::first(n).count(), n);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! What is counted while a run goes on: per tenant, from instants of single requests.
+//!
+//! Every request has a scheduled arrival `a`, a start `s` (its batch begins) and an end `e` (its
+//! result is at the host). Latency is `e - a`, queueing `s - a`. The window opens after the warm-up;
+//! a request that waits or runs when it opens counts as offered in it.
+
+use cotenant_profiles::Nanos;
+use hdrhistogram::Histogram;
+
+/// Longest latency that is told apart from longer ones, ns: 10 hours.
+const LONGEST_NS: u64 = 36_000_000_000_000;
+
+/// Latencies with three significant digits, in constant memory.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u32>);
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let h = Histogram::new_with_bounds(1_000, LONGEST_NS, 3);
+        Self(h.expect("bounds that the library's documentation allows"))
+    }
+}
+
+impl Latencies {
+    /// Adds one.
+    #[inline]
+    pub fn record(&mut self, latency: Nanos) {
+        self.0.saturating_record(latency.0);
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The smallest latency that a share `q` (0 to 1) does not exceed; `None` of nothing.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> Option<Nanos> {
+        (!self.0.is_empty()).then(|| Nanos(self.0.value_at_quantile(q)))
+    }
+
+    fn clear(&mut self) {
+        self.0.reset();
+    }
+}
+
+/// One tenant's counts within the window.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// In the system when the window opened, plus arrivals in it.
+    pub offered: u64,
+    /// Ended in the window with a result.
+    pub completed: u64,
+    /// Given up in the window, by reason.
+    pub dropped: Vec<(&'static str, u64)>,
+    /// Completed within their deadline (or without one).
+    pub good: u64,
+    /// Completed that had a deadline.
+    pub with_deadline: u64,
+    /// Latencies of the completed.
+    pub latencies: Latencies,
+    /// Sum of latencies, ns.
+    pub latency_sum: u128,
+    /// Sum of queueing times, ns.
+    pub queue_sum: u128,
+    /// Batches ended.
+    pub batches: u64,
+    /// Items in them.
+    pub batch_items: u64,
+    /// Resizes and worker starts that took effect.
+    pub reconfigurations: u64,
+    /// Time without any worker up although requests waited, or workers down for a resize, ns.
+    pub downtime_ns: u64,
+}
+
+impl Counts {
+    /// The window opens: everything so far is forgotten but what is still in the system.
+    pub(crate) fn open(&mut self, in_system: u64) {
+        let mut latencies = std::mem::take(&mut self.latencies);
+        latencies.clear();
+        *self = Self { offered: in_system, latencies, ..Self::default() };
+    }
+
+    pub(crate) fn drop_one(&mut self, reason: &'static str) {
+        match self.dropped.iter_mut().find(|(r, _)| *r == reason) {
+            Some((_, n)) => *n += 1,
+            None => self.dropped.push((reason, 1)),
+        }
+    }
+
+    /// Given up for whatever reason.
+    #[must_use]
+    pub fn dropped_total(&self) -> u64 {
+        self.dropped.iter().map(|(_, n)| n).sum()
+    }
+}

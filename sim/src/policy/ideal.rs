@@ -1,0 +1,40 @@
+//! `ideal`: the bound that no policy can beat.
+//!
+//! A fluid packing of every request at its best point under CU and bandwidth capacity: no launch, no
+//! copy, no switch, no quantisation, preemption at any instant for free, least work left first. No
+//! mechanism delivers it; every other policy is shown as a share of it. The model is described in
+//! `sim/src/fluid.rs`.
+//!
+//! Source: D-STACK (Dhakal et al. 2023) compares itself with an ideal that re-allocates the GPU per
+//! kernel; this one is looser still, so that it bounds every policy here.
+
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
+use crate::layout::{Discipline, Layout, PoolSpec};
+use crate::scenario::Setup;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "ideal",
+    summary: "the bound: fluid packing at every kernel's best point",
+    source: "after D-STACK's ideal (arXiv 2304.13541)",
+    properties: Properties {
+        work_conserving: true,
+        alone_is_isolated: false,
+        starvation_free: false,
+    },
+    options: &[],
+    build: |_| Ok(Box::new(Ideal)),
+};
+
+struct Ideal;
+
+impl Policy for Ideal {
+    fn depth(&self) -> Depth {
+        Depth::Layout
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let pool = PoolSpec { discipline: Discipline::Fluid, ..setup.whole_gpu() };
+        Ok(Layout { pools: vec![pool], workers: vec![] })
+    }
+}

@@ -1,0 +1,65 @@
+//! `mps`: everybody on all CUs.
+//!
+//! Models NVIDIA's multi-process service without limits (or streams of one process): kernels of all
+//! workers run side by side; blocks of the earlier kernel go first, the later one takes what is left
+//! over. With `priorities`, pending blocks of latency-critical tenants go before those of
+//! best-effort ones; blocks already on a CU stay there.
+//!
+//! Source: NVIDIA's MPS documentation ("leftover" capacity); priorities as in
+//! `CUDA_MPS_CLIENT_PRIORITY` and stream priorities, a hint that never evicts.
+
+use super::{
+    Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+};
+use crate::layout::{Layout, WorkerSpec};
+use crate::scenario::{Class, Setup};
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "mps",
+    summary: "everybody on all CUs, leftover placement",
+    source: "NVIDIA MPS documentation",
+    properties: Properties {
+        work_conserving: true,
+        alone_is_isolated: true,
+        starvation_free: false,
+    },
+    options: &[OptionSpec {
+        name: "priorities",
+        kind: Kind::Bool,
+        unit: "",
+        default: "false",
+        help: "latency-critical tenants go before best-effort ones",
+    }],
+    build: |options| Ok(Box::new(Mps::new(options))),
+};
+
+struct Mps {
+    priorities: bool,
+}
+
+impl Mps {
+    fn new(options: &Options) -> Self {
+        Self { priorities: options.flag("priorities").unwrap_or(false) }
+    }
+}
+
+impl Policy for Mps {
+    fn depth(&self) -> Depth {
+        Depth::Layout
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let cus = setup.device.cus();
+        let workers = setup.workers(|tenant, t| WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap: cus,
+            priority: i8::from(self.priorities && t.class == Class::Latency),
+            overhead: setup.client_memory(),
+        });
+        setup.check_clients(workers.len())?;
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+    }
+}

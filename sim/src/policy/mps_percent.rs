@@ -1,0 +1,116 @@
+//! `mps-percent`: a cap per worker.
+//!
+//! Models MPS active-thread percentages: an upper bound on how many CUs a client's kernels may use
+//! at once, any CUs, no reservation. Bounds may overlap and their sum may exceed the GPU. A
+//! percentage becomes CUs by the device's rounding. `shares` is `equal` (100 % over all workers),
+//! `right-sized` (each model's knee: the fewest CUs within `tolerance` of its isolated time, what
+//! KRISP's evaluation calls Model Right-Size), or percentages given per tenant and worker.
+//!
+//! Source: NVIDIA's MPS documentation; rounding as observed (see the device files).
+
+use super::{
+    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+    Value,
+};
+use crate::layout::{Layout, WorkerSpec};
+use crate::scenario::Setup;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "mps-percent",
+    summary: "a CU cap per worker, overlap allowed",
+    source: "NVIDIA MPS documentation; KRISP (HPCA 2023) for Model Right-Size",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: &[
+        OptionSpec {
+            name: "shares",
+            kind: Kind::PerTenant(&["equal", "right-sized"]),
+            unit: "%",
+            default: "equal",
+            help: "percentage of the CUs that one worker of each tenant may use",
+        },
+        OptionSpec {
+            name: "tolerance",
+            kind: Kind::Float(0.0, 1.0),
+            unit: "",
+            default: "0.05",
+            help: "right-sized: slow-down accepted for fewer CUs",
+        },
+    ],
+    build: |options| Ok(Box::new(MpsPercent::new(options)?)),
+};
+
+struct MpsPercent {
+    shares: Shares,
+}
+
+enum Shares {
+    Equal,
+    RightSized { tolerance: f64 },
+    Given(Value),
+}
+
+impl MpsPercent {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        let tolerance = options.float("tolerance").unwrap_or(0.05);
+        let shares = match options.get("shares") {
+            None => Shares::Equal,
+            Some(Value::Text(t)) if t == "equal" => Shares::Equal,
+            Some(Value::Text(_)) => Shares::RightSized { tolerance },
+            Some(given) => {
+                let legal = |p: f64| p > 0.0 && p <= 100.0;
+                let fine = match given {
+                    Value::Numbers(list) => list.iter().all(|&p| legal(p)),
+                    Value::Table(table) => table.iter().all(|&(_, p)| legal(p)),
+                    _ => false,
+                };
+                if !fine {
+                    let why = "a percentage lies above 0 and at most at 100";
+                    return Err(OptionError::new("shares", why));
+                }
+                Shares::Given(given.clone())
+            }
+        };
+        Ok(Self { shares })
+    }
+}
+
+impl Policy for MpsPercent {
+    fn depth(&self) -> Depth {
+        Depth::Layout
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let device = &setup.device;
+        let total: u32 = setup.tenants.iter().map(|t| t.workers).sum();
+        let caps = match &self.shares {
+            Shares::Equal => {
+                vec![device.mps_cus(100.0 / f64::from(total.max(1))); setup.tenants.len()]
+            }
+            Shares::RightSized { tolerance } => {
+                let step = device.mps.map_or(1, |m| m.round_cus);
+                let size = |t| setup.right_size(t, *tolerance).next_multiple_of(step);
+                (0..setup.tenants.len()).map(|t| size(t).min(device.cus())).collect()
+            }
+            Shares::Given(value) => setup
+                .per_tenant("shares", value)?
+                .into_iter()
+                .map(|percent| device.mps_cus(percent))
+                .collect(),
+        };
+        let workers = setup.workers(|tenant, _| WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap: caps[tenant as usize],
+            priority: 0,
+            overhead: setup.client_memory(),
+        });
+        setup.check_clients(workers.len())?;
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+    }
+}

@@ -1,0 +1,276 @@
+//! Models compiled for the event loop: dense curves, launch sequences, host times.
+
+use cotenant_profiles::device::Costs;
+use cotenant_profiles::{Bytes, Kernel, Model, Nanos, Op, Profile};
+
+/// One distinct kernel, ready for the event loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KernelCode {
+    /// Its identifier in the profile.
+    pub id: String,
+    /// What it does.
+    pub op: Op,
+    /// Isolated duration, ns, by CUs; entry 0 is never used. Index up to the device's CUs.
+    pub duration_ns: Box<[u64]>,
+    /// CUs that its blocks can fill, at most the device's.
+    pub want: u32,
+    /// Thread blocks.
+    pub blocks: u64,
+    /// Blocks resident on one CU at once.
+    pub blocks_per_cu: u32,
+    /// Bytes to and from DRAM.
+    pub dram_bytes: u64,
+    /// A whole model behind one number: shares CUs fairly instead of leaving the rest to others.
+    pub fair: bool,
+}
+
+impl KernelCode {
+    fn new(kernel: &Kernel, cus: u32) -> Self {
+        let want = kernel.cus_wanted().min(u64::from(cus)) as u32;
+        Self {
+            id: kernel.id.clone(),
+            op: kernel.op,
+            duration_ns: kernel.curve.dense(cus).into_boxed_slice(),
+            want,
+            blocks: kernel.blocks(),
+            blocks_per_cu: kernel.blocks_per_cu.max(1),
+            dram_bytes: kernel.dram_bytes,
+            fair: kernel.op == Op::Pseudo,
+        }
+    }
+
+    /// Several kernels as one launch: their blocks together fill waves, which take as long as the
+    /// slowest part's; the launch itself costs a fixed time and a little per part.
+    ///
+    /// On `c` CUs: `fixed + each × parts + wave × ceil(blocks / (blocks per CU × c))`, the form that
+    /// batched GEMMs show (Jain et al. 2018, figure 7: a staircase whose period is the GPU's CUs over
+    /// the blocks of one GEMM).
+    #[must_use]
+    pub fn merged(parts: &[&Self], costs: &Costs) -> Self {
+        let full = parts[0].duration_ns.len() as u32 - 1;
+        let blocks: u64 = parts.iter().map(|k| k.blocks).sum();
+        let per_cu = parts.iter().map(|k| k.blocks_per_cu).min().unwrap_or(1);
+        let wave = parts.iter().map(|k| k.wave_ns()).max().unwrap_or(0);
+        let launch = costs.merge_fixed.0 + costs.merge_each.0 * parts.len() as u64;
+        let at = |c: u32| launch + wave * blocks.div_ceil(u64::from(per_cu) * u64::from(c));
+        Self {
+            id: format!("{}×{}", parts.len(), parts[0].id),
+            op: parts[0].op,
+            duration_ns: std::iter::once(u64::MAX).chain((1..=full).map(at)).collect(),
+            want: blocks.div_ceil(u64::from(per_cu)).min(u64::from(full)) as u32,
+            blocks,
+            blocks_per_cu: per_cu,
+            dram_bytes: parts.iter().map(|k| k.dram_bytes).sum(),
+            fair: false,
+        }
+    }
+
+    /// Duration of one wave of blocks on the whole device, ns.
+    #[must_use]
+    pub fn wave_ns(&self) -> u64 {
+        let full = self.duration_ns.len() as u64 - 1;
+        let waves = self.blocks.div_ceil(u64::from(self.blocks_per_cu) * full).max(1);
+        self.duration_ns[full as usize].div_ceil(waves)
+    }
+
+    /// Isolated duration on `cus` CUs, ns.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, cus: u32) -> u64 {
+        self.duration_ns[cus as usize]
+    }
+
+    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all of them.
+    #[must_use]
+    pub fn min_cu(&self, tolerance: f64) -> u32 {
+        let full = self.duration_ns.len() - 1;
+        let limit = self.duration_ns[full] as f64 * (1.0 + tolerance);
+        (1..=full).find(|&c| self.duration_ns[c] as f64 <= limit).unwrap_or(full) as u32
+    }
+
+    /// The least CU-time (CUs × ns) at which the kernel can be run at all.
+    #[must_use]
+    pub fn least_area(&self) -> u64 {
+        (1..self.duration_ns.len()).map(|c| c as u64 * self.duration_ns[c]).min().unwrap_or(0)
+    }
+
+    /// The shortest duration at any CU count, ns.
+    #[must_use]
+    pub fn fastest(&self) -> u64 {
+        self.duration_ns[1..].iter().copied().min().unwrap_or(0)
+    }
+}
+
+/// What one batch launches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Indices into [`Code::kernels`], in stream order.
+    pub kernels: Vec<u32>,
+    /// When the host has issued each launch, ns after it began; ascending.
+    pub issued_ns: Vec<u64>,
+    /// Isolated GPU time from each launch to the end on all CUs, ns; one entry more than kernels.
+    pub remaining_ns: Vec<u64>,
+}
+
+/// One tenant's model, ready for the event loop.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelCode {
+    /// The model's name.
+    pub name: String,
+    /// Launch sequences.
+    pub programs: Vec<Program>,
+    /// Which program serves a batch of `i` items (entry 0 unused): the exact one, or the next larger
+    /// one that the profile holds.
+    pub program_for: Vec<u32>,
+    /// Parameters.
+    pub weights: Bytes,
+    /// Activations per item.
+    pub activations_per_item: Bytes,
+    /// Copied in per item.
+    pub input_per_item: Bytes,
+    /// Copied out per item.
+    pub output_per_item: Bytes,
+    /// Time to load the weights.
+    pub load: Nanos,
+    /// Host work per request before its first launch.
+    pub host_per_request: Nanos,
+}
+
+/// Why a model cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompileError {
+    /// The profile has no such model.
+    #[error("the profile of {device} has no model `{model}`")]
+    NoModel {
+        /// Model asked for.
+        model: String,
+        /// The profile's device.
+        device: String,
+    },
+    /// No batch size as large as asked for.
+    #[error("model `{model}` is profiled up to batch {largest}, not {wanted}")]
+    NoBatch {
+        /// Model asked for.
+        model: String,
+        /// Largest batch in the profile.
+        largest: u32,
+        /// Batch asked for.
+        wanted: u32,
+    },
+    /// A batch without a single launch.
+    #[error("model `{model}` launches nothing at batch {batch}")]
+    NoLaunch {
+        /// Model asked for.
+        model: String,
+        /// The empty batch.
+        batch: u32,
+    },
+}
+
+/// Every kernel of a scenario, shared by its tenants.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Code {
+    /// Distinct kernels.
+    pub kernels: Vec<KernelCode>,
+}
+
+impl Code {
+    /// Compiles `model` of `profile` for batches of 1 to `max_batch` items on a device of `cus` CUs.
+    /// With `shared`, kernels already compiled from the same profile are found again by identifier.
+    ///
+    /// # Errors
+    /// The model is missing, not profiled up to `max_batch`, or empty.
+    pub fn compile(
+        &mut self,
+        profile: &Profile,
+        model: &str,
+        max_batch: u32,
+        cus: u32,
+    ) -> Result<ModelCode, CompileError> {
+        let source: &Model = profile.models.get(model).ok_or_else(|| CompileError::NoModel {
+            model: model.to_owned(),
+            device: profile.device.clone(),
+        })?;
+        let largest = source.batches.keys().next_back().copied().unwrap_or(0);
+        if largest < max_batch {
+            let model = model.to_owned();
+            return Err(CompileError::NoBatch { model, largest, wanted: max_batch });
+        }
+        let mut map = vec![u32::MAX; profile.kernels.len()];
+        let mut programs = Vec::new();
+        let mut program_for = vec![0];
+        for (&batch, launches) in &source.batches {
+            if program_for.len() as u32 > max_batch {
+                break;
+            }
+            if launches.is_empty() {
+                return Err(CompileError::NoLaunch { model: model.to_owned(), batch });
+            }
+            while program_for.len() as u32 <= batch.min(max_batch) {
+                program_for.push(programs.len() as u32);
+            }
+            let mut program = Program { kernels: vec![], issued_ns: vec![], remaining_ns: vec![] };
+            let mut issued = 0;
+            for launch in launches {
+                let slot = &mut map[launch.kernel];
+                if *slot == u32::MAX {
+                    *slot = self.intern(KernelCode::new(&profile.kernels[launch.kernel], cus));
+                }
+                issued += launch.host.0;
+                program.kernels.push(*slot);
+                program.issued_ns.push(issued);
+            }
+            let mut left = 0;
+            program.remaining_ns = std::iter::once(0)
+                .chain(program.kernels.iter().rev().map(|&k| {
+                    left += self.kernels[k as usize].at(cus);
+                    left
+                }))
+                .collect();
+            program.remaining_ns.reverse();
+            programs.push(program);
+        }
+        Ok(ModelCode {
+            name: source.name.clone(),
+            programs,
+            program_for,
+            weights: source.weights,
+            activations_per_item: source.activations_per_item,
+            input_per_item: source.input_per_item,
+            output_per_item: source.output_per_item,
+            load: source.load,
+            host_per_request: source.host_per_request,
+        })
+    }
+
+    /// Tenants that run the same model share its kernels.
+    fn intern(&mut self, kernel: KernelCode) -> u32 {
+        let found = self.kernels.iter().position(|k| *k == kernel);
+        found.unwrap_or_else(|| {
+            self.kernels.push(kernel);
+            self.kernels.len() - 1
+        }) as u32
+    }
+}
+
+impl ModelCode {
+    /// The program for a batch of `items`; the largest one for batches beyond it.
+    #[inline]
+    #[must_use]
+    pub fn program(&self, items: u32) -> &Program {
+        let i = (items as usize).min(self.program_for.len() - 1);
+        &self.programs[self.program_for[i] as usize]
+    }
+
+    /// Most items of one batch.
+    #[must_use]
+    pub fn max_items(&self) -> u32 {
+        self.program_for.len() as u32 - 1
+    }
+
+    /// Device memory of one instance, its context not included.
+    #[must_use]
+    pub fn memory(&self) -> Bytes {
+        Bytes(self.weights.0 + self.activations_per_item.0 * u64::from(self.max_items()))
+    }
+}

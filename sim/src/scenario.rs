@@ -1,0 +1,190 @@
+//! A checked, runnable input: everything that the simulator needs, nothing left to look up.
+
+use std::sync::Arc;
+
+use cotenant_profiles::device::Costs;
+use cotenant_profiles::{Bytes, Device, Nanos};
+use cotenant_traces::{Arrivals, Rng};
+
+use crate::contention::ContentionModel;
+use crate::layout::{Discipline, PoolSpec, WorkerSpec};
+use crate::policy::{LayoutError, Value};
+use crate::program::{Code, ModelCode};
+
+/// One simulation: who shares which GPU for how long.
+pub struct Scenario {
+    /// The part that policies see.
+    pub setup: Arc<Setup>,
+    /// Where each tenant's requests come from, in tenant order.
+    pub loads: Vec<Load>,
+    /// Simulated before anything is counted.
+    pub warmup: Nanos,
+    /// Simulated and counted.
+    pub duration: Nanos,
+    /// How co-running kernels slow each other.
+    pub contention: ContentionModel,
+    /// Kernel times multiplied by random factors of mean 1; `None`: exactly the profile's.
+    pub jitter: Option<Box<dyn Jitter>>,
+}
+
+/// What policies may know before the first request. The replay builds the same.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The GPU.
+    pub device: Device,
+    /// What its mechanisms cost in this run: the device's own numbers, or nothing (`ideal`).
+    pub costs: Costs,
+    /// Every kernel.
+    pub code: Code,
+    /// Who shares it.
+    pub tenants: Vec<Tenant>,
+}
+
+/// One tenant.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Its name.
+    pub name: String,
+    /// Its model.
+    pub model: ModelCode,
+    /// Latency-critical or best-effort.
+    pub class: Class,
+    /// Deadline of a request from its arrival; `None`: none.
+    pub slo: Option<Nanos>,
+    /// Model instances to start with.
+    pub workers: u32,
+    /// Most items per batch.
+    pub batch_max: u32,
+    /// Longest time that a request waits for its batch to fill while a worker is idle.
+    pub batch_timeout: Nanos,
+}
+
+/// Whom a tenant's latency matters to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// Its requests have deadlines that matter.
+    Latency,
+    /// It takes what is left.
+    BestEffort,
+}
+
+/// Where requests come from.
+pub enum Load {
+    /// They arrive whether or not earlier ones are done.
+    Open(Box<dyn Arrivals>),
+    /// A fixed number of clients, each asking again when its answer has come.
+    Closed {
+        /// Clients.
+        concurrency: u32,
+        /// Pause between answer and next request.
+        think: Think,
+        /// Items of each request.
+        items: u32,
+        /// Requests in all; `None`: until the end.
+        limit: Option<u64>,
+    },
+}
+
+/// A closed-loop client's pause.
+pub enum Think {
+    /// Always the same.
+    Constant(Nanos),
+    /// Exponential with this mean.
+    Exponential(Nanos, Rng),
+}
+
+/// Random factors for kernel times.
+pub trait Jitter: Send {
+    /// The factor for kernel `position` of the `request`-th request of `tenant`; mean 1, above 0.
+    fn factor(&mut self, tenant: u32, request: u64, position: u32) -> f64;
+}
+
+impl Setup {
+    /// The whole GPU as one pool with one lane.
+    #[must_use]
+    pub fn whole_gpu(&self) -> PoolSpec {
+        let memory = &self.device.memory;
+        PoolSpec {
+            cus: self.device.cus(),
+            lanes: vec![self.device.cus()],
+            discipline: Discipline::Concurrent,
+            dram_bytes_per_us: (memory.dram_gbps * 1000.0) as u64,
+            l2: memory.l2,
+            memory: memory.capacity,
+            copy_engines: self.device.pcie.copy_engines,
+        }
+    }
+
+    /// Every tenant's workers, in tenant order.
+    pub fn workers(&self, mut spec: impl FnMut(u32, &Tenant) -> WorkerSpec) -> Vec<WorkerSpec> {
+        let mut workers = vec![];
+        for (i, tenant) in self.tenants.iter().enumerate() {
+            workers.extend((0..tenant.workers).map(|_| spec(i as u32, tenant)));
+        }
+        workers
+    }
+
+    /// Device memory of one client process that shares the GPU.
+    #[must_use]
+    pub fn client_memory(&self) -> Bytes {
+        self.device.mps.map_or(self.costs.context_memory, |m| m.client_memory)
+    }
+
+    /// Whether the device admits so many clients.
+    ///
+    /// # Errors
+    /// More than its limit.
+    pub fn check_clients(&self, clients: usize) -> Result<(), LayoutError> {
+        match self.device.mps {
+            Some(mps) if clients > mps.max_clients as usize => Err(LayoutError(format!(
+                "{} admits {} MPS clients, not {clients}",
+                self.device.name, mps.max_clients
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The fewest CUs at which one batch of a tenant (the largest) stays within `(1 + tolerance)` of
+    /// its isolated GPU time: its right size, or knee.
+    #[must_use]
+    pub fn right_size(&self, tenant: usize, tolerance: f64) -> u32 {
+        let t = &self.tenants[tenant];
+        let program = t.model.program(t.batch_max);
+        let total = |c: u32| -> u128 {
+            let kernels = program.kernels.iter().map(|&k| &self.code.kernels[k as usize]);
+            kernels.map(|k| u128::from(k.at(c))).sum()
+        };
+        let full = self.device.cus();
+        let limit = total(full) as f64 * (1.0 + tolerance);
+        (1..=full).find(|&c| total(c) as f64 <= limit).unwrap_or(full)
+    }
+
+    /// A per-tenant option as numbers in tenant order.
+    ///
+    /// # Errors
+    /// A number is missing, or names nobody.
+    pub fn per_tenant(&self, option: &str, value: &Value) -> Result<Vec<f64>, LayoutError> {
+        let names = || self.tenants.iter().map(|t| t.name.as_str());
+        match value {
+            Value::Numbers(list) if list.len() == self.tenants.len() => Ok(list.clone()),
+            Value::Numbers(list) => Err(LayoutError(format!(
+                "`{option}` has {} numbers for {} tenants",
+                list.len(),
+                self.tenants.len()
+            ))),
+            Value::Table(table) => {
+                if let Some((name, _)) = table.iter().find(|(n, _)| !names().any(|t| t == n)) {
+                    return Err(LayoutError(format!("`{option}` names `{name}`, which is no tenant")));
+                }
+                let find = |name: &str| table.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+                names()
+                    .map(|name| {
+                        let missing = || LayoutError(format!("`{option}` has no number for `{name}`"));
+                        find(name).ok_or_else(missing)
+                    })
+                    .collect()
+            }
+            other => Err(LayoutError(format!("`{option}` is no number per tenant: {other:?}"))),
+        }
+    }
+}
