@@ -135,9 +135,11 @@ impl ContentionModel {
                 let mhz = shared.mhz - mhz_per_watt * (watts - shared.power[2]).max(0.0);
                 // The fit covers a few hundred watts: never below a tenth of the clock.
                 let throttle = shared.mhz / mhz.max(shared.mhz / 10.0);
-                slow.extend(demands.iter().map(|me| {
-                    (1.0 + cache * ratio(total - me.dram, shared.l2_rate)) * throttle
-                }));
+                slow.extend(
+                    demands.iter().map(|me| {
+                        (1.0 + cache * ratio(total - me.dram, shared.l2_rate)) * throttle
+                    }),
+                );
             }
         }
     }
@@ -174,7 +176,8 @@ fn fair_share(capacity: u64, demands: &[Demand]) -> u64 {
         let share = (left / count).max(1);
         let settled = demands.iter().filter(|d| d.dram > floor && d.dram <= share);
         let (n, sum) = settled.fold((0, 0), |(n, sum), d| (n + 1, sum + d.dram));
-        let zero = if floor == 0 { demands.iter().filter(|d| d.dram == 0).count() as u64 } else { 0 };
+        let zero =
+            if floor == 0 { demands.iter().filter(|d| d.dram == 0).count() as u64 } else { 0 };
         if n + zero == 0 || n + zero == count {
             return share;
         }

@@ -30,10 +30,10 @@ use crate::view::{Status, TenantView, View, Worker};
 ///
 /// # Errors
 /// The policy cannot lay the tenants out, or they do not fit into memory.
-pub fn run(
+pub fn run<'a>(
     scenario: Scenario,
-    policy: &mut dyn Policy,
-    observer: Option<&mut dyn Observer>,
+    policy: &'a mut dyn Policy,
+    observer: Option<&'a mut dyn Observer>,
 ) -> Result<Report, Refusal> {
     let layout = policy.layout(&scenario.setup)?;
     if layout.pools.iter().any(|p| p.discipline == Discipline::Fluid) {
@@ -210,10 +210,8 @@ impl<'a> Engine<'a> {
         let observed = observer.is_some();
         let pools: Vec<_> =
             layout.pools.iter().map(|p| Pool::new(p, &setup.device, observed)).collect();
-        let copies = layout.pools.iter().map(|p| CopyEngines {
-            free: [0; 2],
-            shared: p.copy_engines < 2,
-        });
+        let copies =
+            layout.pools.iter().map(|p| CopyEngines { free: [0; 2], shared: p.copy_engines < 2 });
         let tenants = setup.tenants.iter().map(|t| TenantView {
             queued: 0,
             queued_items: 0,
@@ -324,7 +322,8 @@ impl<'a> Engine<'a> {
         let used = &mut self.memory[spec.pool as usize];
         let have = self.specs[spec.pool as usize].memory;
         if *used + need > have.0 {
-            let who = format!("a worker of tenant `{}`", self.setup.tenants[spec.tenant as usize].name);
+            let who =
+                format!("a worker of tenant `{}`", self.setup.tenants[spec.tenant as usize].name);
             return Err(Refusal::OutOfMemory { who, need: Bytes(*used + need), have });
         }
         *used += need;
@@ -505,7 +504,11 @@ impl<'a> Engine<'a> {
             return;
         }
         let priority = self.workers[worker as usize].spec.priority;
-        self.submit(worker, Placement { mask: None, priority }, self.workers[worker as usize].kernel);
+        self.submit(
+            worker,
+            Placement { mask: None, priority },
+            self.workers[worker as usize].kernel,
+        );
     }
 
     fn submit(&mut self, worker: u32, placement: Placement, kernel: u32) {
@@ -614,11 +617,13 @@ impl Engine<'_> {
             source.next = next;
         }
         let key = following.map(|next| self.key(next.arrival.0, timer::ARRIVAL, tenant));
-        let mut top = self.timers.peek_mut().expect("it is the timer being served");
-        match key {
-            // Replacing the top costs one sift instead of two.
-            Some(key) => *top = Reverse(key),
-            None => drop(PeekMut::pop(top)),
+        {
+            let mut top = self.timers.peek_mut().expect("it is the timer being served");
+            match key {
+                // Replacing the top costs one sift instead of two.
+                Some(key) => *top = Reverse(key),
+                None => drop(PeekMut::pop(top)),
+            }
         }
         self.admit(tenant, &request);
     }
@@ -961,7 +966,8 @@ impl Engine<'_> {
         let kernel = match self.merged.get(&parts) {
             Some(&kernel) => kernel,
             None => {
-                let kernels: Vec<_> = parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
+                let kernels: Vec<_> =
+                    parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
                 let merged = KernelCode::merged(&kernels, &self.setup.costs);
                 self.code.kernels.push(merged);
                 let kernel = self.code.kernels.len() as u32 - 1;
@@ -1152,7 +1158,10 @@ impl Engine<'_> {
             let running = running
                 .filter(|(w, _)| w.spec.tenant as usize == tenant)
                 .flat_map(|(_, s)| &s.batch);
-            waiting.chain(running).filter(|&&id| self.requests[id as usize].deadline < self.end).count()
+            waiting
+                .chain(running)
+                .filter(|&&id| self.requests[id as usize].deadline < self.end)
+                .count()
         };
         let tenants = self.sources.iter().enumerate().map(|(t, source)| {
             let counts = source.counts.clone();

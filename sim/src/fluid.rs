@@ -10,6 +10,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 use cotenant_traces::Request;
@@ -37,7 +38,8 @@ pub struct Need {
 pub fn need(tenant: &Tenant, code: &Code, dram_bytes_per_us: u64) -> Need {
     let mut best = Need { cu_ns: f64::INFINITY, dram_bytes: f64::INFINITY };
     for items in 1..=tenant.batch_max.min(tenant.model.max_items()) {
-        let kernels = tenant.model.program(items).kernels.iter().map(|&k| &code.kernels[k as usize]);
+        let kernels =
+            tenant.model.program(items).kernels.iter().map(|&k| &code.kernels[k as usize]);
         let area: u64 = kernels.clone().map(|k| k.least_area()).sum();
         // A kernel alone never draws more than the device has.
         let bytes: u64 = kernels
@@ -72,7 +74,7 @@ struct Side {
 }
 
 struct Fluid<'a> {
-    setup: &'a Setup,
+    setup: Arc<Setup>,
     observer: Option<&'a mut dyn Observer>,
     needs: Vec<Need>,
     capacity: (f64, f64),
@@ -107,7 +109,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
         in_system: 0,
     });
     let mut fluid = Fluid {
-        setup: &setup,
+        setup: Arc::clone(&setup),
         observer,
         needs,
         capacity: (f64::from(setup.device.cus()), rate),
@@ -174,9 +176,11 @@ impl Fluid<'_> {
     /// Runs to `end`, which is the first instant not simulated.
     fn go(&mut self, end: u64) {
         loop {
-            let done = self.running.iter().filter(|r| r.2 > 0.0).map(|(_, f, speed)| {
-                self.now + (libm::ceil(f.left_ns / speed) as u64).max(1)
-            });
+            let done = self
+                .running
+                .iter()
+                .filter(|r| r.2 > 0.0)
+                .map(|(_, f, speed)| self.now + (libm::ceil(f.left_ns / speed) as u64).max(1));
             let done = done.min().unwrap_or(u64::MAX);
             let timer = self.timers.peek().map_or(u64::MAX, |t| t.0.0);
             let next = done.min(timer);
@@ -230,7 +234,10 @@ impl Fluid<'_> {
             side.in_system -= 1;
             if let Some(o) = &mut self.observer {
                 let arrival = Nanos(flow.arrival);
-                o.happened(Nanos(self.now), Happening::RequestDone { tenant: flow.tenant, arrival });
+                o.happened(
+                    Nanos(self.now),
+                    Happening::RequestDone { tenant: flow.tenant, arrival },
+                );
             }
             self.again(t);
         }

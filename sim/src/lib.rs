@@ -7,7 +7,7 @@
 pub mod action;
 pub mod contention;
 mod engine;
-mod fluid;
+pub mod fluid;
 pub mod layout;
 pub mod mask;
 pub mod metrics;

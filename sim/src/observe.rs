@@ -7,20 +7,50 @@ use cotenant_profiles::Nanos;
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[allow(missing_docs)] // field names say it; units are in the types
 pub enum Happening {
-    Arrived { tenant: u32 },
-    BatchBegan { worker: u32, items: u32 },
+    Arrived {
+        tenant: u32,
+    },
+    BatchBegan {
+        worker: u32,
+        items: u32,
+    },
     /// A kernel got `cus` CUs (again, if it already runs); 0: it has to wait.
-    Granted { worker: u32, kernel: u32, cus: u32 },
-    KernelEnded { worker: u32, kernel: u32 },
-    BatchEnded { worker: u32, items: u32 },
-    RequestDone { tenant: u32, arrival: Nanos },
-    Dropped { tenant: u32 },
+    Granted {
+        worker: u32,
+        kernel: u32,
+        cus: u32,
+    },
+    KernelEnded {
+        worker: u32,
+        kernel: u32,
+    },
+    BatchEnded {
+        worker: u32,
+        items: u32,
+    },
+    RequestDone {
+        tenant: u32,
+        arrival: Nanos,
+    },
+    Dropped {
+        tenant: u32,
+    },
     /// A context switch began; `lane` is the one to come.
-    Switching { pool: u32, lane: u32 },
-    WorkerUp { worker: u32 },
-    WorkerDown { worker: u32 },
+    Switching {
+        pool: u32,
+        lane: u32,
+    },
+    WorkerUp {
+        worker: u32,
+    },
+    WorkerDown {
+        worker: u32,
+    },
     /// CUs of a pool in use from now on.
-    Busy { pool: u32, cus: u32 },
+    Busy {
+        pool: u32,
+        cus: u32,
+    },
 }
 
 /// Told of everything, in time order.

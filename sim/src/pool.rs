@@ -136,11 +136,8 @@ struct Scratch {
 
 impl Pool {
     pub(crate) fn new(spec: &PoolSpec, device: &Device, observed: bool) -> Self {
-        let lanes = spec.lanes.iter().map(|&capacity| Lane {
-            capacity,
-            free: capacity,
-            ..Lane::default()
-        });
+        let lanes =
+            spec.lanes.iter().map(|&capacity| Lane { capacity, free: capacity, ..Lane::default() });
         let share = spec.cus as f64 / f64::from(device.cus());
         Self {
             discipline: spec.discipline,
@@ -150,11 +147,7 @@ impl Pool {
                 dram: spec.dram_bytes_per_us,
                 l2_rate: (device.memory.l2_gbps * 1000.0 * share).max(1.0) as u64,
                 l2: spec.l2.0,
-                power: [
-                    device.power.idle_w * share,
-                    device.power.cu_w,
-                    device.power.cap_w * share,
-                ],
+                power: [device.power.idle_w * share, device.power.cu_w, device.power.cap_w * share],
                 pj_per_byte: device.power.dram_pj_per_byte,
                 mhz: device.clock.boost_mhz,
             },
@@ -398,14 +391,15 @@ impl Pool {
     fn regrant(&mut self, now: u64, l: usize, code: &Code) {
         let mut order = std::mem::take(&mut self.scratch.order);
         order.clear();
-        order.extend((0..self.run.len() as u32).filter(|&i| {
-            self.run[i as usize].job.lane as usize == l
-        }));
+        order.extend(
+            (0..self.run.len() as u32).filter(|&i| self.run[i as usize].job.lane as usize == l),
+        );
         order.sort_unstable_by_key(|&i| {
             let r = &self.run[i as usize];
             (std::cmp::Reverse(r.job.priority), r.seq)
         });
-        let fair = order.iter().any(|&i| code.kernels[self.run[i as usize].job.kernel as usize].fair);
+        let fair =
+            order.iter().any(|&i| code.kernels[self.run[i as usize].job.kernel as usize].fair);
         if fair {
             self.share_fairly(now, l, &order, code);
         } else if self.lanes[l].masked {
@@ -549,7 +543,14 @@ impl Pool {
 /// Time slicing: whose turn it is.
 impl Pool {
     /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
-    pub(crate) fn batch(&mut self, now: u64, lane: u32, began: bool, code: &Code, m: &ContentionModel) {
+    pub(crate) fn batch(
+        &mut self,
+        now: u64,
+        lane: u32,
+        began: bool,
+        code: &Code,
+        m: &ContentionModel,
+    ) {
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
         if self.sliced() && !began {

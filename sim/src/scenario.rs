@@ -174,12 +174,15 @@ impl Setup {
             ))),
             Value::Table(table) => {
                 if let Some((name, _)) = table.iter().find(|(n, _)| !names().any(|t| t == n)) {
-                    return Err(LayoutError(format!("`{option}` names `{name}`, which is no tenant")));
+                    return Err(LayoutError(format!(
+                        "`{option}` names `{name}`, which is no tenant"
+                    )));
                 }
                 let find = |name: &str| table.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
                 names()
                     .map(|name| {
-                        let missing = || LayoutError(format!("`{option}` has no number for `{name}`"));
+                        let missing =
+                            || LayoutError(format!("`{option}` has no number for `{name}`"));
                         find(name).ok_or_else(missing)
                     })
                     .collect()

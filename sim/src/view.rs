@@ -91,7 +91,9 @@ impl View<'_> {
         self.workers
             .iter()
             .enumerate()
-            .filter(move |(_, w)| w.spec.tenant == tenant && w.status == Status::Idle && !w.retiring)
+            .filter(move |(_, w)| {
+                w.spec.tenant == tenant && w.status == Status::Idle && !w.retiring
+            })
             .map(|(i, _)| i as u32)
     }
 }

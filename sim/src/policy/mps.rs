@@ -8,9 +8,7 @@
 //! Source: NVIDIA's MPS documentation ("leftover" capacity); priorities as in
 //! `CUDA_MPS_CLIENT_PRIORITY` and stream priorities, a hint that never evicts.
 
-use super::{
-    Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-};
+use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
 use crate::layout::{Layout, WorkerSpec};
 use crate::scenario::{Class, Setup};
 
