@@ -12,10 +12,32 @@
 //! Attainment and utilisations are fractions in files and percent in pictures. A value that does not
 //! exist is an empty field: drawn as a gap and printed as a dash, never as 0.
 
+mod axis;
+mod bars;
+mod cdf;
 pub mod columns;
+mod curves;
 mod error;
+mod figure;
+mod font;
+mod format;
+mod heatmap;
+mod layout;
+mod lines;
+mod marks;
+mod pareto;
+mod parity;
+mod raster;
+mod report;
 mod run_info;
+mod scene;
+mod select;
 mod spec;
+mod stats;
+mod style;
+mod table;
+mod timeline;
+mod verdict;
 
 use std::path::{Path, PathBuf};
 
@@ -23,6 +45,18 @@ pub use columns::{Better, Column, METRICS};
 pub use error::PlotError;
 pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
 pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
+
+use figure::Figure;
+use select::Context;
+use table::Table;
+
+/// One plot as the report needs it.
+struct Drawn {
+    /// Title, or the plot's name where there is no figure.
+    title: String,
+    /// The picture, or why there is none.
+    svg: Result<String, String>,
+}
 
 /// Draws every plot of the result folder `dir` and its report: `plots/*.svg`, `plots/*.png` and
 /// `report.html`. Reads `run.json`, `results.csv` and, where a plot needs them, `cdf.csv`,
@@ -33,15 +67,98 @@ pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
 /// cannot be drawn does not stop the others: [`PlotError::Some`] carries what was drawn and one
 /// line for each plot that is missing, and the report shows the reason in the plot's place.
 pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
-    let _run = RunInfo::read(&dir.join("run.json"))?;
-    Ok(vec![])
+    let run = RunInfo::read(&dir.join("run.json"))?;
+    let results = Table::results(&dir.join("results.csv"), &run.sweep_keys)?;
+    let specs = match run.plots.is_empty() {
+        true => PlotSpec::defaults(&run.sweep_keys),
+        false => run.plots.clone(),
+    };
+    let looks = style::Looks::of(&run);
+    let plots = specs.len();
+    let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots };
+    let (mut written, mut failures, mut drawn) = (vec![], vec![], vec![]);
+    for (spec, stem) in specs.iter().zip(stems(&specs)) {
+        match figure(&cx, spec) {
+            Ok(figure) => {
+                let (svg, files) = write_figure(&figure, &dir.join("plots"), &stem)?;
+                written.extend(files);
+                drawn.push(Drawn { title: figure.title, svg: Ok(svg) });
+            }
+            Err(reason) => {
+                failures.push(
+                    PlotError::Plot { plot: stem.clone(), reason: reason.clone() }.to_string(),
+                );
+                drawn.push(Drawn { title: stem, svg: Err(reason) });
+            }
+        }
+    }
+    let report = dir.join("report.html");
+    write(&report, report::html(&cx, &drawn).as_bytes())?;
+    written.push(report);
+    match failures.is_empty() {
+        true => Ok(written),
+        false => Err(PlotError::Some { drawn: written, failures }),
+    }
 }
 
 /// Draws latency curves from a `curves.csv` alone, into `out/plots/`: for profiles that were never
-/// part of an experiment. `device` names the GPU in the title.
+/// part of an experiment. `device` names the GPU in the figure.
 ///
 /// # Errors
 /// The table is missing, malformed or empty, or a file cannot be written.
-pub fn draw_curves(_table: &Path, _out: &Path, _device: &str) -> Result<Vec<PathBuf>, PlotError> {
-    Ok(vec![])
+pub fn draw_curves(table: &Path, out: &Path, device: &str) -> Result<Vec<PathBuf>, PlotError> {
+    let table = Table::curves(table)?;
+    let spec = PlotSpec::new(PlotKind::Curves);
+    let title = "Latency against compute units".to_owned();
+    let figure = curves::draw(&table, &spec, title, device)
+        .map_err(|reason| PlotError::Plot { plot: "curves".to_owned(), reason })?;
+    Ok(write_figure(&figure, &out.join("plots"), "curves")?.1)
+}
+
+fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
+    match spec.kind {
+        PlotKind::Bars => bars::figure(cx, spec),
+        PlotKind::Cdf => cdf::figure(cx, spec),
+        PlotKind::Lines => lines::figure(cx, spec),
+        PlotKind::Timeline => timeline::figure(cx, spec),
+        PlotKind::Heatmap => heatmap::figure(cx, spec),
+        PlotKind::Curves => curves::figure(cx, spec),
+        PlotKind::Parity => parity::figure(cx, spec),
+        PlotKind::Pareto => pareto::figure(cx, spec),
+    }
+}
+
+/// File stems, numbered where two plots would have the same.
+fn stems(specs: &[PlotSpec]) -> Vec<String> {
+    let mut stems: Vec<String> = Vec::new();
+    for spec in specs {
+        let stem = spec.stem();
+        let numbered = (2..).map(|n| format!("{stem}-{n}"));
+        let free = std::iter::once(stem.clone()).chain(numbered).find(|s| !stems.contains(s));
+        stems.push(free.expect("an endless supply of numbers"));
+    }
+    stems
+}
+
+/// Writes `stem.svg` and `stem.png`; returns the SVG's text and the files.
+fn write_figure(
+    figure: &Figure,
+    folder: &Path,
+    stem: &str,
+) -> Result<(String, Vec<PathBuf>), PlotError> {
+    std::fs::create_dir_all(folder)
+        .map_err(|source| PlotError::Write { path: folder.to_owned(), source })?;
+    let scene = layout::scene(figure);
+    let svg = scene.svg(stem, &figure.title);
+    let path = folder.join(format!("{stem}.svg"));
+    write(&path, svg.as_bytes())?;
+    let png =
+        raster::png(&scene).map_err(|reason| PlotError::Plot { plot: stem.to_owned(), reason })?;
+    let image = folder.join(format!("{stem}.png"));
+    write(&image, &png)?;
+    Ok((svg, vec![path, image]))
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), PlotError> {
+    std::fs::write(path, bytes).map_err(|source| PlotError::Write { path: path.to_owned(), source })
 }

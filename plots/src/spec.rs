@@ -67,6 +67,7 @@ pub enum LogAxes {
     X,
     Y,
     Xy,
+    None,
 }
 
 impl<'de> Deserialize<'de> for LogAxes {
@@ -75,8 +76,9 @@ impl<'de> Deserialize<'de> for LogAxes {
             "x" => Ok(Self::X),
             "y" => Ok(Self::Y),
             "xy" => Ok(Self::Xy),
+            "none" => Ok(Self::None),
             other => Err(serde::de::Error::custom(format!(
-                "`log` is `{other}`; write \"x\", \"y\" or \"xy\""
+                "`log` is `{other}`; write \"x\", \"y\", \"xy\" or \"none\""
             ))),
         }
     }
@@ -153,7 +155,7 @@ pub struct PlotSpec {
     /// A tenant's name, `*` for the whole GPU, or `each` for one panel per tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
-    /// Logarithmic axes.
+    /// Logarithmic axes; default: a latency axis that spans more than about 30 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogAxes>,
     /// Draw only rows whose columns have these values.
@@ -258,13 +260,15 @@ impl PlotSpec {
         let one = |what, list: &[&'a str]| Accepted { what, list: list.to_vec() };
         let metric = one("column", metrics);
         let no_y = one("column", &[]);
+        let short: Vec<&str> =
+            ["label", "tenant"].into_iter().chain(keys.iter().copied()).collect();
         match self.kind {
             PlotKind::Bars => [one("column", dims), metric, one("column", dims)],
             PlotKind::Lines => [one("sweep key", keys), metric, one("column", dims)],
             PlotKind::Heatmap => [one("sweep key", keys), metric, one("sweep key", keys)],
             PlotKind::Pareto => [metric.clone(), metric, one("column", dims)],
-            PlotKind::Cdf => [no_y.clone(), one("column", &["latency_ms"]), one("column", dims)],
-            PlotKind::Timeline => [no_y, one("column", &SERIES), one("column", dims)],
+            PlotKind::Cdf => [no_y, one("column", &["latency_ms"]), one("column", &short)],
+            PlotKind::Timeline => [no_y, one("column", &SERIES), one("column", &short)],
             PlotKind::Curves => [
                 no_y,
                 one("column", &["duration_us", "slowdown"]),
@@ -314,6 +318,10 @@ impl PlotSpec {
         match self.kind {
             PlotKind::Curves => vec!["model", "batch", "kernel"],
             PlotKind::Parity => vec!["label", "tenant", "metric"],
+            PlotKind::Cdf | PlotKind::Timeline => {
+                let named = |d: &&str| !matches!(*d, "policy" | "model");
+                dims.iter().copied().filter(named).chain(["repeat", "cell"]).collect()
+            }
             _ => dims.iter().copied().chain(["repeat", "cell", "seed"]).collect(),
         }
     }

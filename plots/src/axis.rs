@@ -1,0 +1,241 @@
+//! Axes: what range they span, where ticks stand and what the ticks say.
+
+use crate::font;
+use crate::format::{fixed, pretty};
+
+/// Size of tick labels, px.
+pub(crate) const TICK_SIZE: f64 = 11.0;
+
+/// How values map to places.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Scale {
+    /// Evenly.
+    Linear { lo: f64, hi: f64 },
+    /// Evenly in the logarithm; both ends are above 0.
+    Log { lo: f64, hi: f64 },
+    /// Value `i` is the `i`-th name.
+    Names(Vec<String>),
+}
+
+/// An axis.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Axis {
+    /// What is drawn, with its unit.
+    pub(crate) title: String,
+    /// The mapping.
+    pub(crate) scale: Scale,
+    /// Values that get ticks if their labels fit.
+    pub(crate) at: Vec<f64>,
+}
+
+/// A tick: its value and its label.
+pub(crate) type Tick = (f64, String);
+
+impl Axis {
+    /// One place for each name.
+    pub(crate) fn names(title: &str, names: Vec<String>) -> Self {
+        Self { title: title.to_owned(), scale: Scale::Names(names), at: vec![] }
+    }
+
+    /// A linear axis with exactly these ends.
+    pub(crate) fn exact(title: &str, lo: f64, hi: f64) -> Self {
+        let hi = if hi > lo { hi } else { lo + 1.0 };
+        Self { title: title.to_owned(), scale: Scale::Linear { lo, hi }, at: vec![] }
+    }
+
+    /// An axis from zero (linear) that holds `values`, with some room above.
+    pub(crate) fn from_zero(title: &str, values: &[f64], log: bool) -> Self {
+        if log {
+            return Self::logarithmic(title, values);
+        }
+        let (lo, hi) = ends(values);
+        let room = 1.04;
+        let (lo, hi) = ((lo * room).min(0.0), (hi * room).max(0.0));
+        let hi = if hi > lo { hi } else { lo + 1.0 };
+        let step = step(hi - lo, 6.0);
+        let lo = (lo / step).floor() * step;
+        Self::exact(title, lo, (hi / step).ceil() * step)
+    }
+
+    /// An axis that spans `values` with a little room on both sides.
+    pub(crate) fn spanning(title: &str, values: &[f64], log: bool) -> Self {
+        if log {
+            return Self::logarithmic(title, values);
+        }
+        let (lo, hi) = ends(values);
+        let pad = if hi > lo { (hi - lo) * 0.04 } else { hi.abs().max(1.0) * 0.5 };
+        Self::exact(title, lo - pad, hi + pad)
+    }
+
+    fn logarithmic(title: &str, values: &[f64]) -> Self {
+        let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
+        let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
+        let (mut lo, mut hi) = (snap(lo / 1.05, false), snap(hi * 1.05, true));
+        if hi / lo < 4.0 {
+            (lo, hi) = (lo / 1.6, hi * 1.6);
+        }
+        Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] }
+    }
+
+    /// Prefers ticks at these values.
+    pub(crate) fn ticks_at(mut self, values: &[f64]) -> Self {
+        self.at = values.to_vec();
+        self.at.sort_by(f64::total_cmp);
+        self.at.dedup();
+        self
+    }
+
+    /// Place of `value` in 0..=1; outside of it beyond the ends, `None` where it has no place.
+    pub(crate) fn place(&self, value: f64) -> Option<f64> {
+        let place = match &self.scale {
+            Scale::Linear { lo, hi } => (value - lo) / (hi - lo),
+            Scale::Log { .. } if value <= 0.0 => return None,
+            Scale::Log { lo, hi } => (value / lo).ln() / (hi / lo).ln(),
+            Scale::Names(names) => (value + 0.5) / names.len().max(1) as f64,
+        };
+        place.is_finite().then(|| place.clamp(-50.0, 50.0))
+    }
+
+    /// Whether the axis is logarithmic.
+    pub(crate) fn is_log(&self) -> bool {
+        matches!(self.scale, Scale::Log { .. })
+    }
+
+    /// Ticks for an axis of `room` px; labels of a horizontal axis must not touch.
+    pub(crate) fn ticks(&self, room: f64, horizontal: bool) -> Vec<Tick> {
+        if let Scale::Names(names) = &self.scale {
+            return names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect();
+        }
+        let wanted: Vec<Tick> = self.at.iter().map(|v| (*v, plain(*v))).collect();
+        if !wanted.is_empty() && self.fits(&wanted, room, horizontal) {
+            return wanted;
+        }
+        let most = (room / if horizontal { 75.0 } else { 42.0 }).clamp(2.0, 10.0);
+        let ticks = match self.scale {
+            Scale::Linear { lo, hi } => linear_ticks(lo, hi, most),
+            Scale::Log { lo, hi } => log_ticks(lo, hi, most),
+            Scale::Names(_) => vec![],
+        };
+        if self.fits(&ticks, room, horizontal) {
+            return ticks;
+        }
+        ticks.into_iter().step_by(2).collect()
+    }
+
+    fn fits(&self, ticks: &[Tick], room: f64, horizontal: bool) -> bool {
+        let gap = |t: &Tick| {
+            let extent = if horizontal { font::width(&t.1, TICK_SIZE) } else { TICK_SIZE };
+            self.place(t.0).map(|p| (p * room, extent))
+        };
+        ticks.windows(2).all(|pair| match (gap(&pair[0]), gap(&pair[1])) {
+            (Some((a, wa)), Some((b, wb))) => (b - a).abs() >= f64::midpoint(wa, wb) + 7.0,
+            _ => true,
+        })
+    }
+}
+
+fn ends(values: &[f64]) -> (f64, f64) {
+    let lo = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let hi = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    if lo.is_finite() && hi.is_finite() { (lo, hi) } else { (0.0, 1.0) }
+}
+
+/// A step of 1, 2 or 5 times a power of ten that cuts `span` into at most about `parts`.
+fn step(span: f64, parts: f64) -> f64 {
+    let raw = (span / parts).max(f64::MIN_POSITIVE);
+    let power = 10_f64.powf(raw.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= raw * 0.999);
+    factor.unwrap_or(10.0) * power
+}
+
+/// The nearest 1, 2 or 5 times a power of ten on that side.
+fn snap(value: f64, up: bool) -> f64 {
+    let power = 10_f64.powf(value.log10().floor());
+    let steps = [1.0, 2.0, 5.0, 10.0].map(|f| f * power);
+    if up {
+        steps.into_iter().find(|s| *s >= value * 0.9999).unwrap_or(10.0 * power)
+    } else {
+        steps.into_iter().rev().find(|s| *s <= value * 1.0001).unwrap_or(power)
+    }
+}
+
+fn linear_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
+    let step = step(hi - lo, most);
+    let decimals = (-step.log10().floor()).clamp(0.0, 9.0) as usize;
+    let first = (lo / step - 1e-6).ceil();
+    (0..64)
+        .map(|i| (first + f64::from(i)) * step)
+        .take_while(|v| *v <= hi + step * 1e-6)
+        .map(|v| (v, if hi.abs().max(lo.abs()) >= 1e9 { pretty(v) } else { fixed(v, decimals) }))
+        .collect()
+}
+
+fn log_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
+    let decades = (hi / lo).log10();
+    let factors: &[f64] = if decades * 3.0 <= most + 1.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let every = (decades / most).ceil().max(1.0) as i32;
+    let (from, to) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
+    let mut ticks = Vec::new();
+    for exponent in (from..=to).filter(|e| e.rem_euclid(every) == 0) {
+        for factor in factors {
+            let value = factor * 10_f64.powi(exponent);
+            if value >= lo * 0.9999 && value <= hi * 1.0001 {
+                ticks.push((value, plain(value)));
+            }
+        }
+    }
+    if ticks.len() < 2 { linear_ticks(lo, hi, most) } else { ticks }
+}
+
+/// As few digits as the value has.
+pub(crate) fn plain(value: f64) -> String {
+    let text = match value.abs() {
+        s if s != 0.0 && !(1e-3..1e6).contains(&s) => return pretty(value),
+        s if s >= 1000.0 => fixed(value, 1),
+        _ => fixed(value, 4),
+    };
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn labels(axis: &Axis) -> Vec<String> {
+        axis.ticks(300.0, false).into_iter().map(|t| t.1).collect()
+    }
+
+    #[test]
+    fn ticks_stand_at_round_values() {
+        assert_eq!(
+            labels(&Axis::from_zero("", &[93.0], false)),
+            ["0", "20", "40", "60", "80", "100"]
+        );
+        assert_eq!(labels(&Axis::from_zero("", &[2.0, 450.0], true)), ["1", "10", "100"]);
+        let sweep = Axis::spanning("", &[1.0, 8.0], true).ticks_at(&[4.0, 1.0, 2.0, 8.0]);
+        assert_eq!(labels(&sweep), ["1", "2", "4", "8"]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_values_give_an_axis(
+            values in proptest::collection::vec(-1e12..1e12f64, 0..6), log: bool,
+        ) {
+            for axis in [Axis::from_zero("", &values, log), Axis::spanning("", &values, log)] {
+                for room in [5.0, 100.0, 900.0] {
+                    let ticks = axis.ticks(room, true);
+                    prop_assert!(ticks.len() <= 64);
+                }
+                for v in &values {
+                    if let Some(place) = axis.place(*v) {
+                        prop_assert!((-1e-6..=1.0 + 1e-6).contains(&place), "{} {:?}", v, axis);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A figure in data coordinates: what each kind of plot produces and `layout` turns into a scene.
+
+use crate::axis::Axis;
+use crate::style::{Look, Rgb};
+
+/// One mark in a panel.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Mark {
+    /// A line through the points.
+    Line { points: Vec<(f64, f64)>, color: Rgb, dash: &'static [f64], width: f64 },
+    /// The area between a lower and an upper edge: `(x, low, high)`.
+    Band { points: Vec<(f64, f64, f64)>, color: Rgb, opacity: f64 },
+    /// A marker, hollow or filled.
+    Point { at: (f64, f64), look: Look, hollow: bool },
+    /// A confidence interval, vertical at `x`.
+    ErrorY { x: f64, low: f64, high: f64, color: Rgb },
+    /// A confidence interval, horizontal at `y`.
+    ErrorX { y: f64, low: f64, high: f64, color: Rgb },
+    /// A bar from 0 to `top` between two places on the x axis.
+    Bar { from: f64, to: f64, top: f64, color: Rgb },
+    /// A vertical rule with a label.
+    Rule { x: f64, label: String },
+    /// A cell of a heatmap; no colour: no value.
+    Tile { x: f64, y: f64, color: Option<Rgb>, text: String },
+    /// A ring around a marker.
+    Ring { at: (f64, f64), color: Rgb },
+    /// Text inside the plot, in the middle of a place.
+    Note { at: (f64, f64), text: String },
+}
+
+/// One pair of axes with what is drawn in it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Panel {
+    /// Above the panel; empty where the figure has one panel only.
+    pub(crate) title: String,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) marks: Vec<Mark>,
+}
+
+/// How a legend shows a series.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key {
+    /// A filled square.
+    Swatch,
+    /// A line with its marker.
+    Line,
+    /// A line without one.
+    PlainLine,
+    /// A marker alone.
+    Marker,
+    /// A hollow marker.
+    Hollow,
+    /// A ring around a marker.
+    Ring,
+}
+
+/// One entry of the legend.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    pub(crate) label: String,
+    pub(crate) look: Look,
+    pub(crate) key: Key,
+}
+
+/// A colour scale beside the panels.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ColorBar {
+    pub(crate) title: String,
+    pub(crate) lo: f64,
+    pub(crate) hi: f64,
+}
+
+/// A figure.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Figure {
+    pub(crate) title: String,
+    /// Small print below the title: what is shown, over how many repeats.
+    pub(crate) notes: Vec<String>,
+    pub(crate) panels: Vec<Panel>,
+    /// Panels side by side.
+    pub(crate) columns: usize,
+    /// Width and height of a panel's plot area, px.
+    pub(crate) size: (f64, f64),
+    pub(crate) legend: Vec<Entry>,
+    pub(crate) colors: Option<ColorBar>,
+}

@@ -1,0 +1,99 @@
+//! `heatmap`: a metric over two sweep keys, one panel per label.
+
+use crate::bars::whose;
+use crate::columns::STATUS;
+use crate::figure::{ColorBar, Figure, Mark, Panel};
+use crate::format::{key_title, pretty};
+use crate::select::{Context, SweepAxis, column, grouped};
+use crate::spec::PlotSpec;
+use crate::style::map_color;
+use crate::table::Row;
+
+/// One tile: place and value, or why there is none.
+type Cell = (f64, f64, Option<f64>, bool);
+
+pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
+    let y = column(spec.y.as_deref().unwrap_or("goodput_rps"))?;
+    let table = cx.results;
+    let keys = &cx.run.sweep_keys;
+    let missing = "needs two sweep keys";
+    let x_key = spec.x.as_ref().or(keys.iter().find(|k| Some(*k) != spec.by.as_ref()));
+    let x_key = x_key.ok_or(missing)?;
+    let y_key = spec.by.as_ref().or(keys.iter().find(|k| *k != x_key)).ok_or(missing)?;
+    let rows = table.select(&spec.filter);
+    let panels = cx.panels(table, &rows, spec, false, y.name)?;
+    let all: Vec<&Row> = table.rows.iter().collect();
+    let xs = SweepAxis::of(cx.ordered(x_key, table.distinct(&all, x_key)));
+    let ys = SweepAxis::of(cx.ordered(y_key, table.distinct(&all, y_key)));
+    let mut drawn: Vec<(String, Vec<Cell>)> = Vec::new();
+    for (tenant, rows) in &panels {
+        for label in cx.ordered("label", table.distinct(rows, "label")) {
+            let own = grouped(table, rows, "label", &label);
+            let mut cells = Vec::new();
+            for (i, x) in xs.values().iter().enumerate() {
+                for (j, v) in ys.values().iter().enumerate() {
+                    let here = grouped(table, &grouped(table, &own, x_key, x), y_key, v);
+                    let value = cx.estimate(table, &here, y)?.map(|e| e.mean);
+                    let failed = all.iter().any(|r| {
+                        table.text(r, STATUS) != "ok"
+                            && table.text(r, "label") == label
+                            && table.text(r, x_key) == x
+                            && table.text(r, y_key) == v
+                    });
+                    cells.push((i as f64, j as f64, value, failed));
+                }
+            }
+            // A policy that the keys do not concern has nothing to show here.
+            if cells.iter().any(|c| c.2.is_some()) {
+                let parts = [label.as_str(), tenant.as_str()];
+                let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
+                drawn.push((parts.join(" · "), cells));
+            }
+        }
+    }
+    let values: Vec<f64> = drawn.iter().flat_map(|p| p.1.iter().filter_map(|c| c.2)).collect();
+    let (lo, hi) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    if values.is_empty() {
+        return Err(format!("no cell has a value of `{}` to draw", y.name));
+    }
+    let failed = drawn.iter().any(|p| p.1.iter().any(|c| c.2.is_none() && c.3));
+    let mut notes = vec![cx.note(spec, whose(spec), false)];
+    if failed {
+        notes.push("× the cell failed; its reason stands in the results table".to_owned());
+    }
+    let size = (
+        (xs.values().len() as f64 * 58.0).clamp(180.0, 460.0),
+        (ys.values().len() as f64 * 40.0).clamp(120.0, 360.0),
+    );
+    let panel = |(title, cells): (String, Vec<Cell>)| Panel {
+        title,
+        x: xs.names(x_key),
+        y: ys.names(y_key),
+        marks: cells.into_iter().map(|c| tile(c, lo, hi)).collect(),
+    };
+    let several = drawn.len() > 1;
+    Ok(Figure {
+        title: cx
+            .title(spec, format!("{} over {} and {}", y.title, key_title(x_key), key_title(y_key))),
+        notes,
+        columns: match drawn.len() {
+            n if n > 4 && size.0 < 300.0 => 3,
+            _ if several => 2,
+            _ => 1,
+        },
+        panels: drawn.into_iter().map(panel).collect(),
+        size,
+        legend: vec![],
+        colors: Some(ColorBar { title: y.axis(), lo, hi }),
+    })
+}
+
+fn tile((x, y, value, failed): Cell, lo: f64, hi: f64) -> Mark {
+    let share = |v: f64| if hi > lo { (v - lo) / (hi - lo) } else { 0.5 };
+    let text = match value {
+        Some(v) => pretty(v),
+        None if failed => "×".to_owned(),
+        None => "–".to_owned(),
+    };
+    Mark::Tile { x, y, color: value.map(|v| map_color(share(v))), text }
+}

@@ -1,0 +1,105 @@
+//! `lines`: a metric over one sweep key, with 95 % confidence bands over the repeats.
+
+use crate::axis::Axis;
+use crate::bars::{cap_percent, whose};
+use crate::figure::{Figure, Key, Mark, Panel};
+use crate::format::key_title;
+use crate::select::{Context, SweepAxis, column, grouped, logs};
+use crate::spec::PlotSpec;
+use crate::table::Row;
+
+pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
+    let y = column(spec.y.as_deref().unwrap_or("goodput_rps"))?;
+    let by = spec.by.as_deref().unwrap_or("label");
+    let table = cx.results;
+    let rows = table.select(&spec.filter);
+    let first = cx.run.sweep_keys.iter().find(|k| *k != by);
+    let key = spec.x.as_ref().or(first).ok_or("there is no sweep key left for the x axis")?;
+    let panels = cx.panels(table, &rows, spec, by == "tenant" || by == "model", y.name)?;
+    let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
+    let series = cx.ordered(by, table.distinct(&flat, by));
+    let sweep = SweepAxis::of(cx.ordered(key, table.distinct(&flat, key)));
+    if sweep.values().is_empty() {
+        return Err(format!("no cell that succeeded has a value of the sweep key `{key}`"));
+    }
+    let (log_x, log_y) = logs(spec, (false, false));
+    let x_axis = sweep.axis(key, log_x);
+    let (mut drawn, mut heights, mut intervals) = (vec![], vec![], false);
+    for (title, rows) in &panels {
+        let mut marks = Vec::new();
+        for (n, s) in series.iter().enumerate() {
+            let line = Line { rows: grouped(table, rows, by, s), look: cx.look(by, s, n) };
+            line.draw(cx, (key, &sweep), y, (&mut marks, &mut heights, &mut intervals))?;
+        }
+        // Markers over every band and line.
+        marks.sort_by_key(|m| match m {
+            Mark::Band { .. } => 0,
+            Mark::Line { .. } => 1,
+            _ => 2,
+        });
+        drawn.push((title.clone(), marks));
+    }
+    if heights.is_empty() {
+        return Err(format!("no cell has a value of `{}` to draw", y.name));
+    }
+    let mut y_axis = Axis::from_zero(&y.axis(), &heights, log_y);
+    cap_percent(&mut y_axis, y.scale, &heights);
+    let split = by == "tenant" || by == "model";
+    let several = drawn.len() > 1;
+    let panel = |(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks };
+    Ok(Figure {
+        title: cx.title(spec, format!("{} over {}", y.title, key_title(key))),
+        notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
+        panels: drawn.into_iter().map(panel).collect(),
+        columns: if several { 2 } else { 1 },
+        size: if several { (360.0, 240.0) } else { (520.0, 320.0) },
+        legend: cx.legend(by, &series, Key::Line),
+        colors: None,
+    })
+}
+
+struct Line<'a> {
+    rows: Vec<&'a Row>,
+    look: crate::style::Look,
+}
+
+impl Line<'_> {
+    fn draw(
+        &self,
+        cx: &Context<'_>,
+        (key, sweep): (&str, &SweepAxis),
+        y: &crate::Column,
+        (marks, heights, intervals): (&mut Vec<Mark>, &mut Vec<f64>, &mut bool),
+    ) -> Result<(), String> {
+        let look = self.look;
+        let (mut points, mut band) = (vec![], vec![]);
+        for (i, value) in sweep.values().iter().enumerate() {
+            let here = grouped(cx.results, &self.rows, key, value);
+            let Some(e) = cx.estimate(cx.results, &here, y)? else { continue };
+            let x = sweep.at(i);
+            points.push((x, e.mean));
+            heights.extend([e.low().max(0.0), e.high()]);
+            if e.half.is_some() {
+                band.push((x, e.low(), e.high()));
+            }
+            marks.push(Mark::Point { at: (x, e.mean), look, hollow: false });
+        }
+        // Cells that the key does not concern: the same value all along.
+        let aside = grouped(cx.results, &self.rows, key, "");
+        if points.is_empty()
+            && let Some(e) = cx.estimate(cx.results, &aside, y)?
+        {
+            points = (0..sweep.values().len()).map(|i| (sweep.at(i), e.mean)).collect();
+            heights.push(e.mean);
+        }
+        if band.len() > 1 {
+            *intervals = true;
+            marks.push(Mark::Band { points: band, color: look.color, opacity: 0.16 });
+        } else if let [(x, low, high)] = band[..] {
+            *intervals = true;
+            marks.push(Mark::ErrorY { x, low, high, color: look.color });
+        }
+        marks.push(Mark::Line { points, color: look.color, dash: look.dash, width: 2.0 });
+        Ok(())
+    }
+}

@@ -1,0 +1,202 @@
+//! `pareto`: two metrics against each other (goodput against p99 latency by default), a point for
+//! each label and sweep point, the frontier drawn and its points ringed.
+
+use crate::axis::Axis;
+use crate::bars::whose;
+use crate::columns::{Better, Column};
+use crate::figure::{Entry, Figure, Key, Mark, Panel};
+use crate::select::{Context, column, grouped, logs};
+use crate::spec::PlotSpec;
+use crate::stats::Estimate;
+use crate::style::{FAINT, INK, Look, Shape};
+use crate::table::Row;
+
+/// One point.
+struct Point {
+    series: usize,
+    x: Estimate,
+    y: Estimate,
+    /// A bound is no way to run a GPU: it does not compete.
+    bound: bool,
+}
+
+/// A spread of x above which its axis is logarithmic unless asked otherwise.
+const WIDE: f64 = 30.0;
+
+pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
+    let x = column(spec.x.as_deref().unwrap_or("latency_p99_ms"))?;
+    let y = column(spec.y.as_deref().unwrap_or("goodput_rps"))?;
+    let by = spec.by.as_deref().unwrap_or("label");
+    let table = cx.results;
+    let rows = table.select(&spec.filter);
+    let split = by == "tenant" || by == "model";
+    let panels = cx.panels(table, &rows, spec, split, y.name)?;
+    let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
+    let series = cx.ordered(by, table.distinct(&flat, by));
+    let mut drawn = Vec::new();
+    for (title, rows) in &panels {
+        drawn.push((title.clone(), points(cx, rows, (x, y), (by, &series))?));
+    }
+    let ends = |f: fn(&Point) -> Estimate| -> Vec<f64> {
+        let all = drawn.iter().flat_map(|p| &p.1).map(f);
+        all.flat_map(|e| [e.low().max(0.0), e.mean, e.high()]).collect()
+    };
+    let (xs, ys) = (ends(|p| p.x), ends(|p| p.y));
+    if xs.is_empty() {
+        return Err(format!("no cell has both `{}` and `{}`", x.name, y.name));
+    }
+    let most = xs.iter().copied().fold(0.0, f64::max);
+    let least = drawn.iter().flat_map(|p| &p.1).map(|p| p.x.mean).fold(f64::MAX, f64::min);
+    let (log_x, log_y) = logs(spec, (most > WIDE * least.max(1e-12), false));
+    let title = |c: &Column| match c.better {
+        Better::Lower => format!("{}, lower is better ({})", c.title, c.unit),
+        _ => format!("{}, higher is better ({})", c.title, c.unit),
+    };
+    let x_axis = Axis::from_zero(&title(x), &xs, log_x);
+    let y_axis = Axis::from_zero(&title(y), &ys, log_y);
+    let intervals = drawn.iter().flat_map(|p| &p.1).any(|p| p.x.half.or(p.y.half).is_some());
+    let panel = |(title, points): (String, Vec<Point>)| Panel {
+        title,
+        x: x_axis.clone(),
+        y: y_axis.clone(),
+        marks: marks(cx, (by, &series), (x, y), &points),
+    };
+    let several = drawn.len() > 1;
+    let panels: Vec<Panel> = drawn.into_iter().map(panel).collect();
+    let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
+    let frontier = Look { color: INK, shape: Shape::Circle, dash: &[5.0, 3.0] };
+    legend.push(Entry { label: "frontier".to_owned(), look: frontier, key: Key::PlainLine });
+    legend.push(Entry { label: "on the frontier".to_owned(), look: frontier, key: Key::Ring });
+    Ok(Figure {
+        title: cx.title(spec, format!("{} against {}", y.title, x.title)),
+        notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
+        columns: if several { 2 } else { 1 },
+        size: if several { (360.0, 260.0) } else { (520.0, 340.0) },
+        panels,
+        legend,
+        colors: None,
+    })
+}
+
+fn points(
+    cx: &Context<'_>,
+    rows: &[&Row],
+    (x, y): (&Column, &Column),
+    (by, series): (&str, &[String]),
+) -> Result<Vec<Point>, String> {
+    let table = cx.results;
+    // A point is a label, a tenant and a sweep point; what remains are repeats.
+    let identity = |r: &Row| -> Vec<String> {
+        let keys = cx.run.sweep_keys.iter().map(String::as_str);
+        ["label", "tenant"].into_iter().chain(keys).map(|c| table.text(r, c).to_owned()).collect()
+    };
+    let mut points = Vec::new();
+    for (n, s) in series.iter().enumerate() {
+        let own = grouped(table, rows, by, s);
+        let mut seen: Vec<Vec<String>> = Vec::new();
+        for row in &own {
+            let id = identity(row);
+            if seen.contains(&id) {
+                continue;
+            }
+            let here: Vec<&Row> = own.iter().copied().filter(|r| identity(r) == id).collect();
+            let at = (cx.estimate(table, &here, x)?, cx.estimate(table, &here, y)?);
+            if let (Some(px), Some(py)) = at {
+                let bound = cx.policy(table.text(row, "label")) == "ideal";
+                points.push(Point { series: n, x: px, y: py, bound });
+            }
+            seen.push(id);
+        }
+    }
+    Ok(points)
+}
+
+/// Indices of the points that no other one beats in both metrics, by ascending x.
+fn frontier(points: &[Point], x: &Column, y: &Column) -> Vec<usize> {
+    let good = |value: f64, c: &Column| if c.better == Better::Lower { -value } else { value };
+    let scores: Vec<(f64, f64)> =
+        points.iter().map(|p| (good(p.x.mean, x), good(p.y.mean, y))).collect();
+    let beaten = |i: usize| {
+        let a = scores[i];
+        (0..points.len()).any(|j| {
+            let b = scores[j];
+            !points[j].bound && b != a && b.0 >= a.0 && b.1 >= a.1
+        })
+    };
+    let mut front: Vec<usize> =
+        (0..points.len()).filter(|i| !points[*i].bound && !beaten(*i)).collect();
+    front.sort_by(|a, b| points[*a].x.mean.total_cmp(&points[*b].x.mean));
+    front
+}
+
+fn marks(
+    cx: &Context<'_>,
+    (by, series): (&str, &[String]),
+    (x, y): (&Column, &Column),
+    points: &[Point],
+) -> Vec<Mark> {
+    let front = frontier(points, x, y);
+    let mut marks = Vec::new();
+    if !front.is_empty() {
+        // A staircase: between two points nothing better than the worse of both is known.
+        let mut line: Vec<(f64, f64)> = Vec::new();
+        for (place, i) in front.iter().enumerate() {
+            let p = &points[*i];
+            if place > 0 {
+                let before = &points[front[place - 1]];
+                let corner = if x.better == Better::Lower {
+                    (p.x.mean, before.y.mean)
+                } else {
+                    (before.x.mean, p.y.mean)
+                };
+                line.push(corner);
+            }
+            line.push((p.x.mean, p.y.mean));
+        }
+        marks.push(Mark::Line { points: line, color: INK, dash: &[5.0, 3.0], width: 1.2 });
+    }
+    for p in points {
+        let color = FAINT;
+        let (px, py) = (p.x.mean, p.y.mean);
+        if p.x.half.is_some() {
+            marks.push(Mark::ErrorX { y: py, low: p.x.low(), high: p.x.high(), color });
+        }
+        if p.y.half.is_some() {
+            marks.push(Mark::ErrorY { x: px, low: p.y.low(), high: p.y.high(), color });
+        }
+    }
+    for (i, p) in points.iter().enumerate() {
+        let look = cx.look(by, &series[p.series], p.series);
+        let at = (p.x.mean, p.y.mean);
+        marks.push(Mark::Point { at, look, hollow: p.bound });
+        if front.contains(&i) {
+            marks.push(Mark::Ring { at, color: INK });
+        }
+    }
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::metric;
+
+    #[test]
+    fn the_frontier_is_what_nothing_beats_and_the_bound_does_not_compete() {
+        let at = |x: f64, y: f64, bound| Point {
+            series: 0,
+            x: Estimate { mean: x, half: None },
+            y: Estimate { mean: y, half: None },
+            bound,
+        };
+        let points = [
+            at(10.0, 100.0, false),
+            at(20.0, 90.0, false),
+            at(5.0, 50.0, false),
+            at(30.0, 150.0, false),
+            at(1.0, 999.0, true),
+        ];
+        let (x, y) = (metric("latency_p99_ms").unwrap(), metric("goodput_rps").unwrap());
+        assert_eq!(frontier(&points, x, y), [2, 0, 3]);
+    }
+}

@@ -1,0 +1,241 @@
+//! What the kinds of plots share: the run with its tables, choosing rows, grouping them without
+//! mixing what differs, and naming what is shown.
+
+use std::path::PathBuf;
+
+use crate::axis::Axis;
+use crate::columns::{Column, metric};
+use crate::figure::{Entry, Key};
+use crate::format::{Quantity, key_axis, key_title, quantity};
+use crate::run_info::RunInfo;
+use crate::spec::{LogAxes, PlotSpec};
+use crate::stats::Estimate;
+use crate::style::{Look, Looks};
+use crate::table::{Row, Table};
+
+/// The tenant that stands for the whole GPU.
+pub(crate) const WHOLE: &str = "*";
+
+/// Everything a plot is drawn from.
+pub(crate) struct Context<'a> {
+    /// The folder, for the tables that only some kinds read.
+    pub(crate) dir: PathBuf,
+    pub(crate) run: &'a RunInfo,
+    pub(crate) results: &'a Table,
+    pub(crate) looks: Looks,
+    /// How many plots the run has; a single one may carry the question as its title.
+    pub(crate) plots: usize,
+}
+
+impl Context<'_> {
+    /// The plot's title: its own, or the question where it is the only plot, or what it shows.
+    pub(crate) fn title(&self, spec: &PlotSpec, shown: String) -> String {
+        let question = self.run.question.clone().filter(|_| self.plots == 1);
+        spec.title.clone().or(question).unwrap_or(shown)
+    }
+
+    /// The policy behind a label.
+    pub(crate) fn policy<'b>(&'b self, label: &'b str) -> &'b str {
+        let known = self.run.policies.iter().find(|p| p.label == label);
+        known.map_or(label, |p| p.name.as_str())
+    }
+
+    /// Values of a column in the order in which people expect them: as in the experiment file, or
+    /// ascending where they are numbers.
+    pub(crate) fn ordered(&self, column: &str, mut values: Vec<String>) -> Vec<String> {
+        let rank =
+            |names: Vec<&str>, v: &String| names.iter().position(|n| n == v).unwrap_or(names.len());
+        match column {
+            "label" => values
+                .sort_by_key(|v| rank(self.run.policies.iter().map(|p| &*p.label).collect(), v)),
+            "tenant" => {
+                values.sort_by_key(|v| rank(self.run.tenants.iter().map(|t| &*t.name).collect(), v))
+            }
+            _ if values.iter().all(|v| quantity(v).is_some()) => values.sort_by(|a, b| {
+                let value = |t: &str| quantity(t).map_or(0.0, |q| q.value);
+                value(a).total_cmp(&value(b))
+            }),
+            _ => {}
+        }
+        values
+    }
+
+    /// A value as legends and axes call it.
+    pub(crate) fn show(&self, column: &str, value: &str) -> String {
+        match (column, value) {
+            ("tenant", WHOLE) => "whole GPU".to_owned(),
+            ("label" | "policy" | "tenant" | "model", "") => "(none)".to_owned(),
+            ("label" | "policy" | "tenant" | "model", v) => v.to_owned(),
+            (_, "") => format!("no {}", key_title(column)),
+            (key, v) => format!("{} = {v}", key_title(key)),
+        }
+    }
+
+    /// Rows of the tenants that the plot is about, as panels: `(panel title, rows)`.
+    pub(crate) fn panels<'b>(
+        &self,
+        table: &Table,
+        rows: &[&'b Row],
+        spec: &PlotSpec,
+        split_by_tenant: bool,
+        y: &str,
+    ) -> Result<Vec<(String, Vec<&'b Row>)>, String> {
+        let of = |tenant: &str| -> Vec<&'b Row> {
+            rows.iter().copied().filter(|r| table.text(r, "tenant") == tenant).collect()
+        };
+        let each = || -> Vec<&'b Row> {
+            rows.iter().copied().filter(|r| table.text(r, "tenant") != WHOLE).collect()
+        };
+        let has = |rows: &[&Row]| rows.iter().any(|r| table.number(r, y).is_some());
+        match spec.tenant.as_deref() {
+            Some("each") => {
+                let names = self.ordered("tenant", table.distinct(&each(), "tenant"));
+                Ok(names.iter().map(|t| (t.clone(), of(t))).collect())
+            }
+            Some(tenant) => {
+                let mut known = table.distinct(rows, "tenant");
+                known.push("each".to_owned());
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                if !known.contains(&tenant) {
+                    return Err(crate::columns::unknown("tenant", tenant, &known));
+                }
+                Ok(vec![(String::new(), of(tenant))])
+            }
+            None if split_by_tenant && has(&each()) => Ok(vec![(String::new(), each())]),
+            None => Ok(vec![(String::new(), of(WHOLE))]),
+        }
+    }
+
+    /// Refuses to average over rows that differ in more than the repeat.
+    pub(crate) fn unmixed(&self, table: &Table, rows: &[&Row]) -> Result<(), String> {
+        let keys = self.run.sweep_keys.iter().map(String::as_str);
+        for column in ["label", "tenant"].into_iter().chain(keys) {
+            let values = table.distinct(rows, column);
+            if values.len() > 1 {
+                let list = self.ordered(column, values).join(", ");
+                return Err(format!(
+                    "rows that differ in `{column}` ({list}) would fall into one value: \
+                     make it `x` or `by`, or keep one with `where`"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Mean and interval of `column` over the repeats in `rows`, in the drawn unit.
+    pub(crate) fn estimate(
+        &self,
+        table: &Table,
+        rows: &[&Row],
+        column: &Column,
+    ) -> Result<Option<Estimate>, String> {
+        self.unmixed(table, rows)?;
+        let values: Vec<f64> = rows.iter().filter_map(|r| table.number(r, column.name)).collect();
+        Ok(Estimate::of(&values).map(|e| e.scaled(column.scale)))
+    }
+
+    /// Small print: whose numbers, over how many repeats.
+    pub(crate) fn note(&self, spec: &PlotSpec, whose: &str, intervals: bool) -> String {
+        let mut parts = vec![];
+        if !whose.is_empty() {
+            parts.push(whose.to_owned());
+        }
+        if intervals {
+            let n = self.run.seeds.len();
+            parts.push(format!("mean and 95 % confidence interval over {n} repeats"));
+        }
+        parts.extend(spec.filter.iter().map(|(k, v)| format!("{} = {v}", key_title(k))));
+        if !self.run.device.title.is_empty() {
+            parts.push(self.run.device.title.clone());
+        }
+        parts.join(" · ")
+    }
+
+    /// Legend entries of the series `values` of `by`.
+    pub(crate) fn legend(&self, by: &str, values: &[String], key: Key) -> Vec<Entry> {
+        if values.len() < 2 {
+            return vec![];
+        }
+        let entry = |(n, v): (usize, &String)| Entry {
+            label: self.show(by, v),
+            look: self.looks.series(by, v, n),
+            key,
+        };
+        values.iter().enumerate().map(entry).collect()
+    }
+
+    /// The look of the `n`-th series.
+    pub(crate) fn look(&self, by: &str, value: &str, n: usize) -> Look {
+        self.looks.series(by, value, n)
+    }
+}
+
+/// Which of the axes are logarithmic: as asked, else `default`.
+pub(crate) fn logs(spec: &PlotSpec, default: (bool, bool)) -> (bool, bool) {
+    match spec.log {
+        None => default,
+        Some(LogAxes::X) => (true, false),
+        Some(LogAxes::Y) => (false, true),
+        Some(LogAxes::Xy) => (true, true),
+        Some(LogAxes::None) => (false, false),
+    }
+}
+
+/// The metric column named `name`, which the plot's check has let through.
+pub(crate) fn column(name: &str) -> Result<&'static Column, String> {
+    metric(name).ok_or_else(|| format!("`{name}` is no numeric column of results.csv"))
+}
+
+/// The rows of one group.
+pub(crate) fn grouped<'b>(table: &Table, rows: &[&'b Row], by: &str, value: &str) -> Vec<&'b Row> {
+    rows.iter().copied().filter(|r| table.text(r, by) == value).collect()
+}
+
+/// A sweep key as an axis: numbers where all values are, else names.
+pub(crate) struct SweepAxis {
+    values: Vec<String>,
+    numbers: Option<Vec<Quantity>>,
+}
+
+impl SweepAxis {
+    /// From the key's values in order; empty ones (cells that the key does not concern) are left out.
+    pub(crate) fn of(values: Vec<String>) -> Self {
+        let values: Vec<String> = values.into_iter().filter(|v| !v.is_empty()).collect();
+        let numbers: Option<Vec<Quantity>> = values.iter().map(|v| quantity(v)).collect();
+        let one_unit = |n: &Vec<Quantity>| n.windows(2).all(|w| w[0].unit == w[1].unit);
+        Self { values, numbers: numbers.filter(one_unit) }
+    }
+
+    /// The values, in order.
+    pub(crate) fn values(&self) -> &[String] {
+        &self.values
+    }
+
+    /// Where value `i` stands.
+    pub(crate) fn at(&self, i: usize) -> f64 {
+        self.numbers.as_ref().map_or(i as f64, |n| n[i].value)
+    }
+
+    /// The axis for lines.
+    pub(crate) fn axis(&self, key: &str, log: bool) -> Axis {
+        match &self.numbers {
+            Some(numbers) => {
+                let values: Vec<f64> = numbers.iter().map(|n| n.value).collect();
+                let unit = numbers.first().map_or("", |n| n.unit);
+                Axis::spanning(&key_axis(key, unit), &values, log).ticks_at(&values)
+            }
+            None => self.names(key),
+        }
+    }
+
+    /// The axis for tiles and bars: one place for each value.
+    pub(crate) fn names(&self, key: &str) -> Axis {
+        let title = if self.numbers.is_some() { key_axis(key, "") } else { key_title(key) };
+        let title = match self.numbers.as_ref().and_then(|n| n.first()).map(|n| n.unit) {
+            // The names carry their unit already.
+            Some(unit) if !unit.is_empty() => key_title(key),
+            _ => title,
+        };
+        Axis::names(&title, self.values.clone())
+    }
+}

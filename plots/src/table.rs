@@ -1,0 +1,171 @@
+//! Result tables as they stand in files: text columns that name things and numbers that may be
+//! absent. A malformed field is refused with file, line and column.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::columns::{CDF, CURVES, LEADING, METRICS, NAMES, SERIES_LEADING, STATUS};
+use crate::columns::{TIMELINE, VALIDATION, unknown};
+use crate::error::PlotError;
+use crate::spec::Wanted;
+
+/// One row: texts and numbers aligned with the columns of its [`Table`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    /// Line in the file, from 1.
+    pub(crate) line: u64,
+    texts: Vec<String>,
+    numbers: Vec<Option<f64>>,
+}
+
+/// A table.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Table {
+    /// Where it came from.
+    pub(crate) path: PathBuf,
+    texts: Vec<String>,
+    numbers: Vec<String>,
+    /// The rows, in file order.
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Table {
+    /// Reads `results.csv`.
+    pub(crate) fn results(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+        let keys = sweep_keys.iter().map(String::as_str);
+        let texts = LEADING.into_iter().chain(keys).chain(NAMES).chain([STATUS]).collect();
+        Self::read(path, texts, METRICS.iter().map(|c| c.name).collect())
+    }
+
+    /// Reads `cdf.csv`.
+    pub(crate) fn cdf(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+        let keys = sweep_keys.iter().map(String::as_str);
+        let texts = SERIES_LEADING.into_iter().chain(keys).chain([CDF[0]]).collect();
+        Self::read(path, texts, CDF[1..].to_vec())
+    }
+
+    /// Reads `series.csv`.
+    pub(crate) fn series(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+        let keys = sweep_keys.iter().map(String::as_str);
+        let texts = SERIES_LEADING.into_iter().chain(keys).chain([TIMELINE[0]]).collect();
+        Self::read(path, texts, TIMELINE[1..].to_vec())
+    }
+
+    /// Reads `curves.csv`.
+    pub(crate) fn curves(path: &Path) -> Result<Self, PlotError> {
+        Self::read(path, CURVES[..3].to_vec(), CURVES[3..].to_vec())
+    }
+
+    /// Reads `validation.csv`.
+    pub(crate) fn validation(path: &Path) -> Result<Self, PlotError> {
+        Self::read(path, VALIDATION[..3].to_vec(), VALIDATION[3..].to_vec())
+    }
+
+    fn read(path: &Path, texts: Vec<&str>, numbers: Vec<&str>) -> Result<Self, PlotError> {
+        let file = std::fs::File::open(path)
+            .map_err(|source| PlotError::Read { path: path.to_owned(), source })?;
+        let fault = |line, message| PlotError::Table { path: path.to_owned(), line, message };
+        let mut reader =
+            csv::ReaderBuilder::new().comment(Some(b'#')).flexible(true).from_reader(file);
+        let header = reader.headers().map_err(|e| csv_fault(path, &e))?.clone();
+        let header_line = header.position().map_or(1, csv::Position::line);
+        let header: Vec<&str> = header.iter().collect();
+        let known: Vec<&str> = texts.iter().chain(&numbers).copied().collect();
+        check_header(&header, &known).map_err(|m| fault(header_line, m))?;
+        let place = |name: &&str| header.iter().position(|h| h == name).expect("checked above");
+        let text_at: Vec<usize> = texts.iter().map(place).collect();
+        let number_at: Vec<usize> = numbers.iter().map(place).collect();
+        let mut rows = Vec::new();
+        for record in reader.records() {
+            let record = record.map_err(|e| csv_fault(path, &e))?;
+            let line = record.position().map_or(0, csv::Position::line);
+            if record.len() != header.len() {
+                let message =
+                    format!("{} fields where the header has {}", record.len(), header.len());
+                return Err(fault(line, message));
+            }
+            let numbers = number_at
+                .iter()
+                .map(|&i| number(&record[i], header[i]).map_err(|m| fault(line, m)))
+                .collect::<Result<_, _>>()?;
+            let texts = text_at.iter().map(|&i| record[i].to_owned()).collect();
+            rows.push(Row { line, texts, numbers });
+        }
+        let own = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
+        Ok(Self { path: path.to_owned(), texts: own(texts), numbers: own(numbers), rows })
+    }
+
+    /// The text of `row` in `column`; empty where the table has no such column.
+    pub(crate) fn text<'a>(&self, row: &'a Row, column: &str) -> &'a str {
+        self.texts.iter().position(|c| c == column).map_or("", |i| row.texts[i].as_str())
+    }
+
+    /// The number of `row` in `column`; `None` where the field is empty.
+    pub(crate) fn number(&self, row: &Row, column: &str) -> Option<f64> {
+        self.numbers.iter().position(|c| c == column).and_then(|i| row.numbers[i])
+    }
+
+    /// Text of a column for filters: numbers count as well.
+    fn field(&self, row: &Row, column: &str) -> String {
+        match self.number(row, column) {
+            Some(n) => n.to_string(),
+            None => self.text(row, column).to_owned(),
+        }
+    }
+
+    /// Rows whose cell succeeded and that `filter` lets through.
+    pub(crate) fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
+        let has_status = self.texts.iter().any(|c| c == STATUS);
+        self.rows
+            .iter()
+            .filter(|row| !has_status || self.text(row, STATUS) == "ok")
+            .filter(|row| filter.iter().all(|(c, wanted)| wanted.matches(&self.field(row, c))))
+            .collect()
+    }
+
+    /// Different values of a text column among `rows`, in order of appearance.
+    pub(crate) fn distinct(&self, rows: &[&Row], column: &str) -> Vec<String> {
+        let mut seen: Vec<String> = Vec::new();
+        for row in rows {
+            let text = self.text(row, column);
+            if !seen.iter().any(|s| s == text) {
+                seen.push(text.to_owned());
+            }
+        }
+        seen
+    }
+}
+
+fn csv_fault(path: &Path, error: &csv::Error) -> PlotError {
+    let line = error.position().map_or(1, csv::Position::line);
+    let message = match error.kind() {
+        csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text".to_owned(),
+        _ => error.to_string(),
+    };
+    PlotError::Table { path: path.to_owned(), line, message }
+}
+
+fn check_header(header: &[&str], known: &[&str]) -> Result<(), String> {
+    if let Some(stranger) = header.iter().find(|h| !known.contains(h)) {
+        return Err(unknown("column", stranger, known));
+    }
+    if let Some(missing) = known.iter().find(|k| !header.contains(k)) {
+        return Err(format!("column `{missing}` is missing"));
+    }
+    if header.len() != known.len() {
+        return Err("a column stands twice in the header".to_owned());
+    }
+    Ok(())
+}
+
+fn number(text: &str, column: &str) -> Result<Option<f64>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match text.parse::<f64>() {
+        Ok(n) if n.is_finite() => Ok(Some(n)),
+        _ => Err(format!(
+            "column `{column}`: `{text}` is no finite number; a value that does not exist is empty"
+        )),
+    }
+}

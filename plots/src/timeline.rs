@@ -1,0 +1,127 @@
+//! `timeline`: CU use, throughput or p95 latency over time, from the time bins of `series.csv`.
+
+use crate::axis::Axis;
+use crate::bars::cap_percent;
+use crate::figure::{Figure, Key, Mark, Panel};
+use crate::select::{Context, column, grouped, logs};
+use crate::spec::PlotSpec;
+use crate::style::Look;
+use crate::table::{Row, Table};
+
+/// Seconds rather than milliseconds from here on.
+const LONG_MS: f64 = 10_000.0;
+
+pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
+    let y = column(spec.y.as_deref().unwrap_or("cu_utilization"))?;
+    let by = spec.by.as_deref().unwrap_or("label");
+    let table = &Table::series(&cx.dir.join("series.csv"), &cx.run.sweep_keys)
+        .map_err(|e| e.to_string())?;
+    let (rows, repeat) = one_repeat(table, spec);
+    let tenants = cx.panels(table, &rows, spec, by == "tenant", y.name)?;
+    let flat: Vec<&Row> = tenants.iter().flat_map(|p| p.1.iter().copied()).collect();
+    let series = cx.ordered(by, table.distinct(&flat, by));
+    // Areas on top of each other hide each other: CU use gets a panel for each label.
+    let labels = cx.ordered("label", table.distinct(&flat, "label"));
+    let apart =
+        labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "cu_utilization"));
+    let panels: Vec<(String, Vec<&Row>)> = if apart {
+        labels.iter().map(|l| (l.clone(), grouped(table, &flat, "label", l))).collect()
+    } else {
+        tenants
+    };
+    let span = flat.iter().filter_map(|r| table.number(r, "t_ms")).fold(0.0, f64::max);
+    let (scale, x_title) = if span >= LONG_MS { (1e-3, "Time (s)") } else { (1.0, "Time (ms)") };
+    let (mut drawn, mut xs, mut ys) = (vec![], vec![], vec![]);
+    for (title, rows) in panels {
+        let mut marks = Vec::new();
+        for (n, s) in series.iter().enumerate() {
+            let steps = steps(cx, table, &grouped(table, &rows, by, s), y, scale)?;
+            for run in &steps {
+                xs.extend(run.iter().map(|p| p.0));
+                ys.extend(run.iter().map(|p| p.1));
+            }
+            line(&mut marks, steps, cx.look(by, s, n), series.len() == 1 || apart && by == "label");
+        }
+        drawn.push((title, marks));
+    }
+    if ys.is_empty() {
+        return Err(format!("series.csv has no value of `{}` to draw", y.name));
+    }
+    let (lo, hi) = xs.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+    let x_axis = Axis::exact(x_title, lo, hi);
+    let mut y_axis = Axis::from_zero(&y.axis(), &ys, logs(spec, (false, false)).1);
+    cap_percent(&mut y_axis, y.scale, &ys);
+    let height = if drawn.len() > 1 { 130.0 } else { 260.0 };
+    let panel = |(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks };
+    let mut note = cx.note(spec, if by == "tenant" { "" } else { crate::bars::whose(spec) }, false);
+    if cx.run.seeds.len() > 1 {
+        note = format!("{note} · repeat {repeat} of {}", cx.run.seeds.len());
+    }
+    Ok(Figure {
+        title: cx.title(spec, format!("{} over time", y.title)),
+        notes: vec![note],
+        panels: drawn.into_iter().map(panel).collect(),
+        columns: 1,
+        size: (640.0, height),
+        legend: if apart && by == "label" {
+            vec![]
+        } else {
+            cx.legend(by, &series, Key::PlainLine)
+        },
+        colors: None,
+    })
+}
+
+/// Rows of the first repeat, unless the plot names another: averaging runs over time would smooth
+/// away what the plot is for.
+fn one_repeat<'a>(table: &'a Table, spec: &PlotSpec) -> (Vec<&'a Row>, String) {
+    let rows = table.select(&spec.filter);
+    let repeats = table.distinct(&rows, "repeat");
+    let first = repeats.iter().min_by_key(|r| r.parse::<u64>().unwrap_or(u64::MAX));
+    let first = first.cloned().unwrap_or_default();
+    (grouped(table, &rows, "repeat", &first), first)
+}
+
+/// Runs of bins without a gap, as steps: each bin holds its value until the next one begins.
+fn steps(
+    cx: &Context<'_>,
+    table: &Table,
+    rows: &[&Row],
+    y: &crate::Column,
+    scale: f64,
+) -> Result<Vec<Vec<(f64, f64)>>, String> {
+    cx.unmixed(table, rows)?;
+    let mut bins: Vec<(f64, Option<f64>)> = Vec::new();
+    for row in rows {
+        let t = table.number(row, "t_ms");
+        let t = t.ok_or_else(|| format!("series.csv:{}: `t_ms` is empty", row.line))?;
+        bins.push((t * scale, table.number(row, y.name).map(|v| v * y.scale)));
+    }
+    bins.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let widths: Vec<f64> = bins.windows(2).map(|w| w[1].0 - w[0].0).filter(|w| *w > 0.0).collect();
+    let width = widths.iter().copied().fold(f64::INFINITY, f64::min);
+    let width = if width.is_finite() { width } else { scale };
+    let mut runs: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut open_until = f64::NEG_INFINITY;
+    for (t, value) in bins {
+        let Some(value) = value else { continue };
+        if t > open_until + width * 0.01 {
+            runs.push(vec![]);
+        }
+        if let Some(run) = runs.last_mut() {
+            run.extend([(t, value), (t + width, value)]);
+        }
+        open_until = t + width;
+    }
+    Ok(runs)
+}
+
+fn line(marks: &mut Vec<Mark>, runs: Vec<Vec<(f64, f64)>>, look: Look, filled: bool) {
+    for points in runs {
+        if filled {
+            let points = points.iter().map(|p| (p.0, 0.0, p.1)).collect();
+            marks.push(Mark::Band { points, color: look.color, opacity: 0.25 });
+        }
+        marks.push(Mark::Line { points, color: look.color, dash: look.dash, width: 1.6 });
+    }
+}
