@@ -46,6 +46,11 @@ impl Latencies {
         (!self.0.is_empty()).then(|| Nanos(self.0.value_at_quantile(q)))
     }
 
+    /// Adds everything that `other` holds: the latencies of several tenants together.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.add(&other.0).expect("all have the same bounds and precision");
+    }
+
     fn clear(&mut self) {
         self.0.reset();
     }
