@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn alone_nobody_is_slowed() {
         for name in NAMES {
-            let device = cotenant_profiles::Device::builtin("v100-sxm2-16").unwrap();
+            let device = Device::builtin("v100-sxm2-16").unwrap();
             let model = ContentionModel::from_name(name, &device).unwrap();
             assert_eq!(slow(model, &[800_000]), [1.0], "{name}");
         }

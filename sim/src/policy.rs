@@ -14,15 +14,22 @@ use crate::scenario::Setup;
 use crate::view::View;
 
 mod ideal;
-
+mod mig;
 mod mps;
 mod mps_percent;
 mod mps_static;
 mod temporal;
 
 /// Every policy.
-pub const ALL: &[&PolicyInfo] =
-    &[&temporal::INFO, &mps::INFO, &mps_percent::INFO, &mps_static::INFO, &ideal::INFO];
+#[rustfmt::skip] // one line each: adding a policy adds a line
+pub const ALL: &[&PolicyInfo] = &[
+    &temporal::INFO,
+    &mps::INFO,
+    &mps_percent::INFO,
+    &mps_static::INFO,
+    &mig::INFO,
+    &ideal::INFO,
+];
 
 /// How deep a policy looks. The deeper, the more it is asked; below its depth streams run free.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

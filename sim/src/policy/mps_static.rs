@@ -83,6 +83,12 @@ impl Policy for MpsStatic {
             (None, Some(mps)) => mps.chunks,
             _ => device.cus() / chunk,
         };
+        if chunks == 0 {
+            return Err(LayoutError(format!(
+                "{} has no static partitioning; `chunk = {}` simulates it all the same",
+                device.name, chunk
+            )));
+        }
         // Owners of partitions: (tenant, how many partitions it gets).
         let owners = setup.tenants.iter().map(|t| if self.per_worker { t.workers } else { 1 });
         let owners: Vec<u32> = owners.collect();
