@@ -3,8 +3,33 @@
 //!
 //! This crate knows nothing of GPUs or sharing policies.
 
+pub mod canonical;
+pub mod convert;
+pub mod error;
+pub mod generate;
+pub mod mlperf;
+pub mod read;
+pub mod replay;
 pub mod request;
 pub mod rng;
+pub mod row;
+pub mod spec;
+pub mod stats;
+pub mod transform;
+pub mod writer;
 
+mod decimal;
+mod expand;
+mod io;
+mod spec_fields;
+mod table;
+
+pub use convert::{ConversionReport, convert, generate, stats};
+pub use error::TraceError;
+pub use mlperf::{Scenario, Settings};
+pub use read::{FORMATS, ReadOptions};
 pub use request::{Arrivals, Request};
 pub use rng::Rng;
+pub use row::{Row, Stream};
+pub use spec::{ArrivalSpec, Closed, KINDS};
+pub use transform::Transform;

@@ -1,0 +1,202 @@
+//! Readers of public trace formats: one file per format, one registry.
+
+use std::io::Read as _;
+use std::path::Path;
+
+use cotenant_profiles::Nanos;
+
+use crate::canonical;
+use crate::error::{TraceError, hint};
+pub use crate::expand::Expand;
+use crate::io;
+use crate::row::{NAME_RULE, Row, Source, Stream, is_name, legal_name};
+
+pub mod counts;
+pub mod servegen;
+pub(crate) mod timed;
+
+/// What the readers may be told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ReadOptions {
+    /// Seed of every random choice a reader makes.
+    pub seed: u64,
+    /// How counts become requests.
+    pub expand: Expand,
+    /// Sort rows by arrival, in memory; ties keep their order.
+    pub sort: bool,
+    /// BurstGPT: leave out the rows without response tokens, under the reason `failed`.
+    pub drop_failures: bool,
+    /// ServeGen: the largest coefficient of variation that a window's gaps may have. Fits of nearly
+    /// idle windows go up to several hundred.
+    pub cv_max: f64,
+    /// The tenant of every row, in place of what the format says.
+    pub tenant: Option<String>,
+    /// The model of every row, in place of what the format says.
+    pub model: Option<String>,
+}
+
+impl Default for ReadOptions {
+    fn default() -> Self {
+        Self {
+            seed: 1,
+            expand: Expand::default(),
+            sort: false,
+            drop_failures: false,
+            cv_max: 10.0,
+            tenant: None,
+            model: None,
+        }
+    }
+}
+
+/// The beginning of a file, to tell its format.
+#[derive(Debug)]
+pub struct Probe {
+    /// It is a folder.
+    pub is_dir: bool,
+    /// Lower-case file name.
+    pub name: String,
+    /// Its first non-empty lines that are no comment.
+    pub lines: Vec<String>,
+    /// Its first line.
+    pub first: String,
+}
+
+/// One format that can be read.
+pub struct Format {
+    /// The name after `--from`.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub summary: &'static str,
+    open: fn(&Path, &ReadOptions) -> Result<Stream, TraceError>,
+    sniff: fn(&Probe) -> bool,
+}
+
+impl std::fmt::Debug for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Format").field("name", &self.name).finish()
+    }
+}
+
+/// Every format, in the order in which a file's format is guessed.
+pub const FORMATS: &[Format] = &[
+    Format {
+        name: "canonical",
+        summary: "cotenant-trace v1",
+        open: |path, _| canonical::open(path),
+        sniff: canonical::sniff,
+    },
+    counts::FORMAT,
+];
+
+/// Opens a trace. Without a format name the format is told from the file's beginning.
+///
+/// # Errors
+/// An unknown format, or what the format's reader finds wrong.
+pub fn open(
+    path: &Path,
+    format: Option<&str>,
+    options: &ReadOptions,
+) -> Result<Stream, TraceError> {
+    let format = match format {
+        Some(name) => find(name)?,
+        None => sniff(path)?,
+    };
+    let mut stream = (format.open)(path, options)?;
+    if format.name != "canonical" {
+        let source = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        stream.meta.0.insert(0, ("source".to_owned(), source));
+        stream.meta.0.insert(1, ("format".to_owned(), format.name.to_owned()));
+    }
+    rename(stream, options)
+}
+
+/// The format of that name.
+///
+/// # Errors
+/// There is none.
+pub fn find(name: &str) -> Result<&'static Format, TraceError> {
+    FORMATS.iter().find(|f| f.name == name).ok_or_else(|| TraceError::UnknownFormat {
+        name: name.to_owned(),
+        hint: hint(name, FORMATS.iter().map(|f| f.name)),
+    })
+}
+
+/// The format that a file looks like.
+///
+/// # Errors
+/// It looks like none.
+pub fn sniff(path: &Path) -> Result<&'static Format, TraceError> {
+    let probe = probe(path)?;
+    FORMATS.iter().find(|f| (f.sniff)(&probe)).ok_or_else(|| {
+        let known: Vec<_> = FORMATS.iter().map(|f| f.name).collect();
+        let problem = format!("the format is not recognised; name one of {}", known.join(", "));
+        TraceError::file(&io::name_of(path), problem)
+    })
+}
+
+fn probe(path: &Path) -> Result<Probe, TraceError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    let is_dir = path.is_dir();
+    let mut probe = Probe { is_dir, name, lines: Vec::new(), first: String::new() };
+    if is_dir {
+        return Ok(probe);
+    }
+    let mut head = Vec::new();
+    let input = io::open(path)?;
+    let fail = |cause| TraceError::io(&io::name_of(path), cause);
+    // A header of 1,440 minutes is 6 kB long.
+    input.take(1 << 16).read_to_end(&mut head).map_err(fail)?;
+    let text = String::from_utf8_lossy(&head);
+    probe.first = text.lines().next().unwrap_or("").to_owned();
+    let is_data = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+    probe.lines = text.lines().filter(is_data).take(3).map(str::to_owned).collect();
+    Ok(probe)
+}
+
+/// Applies the tenant and model of the options.
+fn rename(mut stream: Stream, options: &ReadOptions) -> Result<Stream, TraceError> {
+    for (field, name) in [("tenant", &options.tenant), ("model", &options.model)] {
+        if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
+            return Err(TraceError::spec(field, format!("`{name}` is not {NAME_RULE}")));
+        }
+    }
+    if options.tenant.is_some() || options.model.is_some() {
+        let (tenant, model) = (options.tenant.as_deref(), options.model.as_deref());
+        let (tenant, model) = (tenant.map(Into::into), model.map(Into::into));
+        stream.rows = Box::new(Renamed { inner: stream.rows, tenant, model });
+    }
+    Ok(stream)
+}
+
+struct Renamed {
+    inner: Box<dyn Source>,
+    tenant: Option<std::sync::Arc<str>>,
+    model: Option<std::sync::Arc<str>>,
+}
+
+impl Source for Renamed {
+    fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
+        let Some(mut row) = self.inner.next_row()? else { return Ok(None) };
+        row.tenant = self.tenant.clone().unwrap_or(row.tenant);
+        row.model = self.model.clone().unwrap_or(row.model);
+        Ok(Some(row))
+    }
+
+    fn duration(&self) -> Option<Nanos> {
+        self.inner.duration()
+    }
+}
+
+/// A tenant name from a file name: without folder, endings and the words that every file of the
+/// format carries.
+pub(crate) fn stem(path: &Path, prefix: &str, suffix: &str) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut name = name.as_ref();
+    for ending in [".gz", ".zst", ".csv", ".txt", ".jsonl", ".json"] {
+        name = name.strip_suffix(ending).unwrap_or(name);
+    }
+    let short = name.strip_prefix(prefix).unwrap_or(name);
+    let short = short.strip_suffix(suffix).unwrap_or(short);
+    legal_name(if short.is_empty() { "trace" } else { short }, 64)
+}
