@@ -138,11 +138,25 @@ pub fn curve(device: &Device, shape: &KernelShape) -> Curve {
 pub fn duration_ns(device: &Device, shape: &KernelShape, cus: u32) -> u64 {
     assert!(cus > 0, "a kernel cannot run on 0 CUs");
     let blocks = shape.blocks().max(1);
-    let busiest = blocks.div_ceil(u64::from(cus));
-    let busy = f64::from(u32::try_from(blocks).unwrap_or(u32::MAX).min(cus));
-    let longest = compute_ns(device, shape, busiest).max(memory_ns(device, shape, busiest, busy));
-    let total = device.analytic.kernel_floor.0 as f64 + longest;
-    (total.ceil() as u64).max(1)
+    let compute = compute_ns(device, shape, blocks.div_ceil(u64::from(cus)));
+    let memory = memory_ns(device, shape, blocks, cus);
+    let floor = device.analytic.kernel_floor.0 as f64 * f64::from(1 + shape.phases);
+    let longest = if shape.phases > 0 { compute + memory } else { compute.max(memory) };
+    ((floor + longest).ceil() as u64).max(1)
+}
+
+/// Warps at which a CU reaches half of the rate it would reach with unlimited warps: the latency of
+/// barriers and first loads that other warps have to cover. A knob, the same for every device; it
+/// follows from published V100 measurements (see the documentation).
+const HALF_RATE_WARPS: f64 = 2.0;
+/// Resident warps at which a kernel reaches the efficiency that the device file states: four blocks
+/// of 128 threads or two of 256, what large GEMM tiles fit.
+const FULL_RATE_WARPS: f64 = 16.0;
+
+/// Share of the stated efficiency that so many resident warps reach.
+fn rate(warps: f64) -> f64 {
+    let saturation = |w: f64| w / (w + HALF_RATE_WARPS);
+    (saturation(warps) / saturation(FULL_RATE_WARPS)).min(1.0)
 }
 
 /// Warps (wavefronts on AMD) of `blocks` resident blocks.
@@ -154,22 +168,24 @@ fn warps(device: &Device, shape: &KernelShape, blocks: u64) -> f64 {
     blocks as f64 * f64::from(shape.block.div_ceil(width))
 }
 
-/// The busiest CU runs its blocks in waves of as many as fit. A wave that keeps its arithmetic
-/// units busy takes the sum of its blocks' times; one of too few warps takes longer than that.
+/// The busiest CU runs its blocks in waves of as many as fit, each at the rate that its resident
+/// warps reach, and none shorter than one block's latency.
 fn compute_ns(device: &Device, shape: &KernelShape, blocks: u64) -> f64 {
     let fit = u64::from(shape.blocks_per_cu.max(1));
     let wave = |n: u64| {
-        let busy = (warps(device, shape, n) / shape.compute_warps).min(1.0);
-        if n == 0 { 0.0 } else { n as f64 * shape.block_ns / busy }
+        let time = n as f64 * shape.block_ns / rate(warps(device, shape, n)).max(f64::MIN_POSITIVE);
+        if n == 0 { 0.0 } else { time.max(shape.latency_ns) }
     };
     (blocks / fit) as f64 * wave(fit) + wave(blocks % fit)
 }
 
-/// `busy` CUs draw bandwidth as far as their resident warps keep enough accesses in flight: up to
-/// the device's DRAM bandwidth, and each up to its port to L2.
-fn memory_ns(device: &Device, shape: &KernelShape, blocks: u64, busy: f64) -> f64 {
-    let resident = blocks.min(u64::from(shape.blocks_per_cu.max(1)));
-    let in_flight = (warps(device, shape, resident) / shape.memory_warps).min(1.0);
+/// CUs with blocks draw bandwidth as far as their resident warps keep enough accesses in flight: up
+/// to the device's DRAM bandwidth, and each up to its port to L2.
+fn memory_ns(device: &Device, shape: &KernelShape, blocks: u64, cus: u32) -> f64 {
+    let busy = blocks.min(u64::from(cus)) as f64;
+    // On average over the CUs: the few that hold one block more do not draw for the others.
+    let resident = (blocks as f64 / busy).min(f64::from(shape.blocks_per_cu.max(1)));
+    let in_flight = (resident * warps(device, shape, 1) / shape.memory_warps).min(1.0);
     let drawing = busy * in_flight;
     let (memory, knobs) = (&device.memory, &device.analytic);
     // 10^9 bytes per second is one byte per ns.

@@ -6,6 +6,8 @@
 pub mod analytic;
 pub mod curve;
 pub mod device;
+pub mod files;
+pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod text;

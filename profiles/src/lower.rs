@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub use matmul::{Gemm, gemm};
+
 use crate::device::Device;
 use crate::kernel::Op;
 use crate::zoo::{Layer, ModelSpec, Node};
@@ -144,10 +146,14 @@ pub struct KernelShape {
     /// Time that one block takes of a CU whose units it keeps busy, ns: executed operations,
     /// padding included, at the efficiency of its kind.
     pub block_ns: f64,
-    /// Resident warps that keep the arithmetic units of a CU busy.
-    pub compute_warps: f64,
+    /// Shortest time from a block's start to its end, ns: round trips to memory that wait for each
+    /// other.
+    pub latency_ns: f64,
     /// Resident warps that draw a CU's full share of bandwidth.
     pub memory_warps: f64,
+    /// Traffic and arithmetic follow each other instead of overlapping, with this many further
+    /// start-ups in between: a library call that is several kernels behind one name.
+    pub phases: u32,
 }
 
 impl KernelShape {

@@ -16,6 +16,9 @@ const REGS: u32 = 32;
 /// Resident warps that draw a CU's full bandwidth, each with 512 bytes in flight. Little's law on a
 /// V100: 900 GB/s × 500 ns / 80 SMs is 5.6 kB, 11 such warps; knob.
 const MEMORY_WARPS: f64 = 12.0;
+/// Life of a block that has next to nothing to do: two dependent round trips to memory (a parameter
+/// or an index, then the data) of about 500 ns; knob. It is what many tiny blocks cost.
+const LATENCY_NS: f64 = 1000.0;
 /// Share of the FP32 peak that pointwise arithmetic reaches: no fused multiply-add and index
 /// arithmetic beside it; knob, seldom decisive.
 const ARITHMETIC: f64 = 0.25;
@@ -175,8 +178,9 @@ impl Context<'_> {
             dram_bytes: self.dram_bytes(params, inputs, outputs),
             l2_bytes: params + inputs + outputs,
             block_ns: s.flops as f64 / blocks as f64 / cu_flops_per_ns,
-            compute_warps: 4.0,
+            latency_ns: LATENCY_NS,
             memory_warps: MEMORY_WARPS,
+            phases: 0,
         }
     }
 }
