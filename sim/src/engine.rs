@@ -1178,6 +1178,7 @@ impl Engine<'_> {
             events: self.events,
             digest: mix(self.digest ^ self.events),
             window: Nanos(window),
+            counters: self.policy.counters(),
         }
     }
 }

@@ -146,6 +146,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
         events: fluid.events,
         digest: mix(fluid.digest ^ fluid.events),
         window: duration,
+        counters: vec![],
     }
 }
 

@@ -59,6 +59,11 @@ pub trait Policy: Send {
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         let _ = (event, view, act);
     }
+
+    /// What it counted, for the results: names and numbers (kernels without a profile, merges…).
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        vec![]
+    }
 }
 
 /// A policy cannot lay these tenants out on this device.

@@ -18,6 +18,8 @@ pub struct Report {
     pub digest: u64,
     /// The counted window.
     pub window: Nanos,
+    /// What the policy counted over the whole run.
+    pub counters: Vec<(&'static str, f64)>,
 }
 
 /// One tenant's part.
