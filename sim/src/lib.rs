@@ -17,6 +17,7 @@ mod pool;
 pub mod program;
 pub mod report;
 pub mod scenario;
+pub mod timeline;
 pub mod view;
 
 pub use engine::run;
