@@ -52,7 +52,7 @@ impl Axis {
         let room = 1.04;
         let (lo, hi) = ((lo * room).min(0.0), (hi * room).max(0.0));
         let hi = if hi > lo { hi } else { lo + 1.0 };
-        let step = step(hi - lo, 6.0);
+        let step = step(hi - lo, 9.0);
         let lo = (lo / step).floor() * step;
         Self::exact(title, lo, (hi / step).ceil() * step)
     }
@@ -60,7 +60,11 @@ impl Axis {
     /// An axis that spans `values` with a little room on both sides.
     pub(crate) fn spanning(title: &str, values: &[f64], log: bool) -> Self {
         if log {
-            return Self::logarithmic(title, values);
+            let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
+            let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
+            let pad = (hi / lo).powf(0.05).max(1.05);
+            let (lo, hi) = (lo / pad, hi * pad);
+            return Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] };
         }
         let (lo, hi) = ends(values);
         let pad = if hi > lo { (hi - lo) * 0.04 } else { hi.abs().max(1.0) * 0.5 };
@@ -75,6 +79,17 @@ impl Axis {
             (lo, hi) = (lo / 1.6, hi * 1.6);
         }
         Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] }
+    }
+
+    /// An axis that spans `values` with room for markers, but shows nothing below 0 where no value is.
+    pub(crate) fn around(title: &str, values: &[f64], log: bool) -> Self {
+        if log {
+            return Self::spanning(title, values, true);
+        }
+        let (lo, hi) = ends(values);
+        let pad = if hi > lo { (hi - lo) * 0.08 } else { hi.abs().max(1.0) * 0.2 };
+        let floor = if lo >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
+        Self::exact(title, (lo - pad).max(floor), hi + pad)
     }
 
     /// Prefers ticks at these values.
@@ -110,7 +125,7 @@ impl Axis {
         if !wanted.is_empty() && self.fits(&wanted, room, horizontal) {
             return wanted;
         }
-        let most = (room / if horizontal { 75.0 } else { 42.0 }).clamp(2.0, 10.0);
+        let most = (room / if horizontal { 58.0 } else { 34.0 }).clamp(2.0, 10.0);
         let ticks = match self.scale {
             Scale::Linear { lo, hi } => linear_ticks(lo, hi, most),
             Scale::Log { lo, hi } => log_ticks(lo, hi, most),
@@ -215,7 +230,10 @@ mod tests {
             labels(&Axis::from_zero("", &[93.0], false)),
             ["0", "20", "40", "60", "80", "100"]
         );
-        assert_eq!(labels(&Axis::from_zero("", &[2.0, 450.0], true)), ["1", "10", "100"]);
+        assert_eq!(
+            labels(&Axis::from_zero("", &[2.0, 45_000.0], true)),
+            ["1", "10", "100", "1,000", "10,000"]
+        );
         let sweep = Axis::spanning("", &[1.0, 8.0], true).ticks_at(&[4.0, 1.0, 2.0, 8.0]);
         assert_eq!(labels(&sweep), ["1", "2", "4", "8"]);
     }

@@ -4,7 +4,6 @@
 use crate::axis::Axis;
 use crate::columns::STATUS;
 use crate::figure::{Figure, Key, Mark, Panel};
-use crate::format::key_title;
 use crate::select::{Context, WHOLE, column, logs};
 use crate::spec::PlotSpec;
 use crate::table::Row;
@@ -30,8 +29,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let split = named("tenant") || named("model");
     let panels = cx.panels(table, &rows, spec, split, y.name)?;
     let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
-    let series = cx.ordered(by, table.distinct(&flat, by));
-    let xs = group_names(cx, &groups, &flat);
+    let series = cx.series(table, spec, by, &flat);
+    let xs = group_names(cx, spec, &groups, &flat);
     let mut drawn = Vec::new();
     let (mut highest, mut intervals, mut failed) = (vec![], false, false);
     for (title, rows) in &panels {
@@ -77,7 +76,9 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         return Err(format!("no cell has a value of `{}` to draw", y.name));
     }
     let log = logs(spec, (false, false)).1;
-    let size = (panel_width(xs.len(), series.len(), drawn.len()), 300.0);
+    let same = matches!(&groups, Groups::Column(c) if c == by);
+    let bars = if same { 2 } else { series.len() };
+    let size = (panel_width(xs.len(), bars, drawn.len()), 300.0);
     let shown: Vec<String> = xs.iter().map(|x| show_group(cx, &groups, x)).collect();
     let x_axis = Axis::names(&group_title(&groups), shown);
     let mut y_axis = Axis::from_zero(&y.axis(), &highest, log);
@@ -91,10 +92,10 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         .into_iter()
         .map(|(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks })
         .collect();
-    let same = matches!(&groups, Groups::Column(c) if c == by);
     Ok(Figure {
-        title: cx.title(spec, format!("{} by {}", y.title, key_title(by))),
+        title: cx.title(spec, format!("{} by {}", y.title, Context::column_title(by))),
         notes,
+        stacked: false,
         columns: if panels.len() > 1 { 2 } else { 1 },
         panels,
         size,
@@ -157,7 +158,10 @@ fn group_of(cx: &Context<'_>, groups: &Groups, row: &Row) -> String {
     }
 }
 
-fn group_names(cx: &Context<'_>, groups: &Groups, rows: &[&Row]) -> Vec<String> {
+fn group_names(cx: &Context<'_>, spec: &PlotSpec, groups: &Groups, rows: &[&Row]) -> Vec<String> {
+    if let Groups::Column(c) = groups {
+        return cx.series(cx.results, spec, c, rows);
+    }
     let mut seen: Vec<String> = Vec::new();
     for row in rows {
         let name = group_of(cx, groups, row);
@@ -165,10 +169,7 @@ fn group_names(cx: &Context<'_>, groups: &Groups, rows: &[&Row]) -> Vec<String> 
             seen.push(name);
         }
     }
-    match groups {
-        Groups::Column(c) => cx.ordered(c, seen),
-        Groups::Sweep => seen,
-    }
+    seen
 }
 
 fn show_group(cx: &Context<'_>, groups: &Groups, name: &str) -> String {

@@ -84,6 +84,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     Ok(Figure {
         title: cx.title(spec, "Latency distribution".to_owned()),
         notes: vec![note],
+        stacked: false,
         columns: if several { 2 } else { 1 },
         size: if several { (360.0, 240.0) } else { (520.0, 320.0) },
         panels,

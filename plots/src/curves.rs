@@ -84,6 +84,7 @@ pub(crate) fn draw(
     Ok(Figure {
         title,
         notes: vec![notes.join(" · ")],
+        stacked: false,
         columns: if several { 2 } else { 1 },
         size: if several { (330.0, 230.0) } else { (520.0, 330.0) },
         panels: panels.into_iter().map(panel).collect(),
@@ -175,7 +176,8 @@ fn marks(curve: &Curve, scale: f64) -> Vec<Mark> {
     if let Some(cus) = curve.min_cus
         && let Some(y) = at(&points, cus)
     {
-        marks.push(Mark::Point { at: (cus, y), look: curve.look, hollow: true });
+        let look = Look { shape: Shape::Circle, ..curve.look };
+        marks.push(Mark::Point { at: (cus, y), look, hollow: true });
     }
     marks.insert(0, Mark::Line { points, color, dash, width: curve.width });
     marks
@@ -209,7 +211,11 @@ fn legend(panels: &[(String, Vec<Curve>)]) -> Vec<Entry> {
     }
     if panels.iter().any(|p| p.1.iter().any(|c| c.min_cus.is_some())) {
         let look = Look { color: FAINT, shape: Shape::Circle, dash: &[] };
-        entries.push(Entry { label: "min-CU (right size)".to_owned(), look, key: Key::Hollow });
+        entries.push(Entry {
+            label: "fewest CUs within the tolerance (min-CU)".to_owned(),
+            look,
+            key: Key::Hollow,
+        });
     }
     entries
 }

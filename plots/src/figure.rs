@@ -78,6 +78,8 @@ pub(crate) struct Figure {
     /// Small print below the title: what is shown, over how many repeats.
     pub(crate) notes: Vec<String>,
     pub(crate) panels: Vec<Panel>,
+    /// Panels stand above each other and share the x axis of the lowest.
+    pub(crate) stacked: bool,
     /// Panels side by side.
     pub(crate) columns: usize,
     /// Width and height of a panel's plot area, px.

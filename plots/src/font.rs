@@ -71,7 +71,7 @@ impl<B: OutlineBuilder> OutlineBuilder for Placed<'_, B> {
     }
 }
 
-/// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `/` or
+/// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `,` or
 /// `=`, and within a word only where it alone is too wide.
 pub(crate) fn wrap(text: &str, size: f64, limit: f64) -> Vec<String> {
     let mut lines = vec![String::new()];
@@ -105,7 +105,7 @@ fn pieces(text: &str) -> Vec<String> {
     let mut out = vec![String::new()];
     for c in text.chars() {
         out.last_mut().expect("never empty").push(c);
-        if matches!(c, ' ' | '-' | '_' | '.' | '/' | '=' | ',') {
+        if matches!(c, ' ' | '-' | '_' | '.' | '=' | ',') {
             out.push(String::new());
         }
     }

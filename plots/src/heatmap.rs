@@ -76,6 +76,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         title: cx
             .title(spec, format!("{} over {} and {}", y.title, key_title(x_key), key_title(y_key))),
         notes,
+        stacked: false,
         columns: match drawn.len() {
             n if n > 4 && size.0 < 300.0 => 3,
             _ if several => 2,

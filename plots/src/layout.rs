@@ -2,7 +2,7 @@
 //! the legend stands outside of the data, and no two labels touch.
 
 use crate::axis::{Axis, Scale, TICK_SIZE};
-use crate::figure::{ColorBar, Entry, Figure, Key, Mark, Panel};
+use crate::figure::{ColorBar, Entry, Figure, Key, Panel};
 use crate::font;
 use crate::marks;
 use crate::scene::{Anchor, Rect, Scene, Stroke};
@@ -33,6 +33,8 @@ enum Names {
 /// Room around each panel's plot area.
 struct Margins {
     left: f64,
+    /// From the plot area to the y axis's title.
+    y_title: f64,
     right: f64,
     top: f64,
     bottom: f64,
@@ -44,7 +46,9 @@ pub(crate) fn scene(figure: &Figure) -> Scene {
     let columns = figure.columns.clamp(1, figure.panels.len().max(1));
     let rows = figure.panels.len().div_ceil(columns);
     let cell_w = margins.left + figure.size.0 + margins.right;
-    let cell_h = margins.top + figure.size.1 + margins.bottom;
+    // Stacked panels share the x axis of the lowest one.
+    let inner = if figure.stacked { 12.0 } else { margins.bottom };
+    let cell_h = margins.top + figure.size.1 + inner;
     let legend_w = legend_width(figure);
     let grid_w = cell_w * columns as f64;
     let width = PAD * 2.0 + grid_w + legend_w;
@@ -56,7 +60,8 @@ pub(crate) fn scene(figure: &Figure) -> Scene {
         .filter(|n| !n.is_empty())
         .collect();
     let head = title.len() as f64 * TITLE_SIZE * LINE + notes.len() as f64 * NOTE_SIZE * LINE + 8.0;
-    let body = (cell_h * rows as f64).max(margins.top + legend_height(figure));
+    let body =
+        (cell_h * rows as f64 + margins.bottom - inner).max(margins.top + legend_height(figure));
     let mut scene = Scene { width, height: PAD * 2.0 + head + body, items: vec![] };
     let mut y = PAD;
     for line in &title {
@@ -75,7 +80,8 @@ pub(crate) fn scene(figure: &Figure) -> Scene {
             w: figure.size.0,
             h: figure.size.1,
         };
-        draw_panel(&mut scene, panel, area, &margins);
+        let lowest = !figure.stacked || i + 1 == figure.panels.len();
+        draw_panel(&mut scene, panel, area, &margins, lowest);
     }
     let side = (PAD + grid_w, top + margins.top);
     match &figure.colors {
@@ -95,12 +101,20 @@ fn margins(figure: &Figure) -> Margins {
     let (below, left) = names
         .fold((TICK_SIZE, 0.0), |(b, l), (below, left)| (f64::max(b, below), f64::max(l, left)));
     let titled = figure.panels.iter().any(|p| !p.title.is_empty());
+    let lines = figure.panels.iter().map(|p| y_title(p, figure.size.1).len()).max().unwrap_or(1);
+    let y_title = ticks + 14.0;
     Margins {
-        left: (ticks + 12.0 + AXIS_SIZE * 1.7).max(left),
+        left: (y_title + lines as f64 * AXIS_SIZE * LINE + 4.0).max(left),
+        y_title,
         right: 18.0,
         top: if titled { PANEL_SIZE * LINE + 10.0 } else { 8.0 },
         bottom: below + 12.0 + AXIS_SIZE * 1.6,
     }
+}
+
+/// The y axis's title in as many lines as it needs beside a panel of that height.
+fn y_title(panel: &Panel, height: f64) -> Vec<String> {
+    font::wrap(&panel.y.title, AXIS_SIZE, height + 24.0)
 }
 
 /// Room that the x axis's names need below, and to the left of the plot area.
@@ -141,7 +155,7 @@ fn stand(names: &[String], width: f64) -> Names {
     Names::Leaning(names.iter().map(|n| font::wrap(n, TICK_SIZE, LEAN_WIDTH)).collect())
 }
 
-fn draw_panel(scene: &mut Scene, panel: &Panel, area: Rect, margins: &Margins) {
+fn draw_panel(scene: &mut Scene, panel: &Panel, area: Rect, margins: &Margins, x_labels: bool) {
     let middle = area.x + area.w / 2.0;
     if !panel.title.is_empty() {
         let room = area.w + margins.right;
@@ -150,7 +164,7 @@ fn draw_panel(scene: &mut Scene, panel: &Panel, area: Rect, margins: &Margins) {
     }
     let frame = marks::Frame { area, x: &panel.x, y: &panel.y };
     draw_y_axis(scene, &frame);
-    draw_x_axis(scene, &frame);
+    draw_x_axis(scene, &frame, x_labels);
     for mark in &panel.marks {
         marks::draw(scene, &frame, mark);
     }
@@ -158,12 +172,14 @@ fn draw_panel(scene: &mut Scene, panel: &Panel, area: Rect, margins: &Margins) {
     scene.line((area.x, area.bottom()), (area.right(), area.bottom()), edge);
     scene.line((area.x, area.y), (area.x, area.bottom()), edge);
     let below = area.bottom() + margins.bottom - 8.0;
-    let title = |t: &str, room: f64| font::wrap(t, AXIS_SIZE, room).swap_remove(0);
-    let x_title = title(&panel.x.title, area.w + margins.left);
-    scene.text((middle, below), &x_title, AXIS_SIZE, Anchor::Middle);
-    let at = (area.x - margins.left + AXIS_SIZE, area.y + area.h / 2.0);
-    let y_title = title(&panel.y.title, area.h + margins.top + margins.bottom);
-    scene.text_as(at, &y_title, AXIS_SIZE, Anchor::Middle, -90.0, INK);
+    if x_labels {
+        scene.text((middle, below), &panel.x.title, AXIS_SIZE, Anchor::Middle);
+    }
+    for (i, line) in y_title(panel, area.h).iter().rev().enumerate() {
+        let x = area.x - margins.y_title - i as f64 * AXIS_SIZE * LINE;
+        let at = (x, area.y + area.h / 2.0);
+        scene.text_as(at, line, AXIS_SIZE, Anchor::Middle, -90.0, INK);
+    }
 }
 
 fn draw_y_axis(scene: &mut Scene, frame: &marks::Frame<'_>) {
@@ -181,7 +197,7 @@ fn draw_y_axis(scene: &mut Scene, frame: &marks::Frame<'_>) {
     }
 }
 
-fn draw_x_axis(scene: &mut Scene, frame: &marks::Frame<'_>) {
+fn draw_x_axis(scene: &mut Scene, frame: &marks::Frame<'_>, labels: bool) {
     let area = frame.area;
     let bottom = area.bottom();
     if let Scale::Names(names) = &frame.x.scale {
@@ -191,7 +207,9 @@ fn draw_x_axis(scene: &mut Scene, frame: &marks::Frame<'_>) {
         let Some(x) = frame.x_at(value) else { continue };
         scene.line((x, area.y), (x, bottom), Stroke::solid(GRID, 1.0));
         scene.line((x, bottom), (x, bottom + 4.0), Stroke::solid(INK, 1.0));
-        scene.text((x, bottom + 6.0 + TICK_SIZE), &label, TICK_SIZE, Anchor::Middle);
+        if labels {
+            scene.text((x, bottom + 6.0 + TICK_SIZE), &label, TICK_SIZE, Anchor::Middle);
+        }
     }
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         title: cx.title(spec, format!("{} over {}", y.title, key_title(key))),
         notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
         panels: drawn.into_iter().map(panel).collect(),
+        stacked: false,
         columns: if several { 2 } else { 1 },
         size: if several { (360.0, 240.0) } else { (520.0, 320.0) },
         legend: cx.legend(by, &series, Key::Line),

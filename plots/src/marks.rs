@@ -98,10 +98,12 @@ fn band(scene: &mut Scene, frame: &Frame<'_>, points: &[(f64, f64, f64)], color:
 }
 
 fn whisker(scene: &mut Scene, a: (f64, f64), b: (f64, f64), cap: (f64, f64), color: Rgb) {
-    let stroke = Stroke::solid(color, 1.2);
-    scene.line(a, b, stroke);
-    for end in [a, b] {
-        scene.line((end.0 - cap.0, end.1 - cap.1), (end.0 + cap.0, end.1 + cap.1), stroke);
+    // A white edge, so that it shows on a dark bar as well.
+    for stroke in [Stroke::solid(PAPER, 3.0), Stroke::solid(color, 1.2)] {
+        scene.line(a, b, stroke);
+        for end in [a, b] {
+            scene.line((end.0 - cap.0, end.1 - cap.1), (end.0 + cap.0, end.1 + cap.1), stroke);
+        }
     }
 }
 

@@ -52,8 +52,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         Better::Lower => format!("{}, lower is better ({})", c.title, c.unit),
         _ => format!("{}, higher is better ({})", c.title, c.unit),
     };
-    let x_axis = Axis::from_zero(&title(x), &xs, log_x);
-    let y_axis = Axis::from_zero(&title(y), &ys, log_y);
+    let x_axis = Axis::around(&title(x), &xs, log_x);
+    let y_axis = Axis::around(&title(y), &ys, log_y);
     let intervals = drawn.iter().flat_map(|p| &p.1).any(|p| p.x.half.or(p.y.half).is_some());
     let panel = |(title, points): (String, Vec<Point>)| Panel {
         title,
@@ -64,12 +64,15 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let several = drawn.len() > 1;
     let panels: Vec<Panel> = drawn.into_iter().map(panel).collect();
     let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
+    let ideal = |e: &Entry| by == "label" && cx.policy(&e.label) == "ideal";
+    legend.iter_mut().filter(|e| ideal(e)).for_each(|e| e.key = Key::Hollow);
     let frontier = Look { color: INK, shape: Shape::Circle, dash: &[5.0, 3.0] };
     legend.push(Entry { label: "frontier".to_owned(), look: frontier, key: Key::PlainLine });
     legend.push(Entry { label: "on the frontier".to_owned(), look: frontier, key: Key::Ring });
     Ok(Figure {
         title: cx.title(spec, format!("{} against {}", y.title, x.title)),
         notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
+        stacked: false,
         columns: if several { 2 } else { 1 },
         size: if several { (360.0, 260.0) } else { (520.0, 340.0) },
         panels,

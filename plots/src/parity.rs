@@ -83,6 +83,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
             &format!("{n} pairs, {} within 5 %, {} within 10 %", within(5.0), within(10.0)),
             false,
         )],
+        stacked: false,
         columns: if several { 2 } else { 1 },
         panels,
         size: if several { (300.0, 300.0) } else { (380.0, 380.0) },

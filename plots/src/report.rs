@@ -1,5 +1,404 @@
+//! `report.html`: one self-contained page with the verdict, the plots, the results and where every
+//! number comes from. It loads nothing: style and pictures are inline.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
 use crate::Drawn;
+use crate::columns::{LEADING, METRICS, NAMES, STATUS};
+use crate::format::{fixed, plain_ms, pretty};
 use crate::select::Context;
-pub(crate) fn html(_cx: &Context<'_>, _drawn: &[Drawn]) -> String {
-    String::new()
+use crate::stats::Estimate;
+use crate::verdict::{self, Cell, Line, Slo, Verdict, with_interval};
+
+/// Sweep points and result rows that a page shows; beyond, `results.csv` is the better reader.
+const MAX_POINTS: usize = 60;
+const MAX_ROWS: usize = 1500;
+
+/// The page.
+pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
+    let run = cx.run;
+    let verdict = verdict::judge(cx);
+    let title = run.question.clone().unwrap_or_else(|| run.name.clone());
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (run.name) " – cotenant" }
+                style { (PreEscaped(include_str!("report.css"))) }
+            }
+            body {
+                header {
+                    p.kicker { (run.name) }
+                    h1 { (title) }
+                    p.facts { (facts(cx)) }
+                }
+                main {
+                    (warnings(cx))
+                    section {
+                        h2 { "Verdict" }
+                        p.reading { @for s in &verdict.reading { (code(s)) " " } }
+                        (verdict_table(cx, &verdict))
+                    }
+                    section {
+                        h2 { "Plots" }
+                        @for plot in drawn { (figure(plot)) }
+                    }
+                    section {
+                        h2 { "Where the numbers come from" }
+                        (tenants(cx))
+                        (policies(cx))
+                        (provenance(cx))
+                    }
+                    section {
+                        h2 { "All results" }
+                        (results(cx))
+                        details {
+                            summary { "Configuration as resolved" }
+                            pre { (run.config) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
+/// Text with `` `names` `` in it.
+fn code(text: &str) -> Markup {
+    html! {
+        @for (i, part) in text.split('`').enumerate() {
+            @if i % 2 == 1 { code { (part) } } @else { (part) }
+        }
+    }
+}
+
+fn facts(cx: &Context<'_>) -> Markup {
+    let run = cx.run;
+    let device = &run.device;
+    let mut parts = vec![];
+    if !device.title.is_empty() {
+        parts.push(format!("{} ({} CUs)", device.title, device.cus));
+    }
+    if !run.duration.is_empty() {
+        let warm_up = match run.warmup.as_str() {
+            "" | "0" | "0ns" | "0s" => String::new(),
+            w => format!(" after {w} of warm-up"),
+        };
+        parts.push(format!("{} simulated{warm_up}", run.duration));
+    }
+    parts.push(match run.seeds.len() {
+        1 => "1 repeat".to_owned(),
+        n => format!("{n} repeats"),
+    });
+    if run.costs == "ideal" {
+        parts.push("mechanisms cost nothing (costs = ideal)".to_owned());
+    }
+    html! { (parts.join(" · ")) }
+}
+
+fn warnings(cx: &Context<'_>) -> Markup {
+    html! {
+        @if !cx.run.warnings.is_empty() {
+            aside.warnings {
+                h2 { "Mind" }
+                ul { @for w in &cx.run.warnings { li { (code(w)) } } }
+            }
+        }
+    }
+}
+
+fn verdict_table(cx: &Context<'_>, verdict: &Verdict) -> Markup {
+    let swept = verdict.points.len() > 1 || verdict.points.iter().any(|p| !p.name.is_empty());
+    let shown = verdict.points.len().min(MAX_POINTS);
+    let lines = || verdict.points.iter().flat_map(|p| &p.lines);
+    let bound = lines().any(|l| l.share.is_some());
+    let energy = lines().any(|l| l.energy.is_some());
+    let columns = 2 + verdict.tenants.len() + usize::from(bound) + usize::from(energy) + 1;
+    html! {
+        div.scroll {
+            table.verdict {
+                thead {
+                    tr {
+                        th scope="col" { "Policy" }
+                        @for t in &verdict.tenants {
+                            th scope="col" { (t) (slo_text(cx, t)) }
+                        }
+                        th.num scope="col" { "Goodput" small { "requests/s, whole GPU" } }
+                        @if bound { th.num scope="col" { "Share of ideal" small { "%" } } }
+                        th.num scope="col" { "CU use" small { "% of CUs" } }
+                        @if energy { th.num scope="col" { "Energy" small { "J" } } }
+                    }
+                }
+                tbody {
+                    @for point in &verdict.points[..shown] {
+                        @if swept {
+                            tr.point { th colspan=(columns) scope="rowgroup" { (point.name) } }
+                        }
+                        @for line in &point.lines { (verdict_line(cx, line, bound, energy)) }
+                    }
+                }
+            }
+        }
+        @if shown < verdict.points.len() {
+            p.note { "The first " (shown) " of " (verdict.points.len())
+                " sweep points; the others stand in results.csv." }
+        }
+        p.note {
+            "An SLO is met when at least " (fixed(verdict::SLO_TARGET * 100.0, 0))
+            " % of a tenant's requests are answered within it, dropped ones counted as late. "
+            "± is the 95 % confidence interval over the repeats. – means that there is no value."
+        }
+    }
+}
+
+fn slo_text(cx: &Context<'_>, tenant: &str) -> Markup {
+    let Some(t) = cx.run.tenants.iter().find(|t| t.name == tenant) else { return html! {} };
+    let slo = match (&t.slo, t.slo_ms) {
+        (Some(text), Some(ms)) if !text.contains("ms") => {
+            format!("SLO {text} = {}", plain_ms(ms))
+        }
+        (Some(text), _) => format!("SLO {text}"),
+        (None, Some(ms)) => format!("SLO {}", plain_ms(ms)),
+        (None, None) => "no SLO".to_owned(),
+    };
+    html! { small { (t.model) } small { (slo) } }
+}
+
+fn verdict_line(cx: &Context<'_>, line: &Line, bound: bool, energy: bool) -> Markup {
+    let color = cx.looks.label(&line.label).color;
+    let swatch = format!("background:#{:02x}{:02x}{:02x}", color.0, color.1, color.2);
+    let number = |e: &Option<Estimate>| e.as_ref().map_or("–".to_owned(), with_interval);
+    html! {
+        tr.best[line.best].bound[line.bound] {
+            th scope="row" {
+                span.swatch style=(swatch) {}
+                (line.label)
+                @if line.best { span.badge { "best" } }
+                @if line.bound { small { "bound, not a policy" } }
+            }
+            @if line.cells.iter().all(Option::is_none) {
+                td.failed colspan=(line.cells.len()) { (failures(line)) }
+            } @else {
+                @for (i, cell) in line.cells.iter().enumerate() {
+                    td {
+                        @match cell {
+                            Some(cell) => (tenant_cell(cell)),
+                            None => "–",
+                        }
+                        @if i == 0 && !line.failures.is_empty() { (failures(line)) }
+                    }
+                }
+            }
+            td.num { (number(&line.goodput)) }
+            @if bound {
+                td.num { (line.share.map_or("–".to_owned(), |s| fixed(s * 100.0, 1))) }
+            }
+            td.num { (number(&line.cu)) }
+            @if energy { td.num { (number(&line.energy)) } }
+        }
+    }
+}
+
+fn failures(line: &Line) -> Markup {
+    html! {
+        @for (reason, n) in &line.failures {
+            div.failed { "failed in " (n) " cell" @if *n != 1 { "s" } ": " (reason) }
+        }
+        @if line.failures.is_empty() { "–" }
+    }
+}
+
+fn tenant_cell(cell: &Cell) -> Markup {
+    let (class, word) = match cell.slo {
+        Slo::Met => ("met", "✓ met"),
+        Slo::Missed => ("missed", "✗ missed"),
+        Slo::None => ("none", ""),
+        Slo::Unknown => ("none", "no request completed"),
+    };
+    // Where no SLO is, what was delivered is the throughput.
+    let rate = if cell.slo == Slo::None { &cell.throughput } else { &cell.goodput };
+    let what = if cell.slo == Slo::None { "throughput" } else { "goodput" };
+    html! {
+        @if !word.is_empty() { span class=(class) { (word) } }
+        @if cell.slo != Slo::None && let Some(a) = &cell.attainment {
+            div { (fixed(a.mean, 2)) " % in time" }
+        }
+        @if let Some(p) = &cell.p99 { div { "p99 " (with_interval(p)) " ms" } }
+        @if let Some(r) = rate { div { (what) " " (pretty(r.mean)) "/s" } }
+    }
+}
+
+fn figure(plot: &Drawn) -> Markup {
+    html! {
+        @match &plot.svg {
+            Ok(svg) => { figure { div.scroll.picture { (PreEscaped(svg)) } } }
+            Err(reason) => {
+                figure.missing {
+                    p { "Plot " code { (plot.title) } " is missing: " (code(reason)) }
+                }
+            }
+        }
+    }
+}
+
+fn tenants(cx: &Context<'_>) -> Markup {
+    let ms = |v: Option<f64>| v.map_or("–".to_owned(), pretty);
+    html! {
+        @if !cx.run.tenants.is_empty() {
+            div.scroll {
+                table {
+                    thead {
+                        tr {
+                            @for h in ["Tenant", "Model", "Class", "Arrivals", "SLO"] {
+                                th scope="col" { (h) }
+                            }
+                            th.num scope="col" { "Isolated p95" small { "ms" } }
+                            th.num scope="col" { "Isolated rate" small { "requests/s" } }
+                            th scope="col" { "Profile" }
+                        }
+                    }
+                    tbody {
+                        @for t in &cx.run.tenants {
+                            tr {
+                                th scope="row" { (t.name) }
+                                td { (t.model) }
+                                td { (dash(&t.class)) }
+                                td { (dash(&t.arrivals)) }
+                                td { (match (&t.slo, t.slo_ms) {
+                                    (Some(text), _) => text.clone(),
+                                    (None, Some(v)) => plain_ms(v),
+                                    (None, None) => "none".to_owned(),
+                                }) }
+                                td.num { (ms(t.isolated_p95_ms)) }
+                                td.num { (ms(t.isolated_rps)) }
+                                td {
+                                    @if !t.profile_source.is_empty() {
+                                        span.badge.source { (t.profile_source) } " "
+                                    }
+                                    (dash(&t.profile))
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn dash(text: &str) -> &str {
+    if text.is_empty() { "–" } else { text }
+}
+
+fn policies(cx: &Context<'_>) -> Markup {
+    html! {
+        @if !cx.run.policies.is_empty() {
+            div.scroll {
+                table {
+                    thead { tr { @for h in ["Label", "Policy", "Options"] { th scope="col" { (h) } } } }
+                    tbody {
+                        @for p in &cx.run.policies {
+                            tr {
+                                th scope="row" { (p.label) }
+                                td { (p.name) }
+                                td { code.options { (dash(&p.options)) } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn provenance(cx: &Context<'_>) -> Markup {
+    let run = cx.run;
+    let seeds: Vec<String> = run.seeds.iter().map(u64::to_string).collect();
+    let seeds = match seeds.len() {
+        0..=12 => seeds.join(", "),
+        n => format!("{} … {} ({n})", seeds[0], seeds[n - 1]),
+    };
+    let rows = [
+        ("Experiment digest", run.experiment_digest.clone()),
+        ("Program", format!("cotenant {} at {}", run.version, run.commit)),
+        ("Host", run.host.clone()),
+        ("Device", format!("{} ({})", run.device.title, run.device.name)),
+        ("Costs of mechanisms", run.costs.clone()),
+        ("Seeds", seeds),
+        ("Cells", run.cells.len().to_string()),
+        ("Events", fixed(run.events as f64, 0)),
+        ("Events per second, one thread", fixed(run.events_per_s, 0)),
+        ("Wall-clock time", format!("{} s", pretty(run.wall_s))),
+    ];
+    html! {
+        dl { @for (name, value) in &rows { div { dt { (name) } dd { (dash(value)) } } } }
+        @if !run.cells.is_empty() {
+            details {
+                summary { "Digests of " (run.cells.len()) " cells" }
+                div.scroll { table {
+                    thead { tr {
+                        th scope="col" { "Cell" }
+                        th.num scope="col" { "Events" }
+                        th scope="col" { "Digest" }
+                    } }
+                    tbody { @for c in run.cells.iter().take(MAX_ROWS) {
+                        tr {
+                            td { (c.cell) }
+                            td.num { (fixed(c.events as f64, 0)) }
+                            td { code { (c.digest) } }
+                        }
+                    } }
+                } }
+            }
+        }
+    }
+}
+
+fn results(cx: &Context<'_>) -> Markup {
+    let table = cx.results;
+    // The experiment's name is the page's.
+    let texts: Vec<&str> = LEADING[1..]
+        .iter()
+        .copied()
+        .chain(cx.run.sweep_keys.iter().map(String::as_str))
+        .chain(NAMES)
+        .collect();
+    html! {
+        details {
+            summary { "results.csv, " (table.rows.len()) " rows" }
+            @if table.rows.len() > MAX_ROWS {
+                p.note { "The first " (MAX_ROWS) " rows; all of them stand in results.csv." }
+            }
+            div.scroll {
+                table.results {
+                    thead { tr {
+                        @for c in &texts { th scope="col" { (c) } }
+                        @for c in &METRICS { th.num scope="col" title=(c.axis()) { (c.name) } }
+                        th scope="col" { (STATUS) }
+                    } }
+                    tbody {
+                        @for row in table.rows.iter().take(MAX_ROWS) {
+                            @let status = table.text(row, STATUS);
+                            tr.bad[status != "ok"] {
+                                @for c in &texts { td { (table.text(row, c)) } }
+                                @for c in &METRICS {
+                                    td.num {
+                                        @match table.number(row, c.name) {
+                                            Some(n) => (n),
+                                            None => "–",
+                                        }
+                                    }
+                                }
+                                td { (status) }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

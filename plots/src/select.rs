@@ -106,6 +106,26 @@ impl Context<'_> {
         }
     }
 
+    /// The order of a column's values among all rows that the plot keeps, failed cells included: a
+    /// policy that fails everywhere is a finding, not an absence.
+    pub(crate) fn series(
+        &self,
+        table: &Table,
+        spec: &PlotSpec,
+        by: &str,
+        rows: &[&Row],
+    ) -> Vec<String> {
+        let mut values = table.distinct(rows, by);
+        if matches!(by, "label" | "policy") {
+            for value in table.distinct(&table.matching(&spec.filter), by) {
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+        }
+        self.ordered(by, values)
+    }
+
     /// Refuses to average over rows that differ in more than the repeat.
     pub(crate) fn unmixed(&self, table: &Table, rows: &[&Row]) -> Result<(), String> {
         let keys = self.run.sweep_keys.iter().map(String::as_str);
@@ -162,6 +182,11 @@ impl Context<'_> {
             key,
         };
         values.iter().enumerate().map(entry).collect()
+    }
+
+    /// A column's name in titles.
+    pub(crate) fn column_title(column: &str) -> String {
+        if column == "label" { "policy".to_owned() } else { key_title(column) }
     }
 
     /// The look of the `n`-th series.
@@ -230,11 +255,12 @@ impl SweepAxis {
 
     /// The axis for tiles and bars: one place for each value.
     pub(crate) fn names(&self, key: &str) -> Axis {
-        let title = if self.numbers.is_some() { key_axis(key, "") } else { key_title(key) };
+        // Names such as `5ms` carry their unit already.
         let title = match self.numbers.as_ref().and_then(|n| n.first()).map(|n| n.unit) {
-            // The names carry their unit already.
-            Some(unit) if !unit.is_empty() => key_title(key),
-            _ => title,
+            Some("ms") => format!("{} (time)", key_title(key)),
+            Some("MiB") => format!("{} (size)", key_title(key)),
+            Some(_) => key_axis(key, ""),
+            None => format!("{} (name)", key_title(key)),
         };
         Axis::names(&title, self.values.clone())
     }

@@ -116,9 +116,14 @@ impl Table {
     /// Rows whose cell succeeded and that `filter` lets through.
     pub(crate) fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         let has_status = self.texts.iter().any(|c| c == STATUS);
+        let ok = |row: &&Row| !has_status || self.text(row, STATUS) == "ok";
+        self.matching(filter).into_iter().filter(ok).collect()
+    }
+
+    /// Rows that `filter` lets through, those of failed cells too.
+    pub(crate) fn matching(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         self.rows
             .iter()
-            .filter(|row| !has_status || self.text(row, STATUS) == "ok")
             .filter(|row| filter.iter().all(|(c, wanted)| wanted.matches(&self.field(row, c))))
             .collect()
     }

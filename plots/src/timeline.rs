@@ -51,7 +51,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let x_axis = Axis::exact(x_title, lo, hi);
     let mut y_axis = Axis::from_zero(&y.axis(), &ys, logs(spec, (false, false)).1);
     cap_percent(&mut y_axis, y.scale, &ys);
-    let height = if drawn.len() > 1 { 130.0 } else { 260.0 };
+    let several = drawn.len() > 1;
+    let height = if several { 110.0 } else { 260.0 };
     let panel = |(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks };
     let mut note = cx.note(spec, if by == "tenant" { "" } else { crate::bars::whose(spec) }, false);
     if cx.run.seeds.len() > 1 {
@@ -61,6 +62,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         title: cx.title(spec, format!("{} over time", y.title)),
         notes: vec![note],
         panels: drawn.into_iter().map(panel).collect(),
+        stacked: several,
         columns: 1,
         size: (640.0, height),
         legend: if apart && by == "label" {
