@@ -1,0 +1,18 @@
+//! Profiles on disk: a folder of plain CSV and TOML files that describe themselves.
+//!
+//! `kernels.csv`, `curves.csv`, `models/<model>.csv`, `models/<model>.toml` and, where pairs were
+//! measured, `corun.csv`. Every CSV opens with `# cotenant-profile v1` and `# key=value` lines.
+
+mod error;
+mod merge;
+mod read;
+mod store;
+pub(crate) mod table;
+mod write;
+
+pub use error::{FileError, Problem};
+pub use merge::merge;
+pub use read::{read, read_for};
+pub use store::Store;
+pub(crate) use write::{MODEL_NAME, is_model_name};
+pub use write::{Measurement, write, write_measured};
