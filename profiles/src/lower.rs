@@ -220,7 +220,8 @@ impl Context<'_> {
             Layer::Conv(c) => {
                 let mut kernels = vec![self.conv(c, group)];
                 if c.bias && !self.config.fused {
-                    // cuDNN's convolution knows no bias: PyTorch adds it in place.
+                    // PyTorch adds the bias of a cuDNN convolution in a kernel of its own
+                    // (pytorch/pytorch#31524).
                     let elements = group.main.layer.output_elements();
                     kernels.push(self.pointwise("add_bias", elements, 1, 0));
                 }

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 mod tables;
 
 fn v100() -> Device {
-    Device::builtin("v100-sxm2-16").unwrap()
+    Device::builtin("v100-sxm2-16").expect("a device that ships")
 }
 
 fn eager(batch: u32) -> Config {
