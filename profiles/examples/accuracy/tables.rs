@@ -41,7 +41,13 @@ fn error(ours: f64, measured: f64) -> f64 {
     100.0 * (ours / measured - 1.0)
 }
 
-/// `title`, then the rows under `header`; the last cell of every row is right of its numbers.
+/// The error in whole per cent, with its sign.
+fn percent(ours: f64, measured: f64) -> String {
+    let rounded = error(ours, measured).round() as i64;
+    if rounded == 0 { "0 %".to_owned() } else { format!("{rounded:+} %") }
+}
+
+/// `title`, then the rows under `header`.
 fn table(title: &str, header: &[&str], rows: &[Vec<String>]) -> String {
     let mut text = format!("### {title}\n\n| {} |\n|", header.join(" | "));
     for (i, _) in header.iter().enumerate() {
@@ -83,7 +89,7 @@ fn shares(device: &Device) -> String {
                 row.extend([
                     format!("{measured:.2}"),
                     format!("{ours:.2}"),
-                    format!("{:+.0} %", error(ours, measured)),
+                    percent(ours, measured),
                 ]);
             }
             rows.push(row);
@@ -115,7 +121,7 @@ fn whole_models(device: &Device) -> String {
             format!("{model} b{batch}"),
             format!("{measured:.2}"),
             format!("{ours:.2}"),
-            format!("{:+.0} %", error(ours, measured)),
+            percent(ours, measured),
         ]);
     }
     let header = ["V100, FP32, eager", "measured", "analytic", "error"];
@@ -143,7 +149,7 @@ fn kinds(device: &Device) -> String {
             kind.to_owned(),
             format!("{measured:.2}"),
             format!("{ours:.2}"),
-            format!("{:+.0} %", error(ours, measured)),
+            percent(ours, measured),
         ]);
     }
     let header = ["ResNet-50 b4, V100", "measured", "analytic", "error"];
@@ -177,7 +183,7 @@ fn staircase(device: &Device) -> String {
             kernel.blocks().to_string(),
             format!("{measured:.0}"),
             format!("{ours:.0}"),
-            format!("{:+.0} %", error(ours, measured)),
+            percent(ours, measured),
             format!("{:.0}", measured - ours),
         ]);
     }
@@ -216,7 +222,7 @@ fn other_stacks() -> String {
             format!("{name}, {model} b{batch}"),
             format!("{measured:.2}"),
             format!("{ours:.2}"),
-            format!("{:+.0} %", error(ours, measured)),
+            percent(ours, measured),
             format!("{host:.2}"),
             what.to_owned(),
         ]);
@@ -246,7 +252,7 @@ fn launches(device: &Device) -> String {
             model.to_owned(),
             published.to_string(),
             ours.to_string(),
-            format!("{:+.0} %", error(ours as f64, published as f64)),
+            percent(ours as f64, published as f64),
             fused.to_string(),
             source.to_owned(),
         ]);

@@ -85,78 +85,24 @@ impl Context<'_> {
     fn layer_kernel(&self, layer: &Layer, shape: &Layer, followers: &str) -> Streaming {
         let batch = self.batch();
         let (inputs, outputs) = (layer.input_elements() * batch, layer.output_elements() * batch);
-        let mut id = format!("{}{followers}", short(layer));
-        let per_thread = |per: u64, block: u32| outputs.div_ceil(per * u64::from(block));
-        let mut arithmetic = 1;
-        let (name, op, blocks, block) = match shape {
-            Layer::BatchNorm { channels, pixels } => {
-                id += &format!("-c{channels}x{pixels}");
-                arithmetic = 4;
-                // Blocks walk the pixels of one channel of one image.
-                let per_image = u64::from(*pixels).div_ceil(PER_THREAD * 256);
-                let blocks = u64::from(*channels) * batch * per_image;
-                ("batch_norm_transform_input_kernel".to_owned(), Op::Norm, blocks, 256)
+        let layout = match shape {
+            Layer::BatchNorm { .. } | Layer::LayerNorm { .. } | Layer::Softmax { .. } => {
+                normalising(shape, batch)
             }
-            Layer::LayerNorm { rows, width } => {
-                id += &format!("-{rows}x{width}");
-                arithmetic = 8;
-                let blocks = u64::from(*rows) * batch;
-                ("vectorized_layer_norm_kernel".to_owned(), Op::Norm, blocks, THREADS)
-            }
-            Layer::Softmax { rows, width } => {
-                id += &format!("-{rows}x{width}");
-                arithmetic = 8;
-                // Up to 1024 columns one warp holds a row in registers; beyond, a block does.
-                let rows = u64::from(*rows) * batch;
-                let warp = *width <= 1024;
-                let name = if warp { "softmax_warp_forward" } else { "cunn_SoftMaxForward" };
-                (name.to_owned(), Op::Softmax, if warp { rows.div_ceil(4) } else { rows }, THREADS)
-            }
-            Layer::Pool(p) => {
-                let [h, w] = p.input;
-                id += &format!("{k}s{s}-c{c}x{h}x{w}", k = p.kernel, s = p.stride, c = p.channels);
-                arithmetic = u64::from(p.kernel) * u64::from(p.kernel);
-                let kind = if p.kind == PoolKind::Max { "max" } else { "avg" };
-                (format!("{kind}_pool_forward_nchw"), Op::Pool, per_thread(1, 256), 256)
-            }
-            Layer::AdaptiveAvgPool { channels, input: [h, w], output } => {
-                id += &format!("-c{channels}x{h}x{w}-{}x{}", output[0], output[1]);
-                arithmetic = inputs.div_ceil(outputs);
-                // A mean over the map: 16 outputs per block, 32 threads share one sum.
-                ("reduce_kernel<mean>".to_owned(), Op::Reduce, outputs.div_ceil(16), 512)
-            }
-            Layer::Embedding { rows, width, .. } => {
-                id += &format!("-{rows}x{width}");
-                let name = "indexSelectLargeIndex".to_owned();
-                (name, Op::Embedding, per_thread(PER_THREAD, THREADS), THREADS)
-            }
-            Layer::Concat { parts } => {
-                id += &format!("-{}x{}", parts.len(), layer.output_elements());
-                let blocks = per_thread(PER_THREAD, 512);
-                ("CatArrayBatchedCopy".to_owned(), Op::Concat, blocks, 512)
-            }
-            Layer::ChannelShuffle { channels, groups, pixels } => {
-                id += &format!("-c{channels}g{groups}x{pixels}");
-                let blocks = per_thread(PER_THREAD, THREADS);
-                ("elementwise_kernel<copy>".to_owned(), Op::Copy, blocks, THREADS)
-            }
-            Layer::Copy { elements } => {
-                id += &format!("-{elements}");
-                let blocks = per_thread(PER_THREAD, THREADS);
-                ("elementwise_kernel<copy>".to_owned(), Op::Copy, blocks, THREADS)
-            }
-            Layer::Pointwise { function, elements, inputs } => {
-                id += &format!("{inputs}-{elements}");
-                let op = if function.is_activation() { Op::Activation } else { Op::Elementwise };
-                let name = format!("vectorized_elementwise_kernel<{}>", function.name());
-                (name, op, per_thread(PER_THREAD, THREADS), THREADS)
-            }
-            Layer::Conv(_) | Layer::Linear(_) | Layer::Matmul(_) => {
-                unreachable!("products have kernels of their own")
-            }
+            Layer::Pool(_) | Layer::AdaptiveAvgPool { .. } => pooling(shape, inputs, outputs),
+            _ => moving(shape, outputs),
         };
-        let flops = outputs * arithmetic;
-        Streaming { id, name, op, blocks, block, flops, params: 0, inputs, outputs }
+        Streaming {
+            id: format!("{}{followers}{}", short(layer), layout.id),
+            name: layout.name,
+            op: layout.op,
+            blocks: layout.blocks,
+            block: layout.block,
+            flops: outputs * layout.arithmetic,
+            params: 0,
+            inputs,
+            outputs,
+        }
     }
 
     fn stream(&self, s: Streaming) -> KernelShape {
@@ -183,6 +129,109 @@ impl Context<'_> {
             phases: 0,
         }
     }
+}
+
+/// How a layer is spread over blocks.
+struct Layout {
+    /// What tells shapes apart inside an id.
+    id: String,
+    name: String,
+    op: Op,
+    blocks: u64,
+    block: u32,
+    /// Operations per result.
+    arithmetic: u64,
+}
+
+/// Kernels whose blocks or warps own a channel or a row.
+fn normalising(layer: &Layer, batch: u64) -> Layout {
+    match layer {
+        Layer::BatchNorm { channels, pixels } => Layout {
+            id: format!("-c{channels}x{pixels}"),
+            name: "batch_norm_transform_input_kernel".to_owned(),
+            op: Op::Norm,
+            // Blocks walk the pixels of one channel of one image.
+            blocks: u64::from(*channels) * batch * u64::from(*pixels).div_ceil(PER_THREAD * 256),
+            block: 256,
+            arithmetic: 4,
+        },
+        Layer::LayerNorm { rows, width } => Layout {
+            id: format!("-{rows}x{width}"),
+            name: "vectorized_layer_norm_kernel".to_owned(),
+            op: Op::Norm,
+            blocks: u64::from(*rows) * batch,
+            block: THREADS,
+            arithmetic: 8,
+        },
+        Layer::Softmax { rows, width } => {
+            let rows_in_all = u64::from(*rows) * batch;
+            // Up to 1024 columns one warp holds a row in registers; beyond, a block does.
+            let (name, blocks) = if *width <= 1024 {
+                ("softmax_warp_forward", rows_in_all.div_ceil(4))
+            } else {
+                ("cunn_SoftMaxForward", rows_in_all)
+            };
+            let (id, name) = (format!("-{rows}x{width}"), name.to_owned());
+            Layout { id, name, op: Op::Softmax, blocks, block: THREADS, arithmetic: 8 }
+        }
+        _ => unreachable!("only normalisations are laid out by rows"),
+    }
+}
+
+/// Kernels that reduce windows.
+fn pooling(layer: &Layer, inputs: u64, outputs: u64) -> Layout {
+    match layer {
+        Layer::Pool(p) => {
+            let kind = if p.kind == PoolKind::Max { "max" } else { "avg" };
+            let ([h, w], [k, s, c]) = (p.input, [p.kernel, p.stride, p.channels]);
+            Layout {
+                id: format!("{k}s{s}-c{c}x{h}x{w}"),
+                name: format!("{kind}_pool_forward_nchw"),
+                op: Op::Pool,
+                blocks: outputs.div_ceil(256),
+                block: 256,
+                arithmetic: u64::from(k) * u64::from(k),
+            }
+        }
+        Layer::AdaptiveAvgPool { channels, input: [h, w], output } => Layout {
+            id: format!("-c{channels}x{h}x{w}-{}x{}", output[0], output[1]),
+            // A mean over the map: 16 outputs per block, 32 threads share one sum.
+            name: "reduce_kernel<mean>".to_owned(),
+            op: Op::Reduce,
+            blocks: outputs.div_ceil(16),
+            block: 512,
+            arithmetic: inputs.div_ceil(outputs),
+        },
+        _ => unreachable!("only pools reduce windows"),
+    }
+}
+
+/// Kernels that handle one element after the other.
+fn moving(layer: &Layer, outputs: u64) -> Layout {
+    let copy = "elementwise_kernel<copy>".to_owned();
+    let (id, name, op) = match layer {
+        Layer::Embedding { rows, width, .. } => {
+            (format!("-{rows}x{width}"), "indexSelectLargeIndex".to_owned(), Op::Embedding)
+        }
+        Layer::Concat { parts } => {
+            let elements: u64 = parts.iter().sum();
+            let id = format!("-{}x{elements}", parts.len());
+            (id, "CatArrayBatchedCopy".to_owned(), Op::Concat)
+        }
+        Layer::ChannelShuffle { channels, groups, pixels } => {
+            (format!("-c{channels}g{groups}x{pixels}"), copy, Op::Copy)
+        }
+        Layer::Copy { elements } => (format!("-{elements}"), copy, Op::Copy),
+        Layer::Pointwise { function, elements, inputs } => {
+            let op = if function.is_activation() { Op::Activation } else { Op::Elementwise };
+            let name = format!("vectorized_elementwise_kernel<{}>", function.name());
+            (format!("{inputs}-{elements}"), name, op)
+        }
+        _ => unreachable!("products, normalisations and pools have layouts of their own"),
+    };
+    let block = if op == Op::Concat { 512 } else { THREADS };
+    let blocks = outputs.div_ceil(PER_THREAD * u64::from(block));
+    Layout { id, name, op, blocks, block, arithmetic: 1 }
 }
 
 /// A merged layer inside an id: which function, of how many tensors.
