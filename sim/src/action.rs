@@ -135,7 +135,8 @@ pub enum Action {
         /// Where and for whom.
         spec: WorkerSpec,
     },
-    /// Give a worker another cap.
+    /// Give a worker another cap. Nothing happens while the worker starts or goes, while an earlier
+    /// resize of it is under way, or where a shadow finds no memory.
     Resize {
         /// The worker.
         worker: u32,

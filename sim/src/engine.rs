@@ -20,7 +20,7 @@ use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
 use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
 use crate::policy::{Depth, Policy};
-use crate::pool::{Ended, Job, NEVER, Note, Pool};
+use crate::pool::{Ended, Job, NEVER, Note, Pool, UNMASKED};
 use crate::program::{Code, KernelCode};
 use crate::report::{GpuReport, Refusal, Report, TenantReport};
 use crate::scenario::{Jitter, Load, Scenario, Setup, Think};
@@ -209,7 +209,7 @@ impl<'a> Engine<'a> {
         let depth = policy.depth();
         let observed = observer.is_some();
         let pools: Vec<_> =
-            layout.pools.iter().map(|p| Pool::new(p, &setup.device, observed)).collect();
+            layout.pools.iter().map(|p| Pool::new(p, &setup.device, &contention, observed)).collect();
         let copies =
             layout.pools.iter().map(|p| CopyEngines { free: [0; 2], shared: p.copy_engines < 2 });
         let tenants = setup.tenants.iter().map(|t| TenantView {
@@ -283,13 +283,6 @@ impl<'a> Engine<'a> {
             let specs = || layout.workers.iter().filter(move |w| w.pool as usize == p);
             if self.depth < Depth::Kernel && pool.discipline == Discipline::Concurrent {
                 self.queues[p].limit(specs().count() as u32, self.setup.device.queues.hardware);
-            }
-            for lane in 0..pool.lanes.len() as u32 {
-                let mut priorities = specs().filter(|w| w.lane == lane).map(|w| w.priority);
-                let first = priorities.next();
-                if priorities.any(|p| Some(p) != first) || self.depth == Depth::Kernel {
-                    self.pools[p].make_general(0, lane, &self.code, &self.contention);
-                }
             }
         }
         Ok(())
@@ -408,7 +401,7 @@ impl<'a> Engine<'a> {
     }
 
     fn pool_event(&mut self, p: usize) {
-        let ended = self.pools[p].advance(self.now, &self.code, &self.contention);
+        let ended = self.pools[p].advance(self.now, &self.code);
         let Ended::Kernel { owner, kernel } = ended else {
             self.note(13, p as u32);
             return;
@@ -455,7 +448,7 @@ impl<'a> Engine<'a> {
         w.position = 0;
         let (pool, lane, items) = (w.spec.pool as usize, w.spec.lane, w.items);
         let bytes = model.output_per_item.0 * u64::from(items);
-        self.pools[pool].batch(self.now, lane, false, &self.code, &self.contention);
+        self.pools[pool].batch(self.now, lane, false, &self.code);
         match self.copy(pool, 1, bytes) {
             Some(done) => {
                 self.workers[worker as usize].status = Status::Host;
@@ -519,17 +512,17 @@ impl<'a> Engine<'a> {
         if let Some(jitter) = &mut self.jitter {
             scale *= jitter.factor(w.spec.tenant, stage.ordinal, w.position);
         }
+        let pool = w.spec.pool as usize;
         let job = Job {
             owner: worker,
             kernel,
             lane: w.spec.lane,
             cap: w.spec.cap,
             priority: placement.priority,
-            mask: placement.mask,
+            mask: placement.mask.map_or(UNMASKED, |m| self.pools[pool].name(m)),
             scale,
             extra_ns: 0,
         };
-        let pool = w.spec.pool as usize;
         let queues = &mut self.queues[pool];
         if queues.limit > 0 {
             let q = (worker % queues.limit) as usize;
@@ -539,10 +532,10 @@ impl<'a> Engine<'a> {
                 return;
             }
             queues.busy[q] = true;
-            self.pools[pool].submit(self.now, job, &self.code, &self.contention);
+            self.pools[pool].submit(self.now, job, &self.code);
             return;
         }
-        self.pools[pool].submit(self.now, job, &self.code, &self.contention);
+        self.pools[pool].submit(self.now, job, &self.code);
     }
 
     fn next_in_queue(&mut self, p: usize, owner: u32) {
@@ -550,7 +543,7 @@ impl<'a> Engine<'a> {
         let q = (owner % queues.limit) as usize;
         match queues.waiting[q].pop_front() {
             Some(job) => {
-                self.pools[p].submit(self.now, job, &self.code, &self.contention);
+                self.pools[p].submit(self.now, job, &self.code);
             }
             None => queues.busy[q] = false,
         }
@@ -758,7 +751,7 @@ impl Engine<'_> {
     fn copied_in(&mut self, worker: u32) {
         let spec = &self.workers[worker as usize].spec;
         let pool = &mut self.pools[spec.pool as usize];
-        pool.batch(self.now, spec.lane, true, &self.code, &self.contention);
+        pool.batch(self.now, spec.lane, true, &self.code);
         self.head(worker);
     }
 
@@ -1029,6 +1022,10 @@ impl Engine<'_> {
         let w = &mut self.workers[worker as usize];
         let tenant = w.spec.tenant;
         w.status = Status::Idle;
+        if w.retiring {
+            self.retire(worker);
+            return;
+        }
         let source = &mut self.sources[tenant as usize];
         source.counts.reconfigurations += 1;
         if let Some(pending) = self.stages[worker as usize].resize.take() {
@@ -1048,17 +1045,21 @@ impl Engine<'_> {
     fn retire(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         w.status = Status::Retired;
-        self.memory[w.spec.pool as usize] -= self.stages[worker as usize].memory;
-        self.stages[worker as usize].memory = 0;
+        w.resizing = false;
+        let stage = &mut self.stages[worker as usize];
+        let shadow = stage.resize.take().map_or(0, |p| p.extra);
+        self.memory[w.spec.pool as usize] -= std::mem::take(&mut stage.memory) + shadow;
         self.sources[w.spec.tenant as usize].idle.retain(|&i| i != worker);
         self.observe(Happening::WorkerDown { worker });
         self.tell(Event::WorkerDown { worker });
     }
 
-    /// Ignored while another resize of the same worker is under way.
+    /// Ignored while the worker starts, goes, or is being resized already.
     fn resize(&mut self, worker: u32, cap: u32, how: Resize) {
-        let spec = self.workers[worker as usize].spec;
-        if self.stages[worker as usize].resize.is_some() {
+        let w = &self.workers[worker as usize];
+        let spec = w.spec;
+        let gone = w.retiring || matches!(w.status, Status::Starting | Status::Retired);
+        if gone || self.stages[worker as usize].resize.is_some() {
             return;
         }
         let pending = match how {
@@ -1081,8 +1082,9 @@ impl Engine<'_> {
     }
 
     fn resized(&mut self, worker: u32) {
-        let pending = self.stages[worker as usize].resize.as_mut();
-        pending.expect("a shadow loads for a resize").step = Step::Loaded;
+        // A worker that went meanwhile took its shadow along.
+        let Some(pending) = &mut self.stages[worker as usize].resize else { return };
+        pending.step = Step::Loaded;
         self.take_down_if_idle(worker);
     }
 
@@ -1163,8 +1165,15 @@ impl Engine<'_> {
                 .filter(|&&id| self.requests[id as usize].deadline < self.end)
                 .count()
         };
+        // Workers that the end of the run finds down for a resize: down until then.
+        let down = |tenant: usize, opened: u64| -> u64 {
+            let workers = self.workers.iter().filter(|w| w.spec.tenant as usize == tenant);
+            let down = workers.filter(|w| w.resizing && w.status == Status::Starting);
+            down.map(|w| self.end - w.began.0.max(opened)).sum()
+        };
         let tenants = self.sources.iter().enumerate().map(|(t, source)| {
-            let counts = source.counts.clone();
+            let mut counts = source.counts.clone();
+            counts.downtime_ns += down(t, source.opened);
             assert_eq!(
                 counts.offered,
                 counts.completed + counts.dropped_total() + source.in_system,

@@ -81,7 +81,7 @@ pub struct Counts {
     pub batch_items: u64,
     /// Resizes and worker starts that took effect.
     pub reconfigurations: u64,
-    /// Time without any worker up although requests waited, or workers down for a resize, ns.
+    /// Time that workers stood still for a resize, summed over workers, ns.
     pub downtime_ns: u64,
 }
 
