@@ -519,7 +519,7 @@ impl<'a> Engine<'a> {
             lane: w.spec.lane,
             cap: w.spec.cap,
             priority: placement.priority,
-            mask: placement.mask.map_or(UNMASKED, |m| self.pools[pool].name(m)),
+            mask: placement.mask.map_or(UNMASKED, |m| self.pools[pool].masked(m)),
             scale,
             extra_ns: 0,
         };

@@ -19,6 +19,9 @@ use crate::program::{Code, KernelCode};
 /// No event.
 pub(crate) const NEVER: u64 = u64::MAX;
 
+/// Of a job that may use any CU of its lane.
+pub(crate) const UNMASKED: u32 = u32::MAX;
+
 /// A kernel on its way to the CUs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Job {
@@ -29,8 +32,8 @@ pub(crate) struct Job {
     /// Most CUs it may use.
     pub(crate) cap: u32,
     pub(crate) priority: i8,
-    /// CUs it may use, where a policy named them.
-    pub(crate) mask: Option<CuMask>,
+    /// Its entry in the pool's masks, or [`UNMASKED`].
+    pub(crate) mask: u32,
     /// Multiplies its duration; exactly 1 leaves the profile's integer untouched.
     pub(crate) scale: f64,
     /// Added to its duration.
@@ -48,7 +51,6 @@ struct Resident {
     grant: u32,
     /// CUs it occupies (more than `grant` where groups are unevenly filled).
     used: u32,
-    used_mask: CuMask,
     /// The grant at which `rem` is counted; 0 before the first.
     basis: u32,
     /// When `rem` was last brought up to date.
@@ -58,6 +60,35 @@ struct Resident {
     /// Slow-down by contention, at least 1.
     slow: f64,
     demand: Demand,
+}
+
+/// Which CUs a job may use and which it occupies; kept beside the residents, because few have one.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    allowed: CuMask,
+    used: CuMask,
+}
+
+#[derive(Debug, Default)]
+struct Places {
+    list: Vec<Place>,
+    free: Vec<u32>,
+}
+
+impl Places {
+    fn add(&mut self, allowed: CuMask) -> u32 {
+        let place = Place { allowed, used: CuMask::EMPTY };
+        match self.free.pop() {
+            Some(i) => {
+                self.list[i as usize] = place;
+                i
+            }
+            None => {
+                self.list.push(place);
+                self.list.len() as u32 - 1
+            }
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -72,6 +103,8 @@ struct Lane {
     /// Priorities, masks or fair sharing: grants are recomputed from scratch at every change.
     general: bool,
     masked: bool,
+    /// Of every kernel so far, in a lane that is not general.
+    priority: Option<i8>,
     /// Batches begun and not ended.
     open: u32,
 }
@@ -101,10 +134,16 @@ pub(crate) struct Pool {
     groups: Vec<u32>,
     rule: DispatchRule,
     shared: Shared,
+    /// Extra time of a kernel that starts beside others, ns: per co-runner, itself included, and
+    /// constant (`igniter`).
+    launch_delay: [f64; 2],
     lanes: Vec<Lane>,
     run: Vec<Resident>,
     /// `finish << 64 | seq` of every resident in `run`, side by side for the scan.
     keys: Vec<u128>,
+    /// Where in `keys` the least one is, as of the last settling.
+    first: usize,
+    places: Places,
     seq: u64,
     /// Sums over residents with a grant.
     demand: u64,
@@ -135,7 +174,12 @@ struct Scratch {
 }
 
 impl Pool {
-    pub(crate) fn new(spec: &PoolSpec, device: &Device, observed: bool) -> Self {
+    pub(crate) fn new(
+        spec: &PoolSpec,
+        device: &Device,
+        model: &ContentionModel,
+        observed: bool,
+    ) -> Self {
         let lanes =
             spec.lanes.iter().map(|&capacity| Lane { capacity, free: capacity, ..Lane::default() });
         let share = spec.cus as f64 / f64::from(device.cus());
@@ -143,6 +187,10 @@ impl Pool {
             discipline: spec.discipline,
             groups: device.topology.groups.clone(),
             rule: device.dispatch.rule,
+            launch_delay: match model {
+                ContentionModel::Igniter { sched_ns, .. } => *sched_ns,
+                _ => [0.0; 2],
+            },
             shared: Shared {
                 dram: spec.dram_bytes_per_us,
                 l2_rate: (device.memory.l2_gbps * 1000.0 * share).max(1.0) as u64,
@@ -154,6 +202,8 @@ impl Pool {
             lanes: lanes.collect(),
             run: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
+            first: 0,
+            places: Places::default(),
             seq: 0,
             demand: 0,
             footprint: 0,
@@ -176,14 +226,14 @@ impl Pool {
     }
 
     /// Grants in this lane are decided afresh at every change from now on.
-    pub(crate) fn make_general(&mut self, now: u64, lane: u32, code: &Code, m: &ContentionModel) {
+    fn make_general(&mut self, now: u64, lane: u32, code: &Code) {
         let l = &mut self.lanes[lane as usize];
         l.general = true;
         l.under = None;
         if !self.sliced() {
             let waiting = std::mem::take(&mut self.lanes[lane as usize].wait);
             for (seq, job) in waiting {
-                self.place(now, seq, job, code, m);
+                self.place(now, seq, job, code);
             }
         }
     }
@@ -202,19 +252,25 @@ impl Pool {
     }
 
     /// A kernel is ready: its blocks compete from now on.
-    pub(crate) fn submit(&mut self, now: u64, job: Job, code: &Code, model: &ContentionModel) {
+    pub(crate) fn submit(&mut self, now: u64, job: Job, code: &Code) {
         self.seq += 1;
         let seq = self.seq;
         let l = job.lane as usize;
         self.dirty = true;
         let kernel = &code.kernels[job.kernel as usize];
-        if (kernel.fair || job.mask.is_some()) && !self.lanes[l].general {
-            self.make_general(now, job.lane, code, model);
+        let masked = job.mask != UNMASKED;
+        let lane = &mut self.lanes[l];
+        let ranked = *lane.priority.get_or_insert(job.priority) != job.priority;
+        if (kernel.fair || masked || ranked) && !lane.general {
+            self.make_general(now, job.lane, code);
         }
-        self.lanes[l].masked |= job.mask.is_some();
+        if masked && !self.lanes[l].masked {
+            self.lanes[l].masked = true;
+            self.name_cus(l);
+        }
         if self.sliced() && (self.active != l || self.switch_end != NEVER) {
             self.lanes[l].wait.push_back((seq, job));
-            self.turn(now, code, model);
+            self.turn(now, code);
             return;
         }
         let lane = &mut self.lanes[l];
@@ -222,30 +278,27 @@ impl Pool {
             lane.wait.push_back((seq, job));
             return;
         }
-        self.place(now, seq, job, code, model);
+        self.place(now, seq, job, code);
         if self.lanes[l].general {
             self.regrant(now, l, code);
         }
     }
 
     /// Puts a job among the residents, with what is free if the lane is a plain one.
-    fn place(&mut self, now: u64, seq: u64, job: Job, code: &Code, model: &ContentionModel) {
+    fn place(&mut self, now: u64, seq: u64, job: Job, code: &Code) {
         let kernel = &code.kernels[job.kernel as usize];
-        let lane = &mut self.lanes[job.lane as usize];
-        let mut extra_ns = job.extra_ns;
-        if let ContentionModel::Igniter { sched_ns, .. } = model {
-            let others = self.granted as f64;
-            let delay = if others > 0.0 { sched_ns[0] * (others + 1.0) + sched_ns[1] } else { 0.0 };
-            extra_ns += delay.max(0.0) as u64;
+        let mut job = job;
+        if self.lanes[job.lane as usize].masked && job.mask == UNMASKED {
+            job.mask = self.places.add(CuMask::first(self.lanes[job.lane as usize].capacity));
         }
+        let lane = &mut self.lanes[job.lane as usize];
         let limit = kernel.want.min(job.cap).min(lane.capacity);
         let resident = Resident {
-            job: Job { extra_ns, ..job },
+            job,
             seq,
             limit,
             grant: 0,
             used: 0,
-            used_mask: CuMask::EMPTY,
             basis: 0,
             anchor: now,
             rem: 0.0,
@@ -268,42 +321,35 @@ impl Pool {
     }
 
     /// The earliest event of the pool, which is at `now`.
-    pub(crate) fn advance(&mut self, now: u64, code: &Code, model: &ContentionModel) -> Ended {
+    pub(crate) fn advance(&mut self, now: u64, code: &Code) -> Ended {
         debug_assert!(self.next == now);
         self.dirty = true;
         if self.switch_end == now {
-            self.activate(now, code, model);
+            self.activate(now, code);
             return Ended::Turn;
         }
-        let (i, first) = self.first();
-        if (first >> 64) as u64 <= now {
+        let i = self.first;
+        if self.keys.get(i).is_some_and(|k| (k >> 64) as u64 <= now) {
             let r = self.run.swap_remove(i);
             self.keys.swap_remove(i);
-            self.release(now, &r, code, model);
+            self.release(now, &r, code);
             return Ended::Kernel { owner: r.job.owner, kernel: r.job.kernel };
         }
         assert!(self.slice_end == now, "the pool's next event is a kernel's or a turn's end");
         let to = self.next_lane().expect("a slice ends only while others wait");
-        self.switch_to(now, to, code, model);
+        self.switch_to(now, to, code);
         Ended::Turn
     }
 
-    fn first(&self) -> (usize, u128) {
-        let mut best = (usize::MAX, u128::MAX);
-        for (i, &k) in self.keys.iter().enumerate() {
-            if k < best.1 {
-                best = (i, k);
-            }
-        }
-        best
-    }
-
     /// A resident has left: its CUs go to whom they are due.
-    fn release(&mut self, now: u64, r: &Resident, code: &Code, model: &ContentionModel) {
+    fn release(&mut self, now: u64, r: &Resident, code: &Code) {
         let l = r.job.lane as usize;
         let bytes = code.kernels[r.job.kernel as usize].dram_bytes;
         self.dram_bytes += bytes as f64 * r.job.scale;
         self.forget(now, r);
+        if r.job.mask != UNMASKED {
+            self.places.free.push(r.job.mask);
+        }
         let lane = &mut self.lanes[l];
         lane.free += r.used;
         assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
@@ -313,16 +359,16 @@ impl Pool {
             if lane.under == Some(r.seq) {
                 lane.under = None;
             }
-            self.fill(now, l, code, model);
+            self.fill(now, l, code);
         }
         if self.sliced() {
-            self.turn(now, code, model);
+            self.turn(now, code);
         }
     }
 
     /// Hands free CUs of a plain lane out in order: first to the resident left short, then to those
     /// who wait.
-    fn fill(&mut self, now: u64, l: usize, code: &Code, model: &ContentionModel) {
+    fn fill(&mut self, now: u64, l: usize, code: &Code) {
         if let Some(seq) = self.lanes[l].under {
             let i = self.run.iter().position(|r| r.seq == seq).expect("it is resident");
             let lane = &mut self.lanes[l];
@@ -337,7 +383,7 @@ impl Pool {
         }
         while self.lanes[l].free > 0 {
             let Some((seq, job)) = self.lanes[l].wait.pop_front() else { break };
-            self.place(now, seq, job, code, model);
+            self.place(now, seq, job, code);
         }
     }
 
@@ -373,6 +419,11 @@ impl Pool {
             r.anchor = now;
             r.grant = grant;
             if grant > 0 {
+                if r.basis == 0 && self.granted > 0 {
+                    let beside = (self.granted + 1) as f64;
+                    let delay = self.launch_delay[0] * beside + self.launch_delay[1];
+                    r.job.extra_ns += delay.max(0.0) as u64;
+                }
                 r.rebase(kernel);
                 r.demand = demand_of(kernel, grant, &self.shared);
                 self.granted += 1;
@@ -437,7 +488,7 @@ impl Pool {
         for &i in order {
             let r = &self.run[i as usize];
             if r.settled(code) {
-                free = free.without(&r.used_mask);
+                free = free.without(&self.places.list[r.job.mask as usize].used);
             }
         }
         for &i in order {
@@ -445,7 +496,8 @@ impl Pool {
             if r.settled(code) {
                 continue;
             }
-            let allowed = r.job.mask.unwrap_or(CuMask::first(capacity)).and(&free);
+            let place = r.job.mask as usize;
+            let allowed = self.places.list[place].allowed.and(&free);
             let (grant, used) = match self.rule {
                 DispatchRule::LeastLoaded => {
                     let used = allowed.lowest(r.limit);
@@ -454,7 +506,7 @@ impl Pool {
                 DispatchRule::EvenGroups => even_groups(&allowed, r.limit, &self.groups),
             };
             free = free.without(&used);
-            self.run[i as usize].used_mask = used;
+            self.places.list[place].used = used;
             self.set_grant(now, i as usize, grant, used.count(), code);
         }
         self.lanes[l].free = free.count();
@@ -491,6 +543,34 @@ impl Pool {
             self.set_grant(now, i as usize, grant, grant, code);
         }
         self.lanes[l].free = free;
+        if self.lanes[l].masked {
+            self.name_cus(l);
+        }
+    }
+
+    /// An entry for a job that may use only these CUs.
+    pub(crate) fn masked(&mut self, allowed: CuMask) -> u32 {
+        self.places.add(allowed)
+    }
+
+    /// Gives the residents of a lane, who held some number of CUs, certain ones: the lowest, in the
+    /// order in which they came.
+    fn name_cus(&mut self, l: usize) {
+        let Self { run, lanes, places, .. } = self;
+        let lane = &mut lanes[l];
+        let here = run.iter_mut().filter(|r| r.job.lane as usize == l);
+        let mut residents: Vec<_> = here.chain(&mut lane.parked).collect();
+        residents.sort_unstable_by_key(|r| r.seq);
+        let all = CuMask::first(lane.capacity);
+        let mut free = all;
+        for r in residents {
+            if r.job.mask == UNMASKED {
+                r.job.mask = places.add(all);
+            }
+            let used = free.lowest(r.used);
+            free = free.without(&used);
+            places.list[r.job.mask as usize].used = used;
+        }
     }
 
     /// Brings rates and the next event up to date after the grants changed.
@@ -504,7 +584,12 @@ impl Pool {
             self.rerate(now, model);
         }
         self.stressed = !calm;
-        let first = self.keys.iter().copied().min().unwrap_or(u128::MAX);
+        let mut first = u128::MAX;
+        for (i, &k) in self.keys.iter().enumerate() {
+            if k < first {
+                (first, self.first) = (k, i);
+            }
+        }
         self.next = ((first >> 64) as u64).min(self.switch_end).min(self.slice_end);
         if cfg!(debug_assertions) {
             self.check();
@@ -549,13 +634,12 @@ impl Pool {
         lane: u32,
         began: bool,
         code: &Code,
-        m: &ContentionModel,
     ) {
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
         if self.sliced() && !began {
             self.dirty = true;
-            self.turn(now, code, m);
+            self.turn(now, code);
         }
     }
 
@@ -565,7 +649,7 @@ impl Pool {
     }
 
     /// Ends the turn of an idle context if another one has work; else arms the end of its slice.
-    fn turn(&mut self, now: u64, code: &Code, model: &ContentionModel) {
+    fn turn(&mut self, now: u64, code: &Code) {
         let Discipline::TimeSliced { quantum, run_to_completion, .. } = self.discipline else {
             return;
         };
@@ -577,7 +661,7 @@ impl Pool {
         let keeps = !idle || run_to_completion && active.open > 0;
         match self.next_lane() {
             None => self.slice_end = NEVER,
-            Some(to) if !keeps => self.switch_to(now, to, code, model),
+            Some(to) if !keeps => self.switch_to(now, to, code),
             Some(_) if run_to_completion => self.slice_end = NEVER,
             Some(_) if self.slice_end == NEVER => {
                 // Alone, a context gets slice after slice; a newcomer waits for the current one.
@@ -588,7 +672,7 @@ impl Pool {
         }
     }
 
-    fn switch_to(&mut self, now: u64, to: usize, code: &Code, model: &ContentionModel) {
+    fn switch_to(&mut self, now: u64, to: usize, code: &Code) {
         let Discipline::TimeSliced { switch, .. } = self.discipline else {
             unreachable!("only time-sliced pools switch")
         };
@@ -613,14 +697,14 @@ impl Pool {
             notes.push(Note::Switching { lane: to as u32 });
         }
         if switch == Nanos::ZERO {
-            self.activate(now, code, model);
+            self.activate(now, code);
         } else {
             self.switch_end = now + switch.0;
         }
     }
 
     /// The active context's residents go on where they were.
-    fn activate(&mut self, now: u64, code: &Code, model: &ContentionModel) {
+    fn activate(&mut self, now: u64, code: &Code) {
         self.switch_end = NEVER;
         self.turn_start = now;
         let l = self.active;
@@ -645,13 +729,13 @@ impl Pool {
         self.lanes[l].parked = parked;
         if self.lanes[l].general {
             while let Some((seq, job)) = self.lanes[l].wait.pop_front() {
-                self.place(now, seq, job, code, model);
+                self.place(now, seq, job, code);
             }
             self.regrant(now, l, code);
         } else {
-            self.fill(now, l, code, model);
+            self.fill(now, l, code);
         }
-        self.turn(now, code, model);
+        self.turn(now, code);
     }
 }
 
@@ -684,7 +768,10 @@ impl Resident {
         if self.grant == 0 {
             return NEVER;
         }
-        self.anchor + libm::ceil(self.rem * self.slow) as u64
+        let left = self.rem * self.slow;
+        let whole = left as u64;
+        // The ceiling; a conversion and a comparison are exact, and faster than the function.
+        self.anchor + whole + u64::from((whole as f64) < left)
     }
 
     /// All its blocks are on CUs: they end there, whoever comes.
