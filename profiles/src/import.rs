@@ -133,7 +133,7 @@ fn scaled(total: u64, part: u128, whole: u128) -> u64 {
 
 /// What a kernel does, from the words in its name; the first word found decides.
 fn op_of(name: &str) -> Op {
-    const WORDS: [(&str, Op); 34] = [
+    const WORDS: [(&str, Op); 37] = [
         ("depthwise", Op::DepthwiseConv),
         ("batch_matmul", Op::BatchedGemm),
         ("bmm", Op::BatchedGemm),
@@ -160,6 +160,7 @@ fn op_of(name: &str) -> Op {
         ("concat", Op::Concat),
         ("reduce", Op::Reduce),
         ("_mean", Op::Reduce),
+        ("variance", Op::Reduce),
         ("relu", Op::Activation),
         ("gelu", Op::Activation),
         ("tanh", Op::Activation),
@@ -167,11 +168,14 @@ fn op_of(name: &str) -> Op {
         ("elementwise", Op::Elementwise),
         ("_add", Op::Elementwise),
         ("transpose", Op::Copy),
+        ("reshape", Op::Copy),
+        ("flatten", Op::Copy),
         ("copy", Op::Copy),
     ];
     let lower = name.to_lowercase();
     match lower.as_str() {
         "conv" => Op::Conv,
+        "add" | "multiply" => Op::Elementwise,
         _ => WORDS.iter().find(|(word, _)| lower.contains(word)).map_or(Op::Other, |(_, op)| *op),
     }
 }
