@@ -12,7 +12,7 @@ pub struct KernelCode {
     pub op: Op,
     /// Isolated duration, ns, by CUs; entry 0 is never used. Index up to the device's CUs.
     pub duration_ns: Box<[u64]>,
-    /// CUs that its blocks can fill, at most the device's.
+    /// CUs that it occupies when nobody else wants them, at most the device's.
     pub want: u32,
     /// Thread blocks.
     pub blocks: u64,
@@ -26,17 +26,22 @@ pub struct KernelCode {
 
 impl KernelCode {
     fn new(kernel: &Kernel, cus: u32) -> Self {
-        let want = kernel.cus_wanted().min(u64::from(cus)) as u32;
-        Self {
+        let packed = kernel.cus_wanted().min(u64::from(cus)) as u32;
+        let mut code = Self {
             id: kernel.id.clone(),
             op: kernel.op,
             duration_ns: kernel.curve.dense(cus).into_boxed_slice(),
-            want,
+            want: packed,
             blocks: kernel.blocks(),
             blocks_per_cu: kernel.blocks_per_cu.max(1),
             dram_bytes: kernel.dram_bytes,
             fair: kernel.op == Op::Pseudo,
-        }
+        };
+        // Dispatchers spread blocks before they stack them, and spread blocks run faster: alone, a
+        // kernel takes its time on the whole device, which it needs these CUs for.
+        let spread = code.blocks.min(u64::from(cus)) as u32;
+        code.want = packed.max(spread.min(code.min_cu(0.0)));
+        code
     }
 
     /// Several kernels as one launch: their blocks together fill waves, which take as long as the
@@ -272,5 +277,41 @@ impl ModelCode {
     #[must_use]
     pub fn memory(&self) -> Bytes {
         Bytes(self.weights.0 + self.activations_per_item.0 * u64::from(self.max_items()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cotenant_profiles::{Curve, curve::Point};
+
+    fn kernel(blocks: u32, blocks_per_cu: u32, at: impl Fn(u32) -> u64) -> KernelCode {
+        let points = (1..=60).map(|c| Point::exact(c, at(c))).collect();
+        let kernel = Kernel {
+            id: "k".to_owned(),
+            name: "k".to_owned(),
+            op: Op::Gemm,
+            grid: [blocks, 1, 1],
+            block: 256,
+            regs: 0,
+            smem_bytes: 0,
+            blocks_per_cu,
+            flops: 0,
+            dram_bytes: 0,
+            curve: Curve::new(points).unwrap(),
+        };
+        KernelCode::new(&kernel, 60)
+    }
+
+    #[test]
+    fn a_kernel_alone_spreads_as_far_as_it_gains() {
+        // 40 blocks, four to a CU: ten CUs would hold them, at a quarter of the speed.
+        let k = kernel(40, 4, |c| 1_000 * u64::from(40u32.div_ceil(c)));
+        assert_eq!((k.want, k.at(k.want)), (40, k.at(60)));
+        // Bound by the bandwidth that 34 CUs draw.
+        assert_eq!(kernel(10_000, 8, |c| 100_000 / u64::from(c.min(34))).want, 60);
+        assert_eq!(kernel(40, 4, |c| 100_000 / u64::from(c.min(34))).want, 34);
+        // Stacked blocks lose nothing: no more CUs than hold them.
+        assert_eq!(kernel(40, 4, |c| if c < 10 { 2_000 } else { 1_000 }).want, 10);
     }
 }
