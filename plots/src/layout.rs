@@ -114,7 +114,16 @@ fn margins(figure: &Figure) -> Margins {
 
 /// The y axis's title in as many lines as it needs beside a panel of that height.
 fn y_title(panel: &Panel, height: f64) -> Vec<String> {
-    font::wrap(&panel.y.title, AXIS_SIZE, height + 24.0)
+    let room = height + 24.0;
+    // The unit stays in one piece.
+    match panel.y.title.split_once(" (") {
+        Some((name, unit)) if font::width(&panel.y.title, AXIS_SIZE) > room => {
+            let mut lines = font::wrap(name, AXIS_SIZE, room);
+            lines.extend(font::wrap(&format!("({unit}"), AXIS_SIZE, room));
+            lines
+        }
+        _ => font::wrap(&panel.y.title, AXIS_SIZE, room),
+    }
 }
 
 /// Room that the x axis's names need below, and to the left of the plot area.

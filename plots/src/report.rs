@@ -34,25 +34,33 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
                     p.kicker { (run.name) }
                     h1 { (title) }
                     p.facts { (facts(cx)) }
+                    nav {
+                        @for (id, name) in [
+                            ("verdict", "Verdict"),
+                            ("plots", "Plots"),
+                            ("sources", "Where the numbers come from"),
+                            ("results", "All results"),
+                        ] { a href={ "#" (id) } { (name) } }
+                    }
                 }
                 main {
                     (warnings(cx))
-                    section {
+                    section id="verdict" {
                         h2 { "Verdict" }
                         p.reading { @for s in &verdict.reading { (code(s)) " " } }
                         (verdict_table(cx, &verdict))
                     }
-                    section {
+                    section id="plots" {
                         h2 { "Plots" }
                         @for plot in drawn { (figure(plot)) }
                     }
-                    section {
+                    section id="sources" {
                         h2 { "Where the numbers come from" }
                         (tenants(cx))
                         (policies(cx))
                         (provenance(cx))
                     }
-                    section {
+                    section id="results" {
                         h2 { "All results" }
                         (results(cx))
                         details {
@@ -127,7 +135,7 @@ fn verdict_table(cx: &Context<'_>, verdict: &Verdict) -> Markup {
                         @for t in &verdict.tenants {
                             th scope="col" { (t) (slo_text(cx, t)) }
                         }
-                        th.num scope="col" { "Goodput" small { "requests/s, whole GPU" } }
+                        th.num scope="col" { "Goodput" small { "requests/s" } }
                         @if bound { th.num scope="col" { "Share of ideal" small { "%" } } }
                         th.num scope="col" { "CU use" small { "% of CUs" } }
                         @if energy { th.num scope="col" { "Energy" small { "J" } } }
@@ -149,7 +157,8 @@ fn verdict_table(cx: &Context<'_>, verdict: &Verdict) -> Markup {
         }
         p.note {
             "An SLO is met when at least " (fixed(verdict::SLO_TARGET * 100.0, 0))
-            " % of a tenant's requests are answered within it, dropped ones counted as late. "
+            " % of a tenant's requests are answered within it (slo_attainment). Goodput, share, CU \
+             use and energy are those of the whole GPU. "
             "± is the 95 % confidence interval over the repeats. – means that there is no value."
         }
     }
@@ -225,7 +234,7 @@ fn tenant_cell(cell: &Cell) -> Markup {
     html! {
         @if !word.is_empty() { span class=(class) { (word) } }
         @if cell.slo != Slo::None && let Some(a) = &cell.attainment {
-            div { (fixed(a.mean, 2)) " % in time" }
+            div { (verdict::percent(a.mean)) " % in time" }
         }
         @if let Some(p) = &cell.p99 { div { "p99 " (with_interval(p)) " ms" } }
         @if let Some(r) = rate { div { (what) " " (pretty(r.mean)) "/s" } }

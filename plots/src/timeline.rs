@@ -124,6 +124,8 @@ fn line(marks: &mut Vec<Mark>, runs: Vec<Vec<(f64, f64)>>, look: Look, filled: b
             let points = points.iter().map(|p| (p.0, 0.0, p.1)).collect();
             marks.push(Mark::Band { points, color: look.color, opacity: 0.25 });
         }
-        marks.push(Mark::Line { points, color: look.color, dash: look.dash, width: 1.6 });
+        // Steps in dashes look like gaps; an area is told apart by its panel.
+        let dash = if filled { &[] } else { look.dash };
+        marks.push(Mark::Line { points, color: look.color, dash, width: 1.6 });
     }
 }

@@ -7,8 +7,7 @@ use crate::select::{Context, WHOLE};
 use crate::stats::Estimate;
 use crate::table::Row;
 
-/// A tenant's SLO counts as met when this share of its requests is answered in time: what "p99 within
-/// the SLO" says, drops included.
+/// A tenant's SLO counts as met when `slo_attainment` is at least this: "the p99 is within the SLO".
 pub(crate) const SLO_TARGET: f64 = 0.99;
 
 /// Whether an SLO is met.
@@ -245,12 +244,22 @@ fn ranked(point: &Point) -> Vec<&Line> {
     lines
 }
 
-/// `12.3 ± 0.4`.
+/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place.
 pub(crate) fn with_interval(e: &Estimate) -> String {
     match e.half {
-        Some(h) => format!("{} ± {}", pretty(e.mean), pretty(h)),
+        Some(h) if h > 0.0 => {
+            let place = 1.0 - h.log10().floor();
+            let decimals = place.clamp(0.0, 4.0) as usize;
+            format!("{} ± {}", fixed(e.mean, decimals), fixed(h, decimals))
+        }
+        Some(_) => format!("{} ± 0", pretty(e.mean)),
         None => pretty(e.mean),
     }
+}
+
+/// A percentage rounded down: 98.999 must not read as 99.
+pub(crate) fn percent(value: f64) -> String {
+    fixed((value * 100.0 + 1e-7).floor() / 100.0, 2)
 }
 
 fn read(points: &[Point], tenants: &[String]) -> Vec<String> {
@@ -333,7 +342,7 @@ fn missed(ranked: &[&Line], tenants: &[String]) -> Option<String> {
             .zip(&line.cells)
             .filter_map(|(t, c)| c.as_ref().filter(|c| c.slo == Slo::Missed).map(|c| (t, c)))
             .map(|(t, c)| match c.attainment {
-                Some(a) => format!("{t}, {} % in time", fixed(a.mean, 1)),
+                Some(a) => format!("{t}, {} % in time", percent(a.mean)),
                 None => t.clone(),
             })
             .collect();

@@ -104,3 +104,88 @@ fn every_kind_is_drawn_as_svg_and_png() {
         assert!(files.iter().all(|f| f.metadata().unwrap().len() > 1000));
     }
 }
+
+/// Draws the plain fixture once and returns its folder.
+fn plain() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    Fixture { repeats: 2, ..Fixture::plain(PLAIN) }.write(dir.path());
+    cotenant_plots::draw(dir.path()).unwrap();
+    dir
+}
+
+#[test]
+fn axes_carry_units_and_policies_their_colours() {
+    let dir = plain();
+    let svg = |name: &str| std::fs::read_to_string(dir.path().join("plots").join(name)).unwrap();
+    for (name, axes) in [
+        ("bars-throughput_rps.svg", vec!["Throughput (requests/s)"]),
+        ("bars-cu_utilization.svg", vec!["CU utilisation (% of CUs)"]),
+        ("cdf.svg", vec!["Latency (ms)", "Requests answered within (%)", "SLO 100 ms"]),
+        ("timeline-latency_p95_ms.svg", vec!["Time (s)", "p95 latency (ms)"]),
+        ("curves.svg", vec!["CUs given (CUs)", "Latency (ms)"]),
+        ("parity.svg", vec!["Latency, simulated (ms)", "Rate, measured (requests/s)"]),
+        ("pareto.svg", vec!["(ms)", "Goodput, higher is better (requests/s)"]),
+    ] {
+        let text = svg(name);
+        for axis in axes {
+            assert!(text.contains(axis), "{name} lacks `{axis}`");
+        }
+    }
+    // mps and krisp, as fixed for every figure of every experiment.
+    for name in ["bars-throughput_rps.svg", "cdf.svg", "pareto.svg", "timeline.svg"] {
+        let text = svg(name);
+        assert!(text.contains("#0072b2") && text.contains("#d55e00"), "{name}");
+    }
+}
+
+#[test]
+fn the_report_is_self_contained_and_says_what_the_table_says() {
+    let dir = plain();
+    let page = std::fs::read_to_string(dir.path().join("report.html")).unwrap();
+    for loads in ["src=", "@import", "<link", "<script", "url(http"] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+    assert!(page.contains("&lt;script&gt;"), "the configuration is shown, escaped");
+    for said in [
+        "<code>KRISP-I</code> meets every SLO with the most goodput",
+        "2 of 6 policies meet every SLO.",
+        "failed in 2 cells: out-of-memory: vision needs 9.1GiB of 8GiB",
+        "vgg19 has no measured profile on mi50: analytic",
+        "imported",
+        "9f86d081884c7d65",
+        "15,500,000",
+    ] {
+        assert!(page.contains(said), "{said}");
+    }
+}
+
+#[test]
+fn drawing_twice_gives_the_same_bytes() {
+    let dir = plain();
+    let read = || {
+        let svg = std::fs::read(dir.path().join("plots/pareto.svg")).unwrap();
+        (svg, std::fs::read(dir.path().join("report.html")).unwrap())
+    };
+    let first = read();
+    cotenant_plots::draw(dir.path()).unwrap();
+    assert!(first == read());
+}
+
+#[test]
+fn run_json_reads_back_and_no_plot_tables_means_the_default_ones() {
+    let fixture = Fixture { repeats: 1, ..Fixture::plain("") };
+    let dir = tempfile::tempdir().unwrap();
+    fixture.write(dir.path());
+    let read = cotenant_plots::RunInfo::read(&dir.path().join("run.json")).unwrap();
+    assert_eq!(read, fixture.run());
+    assert_eq!(cotenant_plots::draw(dir.path()).unwrap().len(), 7);
+}
+
+#[test]
+fn curves_are_drawn_without_an_experiment() {
+    let dir = tempfile::tempdir().unwrap();
+    Fixture::plain("").write(dir.path());
+    let table = dir.path().join("curves.csv");
+    let files = cotenant_plots::draw_curves(&table, dir.path(), "AMD Radeon MI50").unwrap();
+    assert_eq!(files.len(), 2);
+}
