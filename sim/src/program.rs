@@ -8,6 +8,8 @@ use cotenant_profiles::{Bytes, Kernel, Model, Nanos, Op, Profile};
 pub struct KernelCode {
     /// Its identifier in the profile.
     pub id: String,
+    /// The function's name: what a runtime sees at launch, beside the grid.
+    pub name: String,
     /// What it does.
     pub op: Op,
     /// Isolated duration, ns, by CUs; entry 0 is never used. Index up to the device's CUs.
@@ -16,6 +18,8 @@ pub struct KernelCode {
     pub want: u32,
     /// Thread blocks.
     pub blocks: u64,
+    /// Threads of one block.
+    pub threads: u32,
     /// Blocks resident on one CU at once.
     pub blocks_per_cu: u32,
     /// Bytes to and from DRAM.
@@ -29,10 +33,12 @@ impl KernelCode {
         let packed = kernel.cus_wanted().min(u64::from(cus)) as u32;
         let mut code = Self {
             id: kernel.id.clone(),
+            name: kernel.name.clone(),
             op: kernel.op,
             duration_ns: kernel.curve.dense(cus).into_boxed_slice(),
             want: packed,
             blocks: kernel.blocks(),
+            threads: kernel.block,
             blocks_per_cu: kernel.blocks_per_cu.max(1),
             dram_bytes: kernel.dram_bytes,
             fair: kernel.op == Op::Pseudo,
@@ -60,10 +66,12 @@ impl KernelCode {
         let at = |c: u32| launch + wave * blocks.div_ceil(u64::from(per_cu) * u64::from(c));
         Self {
             id: format!("{}×{}", parts.len(), parts[0].id),
+            name: parts[0].name.clone(),
             op: parts[0].op,
             duration_ns: std::iter::once(u64::MAX).chain((1..=full).map(at)).collect(),
             want: blocks.div_ceil(u64::from(per_cu)).min(u64::from(full)) as u32,
             blocks,
+            threads: parts[0].threads,
             blocks_per_cu: per_cu,
             dram_bytes: parts.iter().map(|k| k.dram_bytes).sum(),
             fair: false,

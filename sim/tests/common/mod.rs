@@ -30,10 +30,12 @@ pub fn device(groups: &[u32]) -> Device {
 pub fn kernel(cus: u32, at: impl Fn(u32) -> u64) -> KernelCode {
     KernelCode {
         id: "k".to_owned(),
+        name: "k".to_owned(),
         op: Op::Other,
         duration_ns: std::iter::once(u64::MAX).chain((1..=cus).map(at)).collect(),
         want: cus,
         blocks: u64::from(cus),
+        threads: 256,
         blocks_per_cu: 1,
         dram_bytes: 0,
         fair: false,
