@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
+mod gslice;
 mod ideal;
 mod mig;
 mod mps;
@@ -28,6 +29,7 @@ pub const ALL: &[&PolicyInfo] = &[
     &mps_percent::INFO,
     &mps_static::INFO,
     &mig::INFO,
+    &gslice::INFO,
     &ideal::INFO,
 ];
 

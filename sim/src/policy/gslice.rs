@@ -1,0 +1,491 @@
+//! `gslice`: a share and a batch limit per tenant, both found by a control loop.
+//!
+//! Models GSLICE: every tenant is a process with an MPS percentage. Window after window the loop
+//! looks at latency and throughput, first tunes the batch limits until they stay, then resizes
+//! the shares. A percentage is fixed when a process starts, so a resize starts another one:
+//! either in its place (`restart`: down for process start and model load), or beside it
+//! (`shadow`: loads while the old one serves, takes over at a batch boundary within 100 µs, both
+//! in memory meanwhile unless they share the weights).
+//!
+//! It gives up: any knowledge of the models (it can only try), isolation of memory bandwidth,
+//! and, with `sum = "none"`, of CUs too. A shadow that loads disturbs nobody here but takes
+//! memory.
+//!
+//! Source: Dhakal, Kulkarni, Ramakrishnan (SoCC 2020) for the mechanism and the 100 µs. The paper
+//! gives no code; the rules are those of two independent re-implementations, which differ:
+//! `variant = "igniter"` (icloud-ecnu/igniter, `gslice.py`) and `"glet"` (casys-kaist/glet,
+//! `self_tuning.cpp`). Their quirks are kept: see the tests of `gslice/rules.rs`. In particular
+//! the step is unbounded (`max_step` bounds it), and from a batch of 1 `glet` can never grow.
+//!
+//! Choices, where both are silent because they tune off line:
+//! - Windows follow each other for as long as the run lasts; one that follows a resize begins
+//!   when the last worker has taken over. iGniter's window is 10 s, after 10 s of warm-up.
+//! - Both feed the rules from a saturated instance. So by default the latency is that of a
+//!   batch's execution, to stay below `execution_share` of the SLO (the other half is for the
+//!   batch to form, as in iGniter's own planner), and the throughput is what the workers would
+//!   serve if they were never idle. `latency = "request"` shows the resize rule latency from
+//!   arrival and the whole SLO, `throughput = "served"` what was served; the batch rule always
+//!   sees execution.
+//! - A tenant without an SLO keeps its initial share and its configured batch. A window in which
+//!   a tenant was offered nothing or ended no batch changes nothing for it.
+//! - `glet` starts its snapshot at 0 %, where its own rule cannot leave from; `initial` serves
+//!   both.
+//! - A share lies in 1 to 100 % for both, also where gpu-lets' divider has nothing left to give.
+//! - A tenant's workers divide its share evenly.
+
+mod rules;
+mod schedule;
+
+use cotenant_profiles::Nanos;
+
+use super::{
+    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+    Value,
+};
+use crate::action::{Action, Event, Resize};
+use crate::layout::{Layout, WorkerSpec};
+use crate::scenario::Setup;
+use crate::view::View;
+use rules::{GLET_PARTITIONS, Seen, Variant, divide};
+use schedule::Entry;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "gslice",
+    summary: "shares and batches resized by a control loop, shadow workers hide the reload",
+    source: "GSLICE (SoCC 2020); rules as re-implemented by iGniter and gpu-lets",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: false,
+    },
+    options: OPTIONS,
+    build: |options| Ok(Box::new(Gslice::new(options)?)),
+};
+
+const fn option(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, kind, unit, default, help }
+}
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("variant", Kind::Choice(&["igniter", "glet"]), "", "igniter",
+        "whose re-implementation of the rules"),
+    option("window", Kind::Duration, "", "10s",
+        "statistics are taken over this long before each step"),
+    option("initial", Kind::Float(1.0, 100.0), "%", "30",
+        "share that every tenant starts with"),
+    option("initial_batch", Kind::Integer(1, 32), "items", "1",
+        "batch limit that every tenant starts with"),
+    option("batch_rounds", Kind::Integer(0, i64::MAX), "windows", "5",
+        "batch steps before a resize, fewer once nothing changes; 0: batches stay as configured"),
+    option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
+        "latency that the resize rule holds against the SLO"),
+    option("execution_share", Kind::Float(0.01, 1.0), "", "0.5",
+        "share of the SLO that a batch's execution may take"),
+    option("throughput", Kind::Choice(&["capacity", "served"]), "", "capacity",
+        "throughput that the resize rule holds against the offered rate"),
+    option("max_step", Kind::Float(0.0, f64::INFINITY), "", "",
+        "largest relative change of a share in one step; not given: as published, unbounded"),
+    option("sum", Kind::Choice(&["variant", "none", "max-min"]), "", "variant",
+        "what bounds the sum of shares: nothing (igniter) or a max-min division of 100 % (glet)"),
+    option("partitions", Kind::Choice(&["variant", "glet", "device"]), "", "variant",
+        "shares that max-min hands out: 20, 40, 50, 60, 80, 100 %, or the device's steps"),
+    option("resize", Kind::Choice(&["shadow", "restart"]), "", "shadow",
+        "how a worker gets another share"),
+    option("shared_weights", Kind::Bool, "", "false",
+        "a shadow uses its original's weights instead of a second copy"),
+    option("schedule", Kind::Texts, "", "",
+        "no control loop: shares at given times, such as [\"20s:60\", \"vision@40s:80\"]"),
+];
+
+/// The timer that follows a resize at once, to see whether it was refused.
+const ASKED: u64 = u64::MAX;
+
+struct Gslice {
+    knobs: Knobs,
+    /// Shares written down beforehand; they replace the loop.
+    schedule: Option<Vec<Entry>>,
+    tenants: Vec<Function>,
+    step: Step,
+    /// The window that the next timer closes; timers of earlier windows are stale.
+    window: u64,
+    opened: Nanos,
+    counted: Counted,
+}
+
+/// Options, in the form in which they are used.
+struct Knobs {
+    variant: Variant,
+    window: Nanos,
+    initial: f64,
+    initial_batch: u32,
+    batch_rounds: u32,
+    request_latency: bool,
+    execution_share: f64,
+    served: bool,
+    max_step: f64,
+    max_min: bool,
+    device_steps: bool,
+    how: Resize,
+}
+
+/// What the next window is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// The batch limits' step of this round, from 0.
+    Batch(u32),
+    Resize,
+}
+
+/// GSLICE's "inference function": one tenant.
+#[derive(Clone, Debug)]
+struct Function {
+    workers: Vec<u32>,
+    /// Percent.
+    share: f64,
+    /// The share before the last resize, to which a refused one falls back.
+    before: f64,
+    batch: u32,
+    window: Statistics,
+}
+
+/// Of one window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Statistics {
+    /// Arrivals before it opened.
+    arrived_before: u64,
+    done: u64,
+    latency_ns: u128,
+    batches: u64,
+    execution_ns: u128,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    resizes: u64,
+    refused: u64,
+    batch_changes: u64,
+}
+
+impl Knobs {
+    fn new(options: &Options) -> Self {
+        let word = |name: &str, other: &'static str| options.text(name) == Some(other);
+        let given = |name: &str| options.text(name).filter(|&w| w != "variant");
+        let variant = if word("variant", "glet") { Variant::Glet } else { Variant::Igniter };
+        let shared_weights = options.flag("shared_weights").unwrap_or(false);
+        let restart = word("resize", "restart");
+        Self {
+            variant,
+            window: options.duration("window").unwrap_or(Nanos::from_secs(10)),
+            initial: options.float("initial").unwrap_or(30.0),
+            initial_batch: options.integer("initial_batch").unwrap_or(1) as u32,
+            batch_rounds: options.integer("batch_rounds").unwrap_or(5).min(1 << 20) as u32,
+            request_latency: word("latency", "request"),
+            execution_share: options.float("execution_share").unwrap_or(0.5),
+            served: word("throughput", "served"),
+            max_step: options.float("max_step").unwrap_or(f64::INFINITY),
+            max_min: given("sum").map_or(variant == Variant::Glet, |w| w == "max-min"),
+            device_steps: given("partitions").map_or(variant != Variant::Glet, |w| w == "device"),
+            how: if restart { Resize::Restart } else { Resize::Shadow { shared_weights } },
+        }
+    }
+
+    /// Shares that the divider hands out on a device, percent, ascending.
+    fn partitions(&self, setup: &Setup) -> Vec<f64> {
+        if !self.device_steps {
+            return GLET_PARTITIONS.to_vec();
+        }
+        let cus = setup.device.cus();
+        let step = setup.device.mps.map_or(1, |m| m.round_cus).max(1);
+        let steps = (1..=cus / step).map(|i| f64::from(i * step) * 100.0 / f64::from(cus));
+        steps.collect()
+    }
+}
+
+impl Gslice {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        let schedule = match options.get("schedule") {
+            Some(Value::Texts(texts)) => Some(schedule::parse(texts)?),
+            _ => None,
+        };
+        let knobs = Knobs::new(options);
+        if knobs.window == Nanos::ZERO {
+            return Err(OptionError::new("window", "a window is longer than nothing"));
+        }
+        Ok(Self {
+            step: Step::Batch(0),
+            knobs,
+            schedule,
+            tenants: vec![],
+            window: 0,
+            opened: Nanos::ZERO,
+            counted: Counted::default(),
+        })
+    }
+
+    fn loops(&self) -> bool {
+        self.schedule.is_none()
+    }
+
+    /// CUs of each worker of tenant `t`.
+    fn cap(&self, t: usize, setup: &Setup) -> u32 {
+        let function = &self.tenants[t];
+        setup.device.mps_cus(function.share / function.workers.len().max(1) as f64)
+    }
+
+    fn start(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        if let Some(entries) = &self.schedule {
+            let later = entries.iter().enumerate().filter(|(_, e)| e.at > Nanos::ZERO);
+            act.extend(later.map(|(i, e)| Action::Timer { at: e.at, token: i as u64 }));
+            return;
+        }
+        for (t, function) in self.tenants.iter_mut().enumerate() {
+            let tenant = &view.setup.tenants[t];
+            if tenant.slo.is_some() && self.knobs.batch_rounds > 0 {
+                function.batch = self.knobs.initial_batch.min(tenant.batch_max);
+                set_batch(t, function.batch, view, act);
+            }
+        }
+        self.open_window(view, act);
+    }
+
+    fn open_window(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        self.window += 1;
+        self.opened = view.now;
+        for (function, tenant) in self.tenants.iter_mut().zip(view.tenants) {
+            let arrived_before = tenant.arrived;
+            function.window = Statistics { arrived_before, ..Statistics::default() };
+        }
+        act.push(Action::Timer { at: view.now + self.knobs.window, token: self.window });
+    }
+
+    fn close_window(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        if view.workers.iter().any(|w| w.resizing) {
+            // The shares under which this window was measured are about to change.
+            self.open_window(view, act);
+            return;
+        }
+        self.step = match self.step {
+            Step::Batch(round) if round < self.knobs.batch_rounds => {
+                let changed = self.tune_batches(view, act);
+                if changed { Step::Batch(round + 1) } else { Step::Resize }
+            }
+            Step::Batch(_) | Step::Resize => {
+                self.resize(view, act);
+                Step::Batch(0)
+            }
+        };
+        self.open_window(view, act);
+    }
+
+    /// Shares that were asked for and are not under way (no memory for a shadow) are given up.
+    fn fall_back(&mut self, view: &View<'_>) {
+        for t in 0..self.tenants.len() {
+            let cap = self.cap(t, view.setup);
+            let function = &mut self.tenants[t];
+            let refused = |&w: &u32| {
+                let worker = &view.workers[w as usize];
+                worker.spec.cap != cap && !worker.resizing
+            };
+            if function.workers.iter().any(refused) {
+                self.counted.refused += 1;
+                function.share = function.before;
+            }
+        }
+    }
+
+    fn tune_batches(&mut self, view: &View<'_>, act: &mut Vec<Action>) -> bool {
+        let mut changed = false;
+        for (t, function) in self.tenants.iter_mut().enumerate() {
+            let tenant = &view.setup.tenants[t];
+            let (Some(slo), Some(execution)) = (tenant.slo, function.window.execution_ms()) else {
+                continue;
+            };
+            let slo = slo.as_millis_f64() * self.knobs.execution_share;
+            let next = self.knobs.variant.batch(function.batch, slo, execution);
+            let next = next.min(tenant.batch_max);
+            if next != function.batch {
+                function.batch = next;
+                set_batch(t, next, view, act);
+                self.counted.batch_changes += 1;
+                changed = true;
+            }
+        }
+        changed
+    }
+
+    fn resize(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let mut shares: Vec<f64> = (0..self.tenants.len()).map(|t| self.wanted(t, view)).collect();
+        if self.knobs.max_min {
+            shares = divide(&shares, &self.knobs.partitions(view.setup));
+        }
+        for (t, share) in shares.into_iter().enumerate() {
+            self.set_share(t, share.clamp(1.0, 100.0), view, act);
+        }
+    }
+
+    /// The share that the rule gives tenant `t`, percent.
+    fn wanted(&self, t: usize, view: &View<'_>) -> f64 {
+        let function = &self.tenants[t];
+        let arrived = view.tenants[t].arrived;
+        let seen = view.setup.tenants[t].slo.and_then(|slo| {
+            let window = view.now.since(self.opened);
+            function.seen(slo, arrived, window, &self.knobs)
+        });
+        let Some(seen) = seen else { return function.share };
+        let change = self.knobs.variant.resize(function.share, &seen) - function.share;
+        let most = self.knobs.max_step * function.share;
+        (function.share + change.clamp(-most, most)).clamp(1.0, 100.0)
+    }
+
+    fn set_share(&mut self, t: usize, share: f64, view: &View<'_>, act: &mut Vec<Action>) {
+        let function = &mut self.tenants[t];
+        (function.before, function.share) = (function.share, share);
+        for i in 0..self.tenants[t].workers.len() {
+            self.ask(self.tenants[t].workers[i], view, act);
+        }
+    }
+
+    /// Asks for a worker's share, unless it has it. One that is being resized is asked for again
+    /// when it is up.
+    fn ask(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let now = &view.workers[worker as usize];
+        let cap = self.cap(now.spec.tenant as usize, view.setup);
+        if now.spec.cap != cap && !now.resizing {
+            self.counted.resizes += 1;
+            act.push(Action::Resize { worker, cap, how: self.knobs.how });
+            act.push(Action::Timer { at: view.now, token: ASKED });
+        }
+    }
+
+    fn follow_schedule(&mut self, entry: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let entry =
+            self.schedule.as_ref().expect("its timers are set where there is one")[entry].clone();
+        for t in 0..self.tenants.len() {
+            if entry.concerns(t, view.setup) {
+                self.set_share(t, entry.share, view, act);
+            }
+        }
+    }
+
+    fn worker_up(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let asked = self.counted.resizes;
+        self.ask(worker, view, act);
+        let more = asked != self.counted.resizes || view.workers.iter().any(|w| w.resizing);
+        if self.loops() && !more {
+            self.open_window(view, act);
+        }
+    }
+}
+
+fn set_batch(t: usize, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
+    let timeout = view.tenants[t].batch_timeout;
+    act.push(Action::SetBatch { tenant: t as u32, max, timeout });
+}
+
+impl Function {
+    /// The window as the resize rule sees it; `None` if it says nothing.
+    fn seen(&self, slo: Nanos, arrived: u64, window: Nanos, knobs: &Knobs) -> Option<Seen> {
+        let (w, seconds) = (&self.window, window.as_secs_f64());
+        let rate = (arrived - w.arrived_before) as f64 / seconds;
+        let execution = w.execution_ms().filter(|_| rate > 0.0 && w.done > 0)?;
+        let slo = slo.as_millis_f64();
+        let (slo, latency) = if knobs.request_latency {
+            (slo, w.latency_ns as f64 / w.done as f64 / 1e6)
+        } else {
+            (slo * knobs.execution_share, execution)
+        };
+        let throughput = if knobs.served {
+            w.done as f64 / seconds
+        } else {
+            let busy = w.execution_ns as f64 / 1e9;
+            w.done as f64 / busy * self.workers.len() as f64
+        };
+        Some(Seen { slo, latency, rate, throughput })
+    }
+}
+
+impl Statistics {
+    /// Mean time from a batch's start to its result.
+    fn execution_ms(&self) -> Option<f64> {
+        let sum = self.execution_ns as f64 / 1e6;
+        (self.batches > 0 && self.execution_ns > 0).then(|| sum / self.batches as f64)
+    }
+}
+
+impl Policy for Gslice {
+    fn depth(&self) -> Depth {
+        Depth::Request
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let entries = self.schedule.as_deref().unwrap_or_default();
+        entries.iter().try_for_each(|e| e.check(setup))?;
+        let at_first = |t: usize| {
+            let mut first = entries.iter().filter(|e| e.at == Nanos::ZERO && e.concerns(t, setup));
+            first.next_back().map_or(self.knobs.initial, |e| e.share)
+        };
+        let mut workers = 0..;
+        let functions = setup.tenants.iter().enumerate().map(|(t, tenant)| Function {
+            workers: workers.by_ref().take(tenant.workers as usize).collect(),
+            share: at_first(t),
+            before: at_first(t),
+            batch: tenant.batch_max,
+            window: Statistics::default(),
+        });
+        let functions = functions.collect();
+        self.tenants = functions;
+        let workers = setup.workers(|tenant, _| WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap: self.cap(tenant as usize, setup),
+            priority: 0,
+            overhead: setup.client_memory(),
+        });
+        // While they load, shadows are clients too.
+        let each = if matches!(self.knobs.how, Resize::Shadow { .. }) { 2 } else { 1 };
+        setup.check_clients(workers.len() * each)?;
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::Start => self.start(view, act),
+            Event::RequestDone { tenant, latency, .. } => {
+                let window = &mut self.tenants[tenant as usize].window;
+                window.done += 1;
+                window.latency_ns += u128::from(latency.0);
+            }
+            Event::BatchDone { worker, took, .. } => {
+                let tenant = view.workers[worker as usize].spec.tenant;
+                let window = &mut self.tenants[tenant as usize].window;
+                window.batches += 1;
+                window.execution_ns += u128::from(took.0);
+            }
+            Event::WorkerUp { worker } => self.worker_up(worker, view, act),
+            Event::Timer { token: ASKED } => self.fall_back(view),
+            Event::Timer { token } if !self.loops() => {
+                self.follow_schedule(token as usize, view, act);
+            }
+            Event::Timer { token } if token == self.window => self.close_window(view, act),
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let c = &self.counted;
+        vec![
+            ("resizes asked for", c.resizes as f64),
+            ("resizes refused", c.refused as f64),
+            ("batch limits changed", c.batch_changes as f64),
+        ]
+    }
+}
