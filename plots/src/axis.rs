@@ -81,7 +81,7 @@ impl Axis {
         Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] }
     }
 
-    /// An axis that spans `values` with room for markers, but shows nothing below 0 where no value is.
+    /// An axis that spans `values` with room for markers, but nothing below 0 where no value is.
     pub(crate) fn around(title: &str, values: &[f64], log: bool) -> Self {
         if log {
             return Self::spanning(title, values, true);
@@ -109,11 +109,6 @@ impl Axis {
             Scale::Names(names) => (value + 0.5) / names.len().max(1) as f64,
         };
         place.is_finite().then(|| place.clamp(-50.0, 50.0))
-    }
-
-    /// Whether the axis is logarithmic.
-    pub(crate) fn is_log(&self) -> bool {
-        matches!(self.scale, Scale::Log { .. })
     }
 
     /// Ticks for an axis of `room` px; labels of a horizontal axis must not touch.

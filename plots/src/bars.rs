@@ -2,7 +2,7 @@
 //! confidence intervals over the repeats.
 
 use crate::axis::Axis;
-use crate::columns::STATUS;
+use crate::columns::{Column, STATUS};
 use crate::figure::{Figure, Key, Mark, Panel};
 use crate::select::{Context, WHOLE, column, logs};
 use crate::spec::PlotSpec;
@@ -31,47 +31,13 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
     let series = cx.series(table, spec, by, &flat);
     let xs = group_names(cx, spec, &groups, &flat);
+    let mut tally = Tally::default();
     let mut drawn = Vec::new();
-    let (mut highest, mut intervals, mut failed) = (vec![], false, false);
     for (title, rows) in &panels {
-        let mut marks = Vec::new();
-        for (i, x) in xs.iter().enumerate() {
-            let group: Vec<&Row> =
-                rows.iter().copied().filter(|r| group_of(cx, &groups, r) == *x).collect();
-            let one_bar = matches!(&groups, Groups::Column(c) if c == by);
-            for (n, s) in series.iter().enumerate() {
-                if one_bar && s != x {
-                    continue;
-                }
-                let (slot, of) = if one_bar { (0, 1) } else { (n, series.len()) };
-                let width = FILLED / of as f64;
-                let from = i as f64 - FILLED / 2.0 + slot as f64 * width;
-                let bar: Vec<&Row> =
-                    group.iter().copied().filter(|r| table.text(r, by) == s).collect();
-                let color = cx.look(by, s, n).color;
-                match cx.estimate(table, &bar, y)? {
-                    Some(e) => {
-                        marks.push(Mark::Bar { from, to: from + width, top: e.mean, color });
-                        highest.push(e.high());
-                        highest.push(e.low());
-                        if e.half.is_some() {
-                            intervals = true;
-                            let x = from + width / 2.0;
-                            let (low, high) = (e.low(), e.high());
-                            marks.push(Mark::ErrorY { x, low, high, color: crate::style::INK });
-                        }
-                    }
-                    None if bar.is_empty() && did_fail(cx, &groups, x, by, s) => {
-                        failed = true;
-                        let at = (from + width / 2.0, 0.0);
-                        marks.push(Mark::Note { at, text: "×".to_owned() });
-                    }
-                    None => {}
-                }
-            }
-        }
-        drawn.push((title.clone(), marks));
+        let plan = Plan { by, groups: &groups, xs: &xs, series: &series, y };
+        drawn.push((title.clone(), plan.marks(cx, rows, &mut tally)?));
     }
+    let Tally { highest, intervals, failed } = tally;
     if highest.is_empty() {
         return Err(format!("no cell has a value of `{}` to draw", y.name));
     }
@@ -102,6 +68,72 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         legend: if same { vec![] } else { cx.legend(by, &series, Key::Swatch) },
         colors: None,
     })
+}
+
+/// What the panels hold together: it decides the axis and the small print.
+#[derive(Default)]
+struct Tally {
+    highest: Vec<f64>,
+    intervals: bool,
+    failed: bool,
+}
+
+/// Where which bar stands.
+struct Plan<'a> {
+    by: &'a str,
+    groups: &'a Groups,
+    xs: &'a [String],
+    series: &'a [String],
+    y: &'a Column,
+}
+
+impl Plan<'_> {
+    fn marks(
+        &self,
+        cx: &Context<'_>,
+        rows: &[&Row],
+        tally: &mut Tally,
+    ) -> Result<Vec<Mark>, String> {
+        let table = cx.results;
+        // One bar for each group where groups and series are the same thing.
+        let same = matches!(self.groups, Groups::Column(c) if c == self.by);
+        let mut marks = Vec::new();
+        for (i, x) in self.xs.iter().enumerate() {
+            for (n, s) in self.series.iter().enumerate() {
+                if same && s != x {
+                    continue;
+                }
+                let bar: Vec<&Row> = rows
+                    .iter()
+                    .copied()
+                    .filter(|r| group_of(cx, self.groups, r) == *x)
+                    .filter(|r| table.text(r, self.by) == s)
+                    .collect();
+                let (slot, of) = if same { (0, 1) } else { (n, self.series.len()) };
+                let width = FILLED / of as f64;
+                let from = i as f64 - FILLED / 2.0 + slot as f64 * width;
+                let color = cx.look(self.by, s, n).color;
+                match cx.estimate(table, &bar, self.y)? {
+                    Some(e) => {
+                        marks.push(Mark::Bar { from, to: from + width, top: e.mean, color });
+                        tally.highest.extend([e.low(), e.high()]);
+                        if e.half.is_some() {
+                            tally.intervals = true;
+                            let (x, color) = (from + width / 2.0, crate::style::INK);
+                            marks.push(Mark::ErrorY { x, low: e.low(), high: e.high(), color });
+                        }
+                    }
+                    None if bar.is_empty() && did_fail(cx, self.groups, x, self.by, s) => {
+                        tally.failed = true;
+                        let at = (from + width / 2.0, 0.0);
+                        marks.push(Mark::Note { at, text: "×".to_owned() });
+                    }
+                    None => {}
+                }
+            }
+        }
+        Ok(marks)
+    }
 }
 
 /// A share never exceeds 100 %: no empty room above it.

@@ -20,22 +20,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let rows = table.select(&spec.filter);
     let rows: Vec<&Row> =
         rows.into_iter().filter(|r| table.number(r, "latency_ms").is_some()).collect();
-    let tenants = match spec.tenant.as_deref() {
-        Some(t) if t != "each" => {
-            let known = table.distinct(&rows, "tenant");
-            if !known.iter().any(|k| k == t) {
-                let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                return Err(crate::columns::unknown("tenant", t, &known));
-            }
-            vec![t.to_owned()]
-        }
-        _ if by == "tenant" => vec![String::new()],
-        _ => {
-            let all = cx.ordered("tenant", table.distinct(&rows, "tenant"));
-            let single: Vec<String> = all.iter().filter(|t| *t != WHOLE).cloned().collect();
-            if single.is_empty() { all } else { single }
-        }
-    };
+    let tenants = tenants(cx, table, &rows, spec, by)?;
     let series: Vec<String> = cx
         .ordered(by, table.distinct(&rows, by))
         .into_iter()
@@ -91,6 +76,32 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         legend: cx.legend(by, &series, Key::PlainLine),
         colors: None,
     })
+}
+
+/// Tenants with a panel each; one unnamed panel where tenants are the series.
+fn tenants(
+    cx: &Context<'_>,
+    table: &Table,
+    rows: &[&Row],
+    spec: &PlotSpec,
+    by: &str,
+) -> Result<Vec<String>, String> {
+    match spec.tenant.as_deref() {
+        Some(t) if t != "each" => {
+            let known = table.distinct(rows, "tenant");
+            if !known.iter().any(|k| k == t) {
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                return Err(crate::columns::unknown("tenant", t, &known));
+            }
+            Ok(vec![t.to_owned()])
+        }
+        _ if by == "tenant" => Ok(vec![String::new()]),
+        _ => {
+            let all = cx.ordered("tenant", table.distinct(rows, "tenant"));
+            let single: Vec<String> = all.iter().filter(|t| *t != WHOLE).cloned().collect();
+            Ok(if single.is_empty() { all } else { single })
+        }
+    }
 }
 
 fn marks(

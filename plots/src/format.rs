@@ -26,7 +26,7 @@ pub(crate) fn fixed(value: f64, decimals: usize) -> String {
 pub(crate) fn pretty(value: f64) -> String {
     let size = value.abs();
     match size {
-        s if s == 0.0 => "0".to_owned(),
+        0.0 => "0".to_owned(),
         s if !(1e-4..1e9).contains(&s) => power(value),
         s if s >= 99.95 => fixed(value, 0),
         s if s >= 9.995 => fixed(value, 1),

@@ -1,7 +1,7 @@
 //! `heatmap`: a metric over two sweep keys, one panel per label.
 
 use crate::bars::whose;
-use crate::columns::STATUS;
+use crate::columns::{Column, STATUS};
 use crate::figure::{ColorBar, Figure, Mark, Panel};
 use crate::format::{key_title, pretty};
 use crate::select::{Context, SweepAxis, column, grouped};
@@ -29,20 +29,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     for (tenant, rows) in &panels {
         for label in cx.ordered("label", table.distinct(rows, "label")) {
             let own = grouped(table, rows, "label", &label);
-            let mut cells = Vec::new();
-            for (i, x) in xs.values().iter().enumerate() {
-                for (j, v) in ys.values().iter().enumerate() {
-                    let here = grouped(table, &grouped(table, &own, x_key, x), y_key, v);
-                    let value = cx.estimate(table, &here, y)?.map(|e| e.mean);
-                    let failed = all.iter().any(|r| {
-                        table.text(r, STATUS) != "ok"
-                            && table.text(r, "label") == label
-                            && table.text(r, x_key) == x
-                            && table.text(r, y_key) == v
-                    });
-                    cells.push((i as f64, j as f64, value, failed));
-                }
-            }
+            let cells = cells(cx, (&own, &label), (x_key, &xs), (y_key, &ys), y)?;
             // A policy that the keys do not concern has nothing to show here.
             if cells.iter().any(|c| c.2.is_some()) {
                 let parts = [label.as_str(), tenant.as_str()];
@@ -87,6 +74,31 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         legend: vec![],
         colors: Some(ColorBar { title: y.axis(), lo, hi }),
     })
+}
+
+fn cells(
+    cx: &Context<'_>,
+    (own, label): (&[&Row], &str),
+    (x_key, xs): (&str, &SweepAxis),
+    (y_key, ys): (&str, &SweepAxis),
+    y: &Column,
+) -> Result<Vec<Cell>, String> {
+    let table = cx.results;
+    let mut cells = Vec::new();
+    for (i, x) in xs.values().iter().enumerate() {
+        for (j, v) in ys.values().iter().enumerate() {
+            let here = grouped(table, &grouped(table, own, x_key, x), y_key, v);
+            let value = cx.estimate(table, &here, y)?.map(|e| e.mean);
+            let failed = table.rows.iter().any(|r| {
+                table.text(r, STATUS) != "ok"
+                    && table.text(r, "label") == label
+                    && table.text(r, x_key) == x
+                    && table.text(r, y_key) == v
+            });
+            cells.push((i as f64, j as f64, value, failed));
+        }
+    }
+    Ok(cells)
 }
 
 fn tile((x, y, value, failed): Cell, lo: f64, hi: f64) -> Mark {

@@ -1,16 +1,18 @@
-//! Result files to figures and a report. This crate reads a result folder and nothing else: it knows
-//! neither the simulator nor its policies beyond the names that stand in the tables.
+//! Result files to figures and a report. This crate reads a result folder and nothing else: it
+//! knows neither the simulator nor its policies beyond the names that stand in the tables.
 //!
 //! | file | one row is | columns |
 //! |---|---|---|
-//! | `results.csv` | a cell's tenant, or `*` for the whole GPU | [`columns::LEADING`], sweep keys, [`columns::NAMES`], [`columns::METRICS`], [`columns::STATUS`] |
-//! | `cdf.csv` | a quantile in 0..=1 of a tenant's latency | [`columns::SERIES_LEADING`] with sweep keys, `tenant,quantile,latency_ms` |
-//! | `series.csv` | a time bin of a tenant or of `*` | [`columns::SERIES_LEADING`] with sweep keys, `tenant,t_ms,throughput_rps,latency_p95_ms,cu_utilization` |
-//! | `curves.csv` | a point of a latency curve | [`columns::CURVES`]; kernel `*` is the whole model |
+//! | `results.csv` | a cell's tenant, or `*`: the whole GPU | [`columns::LEADING`], sweep keys, … |
+//! | `cdf.csv` | a quantile of a tenant's latency | as `series.csv`, then [`columns::CDF`] |
+//! | `series.csv` | a time bin of a tenant or `*` | [`columns::SERIES_LEADING`], sweep keys, … |
+//! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
 //! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
 //!
-//! Attainment and utilisations are fractions in files and percent in pictures. A value that does not
-//! exist is an empty field: drawn as a gap and printed as a dash, never as 0.
+//! `results.csv` ends in [`columns::NAMES`], [`columns::METRICS`] and [`columns::STATUS`],
+//! `series.csv` in [`columns::TIMELINE`]. Attainment and utilisations are fractions in files and
+//! percent in pictures. A value that does not exist is an empty field: drawn as a gap and printed
+//! as a dash, never as 0.
 
 mod axis;
 mod bars;

@@ -1,5 +1,5 @@
-//! `parity`: simulated against measured, one panel per kind of metric, with the diagonal and bands of
-//! ±5 % and ±10 % around it.
+//! `parity`: simulated against measured, one panel per kind of metric, with the diagonal and
+//! bands of ±5 % and ±10 % around it.
 
 use crate::axis::{Axis, Scale};
 use crate::columns::metric;

@@ -308,7 +308,11 @@ fn policies(cx: &Context<'_>) -> Markup {
         @if !cx.run.policies.is_empty() {
             div.scroll {
                 table {
-                    thead { tr { @for h in ["Label", "Policy", "Options"] { th scope="col" { (h) } } } }
+                    thead {
+                        tr {
+                            @for h in ["Label", "Policy", "Options"] { th scope="col" { (h) } }
+                        }
+                    }
                     tbody {
                         @for p in &cx.run.policies {
                             tr {
@@ -347,7 +351,7 @@ fn provenance(cx: &Context<'_>) -> Markup {
         dl { @for (name, value) in &rows { div { dt { (name) } dd { (dash(value)) } } } }
         @if !run.cells.is_empty() {
             details {
-                summary { "Digests of " (run.cells.len()) " cells" }
+                summary { "Event-stream digests, cell by cell" }
                 div.scroll { table {
                     thead { tr {
                         th scope="col" { "Cell" }

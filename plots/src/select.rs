@@ -223,7 +223,7 @@ pub(crate) struct SweepAxis {
 }
 
 impl SweepAxis {
-    /// From the key's values in order; empty ones (cells that the key does not concern) are left out.
+    /// From the key's values in order, without the empty one of cells that it does not concern.
     pub(crate) fn of(values: Vec<String>) -> Self {
         let values: Vec<String> = values.into_iter().filter(|v| !v.is_empty()).collect();
         let numbers: Option<Vec<Quantity>> = values.iter().map(|v| quantity(v)).collect();

@@ -152,8 +152,8 @@ pub(crate) struct Looks {
 }
 
 impl Looks {
-    /// Assigns looks: the label that equals its policy's name gets the policy's own, the first label
-    /// of a policy does too where there is none, further ones are variants in file order.
+    /// Assigns looks: the label that equals its policy's name gets the policy's own, the first
+    /// label of a policy does too where there is none, further ones are variants in file order.
     pub(crate) fn of(run: &RunInfo) -> Self {
         let mut labels = Vec::new();
         for (i, policy) in run.policies.iter().enumerate() {

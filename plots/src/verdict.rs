@@ -7,7 +7,7 @@ use crate::select::{Context, WHOLE};
 use crate::stats::Estimate;
 use crate::table::Row;
 
-/// A tenant's SLO counts as met when `slo_attainment` is at least this: "the p99 is within the SLO".
+/// A tenant's SLO counts as met when `slo_attainment` is at least this: the p99 is within it.
 pub(crate) const SLO_TARGET: f64 = 0.99;
 
 /// Whether an SLO is met.

@@ -1,6 +1,8 @@
 //! Every kind of figure and the report, drawn from a made-up result folder. Set
 //! `COTENANT_PLOTS_GALLERY` to a folder to keep the pictures and look at them.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are tests
+
 mod fixture;
 
 use std::path::{Path, PathBuf};
