@@ -162,7 +162,11 @@ impl Context<'_> {
         }
         if intervals {
             let n = self.run.seeds.len();
-            parts.push(format!("mean and 95 % confidence interval over {n} repeats"));
+            // A cell that failed leaves fewer repeats to its policy.
+            let failed = self.results.rows.len() > self.results.select(&spec.filter).len()
+                && spec.filter.is_empty();
+            let over = if failed { "the successful of " } else { "" };
+            parts.push(format!("mean and 95 % confidence interval over {over}{n} repeats"));
         }
         parts.extend(spec.filter.iter().map(|(k, v)| format!("{} = {v}", key_title(k))));
         if !self.run.device.title.is_empty() {

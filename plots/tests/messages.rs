@@ -29,7 +29,8 @@ fn bad_plot_tables_say_what_would_be_accepted() {
         ),
         (
             "kind = 'bars'\nby = 'lable'",
-            "plot 1 (bars): field `by`: unknown column `lable`; did you mean `label`? Known: label, policy, tenant, model, \
+            "plot 1 (bars): field `by`: unknown column `lable`; did you mean `label`? Known: \
+             label, policy, tenant, model, \
              tenant.vision.arrivals.rate",
         ),
         (
