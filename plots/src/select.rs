@@ -163,8 +163,8 @@ impl Context<'_> {
         if intervals {
             let n = self.run.seeds.len();
             // A cell that failed leaves fewer repeats to its policy.
-            let failed = self.results.rows.len() > self.results.select(&spec.filter).len()
-                && spec.filter.is_empty();
+            let kept = self.results.matching(&spec.filter).len();
+            let failed = kept > self.results.select(&spec.filter).len();
             let over = if failed { "the successful of " } else { "" };
             parts.push(format!("mean and 95 % confidence interval over {over}{n} repeats"));
         }
