@@ -65,14 +65,6 @@ fn shift(whole: &str, fraction: &str, places: i64) -> Result<u64, DecimalError> 
     value.checked_add(u64::from(round_up)).ok_or(DecimalError::TooLarge)
 }
 
-/// Signed seconds as text to whole nanoseconds.
-pub(crate) fn signed_seconds(text: &str) -> Result<i64, DecimalError> {
-    let text = text.trim();
-    let (sign, body) = text.strip_prefix('-').map_or((1, text), |rest| (-1, rest));
-    let ns = i64::try_from(scaled(body, 9)?).map_err(|_| DecimalError::TooLarge)?;
-    Ok(sign * ns)
-}
-
 /// A decimal factor as a fraction: `0.25` is 25/100. At most 12 decimals.
 pub(crate) fn ratio(text: &str) -> Option<(u64, u64)> {
     let fraction = text.trim().split_once('.').map_or(0, |(_, f)| f.len());
@@ -197,7 +189,6 @@ mod tests {
         #[test]
         fn any_text_is_an_answer_not_a_panic(text in ".{0,40}") {
             let _ = scaled(&text, 9);
-            let _ = signed_seconds(&text);
             let _ = datetime(&text);
             let _ = ratio(&text);
         }

@@ -126,9 +126,8 @@ impl<B: Bins> Binned<B> {
             self.expand(client, start, demand);
         }
         self.demands = demands;
-        // Ties go by client, then by the order within it, so that nothing depends on the sort.
-        self.ready.sort_by_key(|&(at, client)| (at, client));
-        self.ready.reverse();
+        // Ties go by client; equal pairs are the same request, so that any sort gives one order.
+        self.ready.sort_unstable_by(|a, b| b.cmp(a));
         Ok(true)
     }
 

@@ -11,8 +11,17 @@ pub use crate::expand::Expand;
 use crate::io;
 use crate::row::{NAME_RULE, Row, Source, Stream, is_name, legal_name};
 
+pub mod azure_llm;
+pub mod burstgpt;
 pub mod counts;
+pub mod disb;
+pub mod intervals;
+pub mod maf1;
+pub mod maf2;
+pub mod mooncake;
 pub mod servegen;
+pub mod vidur;
+
 pub(crate) mod timed;
 
 /// What the readers may be told.
@@ -87,6 +96,16 @@ pub const FORMATS: &[Format] = &[
         sniff: canonical::sniff,
     },
     counts::FORMAT,
+    azure_llm::FORMAT,
+    maf1::FORMAT,
+    maf2::FORMAT,
+    burstgpt::FORMAT,
+    vidur::FORMAT,
+    mooncake::MOONCAKE,
+    mooncake::BAILIAN,
+    disb::FORMAT,
+    servegen::FORMAT,
+    intervals::FORMAT,
 ];
 
 /// Opens a trace. Without a format name the format is told from the file's beginning.

@@ -53,10 +53,6 @@ impl Writer {
         Ok(Self { path, body, output, columns, line: String::new(), rows: 0, last: 0 })
     }
 
-    fn fail(&self, cause: std::io::Error) -> TraceError {
-        TraceError::io(&io::name_of(&self.path), cause)
-    }
-
     /// Adds one row.
     ///
     /// # Errors

@@ -1,0 +1,161 @@
+//! Mooncake (Apache-2.0) and Qwen-Bailian traces: JSON lines with `timestamp`, `input_length`,
+//! `output_length` and `hash_ids`. Bailian's rows carry a `chat_id` and count **seconds** with a
+//! fraction, Mooncake's have none and count whole **milliseconds**.
+//!
+//! Mooncake's stamps come in ticks of 3,000 ± 1 ms with up to 28 rows each: `spread:3s` undoes that.
+//! The tenant is the file's own name, the model `llm`; Bailian's `type` becomes `x_type`, and its
+//! conversations become sessions, each named by the `chat_id` of its first turn.
+
+use std::collections::HashMap;
+use std::io::BufRead as _;
+use std::path::Path;
+use std::sync::Arc;
+
+use cotenant_profiles::Nanos;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::decimal;
+use crate::error::{TraceError, excerpt};
+use crate::io::{self, Input};
+use crate::read::timed::{Origin, Parser, Record, Timed};
+use crate::read::{Format, ReadOptions, stem};
+use crate::row::{Columns, Meta, Names, Row, Stream, Tally};
+use crate::table::read_line;
+
+pub(crate) const MOONCAKE: Format = Format {
+    name: "mooncake",
+    summary: "Mooncake: JSON lines, milliseconds",
+    open: |path, options| open(path, options, Unit::Milliseconds),
+    sniff: |probe| looks_right(probe) && !probe.lines[0].contains("\"chat_id\""),
+};
+
+pub(crate) const BAILIAN: Format = Format {
+    name: "bailian",
+    summary: "Qwen-Bailian: JSON lines with chat_id, seconds",
+    open: |path, options| open(path, options, Unit::Seconds),
+    sniff: |probe| looks_right(probe) && probe.lines[0].contains("\"chat_id\""),
+};
+
+fn looks_right(probe: &crate::read::Probe) -> bool {
+    let has = |line: &String| line.starts_with('{') && line.contains("\"input_length\"");
+    probe.lines.first().is_some_and(has)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Milliseconds,
+    Seconds,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    timestamp: &'a RawValue,
+    input_length: u32,
+    output_length: u32,
+    #[serde(default, rename = "hash_ids")]
+    _hash_ids: Option<IgnoredAny>,
+    chat_id: Option<i64>,
+    parent_chat_id: Option<i64>,
+    #[serde(default, rename = "type")]
+    kind: Option<String>,
+    #[serde(default, rename = "turn")]
+    _turn: Option<IgnoredAny>,
+}
+
+struct Reader {
+    input: Input,
+    file: String,
+    line: u64,
+    unit: Unit,
+    tenant: Arc<str>,
+    model: Arc<str>,
+    names: Names,
+    /// The first turn of each conversation.
+    roots: HashMap<i64, i64>,
+}
+
+fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceError> {
+    let tenant = match unit {
+        Unit::Milliseconds => stem(path, "", "_trace"),
+        Unit::Seconds => stem(path, "qwen_", "_blksz_16"),
+    };
+    let (name, tally) = (io::name_of(path), Arc::new(Tally::default()));
+    let reader = Reader {
+        input: io::open(path)?,
+        file: name.clone(),
+        line: 0,
+        unit,
+        tenant: Arc::from(tenant.as_str()),
+        model: Arc::from("llm"),
+        names: Names::default(),
+        roots: HashMap::new(),
+    };
+    let quantum = 1_000_000;
+    let shared = Arc::clone(&tally);
+    let rows = Timed::new(reader, &name, Origin::Zero, quantum, options.sort, shared);
+    let mut meta = Meta::default();
+    meta.push("licence", "Apache-2.0");
+    meta.push("quantum_ns", quantum.to_string());
+    let mut columns = Columns { tokens: true, ..Columns::default() };
+    if unit == Unit::Seconds {
+        columns.session = true;
+        columns.extra.push("x_type".to_owned());
+    }
+    Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
+}
+
+impl Reader {
+    fn record(&mut self, text: &str) -> Result<Record, TraceError> {
+        let fail = |problem: String| TraceError::line(&self.file, self.line, problem);
+        let line: Line = serde_json::from_str(text).map_err(|e| fail(format!("not a row: {e}")))?;
+        if (self.unit == Unit::Seconds) != line.chat_id.is_some() {
+            return Err(fail(match self.unit {
+                Unit::Milliseconds => "`chat_id` in a mooncake file: read it as bailian".to_owned(),
+                Unit::Seconds => "no `chat_id` in a bailian file: read it as mooncake".to_owned(),
+            }));
+        }
+        let power = if self.unit == Unit::Milliseconds { 6 } else { 9 };
+        let stamp = line.timestamp.get();
+        let at = decimal::scaled(stamp, power).map_err(|_| TraceError::Value {
+            file: self.file.clone(),
+            line: self.line,
+            field: "timestamp".to_owned(),
+            value: excerpt(stamp),
+            expected: "a time of 0 or later",
+        })?;
+        let mut row = Row::new(Nanos::ZERO, Arc::clone(&self.tenant), Arc::clone(&self.model));
+        (row.tokens_in, row.tokens_out) = (Some(line.input_length), Some(line.output_length));
+        if let Some(chat) = line.chat_id {
+            let parent = line.parent_chat_id.filter(|&parent| parent >= 0);
+            let root = parent.map_or(chat, |p| self.roots.get(&p).copied().unwrap_or(p));
+            self.roots.insert(chat, root);
+            row.session = Some(self.names.get(&root.to_string()));
+            row.extra.push(self.names.get(line.kind.as_deref().unwrap_or("")));
+        }
+        Ok(Record { at, row, drop: None })
+    }
+}
+
+impl Parser for Reader {
+    fn next_record(&mut self) -> Result<Option<Record>, TraceError> {
+        loop {
+            let rest = self.input.fill_buf().map_err(|e| TraceError::io(&self.file, e))?;
+            if rest.is_empty() {
+                return Ok(None);
+            }
+            self.line += 1;
+            let text = read_line(&mut self.input, &self.file, self.line)?;
+            if !text.trim().is_empty() {
+                return self.record(&text).map(Some);
+            }
+        }
+    }
+
+    fn line(&self) -> u64 {
+        self.line
+    }
+}
