@@ -1,1 +1,27 @@
-fn main() {}
+//! The `cotenant` command: experiments, profiles, traces and plots of GPU sharing.
+
+mod cell;
+mod cli;
+mod commands;
+mod config;
+mod curves;
+mod digest;
+mod fail;
+mod folder;
+mod info;
+mod isolated;
+mod jitter;
+mod models;
+mod plan;
+mod prepare;
+mod progress;
+mod results;
+mod run;
+mod say;
+mod summary;
+mod text;
+mod watch;
+
+fn main() -> std::process::ExitCode {
+    cli::main()
+}

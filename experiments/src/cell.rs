@@ -1,0 +1,272 @@
+//! Computes one cell. What comes out depends on the cell alone.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::report::TenantReport;
+use cotenant_sim::scenario::Think;
+use cotenant_sim::{Load, Report, Scenario};
+use cotenant_traces::Rng;
+
+use crate::config::{Experiment, Point, PolicyRow};
+use crate::jitter::LogNormal;
+use crate::plan::Cell;
+use crate::prepare::Prepared;
+use crate::results::{Metrics, number};
+use crate::watch::{Bin, Wants, Watch};
+
+/// What a cell computed.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// `ok`, or why there is nothing.
+    pub(crate) status: String,
+    /// By tenant, then the whole GPU; empty unless `ok`.
+    pub(crate) metrics: Vec<Metrics>,
+    pub(crate) events: u64,
+    pub(crate) digest: u64,
+    /// Processor time, s.
+    pub(crate) cpu_s: f64,
+    /// What the policy counted.
+    pub(crate) counters: Vec<(&'static str, f64)>,
+    /// Index among tenants and `*`, quantile, latency in ms.
+    pub(crate) cdf: Vec<(usize, f64, f64)>,
+    /// Time bins.
+    pub(crate) series: Vec<Bin>,
+    /// `requests/<cell>.csv`, not yet compressed.
+    pub(crate) requests: Option<Vec<u8>>,
+    /// `timeline/<cell>.json`, and how many happenings it lacks.
+    pub(crate) timeline: Option<(String, u64)>,
+}
+
+impl Outcome {
+    pub(crate) fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
+}
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps the text of panics for the cell's status instead of printing it.
+pub(crate) fn keep_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
+        let text = info.payload_as_str().unwrap_or("panic");
+        PANIC.with_borrow_mut(|p| *p = format!("{text}{place}").replace(['\n', '\r'], " "));
+    }));
+}
+
+/// Computes a cell; whatever goes wrong becomes its status.
+pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Wants) -> Outcome {
+    let point = &e.points[cell.point];
+    let row = &point.policies[cell.policy];
+    let start = cpu_time();
+    let result = catch_unwind(AssertUnwindSafe(|| simulate(e, ready, point, row, cell, wants)));
+    let mut outcome = match result {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(why)) => Outcome { status: why.replace(['\n', '\r'], " "), ..Outcome::default() },
+        Err(_) => Outcome {
+            status: format!("internal-error: {}", PANIC.with_borrow(String::clone)),
+            ..Outcome::default()
+        },
+    };
+    outcome.cpu_s = cpu_time() - start;
+    outcome
+}
+
+/// Processor time of this thread where the system tells it, else time passed, s. For the event rate
+/// alone: no result depends on it.
+fn cpu_time() -> f64 {
+    static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let ns = told.and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok());
+    match ns {
+        Some(ns) => ns as f64 / 1e9,
+        None => START.get_or_init(std::time::Instant::now).elapsed().as_secs_f64(),
+    }
+}
+
+fn simulate(
+    e: &Experiment,
+    ready: &Prepared,
+    point: &Point,
+    row: &PolicyRow,
+    cell: &Cell,
+    wants: Wants,
+) -> Result<Outcome, String> {
+    let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+    let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
+    let scenario = Scenario {
+        setup: ready.setup.clone(),
+        loads: loads(e, point, cell.seed)?,
+        warmup: point.warmup,
+        duration: point.duration,
+        contention: ready.contention,
+        jitter: LogNormal::boxed(point.jitter, cell.seed, &names),
+    };
+    let bin = bin(point);
+    let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin);
+    let report = if watch.is_idle() {
+        cotenant_sim::run(scenario, &mut *policy, None)
+    } else {
+        cotenant_sim::run(scenario, &mut *policy, Some(&mut watch))
+    };
+    let report = report.map_err(|refusal| refusal.to_string())?;
+    Ok(Outcome {
+        status: "ok".to_owned(),
+        metrics: metrics(&report),
+        events: report.events,
+        digest: report.digest,
+        cpu_s: 0.0,
+        counters: report.counters.clone(),
+        cdf: if wants.cdf { cdf(&report) } else { vec![] },
+        series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
+        requests: watch.requests.map(|log| log.text),
+        timeline: watch.timeline.map(|t| {
+            let workers = worker_names(ready, row, &names);
+            let name =
+                |w: u32| workers.get(w as usize).cloned().unwrap_or_else(|| format!("worker {w}"));
+            (t.chrome(&name, &ready.setup.code), t.lost())
+        }),
+    })
+}
+
+/// Width of the time series' bins.
+pub(crate) fn bin(point: &Point) -> Nanos {
+    point.series.unwrap_or(Nanos((point.duration.0 / 100).max(1)))
+}
+
+fn loads(e: &Experiment, point: &Point, seed: u64) -> Result<Vec<Load>, String> {
+    let load = |t: &crate::config::TenantConfig| -> Result<Load, String> {
+        if let Some(closed) = t.arrivals.closed() {
+            let think = if closed.exponential {
+                Think::Exponential(closed.think, Rng::for_names(seed, &[&t.name, "think"]))
+            } else {
+                Think::Constant(closed.think)
+            };
+            return Ok(Load::Closed {
+                concurrency: closed.concurrency,
+                think,
+                items: closed.items,
+                limit: closed.max_requests,
+            });
+        }
+        let open = t.arrivals.open(&e.base, seed, &t.name);
+        open.map(Load::Open).map_err(|why| format!("arrivals: {why}"))
+    };
+    point.tenants.iter().map(load).collect()
+}
+
+/// Names of the workers that a policy lays out at the start.
+fn worker_names(ready: &Prepared, row: &PolicyRow, tenants: &[&str]) -> Vec<String> {
+    let Ok(mut policy) = (row.info.build)(&row.options) else { return vec![] };
+    let Ok(layout) = policy.layout(&ready.setup) else { return vec![] };
+    let name = |(i, w): (usize, &cotenant_sim::layout::WorkerSpec)| {
+        format!("{} (worker {i})", tenants[w.tenant as usize])
+    };
+    layout.workers.iter().enumerate().map(name).collect()
+}
+
+fn ms(ns: Nanos) -> f64 {
+    ns.as_millis_f64()
+}
+
+/// By tenant, and for the whole GPU.
+fn metrics(report: &Report) -> Vec<Metrics> {
+    let window = report.window.as_secs_f64();
+    let mut rows: Vec<Metrics> = report.tenants.iter().map(|t| of_tenant(t, window)).collect();
+    rows.push(of_gpu(report, window));
+    rows
+}
+
+fn of_tenant(t: &TenantReport, window: f64) -> Metrics {
+    let c = &t.counts;
+    let mut m = Metrics::default();
+    m.set("offered", Some(c.offered as f64));
+    m.set("completed", Some(c.completed as f64));
+    m.set("dropped", Some(c.dropped_total() as f64));
+    m.set("in_flight", Some(t.in_flight as f64));
+    m.set("throughput_rps", Some(c.completed as f64 / window));
+    m.set("goodput_rps", Some(c.good as f64 / window));
+    m.set("slo_attainment", t.attainment());
+    m.set("latency_mean_ms", t.latency_mean().map(ms));
+    quantiles(&mut m, &c.latencies);
+    m.set("queue_mean_ms", t.queue_mean().map(ms));
+    m.set("batch_mean", t.batch_mean());
+    m.set("reconfigurations", Some(c.reconfigurations as f64));
+    m.set("downtime_ms", Some(ms(Nanos(c.downtime_ns))));
+    m
+}
+
+fn quantiles(m: &mut Metrics, latencies: &cotenant_sim::metrics::Latencies) {
+    for (name, q) in [
+        ("latency_p50_ms", 0.5),
+        ("latency_p90_ms", 0.9),
+        ("latency_p95_ms", 0.95),
+        ("latency_p99_ms", 0.99),
+        ("latency_p999_ms", 0.999),
+    ] {
+        m.set(name, latencies.quantile(q).map(ms));
+    }
+}
+
+fn of_gpu(report: &Report, window: f64) -> Metrics {
+    let all = || report.tenants.iter().map(|t| &t.counts);
+    let sum = |f: fn(&TenantReport) -> u64| report.tenants.iter().map(f).sum::<u64>() as f64;
+    let completed = sum(|t| t.counts.completed);
+    let mean_ms =
+        |total: u128| (completed > 0.0).then(|| ms(Nanos((total / completed as u128) as u64)));
+    let mut m = Metrics::default();
+    m.set("offered", Some(sum(|t| t.counts.offered)));
+    m.set("completed", Some(completed));
+    m.set("dropped", Some(sum(|t| t.counts.dropped_total())));
+    m.set("in_flight", Some(sum(|t| t.in_flight)));
+    m.set("throughput_rps", Some(completed / window));
+    m.set("goodput_rps", Some(sum(|t| t.counts.good) / window));
+    m.set("slo_attainment", attainment(report));
+    m.set("latency_mean_ms", mean_ms(all().map(|c| c.latency_sum).sum()));
+    let mut latencies = cotenant_sim::metrics::Latencies::default();
+    all().for_each(|c| latencies.merge(&c.latencies));
+    quantiles(&mut m, &latencies);
+    m.set("queue_mean_ms", mean_ms(all().map(|c| c.queue_sum).sum()));
+    let (batches, items) = (sum(|t| t.counts.batches), sum(|t| t.counts.batch_items));
+    m.set("batch_mean", (batches > 0.0).then(|| items / batches));
+    m.set("cu_utilization", Some(report.gpu.cu_utilization));
+    m.set("dram_utilization", Some(report.gpu.dram_utilization));
+    m.set("energy_j", Some(report.gpu.energy_j));
+    m.set("reconfigurations", Some(sum(|t| t.counts.reconfigurations)));
+    m.set("downtime_ms", Some(sum(|t| t.counts.downtime_ns) / 1e6));
+    m
+}
+
+/// Over the tenants that have deadlines, as [`TenantReport::attainment`] counts.
+fn attainment(report: &Report) -> Option<f64> {
+    let with = || report.tenants.iter().filter(|t| t.attainment().is_some());
+    let good: u64 = with().map(|t| t.counts.good).sum();
+    let known: u64 =
+        with().map(|t| t.counts.completed + t.counts.dropped_total() + t.in_flight_late).sum();
+    (known > 0).then(|| good as f64 / known as f64)
+}
+
+/// Every percent, every tenth of one beyond 99 %, and the extremes.
+fn cdf(report: &Report) -> Vec<(usize, f64, f64)> {
+    let mut all = cotenant_sim::metrics::Latencies::default();
+    report.tenants.iter().for_each(|t| all.merge(&t.counts.latencies));
+    let of_tenants = report.tenants.iter().map(|t| &t.counts.latencies);
+    let mut rows = vec![];
+    for (i, latencies) in of_tenants.chain([&all]).enumerate() {
+        let thousandths = (0..990).step_by(10).chain(990..=1000);
+        for q in thousandths.map(|q| f64::from(q) / 1000.0) {
+            rows.extend(latencies.quantile(q).map(|l| (i, q, ms(l))));
+        }
+    }
+    rows
+}
+
+/// A counter as text, for `counters.csv`.
+pub(crate) fn counter_text(value: f64) -> String {
+    number(Some(value))
+}

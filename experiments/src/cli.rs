@@ -1,0 +1,163 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{lists, profile, trace};
+use crate::config::Overrides;
+use crate::fail::{Done, Failure};
+use crate::{run, say};
+
+/// What does each way of sharing a GPU between models deliver?
+///
+/// Simulates sharing policies from per-kernel latency profiles and request traces.
+#[derive(Parser)]
+#[command(
+    name = "cotenant",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  cotenant run experiments/quickstart.toml\n  cotenant policies"
+)]
+struct Cli {
+    /// Print errors and warnings alone to stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print every cell and file to stderr
+    #[arg(short, long, global = true)]
+    verbose: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Run(RunArgs),
+    Plot(PlotArgs),
+    /// List the sharing policies, or show one with its options, units and defaults
+    #[command(after_help = "Examples:\n  cotenant policies\n  cotenant policies temporal")]
+    Policies {
+        /// Policy to show
+        name: Option<String>,
+    },
+    /// List the GPUs, or show one with every constant and its source
+    #[command(after_help = "Examples:\n  cotenant devices\n  cotenant devices h100-sxm")]
+    Devices {
+        /// Device to show: a name or the path of a .toml file
+        name: Option<String>,
+    },
+    Models(lists::ModelArgs),
+    /// Compute, import or show latency profiles
+    #[command(
+        subcommand,
+        after_help = "Example:\n  cotenant profile show resnet50 --device v100-sxm2-16"
+    )]
+    Profile(profile::Command),
+    /// Convert, generate or describe request traces
+    #[command(subcommand, after_help = "Example:\n  cotenant trace stats requests.csv")]
+    Trace(trace::Command),
+}
+
+/// Simulate every cell of an experiment, then write tables, plots and the report
+///
+/// Cells are policies × sweep × repeats. The summary goes to stdout, everything else into DIR:
+/// results.csv, run.json, plots/ and report.html.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cotenant run experiments/quickstart.toml\n  \
+    cotenant run experiments/quickstart.toml --set duration=5s --set tenant.*.workers=2\n  \
+    cotenant run experiments/quickstart.toml --set 'sweep.device=[\"a30\", \"h100-sxm\"]' \
+    --out out/devices")]
+struct RunArgs {
+    /// Experiment file
+    #[arg(value_name = "EXP.toml")]
+    experiment: PathBuf,
+    /// Folder for the results [default: out/<name>]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Replace a field of the experiment, such as tenant.vision.arrivals.rate=60; repeatable
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Threads [default: one per processor]; results do not depend on it
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Seed of the first repeat, in place of the file's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Write every request to requests/<cell>.csv.zst
+    #[arg(long)]
+    requests: bool,
+    /// Write every kernel to timeline/<cell>.json (opens in Perfetto and chrome://tracing)
+    #[arg(long)]
+    timeline: bool,
+}
+
+/// Draw plots and report again from a result folder alone
+#[derive(Args)]
+#[command(after_help = "Example:\n  cotenant plot out/quickstart")]
+struct PlotArgs {
+    /// Result folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// Parses, runs, and maps the outcome to an exit status: 0 done, 1 failed, 2 bad input.
+pub(crate) fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    say::set_level(cli.quiet, cli.verbose);
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if let Some(text) = failure.message() {
+                say::error(text);
+            }
+            failure.code()
+        }
+    }
+}
+
+/// Help and version go to stdout and are no failure; a reader that has gone is none either.
+fn usage(error: &clap::Error) -> ExitCode {
+    let told = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => say::out(&error.render().to_string()),
+        _ => {
+            let text = error.render().to_string();
+            say::plain_error(&text);
+            return ExitCode::from(2);
+        }
+    };
+    told.map_or_else(|failure| failure.code(), |()| ExitCode::SUCCESS)
+}
+
+fn dispatch(command: Command) -> Done {
+    match command {
+        Command::Run(args) => run::run(&run::Options {
+            file: args.experiment,
+            out: args.out,
+            overrides: Overrides { set: args.set, seed: args.seed },
+            jobs: args.jobs.map_or(0, usize::from),
+            requests: args.requests,
+            timeline: args.timeline,
+        }),
+        Command::Plot(args) => plot(&args),
+        Command::Policies { name } => lists::policies(name.as_deref()),
+        Command::Devices { name } => lists::devices(name.as_deref()),
+        Command::Models(args) => lists::models(&args),
+        Command::Profile(command) => profile::run(command),
+        Command::Trace(command) => trace::run(command),
+    }
+}
+
+fn plot(args: &PlotArgs) -> Done {
+    if !args.folder.is_dir() {
+        return Err(Failure::input(format!("{}: no such folder", args.folder.display())));
+    }
+    let files = run::draw(&args.folder)?;
+    say::note(&format!("{} drawn in {}", crate::text::count(files, "file"), args.folder.display()));
+    Ok(())
+}

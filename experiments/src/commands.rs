@@ -1,0 +1,5 @@
+//! Commands other than `run` and `plot`.
+
+pub(crate) mod lists;
+pub(crate) mod profile;
+pub(crate) mod trace;

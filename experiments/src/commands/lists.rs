@@ -1,0 +1,185 @@
+//! `cotenant policies`, `devices` and `models`.
+
+use std::path::Path;
+
+use clap::Args;
+use cotenant_profiles::lower::{self, Precision};
+use cotenant_profiles::{Device, zoo};
+use cotenant_sim::policy::{self, PolicyInfo};
+
+use crate::fail::{Done, Failure, did_you_mean};
+use crate::say;
+use crate::text::{align, rounded};
+
+/// Lists policies, or shows one.
+pub(crate) fn policies(name: Option<&str>) -> Done {
+    let Some(name) = name else {
+        let rows: Vec<_> =
+            policy::ALL.iter().map(|p| vec![p.name.to_owned(), p.summary.to_owned()]).collect();
+        return say::out(&align(&["policy", "what it does"], &rows));
+    };
+    let info = policy::find(name).ok_or_else(|| {
+        let known: Vec<&str> = policy::ALL.iter().map(|p| p.name).collect();
+        let near = did_you_mean(name, known.iter().copied());
+        Failure::input(format!("no policy `{name}`; known are {}{near}", known.join(", ")))
+    })?;
+    say::out(&one_policy(info))
+}
+
+fn one_policy(info: &PolicyInfo) -> String {
+    let yes = |b: bool| if b { "yes" } else { "no" };
+    let p = info.properties;
+    let mut text = format!(
+        "{}: {}\nsource: {}\nwork-conserving: {}\nalone like isolated: {}\nstarvation-free: {}\n\n",
+        info.name,
+        info.summary,
+        info.source,
+        yes(p.work_conserving),
+        yes(p.alone_is_isolated),
+        yes(p.starvation_free),
+    );
+    if info.options.is_empty() {
+        return text + "no options\n";
+    }
+    let rows: Vec<_> = info
+        .options
+        .iter()
+        .map(|o| {
+            let dash = |t: &str| if t.is_empty() { "-".to_owned() } else { t.to_owned() };
+            let fields = [o.name.to_owned(), o.kind.to_string(), dash(o.unit), dash(o.default)];
+            fields.into_iter().chain([o.help.to_owned()]).collect()
+        })
+        .collect();
+    text += &align(&["option", "accepts", "unit", "default", "what it is"], &rows);
+    text
+}
+
+/// Lists devices, or shows one.
+pub(crate) fn devices(name: Option<&str>) -> Done {
+    let Some(name) = name else {
+        let mut rows = vec![];
+        for name in Device::builtin_names() {
+            rows.push(device_row(&Device::builtin(name).map_err(Failure::failed)?));
+        }
+        let header = ["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "memory", "MPS", "MIG"];
+        return say::out(&align(&header, &rows));
+    };
+    let device = Device::find(name, Path::new("")).map_err(Failure::input)?;
+    let text = match Device::builtin_text(name) {
+        Some(text) => text.to_owned(),
+        None => std::fs::read_to_string(name).map_err(Failure::input)?,
+    };
+    say::out(&format!(
+        "{}\n{text}",
+        align(
+            &["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "memory", "MPS", "MIG"],
+            &[device_row(&device)],
+        )
+    ))
+}
+
+fn device_row(d: &Device) -> Vec<String> {
+    vec![
+        d.name.clone(),
+        d.title.clone(),
+        d.cus().to_string(),
+        rounded(Some(d.compute.fp32_tflops)),
+        rounded(Some(d.memory.dram_gbps)),
+        d.memory.capacity.to_string(),
+        d.mps.map_or_else(|| "-".to_owned(), |m| format!("up to {} clients", m.max_clients)),
+        d.mig.as_ref().map_or_else(
+            || "-".to_owned(),
+            |m| m.profiles.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" "),
+        ),
+    ]
+}
+
+/// List the models of the zoo, or show one with its layers
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cotenant models\n  cotenant models bert-base\n  \
+    cotenant models resnet50 --device v100-sxm2-16 --batch 4 --precision fp16")]
+pub(crate) struct ModelArgs {
+    /// Model to show; NAME@SIZE for another sequence length or image edge
+    name: Option<String>,
+    /// GPU for which the layers are lowered to kernels
+    #[arg(long, default_value = "h100-sxm")]
+    device: String,
+    /// Items per batch
+    #[arg(long, default_value_t = 1)]
+    batch: u32,
+    /// Numbers computed with: fp32, tf32, fp16 or int8
+    #[arg(long, default_value = "fp32")]
+    precision: Precision,
+    /// Merge element-wise followers, as compilers do
+    #[arg(long)]
+    fused: bool,
+}
+
+impl ModelArgs {
+    fn lowered(&self, spec: &zoo::ModelSpec) -> Done<lower::Lowered> {
+        let device = Device::find(&self.device, Path::new("")).map_err(Failure::input)?;
+        let config =
+            lower::Config { batch: self.batch, precision: self.precision, fused: self.fused };
+        lower::lower(spec, &device, config).map_err(Failure::input)
+    }
+}
+
+/// Lists models, or shows one.
+pub(crate) fn models(args: &ModelArgs) -> Done {
+    if let Some(name) = &args.name {
+        let spec = zoo::find(name).map_err(Failure::input)?;
+        return say::out(&one_model(args, &spec)?);
+    }
+    let mut rows = vec![];
+    for info in zoo::MODELS {
+        let spec = info.spec();
+        let kernels = args.lowered(&spec)?;
+        rows.push(vec![
+            info.name.to_owned(),
+            info.title.to_owned(),
+            format!("{} {}", info.default_size, info.input.unit()),
+            format!("{:.2}", spec.params() as f64 / 1e6),
+            format!("{:.2}", spec.macs() as f64 / 1e9),
+            kernels.launches.len().to_string(),
+            kernels.kernels.len().to_string(),
+            info.task.to_owned(),
+        ]);
+    }
+    let header = ["model", "title", "input", "params M", "GMAC", "launches", "kernels", "task"];
+    say::out(&align(&header, &rows))
+}
+
+fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec) -> Done<String> {
+    let lowered = args.lowered(spec)?;
+    let flops: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].flops).sum();
+    let bytes: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].dram_bytes).sum();
+    let mut text = format!(
+        "{}\nparameters: {:.2} M ({})\nmultiply-accumulates per item: {:.3} G\n\
+         activations per item: {}\nat batch {} on {}, {}: {} launches of {} kernels, {:.2} GFLOP, \
+         {:.1} MB of DRAM traffic\n\n",
+        spec.name,
+        spec.params() as f64 / 1e6,
+        spec.weights_bytes(args.precision),
+        spec.macs() as f64 / 1e9,
+        spec.activations_per_item_bytes(args.precision),
+        args.batch,
+        args.device,
+        args.precision,
+        lowered.launches.len(),
+        lowered.kernels.len(),
+        flops as f64 / 1e9,
+        bytes as f64 / 1e6,
+    );
+    let rows: Vec<Vec<String>> = spec
+        .nodes
+        .iter()
+        .enumerate()
+        .map(|(i, node)| {
+            let macs = node.layer.macs();
+            let macs = if macs == 0 { "-".to_owned() } else { rounded(Some(macs as f64 / 1e6)) };
+            vec![i.to_string(), format!("{:?}", node.layer), macs]
+        })
+        .collect();
+    text += &align(&["layer", "what", "MMAC"], &rows);
+    Ok(text)
+}

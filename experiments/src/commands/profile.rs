@@ -1,0 +1,267 @@
+//! `cotenant profile analyze|import|show`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use cotenant_profiles::files::{self, FileError};
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Device, Profile, analytic, import, zoo};
+
+use crate::config::{IMPORTS, ProfileSource};
+use crate::curves::{self, CurveTable};
+use crate::fail::{Done, Failure, did_you_mean};
+use crate::folder::write_whole;
+use crate::models::{self, Library, Variant};
+use crate::say;
+use crate::text::{align, count, rounded};
+
+/// Subcommands of `profile`.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Analyze(AnalyzeArgs),
+    Import(ImportArgs),
+    Show(ShowArgs),
+}
+
+/// How a model is turned into kernels.
+#[derive(Args)]
+struct VariantArgs {
+    /// Numbers computed with: fp32, tf32, fp16 or int8
+    #[arg(long, default_value = "fp32")]
+    precision: Precision,
+    /// Merge element-wise followers, as compilers do
+    #[arg(long)]
+    fused: bool,
+}
+
+/// Write a profile computed from layer shapes (roofline and waves of blocks)
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant profile analyze --device h100-sxm --model resnet50,bert-base --batch 1,8,32 \
+    --out profiles/h100")]
+pub(crate) struct AnalyzeArgs {
+    /// GPU: a name or the path of a .toml file
+    #[arg(long)]
+    device: String,
+    /// Models, separated by commas; repeatable
+    #[arg(long, value_delimiter = ',', required = true)]
+    model: Vec<String>,
+    /// Batch sizes, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1")]
+    batch: Vec<u32>,
+    #[command(flatten)]
+    variant: VariantArgs,
+    /// Folder for the profile [default: out/profiles/<device>]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Read other tools' measurements as a profile
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
+pub(crate) struct ImportArgs {
+    /// Format of the files: table, orion or reef
+    #[arg(long, value_name = "FORMAT")]
+    from: String,
+    /// GPU that was measured: a name or the path of a .toml file
+    #[arg(long)]
+    device: String,
+    /// Files, or a folder of them
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// reef: scale the kernels of a model so that they add up to its profiled time
+    #[arg(long)]
+    rescale: bool,
+    /// Folder for the profile
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+/// Show a model's kernels with the fewest CUs that each needs
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant profile show resnet50 --device v100-sxm2-16 --batch 8 --tolerance 0.05 --out out/curves")]
+pub(crate) struct ShowArgs {
+    /// Model
+    model: String,
+    /// GPU: a name or the path of a .toml file
+    #[arg(long)]
+    device: String,
+    /// Slow-down accepted for fewer CUs, 0 to 10
+    #[arg(long, default_value_t = curves::TOLERANCE)]
+    tolerance: f64,
+    /// Items per batch [default: the smallest that the profile holds]
+    #[arg(long)]
+    batch: Option<u32>,
+    /// Folder of profiles to look into first; repeatable
+    #[arg(long, value_name = "DIR")]
+    profiles: Vec<PathBuf>,
+    #[command(flatten)]
+    variant: VariantArgs,
+    /// Folder for curves.csv and plots
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Runs a subcommand.
+pub(crate) fn run(command: Command) -> Done {
+    match command {
+        Command::Analyze(args) => analyze(&args),
+        Command::Import(args) => import(&args),
+        Command::Show(args) => show(&args),
+    }
+}
+
+fn device(name: &str) -> Done<Device> {
+    Device::find(name, Path::new("")).map_err(Failure::input)
+}
+
+fn analyze(args: &AnalyzeArgs) -> Done {
+    let device = device(&args.device)?;
+    let specs: Result<Vec<_>, _> = args.model.iter().map(|m| zoo::find(m)).collect();
+    let specs = specs.map_err(Failure::input)?;
+    let refs: Vec<&zoo::ModelSpec> = specs.iter().collect();
+    let options = analytic::Options {
+        precision: args.variant.precision,
+        fused: args.variant.fused,
+        ..analytic::Options::default()
+    };
+    let profile = analytic::profile(&device, &refs, &args.batch, &options);
+    let profile = profile.map_err(Failure::input)?;
+    let default = || Path::new("out/profiles").join(&device.name);
+    write(&args.out.clone().unwrap_or_else(default), &profile, &device)
+}
+
+fn import(args: &ImportArgs) -> Done {
+    let device = device(&args.device)?;
+    if !IMPORTS.contains(&args.from.as_str()) {
+        let near = did_you_mean(&args.from, IMPORTS.iter().copied());
+        return Err(Failure::input(format!(
+            "--from {}: no such format; known are {}{near}",
+            args.from,
+            IMPORTS.join(", ")
+        )));
+    }
+    let mut files = vec![];
+    for path in &args.files {
+        files.extend(models::input_files(path).map_err(Failure::input)?);
+    }
+    let options = import::ReefOptions { rescale: args.rescale };
+    let read = models::import_files(&args.from, &files, &device, options);
+    let read = read.map_err(Failure::input)?;
+    write(&args.out, &read.profile, &device)?;
+    let dropped: usize = read.dropped.values().sum();
+    let mut text =
+        format!("rows: {} read, {} used, {dropped} dropped\n", read.rows_in, read.rows_used);
+    for (why, n) in &read.dropped {
+        text += &format!("  {n} {why}\n");
+    }
+    say::out(&text)
+}
+
+/// Writes a profile, together with what the folder already holds of the same device and source.
+fn write(dir: &Path, profile: &Profile, device: &Device) -> Done {
+    let failed = |e: FileError| match e {
+        FileError::Io { .. } => Failure::failed(e),
+        e => Failure::input(e),
+    };
+    let whole = if dir.join("kernels.csv").exists() {
+        let known = files::read_for(dir, device).map_err(failed)?;
+        files::merge(known, profile).map_err(failed)?
+    } else {
+        profile.clone()
+    };
+    files::write(dir, &whole).map_err(failed)?;
+    let rows: Vec<Vec<String>> = profile
+        .models
+        .values()
+        .flat_map(|m| m.batches.iter().map(move |(batch, launches)| (m, batch, launches)))
+        .map(|(m, batch, launches)| {
+            let cus = device.cus();
+            let ns: u64 = launches.iter().map(|l| profile.kernels[l.kernel].curve.at(cus)).sum();
+            vec![
+                m.name.clone(),
+                batch.to_string(),
+                launches.len().to_string(),
+                format!("{:.3}", ns as f64 / 1e6),
+                curves::right_size(profile, launches, cus, curves::TOLERANCE).to_string(),
+            ]
+        })
+        .collect();
+    say::out(&align(&["model", "batch", "launches", "GPU ms", "right size CUs"], &rows))?;
+    say::note(&format!(
+        "{} and {} ({}) in {}",
+        count(whole.models.len(), "model"),
+        count(whole.kernels.len(), "kernel"),
+        whole.source.name(),
+        dir.display()
+    ));
+    Ok(())
+}
+
+fn show(args: &ShowArgs) -> Done {
+    let device = device(&args.device)?;
+    if !(0.0..=10.0).contains(&args.tolerance) {
+        return Err(Failure::input(format!("--tolerance {}: is not from 0 to 10", args.tolerance)));
+    }
+    let variant = Variant { precision: args.variant.precision, fused: args.variant.fused };
+    let sources: Vec<_> = args.profiles.iter().cloned().map(ProfileSource::Folder).collect();
+    let found = Library::default().find_for_show(
+        &args.model,
+        &device,
+        &sources,
+        args.batch.unwrap_or(1),
+        variant,
+    );
+    let found = found.map_err(Failure::input)?;
+    let profile = &found.profile;
+    let model = &profile.models[&found.model];
+    let sizes = || model.batches.keys().map(u32::to_string).collect::<Vec<_>>().join(", ");
+    let batch = match args.batch {
+        Some(batch) => batch,
+        None => *model.batches.keys().next().unwrap_or(&1),
+    };
+    let Some(launches) = model.batches.get(&batch) else {
+        let why = format!("{} has no batch {batch}; known are {}", found.model, sizes());
+        return Err(Failure::input(format!("--batch: {why}")));
+    };
+    let cus = device.cus();
+    let uses = curves::kernels(profile, launches, cus, args.tolerance);
+    let rows: Vec<Vec<String>> = uses
+        .iter()
+        .map(|u| {
+            let kernel = &profile.kernels[u.kernel];
+            vec![
+                kernel.id.clone(),
+                u.launches.to_string(),
+                format!("{:.1}", u.share * 100.0),
+                u.min_cus.to_string(),
+                rounded(Some(kernel.curve.at(cus) as f64 / 1e3)),
+            ]
+        })
+        .collect();
+    let total: u64 = uses.iter().map(|u| u.total_ns).sum();
+    let size = curves::right_size(profile, launches, cus, args.tolerance);
+    let mut text = align(&["kernel", "launches", "% of time", "min CUs", "us on all CUs"], &rows);
+    text += &format!(
+        "\n{} at batch {batch} on {} ({cus} CUs): {} launches, {:.3} ms on the GPU; right size {size} \
+         CUs at {} % slow-down\nprofile: {}, {}\n",
+        found.model,
+        device.name,
+        launches.len(),
+        total as f64 / 1e6,
+        rounded(Some(args.tolerance * 100.0)),
+        profile.source.name(),
+        found.words
+    );
+    say::out(&text)?;
+    let Some(out) = &args.out else { return Ok(()) };
+    let mut table = CurveTable::new();
+    table.add(&found, batch, cus, args.tolerance);
+    let file = out.join("curves.csv");
+    write_whole(&file, &table.into_bytes())?;
+    let drawn = cotenant_plots::draw_curves(&file, out, &device.title).map_err(Failure::failed)?;
+    say::note(&format!("curves.csv and {} in {}", count(drawn.len(), "plot"), out.display()));
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `[[plot]]` tables: the plots crate defines them, this adds the line to its errors.
+
+use cotenant_plots::PlotSpec;
+
+use super::fields::{table, unknown_key};
+use super::tree::{Data, Flaw, Node};
+
+const KEYS: &[&str] = &["kind", "name", "title", "x", "y", "by", "tenant", "log", "where"];
+
+/// Checks every table against the sweep.
+pub(crate) fn rows(root: &Node, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, Flaw> {
+    let Some(entry) = root.get("plot") else { return Ok(vec![]) };
+    let Data::List(nodes) = &entry.node.data else {
+        return Err(Flaw::new(&entry.place, "plot", "is no list; write [[plot]]"));
+    };
+    nodes.iter().enumerate().map(|(i, node)| plot(node, i, sweep_keys)).collect()
+}
+
+fn plot(node: &Node, index: usize, sweep_keys: &[String]) -> Result<PlotSpec, Flaw> {
+    let path = format!("plot[{index}]");
+    let entries = table(node, &path)?;
+    if let Some(e) = entries.iter().find(|e| !KEYS.contains(&e.key.as_str())) {
+        return Err(unknown_key(e, &path, KEYS));
+    }
+    let Some(kind) = node.get("kind") else {
+        let why = "is missing; write kind = \"bars\"";
+        return Err(Flaw::new(&node.place, format!("{path}.kind"), why));
+    };
+    // Key by key, so that an error of the reader has a place.
+    for e in entries {
+        let mut alone = serde_json::Map::new();
+        alone.insert("kind".to_owned(), kind.node.json());
+        alone.insert(e.key.clone(), e.node.json());
+        if let Err(error) = serde_json::from_value::<PlotSpec>(alone.into()) {
+            let field = format!("{path}.{}", e.key);
+            return Err(Flaw::new(&e.node.place, field, error.to_string()));
+        }
+    }
+    let spec: PlotSpec = serde_json::from_value(node.json())
+        .map_err(|e| Flaw::new(&node.place, &path, e.to_string()))?;
+    spec.check(index, sweep_keys).map_err(|e| {
+        let place = node.get(e.field).map_or(&node.place, |entry| &entry.node.place);
+        Flaw::new(place, format!("{path}.{}", e.field), e.message)
+    })?;
+    Ok(spec)
+}

@@ -1,0 +1,220 @@
+//! `[[policy]]` tables: checked against the registry.
+
+use cotenant_sim::policy::{self, Kind, OptionSpec, Options, PolicyInfo, Value};
+
+use super::fields::{duration, no_such, table, unknown_key};
+use super::tree::{Data, Entry, Flaw, Node, Place, key};
+
+/// One row of the experiment.
+#[derive(Clone)]
+pub(crate) struct PolicyRow {
+    /// What tables and plots call it.
+    pub(crate) label: String,
+    /// Which policy.
+    pub(crate) info: &'static PolicyInfo,
+    /// Its options as given.
+    pub(crate) options: Options,
+    /// The same as text, `quantum = "2ms"`; what is not given has its default.
+    pub(crate) options_text: String,
+}
+
+const ALL: &str = "all";
+
+fn names() -> Vec<&'static str> {
+    policy::ALL.iter().map(|p| p.name).collect()
+}
+
+/// Whether the policy of a row has such an option; for paths with `*`.
+pub(crate) fn has_option(row: &Data, option: &str) -> bool {
+    let Data::Table(entries) = row else { return false };
+    let name = entries.iter().find(|e| e.key == "name").and_then(|e| e.node.text());
+    name.and_then(policy::find).is_some_and(|p| p.option(option).is_some())
+}
+
+/// Replaces a table of the name `all` by one for each policy whose name no other row bears. Options
+/// given there go to the policies that have them.
+pub(crate) fn expand_all(root: &mut Node) -> Result<(), Flaw> {
+    let Data::Table(entries) = &mut root.data else { return Ok(()) };
+    let Some(Entry { node, .. }) = entries.iter_mut().find(|e| e.key == "policy") else {
+        return Ok(());
+    };
+    let Data::List(rows) = &mut node.data else { return Ok(()) };
+    let text = |row: &Node, key: &str| row.get(key).and_then(|e| e.node.text()).map(str::to_owned);
+    let taken: Vec<String> =
+        rows.iter().filter_map(|r| text(r, "label").or_else(|| text(r, "name"))).collect();
+    let mut expanded = vec![];
+    for row in rows.drain(..) {
+        if text(&row, "name").as_deref() != Some(ALL) {
+            expanded.push(row);
+            continue;
+        }
+        check_all(&row)?;
+        let free = policy::ALL.iter().filter(|p| !taken.iter().any(|t| t == p.name));
+        expanded.extend(free.map(|p| one_of_all(&row, p)));
+    }
+    *rows = expanded;
+    Ok(())
+}
+
+/// An option of an `all` table must belong to some policy.
+fn check_all(row: &Node) -> Result<(), Flaw> {
+    for e in row.entries().unwrap_or_default() {
+        if e.key == "label" {
+            let why = "`all` makes one row per policy, which cannot share a label; remove it";
+            return Err(Flaw::new(&e.place, "policy.all.label", why));
+        }
+        if e.key != "name" && policy::ALL.iter().all(|p| p.option(&e.key).is_none()) {
+            let mut known: Vec<&str> =
+                policy::ALL.iter().flat_map(|p| p.options).map(|o| o.name).collect();
+            known.sort_unstable();
+            known.dedup();
+            return Err(unknown_key(e, "policy.all", &known));
+        }
+    }
+    Ok(())
+}
+
+fn one_of_all(row: &Node, info: &PolicyInfo) -> Node {
+    let mut one = row.clone();
+    if let Data::Table(entries) = &mut one.data {
+        entries.retain(|e| e.key == "name" || info.option(&e.key).is_some());
+        for e in entries.iter_mut().filter(|e| e.key == "name") {
+            e.node.data = Data::Text(info.name.to_owned());
+        }
+    }
+    one
+}
+
+/// Checks every row.
+pub(crate) fn rows(root: &Node, tenants: &[String]) -> Result<Vec<PolicyRow>, Flaw> {
+    let Some(entry) = root.get("policy") else {
+        let why = format!(
+            "is missing; add a [[policy]] table with name = \"{ALL}\" or one of {}",
+            names().join(", ")
+        );
+        return Err(Flaw::new(&root.place, "policy", why));
+    };
+    let Data::List(nodes) = &entry.node.data else {
+        return Err(Flaw::new(&entry.place, "policy", "is no list; write [[policy]]"));
+    };
+    let mut rows: Vec<PolicyRow> = vec![];
+    for (i, node) in nodes.iter().enumerate() {
+        let row = row(node, i, tenants)?;
+        if rows.iter().any(|r| r.label == row.label) {
+            let why = format!(
+                "two rows are called `{}`; give one of them a `label` of its own",
+                row.label
+            );
+            return Err(Flaw::new(&node.place, format!("policy.{}", row.label), why));
+        }
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(Flaw::new(&entry.place, "policy", "is empty; an experiment needs a policy"));
+    }
+    Ok(rows)
+}
+
+fn row(node: &Node, index: usize, tenants: &[String]) -> Result<PolicyRow, Flaw> {
+    let path = format!("policy[{index}]");
+    let entries = table(node, &path)?;
+    let Some(name_entry) = node.get("name") else {
+        let why = format!("is missing; known: {ALL}, {}", names().join(", "));
+        return Err(Flaw::new(&node.place, format!("{path}.name"), why));
+    };
+    let flaw_at = |e: &Entry, field: &str, why: String| Flaw::new(&e.node.place, field, why);
+    let Some(name) = name_entry.node.text() else {
+        return Err(flaw_at(name_entry, &format!("{path}.name"), "is no text".to_owned()));
+    };
+    let Some(info) = policy::find(name) else {
+        let known: Vec<&str> = [ALL].into_iter().chain(names()).collect();
+        return Err(flaw_at(name_entry, &format!("{path}.name"), no_such(name, &known)));
+    };
+    let label = label(node, name)?;
+    let path = format!("policy.{label}");
+    let known: Vec<&str> =
+        ["name", "label"].into_iter().chain(info.options.iter().map(|o| o.name)).collect();
+    let mut options = Options::default();
+    let mut texts = vec![];
+    for e in entries.iter().filter(|e| !matches!(e.key.as_str(), "name" | "label")) {
+        let Some(spec) = info.option(&e.key) else { return Err(unknown_key(e, &path, &known)) };
+        let field = format!("{path}.{}", e.key);
+        let value = value(&e.node, spec, tenants).map_err(|why| flaw_at(e, &field, why))?;
+        options.0.push((e.key.clone(), value));
+        texts.push(format!("{} = {}", key(&e.key), e.node.toml()));
+    }
+    if let Err(e) = (info.build)(&options) {
+        let place: &Place = node.get(&e.name).map_or(&node.place, |entry| &entry.node.place);
+        return Err(Flaw::new(place, format!("{path}.{}", e.name), e.why));
+    }
+    Ok(PolicyRow { label, info, options, options_text: texts.join(", ") })
+}
+
+fn label(node: &Node, name: &str) -> Result<String, Flaw> {
+    let Some(entry) = node.get("label") else { return Ok(name.to_owned()) };
+    let legal =
+        |t: &&str| !t.trim().is_empty() && t.chars().count() <= 60 && !t.contains(char::is_control);
+    entry.node.text().filter(legal).map(str::to_owned).ok_or_else(|| {
+        let why = format!("`{}` is no label: 1 to 60 characters on a line", entry.node.plain());
+        Flaw::new(&entry.node.place, format!("policy.{name}.label"), why)
+    })
+}
+
+/// The value of an option, of the kind that its policy asks for.
+fn value(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, String> {
+    let wrong = || format!("`{}` is not {}", node.plain(), spec.kind);
+    match (spec.kind, &node.data) {
+        (Kind::Duration, _) => duration(node).map(Value::Duration),
+        (Kind::Integer(lo, hi), Data::Integer(i)) if (lo..=hi).contains(i) => {
+            Ok(Value::Integer(*i))
+        }
+        (Kind::Float(lo, hi), _) => {
+            let number = node.number().filter(|x| (lo..=hi).contains(x));
+            number.map(Value::Float).ok_or_else(wrong)
+        }
+        (Kind::Bool, Data::Bool(b)) => Ok(Value::Bool(*b)),
+        (Kind::Choice(words), Data::Text(t)) if words.contains(&t.as_str()) => {
+            Ok(Value::Text(t.clone()))
+        }
+        (Kind::Choice(words), Data::Text(t)) => Err(no_such(t, words)),
+        (Kind::Text, Data::Text(t)) => Ok(Value::Text(t.clone())),
+        (Kind::Texts, Data::List(list)) => {
+            let texts: Option<Vec<_>> = list.iter().map(|n| n.text().map(str::to_owned)).collect();
+            texts.map(Value::Texts).ok_or_else(wrong)
+        }
+        (Kind::PerTenant(words), Data::Text(t)) if words.contains(&t.as_str()) => {
+            Ok(Value::Text(t.clone()))
+        }
+        (Kind::PerTenant(words), Data::Text(t)) => Err(format!(
+            "{}; or give a number per tenant: [60, 40] in tenant order or {{ name = 60 }}",
+            no_such(t, words)
+        )),
+        (Kind::PerTenant(_), Data::List(list)) => {
+            let numbers: Option<Vec<f64>> = list.iter().map(Node::number).collect();
+            let numbers = numbers.ok_or_else(wrong)?;
+            if numbers.len() != tenants.len() {
+                let (n, t) = (numbers.len(), tenants.len());
+                return Err(format!("has {n} numbers for {t} tenants; give one per tenant"));
+            }
+            Ok(Value::Numbers(numbers))
+        }
+        (Kind::PerTenant(_), Data::Table(entries)) => per_tenant(entries, tenants),
+        _ => Err(wrong()),
+    }
+}
+
+fn per_tenant(entries: &[Entry], tenants: &[String]) -> Result<Value, String> {
+    let mut values = vec![];
+    for e in entries {
+        if !tenants.contains(&e.key) {
+            let known: Vec<&str> = tenants.iter().map(String::as_str).collect();
+            return Err(format!("no tenant is called so: {}", no_such(&e.key, &known)));
+        }
+        let number = e.node.number().ok_or_else(|| format!("`{}` has no number", e.key))?;
+        values.push((e.key.clone(), number));
+    }
+    if let Some(missing) = tenants.iter().find(|t| !values.iter().any(|(n, _)| n == *t)) {
+        return Err(format!("has no number for tenant `{missing}`"));
+    }
+    Ok(Value::Table(values))
+}

@@ -1,0 +1,57 @@
+//! SHA-256 digests of what results depend on.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::Path;
+
+use cotenant_profiles::Device;
+use sha2::{Digest, Sha256};
+
+/// Of a text, in hex.
+pub(crate) fn of_text(text: &str) -> String {
+    hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// Of a device's numbers, wherever they come from.
+pub(crate) fn of_device(device: &Device) -> String {
+    of_text(&format!("{device:?}"))
+}
+
+/// Of a file's bytes; of a folder, of its files' in order of their names.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn of_path(path: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    add(path, &mut hasher)?;
+    Ok(hex(&hasher.finalize()))
+}
+
+fn add(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
+    if path.is_dir() {
+        let mut names: Vec<_> = std::fs::read_dir(path)?
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .map(|e| e.path())
+            .collect();
+        names.sort();
+        return names.iter().try_for_each(|p| add(p, hasher));
+    }
+    let mut file = std::fs::File::open(path)?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(()),
+            n => hasher.update(&buffer[..n]),
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

@@ -1,0 +1,342 @@
+//! Finds the profile of a tenant's model: the experiment's own folders and imports first, then what
+//! ships, then the analytic model.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cotenant_profiles::analytic;
+use cotenant_profiles::files::Store;
+use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions};
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Device, Profile, Source, zoo};
+
+use crate::config::{ProfileSource, TenantConfig};
+use crate::digest;
+
+/// A model's profile, and where it comes from.
+#[derive(Clone)]
+pub(crate) struct Found {
+    pub(crate) profile: Arc<Profile>,
+    /// The model's name in it.
+    pub(crate) model: String,
+    /// The profile in words.
+    pub(crate) words: String,
+    /// Identifies its content.
+    pub(crate) digest: String,
+    /// What a reader of results must know of it.
+    pub(crate) warning: Option<String>,
+}
+
+/// Profiles already read or computed.
+#[derive(Default)]
+pub(crate) struct Library {
+    imports: BTreeMap<(ProfileSource, String), Arc<Import>>,
+    found: BTreeMap<String, Found>,
+}
+
+/// What an analytic profile is computed for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Variant {
+    pub(crate) precision: Precision,
+    pub(crate) fused: bool,
+}
+
+impl Library {
+    /// The profile of a tenant's model.
+    ///
+    /// # Errors
+    /// No such model anywhere, or the first place that has it does not read.
+    pub(crate) fn find(
+        &mut self,
+        tenant: &TenantConfig,
+        device: &Device,
+        sources: &[ProfileSource],
+    ) -> Result<Found, String> {
+        let variant = Variant { precision: tenant.precision, fused: tenant.fused };
+        let key = format!(
+            "{} {variant:?} {} {sources:?} {}",
+            tenant.model,
+            tenant.batch_max,
+            digest::of_device(device)
+        );
+        if let Some(found) = self.found.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = match self.read(&tenant.model, device, sources)? {
+            Some(found) => with_precision_check(found, variant.precision),
+            None => analytic(&tenant.model, device, &batches(tenant.batch_max), variant)
+                .map_err(|e| format!("{}: {e}", tenant.model_at))?,
+        };
+        self.found.insert(key, found.clone());
+        Ok(found)
+    }
+
+    /// The profile that `profile show` shows: what is found, or an analytic one of one batch.
+    ///
+    /// # Errors
+    /// As [`Library::find`].
+    pub(crate) fn find_for_show(
+        &mut self,
+        model: &str,
+        device: &Device,
+        sources: &[ProfileSource],
+        batch: u32,
+        variant: Variant,
+    ) -> Result<Found, String> {
+        match self.read(model, device, sources)? {
+            Some(found) => Ok(with_precision_check(found, variant.precision)),
+            None => analytic(model, device, &[batch], variant),
+        }
+    }
+
+    fn read(
+        &mut self,
+        model: &str,
+        device: &Device,
+        sources: &[ProfileSource],
+    ) -> Result<Option<Found>, String> {
+        for source in sources {
+            let found = match source {
+                ProfileSource::Folder(dir) => {
+                    in_store(&Store::new(vec![dir.clone()]), model, device)?
+                }
+                ProfileSource::Import { .. } => self.in_import(source, model, device)?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        in_store(&Store::with_defaults(vec![]), model, device)
+    }
+
+    fn in_import(
+        &mut self,
+        source: &ProfileSource,
+        model: &str,
+        device: &Device,
+    ) -> Result<Option<Found>, String> {
+        let ProfileSource::Import { format, path, at } = source else { return Ok(None) };
+        let key = (source.clone(), device.name.clone());
+        let import = match self.imports.get(&key) {
+            Some(import) => import.clone(),
+            None => {
+                let files = input_files(path).map_err(|e| format!("{at}{e}"))?;
+                let import =
+                    Arc::new(import_files(format, &files, device, ReefOptions::default())?);
+                self.imports.insert(key, import.clone());
+                import
+            }
+        };
+        let Some(name) = import.profile.models.keys().find(|n| same(n, model)) else {
+            return Ok(None);
+        };
+        let profile = only(&import.profile, name);
+        let words = format!("imported from {format} files in {}", path.display());
+        Ok(Some(Found {
+            digest: digest::of_text(&format!("{profile:?}")),
+            profile: Arc::new(profile),
+            model: name.clone(),
+            words,
+            warning: None,
+        }))
+    }
+}
+
+/// The profile with one model alone.
+fn only(profile: &Profile, model: &str) -> Profile {
+    let mut one = profile.clone();
+    one.models.retain(|name, _| name == model);
+    one
+}
+
+/// The files at a path: the file itself, or the CSV files of a folder, sorted.
+pub(crate) fn input_files(path: &Path) -> Result<Vec<PathBuf>, String> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let entries = std::fs::read_dir(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "csv"))
+        .collect();
+    files.sort();
+    if files.is_empty() {
+        Err(format!("{}: no .csv file in it", path.display()))
+    } else {
+        Ok(files)
+    }
+}
+
+/// Reads other tools' files as a profile.
+///
+/// # Errors
+/// With file, line and field.
+pub(crate) fn import_files(
+    format: &str,
+    files: &[PathBuf],
+    device: &Device,
+    reef: ReefOptions,
+) -> Result<Import, String> {
+    let mut texts = vec![];
+    for file in files {
+        let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|_| format!("{}:1: file: not UTF-8 text", file.display()))?;
+        texts.push((file.display().to_string(), text));
+    }
+    let inputs: Vec<Input<'_>> = texts.iter().map(|(file, text)| Input { file, text }).collect();
+    let single = || match inputs.as_slice() {
+        [one] => Ok(one),
+        _ => Err(format!("`{format}` reads one file, not {}", inputs.len())),
+    };
+    let import = match format {
+        "orion" => import::orion(&inputs, device, &OrionOptions::default()),
+        "reef" => import::reef(single()?, device, &reef),
+        _ => import::table(single()?, device),
+    };
+    import.map_err(|e| e.to_string())
+}
+
+/// Looks a model up under each of its names.
+fn in_store(store: &Store, model: &str, device: &Device) -> Result<Option<Found>, String> {
+    for name in candidates(model) {
+        let Some(dir) = store.folder_of(&name, device) else { continue };
+        let Some(profile) = store.find(&name, device).map_err(|e| e.to_string())? else { continue };
+        let tool = ["tool", "version", "date", "driver", "cuda", "clocks"].iter();
+        let facts: Vec<String> =
+            tool.filter_map(|k| profile.provenance.get(*k).map(|v| format!("{k} {v}"))).collect();
+        let words = format!("{}; {}", dir.display(), facts.join(", "));
+        return Ok(Some(Found {
+            digest: digest::of_text(&format!("{profile:?}")),
+            profile: Arc::new(profile),
+            model: name,
+            words,
+            warning: None,
+        }));
+    }
+    Ok(None)
+}
+
+/// Names that files may use for a model: as written, the zoo's, and with the other separator.
+fn candidates(model: &str) -> Vec<String> {
+    let zoo = zoo::find(model).ok().map(|spec| spec.name);
+    let mut names = vec![model.to_owned()];
+    names.extend(zoo);
+    names.extend([model.replace('-', "_"), model.replace('_', "-")]);
+    names.dedup();
+    names
+}
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
+}
+
+/// Whether two spellings mean the same model.
+fn same(a: &str, b: &str) -> bool {
+    plain(a) == plain(b)
+}
+
+fn with_precision_check(mut found: Found, wanted: Precision) -> Found {
+    let measured = found.profile.provenance.get("precision");
+    if let Some(measured) = measured.filter(|m| !m.eq_ignore_ascii_case(wanted.name()))
+        && wanted != Precision::default()
+    {
+        found.warning = Some(format!(
+            "the profile of {} is of precision {measured}, not {}",
+            found.model,
+            wanted.name()
+        ));
+    }
+    found
+}
+
+/// Computes a profile from layer shapes.
+///
+/// # Errors
+/// No such model, or a batch out of range.
+pub(crate) fn analytic(
+    model: &str,
+    device: &Device,
+    batches: &[u32],
+    variant: Variant,
+) -> Result<Found, String> {
+    let spec = zoo::find(model).map_err(|e| e.to_string())?;
+    let options = analytic::Options {
+        precision: variant.precision,
+        fused: variant.fused,
+        ..analytic::Options::default()
+    };
+    let profile = analytic::profile(device, &[&spec], batches, &options);
+    let profile = profile.map_err(|e| e.to_string())?;
+    let fused = if variant.fused { ", fused" } else { "" };
+    let words = format!(
+        "computed from layer shapes (roofline and waves of blocks), {}{fused}",
+        variant.precision.name()
+    );
+    let digest = digest::of_text(&format!(
+        "analytic {} {} {:?} {} {}",
+        spec.name,
+        digest::of_device(device),
+        options,
+        batches.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        env!("CARGO_PKG_VERSION"),
+    ));
+    let warning = format!(
+        "{} on {}: no measured profile, so an analytic one was computed ({})",
+        spec.name,
+        device.name,
+        variant.precision.name()
+    );
+    Ok(Found {
+        profile: Arc::new(profile),
+        model: spec.name,
+        words,
+        digest,
+        warning: Some(warning),
+    })
+}
+
+/// Batch sizes for which an analytic profile is computed: every one up to 16, then four per
+/// doubling, and the largest. A batch in between runs as the next larger one.
+pub(crate) fn batches(max: u32) -> Vec<u32> {
+    let mut sizes: Vec<u32> = (1..=max.min(16)).collect();
+    let mut step = 4;
+    let mut next = 20;
+    while next < max {
+        sizes.push(next);
+        if next == step * 8 {
+            step *= 2;
+        }
+        next += step;
+    }
+    if max > 16 {
+        sizes.push(max);
+    }
+    sizes
+}
+
+/// The name of a profile's source, as results show it.
+pub(crate) fn source_name(source: Source) -> &'static str {
+    source.name()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batch_sizes_are_dense_where_they_matter() {
+        assert_eq!(batches(3), [1, 2, 3]);
+        assert_eq!(batches(16).len(), 16);
+        assert_eq!(batches(50)[16..], [20, 24, 28, 32, 40, 48, 50]);
+        assert_eq!(batches(128)[16..], [20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128]);
+    }
+
+    #[test]
+    fn a_model_answers_to_its_spellings() {
+        assert!(candidates("bert-base").contains(&"bert_base".to_owned()));
+        assert!(same("ResNet50", "resnet-50"));
+        assert!(!same("resnet50", "resnet101"));
+    }
+}

@@ -1,0 +1,83 @@
+//! Which cells an experiment has: policies × sweep × repeats, each identified by what it means.
+//!
+//! A cell's name, seed and rows depend on nothing but the cell: not on the order of computation, the
+//! number of threads, the machine, or the other cells.
+
+use crate::config::Experiment;
+use crate::digest;
+use crate::prepare::Prepared;
+
+/// One cell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cell {
+    /// Its name: the label, for people, and a digest of its meaning.
+    pub(crate) id: String,
+    /// Index into [`Experiment::points`].
+    pub(crate) point: usize,
+    /// Index into the policies of the point.
+    pub(crate) policy: usize,
+    /// From 0.
+    pub(crate) repeat: usize,
+    /// Of all random draws.
+    pub(crate) seed: u64,
+    /// Digest of what is computed. Two cells share it where a sweep key does not concern the
+    /// cell's policy: they are computed once, and both get their rows.
+    pub(crate) work: String,
+}
+
+/// Every cell, in the order of `results.csv`: by point, then policy, then repeat.
+pub(crate) fn cells(e: &Experiment, prepared: &[Prepared]) -> Vec<Cell> {
+    let mut cells = vec![];
+    for (p, (point, ready)) in e.points.iter().zip(prepared).enumerate() {
+        for (r, row) in point.policies.iter().enumerate() {
+            for (repeat, &seed) in e.seeds.iter().enumerate() {
+                let work = digest::of_text(&format!(
+                    "cotenant {}\n{}policy {} {:?}\nseed {seed}\n",
+                    env!("CARGO_PKG_VERSION"),
+                    ready.meaning,
+                    row.info.name,
+                    row.options.0,
+                ));
+                let swept: Vec<String> =
+                    e.keys.iter().zip(&point.values).map(|(k, v)| format!("{k}={v}")).collect();
+                let whole =
+                    digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
+                let id = format!("{}-{}", slug(&row.label), &whole[..12]);
+                cells.push(Cell { id, point: p, policy: r, repeat, seed, work });
+            }
+        }
+    }
+    cells
+}
+
+/// Digest of the experiment with everything it refers to.
+pub(crate) fn digest(e: &Experiment, cells: &[Cell]) -> String {
+    let ids: Vec<&str> = cells.iter().map(|c| c.id.as_str()).collect();
+    digest::of_text(&format!("{}\n{}\n", e.name, ids.join("\n")))
+}
+
+/// A label as part of a file name.
+fn slug(label: &str) -> String {
+    let mut slug = String::new();
+    for c in label.chars().flat_map(char::to_lowercase).take(32) {
+        if c.is_ascii_alphanumeric() {
+            slug.push(c);
+        } else if !slug.ends_with('-') && !slug.is_empty() {
+            slug.push('-');
+        }
+    }
+    let slug = slug.trim_matches('-');
+    if slug.is_empty() { "cell".to_owned() } else { slug.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slug;
+
+    #[test]
+    fn a_slug_is_a_file_name() {
+        assert_eq!(slug("KRISP-I (2×)"), "krisp-i-2");
+        assert_eq!(slug("../../etc"), "etc");
+        assert_eq!(slug("×"), "cell");
+    }
+}

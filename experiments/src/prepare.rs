@@ -1,0 +1,192 @@
+//! From a checked point of the sweep to what the simulator needs: profiles found and compiled,
+//! isolated baselines run, SLOs resolved.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::program::Code;
+use cotenant_sim::scenario::{Setup, Tenant};
+
+use crate::config::{CostMode, Experiment, Point, Slo, TenantConfig};
+use crate::digest;
+use crate::isolated::{self, Isolated};
+use crate::models::{Found, Library};
+
+/// Everything that the cells of one point share.
+pub(crate) struct Prepared {
+    pub(crate) setup: Arc<Setup>,
+    pub(crate) contention: ContentionModel,
+    pub(crate) isolated: Vec<Isolated>,
+    pub(crate) profiles: Vec<Found>,
+    /// Everything that decides what a cell of this point computes, but policy and seed.
+    pub(crate) meaning: String,
+}
+
+/// Prepares points one after the other; what they have in common is done once.
+#[derive(Default)]
+pub(crate) struct Preparer {
+    library: Library,
+    baselines: BTreeMap<String, Isolated>,
+    files: BTreeMap<std::path::PathBuf, String>,
+}
+
+impl Preparer {
+    /// Prepares one point.
+    ///
+    /// # Errors
+    /// A model that is not to be found or not profiled far enough, a trace that does not read.
+    pub(crate) fn point(&mut self, e: &Experiment, point: &Point) -> Result<Prepared, String> {
+        let device = &*point.device;
+        let contention = ContentionModel::from_name(point.contention, device)
+            .ok_or_else(|| format!("no contention model `{}`", point.contention))?;
+        let mut code = Code::default();
+        let (mut tenants, mut profiles, mut baselines) = (vec![], vec![], vec![]);
+        for config in &point.tenants {
+            let found = self.library.find(config, device, &point.profiles)?;
+            let baseline = self.baseline(point, config, &found, contention)?;
+            tenants.push(tenant(&mut code, point, config, &found, Some(&baseline))?);
+            profiles.push(found);
+            baselines.push(baseline);
+        }
+        let costs = match point.costs {
+            CostMode::Real => device.costs.clone(),
+            CostMode::Ideal => device.costs.ideal(),
+        };
+        let meaning = self.meaning(&e.base, point, &profiles, &tenants)?;
+        let setup = Arc::new(Setup { device: device.clone(), costs, code, tenants });
+        Ok(Prepared { setup, contention, isolated: baselines, profiles, meaning })
+    }
+
+    fn baseline(
+        &mut self,
+        point: &Point,
+        config: &TenantConfig,
+        found: &Found,
+        contention: ContentionModel,
+    ) -> Result<Isolated, String> {
+        let key = format!(
+            "{} {} {} {} {} {} {}",
+            digest::of_device(&point.device),
+            found.digest,
+            config.batch_max,
+            config.batch_timeout,
+            point.contention,
+            point.jitter,
+            found.model,
+        );
+        if let Some(known) = self.baselines.get(&key) {
+            return Ok(*known);
+        }
+        let run = |batch_max: u32| -> Result<Arc<Setup>, String> {
+            let mut code = Code::default();
+            let alone = TenantConfig { workers: 1, batch_max, ..config.clone() };
+            let tenant = tenant(&mut code, point, &alone, found, None)?;
+            let device = (*point.device).clone();
+            let costs = device.costs.clone();
+            Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
+        };
+        let full = run(config.batch_max)?;
+        let single = if config.batch_max == 1 { full.clone() } else { run(1)? };
+        let isolated = isolated::measure(&single, &full, contention, point.jitter)?;
+        self.baselines.insert(key, isolated);
+        Ok(isolated)
+    }
+
+    /// The canonical text of what a point's cells have in common.
+    fn meaning(
+        &mut self,
+        base: &Path,
+        point: &Point,
+        profiles: &[Found],
+        tenants: &[Tenant],
+    ) -> Result<String, String> {
+        let mut text = format!(
+            "device {} costs {} contention {} duration {} warmup {} jitter {}\n",
+            digest::of_device(&point.device),
+            point.costs.name(),
+            point.contention,
+            point.duration.0,
+            point.warmup.0,
+            point.jitter,
+        );
+        for ((config, found), tenant) in point.tenants.iter().zip(profiles).zip(tenants) {
+            // Serialised without the file's folder: what counts is its content.
+            let arrivals = serde_json::to_string(&config.arrivals)
+                .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+            let mut files = vec![];
+            for file in config.arrivals.files(base) {
+                files.push(self.file(&file, &config.arrivals_at)?);
+            }
+            text += &format!(
+                "tenant {} model {} profile {} arrivals {} files {} slo {:?} class {:?} workers {} \
+                 batch {} {}\n",
+                tenant.name,
+                found.model,
+                found.digest,
+                if files.is_empty() { arrivals } else { without_file(&arrivals) },
+                files.join(","),
+                tenant.slo.map(|s| s.0),
+                tenant.class,
+                tenant.workers,
+                tenant.batch_max,
+                tenant.batch_timeout.0,
+            );
+        }
+        Ok(text)
+    }
+
+    fn file(&mut self, path: &Path, at: &str) -> Result<String, String> {
+        if let Some(known) = self.files.get(path) {
+            return Ok(known.clone());
+        }
+        let digest =
+            digest::of_path(path).map_err(|e| format!("{at}.file: {}: {e}", path.display()))?;
+        self.files.insert(path.to_owned(), digest.clone());
+        Ok(digest)
+    }
+}
+
+/// The specification with an empty file name.
+fn without_file(json: &str) -> String {
+    match serde_json::from_str::<serde_json::Value>(json) {
+        Ok(mut value) => {
+            if let Some(file) = value.get_mut("file") {
+                *file = "".into();
+            }
+            value.to_string()
+        }
+        Err(_) => json.to_owned(),
+    }
+}
+
+fn tenant(
+    code: &mut Code,
+    point: &Point,
+    config: &TenantConfig,
+    found: &Found,
+    isolated: Option<&Isolated>,
+) -> Result<Tenant, String> {
+    let cus = point.device.cus();
+    let model = code
+        .compile(&found.profile, &found.model, config.batch_max, cus)
+        .map_err(|e| format!("{}: {e}", config.model_at))?;
+    let slo = match (config.slo, isolated) {
+        (Some(Slo::Absolute(limit)), _) => Some(limit),
+        (Some(Slo::Isolated(factor)), Some(isolated)) => {
+            Some(Nanos((isolated.p95.0 as f64 * factor).round() as u64))
+        }
+        _ => None,
+    };
+    Ok(Tenant {
+        name: config.name.clone(),
+        model,
+        class: config.class,
+        slo,
+        workers: config.workers,
+        batch_max: config.batch_max,
+        batch_timeout: config.batch_timeout,
+    })
+}

@@ -1,0 +1,185 @@
+//! `results.csv` and the tables beside it: which columns, and how a value is written.
+
+use cotenant_plots::columns::{self, METRICS};
+
+use crate::cell::{Outcome, bin, counter_text};
+use crate::config::{Experiment, Point};
+use crate::plan::Cell;
+
+/// The numeric columns of one row; what does not exist is empty.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Metrics([Option<f64>; METRICS.len()]);
+
+impl Metrics {
+    /// Sets a column by its name.
+    pub(crate) fn set(&mut self, column: &str, value: Option<f64>) {
+        let i = columns::metric_index(column).expect("a column of results.csv");
+        self.0[i] = value;
+    }
+
+    /// A column by its name.
+    pub(crate) fn get(&self, column: &str) -> Option<f64> {
+        self.0[columns::metric_index(column).expect("a column of results.csv")]
+    }
+}
+
+/// The shortest decimal that reads back to the same number; empty for what does not exist.
+pub(crate) fn number(value: Option<f64>) -> String {
+    match value {
+        Some(x) if x.is_finite() => format!("{}", x + 0.0), // + 0.0: no minus before a zero
+        _ => String::new(),
+    }
+}
+
+/// A table in the making.
+pub(crate) struct Table(csv::Writer<Vec<u8>>);
+
+impl Table {
+    fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut table = Self(csv::WriterBuilder::new().from_writer(vec![]));
+        table.row(header);
+        table
+    }
+
+    fn row<'a>(&mut self, fields: impl IntoIterator<Item = &'a str>) {
+        self.0.write_record(fields).expect("writing to memory, rows of one width");
+    }
+
+    /// The text so far.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.0.into_inner().expect("writing to memory")
+    }
+}
+
+/// The header of `results.csv`.
+pub(crate) fn header(keys: &[String]) -> Vec<u8> {
+    let mut names: Vec<&str> = columns::LEADING.to_vec();
+    names.extend(keys.iter().map(String::as_str));
+    names.extend(columns::NAMES);
+    names.extend(METRICS.iter().map(|c| c.name));
+    names.push(columns::STATUS);
+    Table::new(names).into_bytes()
+}
+
+/// The rows of one cell: one per tenant, then `*`.
+pub(crate) fn rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let point = &e.points[cell.point];
+    let policy = &point.policies[cell.policy];
+    let (repeat, seed) = (cell.repeat.to_string(), cell.seed.to_string());
+    let mut table = Table(csv::WriterBuilder::new().from_writer(vec![]));
+    let none = Metrics::default();
+    for (i, (tenant, model)) in tenants(point).into_iter().enumerate() {
+        let metrics = outcome.metrics.get(i).unwrap_or(&none);
+        let numbers: Vec<String> = metrics.0.iter().map(|v| number(*v)).collect();
+        let mut fields: Vec<&str> =
+            vec![&e.name, &cell.id, &policy.label, policy.info.name, &repeat, &seed];
+        fields.extend(point.values.iter().map(String::as_str));
+        fields.extend([tenant, model]);
+        fields.extend(numbers.iter().map(String::as_str));
+        fields.push(&outcome.status);
+        table.row(fields);
+    }
+    table.into_bytes()
+}
+
+/// Tenant and model, then `*`.
+fn tenants(point: &Point) -> Vec<(&str, &str)> {
+    let named = point.tenants.iter().map(|t| (t.name.as_str(), t.model.as_str()));
+    named.chain([("*", "")]).collect()
+}
+
+/// Cell, label, repeat and the sweep, in front of every row of the tables beside `results.csv`.
+fn leading(e: &Experiment, cell: &Cell) -> Vec<String> {
+    let point = &e.points[cell.point];
+    let label = point.policies[cell.policy].label.clone();
+    let head = [cell.id.clone(), label, cell.repeat.to_string()];
+    head.into_iter().chain(point.values.iter().cloned()).collect()
+}
+
+fn side_table(e: &Experiment, columns: &[&str]) -> Table {
+    let head = columns::SERIES_LEADING.iter().copied();
+    Table::new(head.chain(e.keys.iter().map(String::as_str)).chain(columns.iter().copied()))
+}
+
+fn side_row(table: &mut Table, leading: &[String], fields: &[String]) {
+    table.row(leading.iter().chain(fields).map(String::as_str));
+}
+
+/// `cdf.csv`.
+pub(crate) fn cdf<'a>(
+    e: &Experiment,
+    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
+) -> Vec<u8> {
+    let mut table = side_table(e, &columns::CDF);
+    for (cell, outcome) in cells {
+        let head = leading(e, cell);
+        let names = tenants(&e.points[cell.point]);
+        for &(i, q, ms) in &outcome.cdf {
+            let fields = [names[i].0.to_owned(), number(Some(q)), number(Some(ms))];
+            side_row(&mut table, &head, &fields);
+        }
+    }
+    table.into_bytes()
+}
+
+/// `series.csv`.
+pub(crate) fn series<'a>(
+    e: &Experiment,
+    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
+) -> Vec<u8> {
+    let mut table = side_table(e, &columns::TIMELINE);
+    for (cell, outcome) in cells {
+        let head = leading(e, cell);
+        let point = &e.points[cell.point];
+        let names = tenants(point);
+        let (bin, cus) = (bin(point), f64::from(point.device.cus()));
+        for (b, values) in outcome.series.iter().enumerate() {
+            let start = bin.0 * b as u64;
+            let span = (point.duration.0 - start).min(bin.0) as f64 / 1e9;
+            for (i, (count, p95)) in values.served.iter().enumerate() {
+                let whole = i + 1 == names.len();
+                let fields = [
+                    names[i].0.to_owned(),
+                    number(Some(start as f64 / 1e6)),
+                    number(Some(*count as f64 / span)),
+                    number(p95.map(|ns| ns as f64 / 1e6)),
+                    number(whole.then_some(values.busy / cus)),
+                ];
+                side_row(&mut table, &head, &fields);
+            }
+        }
+    }
+    table.into_bytes()
+}
+
+/// `counters.csv`: what policies counted; nothing where none counts anything.
+pub(crate) fn counters<'a>(
+    e: &Experiment,
+    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
+) -> Option<Vec<u8>> {
+    let mut table = side_table(e, &["counter", "value"]);
+    let mut any = false;
+    for (cell, outcome) in cells {
+        let head = leading(e, cell);
+        for (name, value) in &outcome.counters {
+            any = true;
+            side_row(&mut table, &head, &[(*name).to_owned(), counter_text(*value)]);
+        }
+    }
+    any.then(|| table.into_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_read_back() {
+        assert_eq!(number(Some(0.1)), "0.1");
+        assert_eq!(number(Some(-0.0)), "0");
+        assert_eq!(number(Some(12.0)), "12");
+        assert_eq!(number(Some(1e-7)), "0.0000001");
+        assert_eq!(number(None), "");
+        assert_eq!(number(Some(f64::NAN)), "");
+    }
+}

@@ -1,0 +1,68 @@
+//! Tables for the terminal.
+
+/// Columns aligned: texts to the left, numbers to the right, two spaces between.
+pub(crate) fn align(header: &[&str], rows: &[Vec<String>]) -> String {
+    let columns = header.len();
+    let width = |text: &str| text.chars().count();
+    let widths: Vec<usize> = (0..columns)
+        .map(|c| rows.iter().map(|r| width(&r[c])).chain([width(header[c])]).max().unwrap_or(0))
+        .collect();
+    let numeric: Vec<bool> = (0..columns)
+        .map(|c| {
+            let mut any = false;
+            let all =
+                rows.iter().map(|r| r[c].as_str()).filter(|t| !matches!(*t, "" | "-")).all(|t| {
+                    any = true;
+                    t.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.')
+                });
+            any && all
+        })
+        .collect();
+    let line = |fields: &[&str]| {
+        let mut text = String::new();
+        for (c, field) in fields.iter().enumerate() {
+            let pad = " ".repeat(widths[c] - width(field));
+            let gap = if c == 0 { "" } else { "  " };
+            let cell = if numeric[c] {
+                format!("{gap}{pad}{field}")
+            } else {
+                format!("{gap}{field}{pad}")
+            };
+            text += &cell;
+        }
+        text.trim_end().to_owned() + "\n"
+    };
+    let mut out = line(header);
+    for row in rows {
+        out += &line(&row.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    out
+}
+
+/// Three or more significant digits, `-` for what does not exist.
+pub(crate) fn rounded(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(x) if x == 0.0 => "0".to_owned(),
+        Some(x) if x.abs() >= 100.0 => format!("{x:.0}"),
+        Some(x) if x.abs() >= 10.0 => format!("{x:.1}"),
+        Some(x) if x.abs() >= 0.1 => format!("{x:.2}"),
+        Some(x) => format!("{x:.4}"),
+    }
+}
+
+/// `12 cells`, `1 cell`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_align_to_the_right() {
+        let rows = [vec!["a".to_owned(), "1".to_owned()], vec!["bbb".to_owned(), "22".to_owned()]];
+        assert_eq!(align(&["x", "n"], &rows), "x     n\na     1\nbbb  22\n");
+    }
+}

@@ -1,0 +1,230 @@
+//! What a run leaves besides its counts, for those who ask: a time series, a timeline, a request log.
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::observe::{Happening, Observer};
+use cotenant_sim::timeline::Timeline;
+
+/// Most happenings of a timeline: about 150 MB of JSON.
+const TIMELINE_LIMIT: usize = 2_000_000;
+
+/// What to watch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wants {
+    /// Quantiles of latency (`cdf.csv`).
+    pub(crate) cdf: bool,
+    /// Time bins (`series.csv`).
+    pub(crate) series: bool,
+    /// Every request (`requests/<cell>.csv.zst`).
+    pub(crate) requests: bool,
+    /// Every kernel (`timeline/<cell>.json`).
+    pub(crate) timeline: bool,
+}
+
+/// An observer that hands on to those that are wanted.
+pub(crate) struct Watch {
+    pub(crate) series: Option<Series>,
+    pub(crate) requests: Option<RequestLog>,
+    pub(crate) timeline: Option<Timeline>,
+}
+
+impl Watch {
+    /// Watches `names` from the end of the warm-up on.
+    pub(crate) fn new(
+        wants: Wants,
+        names: &[&str],
+        warmup: Nanos,
+        duration: Nanos,
+        bin: Nanos,
+    ) -> Self {
+        let end = Nanos(warmup.0.saturating_add(duration.0));
+        Self {
+            series: wants.series.then(|| Series::new(names.len(), warmup, end, bin)),
+            requests: wants.requests.then(|| RequestLog::new(names)),
+            timeline: wants.timeline.then(|| Timeline::new(warmup, end, TIMELINE_LIMIT)),
+        }
+    }
+
+    /// Whether nothing is watched.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.series.is_none() && self.requests.is_none() && self.timeline.is_none()
+    }
+}
+
+impl Observer for Watch {
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        if let Some(series) = &mut self.series {
+            series.happened(now, what);
+        }
+        if let Some(requests) = &mut self.requests {
+            requests.happened(now, what);
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.happened(now, what);
+        }
+    }
+}
+
+/// Completions, p95 latency and busy CUs per time bin.
+pub(crate) struct Series {
+    from: u64,
+    end: u64,
+    bin: u64,
+    tenants: usize,
+    current: usize,
+    /// Latencies of the current bin, by tenant, ns.
+    latencies: Vec<Vec<u64>>,
+    /// CUs in use, by pool.
+    busy: Vec<u64>,
+    since: u64,
+    /// CU × ns of the current bin.
+    area: u128,
+    bins: Vec<Bin>,
+}
+
+/// One bin.
+pub(crate) struct Bin {
+    /// Completions and p95 latency, ns, by tenant and, last, of all.
+    pub(crate) served: Vec<(u64, Option<u64>)>,
+    /// Mean CUs in use.
+    pub(crate) busy: f64,
+}
+
+impl Series {
+    fn new(tenants: usize, from: Nanos, end: Nanos, bin: Nanos) -> Self {
+        Self {
+            from: from.0,
+            end: end.0,
+            bin: bin.0.max(1),
+            tenants,
+            current: 0,
+            latencies: vec![vec![]; tenants],
+            busy: vec![],
+            since: from.0,
+            area: 0,
+            bins: vec![],
+        }
+    }
+
+    fn end_of(&self, bin: usize) -> u64 {
+        self.from.saturating_add(self.bin.saturating_mul(bin as u64 + 1)).min(self.end)
+    }
+
+    /// Closes every bin that ends at or before `now`.
+    fn advance(&mut self, now: u64) {
+        while self.since < self.end && now >= self.end_of(self.current) {
+            let end = self.end_of(self.current);
+            self.integrate(end);
+            self.close(end);
+        }
+        self.integrate(now.min(self.end));
+    }
+
+    fn integrate(&mut self, to: u64) {
+        if to > self.since {
+            let busy: u64 = self.busy.iter().sum();
+            self.area += u128::from(busy) * u128::from(to - self.since);
+            self.since = to;
+        }
+    }
+
+    fn close(&mut self, end: u64) {
+        let start = self.from + self.bin * self.current as u64;
+        let mut all: Vec<u64> = self.latencies.iter().flatten().copied().collect();
+        let mut served: Vec<_> = self.latencies.iter_mut().map(|l| p95(l)).collect();
+        served.push(p95(&mut all));
+        self.latencies.iter_mut().for_each(Vec::clear);
+        let span = (end - start).max(1);
+        self.bins.push(Bin { served, busy: self.area as f64 / span as f64 });
+        self.area = 0;
+        self.current += 1;
+    }
+
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        match what {
+            Happening::Busy { pool, cus } => {
+                self.advance(now.0);
+                let pool = pool as usize;
+                if self.busy.len() <= pool {
+                    self.busy.resize(pool + 1, 0);
+                }
+                self.busy[pool] = u64::from(cus);
+            }
+            Happening::RequestDone { tenant, arrival } => {
+                self.advance(now.0);
+                if now.0 >= self.from && now.0 < self.end {
+                    self.latencies[tenant as usize].push(now.0 - arrival.0);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The bins, to the end of the run.
+    pub(crate) fn finish(mut self) -> (Vec<Bin>, usize) {
+        self.advance(self.end);
+        (self.bins, self.tenants)
+    }
+}
+
+/// Number, and nearest-rank 95th percentile.
+fn p95(values: &mut [u64]) -> (u64, Option<u64>) {
+    values.sort_unstable();
+    let n = values.len();
+    let rank = (n * 95).div_ceil(100).max(1);
+    (n as u64, values.get(rank - 1).copied())
+}
+
+/// One line per request that ended, warm-up included.
+pub(crate) struct RequestLog {
+    names: Vec<String>,
+    pub(crate) text: Vec<u8>,
+}
+
+impl RequestLog {
+    fn new(names: &[&str]) -> Self {
+        let header = b"tenant,arrival_ns,end_ns,latency_ns,outcome\n".to_vec();
+        Self { names: names.iter().map(|n| (*n).to_owned()).collect(), text: header }
+    }
+
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        let line = match what {
+            Happening::RequestDone { tenant, arrival } => {
+                let name = &self.names[tenant as usize];
+                format!("{name},{},{},{},completed\n", arrival.0, now.0, now.0 - arrival.0)
+            }
+            Happening::Dropped { tenant } => {
+                format!("{},,{},,dropped\n", self.names[tenant as usize], now.0)
+            }
+            _ => return,
+        };
+        self.text.extend_from_slice(line.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bins_hold_what_happened_in_them() {
+        let mut s = Series::new(1, Nanos(100), Nanos(350), Nanos(100));
+        let done = |arrival| Happening::RequestDone { tenant: 0, arrival: Nanos(arrival) };
+        s.happened(Nanos(50), Happening::Busy { pool: 0, cus: 10 });
+        s.happened(Nanos(60), done(0));
+        s.happened(Nanos(150), Happening::Busy { pool: 0, cus: 20 });
+        s.happened(Nanos(160), done(100));
+        s.happened(Nanos(250), Happening::Busy { pool: 0, cus: 0 });
+        s.happened(Nanos(340), done(300));
+        let (bins, _) = s.finish();
+        let got: Vec<_> = bins.iter().map(|b| (b.served[0], b.busy)).collect();
+        let want = [((1, Some(60)), 15.0), ((0, None), 10.0), ((1, Some(40)), 0.0)];
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn the_95th_of_few_is_the_largest() {
+        assert_eq!(p95(&mut []), (0, None));
+        assert_eq!(p95(&mut [3, 1]), (2, Some(3)));
+        assert_eq!(p95(&mut (1..=100).collect::<Vec<_>>()), (100, Some(95)));
+    }
+}
