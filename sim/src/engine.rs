@@ -79,7 +79,9 @@ struct Source {
 #[derive(Clone, Debug, Default)]
 struct Stage {
     batch: Vec<u32>,
-    program: u32,
+    /// The batch's program: where in [`Engine::launches`], and how many.
+    first: u32,
+    count: u32,
     /// When the host began to issue the current pass.
     host_base: u64,
     /// Passes over the program left, for requests larger than the largest batch.
@@ -139,6 +141,14 @@ mod timer {
 /// Bits of a timer key that hold the index; the kind takes four more, the sequence the other 40.
 const INDEX_BITS: u32 = 20;
 
+/// One launch of a program.
+#[derive(Clone, Copy, Debug)]
+struct Launch {
+    kernel: u32,
+    /// After the host began the pass.
+    issued_ns: u64,
+}
+
 struct CopyEngines {
     /// When each direction is free again.
     free: [u64; 2],
@@ -159,6 +169,10 @@ struct Engine<'a> {
     code: Code,
     /// Which kernel a sorted list of kernels merges into.
     merged: HashMap<Vec<u32>, u32>,
+    /// Every program's launches, one after the other.
+    launches: Vec<Launch>,
+    /// By tenant and program: where its launches begin, and how many.
+    programs: Vec<Vec<(u32, u32)>>,
     contention: ContentionModel,
     jitter: Option<Box<dyn Jitter>>,
     policy: &'a mut dyn Policy,
@@ -262,11 +276,28 @@ impl<'a> Engine<'a> {
             actions: vec![],
             code: setup.code.clone(),
             merged: HashMap::new(),
+            launches: vec![],
+            programs: vec![],
             setup,
         };
+        engine.lay_programs();
         engine.add_workers(layout)?;
         engine.arm_loads();
         Ok(engine)
+    }
+
+    fn lay_programs(&mut self) {
+        let setup = Arc::clone(&self.setup);
+        for tenant in &setup.tenants {
+            let mut spans = vec![];
+            for program in &tenant.model.programs {
+                spans.push((self.launches.len() as u32, program.kernels.len() as u32));
+                let launches = program.kernels.iter().zip(&program.issued_ns);
+                self.launches
+                    .extend(launches.map(|(&kernel, &issued_ns)| Launch { kernel, issued_ns }));
+            }
+            self.programs.push(spans);
+        }
     }
 
     fn add_workers(&mut self, layout: &Layout) -> Result<(), Refusal> {
@@ -431,10 +462,8 @@ impl<'a> Engine<'a> {
     fn kernel_ended(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];
-        let model = &self.setup.tenants[w.spec.tenant as usize].model;
-        let program = &model.programs[stage.program as usize];
         w.position += 1;
-        if (w.position as usize) < program.kernels.len() {
+        if w.position < stage.count {
             self.head(worker);
             return;
         }
@@ -447,6 +476,7 @@ impl<'a> Engine<'a> {
         }
         w.position = 0;
         let (pool, lane, items) = (w.spec.pool as usize, w.spec.lane, w.items);
+        let model = &self.setup.tenants[w.spec.tenant as usize].model;
         let bytes = model.output_per_item.0 * u64::from(items);
         self.pools[pool].batch(self.now, lane, false, &self.code);
         match self.copy(pool, 1, bytes) {
@@ -478,10 +508,9 @@ impl<'a> Engine<'a> {
     fn head(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &self.stages[worker as usize];
-        let model = &self.setup.tenants[w.spec.tenant as usize].model;
-        let program = &model.programs[stage.program as usize];
-        w.kernel = program.kernels[w.position as usize];
-        let issued = stage.host_base + program.issued_ns[w.position as usize];
+        let launch = self.launches[(stage.first + w.position) as usize];
+        w.kernel = launch.kernel;
+        let issued = stage.host_base + launch.issued_ns;
         if issued > self.now {
             w.status = Status::Host;
             self.arm(issued, timer::ISSUED, worker);
@@ -722,7 +751,8 @@ impl Engine<'_> {
         let model = &self.setup.tenants[t].model;
         let largest = model.max_items();
         stage.passes = items.div_ceil(largest);
-        stage.program = model.program_for[items.min(largest) as usize];
+        let program = model.program_for[items.min(largest) as usize];
+        (stage.first, stage.count) = self.programs[t][program as usize];
         stage.scale = f64::from(scale);
         w.status = Status::Host;
         (w.items, w.position) = (items, 0);

@@ -7,6 +7,7 @@
 //! Floating point lives here alone: `rem` and `slow`. Time, CUs and bandwidth demands are integers.
 
 use std::collections::VecDeque;
+use std::hint::select_unpredictable;
 
 use cotenant_profiles::device::DispatchRule;
 use cotenant_profiles::{Device, Nanos};
@@ -143,6 +144,8 @@ pub(crate) struct Pool {
     keys: Vec<u128>,
     /// Where in `keys` the least one is, as of the last settling.
     first: usize,
+    /// The place in `run` of a resident that has just ended.
+    hole: Option<usize>,
     places: Places,
     seq: u64,
     /// Sums over residents with a grant.
@@ -203,6 +206,7 @@ impl Pool {
             run: Vec::with_capacity(64),
             keys: Vec::with_capacity(64),
             first: 0,
+            hole: None,
             places: Places::default(),
             seq: 0,
             demand: 0,
@@ -226,11 +230,12 @@ impl Pool {
     }
 
     /// Grants in this lane are decided afresh at every change from now on.
+    #[cold]
     fn make_general(&mut self, now: u64, lane: u32, code: &Code) {
         let l = &mut self.lanes[lane as usize];
         l.general = true;
         l.under = None;
-        if !self.sliced() {
+        if !self.sliced() || self.active == lane as usize && self.switch_end == NEVER {
             let waiting = std::mem::take(&mut self.lanes[lane as usize].wait);
             for (seq, job) in waiting {
                 self.place(now, seq, job, code);
@@ -252,6 +257,7 @@ impl Pool {
     }
 
     /// A kernel is ready: its blocks compete from now on.
+    #[inline]
     pub(crate) fn submit(&mut self, now: u64, job: Job, code: &Code) {
         self.seq += 1;
         let seq = self.seq;
@@ -285,6 +291,7 @@ impl Pool {
     }
 
     /// Puts a job among the residents, with what is free if the lane is a plain one.
+    #[inline]
     fn place(&mut self, now: u64, seq: u64, job: Job, code: &Code) {
         let kernel = &code.kernels[job.kernel as usize];
         let mut job = job;
@@ -293,7 +300,7 @@ impl Pool {
         }
         let lane = &mut self.lanes[job.lane as usize];
         let limit = kernel.want.min(job.cap).min(lane.capacity);
-        let resident = Resident {
+        let mut r = Resident {
             job,
             seq,
             limit,
@@ -305,22 +312,40 @@ impl Pool {
             slow: 1.0,
             demand: Demand::default(),
         };
-        self.run.push(resident);
-        self.keys.push(key(NEVER, seq));
-        if lane.general {
-            return;
+        let mut finish = NEVER;
+        if !lane.general {
+            let grant = limit.min(lane.free);
+            assert!(grant > 0, "a plain lane places what it has a CU for");
+            lane.free -= grant;
+            if grant < limit {
+                assert!(lane.under.is_none(), "only the last one in is left short");
+                lane.under = Some(seq);
+            }
+            (r.grant, r.used) = (grant, grant);
+            finish = now + r.start(kernel, self.launch_delay, self.granted);
+            r.demand = demand_of(kernel, grant, &self.shared);
+            self.granted += 1;
+            self.demand += r.demand.dram;
+            self.footprint += r.demand.footprint;
+            self.occupy(now, self.busy + grant);
+            if let Some(notes) = &mut self.notes {
+                notes.push(Note::Granted { owner: job.owner, kernel: job.kernel, cus: grant });
+            }
         }
-        let grant = limit.min(lane.free);
-        lane.free -= grant;
-        if grant < limit {
-            assert!(lane.under.is_none() && lane.free == 0, "only the last one in is left short");
-            lane.under = Some(seq);
+        match self.hole.take() {
+            Some(i) => {
+                self.run[i] = r;
+                self.keys[i] = key(finish, seq);
+            }
+            None => {
+                self.run.push(r);
+                self.keys.push(key(finish, seq));
+            }
         }
-        let i = self.run.len() - 1;
-        self.set_grant(now, i, grant, grant, code);
     }
 
     /// The earliest event of the pool, which is at `now`.
+    #[inline]
     pub(crate) fn advance(&mut self, now: u64, code: &Code) -> Ended {
         debug_assert!(self.next == now);
         self.dirty = true;
@@ -330,10 +355,9 @@ impl Pool {
         }
         let i = self.first;
         if self.keys.get(i).is_some_and(|k| (k >> 64) as u64 <= now) {
-            let r = self.run.swap_remove(i);
-            self.keys.swap_remove(i);
-            self.release(now, &r, code);
-            return Ended::Kernel { owner: r.job.owner, kernel: r.job.kernel };
+            let Job { owner, kernel, .. } = self.run[i].job;
+            self.release(now, i, code);
+            return Ended::Kernel { owner, kernel };
         }
         assert!(self.slice_end == now, "the pool's next event is a kernel's or a turn's end");
         let to = self.next_lane().expect("a slice ends only while others wait");
@@ -341,33 +365,50 @@ impl Pool {
         Ended::Turn
     }
 
-    /// A resident has left: its CUs go to whom they are due.
-    fn release(&mut self, now: u64, r: &Resident, code: &Code) {
-        let l = r.job.lane as usize;
+    /// Resident `i` has ended: its CUs go to whom they are due.
+    #[inline]
+    fn release(&mut self, now: u64, i: usize, code: &Code) {
+        let r = &self.run[i];
+        let (l, seq, used, mask) = (r.job.lane as usize, r.seq, r.used, r.job.mask);
         let bytes = code.kernels[r.job.kernel as usize].dram_bytes;
-        self.dram_bytes += bytes as f64 * r.job.scale;
-        self.forget(now, r);
-        if r.job.mask != UNMASKED {
-            self.places.free.push(r.job.mask);
+        self.dram_bytes += float(bytes) * r.job.scale;
+        self.granted -= 1;
+        self.demand -= r.demand.dram;
+        self.footprint -= r.demand.footprint;
+        self.occupy(now, self.busy - used);
+        if mask != UNMASKED {
+            self.places.free.push(mask);
         }
         let lane = &mut self.lanes[l];
-        lane.free += r.used;
+        lane.free += used;
         assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
         if lane.general {
+            self.remove(i);
             self.regrant(now, l, code);
         } else {
-            if lane.under == Some(r.seq) {
+            if lane.under == Some(seq) {
                 lane.under = None;
             }
+            // Most often the next one takes its place at once.
+            self.hole = Some(i);
             self.fill(now, l, code);
+            if let Some(i) = self.hole.take() {
+                self.remove(i);
+            }
         }
         if self.sliced() {
             self.turn(now, code);
         }
     }
 
+    fn remove(&mut self, i: usize) {
+        self.run.swap_remove(i);
+        self.keys.swap_remove(i);
+    }
+
     /// Hands free CUs of a plain lane out in order: first to the resident left short, then to those
     /// who wait.
+    #[inline]
     fn fill(&mut self, now: u64, l: usize, code: &Code) {
         if let Some(seq) = self.lanes[l].under {
             let i = self.run.iter().position(|r| r.seq == seq).expect("it is resident");
@@ -387,16 +428,7 @@ impl Pool {
         }
     }
 
-    /// Removes a resident from the sums.
-    fn forget(&mut self, now: u64, r: &Resident) {
-        if r.grant > 0 {
-            self.granted -= 1;
-            self.demand -= r.demand.dram;
-            self.footprint -= r.demand.footprint;
-        }
-        self.occupy(now, self.busy - r.used);
-    }
-
+    #[inline]
     fn occupy(&mut self, now: u64, busy: u32) {
         self.busy_cu_ns += u64::from(self.busy) * (now - self.busy_since);
         self.busy_since = now;
@@ -404,6 +436,7 @@ impl Pool {
     }
 
     /// Gives resident `i` another grant; `used` CUs are occupied by it.
+    #[inline]
     fn set_grant(&mut self, now: u64, i: usize, grant: u32, used: u32, code: &Code) {
         let r = &mut self.run[i];
         let before = r.used;
@@ -418,19 +451,23 @@ impl Pool {
             }
             r.anchor = now;
             r.grant = grant;
+            let mut finish = NEVER;
             if grant > 0 {
-                if r.basis == 0 && self.granted > 0 {
-                    let beside = (self.granted + 1) as f64;
-                    let delay = self.launch_delay[0] * beside + self.launch_delay[1];
-                    r.job.extra_ns += delay.max(0.0) as u64;
+                if r.basis == 0 {
+                    finish = now + r.start(kernel, self.launch_delay, self.granted);
+                } else {
+                    r.rebase(kernel);
+                    finish = r.finish();
                 }
-                r.rebase(kernel);
                 r.demand = demand_of(kernel, grant, &self.shared);
                 self.granted += 1;
                 self.demand += r.demand.dram;
                 self.footprint += r.demand.footprint;
+            } else {
+                // It starts undisturbed when it comes back: the next settling looks at it again.
+                r.slow = 1.0;
             }
-            self.keys[i] = key(r.finish(), r.seq);
+            self.keys[i] = key(finish, r.seq);
             if let Some(notes) = &mut self.notes {
                 notes.push(Note::Granted { owner: r.job.owner, kernel: r.job.kernel, cus: grant });
             }
@@ -555,6 +592,7 @@ impl Pool {
 
     /// Gives the residents of a lane, who held some number of CUs, certain ones: the lowest, in the
     /// order in which they came.
+    #[cold]
     fn name_cus(&mut self, l: usize) {
         let Self { run, lanes, places, .. } = self;
         let lane = &mut lanes[l];
@@ -574,6 +612,7 @@ impl Pool {
     }
 
     /// Brings rates and the next event up to date after the grants changed.
+    #[inline]
     pub(crate) fn settle(&mut self, now: u64, model: &ContentionModel) {
         if !self.dirty {
             return;
@@ -584,12 +623,14 @@ impl Pool {
             self.rerate(now, model);
         }
         self.stressed = !calm;
-        let mut first = u128::MAX;
+        let (mut first, mut at) = (u128::MAX, 0);
         for (i, &k) in self.keys.iter().enumerate() {
-            if k < first {
-                (first, self.first) = (k, i);
-            }
+            // Which kernel ends first is as good as random: a branch would often go wrong.
+            let sooner = k < first;
+            first = select_unpredictable(sooner, k, first);
+            at = select_unpredictable(sooner, i, at);
         }
+        self.first = at;
         self.next = ((first >> 64) as u64).min(self.switch_end).min(self.slice_end);
         if cfg!(debug_assertions) {
             self.check();
@@ -742,26 +783,34 @@ impl Pool {
 impl Resident {
     /// Takes the time since the anchor off what is left.
     fn age(&mut self, now: u64) {
-        let dt = (now - self.anchor) as f64;
+        let dt = float(now - self.anchor);
         self.rem = (self.rem - dt / self.slow).max(0.0);
         self.anchor = now;
     }
 
+    /// The first grant, beside so many kernels: how long it takes undisturbed, ns.
+    #[inline]
+    fn start(&mut self, kernel: &KernelCode, delay: [f64; 2], beside: usize) -> u64 {
+        let mut ns = kernel.at(self.grant);
+        if self.job.scale != 1.0 {
+            // Whole nanoseconds, at least one: what a drawn duration is.
+            ns = whole(float(ns) * self.job.scale) + 1;
+        }
+        if beside > 0 {
+            self.job.extra_ns += whole((delay[0] * (beside + 1) as f64 + delay[1]).max(0.0));
+        }
+        ns += self.job.extra_ns;
+        self.rem = float(ns);
+        self.basis = self.grant;
+        ns
+    }
+
     /// Counts what is left at the current grant.
     fn rebase(&mut self, kernel: &KernelCode) {
-        let d = kernel.at(self.grant);
-        if self.basis == 0 {
-            let scaled = if self.job.scale == 1.0 {
-                d as f64
-            } else {
-                // Whole nanoseconds, at least one: what a drawn duration is.
-                ((d as f64 * self.job.scale) as u64 + 1) as f64
-            };
-            self.rem = scaled + self.job.extra_ns as f64;
-        } else if self.basis != self.grant {
-            self.rem *= d as f64 / kernel.at(self.basis) as f64;
+        if self.basis != self.grant {
+            self.rem *= float(kernel.at(self.grant)) / float(kernel.at(self.basis));
+            self.basis = self.grant;
         }
-        self.basis = self.grant;
     }
 
     fn finish(&self) -> u64 {
@@ -769,9 +818,8 @@ impl Resident {
             return NEVER;
         }
         let left = self.rem * self.slow;
-        let whole = left as u64;
-        // The ceiling; a conversion and a comparison are exact, and faster than the function.
-        self.anchor + whole + u64::from((whole as f64) < left)
+        let down = whole(left);
+        self.anchor + down + u64::from(float(down) < left)
     }
 
     /// All its blocks are on CUs: they end there, whoever comes.
@@ -779,6 +827,18 @@ impl Resident {
         let k = &code.kernels[self.job.kernel as usize];
         self.grant > 0 && k.blocks <= u64::from(self.grant) * u64::from(k.blocks_per_cu)
     }
+}
+
+/// Exact below 2^53, and one instruction where the unsigned conversion takes several.
+#[inline]
+fn float(x: u64) -> f64 {
+    x as i64 as f64
+}
+
+/// Rounded down; the signed conversion is the fast one. No time here comes near 2^63 ns.
+#[inline]
+fn whole(x: f64) -> u64 {
+    x as i64 as u64
 }
 
 fn key(finish: u64, seq: u64) -> u128 {
