@@ -137,3 +137,228 @@ impl Settings {
         }
     }
 }
+
+/// Fewest queries that prove, at confidence 0.99 and tolerance 0, that `percentile` (such as 0.99)
+/// of latencies meet a limit when `over` of them missed it: the smallest n with
+/// P[Binomial(n, 1 - percentile) ≤ over] ≤ 0.01. `None` for a percentile outside 0.5 to 0.9999.
+///
+/// LoadGen assumes independent samples; latencies behind a queue are not, so that this is a necessary
+/// condition, not a sufficient one.
+#[must_use]
+pub fn min_queries(percentile: f64, over: u64) -> Option<u64> {
+    if !(0.5..=0.9999).contains(&percentile) || over > 1 << 20 {
+        return None;
+    }
+    let miss = 1.0 - percentile;
+    let proves = |n: u64| binomial_cdf(n, miss, over) <= 1.0 - CONFIDENCE;
+    let (mut low, mut high) = (over, over.max(1) * 2);
+    while !proves(high) {
+        (low, high) = (high, high * 2);
+    }
+    // The probability falls with n.
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if proves(middle) { high = middle } else { low = middle }
+    }
+    Some(high)
+}
+
+/// P[Binomial(n, p) ≤ t], summed from the largest term down in units of that term.
+fn binomial_cdf(n: u64, p: f64, t: u64) -> f64 {
+    if t >= n {
+        return 1.0;
+    }
+    let (nf, odds) = (n as f64, p / (1.0 - p));
+    let mode = ((nf + 1.0) * p) as u64;
+    let top = t.min(mode);
+    let k = top as f64;
+    let log_top = libm::lgamma(nf + 1.0) - libm::lgamma(k + 1.0) - libm::lgamma(nf - k + 1.0)
+        + k * libm::log(p)
+        + (nf - k) * libm::log1p(-p);
+    let (mut sum, mut term) = (1.0, 1.0);
+    for i in (0..top).rev() {
+        // term(i) = term(i + 1) × (i + 1) / (n - i) / odds
+        term *= (i as f64 + 1.0) / (nf - i as f64) / odds;
+        sum += term;
+        if term < sum * 1e-18 {
+            break;
+        }
+    }
+    term = 1.0;
+    for i in top..t {
+        term *= (nf - i as f64) / (i as f64 + 1.0) * odds;
+        sum += term;
+    }
+    (libm::exp(log_top) * sum).min(1.0)
+}
+
+/// One of LoadGen's four conditions that a run misses.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+pub enum Invalid {
+    /// The run was too short.
+    MinDuration {
+        /// How long it was.
+        ran: Nanos,
+        /// How long it has to be.
+        needed: Nanos,
+    },
+    /// Too few queries.
+    MinQueries {
+        /// Queries that were issued.
+        issued: u64,
+        /// Queries that are needed.
+        needed: u64,
+    },
+    /// Server: the latency at the percentile is over the limit.
+    Latency {
+        /// The latency at the percentile.
+        found: Nanos,
+        /// The limit.
+        limit: Nanos,
+    },
+    /// Too few queries for the misses among them.
+    EarlyStopping {
+        /// Queries that were issued.
+        issued: u64,
+        /// Queries over the limit.
+        over: u64,
+        /// Queries that so many misses need.
+        needed: u64,
+    },
+}
+
+/// Whether a run is valid by LoadGen's rules, and why not. No MLPerf result.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Verdict {
+    /// Every condition that is missed; empty: valid.
+    pub invalid: Vec<Invalid>,
+    /// Single- and MultiStream: the early-stopping estimate of the latency at the percentile.
+    pub estimate: Option<Nanos>,
+}
+
+impl Verdict {
+    /// No condition is missed.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.invalid.is_empty()
+    }
+}
+
+/// Judges a run by its query latencies, counted from the scheduled time.
+///
+/// `ran` is the last scheduled time (Server), the last issue time (Single- and MultiStream) or the
+/// largest latency (Offline). `limit` is the Server scenario's latency limit and ignored otherwise.
+#[must_use]
+pub fn judge(
+    settings: &Settings,
+    latencies: &mut [Nanos],
+    ran: Nanos,
+    limit: Option<Nanos>,
+) -> Verdict {
+    latencies.sort_unstable();
+    let issued = latencies.len() as u64;
+    let percentile = settings.scenario.percentile();
+    let (mut invalid, mut estimate) = (Vec::new(), None);
+    if ran < settings.min_duration {
+        invalid.push(Invalid::MinDuration { ran, needed: settings.min_duration });
+    }
+    if issued < settings.min_queries {
+        invalid.push(Invalid::MinQueries { issued, needed: settings.min_queries });
+    }
+    match (settings.scenario, limit) {
+        (Scenario::Server, Some(limit)) => {
+            let at = ((issued as f64 * percentile) as usize).min(latencies.len().saturating_sub(1));
+            if let Some(&found) = latencies.get(at).filter(|&&found| found > limit) {
+                invalid.push(Invalid::Latency { found, limit });
+            }
+            let over = latencies.iter().filter(|&&latency| latency > limit).count() as u64;
+            // No number of queries outweighs more misses than the table reaches.
+            let needed = min_queries(percentile, over).unwrap_or(u64::MAX);
+            if issued < needed {
+                invalid.push(Invalid::EarlyStopping { issued, over, needed });
+            }
+        }
+        (Scenario::SingleStream | Scenario::MultiStream, _) => {
+            estimate = early_stopping_estimate(percentile, latencies);
+            if estimate.is_none() {
+                let needed = min_queries(percentile, 1).unwrap_or(u64::MAX);
+                invalid.push(Invalid::EarlyStopping { issued, over: 1, needed });
+            }
+        }
+        (Scenario::Server, None) | (Scenario::Offline, _) => {}
+    }
+    Verdict { invalid, estimate }
+}
+
+/// With t the largest number of misses that n queries allow, the t-th largest latency; `None` where
+/// they do not even allow one.
+fn early_stopping_estimate(percentile: f64, sorted: &[Nanos]) -> Option<Nanos> {
+    let n = sorted.len() as u64;
+    let allows = |t: u64| min_queries(percentile, t).is_some_and(|needed| n >= needed);
+    if !allows(1) {
+        return None;
+    }
+    let (mut low, mut high) = (1, n);
+    while low + 1 < high {
+        let middle = low + (high - low) / 2;
+        if allows(middle) { low = middle } else { high = middle }
+    }
+    sorted.get(sorted.len() - usize::try_from(low).ok()?).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_stopping_needs_as_many_queries_as_published() {
+        let misses = [0, 1, 2, 5, 10, 50, 100, 200];
+        for (percentile, needed) in [
+            (0.90, vec![44, 64, 81, 127, 197, 681, 1_246, 2_337]),
+            (0.99, vec![459, 662, 838, 1_307, 2_010, 6_898, 12_571, 23_527]),
+            (0.999, vec![4_603, 6_636, 8_403, 13_105, 20_140, 69_058, 125_826]),
+        ] {
+            for (over, want) in misses.into_iter().zip(needed) {
+                assert_eq!(min_queries(percentile, over), Some(want), "{percentile} {over}");
+            }
+        }
+        assert_eq!(min_queries(1.0, 0), None);
+        assert_eq!(min_queries(0.2, 0), None);
+    }
+
+    #[test]
+    fn a_server_run_fails_for_its_four_reasons() {
+        let settings = Settings::new(Scenario::Server, Some(100.0));
+        let (limit, long) = (Some(Nanos::from_millis(15)), Nanos::from_secs(600));
+        let run = |n: usize, over: usize, ran| {
+            let slow = |i: usize| Nanos::from_millis(if i < over { 20 } else { 5 });
+            let mut latencies: Vec<Nanos> = (0..n).map(slow).collect();
+            judge(&settings, &mut latencies, ran, limit).invalid
+        };
+        assert_eq!(run(60_000, 0, long), []);
+        assert_eq!(run(662, 1, long), []);
+        let needed = long;
+        assert_eq!(run(1_000, 0, Nanos(5)), [Invalid::MinDuration { ran: Nanos(5), needed }]);
+        assert_eq!(
+            run(661, 1, long),
+            [Invalid::EarlyStopping { issued: 661, over: 1, needed: 662 }]
+        );
+        assert!(matches!(run(1_000, 11, long)[..], [Invalid::Latency { .. }, _]));
+        assert!(matches!(run(50, 0, long)[..], [Invalid::MinQueries { .. }, _]));
+        // No query at all: too few, but no percentile and no panic.
+        assert!(matches!(run(0, 0, long)[..], [Invalid::MinQueries { .. }, _]));
+    }
+
+    #[test]
+    fn a_stream_reports_the_early_stopping_estimate() {
+        let settings = Settings::new(Scenario::SingleStream, None);
+        let long = Nanos::from_secs(600);
+        // 81 queries allow two misses at p90: the second largest latency is the estimate.
+        let mut latencies: Vec<Nanos> = (1..=126).map(Nanos::from_millis).collect();
+        let at = |latencies: &mut [Nanos]| judge(&settings, latencies, long, None).estimate;
+        assert_eq!(at(&mut latencies[..81]), Some(Nanos::from_millis(80)));
+        assert_eq!(at(&mut latencies[..63]), None);
+        assert_eq!(at(&mut []), None);
+    }
+}
