@@ -177,6 +177,8 @@ struct Engine<'a> {
     jitter: Option<Box<dyn Jitter>>,
     policy: &'a mut dyn Policy,
     depth: Depth,
+    /// The policy starts batches, not the engine.
+    policy_batches: bool,
     observer: Option<&'a mut dyn Observer>,
     specs: Vec<PoolSpec>,
     pools: Vec<Pool>,
@@ -220,7 +222,7 @@ impl<'a> Engine<'a> {
         let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
         assert_eq!(loads.len(), setup.tenants.len(), "one load per tenant");
         assert!(setup.tenants.len() < 1 << INDEX_BITS, "tenants fit a timer's index");
-        let depth = policy.depth();
+        let (depth, policy_batches) = (policy.depth(), policy.forms_batches());
         let observed = observer.is_some();
         let pools: Vec<_> =
             layout.pools.iter().map(|p| Pool::new(p, &setup.device, &contention, observed)).collect();
@@ -251,6 +253,7 @@ impl<'a> Engine<'a> {
             jitter,
             policy,
             depth,
+            policy_batches,
             observer,
             specs: layout.pools.clone(),
             copies: copies.collect(),
@@ -695,7 +698,7 @@ impl Engine<'_> {
         if self.depth >= Depth::Request {
             self.tell(Event::RequestArrived { tenant });
         }
-        if self.depth < Depth::Batch {
+        if !self.policy_batches {
             self.form_batches(tenant);
         }
     }
@@ -809,7 +812,7 @@ impl Engine<'_> {
         if self.depth >= Depth::Request {
             self.tell(Event::BatchDone { worker, items, took });
         }
-        if self.depth < Depth::Batch {
+        if !self.policy_batches {
             self.form_batches(tenant);
         }
     }
@@ -915,7 +918,7 @@ impl Engine<'_> {
                 let view = &mut self.tenants[tenant as usize];
                 view.batch_max = max.clamp(1, limit);
                 view.batch_timeout = timeout;
-                if self.depth < Depth::Batch {
+                if !self.policy_batches {
                     self.form_batches(tenant);
                 }
             }
@@ -1067,7 +1070,7 @@ impl Engine<'_> {
         source.idle.push(worker);
         self.observe(Happening::WorkerUp { worker });
         self.tell(Event::WorkerUp { worker });
-        if self.depth < Depth::Batch {
+        if !self.policy_batches {
             self.form_batches(tenant);
         }
     }

@@ -15,6 +15,7 @@ use crate::view::View;
 
 mod gslice;
 mod ideal;
+mod krisp;
 mod mig;
 mod mps;
 mod mps_percent;
@@ -30,6 +31,7 @@ pub const ALL: &[&PolicyInfo] = &[
     &mps_static::INFO,
     &mig::INFO,
     &gslice::INFO,
+    &krisp::INFO,
     &ideal::INFO,
 ];
 
@@ -50,6 +52,12 @@ pub enum Depth {
 pub trait Policy: Send {
     /// How deep it looks.
     fn depth(&self) -> Depth;
+
+    /// Whether it starts batches itself ([`Action::Dispatch`]); otherwise the driver does, when a
+    /// batch is full or has waited long enough.
+    fn forms_batches(&self) -> bool {
+        self.depth() >= Depth::Batch
+    }
 
     /// Where tenants go before the first request.
     ///

@@ -1,0 +1,307 @@
+//! `krisp`: a mask per kernel, as large as the kernel needs and placed where nobody is.
+//!
+//! Models kernel-wise right-sizing: an offline sweep finds, for every kernel, the fewest CUs that
+//! leave its latency as it is; at dispatch the packet processor looks the number up, chooses the CUs
+//! with the fewest resident kernels, and launches the kernel under that mask. Gives up work
+//! conservation: a kernel keeps its mask to its end, also when the rest of the GPU falls idle. A CU
+//! belongs to one kernel at a time in the device model, so what overlapping masks gain by sharing a
+//! CU's slots is not seen.
+//!
+//! Read in the sources: the size is looked up by (kernel name, total work-items), a kernel without an
+//! entry gets the whole GPU; a counter of resident kernels per CU; the three shapes; the mask of the
+//! next kernel releases that of the previous one in the authors' emulation (`next-dispatch`), while
+//! the proposed hardware counts down at completion; about 1 µs to compute a mask in firmware, up to
+//! 55.4 µs to set one by a system call. KRISP-I is `oversubscription = 0`, KRISP-O all CUs.
+//!
+//! Chosen here, since the sources are silent: the accepted slow-down (`tolerance`); ties go to the
+//! lowest index; kernels that share a table key share the largest of their sizes; all three shapes
+//! rank groups and CUs by their counters; at least one CU is granted although the limit is reached
+//! (the one with the fewest kernels in the least loaded group, where the kernel then waits for its
+//! turn); how a mask shrinks when too few CUs are free (`shrink`); and the sweep ran under masks of
+//! the same shape (`sizing`), so that a size whose shape wastes CUs is never in the table.
+//!
+//! Source: Chow, Jahanshahi, Wong: KRISP (HPCA 2023), and the authors' ROCm fork
+//! (github.com/socal-ucr/ROCclr, branch `cu_masking_dev`); the cost of the system call from ECLIP
+//! (arXiv 2506.12598).
+
+use std::collections::BTreeMap;
+
+use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use crate::action::{Action, Event, Via};
+use crate::layout::{Layout, WorkerSpec};
+use crate::mask::CuMask;
+use crate::program::KernelCode;
+use crate::scenario::Setup;
+use crate::view::View;
+
+mod placement;
+
+use placement::{Board, Shape, Shrink};
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "krisp",
+    summary: "a mask per kernel: right-sized, placed by live CU counters",
+    source: "KRISP (HPCA 2023)",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: &[
+        OptionSpec {
+            name: "oversubscription",
+            kind: Kind::Integer(0, CuMask::CAPACITY as i64),
+            unit: "CUs",
+            default: "0",
+            help: "CUs of a mask that may already run other kernels: 0 is KRISP-I, all KRISP-O",
+        },
+        OptionSpec {
+            name: "tolerance",
+            kind: Kind::Float(0.0, 1.0),
+            unit: "",
+            default: "0.05",
+            help: "slow-down accepted for fewer CUs",
+        },
+        OptionSpec {
+            name: "shape",
+            kind: Kind::Choice(&["conserved", "packed", "distributed"]),
+            unit: "",
+            default: "conserved",
+            help: "fewest groups evenly filled, one group after the other, or all groups evenly",
+        },
+        OptionSpec {
+            name: "mask_cost",
+            kind: Kind::Choice(&["firmware", "ioctl", "tpc", "ideal"]),
+            unit: "",
+            default: "firmware",
+            help: "how masks are set: packet processor, system call, launch descriptor, for free",
+        },
+        OptionSpec {
+            name: "release",
+            kind: Kind::Choice(&["completion", "next-dispatch"]),
+            unit: "",
+            default: "completion",
+            help: "when a kernel's CUs count as free: at its end, or when its stream's next asks",
+        },
+        OptionSpec {
+            name: "shrink",
+            kind: Kind::Choice(&["balance", "stop"]),
+            unit: "",
+            default: "balance",
+            help: "too few CUs free: the best even mask of those there are, or what is left of it",
+        },
+        OptionSpec {
+            name: "sizing",
+            kind: Kind::Choice(&["mask", "curve"]),
+            unit: "",
+            default: "mask",
+            help: "the size table: swept under masks of this shape, or read off the curve",
+        },
+        OptionSpec {
+            name: "known",
+            kind: Kind::Choice(&["all", "largest-batch", "none"]),
+            unit: "",
+            default: "all",
+            help: "kernels in the table: every batch size's, the largest batch's, or none",
+        },
+    ],
+    build: |options| Ok(Box::new(Krisp::new(options))),
+};
+
+/// Which kernels the offline sweep saw.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Known {
+    All,
+    LargestBatch,
+    None,
+}
+
+struct Krisp {
+    limit: u32,
+    tolerance: f64,
+    shape: Shape,
+    shrink: Shrink,
+    via: Via,
+    at_completion: bool,
+    shaped: bool,
+    known: Known,
+    board: Option<Board>,
+    /// By kernel: CUs to ask for, and whether the table knows it.
+    table: Vec<(u32, bool)>,
+    /// By worker: the mask that it holds; empty if none.
+    held: Vec<CuMask>,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    kernels: u64,
+    unknown: u64,
+    shrunk: u64,
+    overlapped: u64,
+    asked: u64,
+    granted: u64,
+    shared_keys: u64,
+}
+
+impl Krisp {
+    fn new(options: &Options) -> Self {
+        let word = |name| options.text(name).unwrap_or_default();
+        Self {
+            limit: options.integer("oversubscription").unwrap_or(0) as u32,
+            tolerance: options.float("tolerance").unwrap_or(0.05),
+            shape: match word("shape") {
+                "packed" => Shape::Packed,
+                "distributed" => Shape::Distributed,
+                _ => Shape::Conserved,
+            },
+            shrink: if word("shrink") == "stop" { Shrink::Stop } else { Shrink::Balance },
+            via: match word("mask_cost") {
+                "ioctl" => Via::MaskIoctl,
+                "tpc" => Via::MaskTpc,
+                "ideal" => Via::Stream,
+                _ => Via::MaskFirmware,
+            },
+            at_completion: word("release") != "next-dispatch",
+            shaped: word("sizing") != "curve",
+            known: match word("known") {
+                "largest-batch" => Known::LargestBatch,
+                "none" => Known::None,
+                _ => Known::All,
+            },
+            board: None,
+            table: vec![],
+            held: vec![],
+            counts: Counts::default(),
+        }
+    }
+
+    /// The offline sweep: the size of every kernel, by the key that the runtime sees.
+    fn sweep(&mut self, setup: &Setup, board: &mut Board) {
+        let all = board.cus();
+        let effective: Vec<u32> = (0..=all).map(|n| board.effective_of(self.shape, n)).collect();
+        let kernels = &setup.code.kernels;
+        let mut sizes: BTreeMap<(&str, u64), u32> = BTreeMap::new();
+        for (kernel, profiled) in kernels.iter().zip(self.profiled(setup)) {
+            if !profiled {
+                continue;
+            }
+            let size = board.legal(self.size(kernel, &effective).max(setup.device.mask.min_cus));
+            let known = *sizes.entry(key(kernel)).or_insert(size);
+            self.counts.shared_keys += u64::from(known != size);
+            sizes.insert(key(kernel), known.max(size));
+        }
+        self.table = kernels
+            .iter()
+            .map(|k| sizes.get(&key(k)).map_or((all, false), |&n| (n, true)))
+            .collect();
+    }
+
+    /// The fewest CUs of a mask at which the kernel is at most `tolerance` slower than on all.
+    fn size(&self, kernel: &KernelCode, effective: &[u32]) -> u32 {
+        let all = effective.len() as u32 - 1;
+        if !self.shaped {
+            return kernel.min_cu(self.tolerance).min(all);
+        }
+        let limit = kernel.at(effective[all as usize]) as f64 * (1.0 + self.tolerance);
+        let fits = |n: &u32| kernel.at(effective[*n as usize]) as f64 <= limit;
+        (1..=all).find(fits).unwrap_or(all)
+    }
+
+    /// Which kernels the sweep saw, by kernel.
+    fn profiled(&self, setup: &Setup) -> Vec<bool> {
+        let mut seen = vec![self.known == Known::All; setup.code.kernels.len()];
+        if self.known == Known::LargestBatch {
+            for tenant in &setup.tenants {
+                for &k in &tenant.model.program(tenant.batch_max).kernels {
+                    seen[k as usize] = true;
+                }
+            }
+        }
+        seen
+    }
+
+    fn launch(&mut self, worker: u32, kernel: u32) -> Action {
+        let board = self.board.as_mut().expect("layout comes before events");
+        let held = &mut self.held[worker as usize];
+        board.release(held);
+        let (asked, known) = self.table[kernel as usize];
+        let grant = board.acquire(asked, self.shape, self.limit, self.shrink);
+        *held = grant.mask;
+        let granted = grant.mask.count();
+        self.counts.kernels += 1;
+        self.counts.unknown += u64::from(!known);
+        self.counts.shrunk += u64::from(granted < asked);
+        self.counts.overlapped += u64::from(grant.overlap > 0);
+        self.counts.asked += u64::from(asked);
+        self.counts.granted += u64::from(granted);
+        Action::Launch { worker, mask: Some(grant.mask), priority: 0, via: self.via }
+    }
+}
+
+/// What the runtime knows of a kernel at launch: its name and its work-items.
+fn key(kernel: &KernelCode) -> (&str, u64) {
+    (&kernel.name, kernel.blocks.saturating_mul(u64::from(kernel.threads)))
+}
+
+impl Policy for Krisp {
+    fn depth(&self) -> Depth {
+        Depth::Kernel
+    }
+
+    fn forms_batches(&self) -> bool {
+        false
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let cus = setup.device.cus();
+        let workers = setup.workers(|tenant, _| WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap: cus,
+            priority: 0,
+            overhead: setup.client_memory(),
+        });
+        setup.check_clients(workers.len())?;
+        let mut board = Board::new(&setup.device, workers.len() as u32);
+        if board.cus() == 0 {
+            return Err(LayoutError(format!(
+                "{} masks CUs in steps of {}, more than a group has",
+                setup.device.name, setup.device.mask.step_cus
+            )));
+        }
+        self.held = vec![CuMask::EMPTY; workers.len()];
+        self.sweep(setup, &mut board);
+        self.board = Some(board);
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::KernelReady { worker } => {
+                act.push(self.launch(worker, view.workers[worker as usize].kernel));
+            }
+            Event::KernelDone { worker } if self.at_completion => {
+                let held = std::mem::take(&mut self.held[worker as usize]);
+                self.board.as_mut().expect("layout comes before events").release(&held);
+            }
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let c = &self.counts;
+        let mean = |sum: u64| if c.kernels == 0 { 0.0 } else { sum as f64 / c.kernels as f64 };
+        vec![
+            ("kernels", c.kernels as f64),
+            ("unknown_kernels", c.unknown as f64),
+            ("shrunk_kernels", c.shrunk as f64),
+            ("overlapped_kernels", c.overlapped as f64),
+            ("asked_cus_mean", mean(c.asked)),
+            ("granted_cus_mean", mean(c.granted)),
+            ("shared_keys", c.shared_keys as f64),
+        ]
+    }
+}
