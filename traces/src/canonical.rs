@@ -7,8 +7,10 @@ use cotenant_profiles::Nanos;
 
 use crate::decimal::{self, DecimalError};
 use crate::error::{TraceError, excerpt};
+use crate::read::ReadOptions;
 use crate::row::{Columns, Meta, NAME_RULE, Names, Row, Source, Stream, Tally, is_name};
 use crate::table::{Preamble, Table};
+use crate::transform;
 
 /// The first line of a trace file, without `# `.
 pub const MAGIC: &str = "cotenant-trace v1";
@@ -35,11 +37,12 @@ const KNOWN: [&str; 16] = [
     "session",
 ];
 
-/// Opens a canonical trace. The `earlier` accounting of the file is checked when its rows end.
+/// Opens a canonical trace. The file's own accounting is checked when its rows end. With
+/// `options.sort` its rows may stand in any order; they are then sorted in memory.
 ///
 /// # Errors
 /// An unreadable file, a header or a row that breaks the format.
-pub fn open(path: &Path) -> Result<Stream, TraceError> {
+pub fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     let (preamble, table) = Table::open(path, None)?;
     let meta = meta(&table.file, &preamble, MAGIC)?;
     let layout = Layout::of(&table)?;
@@ -66,10 +69,13 @@ pub fn open(path: &Path) -> Result<Stream, TraceError> {
         names: Names::default(),
         rows: 0,
         last: None,
+        sort: options.sort,
     };
     let mut meta = meta;
     meta.0.retain(|(key, _)| key != "magic");
-    Ok(Stream { name, meta, columns, tally, rows: Box::new(reader) })
+    let rows: Box<dyn Source> = Box::new(reader);
+    let rows = if options.sort { transform::sorted(rows, &tally) } else { rows };
+    Ok(Stream { name, meta, columns, tally, rows })
 }
 
 /// The `# key=value` lines; the magic line, where there is one, becomes the key `magic`.
@@ -193,6 +199,7 @@ struct Reader {
     names: Names,
     rows: u64,
     last: Option<u64>,
+    sort: bool,
 }
 
 impl Reader {
@@ -265,7 +272,7 @@ impl Reader {
 
     fn check_order(&self, arrival: u64) -> Result<(), TraceError> {
         let (file, line) = (&self.table.file, self.table.line());
-        if let Some(last) = self.last.filter(|&last| arrival < last) {
+        if let Some(last) = self.last.filter(|&last| arrival < last && !self.sort) {
             let problem = format!(
                 "arrival {arrival} ns is earlier than the row before ({last} ns); convert the file \
                  with the transform `sort` first"
@@ -301,7 +308,7 @@ impl Source for Reader {
             return Ok(None);
         }
         let row = self.row()?;
-        self.last = Some(row.arrival.0);
+        self.last = self.last.max(Some(row.arrival.0));
         self.rows += 1;
         self.tally.read();
         Ok(Some(row))

@@ -92,7 +92,7 @@ pub const FORMATS: &[Format] = &[
     Format {
         name: "canonical",
         summary: "cotenant-trace v1",
-        open: |path, _| canonical::open(path),
+        open: canonical::open,
         sniff: canonical::sniff,
     },
     counts::FORMAT,

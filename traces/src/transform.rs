@@ -27,12 +27,13 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 
 use crate::decimal;
 use crate::error::{TraceError, hint};
-use crate::row::{Stream, is_name};
+use crate::row::{Source, Stream, Tally, is_name};
 
 mod stages;
 mod whole;
@@ -308,6 +309,11 @@ fn rename(text: &str) -> Option<Step> {
     let (old, new) = names.split_once('=')?;
     let tenant = is_tenant(field)?;
     is_name(new).then(|| Step::Rename { tenant, old: old.to_owned(), new: new.to_owned() })
+}
+
+/// The rows in order of arrival, held in memory; equal times keep their order.
+pub(crate) fn sorted(rows: Box<dyn Source>, tally: &Arc<Tally>) -> Box<dyn Source> {
+    Box::new(whole::Whole::new(rows, Step::Sort, "sort".to_owned(), 0, Arc::clone(tally)))
 }
 
 /// Puts the transforms behind the stream, in order, and logs each in its `# transform=` lines.

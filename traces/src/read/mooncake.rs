@@ -17,7 +17,7 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::decimal;
-use crate::error::{TraceError, excerpt};
+use crate::error::{TraceError, excerpt, hint};
 use crate::io::{self, Input};
 use crate::read::timed::{Origin, Parser, Record, Timed};
 use crate::read::{Format, ReadOptions, stem};
@@ -108,10 +108,31 @@ fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceE
     Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
 }
 
+const KEYS: [&str; 8] = [
+    "timestamp",
+    "input_length",
+    "output_length",
+    "hash_ids",
+    "chat_id",
+    "parent_chat_id",
+    "type",
+    "turn",
+];
+
+/// The parser's message; for an unknown key with the closest known one in place of a plain list.
+fn not_a_row(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let key = text.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    match key {
+        Some((key, _)) => format!("unknown key `{}`{}", excerpt(key), hint(key, KEYS)),
+        None => format!("not a row: {text}"),
+    }
+}
+
 impl Reader {
     fn record(&mut self, text: &str) -> Result<Record, TraceError> {
         let fail = |problem: String| TraceError::line(&self.file, self.line, problem);
-        let line: Line = serde_json::from_str(text).map_err(|e| fail(format!("not a row: {e}")))?;
+        let line: Line = serde_json::from_str(text).map_err(|e| fail(not_a_row(&e)))?;
         if (self.unit == Unit::Seconds) != line.chat_id.is_some() {
             return Err(fail(match self.unit {
                 Unit::Milliseconds => "`chat_id` in a mooncake file: read it as bailian".to_owned(),
