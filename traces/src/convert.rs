@@ -37,8 +37,8 @@ pub struct ConversionReport {
 
 /// Converts a trace in any format to a canonical one.
 ///
-/// Without `format` the format is told from the file's beginning. `transforms` are applied in order;
-/// `sort` in first place also orders foreign files whose rows are not in time order.
+/// Without `format` the format is told from the file's beginning. `transforms` are applied in
+/// order; `sort` in first place also orders foreign files whose rows are not in time order.
 ///
 /// # Errors
 /// What is wrong with the input, a transform or the output file. Nothing is written then.

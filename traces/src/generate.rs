@@ -19,7 +19,7 @@ impl Clock {
     #[inline]
     fn advance(&mut self, gap_ns: f64) -> Option<Nanos> {
         let gap = gap_ns + self.carry;
-        if !(gap < 1.8e19) {
+        if gap >= 1.8e19 || gap.is_nan() {
             return None;
         }
         let whole = gap as u64;

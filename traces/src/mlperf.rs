@@ -2,8 +2,8 @@
 //!
 //! Scenarios, defaults and limits: mlcommons/inference, `mlperf.conf` and `loadgen/`; the rules:
 //! mlcommons/inference_policies. LoadGen draws its schedule with C++'s `std::mt19937` and
-//! `std::exponential_distribution`, which no two standard libraries do alike: what comes out here is
-//! the same process, not the same schedule, and nothing here is an MLPerf result.
+//! `std::exponential_distribution`, which no two standard libraries do alike: what comes out here
+//! is the same process, not the same schedule, and nothing here is an MLPerf result.
 
 use cotenant_profiles::Nanos;
 use serde::Serialize;
@@ -142,8 +142,8 @@ impl Settings {
 /// of latencies meet a limit when `over` of them missed it: the smallest n with
 /// P[Binomial(n, 1 - percentile) ≤ over] ≤ 0.01. `None` for a percentile outside 0.5 to 0.9999.
 ///
-/// LoadGen assumes independent samples; latencies behind a queue are not, so that this is a necessary
-/// condition, not a sufficient one.
+/// LoadGen assumes independent samples; latencies behind a queue are not, so that this is a
+/// necessary condition, not a sufficient one.
 #[must_use]
 pub fn min_queries(percentile: f64, over: u64) -> Option<u64> {
     if !(0.5..=0.9999).contains(&percentile) || over > 1 << 20 {

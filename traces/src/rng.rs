@@ -94,7 +94,8 @@ impl Rng {
         }
     }
 
-    /// Gamma with the given shape and scale 1 (Marsaglia and Tsang 2000; below shape 1 by boosting).
+    /// Gamma with the given shape and scale 1 (Marsaglia and Tsang 2000; below shape 1 by
+    /// boosting).
     pub fn gamma(&mut self, shape: f64) -> f64 {
         if shape < 1.0 {
             let boost = libm::pow(1.0 - self.uniform(), 1.0 / shape);

@@ -14,6 +14,10 @@ use crate::request::{Arrivals, Request};
 use crate::rng::Rng;
 use crate::spec_fields::Fields;
 
+mod kinds;
+
+pub use kinds::{KINDS, Kind};
+
 /// How the requests of one tenant arrive. Rates are requests/s.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -31,7 +35,8 @@ pub enum ArrivalSpec {
         /// Requests/s.
         rate: f64,
     },
-    /// Gamma gaps. The coefficient of variation is the knob of burstiness: 0 is constant, 1 Poisson.
+    /// Gamma gaps. The coefficient of variation is the knob of burstiness: 0 is constant, 1
+    /// Poisson.
     Gamma {
         /// Requests/s.
         rate: f64,
@@ -140,215 +145,6 @@ impl Closed {
     pub fn think_time(&self, rng: &mut Rng) -> Nanos {
         if self.exponential { Nanos((rng.exp1() * self.think.0 as f64) as u64) } else { self.think }
     }
-}
-
-/// One kind of arrivals, for help texts and checks.
-#[derive(Debug)]
-pub struct Kind {
-    /// The value of `kind`.
-    pub name: &'static str,
-    /// What it is, in one line.
-    pub summary: &'static str,
-    /// Its other fields.
-    pub fields: &'static [&'static str],
-    parse: fn(&mut Fields) -> Result<ArrivalSpec, TraceError>,
-}
-
-const TRACE_FIELDS: &[&str] = &[
-    "file",
-    "format",
-    "rate_scale",
-    "tenant",
-    "model",
-    "window",
-    "transforms",
-    "expand",
-    "loop",
-    "work",
-    "work_in",
-    "work_out",
-    "work_mean",
-];
-
-/// Every kind of arrivals, in the order of the documentation.
-pub const KINDS: &[Kind] = &[
-    Kind {
-        name: "constant",
-        summary: "equal gaps; the phase is random per tenant unless given",
-        fields: &["rate", "phase"],
-        parse: |f| Ok(ArrivalSpec::Constant { rate: f.rate("rate")?, phase: f.duration("phase")? }),
-    },
-    Kind {
-        name: "poisson",
-        summary: "exponential gaps",
-        fields: &["rate"],
-        parse: |f| Ok(ArrivalSpec::Poisson { rate: f.rate("rate")? }),
-    },
-    Kind {
-        name: "gamma",
-        summary: "gamma gaps of a coefficient of variation `cv`, or of shape `burstiness`",
-        fields: &["rate", "cv", "burstiness"],
-        parse: parse_gamma,
-    },
-    Kind {
-        name: "lognormal",
-        summary: "log-normal gaps of a `sigma` of their logarithm, or of a `cv`",
-        fields: &["rate", "sigma", "cv"],
-        parse: parse_lognormal,
-    },
-    Kind {
-        name: "weibull",
-        summary: "Weibull gaps of a `shape` or a `cv`, and a `rate` or a `scale` in seconds",
-        fields: &["rate", "shape", "scale", "cv"],
-        parse: parse_weibull,
-    },
-    Kind {
-        name: "pareto",
-        summary: "Pareto gaps of a tail index `shape`, and a `rate` or a `scale` in seconds",
-        fields: &["rate", "shape", "scale"],
-        parse: parse_pareto,
-    },
-    Kind {
-        name: "mmpp",
-        summary: "Poisson whose rate jumps between states of mean `dwell` times",
-        fields: &["rates", "dwell"],
-        parse: |f| {
-            Ok(ArrivalSpec::Mmpp { rates: f.numbers("rates")?, dwell: f.durations("dwell")? })
-        },
-    },
-    Kind {
-        name: "onoff",
-        summary: "Poisson at `base`, and at `peak` from `start` for `len`, every `period`",
-        fields: &["base", "peak", "start", "len", "ramp", "period"],
-        parse: parse_onoff,
-    },
-    Kind {
-        name: "diurnal",
-        summary: "Poisson whose rate is a sine around `rate`",
-        fields: &["rate", "amplitude", "period", "phase"],
-        parse: parse_diurnal,
-    },
-    Kind {
-        name: "piecewise",
-        summary: "Poisson whose rate follows `points` of [time, rate]",
-        fields: &["points", "interpolation", "repeat"],
-        parse: parse_piecewise,
-    },
-    Kind {
-        name: "counts",
-        summary: "requests per bin from a file, expanded to requests",
-        fields: TRACE_FIELDS,
-        parse: |f| {
-            let mut spec = TraceSpec::parse(f)?;
-            spec.format = spec.format.or_else(|| Some("counts".to_owned()));
-            Ok(ArrivalSpec::Counts(spec))
-        },
-    },
-    Kind {
-        name: "trace",
-        summary: "requests from a trace file, canonical or foreign",
-        fields: TRACE_FIELDS,
-        parse: |f| Ok(ArrivalSpec::Trace(TraceSpec::parse(f)?)),
-    },
-    Kind {
-        name: "closed",
-        summary: "closed loop: `concurrency` clients with a `think` time after each completion",
-        fields: &["concurrency", "think", "think_dist", "items", "max_requests"],
-        parse: parse_closed,
-    },
-    Kind {
-        name: "mlperf",
-        summary: "a LoadGen scenario: singlestream, multistream, server or offline",
-        fields: &["scenario", "target_qps", "samples", "min_duration", "min_queries"],
-        parse: |f| Ok(ArrivalSpec::Mlperf(mlperf::Settings::parse(f)?)),
-    },
-];
-
-fn parse_gamma(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let rate = f.rate("rate")?;
-    let cv = match (f.number("cv")?, f.number("burstiness")?) {
-        (Some(cv), None) => cv,
-        (None, Some(shape)) if shape > 0.0 => 1.0 / libm::sqrt(shape),
-        (None, Some(_)) => return Err(TraceError::spec("burstiness", "is not above 0")),
-        _ => return Err(TraceError::spec("cv", "give exactly one of `cv` and `burstiness`")),
-    };
-    Ok(ArrivalSpec::Gamma { rate, cv })
-}
-
-fn parse_lognormal(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let rate = f.rate("rate")?;
-    let sigma = match (f.number("sigma")?, f.number("cv")?) {
-        (Some(sigma), None) => sigma,
-        (None, Some(cv)) => libm::sqrt(libm::log1p(cv * cv)),
-        _ => return Err(TraceError::spec("sigma", "give exactly one of `sigma` and `cv`")),
-    };
-    Ok(ArrivalSpec::Lognormal { rate, sigma })
-}
-
-/// The rate from `rate`, or from `scale` in seconds and the mean of the distribution of scale 1.
-fn rate_or_scale(f: &mut Fields, unit_mean: f64) -> Result<f64, TraceError> {
-    match (f.number("rate")?, f.number("scale")?) {
-        (Some(rate), None) => Ok(rate),
-        (None, Some(scale)) if scale > 0.0 => Ok(1.0 / (scale * unit_mean)),
-        (None, Some(_)) => Err(TraceError::spec("scale", "is not above 0 (seconds)")),
-        _ => Err(TraceError::spec("rate", "give exactly one of `rate` and `scale`")),
-    }
-}
-
-fn parse_weibull(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let shape = match (f.number("shape")?, f.number("cv")?) {
-        (Some(shape), None) => shape,
-        (None, Some(cv)) if (0.02..=50.0).contains(&cv) => Gap::weibull_shape(cv),
-        (None, Some(_)) => return Err(TraceError::spec("cv", "is not from 0.02 to 50")),
-        _ => return Err(TraceError::spec("shape", "give exactly one of `shape` and `cv`")),
-    };
-    check_weibull(shape)?;
-    let rate = rate_or_scale(f, libm::tgamma(1.0 + 1.0 / shape))?;
-    Ok(ArrivalSpec::Weibull { rate, shape })
-}
-
-fn parse_pareto(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let shape = f.required("shape")?;
-    check_pareto(shape)?;
-    let rate = rate_or_scale(f, shape / (shape - 1.0))?;
-    Ok(ArrivalSpec::Pareto { rate, shape })
-}
-
-fn parse_onoff(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    Ok(ArrivalSpec::Onoff {
-        base: f.number("base")?.unwrap_or(0.0),
-        peak: f.required("peak")?,
-        start: f.duration("start")?.unwrap_or(Nanos::ZERO),
-        len: f.required_duration("len")?,
-        ramp: f.duration("ramp")?.unwrap_or(Nanos::ZERO),
-        period: f.duration("period")?,
-    })
-}
-
-fn parse_diurnal(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    Ok(ArrivalSpec::Diurnal {
-        rate: f.rate("rate")?,
-        amplitude: f.number("amplitude")?.unwrap_or(0.5),
-        period: f.duration("period")?.unwrap_or(Nanos::from_secs(86_400)),
-        phase: f.number("phase")?.unwrap_or(0.0),
-    })
-}
-
-fn parse_piecewise(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let linear = f.choice("interpolation", &["linear", "step"])? != Some("step");
-    let points = f.points("points")?;
-    Ok(ArrivalSpec::Piecewise { points, linear, repeat: f.flag("repeat")?.unwrap_or(false) })
-}
-
-fn parse_closed(f: &mut Fields) -> Result<ArrivalSpec, TraceError> {
-    let default = Closed::default();
-    Ok(ArrivalSpec::Closed(Closed {
-        concurrency: f.count("concurrency")?.unwrap_or(default.concurrency),
-        think: f.duration("think")?.unwrap_or(default.think),
-        exponential: f.choice("think_dist", &["constant", "exponential"])? == Some("exponential"),
-        items: f.count("items")?.unwrap_or(default.items),
-        max_requests: f.whole("max_requests")?,
-    }))
 }
 
 impl<'de> Deserialize<'de> for ArrivalSpec {

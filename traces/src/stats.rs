@@ -1,6 +1,6 @@
 //! What a trace looks like: rate, variation of the gaps, dispersion of counts, peak to mean.
 //!
-//! * `rate` counts requests over the explicit duration, idle ends included, not over the last stamp.
+//! * `rate` counts requests over the explicit duration, idle ends included, not up to the last one.
 //! * `cv` is the coefficient of variation of the gaps between successive arrivals: standard
 //!   deviation over mean. 1 for a Poisson process, 0 for a constant one.
 //! * `idc` is the index of dispersion for counts: variance over mean of the requests per bin, over

@@ -2,21 +2,21 @@
 //!
 //! | text | does | streams |
 //! |---|---|---|
-//! | `window:0..600s` | keeps the rows from the first time to before the second; time starts anew | yes |
+//! | `window:0..600s` | keeps rows from the first to before the second time, and re-bases | yes |
 //! | `filter:trigger!=timer` | keeps the rows that hold; `=`, `!=`, `<`, `<=`, `>`, `>=` | yes |
-//! | `map:stripe:4`, `map:stripe:a,b` | gives tenant i (in order of appearance) model i mod n | yes |
+//! | `map:stripe:4`, `map:stripe:a,b` | gives the i-th tenant to appear model i mod n | yes |
 //! | `map:hash:4` | gives a tenant the model that its name's hash says | yes |
 //! | `map:zipf:4:1.1` | draws a tenant's model with weights 1/k^s | yes |
 //! | `map:block:4` | gives tenant i of F model ⌊n·i/F⌋ | no |
 //! | `map:rank:4` | orders tenants by their number of requests, then stripes | no |
 //! | `top:8` | keeps the tenants with the most requests | no |
-//! | `scale-time:0.5` | multiplies arrival times: 0.5 doubles the rate and keeps the variation | yes |
+//! | `scale-time:0.5` | multiplies times: 0.5 doubles the rate, keeps the variation | yes |
 //! | `thin:0.3` | keeps each row with this probability; 0.3 keeps a part of what 0.5 keeps | yes |
 //! | `superpose:3:7s` | adds copies shifted by 7 s and 14 s, wrapping round at the end | no |
 //! | `spread:3s` | spreads rows of one stamp evenly at random until the next stamp | yes |
 //! | `cap-rate:10` | holds each tenant to 10 requests/s, with bursts of one second's worth | yes |
 //! | `load:0.8:5ms` | scales time so that rate × 5 ms × work = 0.8 | no |
-//! | `refit:gamma:window=1h:rate=1:cv=1` | redraws arrivals per tenant and window, rate and cv scaled | no |
+//! | `refit:gamma:window=1h:rate=1:cv=1` | redraws tenants per window, scaled | no |
 //! | `slo:100ms` | sets every deadline | yes |
 //! | `set:model=resnet50`, `set:tenant=a` | sets a name | yes |
 //! | `rename:model:old=new`, `rename:tenant:old=new` | replaces one name | yes |
@@ -319,8 +319,8 @@ pub(crate) fn sorted(rows: Box<dyn Source>, tally: &Arc<Tally>) -> Box<dyn Sourc
 /// Puts the transforms behind the stream, in order, and logs each in its `# transform=` lines.
 ///
 /// # Errors
-/// A transform names a field that the stream does not have, or a transform that needs all rows finds
-/// a bad one.
+/// A transform names a field that the stream does not have, or a transform that needs all rows
+/// finds a bad one.
 pub fn apply(
     mut stream: Stream,
     transforms: &[Transform],

@@ -1,6 +1,8 @@
 //! Trace files end to end: what is written reads back, what is dropped is accounted for, and what
 //! each transform does.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; the lint spares test functions alone")]
+
 use std::path::{Path, PathBuf};
 
 use cotenant_profiles::Nanos;
@@ -279,8 +281,8 @@ fn counts_keep_their_totals_where_they_should() {
 
 #[test]
 fn residuals_are_carried_over_bin_edges() {
-    // 1 request in each 1 s bin on average, drawn as constant gaps: carried on, they are exactly 1 s
-    // apart. Started anew at each edge, the first gap of every bin would reach past its end.
+    // 1 request in each 1 s bin on average, drawn as constant gaps: carried on, they are exactly 1
+    // s apart. Started anew at each edge, the first gap of every bin would reach past its end.
     let bench = Bench::new();
     let mut text = "# cotenant-counts v1\n# bin_ns=1000000000\nbin,tenant,model,count\n".to_owned();
     (0..1000).for_each(|bin| text.push_str(&format!("{bin},a,m,1\n")));
@@ -316,7 +318,8 @@ fn every_style_of_the_foreign_formats_reads() {
     // BurstGPT's third release has its new columns in the middle.
     let burst = one(
         "b3.csv",
-        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,Log Type\n\
+        "Timestamp,Session ID,Elapsed time,Model,Request tokens,Response tokens,Total tokens,\
+         Log Type\n\
          5.5,,1.2,GPT-4,1,2,3,API log\n6,77,1.2,GPT-4,1,0,1,Conversation log\n",
     );
     assert_eq!((burst[0].session.as_deref(), burst[1].session.as_deref()), (None, Some("77")));

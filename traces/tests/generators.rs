@@ -1,6 +1,8 @@
 //! Arrival processes against their closed forms, and the mistakes that published load generators
 //! make.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests; the lint spares test functions alone")]
+
 use std::path::Path;
 
 use cotenant_profiles::Nanos;

@@ -1,9 +1,9 @@
 //! BurstGPT (CC-BY-4.0): calls to ChatGPT and GPT-4. Six columns, or eight in the third release,
 //! which inserts `Session ID` and `Elapsed time` in the middle: columns are found by name.
 //!
-//! Stamps are whole seconds from 00:00 of the first day. Rows of one second came in the order of the
-//! file, so `spread:1s` gives them their places. A failed call has 0 response tokens; the option
-//! `drop_failures` leaves those out under the reason `failed`. Tenant and model are `Model`.
+//! Stamps are whole seconds from 00:00 of the first day. Rows of one second came in the order of
+//! the file, so `spread:1s` gives them their places. A failed call has 0 response tokens; the
+//! option `drop_failures` leaves those out under the reason `failed`. Tenant and model are `Model`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ impl Parser for Reader {
         row.tokens_in = Some(tokens(self.tokens_in)?);
         row.tokens_out = Some(tokens(self.tokens_out)?);
         let session = self.session.map(|c| table.get(c)).filter(|text| !text.is_empty());
-        row.session = session.map(|text| Arc::from(text));
+        row.session = session.map(Arc::from);
         if let Some(column) = self.log_type {
             row.extra.push(self.names.get(table.get(column)));
         }

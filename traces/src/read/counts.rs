@@ -1,6 +1,6 @@
 //! `cotenant-counts v1`: requests per bin, tenant and model. `# bin_ns=` gives the bin length; the
-//! columns are `bin,tenant,model,count`, or `bin,tenant,model,rate_rps,cv,dist,p1,p2` for rates with
-//! a gap distribution. Bins ascend; a tenant that a bin does not name has no request in it.
+//! columns are `bin,tenant,model,count`, or `bin,tenant,model,rate_rps,cv,dist,p1,p2` for rates
+//! with a gap distribution. Bins ascend; a tenant that a bin does not name has no request in it.
 
 use std::path::Path;
 use std::sync::Arc;

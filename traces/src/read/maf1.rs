@@ -1,15 +1,15 @@
 //! Azure Functions 2019 (CC-BY-4.0): `HashOwner,HashApp,HashFunction[,Trigger]` and one column per
-//! minute with the number of invocations. The minutes may be any run of whole numbers (`480..959` in
-//! samples of the trace) or `minute_N`; time starts at the first of them. Counts were recorded when
-//! invocations ended.
+//! minute with the number of invocations. The minutes may be any run of whole numbers (`480..959`
+//! in samples of the trace) or `minute_N`; time starts at the first of them. Counts were recorded
+//! when invocations ended.
 //!
-//! One row per function is held in memory (its non-zero minutes, 8 bytes each); requests are expanded
-//! minute by minute. Half of the functions are timers, whose counts vary less than a Poisson
-//! process: expand those with `even`, or leave them out with `filter:trigger!=timer`.
+//! One row per function is held in memory (its non-zero minutes, 8 bytes each); requests are
+//! expanded minute by minute. Half of the functions are timers, whose counts vary less than a
+//! Poisson process: expand those with `even`, or leave them out with `filter:trigger!=timer`.
 //!
-//! The tenant is app and function (a function's hash is unique within its app), or the function alone
-//! where the file gives them the same hash; `x_trigger` is the trigger. A function that appears twice
-//! has its counts added up, with a warning.
+//! The tenant is app and function (a function's hash is unique within its app), or the function
+//! alone where the file gives them the same hash; `x_trigger` is the trigger. A function that
+//! appears twice has its counts added up, with a warning.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -2,9 +2,9 @@
 //! `output_length` and `hash_ids`. Bailian's rows carry a `chat_id` and count **seconds** with a
 //! fraction, Mooncake's have none and count whole **milliseconds**.
 //!
-//! Mooncake's stamps come in ticks of 3,000 ± 1 ms with up to 28 rows each: `spread:3s` undoes that.
-//! The tenant is the file's own name, the model `llm`; Bailian's `type` becomes `x_type`, and its
-//! conversations become sessions, each named by the `chat_id` of its first turn.
+//! Mooncake's stamps come in ticks of 3,000 ± 1 ms with up to 28 rows each: `spread:3s` undoes
+//! that. The tenant is the file's own name, the model `llm`; Bailian's `type` becomes `x_type`, and
+//! its conversations become sessions, each named by the `chat_id` of its first turn.
 
 use std::collections::HashMap;
 use std::io::BufRead as _;

@@ -195,7 +195,7 @@ impl Window {
             return Err(table.bad(self.rate, rate_rule));
         }
         let cv: f64 = table.number(self.cv, "a number")?;
-        if !(cv >= 0.0) {
+        if cv < 0.0 || cv.is_nan() {
             return Err(table.bad(self.cv, "a number of at least 0"));
         }
         let expected = rate * bin_ns as f64 / 1e9;

@@ -356,8 +356,8 @@ impl Spread {
         Self { rows, quantum: quantum.0, rng, ahead: None, ready: VecDeque::new(), end: 0 }
     }
 
-    /// Reads one tick. A tick is what lies within half a quantum of its first row: stamps jitter, so
-    /// dividing them by the quantum would put some in the wrong bin.
+    /// Reads one tick. A tick is what lies within half a quantum of its first row: stamps jitter,
+    /// so dividing them by the quantum would put some in the wrong bin.
     fn fill(&mut self) -> Result<(), TraceError> {
         let first = match self.ahead.take() {
             Some(row) => row,

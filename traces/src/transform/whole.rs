@@ -101,7 +101,7 @@ impl Whole {
             return Ok(());
         }
         let too_long = || self.fail("the trace gets longer than 584 years");
-        if !(busy < 1e19) {
+        if busy >= 1e19 || busy.is_nan() {
             return Err(too_long());
         }
         // Both sides fit 128 bits: 64 of busy time and at most 40 of the decimals of the load.
@@ -124,9 +124,9 @@ impl Whole {
         Ok(())
     }
 
-    /// Redraws every tenant's arrivals per window with gamma gaps of the window's rate and variation,
-    /// both scaled; the rows' other values are taken in turn from the window. The rest of a gap is
-    /// carried into the next window.
+    /// Redraws every tenant's arrivals per window with gamma gaps of the window's rate and
+    /// variation, both scaled; the rows' other values are taken in turn from the window. The rest
+    /// of a gap is carried into the next window.
     fn refit(
         &self,
         rows: &[Row],
