@@ -54,7 +54,10 @@ thread_local! {
 pub(crate) fn keep_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
-        let text = info.payload_as_str().unwrap_or("panic");
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("panic");
         PANIC.with_borrow_mut(|p| *p = format!("{text}{place}").replace(['\n', '\r'], " "));
     }));
 }

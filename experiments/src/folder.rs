@@ -46,10 +46,6 @@ impl Folder {
         Ok(Self { path: path.to_owned(), partial, written: BTreeSet::new() })
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Adds the rows of a cell that has just ended, so that a run that is cut short leaves them.
     pub(crate) fn append(&mut self, rows: &[u8]) -> Done {
         self.partial.write_all(rows).map_err(|e| Failure::write(&self.path.join(PARTIAL), e))

@@ -13,7 +13,7 @@ pub(crate) fn align(header: &[&str], rows: &[Vec<String>]) -> String {
             let all =
                 rows.iter().map(|r| r[c].as_str()).filter(|t| !matches!(*t, "" | "-")).all(|t| {
                     any = true;
-                    t.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.')
+                    t.parse::<f64>().is_ok()
                 });
             any && all
         })
@@ -43,7 +43,7 @@ pub(crate) fn align(header: &[&str], rows: &[Vec<String>]) -> String {
 pub(crate) fn rounded(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
-        Some(x) if x == 0.0 => "0".to_owned(),
+        Some(0.0) => "0".to_owned(),
         Some(x) if x.abs() >= 100.0 => format!("{x:.0}"),
         Some(x) if x.abs() >= 10.0 => format!("{x:.1}"),
         Some(x) if x.abs() >= 0.1 => format!("{x:.2}"),

@@ -41,16 +41,15 @@ fn one_policy(info: &PolicyInfo) -> String {
     if info.options.is_empty() {
         return text + "no options\n";
     }
-    let rows: Vec<_> = info
-        .options
-        .iter()
-        .map(|o| {
-            let dash = |t: &str| if t.is_empty() { "-".to_owned() } else { t.to_owned() };
-            let fields = [o.name.to_owned(), o.kind.to_string(), dash(o.unit), dash(o.default)];
-            fields.into_iter().chain([o.help.to_owned()]).collect()
-        })
-        .collect();
-    text += &align(&["option", "accepts", "unit", "default", "what it is"], &rows);
+    text += "options:\n";
+    for o in info.options {
+        let unit = if o.unit.is_empty() { String::new() } else { format!(" ({})", o.unit) };
+        let default = if o.default.is_empty() { "see below" } else { o.default };
+        text += &format!(
+            "  {}{unit}: {}\n      default: {default}\n      {}\n",
+            o.name, o.kind, o.help
+        );
+    }
     text
 }
 
@@ -61,7 +60,7 @@ pub(crate) fn devices(name: Option<&str>) -> Done {
         for name in Device::builtin_names() {
             rows.push(device_row(&Device::builtin(name).map_err(Failure::failed)?));
         }
-        let header = ["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "memory", "MPS", "MIG"];
+        let header = ["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "GiB", "MPS", "MIG"];
         return say::out(&align(&header, &rows));
     };
     let device = Device::find(name, Path::new("")).map_err(Failure::input)?;
@@ -72,7 +71,7 @@ pub(crate) fn devices(name: Option<&str>) -> Done {
     say::out(&format!(
         "{}\n{text}",
         align(
-            &["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "memory", "MPS", "MIG"],
+            &["device", "title", "CUs", "fp32 TFLOP/s", "GB/s", "GiB", "MPS", "MIG"],
             &[device_row(&device)],
         )
     ))
@@ -85,8 +84,8 @@ fn device_row(d: &Device) -> Vec<String> {
         d.cus().to_string(),
         rounded(Some(d.compute.fp32_tflops)),
         rounded(Some(d.memory.dram_gbps)),
-        d.memory.capacity.to_string(),
-        d.mps.map_or_else(|| "-".to_owned(), |m| format!("up to {} clients", m.max_clients)),
+        rounded(Some(d.memory.capacity.0 as f64 / f64::from(1 << 30))),
+        d.mps.map_or_else(|| "-".to_owned(), |m| format!("{} clients", m.max_clients)),
         d.mig.as_ref().map_or_else(
             || "-".to_owned(),
             |m| m.profiles.iter().map(|p| p.name.as_str()).collect::<Vec<_>>().join(" "),
@@ -154,14 +153,14 @@ fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec) -> Done<String> {
     let flops: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].flops).sum();
     let bytes: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].dram_bytes).sum();
     let mut text = format!(
-        "{}\nparameters: {:.2} M ({})\nmultiply-accumulates per item: {:.3} G\n\
-         activations per item: {}\nat batch {} on {}, {}: {} launches of {} kernels, {:.2} GFLOP, \
+        "{}\nparameters: {:.2} M ({:.1} MB)\nmultiply-accumulates per item: {:.3} G\n\
+         activations per item: {:.1} MB\nat batch {} on {}, {}: {} launches of {} kernels, {:.2} GFLOP, \
          {:.1} MB of DRAM traffic\n\n",
         spec.name,
         spec.params() as f64 / 1e6,
-        spec.weights_bytes(args.precision),
+        spec.weights_bytes(args.precision).0 as f64 / 1e6,
         spec.macs() as f64 / 1e9,
-        spec.activations_per_item_bytes(args.precision),
+        spec.activations_per_item_bytes(args.precision).0 as f64 / 1e6,
         args.batch,
         args.device,
         args.precision,
