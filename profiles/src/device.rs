@@ -267,6 +267,8 @@ pub struct Costs {
     pub quantum: Nanos,
     /// Switch between time-sliced contexts.
     pub context_switch: Mechanism,
+    /// From a context that went idle to the next one: nothing to save.
+    pub context_yield: Mechanism,
     /// Kernel on another stream or green context than its predecessor: event and wait.
     pub stream_hop: Mechanism,
     /// Barrier packet between hardware queues (ECLIP).
@@ -300,6 +302,7 @@ impl Costs {
     pub fn ideal(&self) -> Self {
         Self {
             context_switch: Mechanism::FREE,
+            context_yield: Mechanism::FREE,
             stream_hop: Mechanism::FREE,
             barrier: Mechanism::FREE,
             mask_ioctl: Mechanism::FREE,

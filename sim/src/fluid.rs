@@ -4,9 +4,11 @@
 //! while it does, it holds CUs and DRAM bandwidth in proportion: per item, the least CU-time at which
 //! its kernels can be run at all (over CU counts and batch sizes), and the bytes they move. The sums
 //! over requests stay within the device. There is no launch, copy, switch or placement, nothing is
-//! quantised, and requests can be preempted at any instant at no cost; those with the least work
-//! left go first, those past their deadline last. Whatever a policy completes uses at least this much of
-//! the device, so no mix of completions outside these limits can be reached.
+//! quantised, and requests can be preempted at any instant at no cost. Whatever a policy completes
+//! uses at least this much of the device, so no mix of completions outside these limits can be reached.
+//!
+//! Within the limits somebody has to go first: latency-critical tenants before best-effort ones;
+//! among them the earliest deadline that can still be met, then the least work left.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -22,7 +24,7 @@ use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
 use crate::program::Code;
 use crate::report::{Report, TenantReport};
-use crate::scenario::{Load, Scenario, Setup, Tenant, Think};
+use crate::scenario::{Class, Load, Scenario, Setup, Tenant, Think};
 
 /// What one item of a tenant costs at its best point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -65,6 +67,17 @@ struct Flow {
     rate: f64,
 }
 
+/// Best-effort, too late, deadline, work left, order of arrival: smaller goes first.
+type Rank = (bool, bool, u64, u64, u64);
+
+fn rank(setup: &Setup, now: u64, flow: &Flow, order: u64) -> Rank {
+    let left = libm::ceil(flow.left_ns) as u64;
+    let late = flow.deadline < now.saturating_add(left);
+    let deadline = if late { u64::MAX } else { flow.deadline };
+    let class = setup.tenants[flow.tenant as usize].class;
+    (class == Class::BestEffort, late, deadline, left, order)
+}
+
 struct Side {
     load: Load,
     next: Request,
@@ -82,8 +95,8 @@ struct Fluid<'a> {
     /// (time, order, tenant): the next arrivals.
     timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
     order: u64,
-    /// Everything that is in the system and not running, by (late, work left, order).
-    waiting: BTreeMap<(bool, u64, u64), Flow>,
+    /// Everything that is in the system and not running.
+    waiting: BTreeMap<Rank, Flow>,
     /// What runs, with its speed (1: as fast as it can).
     running: Vec<(u64, Flow, f64)>,
     now: u64,
@@ -294,29 +307,25 @@ impl Fluid<'_> {
             rate: self.needs[t].dram_bytes * weight,
         };
         self.order += 1;
-        self.waiting.insert(self.rank(&flow, self.order), flow);
+        self.waiting.insert(rank(&self.setup, self.now, &flow, self.order), flow);
         if let Some(o) = &mut self.observer {
             o.happened(Nanos(self.now), Happening::Arrived { tenant: t as u32 });
         }
     }
 
-    fn rank(&self, flow: &Flow, order: u64) -> (bool, u64, u64) {
-        (flow.deadline < self.now, libm::ceil(flow.left_ns) as u64, order)
-    }
-
-    /// Speeds from scratch: least work left first, each as fast as what is left of the device allows.
+    /// Speeds from scratch: in rank order, each as fast as what is left of the device allows.
     fn pack(&mut self) {
         for (order, flow, _) in std::mem::take(&mut self.running) {
-            self.waiting.insert(self.rank(&flow, order), flow);
+            self.waiting.insert(rank(&self.setup, self.now, &flow, order), flow);
         }
         let (mut cus, mut rate) = self.capacity;
         while let Some(entry) = self.waiting.first_entry() {
-            let key = *entry.key();
-            let late = entry.get().deadline < self.now;
-            if late && !key.0 {
+            let (was, order) = (*entry.key(), entry.key().4);
+            let now = rank(&self.setup, self.now, entry.get(), order);
+            if now != was {
                 // It became late while it waited: it goes behind those that still can make it.
                 let flow = entry.remove();
-                self.waiting.insert((true, key.1, key.2), flow);
+                self.waiting.insert(now, flow);
                 continue;
             }
             let flow = entry.get();
@@ -327,7 +336,7 @@ impl Fluid<'_> {
             }
             cus -= speed * flow.cus;
             rate -= speed * flow.rate;
-            self.running.push((key.2, entry.remove(), speed));
+            self.running.push((order, entry.remove(), speed));
         }
         if let Some(o) = &mut self.observer {
             let cus = (self.capacity.0 - cus.max(0.0)) as u32;

@@ -40,8 +40,10 @@ pub enum Discipline {
     TimeSliced {
         /// Longest turn while others wait.
         quantum: Nanos,
-        /// Nothing runs for this long at every change of context.
+        /// Nothing runs for this long when a context is preempted: its state is saved.
         switch: Nanos,
+        /// Nothing runs for this long when an idle context makes way: there is no state to save.
+        make_way: Nanos,
         /// A turn ends with the batch, not with the quantum.
         run_to_completion: bool,
     },

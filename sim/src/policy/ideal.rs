@@ -1,7 +1,7 @@
 //! `ideal`: the bound that no policy can beat.
 //!
 //! A fluid packing of every request at its best point under CU and bandwidth capacity: no launch, no
-//! copy, no switch, no quantisation, preemption at any instant for free, least work left first. No
+//! copy, no switch, no quantisation, preemption at any instant for free, earliest deadline first. No
 //! mechanism delivers it; every other policy is shown as a share of it. The model is described in
 //! `sim/src/fluid.rs`.
 //!

@@ -1,8 +1,8 @@
 //! `temporal`: one context at a time.
 //!
 //! Models what the driver does with processes that share a GPU without MPS: contexts take turns,
-//! each with all CUs for a time slice, and pay a switch in between. A context without work yields at
-//! once; preempted kernels keep their progress. With `run_to_completion` a turn ends with the batch
+//! each with all CUs for a time slice, and pay a switch in between. A context without work makes way
+//! at once, more cheaply since there is no state to save; preempted kernels keep their progress. With `run_to_completion` a turn ends with the batch
 //! instead, as in servers that run one inference at a time.
 //!
 //! Source: NVIDIA's MPS documentation (without MPS, work of different contexts never runs
@@ -40,7 +40,15 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
             kind: Kind::Duration,
             unit: "",
             default: "",
-            help: "time of a context switch; default: the device's, nothing under ideal costs",
+            help: "time to preempt one context for another; default: the device's, nothing under \
+                   ideal costs",
+        },
+        OptionSpec {
+            name: "make_way",
+            kind: Kind::Duration,
+            unit: "",
+            default: "",
+            help: "time until the next context runs when one goes idle; default: the device's",
         },
         OptionSpec {
             name: "run_to_completion",
@@ -56,6 +64,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
 struct Temporal {
     quantum: Option<Nanos>,
     switch: Option<Nanos>,
+    make_way: Option<Nanos>,
     run_to_completion: bool,
 }
 
@@ -68,6 +77,7 @@ impl Temporal {
         Ok(Self {
             quantum,
             switch: options.duration("switch"),
+            make_way: options.duration("make_way"),
             run_to_completion: options.flag("run_to_completion").unwrap_or(false),
         })
     }
@@ -96,6 +106,7 @@ impl Policy for Temporal {
         let discipline = Discipline::TimeSliced {
             quantum: self.quantum.unwrap_or(setup.costs.quantum),
             switch: self.switch.unwrap_or(setup.costs.context_switch.cost),
+            make_way: self.make_way.unwrap_or(setup.costs.context_yield.cost),
             run_to_completion: self.run_to_completion,
         };
         let pool = PoolSpec { discipline, lanes: vec![cus; workers.len()], ..setup.whole_gpu() };
