@@ -263,9 +263,10 @@ impl Reader {
         row.tokens_in = self.optional(self.layout.tokens_in, tokens_rule)?;
         row.tokens_out = self.optional(self.layout.tokens_out, tokens_rule)?;
         let session = self.layout.session.map(|c| self.table.get(c)).filter(|s| !s.is_empty());
-        row.session = session.map(|s| self.names.get(s));
+        // Sessions and pass-through values may be all different: sharing them would hold them all.
+        row.session = session.map(Arc::from);
         for &column in &self.layout.extra {
-            row.extra.push(self.names.get(self.table.raw(column)));
+            row.extra.push(Arc::from(self.table.raw(column)));
         }
         Ok(row)
     }

@@ -151,7 +151,10 @@ pub fn generate(
         }
     }
     let mut arrivals = spec.open(base_dir, seed, tenant)?;
-    let columns = Columns { items: true, slo: true, work: true, ..Columns::default() };
+    // Only a file can say more of a request than when it comes and how many items it has.
+    let file = matches!(spec, ArrivalSpec::Trace(_) | ArrivalSpec::Counts(_));
+    let (slo, prio, work) = (file, file, file);
+    let columns = Columns { items: true, slo, prio, work, ..Columns::default() };
     let mut writer = Writer::create(output, &columns)?;
     let (tenant, model): (Arc<str>, Arc<str>) = (Arc::from(tenant), Arc::from(model));
     let mut counts = Counts::default();
