@@ -224,8 +224,11 @@ impl<'a> Engine<'a> {
         assert!(setup.tenants.len() < 1 << INDEX_BITS, "tenants fit a timer's index");
         let (depth, policy_batches) = (policy.depth(), policy.forms_batches());
         let observed = observer.is_some();
-        let pools: Vec<_> =
-            layout.pools.iter().map(|p| Pool::new(p, &setup.device, &contention, observed)).collect();
+        let pools: Vec<_> = layout
+            .pools
+            .iter()
+            .map(|p| Pool::new(p, &setup.device, &contention, observed))
+            .collect();
         let copies =
             layout.pools.iter().map(|p| CopyEngines { free: [0; 2], shared: p.copy_engines < 2 });
         let tenants = setup.tenants.iter().map(|t| TenantView {

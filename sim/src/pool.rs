@@ -7,12 +7,12 @@
 //! Floating point lives here alone: `rem` and `slow`. Time, CUs and bandwidth demands are integers.
 
 use std::collections::VecDeque;
-use std::hint::select_unpredictable;
 
 use cotenant_profiles::device::DispatchRule;
 use cotenant_profiles::{Device, Nanos};
 
 use crate::contention::{ContentionModel, Demand, Shared};
+use crate::ends::Ends;
 use crate::layout::{Discipline, PoolSpec};
 use crate::mask::CuMask;
 use crate::program::{Code, KernelCode};
@@ -140,9 +140,9 @@ pub(crate) struct Pool {
     launch_delay: [f64; 2],
     lanes: Vec<Lane>,
     run: Vec<Resident>,
-    /// `finish << 64 | seq` of every resident in `run`, side by side for the scan.
-    keys: Vec<u128>,
-    /// Where in `keys` the least one is, as of the last settling.
+    /// When each of them ends.
+    ends: Ends,
+    /// Who of them ends first, as of the last settling.
     first: usize,
     /// The place in `run` of a resident that has just ended.
     hole: Option<usize>,
@@ -204,7 +204,7 @@ impl Pool {
             },
             lanes: lanes.collect(),
             run: Vec::with_capacity(64),
-            keys: Vec::with_capacity(64),
+            ends: Ends::default(),
             first: 0,
             hole: None,
             places: Places::default(),
@@ -335,11 +335,11 @@ impl Pool {
         match self.hole.take() {
             Some(i) => {
                 self.run[i] = r;
-                self.keys[i] = key(finish, seq);
+                self.ends.set(i, finish);
             }
             None => {
                 self.run.push(r);
-                self.keys.push(key(finish, seq));
+                self.ends.push(finish);
             }
         }
     }
@@ -354,7 +354,7 @@ impl Pool {
             return Ended::Turn;
         }
         let i = self.first;
-        if self.keys.get(i).is_some_and(|k| (k >> 64) as u64 <= now) {
+        if i < self.run.len() && self.ends.get(i) <= now {
             let Job { owner, kernel, .. } = self.run[i].job;
             self.release(now, i, code);
             return Ended::Kernel { owner, kernel };
@@ -403,7 +403,7 @@ impl Pool {
 
     fn remove(&mut self, i: usize) {
         self.run.swap_remove(i);
-        self.keys.swap_remove(i);
+        self.ends.swap_remove(i);
     }
 
     /// Hands free CUs of a plain lane out in order: first to the resident left short, then to those
@@ -467,7 +467,7 @@ impl Pool {
                 // It starts undisturbed when it comes back: the next settling looks at it again.
                 r.slow = 1.0;
             }
-            self.keys[i] = key(finish, r.seq);
+            self.ends.set(i, finish);
             if let Some(notes) = &mut self.notes {
                 notes.push(Note::Granted { owner: r.job.owner, kernel: r.job.kernel, cus: grant });
             }
@@ -623,18 +623,19 @@ impl Pool {
             self.rerate(now, model);
         }
         self.stressed = !calm;
-        let (mut first, mut at) = (u128::MAX, 0);
-        for (i, &k) in self.keys.iter().enumerate() {
-            // Which kernel ends first is as good as random: a branch would often go wrong.
-            let sooner = k < first;
-            first = select_unpredictable(sooner, k, first);
-            at = select_unpredictable(sooner, i, at);
-        }
-        self.first = at;
-        self.next = ((first >> 64) as u64).min(self.switch_end).min(self.slice_end);
+        let first = self.ends.first();
+        self.first = if first.tie { self.earliest(first.at) } else { first.index };
+        self.next = first.at.min(self.switch_end).min(self.slice_end);
         if cfg!(debug_assertions) {
             self.check();
         }
+    }
+
+    /// Of those who end at `at`, the one that came first.
+    #[cold]
+    fn earliest(&self, at: u64) -> usize {
+        let here = (0..self.run.len()).filter(|&i| self.ends.get(i) == at);
+        here.min_by_key(|&i| self.run[i].seq).expect("somebody ends at the first instant")
     }
 
     fn rerate(&mut self, now: u64, model: &ContentionModel) {
@@ -642,12 +643,12 @@ impl Pool {
         demands.clear();
         demands.extend(self.run.iter().filter(|r| r.grant > 0).map(|r| r.demand));
         model.slow_downs(&self.shared, demands, slow);
-        let running = self.run.iter_mut().zip(&mut self.keys).filter(|(r, _)| r.grant > 0);
-        for ((r, k), &s) in running.zip(slow.iter()) {
+        let running = self.run.iter_mut().enumerate().filter(|(_, r)| r.grant > 0);
+        for ((i, r), &s) in running.zip(slow.iter()) {
             if r.slow != s {
                 r.age(now);
                 r.slow = s;
-                *k = key(r.finish(), r.seq);
+                self.ends.set(i, r.finish());
             }
         }
     }
@@ -669,13 +670,7 @@ impl Pool {
 /// Time slicing: whose turn it is.
 impl Pool {
     /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
-    pub(crate) fn batch(
-        &mut self,
-        now: u64,
-        lane: u32,
-        began: bool,
-        code: &Code,
-    ) {
+    pub(crate) fn batch(&mut self, now: u64, lane: u32, began: bool, code: &Code) {
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
         if self.sliced() && !began {
@@ -714,9 +709,10 @@ impl Pool {
     }
 
     fn switch_to(&mut self, now: u64, to: usize, code: &Code) {
-        let Discipline::TimeSliced { switch, .. } = self.discipline else {
+        let Discipline::TimeSliced { switch, make_way, .. } = self.discipline else {
             unreachable!("only time-sliced pools switch")
         };
+        let switch = if self.run.is_empty() { make_way } else { switch };
         let from = self.active;
         for mut r in self.run.drain(..) {
             if r.grant > 0 {
@@ -724,7 +720,7 @@ impl Pool {
             }
             self.lanes[from].parked.push(r);
         }
-        self.keys.clear();
+        self.ends.clear();
         (self.demand, self.footprint, self.granted) = (0, 0, 0);
         self.occupy(now, 0);
         self.lanes[from].free = self.lanes[from].capacity;
@@ -764,7 +760,7 @@ impl Pool {
                 let (owner, kernel) = (r.job.owner, r.job.kernel);
                 notes.push(Note::Granted { owner, kernel, cus: r.grant });
             }
-            self.keys.push(key(r.finish(), r.seq));
+            self.ends.push(r.finish());
             self.run.push(r);
         }
         self.lanes[l].parked = parked;
@@ -839,10 +835,6 @@ fn float(x: u64) -> f64 {
 #[inline]
 fn whole(x: f64) -> u64 {
     x as i64 as u64
-}
-
-fn key(finish: u64, seq: u64) -> u128 {
-    u128::from(finish) << 64 | u128::from(seq)
 }
 
 /// Alone, a kernel never draws more than the memory system has, whatever its profile says.
