@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod contention;
+mod ends;
 mod engine;
 pub mod fluid;
 pub mod layout;
