@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
+mod eclip;
 mod gslice;
 mod ideal;
 mod krisp;
@@ -32,6 +33,7 @@ pub const ALL: &[&PolicyInfo] = &[
     &mig::INFO,
     &gslice::INFO,
     &krisp::INFO,
+    &eclip::INFO,
     &ideal::INFO,
 ];
 

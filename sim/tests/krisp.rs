@@ -71,7 +71,7 @@ fn isolated_shrinks_and_overlapped_waits_for_the_rest() {
     // the four of engine 1 (an even split would waste the fifth), for two waves of blocks.
     let w = world(vec![three.clone(), eight()]);
     let ideal = ("mask_cost", text("ideal"));
-    let (_, log) = go(w.scenario(vec![closed(1), closed(1)]), &[ideal.clone()]);
+    let (_, log) = go(w.scenario(vec![closed(1), closed(1)]), std::slice::from_ref(&ideal));
     assert_eq!(grants(&log, 1)[0], (0, 4));
     let second = completions(&log).into_iter().find(|c| c.1 == 1);
     assert_eq!(second.map(|c| c.0), Some(20_000));
