@@ -111,7 +111,8 @@ const LISTS: &[&str] = &["tenant", "policy", "sweep", "plot"];
 const UNSWEPT: &[&str] = &["name", "question", "repeats", "seed"];
 /// Most combinations of sweep values: a typo should not fill the memory.
 const MAX_POINTS: usize = 100_000;
-const YEAR: Nanos = Nanos::from_secs(366 * 86_400);
+/// About four months: beyond, a typo is likelier than patience.
+const LONGEST: Nanos = Nanos::from_secs(10_000_000);
 const TICK: Nanos = Nanos(1_000);
 
 /// `--set` and `--seed`.
@@ -307,7 +308,7 @@ fn point(
     let known: Vec<&str> = TOP.iter().chain(LISTS).copied().collect();
     let f = Fields::new(root, "", &known)?;
     let device = device(&f, base, devices)?;
-    let duration = f.duration("duration", TICK..=YEAR)?;
+    let duration = f.duration("duration", TICK..=LONGEST)?;
     let duration =
         duration.ok_or_else(|| f.flaw("duration", "is missing; write duration = \"60s\""))?;
     let series = f.duration("series", TICK..=duration)?;
@@ -327,7 +328,7 @@ fn point(
         costs,
         contention: f.choice("contention", contention::NAMES)?.unwrap_or("bandwidth"),
         duration,
-        warmup: f.duration("warmup", Nanos::ZERO..=YEAR)?.unwrap_or(Nanos::ZERO),
+        warmup: f.duration("warmup", Nanos::ZERO..=LONGEST)?.unwrap_or(Nanos::ZERO),
         series,
         jitter: f.number("jitter", 0.0..=2.0)?.unwrap_or(0.0),
         policies: policy::rows(root, &names)?,

@@ -1,8 +1,8 @@
 //! From a checked point of the sweep to what the simulator needs: profiles found and compiled,
 //! isolated baselines run, SLOs resolved.
 
-use std::collections::BTreeMap;
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
@@ -30,7 +30,9 @@ pub(crate) struct Prepared {
 pub(crate) struct Preparer {
     library: Library,
     baselines: BTreeMap<String, Isolated>,
-    files: BTreeMap<std::path::PathBuf, String>,
+    files: BTreeMap<PathBuf, String>,
+    /// Arrivals whose files have been read through.
+    readable: BTreeSet<String>,
 }
 
 impl Preparer {
@@ -120,6 +122,7 @@ impl Preparer {
             for file in config.arrivals.files(base) {
                 files.push(self.file(&file, &config.arrivals_at)?);
             }
+            self.readable(base, config, &arrivals)?;
             text += &format!(
                 "tenant {} model {} profile {} arrivals {} files {} slo {:?} class {:?} workers {} \
                  batch {} {}\n",
@@ -136,6 +139,22 @@ impl Preparer {
             );
         }
         Ok(text)
+    }
+
+    /// Opens arrivals that come from a file once, so that a bad row is bad input and no failed cell.
+    fn readable(
+        &mut self,
+        base: &Path,
+        config: &TenantConfig,
+        arrivals: &str,
+    ) -> Result<(), String> {
+        if !config.arrivals.files(base).is_empty() && self.readable.insert(arrivals.to_owned()) {
+            config
+                .arrivals
+                .open(base, 1, &config.name)
+                .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+        }
+        Ok(())
     }
 
     fn file(&mut self, path: &Path, at: &str) -> Result<String, String> {

@@ -68,8 +68,11 @@ pub(crate) fn run(options: &Options) -> Done {
         start.elapsed().as_secs_f64(),
         out.display()
     ));
-    drawn?;
-    done.verdict()
+    let verdict = done.verdict();
+    if let (Err(_), Err(Failure::Failed(why) | Failure::Input(why))) = (&verdict, &drawn) {
+        say::warn(why);
+    }
+    verdict.and(drawn.map(|_| ()))
 }
 
 /// An experiment with all its outcomes, in the order of its cells.

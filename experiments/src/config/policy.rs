@@ -4,6 +4,7 @@ use cotenant_sim::policy::{self, Kind, OptionSpec, Options, PolicyInfo, Value};
 
 use super::fields::{duration, no_such, table, unknown_key};
 use super::tree::{Data, Entry, Flaw, Node, Place, key};
+use crate::fail::did_you_mean;
 
 /// One row of the experiment.
 #[derive(Clone)]
@@ -64,11 +65,9 @@ fn check_all(row: &Node) -> Result<(), Flaw> {
             return Err(Flaw::new(&e.place, "policy.all.label", why));
         }
         if e.key != "name" && policy::ALL.iter().all(|p| p.option(&e.key).is_none()) {
-            let mut known: Vec<&str> =
-                policy::ALL.iter().flat_map(|p| p.options).map(|o| o.name).collect();
-            known.sort_unstable();
-            known.dedup();
-            return Err(unknown_key(e, "policy.all", &known));
+            let known = policy::ALL.iter().flat_map(|p| p.options).map(|o| o.name);
+            let why = format!("no policy has such an option{}", did_you_mean(&e.key, known));
+            return Err(Flaw::new(&e.place, format!("policy.all.{}", e.key), why));
         }
     }
     Ok(())

@@ -119,6 +119,10 @@ fn tenant(node: &Node, index: usize) -> Result<TenantConfig, Flaw> {
 
 fn batch(f: &Fields<'_>) -> Result<(u32, Nanos), Flaw> {
     let Some(node) = f.get("batch") else { return Ok((1, Nanos::ZERO)) };
+    if node.entries().is_none() {
+        let why = format!("`{}` is no table; write {{ max = 8, timeout = \"2ms\" }}", node.plain());
+        return Err(f.flaw("batch", why));
+    }
     let f = Fields::new(node, &f.name("batch"), &["max", "timeout"])?;
     let max = f.whole("max", 1..=u64::from(MAX_BATCH))?.unwrap_or(1) as u32;
     Ok((max, f.duration("timeout", Nanos::ZERO..=HOUR)?.unwrap_or(Nanos::ZERO)))

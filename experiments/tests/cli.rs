@@ -1,0 +1,472 @@
+//! The command line from outside: exit statuses, messages, files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+
+use assert_cmd::Command;
+
+/// A small experiment: two tenants, two policies, a sweep, two seeds.
+const SMALL: &str = r#"
+name = "small"
+question = "Does it work?"
+device = "a30"
+duration = "200ms"
+warmup = "50ms"
+repeats = 2
+
+[[tenant]]
+name = "a"
+model = "squeezenet1_1"
+arrivals = { kind = "poisson", rate = 100.0 }
+slo = { isolated = 3.0 }
+batch = { max = 4, timeout = "1ms" }
+
+[[tenant]]
+name = "b"
+model = "mobilenet-v2"
+class = "best-effort"
+arrivals = { kind = "closed", concurrency = 2 }
+
+[[policy]]
+name = "temporal"
+
+[[policy]]
+name = "mps"
+label = "MPS"
+
+[sweep]
+"policy.temporal.quantum" = ["1ms", "4ms"]
+
+[[plot]]
+kind = "bars"
+y = "goodput_rps"
+"#;
+
+fn folder(name: &str) -> tempfile::TempDir {
+    tempfile::Builder::new().prefix(name).tempdir().unwrap()
+}
+
+fn cotenant() -> Command {
+    let mut command = Command::cargo_bin("cotenant").unwrap();
+    command.env_remove("COTENANT_PROFILES").env_remove("COTENANT_PUBLIC_DATA");
+    command
+}
+
+fn experiments() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Runs an experiment text with extra arguments and returns its result folder.
+fn run(dir: &Path, text: &str, out: &str, args: &[&str]) -> PathBuf {
+    let file = dir.join("small.toml");
+    fs::write(&file, text).unwrap();
+    let out = dir.join(out);
+    cotenant().arg("run").arg(&file).arg("--out").arg(&out).args(args).assert().success();
+    out
+}
+
+type Rows = Vec<BTreeMap<String, String>>;
+
+fn rows(text: &str) -> Rows {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    reader.deserialize().map(|row| row.unwrap()).collect()
+}
+
+#[test]
+fn results_are_the_same_bytes_whatever_the_threads() {
+    let dir = folder("same");
+    let table = |out, jobs| {
+        let out = run(dir.path(), SMALL, out, &["--jobs", jobs]);
+        (read(out.join("results.csv")), digests(&out))
+    };
+    let (one, first) = table("one", "1");
+    assert_eq!(table("two", "2"), (one.clone(), first.clone()));
+    assert_eq!(table("one", "1"), (one, first), "a second run into the same folder");
+}
+
+fn digests(out: &Path) -> Vec<(String, String)> {
+    let run: serde_json::Value = serde_json::from_str(&read(out.join("run.json"))).unwrap();
+    let text = |v: &serde_json::Value| v.as_str().unwrap().to_owned();
+    let cells = run["cells"].as_array().unwrap().iter();
+    let mut all: Vec<_> = cells.map(|c| (text(&c["cell"]), text(&c["digest"]))).collect();
+    all.push(("experiment".to_owned(), text(&run["experiment_digest"])));
+    all
+}
+
+#[test]
+fn every_row_accounts_for_its_requests() {
+    let dir = folder("rows");
+    let out = run(dir.path(), SMALL, "out", &["--requests", "--timeline"]);
+    let text = read(out.join("results.csv"));
+    assert!(text.starts_with(
+        "experiment,cell,label,policy,repeat,seed,policy.temporal.quantum,tenant,model,offered,\
+         completed,dropped,in_flight,throughput_rps,goodput_rps,slo_attainment,latency_mean_ms,\
+         latency_p50_ms,latency_p90_ms,latency_p95_ms,latency_p99_ms,latency_p999_ms,\
+         queue_mean_ms,batch_mean,cu_utilization,dram_utilization,energy_j,reconfigurations,\
+         downtime_ms,status\n"
+    ));
+    let rows = rows(&text);
+    // 2 policies × 2 sweep values × 2 repeats × (2 tenants + the GPU).
+    assert_eq!(rows.len(), 24);
+    let cells: Vec<&str> = rows.iter().map(|r| r["cell"].as_str()).collect();
+    for row in &rows {
+        let n = |column: &str| row[column].parse::<u64>().unwrap();
+        assert_eq!(n("offered"), n("completed") + n("dropped") + n("in_flight"), "{row:?}");
+        assert!(n("completed") > 0, "{row:?}");
+        assert_eq!(row["status"], "ok");
+        assert!(row.values().all(|v| v != "NaN" && v != "inf"), "{row:?}");
+        assert_eq!(row["cu_utilization"].is_empty(), row["tenant"] != "*");
+        if row["tenant"] == "b" {
+            assert_eq!(row["slo_attainment"], "", "no SLO, no attainment");
+        }
+    }
+    for whole in rows.iter().filter(|r| r["tenant"] == "*") {
+        let parts = rows.iter().filter(|r| r["cell"] == whole["cell"] && r["tenant"] != "*");
+        let sum: u64 = parts.map(|r| r["completed"].parse::<u64>().unwrap()).sum();
+        assert_eq!(sum.to_string(), whole["completed"]);
+        let cell = &whole["cell"];
+        assert!(out.join(format!("requests/{cell}.csv.zst")).is_file());
+        let timeline: serde_json::Value =
+            serde_json::from_str(&read(out.join(format!("timeline/{cell}.json")))).unwrap();
+        assert!(timeline["traceEvents"].as_array().unwrap().len() > 100);
+    }
+    let distinct: std::collections::BTreeSet<_> = cells.iter().collect();
+    assert_eq!(distinct.len(), 8, "cells have names of their own");
+}
+
+#[test]
+fn a_key_that_does_not_concern_a_policy_leaves_its_numbers_alone() {
+    let dir = folder("concern");
+    let rows = rows(&read(run(dir.path(), SMALL, "out", &[]).join("results.csv")));
+    let p99 = |label: &str, quantum: &str| -> Vec<String> {
+        let wanted = |r: &&BTreeMap<String, String>| {
+            r["label"] == label && r["policy.temporal.quantum"] == quantum
+        };
+        rows.iter().filter(wanted).map(|r| r["latency_p99_ms"].clone()).collect()
+    };
+    assert_eq!(p99("MPS", "1ms"), p99("MPS", "4ms"));
+    assert_ne!(p99("temporal", "1ms"), p99("temporal", "4ms"));
+}
+
+#[test]
+fn seeds_move_arrivals_and_overrides_move_numbers() {
+    let dir = folder("seeds");
+    let offered = |out, args: &[&str]| -> Vec<String> {
+        let rows = rows(&read(run(dir.path(), SMALL, out, args).join("results.csv")));
+        let mine = rows.iter().filter(|r| r["tenant"] == "a" && r["label"] == "MPS");
+        mine.map(|r| r["offered"].clone()).collect()
+    };
+    let (base, seeded) = (offered("base", &[]), offered("seed", &["--seed", "77"]));
+    assert_ne!(base, seeded);
+    let faster = offered("set", &["--set", "tenant.a.arrivals.rate=400", "--set", "repeats=1"]);
+    assert_eq!(faster.len(), base.len() / 2);
+    assert!(faster[0].parse::<u64>().unwrap() > 2 * base[0].parse::<u64>().unwrap());
+}
+
+#[test]
+fn a_cell_that_fails_does_not_stop_the_others() {
+    let dir = folder("fail");
+    let file = dir.path().join("small.toml");
+    let text = SMALL.replace("device = \"a30\"", "device = \"v100-sxm2-16\"");
+    fs::write(&file, text + "[[policy]]\nname = \"mig\"\n").unwrap();
+    let out = dir.path().join("out");
+    let done = cotenant().arg("run").arg(&file).arg("--out").arg(&out).assert().code(1);
+    let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+    assert!(stderr.contains("error: 4 of 12 cells failed: layout: "), "{stderr}");
+    for row in rows(&read(out.join("results.csv"))) {
+        let failed = row["policy"] == "mig";
+        assert_eq!(row["status"] == "ok", !failed, "{row:?}");
+        assert_eq!(row["offered"].is_empty(), failed, "what does not exist is empty: {row:?}");
+    }
+    assert!(out.join("report.html").is_file() && out.join("run.json").is_file());
+    assert!(!out.join("results.csv.partial").exists());
+}
+
+#[test]
+fn a_result_folder_draws_itself_again_and_nothing_else_is_overwritten() {
+    let dir = folder("plot");
+    let out = run(dir.path(), SMALL, "out", &[]);
+    let report = read(out.join("report.html"));
+    fs::remove_dir_all(out.join("plots")).unwrap();
+    fs::remove_file(out.join("report.html")).unwrap();
+    cotenant().arg("plot").arg(&out).assert().success();
+    assert_eq!(read(out.join("report.html")), report);
+    assert!(fs::read_dir(out.join("plots")).unwrap().count() >= 2);
+    let other = dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("thesis.tex"), "mine").unwrap();
+    let file = dir.path().join("small.toml");
+    cotenant().arg("run").arg(&file).arg("--out").arg(&other).assert().code(2);
+    assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
+}
+
+/// Every file in tests/broken is refused with exactly the message in its `# error:` line.
+#[test]
+fn broken_experiments_say_what_is_wrong_and_where() {
+    let broken = experiments().join("tests/broken");
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(&broken).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == "toml"));
+    files.sort();
+    assert!(files.len() >= 30, "{} files", files.len());
+    let dir = folder("broken");
+    let out = dir.path().join("never-made");
+    let mut wrong = vec![];
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let expected = read(&file).lines().find_map(|l| l.strip_prefix("# error: ").map(fill));
+        let output = cotenant()
+            .current_dir(&broken)
+            .args(["run", &name, "--out"])
+            .arg(&out)
+            .output()
+            .unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        let got = stderr.trim_end().strip_prefix("error: ").unwrap_or(&stderr).to_owned();
+        if output.status.code() != Some(2) || Some(&got) != expected.as_ref() {
+            wrong.push(format!(
+                "{name}: status {:?}\n  got  {got}\n  want {expected:?}",
+                output.status
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(!out.exists(), "nothing is written for bad input");
+}
+
+/// What grows with the registry stands as a placeholder in the expected messages.
+fn fill(message: &str) -> String {
+    let names = |all: Vec<&str>| all.join(", ");
+    let policies = names(cotenant_sim::policy::ALL.iter().map(|p| p.name).collect());
+    let temporal = cotenant_sim::policy::find("temporal").unwrap();
+    let options = names(temporal.options.iter().map(|o| o.name).collect());
+    message.replace("<policies>", &policies).replace("<options of temporal>", &options)
+}
+
+#[test]
+fn broken_files_of_other_kinds_are_named_with_line_and_field() {
+    let dir = folder("files");
+    let put = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+    put("gpu.toml", "name = \"gpu\"\ntitle = 3\n");
+    put("table.csv", "model,batch,share_pct,latency_ms\nm,1,50,fast\n");
+    put("trace.csv", "# cotenant-trace v1\narrival_ns,tenant,model\n5,a,m\nx,a,m\n");
+    for (args, place) in [
+        (vec!["devices", "./gpu.toml"], "gpu.toml:2: title: "),
+        (
+            vec![
+                "profile",
+                "import",
+                "--from",
+                "table",
+                "--device",
+                "a30",
+                "table.csv",
+                "--out",
+                "p",
+            ],
+            "table.csv:2: latency_ms: `fast` is not ",
+        ),
+        (vec!["trace", "stats", "trace.csv"], "trace.csv:4: arrival_ns: `x` is not "),
+    ] {
+        let output = cotenant().current_dir(dir.path()).args(&args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
+        assert!(stderr.starts_with("error: ") && stderr.contains(place), "{args:?}: {stderr}");
+        assert_eq!(stderr.trim_end().lines().count(), 1, "{args:?}: one line: {stderr}");
+    }
+}
+
+#[test]
+fn unknown_names_are_answered_with_the_closest() {
+    for (args, near) in [
+        (["policies", "tempral"], "`temporal`"),
+        (["devices", "h100"], "`h100-sxm`"),
+        (["models", "resnet05"], "`resnet50`"),
+    ] {
+        let done = cotenant().args(args).assert().code(2);
+        let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        assert!(stderr.contains(near), "{stderr}");
+    }
+}
+
+#[test]
+fn every_command_shows_an_example() {
+    for args in [
+        vec![],
+        vec!["run"],
+        vec!["plot"],
+        vec!["policies"],
+        vec!["devices"],
+        vec!["models"],
+        vec!["profile"],
+        vec!["profile", "analyze"],
+        vec!["profile", "import"],
+        vec!["profile", "show"],
+        vec!["trace"],
+        vec!["trace", "convert"],
+        vec!["trace", "generate"],
+        vec!["trace", "stats"],
+    ] {
+        let done = cotenant().args(&args).arg("--help").assert().success();
+        let help = String::from_utf8_lossy(&done.get_output().stdout).into_owned();
+        assert!(help.contains("Example"), "{args:?}");
+        assert!(help.contains("cotenant "), "{args:?}");
+    }
+    cotenant().assert().code(2);
+    cotenant().args(["run"]).assert().code(2);
+    cotenant().args(["run", "no-such-file.toml"]).assert().code(2);
+    cotenant().args(["--version"]).assert().success();
+}
+
+#[test]
+fn lists_name_every_policy_device_and_model() {
+    let told = |args: &[&str]| {
+        let done = cotenant().args(args).assert().success();
+        String::from_utf8_lossy(&done.get_output().stdout).into_owned()
+    };
+    let policies = told(&["policies"]);
+    for info in cotenant_sim::policy::ALL {
+        assert!(policies.contains(info.name));
+        let one = told(&["policies", info.name]);
+        assert!(info.options.iter().all(|o| one.contains(o.name)), "{one}");
+    }
+    let devices = told(&["devices"]);
+    assert!(cotenant_profiles::Device::builtin_names().all(|d| devices.contains(d)));
+    let models = told(&["models"]);
+    assert!(cotenant_profiles::zoo::MODELS.iter().all(|m| models.contains(m.name)));
+    assert!(told(&["models", "bert-base"]).contains("109.48 M"));
+}
+
+#[test]
+fn a_closed_pipe_is_no_failure() {
+    let program = assert_cmd::cargo::cargo_bin("cotenant");
+    let mut child = Process::new(program)
+        .args(["devices", "h100-sxm"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn traces_are_generated_described_and_converted() {
+    let dir = folder("trace");
+    let tell = |args: &[&str]| {
+        let done = cotenant().current_dir(dir.path()).args(args).assert().success();
+        String::from_utf8_lossy(&done.get_output().stdout).into_owned()
+    };
+    tell(&["trace", "generate", "poisson", "rate=200", "--duration", "50s", "-o", "p.csv.gz"]);
+    let stats = tell(&["trace", "stats", "p.csv.gz"]);
+    let fields: Vec<f64> =
+        stats.lines().nth(1).unwrap().split_whitespace().filter_map(|f| f.parse().ok()).collect();
+    // 10,000 requests expected: four standard deviations are 4 % of the rate and of the CV.
+    assert!((fields[3] - 200.0).abs() < 8.0 && (fields[4] - 1.0).abs() < 0.04, "{stats}");
+    let told = tell(&["trace", "convert", "p.csv.gz", "-o", "half.csv", "window:0..25s"]);
+    assert!(told.starts_with("canonical: rows_in "), "{told}");
+    let half = rows(
+        &read(dir.path().join("half.csv"))
+            .lines()
+            .filter(|l| !l.starts_with('#'))
+            .collect::<Vec<_>>()
+            .join("\n"),
+    );
+    assert!(half.iter().all(|r| r["arrival_ns"].parse::<u64>().unwrap() < 25_000_000_000));
+}
+
+#[test]
+fn profiles_are_analyzed_found_and_shown() {
+    let dir = folder("profile");
+    let tell = |args: &[&str]| {
+        let done = cotenant().current_dir(dir.path()).args(args).assert().success();
+        String::from_utf8_lossy(&done.get_output().stdout).into_owned()
+    };
+    let analyze = [
+        "profile", "analyze", "--device", "a30", "--model", "alexnet", "--batch", "1,4", "--out",
+        "p",
+    ];
+    assert!(tell(&analyze).contains("alexnet"));
+    assert!(read(dir.path().join("p/models/alexnet.csv")).contains("# source=analytic"));
+    let show = ["profile", "show", "alexnet", "--device", "a30", "--batch", "4"];
+    let computed = tell(&show);
+    let stored = tell(&[&show[..], &["--profiles", "p", "--out", "c"]].concat());
+    let table = |text: &str| text.split("\n\n").next().unwrap().to_owned();
+    assert_eq!(table(&stored), table(&computed), "a profile reads back as it was computed");
+    assert!(stored.contains("profile: analytic, p"), "{stored}");
+    assert!(dir.path().join("c/curves.csv").is_file());
+    // An experiment finds it by its path relative to the file, and says so.
+    let text = SMALL
+        .replace("squeezenet1_1", "alexnet")
+        .replace("duration =", "profiles = [\"p\"]\nduration =");
+    let out = run(dir.path(), &text, "out", &[]);
+    let info: serde_json::Value = serde_json::from_str(&read(out.join("run.json"))).unwrap();
+    assert!(info["tenants"][0]["profile"].as_str().unwrap().contains("/p;"), "{info}");
+}
+
+#[test]
+fn every_experiment_that_ships_is_valid_and_asks_a_question() {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(experiments()).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|p| {
+        p.extension().is_some_and(|e| e == "toml") && p.file_name().unwrap() != "Cargo.toml"
+    });
+    assert!(files.len() >= 6);
+    let dir = folder("ship");
+    for file in files {
+        let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
+        assert!(read(&file).contains("question"), "{name}");
+        let out = dir.path().join(&name);
+        let mut command = cotenant();
+        if name == "public-trace" {
+            let done = command.arg("run").arg(&file).arg("--out").arg(&out).assert().code(2);
+            let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+            assert!(stderr.contains("COTENANT_PUBLIC_DATA, which is not set"), "{stderr}");
+            continue;
+        }
+        let short = ["--set", "duration=20ms", "--set", "warmup=5ms", "--set", "repeats=1"];
+        command.arg("run").arg(&file).arg("--out").arg(&out).args(short);
+        let short_series = read(&file).contains("\nseries");
+        if short_series {
+            command.args(["--set", "series=100us"]);
+        }
+        command.assert().success();
+        assert!(out.join("report.html").is_file(), "{name}");
+    }
+}
+
+/// Measured kernels under a measured trace: runs where the public data is at hand.
+#[test]
+fn the_public_trace_runs_on_the_public_data() {
+    let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else {
+        eprintln!("COTENANT_PUBLIC_DATA is not set: public-trace.toml is not run");
+        return;
+    };
+    let dir = folder("public");
+    let out = dir.path().join("out");
+    cotenant()
+        .env("COTENANT_PUBLIC_DATA", data)
+        .arg("run")
+        .arg(experiments().join("public-trace.toml"))
+        .arg("--out")
+        .arg(&out)
+        .args(["--set", "duration=20s", "--set", "warmup=1s"])
+        .assert()
+        .success();
+    let info: serde_json::Value = serde_json::from_str(&read(out.join("run.json"))).unwrap();
+    // Orion's solo sums: 6.50 ms of ResNet-50 at batch 4, 48.63 ms of BERT at batch 2.
+    for (tenant, ms) in [(0, 6.50), (1, 48.63)] {
+        let p95 = info["tenants"][tenant]["isolated_p95_ms"].as_f64().unwrap();
+        assert!((p95 / ms - 1.0).abs() < 0.05, "{p95} against {ms}");
+        assert_eq!(info["tenants"][tenant]["profile_source"], "imported");
+    }
+}
