@@ -28,8 +28,8 @@
 //!   sees execution.
 //! - A tenant without an SLO keeps its initial share and its configured batch. A window in which
 //!   a tenant was offered nothing or ended no batch changes nothing for it.
-//! - `glet` starts its snapshot at 0 %, where its own rule cannot leave from; `initial` serves
-//!   both.
+//! - `glet` starts its snapshot at 0 %, where its own rule cannot leave from: `initial` serves
+//!   both. Nor can its batch rule leave 1, so it starts at 2; iGniter starts at 30 % and 1.
 //! - A share lies in 1 to 100 % for both, also where gpu-lets' divider has nothing left to give.
 //! - A tenant's workers divide its share evenly.
 
@@ -81,8 +81,8 @@ const OPTIONS: &[OptionSpec] = &[
         "statistics are taken over this long before each step"),
     option("initial", Kind::Float(1.0, 100.0), "%", "30",
         "share that every tenant starts with"),
-    option("initial_batch", Kind::Integer(1, 32), "items", "1",
-        "batch limit that every tenant starts with"),
+    option("initial_batch", Kind::Integer(1, 32), "items", "",
+        "batch limit that every tenant starts with; not given: 1 (igniter), 2 (glet)"),
     option("batch_rounds", Kind::Integer(0, i64::MAX), "windows", "5",
         "batch steps before a resize, fewer once nothing changes; 0: batches stay as configured"),
     option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
@@ -179,13 +179,14 @@ impl Knobs {
         let word = |name: &str, other: &'static str| options.text(name) == Some(other);
         let given = |name: &str| options.text(name).filter(|&w| w != "variant");
         let variant = if word("variant", "glet") { Variant::Glet } else { Variant::Igniter };
+        let first_batch = if variant == Variant::Glet { 2 } else { 1 };
         let shared_weights = options.flag("shared_weights").unwrap_or(false);
         let restart = word("resize", "restart");
         Self {
             variant,
             window: options.duration("window").unwrap_or(Nanos::from_secs(10)),
             initial: options.float("initial").unwrap_or(30.0),
-            initial_batch: options.integer("initial_batch").unwrap_or(1) as u32,
+            initial_batch: options.integer("initial_batch").map_or(first_batch, |b| b as u32),
             batch_rounds: options.integer("batch_rounds").unwrap_or(5).min(1 << 20) as u32,
             request_latency: word("latency", "request"),
             execution_share: options.float("execution_share").unwrap_or(0.5),
