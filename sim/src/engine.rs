@@ -430,7 +430,7 @@ impl<'a> Engine<'a> {
 
     fn settle(&mut self) {
         for pool in &mut self.pools {
-            pool.settle(self.now, &self.contention);
+            pool.settle(self.now, &self.code, &self.contention);
         }
         if self.observer.is_some() {
             self.drain_notes();
@@ -484,7 +484,7 @@ impl<'a> Engine<'a> {
         let (pool, lane, items) = (w.spec.pool as usize, w.spec.lane, w.items);
         let model = &self.setup.tenants[w.spec.tenant as usize].model;
         let bytes = model.output_per_item.0 * u64::from(items);
-        self.pools[pool].batch(self.now, lane, false, &self.code);
+        self.pools[pool].batch(lane, false);
         match self.copy(pool, 1, bytes) {
             Some(done) => {
                 self.workers[worker as usize].status = Status::Host;
@@ -787,7 +787,7 @@ impl Engine<'_> {
     fn copied_in(&mut self, worker: u32) {
         let spec = &self.workers[worker as usize].spec;
         let pool = &mut self.pools[spec.pool as usize];
-        pool.batch(self.now, spec.lane, true, &self.code);
+        pool.batch(spec.lane, true);
         self.head(worker);
     }
 

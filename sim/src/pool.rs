@@ -276,7 +276,6 @@ impl Pool {
         }
         if self.sliced() && (self.active != l || self.switch_end != NEVER) {
             self.lanes[l].wait.push_back((seq, job));
-            self.turn(now, code);
             return;
         }
         let lane = &mut self.lanes[l];
@@ -395,9 +394,6 @@ impl Pool {
             if let Some(i) = self.hole.take() {
                 self.remove(i);
             }
-        }
-        if self.sliced() {
-            self.turn(now, code);
         }
     }
 
@@ -613,11 +609,15 @@ impl Pool {
 
     /// Brings rates and the next event up to date after the grants changed.
     #[inline]
-    pub(crate) fn settle(&mut self, now: u64, model: &ContentionModel) {
+    pub(crate) fn settle(&mut self, now: u64, code: &Code, model: &ContentionModel) {
         if !self.dirty {
             return;
         }
         self.dirty = false;
+        if self.sliced() {
+            // Only now: between two kernels of one stream its context is not idle.
+            self.turn(now, code);
+        }
         let calm = model.calm(&self.shared, self.granted, self.demand, self.footprint);
         if !calm || self.stressed {
             self.rerate(now, model);
@@ -670,13 +670,10 @@ impl Pool {
 /// Time slicing: whose turn it is.
 impl Pool {
     /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
-    pub(crate) fn batch(&mut self, now: u64, lane: u32, began: bool, code: &Code) {
+    pub(crate) fn batch(&mut self, lane: u32, began: bool) {
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
-        if self.sliced() && !began {
-            self.dirty = true;
-            self.turn(now, code);
-        }
+        self.dirty = true;
     }
 
     fn next_lane(&self) -> Option<usize> {
