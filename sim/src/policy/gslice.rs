@@ -28,8 +28,8 @@
 //!   sees execution.
 //! - A tenant without an SLO keeps its initial share and its configured batch. A window in which
 //!   a tenant was offered nothing or ended no batch changes nothing for it.
-//! - `glet` starts its snapshot at 0 %, where its own rule cannot leave from: `initial` serves
-//!   both. Nor can its batch rule leave 1, so it starts at 2; iGniter starts at 30 % and 1.
+//! - iGniter starts at 30 % and a batch of 1. gpu-lets starts at 0 %, which its own rule cannot
+//!   leave: `initial` serves both. Nor can its batch rule leave 1, so `glet` starts at 2.
 //! - A share lies in 1 to 100 % for both, also where gpu-lets' divider has nothing left to give.
 //! - A tenant's workers divide its share evenly.
 
