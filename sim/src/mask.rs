@@ -33,6 +33,28 @@ impl CuMask {
         self.0[(i / 64) as usize] |= 1 << (i % 64);
     }
 
+    /// Adds the CUs from `start` on that have a bit in `bits`.
+    #[inline]
+    pub fn insert_bits(&mut self, start: u32, bits: u64) {
+        let (word, shift) = ((start / 64) as usize, start % 64);
+        self.0[word] |= bits << shift;
+        if shift > 0 && word + 1 < WORDS {
+            self.0[word + 1] |= bits >> (64 - shift);
+        }
+    }
+
+    /// One bit for each of the `n` CUs from `start` on, at most 64.
+    #[inline]
+    #[must_use]
+    pub fn bits(&self, start: u32, n: u32) -> u64 {
+        let (word, shift) = ((start / 64) as usize, start % 64);
+        let mut bits = self.0[word] >> shift;
+        if shift > 0 && word + 1 < WORDS {
+            bits |= self.0[word + 1] << (64 - shift);
+        }
+        if n == 0 { 0 } else { bits & u64::MAX >> (64 - n.min(64)) }
+    }
+
     /// Whether CU `i` is in it.
     #[inline]
     #[must_use]
@@ -160,6 +182,13 @@ mod tests {
             prop_assert_eq!(set(ma.without(&mb)), a.difference(&b).copied().collect());
             prop_assert_eq!(set(ma.lowest(n)), a.iter().copied().take(n as usize).collect());
             prop_assert_eq!(CuMask::first(n).count(), n);
+            let (start, width) = (n * 2, n.min(64));
+            let window = ma.bits(start, width);
+            let inside = |i: &u32| (start..start + width).contains(i);
+            prop_assert_eq!(window.count_ones() as usize, a.iter().copied().filter(inside).count());
+            let mut back = CuMask::EMPTY;
+            back.insert_bits(start, window);
+            prop_assert_eq!(set(back), a.iter().copied().filter(inside).collect());
         }
     }
 }

@@ -180,7 +180,7 @@ impl Krisp {
     /// The offline sweep: the size of every kernel, by the key that the runtime sees.
     fn sweep(&mut self, setup: &Setup, board: &mut Board) {
         let all = board.cus();
-        let effective: Vec<u32> = (0..=all).map(|n| board.effective_of(self.shape, n)).collect();
+        let effective: Vec<u32> = (0..=all).map(|n| board.effective(self.shape, n)).collect();
         let kernels = &setup.code.kernels;
         let mut sizes: BTreeMap<(&str, u64), u32> = BTreeMap::new();
         for (kernel, profiled) in kernels.iter().zip(self.profiled(setup)) {
@@ -265,13 +265,12 @@ impl Policy for Krisp {
             overhead: setup.client_memory(),
         });
         setup.check_clients(workers.len())?;
-        let mut board = Board::new(&setup.device, workers.len() as u32);
-        if board.cus() == 0 {
+        let Some(mut board) = Board::new(&setup.device, workers.len() as u32) else {
             return Err(LayoutError(format!(
-                "{} masks CUs in steps of {}, more than a group has",
+                "{}: masks in steps of {} CUs need groups of at least one step and at most 64 CUs",
                 setup.device.name, setup.device.mask.step_cus
             )));
-        }
+        };
         self.held = vec![CuMask::EMPTY; workers.len()];
         self.sweep(setup, &mut board);
         self.board = Some(board);

@@ -34,126 +34,142 @@ pub(super) struct Grant {
     pub(super) overlap: u32,
 }
 
-/// Live counters of resident kernels per CU, kept bit by bit: word-wide operations instead of one
-/// per CU.
+/// CUs of one group that masks may name, and who runs on them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Group {
+    /// Index of its first CU.
+    start: u32,
+    size: u32,
+    /// One bit per CU.
+    all: u64,
+    free: u64,
+    /// Resident kernels summed over its CUs.
+    load: u32,
+    /// CUs that it gives to the mask being laid out.
+    quota: u32,
+}
+
+/// Live counters of resident kernels per CU, one bit per CU and level: word-wide operations instead
+/// of one per CU.
 pub(super) struct Board {
-    groups: Vec<CuMask>,
-    sizes: Vec<u32>,
+    groups: Vec<Group>,
     step: u32,
+    cus: u32,
     rule: DispatchRule,
-    /// CUs with more than `k` resident kernels.
-    above: Vec<CuMask>,
-    /// Resident kernels summed over each group's CUs.
-    load: Vec<u32>,
-    /// Groups by load, then by how many CUs they give.
+    /// CUs of each group with more than `k` resident kernels, level after level.
+    above: Vec<u64>,
+    /// Levels in use: no CU runs more kernels than this.
+    levels: usize,
+    /// Groups by rank.
     order: Vec<u32>,
-    quota: Vec<u32>,
-    free: Vec<u32>,
 }
 
 impl Board {
-    /// An idle GPU on which up to `kernels` kernels are resident at once.
-    pub(super) fn new(device: &Device, kernels: u32) -> Self {
+    /// An idle GPU on which up to `kernels` kernels are resident at once; `None` if its groups have
+    /// more CUs than a word has bits, or fewer than a legal mask.
+    pub(super) fn new(device: &Device, kernels: u32) -> Option<Self> {
         let step = device.mask.step_cus.max(1);
         let mut start = 0;
         let mut groups = vec![];
         for &n in &device.topology.groups {
             // CUs that no legal mask reaches are left out.
-            let usable = n / step * step;
-            groups.push((start..start + usable).collect::<CuMask>());
+            let size = n / step * step;
+            if size > u64::BITS {
+                return None;
+            }
+            let all = if size == 0 { 0 } else { u64::MAX >> (u64::BITS - size) };
+            groups.push(Group { start, size, all, free: all, ..Group::default() });
             start += n;
         }
-        let sizes: Vec<u32> = groups.iter().map(CuMask::count).collect();
-        let n = groups.len();
-        Self {
+        let cus = groups.iter().map(|g| g.size).sum();
+        Some(Self {
+            above: vec![0; groups.len() * (kernels as usize + 1)],
+            levels: 0,
+            order: (0..groups.len() as u32).collect(),
             groups,
-            sizes,
             step,
+            cus,
             rule: device.dispatch.rule,
-            above: vec![CuMask::EMPTY; kernels as usize + 1],
-            load: vec![0; n],
-            order: Vec::with_capacity(n),
-            quota: vec![0; n],
-            free: vec![0; n],
-        }
+        })
+        .filter(|b| b.cus > 0)
     }
 
     /// CUs that masks can name.
     pub(super) fn cus(&self) -> u32 {
-        self.sizes.iter().sum()
+        self.cus
     }
 
-    /// CUs that decide how fast a kernel is under a mask with so many CUs in each group.
-    fn effective(&self, counts: impl Iterator<Item = u32> + Clone) -> u32 {
+    /// CUs that decide how fast a kernel is under a mask of `n` CUs, on an idle GPU.
+    pub(super) fn effective(&mut self, shape: Shape, n: u32) -> u32 {
+        self.lay(shape, n);
+        let given = self.groups.iter().map(|g| g.quota).filter(|&q| q > 0);
         match self.rule {
-            DispatchRule::LeastLoaded => counts.sum(),
+            DispatchRule::LeastLoaded => given.sum(),
             DispatchRule::EvenGroups => {
-                let used = counts.filter(|&c| c > 0);
-                used.clone().count() as u32 * used.min().unwrap_or(0)
+                given.clone().count() as u32 * given.min().unwrap_or_default()
             }
         }
     }
 
-    /// The same for a mask of `n` CUs on an idle GPU.
-    pub(super) fn effective_of(&mut self, shape: Shape, n: u32) -> u32 {
-        self.rank(&[]);
-        self.lay(shape, n);
-        self.effective(self.quota.iter().copied())
-    }
-
     /// A legal number of CUs, at least `n` where there are so many.
     pub(super) fn legal(&self, n: u32) -> u32 {
-        n.next_multiple_of(self.step).min(self.cus())
+        n.next_multiple_of(self.step).min(self.cus)
     }
 
-    /// Sorts the groups: least `load` first, then in order of their index.
-    fn rank(&mut self, load: &[u32]) {
-        self.order.clear();
-        self.order.extend(0..self.groups.len() as u32);
-        if !load.is_empty() {
-            self.order.sort_unstable_by_key(|&g| (load[g as usize], g));
+    /// Sorts the groups, least `of` first, then in order of their index. They are few, and mostly in
+    /// order already.
+    fn rank(&mut self, of: impl Fn(&Group) -> u32) {
+        for i in 1..self.order.len() {
+            let mut at = i;
+            let rank = |g: u32| (of(&self.groups[g as usize]), g);
+            while at > 0 && rank(self.order[at]) < rank(self.order[at - 1]) {
+                self.order.swap(at, at - 1);
+                at -= 1;
+            }
         }
     }
 
     /// How many CUs each group gives to a mask of `n`, groups in the order of their rank.
     fn lay(&mut self, shape: Shape, n: u32) {
-        let Self { order, quota, sizes, step, .. } = self;
-        quota.fill(0);
-        let mut left = n.min(sizes.iter().sum());
+        let Self { order, groups, step, .. } = self;
+        for group in groups.iter_mut() {
+            group.quota = 0;
+        }
+        let mut left = n.min(self.cus);
         match shape {
             Shape::Packed => {
                 for &g in &*order {
-                    let q = left.min(sizes[g as usize]);
-                    quota[g as usize] = q;
-                    left -= q;
+                    let group = &mut groups[g as usize];
+                    group.quota = left.min(group.size);
+                    left -= group.quota;
                 }
             }
             Shape::Distributed => {
                 while left > 0 {
                     for &g in &*order {
-                        let more = left.min(*step).min(sizes[g as usize] - quota[g as usize]);
-                        quota[g as usize] += more;
+                        let group = &mut groups[g as usize];
+                        let more = left.min(*step).min(group.size - group.quota);
+                        group.quota += more;
                         left -= more;
                     }
                 }
             }
             Shape::Conserved => {
-                let (mut groups, mut room) = (0, 0);
+                let (mut opened, mut room) = (0, 0);
                 while room < left {
-                    room += sizes[order[groups] as usize];
-                    groups += 1;
+                    room += groups[order[opened] as usize].size;
+                    opened += 1;
                 }
-                let open = &order[..groups];
-                let holds = |each: u32| open.iter().map(|&g| sizes[g as usize].min(each)).sum();
-                let mut each = left.div_ceil(groups.max(1) as u32).next_multiple_of(*step);
+                let open = &order[..opened];
+                let mut each = left.div_ceil(opened.max(1) as u32).next_multiple_of(*step);
                 // Only where groups differ in size does the smaller one leave more to the others.
-                while left > holds(each) {
+                while left > open.iter().map(|&g| groups[g as usize].size.min(each)).sum() {
                     each += *step;
                 }
                 for &g in open {
-                    let q = left.min(each).min(sizes[g as usize]);
-                    quota[g as usize] = q;
-                    left -= q;
+                    let group = &mut groups[g as usize];
+                    group.quota = left.min(each).min(group.size);
+                    left -= group.quota;
                 }
             }
         }
@@ -162,22 +178,21 @@ impl Board {
     /// Chooses the CUs of a kernel that asks for `n`, of which at most `limit` may already run other
     /// kernels, and counts it as resident on them. At least one CU (one step) is always granted.
     pub(super) fn acquire(&mut self, n: u32, shape: Shape, limit: u32, shrink: Shrink) -> Grant {
-        let load = std::mem::take(&mut self.load);
-        self.rank(&load);
-        self.load = load;
+        self.rank(|g| g.load);
         self.lay(shape, n);
         let mut mask = self.fill(limit / self.step * self.step);
         if shrink == Shrink::Balance && mask.count() < n {
             mask = self.balanced(n, mask);
         }
         if mask.is_empty() {
-            let least = self.order[0] as usize;
-            self.quota.fill(0);
-            self.quota[least] = self.step;
+            self.rank(|g| g.load);
+            for group in &mut self.groups {
+                group.quota = 0;
+            }
+            self.groups[self.order[0] as usize].quota = self.step;
             mask = self.fill(self.step);
         }
-        let overlap = mask.and(&self.above[0]).count();
-        self.occupy(&mask);
+        let overlap = self.occupy(&mask);
         Grant { mask, overlap }
     }
 
@@ -187,96 +202,128 @@ impl Board {
         let mut mask = CuMask::EMPTY;
         let mut budget = limit;
         for &g in &self.order {
-            let mut left = self.quota[g as usize];
-            if left == 0 {
+            let group = &self.groups[g as usize];
+            if group.quota == 0 {
                 continue;
             }
-            let group = &self.groups[g as usize];
-            let free = group.without(&self.above[0]).lowest(left);
-            left -= free.count();
-            mask = mask.or(&free);
+            let mut bits = lowest(group.free, group.quota);
+            let mut left = group.quota - bits.count_ones();
             let mut k = 0;
             while left > 0 && budget > 0 {
-                let level = group.and(&self.above[k]).without(&self.above[k + 1]);
-                let take = level.lowest(left.min(budget));
-                left -= take.count();
-                budget -= take.count();
-                mask = mask.or(&take);
+                let take = lowest(self.exactly(g, k), left.min(budget));
+                left -= take.count_ones();
+                budget -= take.count_ones();
+                bits |= take;
                 k += 1;
             }
+            mask.insert_bits(group.start, bits);
         }
         mask
     }
 
-    /// The best mask of at most `n` free CUs under an even split: `g` groups with equally many CUs
-    /// each; `plain`, cut to that form, where it is better.
-    fn balanced(&mut self, n: u32, plain: CuMask) -> CuMask {
-        if self.rule == DispatchRule::LeastLoaded {
-            self.quota.copy_from_slice(&self.sizes);
-            let free = self.fill(0);
-            // Overlap that the limit granted is kept; free CUs elsewhere come on top.
-            return plain.or(&free.without(&plain).lowest(n - plain.count()));
-        }
-        let (groups, each) = self.evenly(n, |b, g| b.groups[g].and(&plain).count());
-        let kept = groups * each;
-        let (groups, each) = self.evenly(n, |b, g| b.groups[g].without(&b.above[0]).count());
-        if groups * each > kept {
-            self.take_evenly(groups, each);
-            return self.fill(0);
-        }
-        let (groups, each) = self.evenly(n, |b, g| b.groups[g].and(&plain).count());
-        self.take_evenly(groups, each);
-        let cut = |g: &u32| self.groups[*g as usize].and(&plain).lowest(self.quota[*g as usize]);
-        self.order.iter().map(cut).fold(CuMask::EMPTY, |all, part| all.or(&part))
+    /// CUs of group `g` with `k + 1` resident kernels.
+    fn exactly(&self, g: u32, k: usize) -> u64 {
+        let at = k * self.groups.len() + g as usize;
+        self.above[at] & !self.above[at + self.groups.len()]
     }
 
-    /// Ranks the groups by the CUs they `have`, most first, and says how many of them, with how many
-    /// CUs each, make the most of at most `n`; fewest groups among equals.
-    fn evenly(&mut self, n: u32, have: impl Fn(&Self, usize) -> u32) -> (u32, u32) {
-        for g in 0..self.groups.len() {
-            self.free[g] = have(self, g);
+    /// The best mask of at most `n` CUs from those free and those of `plain`: under an even split as
+    /// many CUs in each of its groups, else as many as there are.
+    fn balanced(&mut self, n: u32, plain: CuMask) -> CuMask {
+        if self.rule == DispatchRule::LeastLoaded {
+            let mut mask = plain;
+            let mut left = n - plain.count();
+            for &g in &self.order {
+                let group = &self.groups[g as usize];
+                let more = lowest(group.free & !plain.bits(group.start, group.size), left);
+                left -= more.count_ones();
+                mask.insert_bits(group.start, more);
+            }
+            return mask;
         }
-        let Self { order, free, .. } = self;
-        order.sort_unstable_by_key(|&g| (std::cmp::Reverse(free[g as usize]), g));
+        let free = self.evenly(n, |g| g.free.count_ones());
+        let kept = self.evenly(n, |g| plain.bits(g.start, g.size).count_ones());
+        let from_free = free.0 * free.1 > kept.0 * kept.1;
+        let (opened, each) = if from_free { free } else { kept };
+        let usable = |g: &Group| {
+            if from_free { g.free } else { plain.bits(g.start, g.size) }
+        };
+        self.rank(|g| u32::MAX - usable(g).count_ones());
+        let mut mask = CuMask::EMPTY;
+        for &g in &self.order[..opened as usize] {
+            let group = &self.groups[g as usize];
+            mask.insert_bits(group.start, lowest(usable(group), each));
+        }
+        mask
+    }
+
+    /// How many groups, with how many CUs each, make the most of at most `n` where group `g` has
+    /// `have(g)`; fewest groups among equals.
+    fn evenly(&mut self, n: u32, have: impl Fn(&Group) -> u32) -> (u32, u32) {
+        self.rank(|g| u32::MAX - have(g));
         let mut best = (0, 0);
-        for (i, &g) in order.iter().enumerate() {
-            let groups = i as u32 + 1;
-            let each = free[g as usize].min(n / groups);
-            if groups * each > best.0 * best.1 {
-                best = (groups, each);
+        for (opened, &g) in (1..).zip(&self.order) {
+            let each = have(&self.groups[g as usize]).min(n / opened);
+            if opened * each > best.0 * best.1 {
+                best = (opened, each);
             }
         }
         best
     }
 
-    fn take_evenly(&mut self, groups: u32, each: u32) {
-        self.quota.fill(0);
-        for &g in &self.order[..groups as usize] {
-            self.quota[g as usize] = each;
+    /// A kernel is resident on `mask` from now on; says on how many CUs others are, too.
+    fn occupy(&mut self, mask: &CuMask) -> u32 {
+        let n = self.groups.len();
+        let mut overlap = 0;
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            let mut bits = mask.bits(group.start, group.size);
+            group.load += bits.count_ones();
+            overlap += (bits & !group.free).count_ones();
+            group.free &= !bits;
+            // What was above a level already rises to the next one.
+            let mut k = 0;
+            while bits != 0 {
+                let level = &mut self.above[k * n + g];
+                (*level, bits) = (*level | bits, *level & bits);
+                k += 1;
+            }
+            self.levels = self.levels.max(k);
         }
-    }
-
-    fn occupy(&mut self, mask: &CuMask) {
-        assert!(self.above.last() == Some(&CuMask::EMPTY), "room for one more resident kernel");
-        for k in (1..self.above.len()).rev() {
-            self.above[k] = self.above[k].or(&self.above[k - 1].and(mask));
-        }
-        self.above[0] = self.above[0].or(mask);
-        for (load, group) in self.load.iter_mut().zip(&self.groups) {
-            *load += group.and(mask).count();
-        }
+        assert!(n * self.levels < self.above.len(), "room for one more resident kernel");
+        overlap
     }
 
     /// A kernel is no longer resident on `mask`.
     pub(super) fn release(&mut self, mask: &CuMask) {
-        for k in 0..self.above.len() {
-            let higher = self.above.get(k + 1).copied().unwrap_or(CuMask::EMPTY);
-            self.above[k] = self.above[k].without(&mask.without(&higher));
+        let n = self.groups.len();
+        for (g, group) in self.groups.iter_mut().enumerate() {
+            let bits = mask.bits(group.start, group.size);
+            if bits == 0 {
+                continue;
+            }
+            group.load -= bits.count_ones();
+            for k in 0..self.levels {
+                let higher = self.above[(k + 1) * n + g];
+                self.above[k * n + g] &= !bits | higher;
+            }
+            group.free = group.all & !self.above[g];
         }
-        for (load, group) in self.load.iter_mut().zip(&self.groups) {
-            *load -= group.and(mask).count();
+        while self.levels > 0 && self.above[(self.levels - 1) * n..][..n].iter().all(|&l| l == 0) {
+            self.levels -= 1;
         }
     }
+}
+
+/// The `n` lowest bits that are set, or all of them if there are fewer.
+fn lowest(bits: u64, n: u32) -> u64 {
+    let mut rest = bits;
+    if bits.count_ones() <= n {
+        return bits;
+    }
+    for _ in 0..n {
+        rest &= rest - 1;
+    }
+    bits ^ rest
 }
 
 #[cfg(test)]
@@ -290,11 +337,11 @@ mod tests {
         device.topology.groups = groups.to_vec();
         device.dispatch.rule = rule;
         device.mask.step_cus = step;
-        Board::new(&device, kernels)
+        Board::new(&device, kernels).unwrap()
     }
 
     fn counts(b: &Board, mask: &CuMask) -> Vec<u32> {
-        b.groups.iter().map(|g| g.and(mask).count()).collect()
+        b.groups.iter().map(|g| mask.bits(g.start, g.size).count_ones()).collect()
     }
 
     /// CUs per shader engine and effective CUs of an MI50, cell by cell.
@@ -319,7 +366,7 @@ mod tests {
                 [(Packed, packed), (Distributed, distributed), (Conserved, conserved)]
             {
                 let mut b = board(&[15; 4], DispatchRule::EvenGroups, 1, 1);
-                assert_eq!(b.effective_of(shape, n), effective, "{shape:?} {n}");
+                assert_eq!(b.effective(shape, n), effective, "{shape:?} {n}");
                 let mask = b.acquire(n, shape, 0, Shrink::Stop).mask;
                 assert_eq!(counts(&b, &mask), want, "{shape:?} {n}");
                 assert_eq!(mask.even_groups(&[15; 4]), effective, "{shape:?} {n}");
@@ -376,7 +423,8 @@ mod tests {
         for grant in [second, third, fifth, limited] {
             b.release(&grant.mask);
         }
-        assert!(b.above.iter().all(CuMask::is_empty) && b.load == [0, 0]);
+        assert!(b.above.iter().all(|&level| level == 0) && b.levels == 0);
+        assert!(b.groups.iter().all(|g| g.load == 0 && g.free == 0b1111));
     }
 
     #[test]
@@ -414,8 +462,8 @@ mod tests {
             even in any::<bool>(), step in 1u32..3, resident in 1usize..6,
         ) {
             let rule = if even { DispatchRule::EvenGroups } else { DispatchRule::LeastLoaded };
+            let groups: Vec<u32> = groups.iter().map(|g| g * step).collect();
             let mut b = board(&groups, rule, step, resident as u32);
-            prop_assume!(b.cus() > 0 && b.sizes.iter().all(|&s| s > 0));
             let mut live: Vec<CuMask> = vec![];
             for (n, limit, shape, stop) in asks {
                 if live.len() == resident {
@@ -424,8 +472,8 @@ mod tests {
                 let n = b.legal(n);
                 let shape = [Packed, Distributed, Conserved][shape];
                 let shrink = if stop { Shrink::Stop } else { Shrink::Balance };
-                let free = b.cus() - b.above[0].count();
-                let busy = b.above[0];
+                let busy = live.iter().fold(CuMask::EMPTY, |all, m| all.or(m));
+                let free = b.cus() - busy.count();
                 let grant = b.acquire(n, shape, limit, shrink);
                 let count = grant.mask.count();
                 prop_assert!(count >= step && count <= n.max(step));
@@ -436,11 +484,15 @@ mod tests {
                 }
                 live.push(grant.mask);
                 let total: u32 = live.iter().map(CuMask::count).sum();
-                prop_assert_eq!(b.load.iter().sum::<u32>(), total);
-                for cu in 0..b.groups.iter().flat_map(CuMask::iter).max().unwrap_or(0) {
-                    let resident = live.iter().filter(|m| m.contains(cu)).count();
-                    let counted = b.above.iter().filter(|m| m.contains(cu)).count();
-                    prop_assert_eq!(resident, counted);
+                prop_assert_eq!(b.groups.iter().map(|g| g.load).sum::<u32>(), total);
+                for (g, group) in b.groups.iter().enumerate() {
+                    for i in 0..group.size {
+                        let resident = live.iter().filter(|m| m.contains(group.start + i)).count();
+                        let levels = (0..=live.len()).map(|k| b.above[k * b.groups.len() + g]);
+                        let counted = levels.filter(|l| l >> i & 1 == 1).count();
+                        prop_assert_eq!(resident, counted);
+                        prop_assert_eq!(resident == 0, group.free >> i & 1 == 1);
+                    }
                 }
             }
         }

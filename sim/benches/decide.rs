@@ -1,0 +1,196 @@
+//! What a decision costs: CPU time of the kernel policies per kernel, their allocations (none), and
+//! the simulator's rate under them beside its rate with `mps`.
+//!
+//! `cargo bench -p cotenant-sim --bench decide`; with `--test` a short run that only checks.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use common::{build, closed};
+use cotenant_profiles::{Device, Nanos, analytic, zoo};
+use cotenant_sim::action::{Action, Event};
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::policy::Value;
+use cotenant_sim::program::Code;
+use cotenant_sim::scenario::{Scenario, Setup, Tenant};
+use cotenant_sim::view::{Status, View, Worker};
+use cotenant_sim::{Class, Policy};
+use cotenant_traces::Rng;
+
+/// Counts allocations on their way to the system's allocator.
+struct Counting;
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: every call is handed to the system's allocator as it came.
+#[allow(unsafe_code)]
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promises are handed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// `workers` workers, each of the next model in turn, batches of up to four.
+fn setup(device: &str, workers: usize) -> Setup {
+    let device = Device::builtin(device).expect("a built-in device");
+    let names = ["resnet50", "densenet201", "bert_base", "vgg19"];
+    let specs = names.map(|n| zoo::find(n).expect("a model of the zoo"));
+    let options = analytic::Options::default();
+    let profile = analytic::profile(&device, &specs.each_ref(), &[4], &options).expect("batch 4");
+    let mut code = Code::default();
+    let tenants = (0..workers).map(|w| {
+        let name = &specs[w % specs.len()].name;
+        Tenant {
+            name: format!("{name}-{w}"),
+            model: code.compile(&profile, name, 4, device.cus()).expect("it is in the profile"),
+            class: Class::Latency,
+            slo: None,
+            workers: 1,
+            batch_max: 4,
+            batch_timeout: Nanos::ZERO,
+        }
+    });
+    let tenants = tenants.collect();
+    Setup { costs: device.costs.clone(), device, code, tenants }
+}
+
+/// Every worker's kernels come and go in random order, `kernels` in all; ns and allocations per
+/// kernel (one decision and one completion).
+fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
+    let layout = policy.layout(setup).expect("it fits");
+    let worker = |spec: &_| Worker {
+        spec: *spec,
+        status: Status::Idle,
+        items: 4,
+        position: 0,
+        kernel: 0,
+        began: Nanos::ZERO,
+        deadline: Nanos::MAX,
+        retiring: false,
+        resizing: false,
+    };
+    let mut workers: Vec<Worker> = layout.workers.iter().map(worker).collect();
+    let mut actions: Vec<Action> = Vec::with_capacity(64);
+    let mut rng = Rng::new(1);
+    let mut run = |kernels: u64| {
+        let mut launched = 0u64;
+        while launched < kernels {
+            let i = rng.below(workers.len() as u64) as usize;
+            let w = &mut workers[i];
+            let event = if w.status == Status::Launched {
+                w.status = Status::Idle;
+                Event::KernelDone { worker: i as u32 }
+            } else if w.status == Status::Idle {
+                let program = setup.tenants[w.spec.tenant as usize].model.program(4);
+                w.position = (w.position + 1) % program.kernels.len() as u32;
+                w.kernel = program.kernels[w.position as usize];
+                w.status = Status::Held;
+                Event::KernelReady { worker: i as u32 }
+            } else {
+                continue;
+            };
+            let view = View { now: Nanos::ZERO, setup, tenants: &[], workers: &workers };
+            policy.event(event, &view, &mut actions);
+            for action in actions.drain(..) {
+                let Action::Launch { worker, .. } = black_box(action) else { continue };
+                workers[worker as usize].status = Status::Launched;
+                launched += 1;
+            }
+        }
+    };
+    run(kernels / 10);
+    let allocated = ALLOCATIONS.load(Ordering::Relaxed);
+    let start = clock();
+    run(kernels);
+    let ns = (clock() - start) * 1e9;
+    let allocated = ALLOCATIONS.load(Ordering::Relaxed) - allocated;
+    (ns / kernels as f64, allocated as f64 / kernels as f64)
+}
+
+/// Events per second of simulated closed loops under a policy.
+fn rate(setup: &Arc<Setup>, name: &str, options: &[(&str, Value)], duration: Nanos) -> f64 {
+    let device = &setup.device;
+    let scenario = Scenario {
+        setup: setup.clone(),
+        loads: setup.tenants.iter().map(|_| closed(1)).collect(),
+        warmup: Nanos::ZERO,
+        duration,
+        contention: ContentionModel::from_name("bandwidth", device).expect("a known model"),
+        jitter: None,
+    };
+    let mut policy = build(name, options);
+    let start = clock();
+    let report = cotenant_sim::run(scenario, policy.as_mut(), None).expect("it fits");
+    report.events as f64 / (clock() - start)
+}
+
+/// CPU time of this thread, s: what others do on the machine is not in it.
+fn clock() -> f64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
+    let ns = stat.and_then(|s| s.split_whitespace().next()?.parse::<u64>().ok());
+    let wall = || START.get_or_init(Instant::now).elapsed().as_secs_f64();
+    ns.map_or_else(wall, |ns| ns as f64 / 1e9)
+}
+
+fn median(mut list: Vec<f64>) -> f64 {
+    list.sort_by(f64::total_cmp);
+    list[list.len() / 2]
+}
+
+#[allow(clippy::print_stdout)] // a benchmark talks to people
+fn main() {
+    let check = std::env::args().any(|a| a == "--test");
+    let (kernels, repeats, duration) = if check {
+        (20_000, 1, Nanos::from_millis(50))
+    } else {
+        (2_000_000, 5, Nanos(2_000_000_000))
+    };
+    let all = |n: i64| ("oversubscription", Value::Integer(n));
+    let stop = ("shrink", Value::Text("stop".to_owned()));
+    let rows = [
+        ("krisp, limit 0", "krisp", vec![all(0)]),
+        ("krisp, limit 0, shrink stop", "krisp", vec![all(0), stop]),
+        ("krisp, all", "krisp", vec![all(320)]),
+        ("eclip", "eclip", vec![]),
+    ];
+    println!("decision and completion of one kernel, CPU time");
+    for (device, workers) in [("h200-sxm", 4), ("h200-sxm", 16), ("mi50", 4)] {
+        let setup = setup(device, workers);
+        for (label, name, options) in &rows {
+            let runs = (0..repeats).map(|_| decide(&setup, build(name, options).as_mut(), kernels));
+            let runs: Vec<_> = runs.collect();
+            let allocations = runs.iter().map(|r| r.1).fold(0.0, f64::max);
+            assert!(allocations < 1e-3, "a decision allocates: {allocations} per kernel");
+            let ns = median(runs.iter().map(|r| r.0).collect());
+            println!("{device:<10} {workers:>2} workers  {label:<28} {ns:>7.0} ns");
+        }
+    }
+    println!("simulator, closed loops of four workers, events/s and share of mps");
+    for device in ["h200-sxm", "mi50"] {
+        let setup = Arc::new(setup(device, 4));
+        let mps = median((0..repeats).map(|_| rate(&setup, "mps", &[], duration)).collect());
+        println!("{device:<10} {:<28} {mps:>12.0}", "mps");
+        for (label, name, options) in &rows {
+            let one = |_| rate(&setup, name, options, duration);
+            let rate = median((0..repeats).map(one).collect());
+            println!("{device:<10} {label:<28} {rate:>12.0}  {:>5.2}", rate / mps);
+        }
+    }
+}
