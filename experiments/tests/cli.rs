@@ -37,7 +37,7 @@ name = "mps"
 label = "MPS"
 
 [sweep]
-"policy.temporal.quantum" = ["1ms", "4ms"]
+"policy.temporal.quantum" = ["200us", "4ms"]
 
 [[plot]]
 kind = "bars"
@@ -151,8 +151,8 @@ fn a_key_that_does_not_concern_a_policy_leaves_its_numbers_alone() {
         };
         rows.iter().filter(wanted).map(|r| r["latency_p99_ms"].clone()).collect()
     };
-    assert_eq!(p99("MPS", "1ms"), p99("MPS", "4ms"));
-    assert_ne!(p99("temporal", "1ms"), p99("temporal", "4ms"));
+    assert_eq!(p99("MPS", "200us"), p99("MPS", "4ms"));
+    assert_ne!(p99("temporal", "200us"), p99("temporal", "4ms"));
 }
 
 #[test]
@@ -433,7 +433,7 @@ fn every_experiment_that_ships_is_valid_and_asks_a_question() {
             assert!(stderr.contains("COTENANT_PUBLIC_DATA, which is not set"), "{stderr}");
             continue;
         }
-        let short = ["--set", "duration=20ms", "--set", "warmup=5ms", "--set", "repeats=1"];
+        let short = ["--set", "duration=300ms", "--set", "warmup=5ms", "--set", "repeats=1"];
         command.arg("run").arg(&file).arg("--out").arg(&out).args(short);
         let short_series = read(&file).contains("\nseries");
         if short_series {
