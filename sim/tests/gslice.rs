@@ -158,8 +158,8 @@ fn shares(log: &[(u64, Happening)], of: u32) -> Vec<u32> {
     grants
 }
 
-#[test]
-fn the_igniter_loop_by_hand() {
+/// One tenant, at most 500 ms on few CUs and 8 ms on many.
+fn steps() -> World {
     let us = |c: u32| match c {
         0..24 => 500_000,
         24..40 => 25_000,
@@ -169,7 +169,12 @@ fn the_igniter_loop_by_hand() {
     };
     let code = Code { kernels: vec![kernel(80, |c| 1_000 * us(c))] };
     let tenants = vec![tenant("t", model(vec![program(&code, &[0], 0)]))];
-    let world = loops(code, tenants);
+    loops(code, tenants)
+}
+
+#[test]
+fn the_igniter_loop_by_hand() {
+    let world = steps();
     let options =
         [("window", Value::Duration(Nanos::from_secs(1))), ("batch_rounds", Value::Integer(0))];
     let mut policy = build("gslice", &options);
@@ -180,6 +185,46 @@ fn the_igniter_loop_by_hand() {
     // 50 % (40): L 9.5, X 105.3: 5 % and 5.3 %, inside the band: it stays.
     assert_eq!(shares(&log, 0), [24, 60, 45, 40]);
     assert_eq!(report.counters[0], ("resizes asked for", 3.0));
+}
+
+#[test]
+fn the_glet_loop_by_hand() {
+    let world = steps();
+    let options = [
+        ("variant", word("glet")),
+        ("window", Value::Duration(Nanos::from_secs(1))),
+        ("batch_rounds", Value::Integer(0)),
+    ];
+    let mut policy = build("gslice", &options);
+    let (report, log) = watch(world.scenario(vec![every(10 * MS, 8)]), policy.as_mut());
+    // 30 % (24 CUs): L 25 ms, X 40/s against 10 ms and 100/s. 15/10 and 60/100: 30 + 45 = 75 %, and
+    // the divider rounds up to 80.
+    // 80 % (64): L 8, X 125. 2/10 and 25/100: 80 - 20 = 60 %.
+    // 60 % (48): L 9, X 111.1. 0.1 and 0.111: 60 - int(6.7) = 54 %, rounded up to 60: it stays.
+    assert_eq!(shares(&log, 0), [24, 64, 48]);
+    assert_eq!(report.counters[0], ("resizes asked for", 2.0));
+}
+
+#[test]
+fn light_load_takes_the_share_away_at_once() {
+    // 5 ms on 24 CUs, 61 ms on fewer: half the target, and 100/s against 50/s.
+    let code = Code { kernels: vec![kernel(80, |c| if c < 24 { 61 * MS } else { 5 * MS })] };
+    let tenants = vec![tenant("t", model(vec![program(&code, &[0], 0)]))];
+    let world = loops(code, tenants);
+    let bounded = |max_step: f64| {
+        let options = [
+            ("window", Value::Duration(Nanos::from_secs(1))),
+            ("batch_rounds", Value::Integer(0)),
+            ("max_step", Value::Float(max_step)),
+        ];
+        let mut policy = build("gslice", &options);
+        shares(&watch(world.scenario(vec![every(20 * MS, 8)]), policy.as_mut()).1, 0)
+    };
+    // (X - λ)/X = 0.75 and (10 - 5)/5 = 1: 30 - 30 = 0, clamped to 1 %, one CU. There L 61 ms and
+    // X 16.4/s: (50 - X)/X = 2.05 triples it: 3.05 %, 2 CUs; 9.3 %, 7; 28.4 %, 22.
+    assert_eq!(bounded(f64::INFINITY)[..5], [24, 1, 2, 7, 22]);
+    // A step of at most a quarter: 22.5 %, 18 CUs, too few; 28.1 %, 22 CUs; 35 %, 28 CUs.
+    assert_eq!(bounded(0.25)[..4], [24, 18, 22, 28]);
 }
 
 #[test]
