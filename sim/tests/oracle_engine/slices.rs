@@ -1,0 +1,103 @@
+//! Time slicing: contexts take turns.
+
+use cotenant_sim::layout::Discipline;
+
+use super::{NEVER, Oracle, Pool};
+
+impl Pool {
+    /// Kernels of this lane are on the CUs, or could be.
+    pub(crate) fn on(&self, lane: usize) -> bool {
+        match self.spec.discipline {
+            Discipline::TimeSliced { .. } => self.active == lane && self.switch_end == NEVER,
+            _ => true,
+        }
+    }
+
+    pub(crate) fn ends(&self, i: usize) -> u64 {
+        let job = &self.jobs[i];
+        if !self.on(job.lane) || job.grant == 0 {
+            return NEVER;
+        }
+        job.since + (job.left * job.slow).ceil() as u64
+    }
+
+    /// The pool's next event.
+    pub(crate) fn next(&self) -> u64 {
+        let ends = (0..self.jobs.len()).map(|i| self.ends(i)).min().unwrap_or(NEVER);
+        ends.min(self.switch_end).min(self.slice_end)
+    }
+
+    pub(crate) fn busy(&self) -> u32 {
+        self.jobs.iter().filter(|j| self.on(j.lane)).map(|j| j.used).sum()
+    }
+
+    /// The next lane in the ring that has kernels to run.
+    pub(crate) fn next_lane(&self) -> Option<usize> {
+        let n = self.spec.lanes.len();
+        let mut ring = (1..n).map(|i| (self.active + i) % n);
+        ring.find(|&l| self.jobs.iter().any(|j| j.lane == l))
+    }
+}
+
+impl Oracle {
+    /// Whoever is on the GPU goes on or makes way.
+    pub(crate) fn turn(&mut self, p: usize) {
+        let pool = &mut self.pools[p];
+        let Discipline::TimeSliced { quantum, run_to_completion, .. } = pool.spec.discipline else {
+            return;
+        };
+        if pool.switch_end != NEVER {
+            return;
+        }
+        let Some(other) = pool.next_lane() else {
+            pool.slice_end = NEVER;
+            return;
+        };
+        let idle = pool.jobs.iter().all(|j| j.lane != pool.active);
+        let in_batch = run_to_completion && pool.open[pool.active] > 0;
+        if idle && !in_batch {
+            self.switch_to(p, other);
+        } else if !run_to_completion && pool.slice_end == NEVER {
+            // Turns begin at whole multiples of the quantum from the start of the first.
+            let turns = (self.now - pool.turn_start) / quantum.0 + 1;
+            pool.slice_end = pool.turn_start + turns * quantum.0;
+        }
+    }
+
+    pub(crate) fn switch_to(&mut self, p: usize, lane: usize) {
+        let now = self.now;
+        let pool = &mut self.pools[p];
+        let Discipline::TimeSliced { switch, make_way, .. } = pool.spec.discipline else {
+            unreachable!("contexts take turns")
+        };
+        let active = pool.active;
+        let mut preempted = false;
+        for job in pool.jobs.iter_mut().filter(|j| j.lane == active) {
+            preempted = true;
+            if job.grant > 0 {
+                job.age(now);
+            }
+        }
+        pool.active = lane;
+        pool.slice_end = NEVER;
+        pool.switch_end = now + if preempted { switch.0 } else { make_way.0 };
+        self.switches += 1;
+        if pool.switch_end == now {
+            self.activate(p);
+        }
+    }
+
+    pub(crate) fn activate(&mut self, p: usize) {
+        let now = self.now;
+        let pool = &mut self.pools[p];
+        pool.switch_end = NEVER;
+        pool.turn_start = now;
+        let active = pool.active;
+        for job in pool.jobs.iter_mut().filter(|j| j.lane == active) {
+            job.since = now;
+            job.slow = 1.0;
+        }
+        self.regrant(p, active);
+        self.turn(p);
+    }
+}
