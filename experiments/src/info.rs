@@ -73,7 +73,7 @@ fn tenant(done: &Finished<'_>, t: usize) -> TenantInfo {
     let first = &points[0].tenants[t];
     let swept = |text: Option<String>| text.unwrap_or_else(|| "swept".to_owned());
     let ready = || done.prepared.iter();
-    let isolated = agreed(ready().map(|p| p.isolated[t]));
+    let isolated = agreed(ready().map(|p| p.isolated[t])).flatten();
     let slo = agreed(ready().map(|p| p.setup.tenants[t].slo)).flatten();
     let words = agreed(points.iter().map(|p| p.tenants[t].slo)).flatten().map(|s| s.words());
     TenantInfo {

@@ -19,7 +19,8 @@ use crate::models::{Found, Library};
 pub(crate) struct Prepared {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
-    pub(crate) isolated: Vec<Isolated>,
+    /// By tenant; `None` where it does not fit on the GPU even alone.
+    pub(crate) isolated: Vec<Option<Isolated>>,
     pub(crate) profiles: Vec<Found>,
     /// Everything that decides what a cell of this point computes, but policy and seed.
     pub(crate) meaning: String,
@@ -29,7 +30,7 @@ pub(crate) struct Prepared {
 #[derive(Default)]
 pub(crate) struct Preparer {
     library: Library,
-    baselines: BTreeMap<String, Isolated>,
+    baselines: BTreeMap<String, Option<Isolated>>,
     files: BTreeMap<PathBuf, String>,
     /// Arrivals whose files have been read through.
     readable: BTreeSet<String>,
@@ -49,7 +50,7 @@ impl Preparer {
         for config in &point.tenants {
             let found = self.library.find(config, device, &point.profiles)?;
             let baseline = self.baseline(point, config, &found, contention)?;
-            tenants.push(tenant(&mut code, point, config, &found, Some(&baseline))?);
+            tenants.push(tenant(&mut code, point, config, &found, baseline.as_ref())?);
             profiles.push(found);
             baselines.push(baseline);
         }
@@ -68,7 +69,7 @@ impl Preparer {
         config: &TenantConfig,
         found: &Found,
         contention: ContentionModel,
-    ) -> Result<Isolated, String> {
+    ) -> Result<Option<Isolated>, String> {
         let key = format!(
             "{} {} {} {} {} {} {}",
             digest::of_device(&point.device),
@@ -92,7 +93,7 @@ impl Preparer {
         };
         let full = run(config.batch_max)?;
         let single = if config.batch_max == 1 { full.clone() } else { run(1)? };
-        let isolated = isolated::measure(&single, &full, contention, point.jitter)?;
+        let isolated = isolated::measure(&single, &full, contention, point.jitter);
         self.baselines.insert(key, isolated);
         Ok(isolated)
     }

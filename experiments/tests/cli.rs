@@ -1,4 +1,5 @@
 //! The command line from outside: exit statuses, messages, files.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -187,6 +188,19 @@ fn a_cell_that_fails_does_not_stop_the_others() {
     }
     assert!(out.join("report.html").is_file() && out.join("run.json").is_file());
     assert!(!out.join("results.csv.partial").exists());
+}
+
+#[test]
+fn a_tenant_that_does_not_fit_fails_its_cells_with_the_reason() {
+    let dir = folder("memory");
+    let file = dir.path().join("small.toml");
+    let large = SMALL.replace("squeezenet1_1", "vgg19").replace("max = 4,", "max = 4096,");
+    fs::write(&file, large).unwrap();
+    let out = dir.path().join("out");
+    cotenant().arg("run").arg(&file).arg("--out").arg(&out).assert().code(1);
+    let rows = rows(&read(out.join("results.csv")));
+    assert_eq!(rows.len(), 24);
+    assert!(rows.iter().all(|r| r["status"].starts_with("out-of-memory: ")), "{:?}", rows[0]);
 }
 
 #[test]

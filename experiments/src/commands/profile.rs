@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cotenant_profiles::files::{self, FileError};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Profile, analytic, import, zoo};
+use cotenant_profiles::{Device, Launch, Profile, analytic, import, zoo};
 
 use crate::config::{IMPORTS, ProfileSource};
 use crate::curves::{self, CurveTable};
 use crate::fail::{Done, Failure, did_you_mean};
 use crate::folder::write_whole;
-use crate::models::{self, Library, Variant};
+use crate::models::{self, Found, Library, Variant};
 use crate::say;
 use crate::text::{align, count, rounded};
 
@@ -226,8 +226,28 @@ fn show(args: &ShowArgs) -> Done {
         let why = format!("{} has no batch {batch}; known are {}", found.model, sizes());
         return Err(Failure::input(format!("--batch: {why}")));
     };
+    say::out(&kernel_table(&found, launches, batch, &device, args.tolerance))?;
+    let Some(out) = &args.out else { return Ok(()) };
+    let mut table = CurveTable::new();
+    table.add(&found, batch, device.cus(), args.tolerance);
+    let file = out.join("curves.csv");
+    write_whole(&file, &table.into_bytes())?;
+    let drawn = cotenant_plots::draw_curves(&file, out, &device.title).map_err(Failure::failed)?;
+    say::note(&format!("curves.csv and {} in {}", count(drawn.len(), "plot"), out.display()));
+    Ok(())
+}
+
+/// Every distinct kernel, and the model as a whole.
+fn kernel_table(
+    found: &Found,
+    launches: &[Launch],
+    batch: u32,
+    device: &Device,
+    tolerance: f64,
+) -> String {
+    let profile = &*found.profile;
     let cus = device.cus();
-    let uses = curves::kernels(profile, launches, cus, args.tolerance);
+    let uses = curves::kernels(profile, launches, cus, tolerance);
     let rows: Vec<Vec<String>> = uses
         .iter()
         .map(|u| {
@@ -242,7 +262,7 @@ fn show(args: &ShowArgs) -> Done {
         })
         .collect();
     let total: u64 = uses.iter().map(|u| u.total_ns).sum();
-    let size = curves::right_size(profile, launches, cus, args.tolerance);
+    let size = curves::right_size(profile, launches, cus, tolerance);
     let mut text = align(&["kernel", "launches", "% of time", "min CUs", "us on all CUs"], &rows);
     text += &format!(
         "\n{} at batch {batch} on {} ({cus} CUs): {} launches, {:.3} ms on the GPU; right size {size} \
@@ -251,17 +271,9 @@ fn show(args: &ShowArgs) -> Done {
         device.name,
         launches.len(),
         total as f64 / 1e6,
-        rounded(Some(args.tolerance * 100.0)),
+        rounded(Some(tolerance * 100.0)),
         profile.source.name(),
         found.words
     );
-    say::out(&text)?;
-    let Some(out) = &args.out else { return Ok(()) };
-    let mut table = CurveTable::new();
-    table.add(&found, batch, cus, args.tolerance);
-    let file = out.join("curves.csv");
-    write_whole(&file, &table.into_bytes())?;
-    let drawn = cotenant_plots::draw_curves(&file, out, &device.title).map_err(Failure::failed)?;
-    say::note(&format!("curves.csv and {} in {}", count(drawn.len(), "plot"), out.display()));
-    Ok(())
+    text
 }
