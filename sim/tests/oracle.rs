@@ -239,11 +239,7 @@ fn contention(which: usize) -> ContentionModel {
         "none" => ContentionModel::None,
         "bandwidth" => ContentionModel::Bandwidth { l2_penalty: 0.7 },
         "linear" => ContentionModel::Linear { c: [0.2, 0.7, 0.4, 0.5, 0.9] },
-        _ => ContentionModel::Igniter {
-            cache: 0.4,
-            sched_ns: [150.0, -180.0],
-            mhz_per_watt: 1.0,
-        },
+        _ => ContentionModel::Igniter { cache: 0.4, sched_ns: [150.0, -180.0], mhz_per_watt: 1.0 },
     }
 }
 
