@@ -157,7 +157,11 @@ fn plot(args: &PlotArgs) -> Done {
     if !args.folder.is_dir() {
         return Err(Failure::input(format!("{}: no such folder", args.folder.display())));
     }
-    let files = run::draw(&args.folder)?;
-    say::note(&format!("{} drawn in {}", crate::text::count(files, "file"), args.folder.display()));
-    Ok(())
+    let drawn = run::draw(&args.folder)?;
+    let files = crate::text::count(drawn.files, "file");
+    say::note(&format!("{files} drawn in {}", args.folder.display()));
+    if drawn.missing.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::failed(drawn.missing.join("; ")))
 }

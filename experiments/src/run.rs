@@ -68,11 +68,10 @@ pub(crate) fn run(options: &Options) -> Done {
         start.elapsed().as_secs_f64(),
         out.display()
     ));
-    let verdict = done.verdict();
-    if let (Err(_), Err(Failure::Failed(why) | Failure::Input(why))) = (&verdict, &drawn) {
-        say::warn(why);
+    for missing in drawn?.missing {
+        say::warn(&format!("{missing} (the report says so in its place)"));
     }
-    verdict.and(drawn.map(|_| ()))
+    done.verdict()
 }
 
 /// An experiment with all its outcomes, in the order of its cells.
@@ -208,15 +207,21 @@ fn keep_extras(
     Ok(())
 }
 
-/// Plots and report from the folder alone; a plot that cannot be drawn is a failure, not an end.
-pub(crate) fn draw(folder: &Path) -> Done<usize> {
-    match cotenant_plots::draw(folder) {
-        Ok(files) => {
-            files.iter().for_each(|f| say::detail(&format!("wrote {}", f.display())));
-            Ok(files.len())
-        }
-        Err(PlotError::Some { failures, .. }) => Err(Failure::failed(failures.join("; "))),
-        Err(e @ PlotError::Write { .. }) => Err(Failure::failed(e)),
-        Err(e) => Err(Failure::input(e)),
-    }
+/// What has been drawn, and why the rest has not.
+pub(crate) struct Drawn {
+    pub(crate) files: usize,
+    pub(crate) missing: Vec<String>,
+}
+
+/// Plots and report from the folder alone. Results that some plot cannot show (no value at all, a
+/// sweep that `--set` added) are no failed run: the others and the report are there.
+pub(crate) fn draw(folder: &Path) -> Done<Drawn> {
+    let (files, missing) = match cotenant_plots::draw(folder) {
+        Ok(files) => (files, vec![]),
+        Err(PlotError::Some { drawn, failures }) => (drawn, failures),
+        Err(e @ PlotError::Write { .. }) => return Err(Failure::failed(e)),
+        Err(e) => return Err(Failure::input(e)),
+    };
+    files.iter().for_each(|f| say::detail(&format!("wrote {}", f.display())));
+    Ok(Drawn { files: files.len(), missing })
 }
