@@ -157,6 +157,9 @@ pub(crate) struct Pool {
     turn_start: u64,
     slice_end: u64,
     switch_end: u64,
+    /// The active context has ended its batch at this instant: under run-to-completion its turn
+    /// ends, whatever it begins next.
+    turn_over: bool,
     /// Lanes other than the active one with work.
     dirty: bool,
     pub(crate) next: u64,
@@ -217,6 +220,7 @@ impl Pool {
             turn_start: 0,
             slice_end: NEVER,
             switch_end: NEVER,
+            turn_over: false,
             dirty: false,
             next: NEVER,
             busy: 0,
@@ -360,7 +364,7 @@ impl Pool {
         }
         assert!(self.slice_end == now, "the pool's next event is a kernel's or a turn's end");
         let to = self.next_lane().expect("a slice ends only while others wait");
-        self.switch_to(now, to, code);
+        self.switch_to(now, to, self.run.is_empty(), code);
         Ended::Turn
     }
 
@@ -673,6 +677,7 @@ impl Pool {
     pub(crate) fn batch(&mut self, lane: u32, began: bool) {
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
+        self.turn_over |= !began && l.open == 0 && lane as usize == self.active;
         self.dirty = true;
     }
 
@@ -691,10 +696,11 @@ impl Pool {
         }
         let active = &self.lanes[self.active];
         let idle = self.run.is_empty() && active.wait.is_empty();
-        let keeps = !idle || run_to_completion && active.open > 0;
+        let over = std::mem::take(&mut self.turn_over) && run_to_completion;
+        let keeps = !over && (!idle || run_to_completion && active.open > 0);
         match self.next_lane() {
             None => self.slice_end = NEVER,
-            Some(to) if !keeps => self.switch_to(now, to, code),
+            Some(to) if !keeps => self.switch_to(now, to, idle || over, code),
             Some(_) if run_to_completion => self.slice_end = NEVER,
             Some(_) if self.slice_end == NEVER => {
                 // Alone, a context gets slice after slice; a newcomer waits for the current one.
@@ -705,11 +711,12 @@ impl Pool {
         }
     }
 
-    fn switch_to(&mut self, now: u64, to: usize, code: &Code) {
+    /// `idle`: the context has nothing on the CUs, or only what came this instant.
+    fn switch_to(&mut self, now: u64, to: usize, idle: bool, code: &Code) {
         let Discipline::TimeSliced { switch, make_way, .. } = self.discipline else {
             unreachable!("only time-sliced pools switch")
         };
-        let switch = if self.run.is_empty() { make_way } else { switch };
+        let switch = if idle { make_way } else { switch };
         let from = self.active;
         for mut r in self.run.drain(..) {
             if r.grant > 0 {

@@ -59,6 +59,8 @@ pub(crate) struct Pool {
     pub(crate) turn_start: u64,
     pub(crate) slice_end: u64,
     pub(crate) switch_end: u64,
+    /// When a lane last had no batch under way any more, and which.
+    pub(crate) ended_batch: Option<(u64, usize)>,
     copies: [u64; 2],
     /// Hardware queues: the worker whose kernel is out, and those behind it.
     queues: Vec<(Option<usize>, VecDeque<Job>)>,
@@ -155,6 +157,7 @@ impl Oracle {
                 turn_start: 0,
                 slice_end: NEVER,
                 switch_end: NEVER,
+                ended_batch: None,
                 copies: [0; 2],
                 queues: (0..queues).map(|_| (None, VecDeque::new())).collect(),
             }
@@ -467,7 +470,7 @@ impl Oracle {
             .min_by_key(|&i| pool.jobs[i].order);
         let Some(i) = ended else {
             let to = pool.next_lane().expect("others wait when a slice ends");
-            self.switch_to(p, to);
+            self.switch_to(p, to, false);
             return;
         };
         let job = pool.jobs.remove(i);
@@ -504,7 +507,11 @@ impl Oracle {
     fn kernels_done(&mut self, w: usize) {
         let WorkerSpec { tenant, pool, lane, .. } = self.workers[w].spec;
         let per_item = self.setup.tenants[tenant as usize].model.output_per_item.0;
-        self.pools[pool as usize].open[lane as usize] -= 1;
+        let on = &mut self.pools[pool as usize];
+        on.open[lane as usize] -= 1;
+        if on.open[lane as usize] == 0 {
+            on.ended_batch = Some((self.now, lane as usize));
+        }
         match self.copy(w, 1, per_item * u64::from(self.workers[w].items)) {
             Some(done) => self.set(done, Timer::CopiedOut(w)),
             None => self.batch_done(w),

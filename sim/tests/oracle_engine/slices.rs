@@ -55,8 +55,9 @@ impl Oracle {
         };
         let idle = pool.jobs.iter().all(|j| j.lane != pool.active);
         let in_batch = run_to_completion && pool.open[pool.active] > 0;
-        if idle && !in_batch {
-            self.switch_to(p, other);
+        let over = run_to_completion && pool.ended_batch == Some((self.now, pool.active));
+        if over || idle && !in_batch {
+            self.switch_to(p, other, idle || over);
         } else if !run_to_completion && pool.slice_end == NEVER {
             // Turns begin at whole multiples of the quantum from the start of the first.
             let turns = (self.now - pool.turn_start) / quantum.0 + 1;
@@ -64,23 +65,21 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn switch_to(&mut self, p: usize, lane: usize) {
+    pub(crate) fn switch_to(&mut self, p: usize, lane: usize, idle: bool) {
         let now = self.now;
         let pool = &mut self.pools[p];
         let Discipline::TimeSliced { switch, make_way, .. } = pool.spec.discipline else {
             unreachable!("contexts take turns")
         };
         let active = pool.active;
-        let mut preempted = false;
         for job in pool.jobs.iter_mut().filter(|j| j.lane == active) {
-            preempted = true;
             if job.grant > 0 {
                 job.age(now);
             }
         }
         pool.active = lane;
         pool.slice_end = NEVER;
-        pool.switch_end = now + if preempted { switch.0 } else { make_way.0 };
+        pool.switch_end = now + if idle { make_way.0 } else { switch.0 };
         self.switches += 1;
         if pool.switch_end == now {
             self.activate(p);

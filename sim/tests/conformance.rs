@@ -1,0 +1,362 @@
+//! Every registered policy, with its defaults and some variants, on several mixes of tenants: nothing
+//! is lost or run twice, capacity holds, and what the policy declares of itself is true.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{World, build, closed, completions, kernel, model, poisson, program, tenant, waves};
+use cotenant_profiles::{Bytes, Device, Nanos};
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::fluid::need;
+use cotenant_sim::observe::{Happening, Observer};
+use cotenant_sim::policy::{ALL, Depth, PolicyInfo, Value, find};
+use cotenant_sim::program::KernelCode;
+use cotenant_sim::scenario::{Load, Scenario, Setup};
+use cotenant_sim::{Class, Layout, Policy, Report};
+
+type Given = Vec<(&'static str, Value)>;
+
+/// Every policy with its defaults, then variants of some.
+fn variants() -> Vec<(&'static PolicyInfo, Given)> {
+    let text = |t: &str| Value::Text(t.to_owned());
+    let more: Vec<(&str, Given)> = vec![
+        ("temporal", vec![("run_to_completion", Value::Bool(true))]),
+        ("temporal", vec![("quantum", Value::Duration(Nanos::from_micros(300)))]),
+        ("mps", vec![("priorities", Value::Bool(true))]),
+        ("mps-percent", vec![("shares", text("right-sized"))]),
+        ("mps-static", vec![("per_worker", Value::Bool(true))]),
+        ("krisp", vec![("oversubscription", Value::Integer(0))]),
+    ];
+    let defaults = ALL.iter().map(|&info| (info, vec![]));
+    let more = more.into_iter().map(|(name, given)| (find(name).unwrap(), given));
+    defaults.chain(more).collect()
+}
+
+fn label(info: &PolicyInfo, given: &Given) -> String {
+    let options = given.iter().map(|(n, v)| format!(" {n}={v:?}"));
+    options.fold(info.name.to_owned(), |all, o| all + &o)
+}
+
+struct Mix {
+    name: &'static str,
+    world: World,
+    loads: fn() -> Vec<Load>,
+}
+
+/// Wide compute kernels, narrow ones, and streaming ones that fill the memory system.
+fn world(tenants: usize) -> World {
+    let device = Device::builtin("a100-sxm-40").unwrap();
+    let cus = device.cus();
+    let streaming = |c: u32| 60_000 * u64::from(40u32.div_ceil(c.min(40)));
+    let mut world = World::new(
+        device,
+        vec![
+            waves(cus, 2 * cus, 90_000),
+            waves(cus, cus / 4, 40_000),
+            KernelCode { dram_bytes: 80_000_000, ..kernel(cus, streaming) },
+            KernelCode { dram_bytes: 4_000_000, ..waves(cus, cus, 25_000) },
+        ],
+    );
+    let sequences: [&[u32]; 3] = [&[0, 1, 3, 0, 1], &[1, 1, 1, 1], &[3, 2, 1, 2]];
+    for t in 0..tenants {
+        let programs = (0..4).map(|_| program(&world.code, sequences[t % 3], 0)).collect();
+        let mut tenant = tenant(&format!("t{t}"), model(programs));
+        tenant.model.weights = Bytes(100 << 20);
+        tenant.batch_max = 1;
+        tenant.slo = Some(Nanos::from_millis(5));
+        world.tenants.push(tenant);
+    }
+    world.duration = Nanos::from_millis(200);
+    world.contention = ContentionModel::from_name("bandwidth", &world.device).unwrap();
+    world
+}
+
+fn mixes() -> Vec<Mix> {
+    let mut batching = world(3);
+    for t in &mut batching.tenants {
+        t.batch_max = 4;
+        t.batch_timeout = Nanos::from_millis(1);
+        t.workers = 2;
+    }
+    let mut effort = world(3);
+    effort.tenants[2].class = Class::BestEffort;
+    effort.tenants[2].slo = None;
+    let mut host = world(2);
+    for t in &mut host.tenants {
+        t.model.host_per_request = Nanos::from_micros(100);
+        t.model.input_per_item = Bytes(600_000);
+        t.model.output_per_item = Bytes(4_000);
+        for p in &mut t.model.programs {
+            p.issued_ns = (1..=p.kernels.len() as u64).map(|i| 30_000 * i).collect();
+        }
+    }
+    let light = || vec![poisson(5e6, 1), poisson(4e6, 2), poisson(6e6, 3)];
+    let overload = || vec![poisson(3e5, 1), poisson(1e5, 2), poisson(2e5, 3)];
+    vec![
+        Mix { name: "closed", world: world(3), loads: || vec![closed(1), closed(2), closed(1)] },
+        Mix { name: "light", world: world(3), loads: light },
+        Mix { name: "overload", world: world(3), loads: overload },
+        Mix { name: "batching", world: batching, loads: overload },
+        Mix {
+            name: "best-effort",
+            world: effort,
+            loads: || vec![poisson(2e6, 1), poisson(1e6, 2), closed(4)],
+        },
+        Mix { name: "host", world: host, loads: || vec![closed(2), poisson(1e6, 5)] },
+        Mix { name: "alone", world: world(1), loads: || vec![poisson(5e5, 4)] },
+    ]
+}
+
+/// Follows a run and finds what must never happen.
+struct Auditor<'a> {
+    setup: &'a Setup,
+    layout: Layout,
+    /// Every launched kernel that does not hold what it could use must see a full pool.
+    conserving: bool,
+    /// Caps stay what they were laid out to be.
+    fixed: bool,
+    log: Vec<(u64, Happening)>,
+    now: u64,
+    arrived: Vec<u64>,
+    done: Vec<u64>,
+    dropped: Vec<u64>,
+    /// Items, kernels of the batch under way, how many ended, CUs of the running one.
+    batch: BTreeMap<u32, (u32, Vec<u32>, usize, u32)>,
+    busy: Vec<u32>,
+    merged: bool,
+}
+
+impl<'a> Auditor<'a> {
+    fn new(setup: &'a Setup, policy: &mut dyn Policy, conserving: bool) -> Self {
+        let layout = policy.layout(setup).unwrap();
+        let n = setup.tenants.len();
+        Self {
+            setup,
+            conserving: conserving && !layout.workers.is_empty(),
+            fixed: policy.depth() == Depth::Layout,
+            busy: vec![0; layout.pools.len()],
+            layout,
+            log: vec![],
+            now: 0,
+            arrived: vec![0; n],
+            done: vec![0; n],
+            dropped: vec![0; n],
+            batch: BTreeMap::new(),
+            merged: false,
+        }
+    }
+
+    /// Between two instants, what runs must leave no CU idle that somebody launched could use.
+    fn conserved(&self) {
+        for (w, (_, kernels, ended, cus)) in &self.batch {
+            let spec = &self.layout.workers[*w as usize];
+            let pool = &self.layout.pools[spec.pool as usize];
+            let want = self.setup.code.kernels[kernels[*ended] as usize].want.min(spec.cap);
+            let busy = self.busy[spec.pool as usize];
+            assert!(
+                *cus >= want || busy == pool.cus,
+                "at {}: worker {w} has {cus} of {want} CUs while {busy} of {} are busy",
+                self.now,
+                pool.cus
+            );
+        }
+    }
+
+    fn kernel_ended(&mut self, worker: u32, kernel: u32) {
+        if kernel as usize >= self.setup.code.kernels.len() {
+            self.merged = true;
+        }
+        if self.merged {
+            return;
+        }
+        let (_, kernels, ended, cus) = self.batch.get_mut(&worker).expect("a kernel of a batch");
+        assert_eq!(kernels.get(*ended), Some(&kernel), "worker {worker}, kernel {ended}");
+        *ended += 1;
+        *cus = 0;
+    }
+}
+
+impl Observer for Auditor<'_> {
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        assert!(now.0 >= self.now, "time runs forward");
+        if now.0 > self.now && self.conserving {
+            self.conserved();
+        }
+        self.now = now.0;
+        self.log.push((now.0, what));
+        match what {
+            Happening::Arrived { tenant } => self.arrived[tenant as usize] += 1,
+            Happening::RequestDone { tenant, .. } => self.done[tenant as usize] += 1,
+            Happening::Dropped { tenant } => self.dropped[tenant as usize] += 1,
+            Happening::BatchBegan { worker, items } => {
+                let tenant = self.layout.workers.get(worker as usize).map(|w| w.tenant);
+                let Some(tenant) = tenant else { return };
+                let model = &self.setup.tenants[tenant as usize].model;
+                let passes = items.div_ceil(model.max_items()) as usize;
+                let kernels = model.program(items).kernels.repeat(passes);
+                let before = self.batch.insert(worker, (items, kernels, 0, 0));
+                assert!(before.is_none(), "worker {worker} has one batch at a time");
+            }
+            Happening::BatchEnded { worker, items } => {
+                if worker as usize >= self.layout.workers.len() {
+                    return;
+                }
+                let (n, kernels, ended, _) = self.batch.remove(&worker).expect("it began");
+                assert_eq!(n, items);
+                assert!(self.merged || ended == kernels.len(), "{ended} of {}", kernels.len());
+            }
+            Happening::KernelEnded { worker, kernel } => {
+                if (worker as usize) < self.layout.workers.len() {
+                    self.kernel_ended(worker, kernel);
+                }
+            }
+            Happening::Granted { worker, cus, .. } => {
+                if let Some(spec) = self.layout.workers.get(worker as usize) {
+                    let cap = if self.fixed { spec.cap } else { self.setup.device.cus() };
+                    assert!(cus <= cap, "worker {worker} got {cus} of {cap}");
+                }
+                if let Some(batch) = self.batch.get_mut(&worker) {
+                    batch.3 = cus;
+                }
+            }
+            Happening::Busy { pool, cus } => {
+                let pools = &self.layout.pools;
+                assert!(cus <= pools[pool as usize].cus, "{cus} CUs busy in pool {pool}");
+                self.busy[pool as usize] = cus;
+            }
+            _ => {}
+        }
+    }
+}
+
+fn options(given: &Given) -> Vec<(&str, Value)> {
+    given.iter().map(|(n, v)| (*n, v.clone())).collect()
+}
+
+fn scenario(mix: &Mix) -> Scenario {
+    mix.world.scenario((mix.loads)())
+}
+
+/// Runs a policy on a mix under audit.
+fn audited(info: &PolicyInfo, given: &Given, mix: &Mix) -> (Report, Vec<(u64, Happening)>) {
+    let scenario = scenario(mix);
+    let setup = scenario.setup.clone();
+    let mut twin = build(info.name, &options(given));
+    let conserving = info.properties.work_conserving && mix.name != "host";
+    let mut auditor = Auditor::new(&setup, twin.as_mut(), conserving);
+    let mut policy = build(info.name, &options(given));
+    let report = cotenant_sim::run(scenario, policy.as_mut(), Some(&mut auditor)).unwrap();
+    for (t, tenant) in report.tenants.iter().enumerate() {
+        let c = &tenant.counts;
+        assert_eq!(c.offered, c.completed + c.dropped_total() + tenant.in_flight, "tenant {t}");
+        let seen = (auditor.arrived[t], auditor.done[t], auditor.dropped[t]);
+        assert_eq!((c.offered, c.completed, c.dropped_total()), seen, "tenant {t}");
+        assert_eq!(c.latencies.len(), c.completed, "tenant {t}");
+    }
+    (report, auditor.log)
+}
+
+/// Everything that was completed fits into the device at its best point.
+fn within_the_bound(report: &Report, setup: &Setup, what: &str) {
+    let memory = &setup.device.memory;
+    let (mut cu_ns, mut bytes) = (0.0, 0.0);
+    for (tenant, done) in setup.tenants.iter().zip(&report.tenants) {
+        let least = need(tenant, &setup.code, (memory.dram_gbps * 1000.0) as u64);
+        cu_ns += least.cu_ns * done.counts.batch_items as f64;
+        bytes += least.dram_bytes * done.counts.batch_items as f64;
+    }
+    // Nothing was under way when the window opened, so there is no slack but the rounding of
+    // durations to whole nanoseconds.
+    let ns = report.window.0 as f64 * (1.0 + 1e-6);
+    let capacity = f64::from(setup.device.cus()) * ns;
+    assert!(cu_ns <= capacity, "{what}: {:.4} of the CUs' time", cu_ns / capacity);
+    let moved = memory.dram_gbps * ns;
+    assert!(bytes <= moved, "{what}: {:.4} of the DRAM traffic", bytes / moved);
+}
+
+fn total(report: &Report) -> u64 {
+    report.tenants.iter().map(|t| t.counts.completed).sum()
+}
+
+#[test]
+fn nothing_is_lost_run_twice_or_beyond_capacity() {
+    for mix in mixes() {
+        let ideal = audited(find("ideal").unwrap(), &vec![], &mix).0;
+        for (info, given) in variants() {
+            let what = format!("{} on {}", label(info, &given), mix.name);
+            eprintln!("{what}");
+            let (report, _) = audited(info, &given, &mix);
+            within_the_bound(&report, &scenario(&mix).setup, &what);
+            let busy = report.gpu.cu_utilization;
+            assert!((0.0..=1.0 + 1e-9).contains(&busy), "{what}: {busy} of the CUs");
+            // Where everything offered can be served in time, nobody serves more than the bound.
+            if mix.name == "light" || mix.name == "alone" {
+                let (ours, best) = (total(&report), total(&ideal));
+                assert!(ours <= best, "{what}: {ours} requests, ideal {best}");
+            }
+        }
+    }
+}
+
+/// Under ideal costs, and without neighbours, where a policy says so.
+#[test]
+fn one_tenant_alone_is_isolated() {
+    for mut mix in mixes() {
+        if mix.world.tenants.len() > 1 {
+            mix.world.tenants.truncate(1);
+            mix.loads = || vec![poisson(5e5, 4)];
+        }
+        mix.world.costs = mix.world.costs.ideal();
+        let mps = completions(&audited(find("mps").unwrap(), &vec![], &mix).1);
+        assert!(mps.len() > 100, "{} requests", mps.len());
+        for (info, given) in variants().into_iter().filter(|v| v.0.properties.alone_is_isolated) {
+            if mix.world.tenants[0].workers > 1 && info.name == "temporal" {
+                continue; // Two workers are two contexts, which take turns.
+            }
+            let log = audited(info, &given, &mix).1;
+            assert_eq!(completions(&log), mps, "{} on {}", label(info, &given), mix.name);
+        }
+    }
+}
+
+#[test]
+fn nobody_starves_where_a_policy_says_so() {
+    for mix in mixes() {
+        let half = mix.world.duration.0 / 2;
+        for (info, given) in variants().into_iter().filter(|v| v.0.properties.starvation_free) {
+            let done = completions(&audited(info, &given, &mix).1);
+            for t in 0..mix.world.tenants.len() as u32 {
+                let late = done.iter().filter(|c| c.1 == t && c.0 > half).count();
+                assert!(late > 0, "{} on {}: tenant {t} starves", label(info, &given), mix.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_same_run_twice_and_on_four_threads() {
+    let digest = |info: &PolicyInfo, given: &Given, mix: &Mix| {
+        let mut policy = build(info.name, &options(given));
+        let report = cotenant_sim::run(scenario(mix), policy.as_mut(), None).unwrap();
+        (report.digest, report.events, total(&report))
+    };
+    let all = || {
+        let mut digests = vec![];
+        for mix in mixes() {
+            for (info, given) in variants() {
+                digests.push(digest(info, &given, &mix));
+            }
+        }
+        digests
+    };
+    let once = all();
+    let distinct: std::collections::BTreeSet<_> = once.iter().map(|d| d.0).collect();
+    assert!(distinct.len() > once.len() / 2, "digests tell runs apart");
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(all)).collect();
+        for thread in threads {
+            assert_eq!(thread.join().unwrap(), once);
+        }
+    });
+}
