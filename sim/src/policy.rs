@@ -13,6 +13,9 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
+mod dstack;
+mod clipper;
+mod dnnscaler;
 mod eclip;
 mod gslice;
 mod ideal;
@@ -34,6 +37,9 @@ pub const ALL: &[&PolicyInfo] = &[
     &gslice::INFO,
     &krisp::INFO,
     &eclip::INFO,
+    &dstack::INFO,
+    &dnnscaler::INFO,
+    &clipper::INFO,
     &ideal::INFO,
 ];
 

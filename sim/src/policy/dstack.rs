@@ -1,0 +1,540 @@
+//! `dstack`: right-sized shares placed in space and time, by deadline and fairness.
+//!
+//! Models D-STACK. Every model has a knee: a share beyond which more CUs buy little. Time is divided
+//! into sessions as long as the largest SLO. In each, every model is placed at least once per its own
+//! SLO with its best batch at its knee, the earliest deadline first, as many side by side as fit into
+//! the GPU. What the plan leaves idle goes to whichever model fits into it, the one that has had the
+//! least of the GPU in the last sessions first. A share is the MPS percentage of a context; because
+//! a percentage is fixed when a context is made, every tenant holds a few contexts of different
+//! shares from the start, and a batch is sent to one of them (NVIDIA's advice for MPS). Shares in
+//! use never add up to more than the GPU, so kernels meet only in L2 and DRAM.
+//!
+//! It gives up: memory (a context holds the model, `contexts` times), any knowledge of contention,
+//! and the CUs that a kernel below its model's knee leaves idle.
+//!
+//! Source: Dhakal, Kulkarni, Ramakrishnan (arXiv 2304.13541; IEEE TCC 2024). Its abstract confirms
+//! the knee, the batch optimisation, the fair spatio-temporal scheduler, and 90 % or more of an ideal
+//! that re-allocates the GPU per kernel. The formulas (knee: `1 / (E² S)` at its largest; efficacy
+//! `b / (f² S)` with `f + assembly ≤ SLO` and `f ≤ SLO / 2`; a scoreboard over about ten sessions)
+//! are as remembered, not checked against the paper's text: each is an option.
+//!
+//! Choices, where nothing is known:
+//! - A batch's time is computed from the kernels' curves instead of the paper's fitted model.
+//! - The knee is found for every batch, and the pair of the best efficacy is taken. Shares are fixed
+//!   when the run begins; the batch is chosen anew every session from the rate of the last ones.
+//! - Without an SLO, a tenant is placed once per session.
+//! - A planned run whose tenant has nothing queued when its time comes leaves its CUs to gaps; it
+//!   begins when a request comes before its latest start and finds them free. One that finds its
+//!   CUs still taken (an earlier run took longer than computed) waits for them.
+//! - A gap is filled at the largest of the tenant's shares that fits into it, for as long as the
+//!   batch takes there; below the knee only if the batch still meets its deadline.
+//! - What a session cannot place, or does not come to, goes into the next one with its old deadline.
+//! - The scoreboard counts the time of batches, whatever their share.
+
+mod plan;
+mod size;
+
+use std::collections::VecDeque;
+
+use cotenant_profiles::Nanos;
+
+use super::{
+    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+    Value,
+};
+use crate::action::{Action, Event};
+use crate::layout::{Layout, WorkerSpec};
+use crate::scenario::Setup;
+use crate::view::View;
+use plan::{Job, Slot, free, plan};
+use size::{Batching, Knee, batch_ns, choose, steps};
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "dstack",
+    summary: "knee shares placed in space and time by deadline, gaps filled by fairness",
+    source: "D-STACK (arXiv 2304.13541; IEEE TCC 2024)",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: OPTIONS,
+    build: |options| Ok(Box::new(Dstack::new(options)?)),
+};
+
+const fn option(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, kind, unit, default, help }
+}
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("knee", Kind::PerTenant(&["efficacy", "right-sized"]), "%", "efficacy",
+        "each model's share: where 1/(E² S) is largest, or within `tolerance` of the whole GPU"),
+    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
+        "right-sized: slow-down accepted for fewer CUs"),
+    option("batch", Kind::Choice(&["efficacy", "largest"]), "", "efficacy",
+        "of the batches that meet the SLO: the one of the best efficacy, or the largest"),
+    option("session", Kind::Duration, "", "",
+        "length of a session; not given: the largest SLO, 100ms where nobody has one"),
+    option("contexts", Kind::Integer(1, 8), "", "3",
+        "shares per tenant: its knee and so many minus one halves of it, for gaps"),
+    option("gaps", Kind::Bool, "", "true",
+        "fill what the plan leaves idle"),
+    option("scoreboard", Kind::Integer(1, 10_000), "sessions", "10",
+        "fairness looks back so far"),
+];
+
+/// A session without any SLO to take its length from.
+const SESSION: Nanos = Nanos::from_millis(100);
+/// Most runs of one model that a session plans.
+const RUNS_MAX: u64 = 1000;
+
+/// Tokens of timers.
+const LOOK: u64 = 0;
+const NEW_SESSION: u64 = 1;
+
+struct Dstack {
+    knobs: Knobs,
+    session: u64,
+    session_end: u64,
+    models: Vec<ModelState>,
+    /// Planned and not yet begun, by start.
+    slots: Vec<Slot>,
+    /// Left over from the session before.
+    carried: Vec<Job>,
+    /// By worker: the CUs that it holds while it runs.
+    running: Vec<Option<Slot>>,
+    cus: u32,
+    /// A look is due at this instant.
+    looks: Option<Nanos>,
+    counted: Counted,
+}
+
+struct Knobs {
+    knee: Rule,
+    batching: Batching,
+    session: Option<Nanos>,
+    contexts: u32,
+    gaps: bool,
+    scoreboard: usize,
+}
+
+enum Rule {
+    Found(Knee),
+    Given(Value),
+}
+
+/// What is known of one tenant.
+#[derive(Clone, Debug)]
+struct ModelState {
+    /// It is placed once per this long.
+    period: u64,
+    /// Largest share first: the knee.
+    contexts: Vec<Context>,
+    /// Of the current session, items.
+    batch: u32,
+    /// GPU time of past sessions, and of this one at the end.
+    scores: VecDeque<u64>,
+    /// Arrivals at the start of each of these sessions.
+    arrived: VecDeque<u64>,
+}
+
+#[derive(Clone, Debug)]
+struct Context {
+    cus: u32,
+    workers: Vec<u32>,
+    /// Time of a batch of `i + 1` items, ns.
+    times: Vec<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    sessions: u64,
+    planned: u64,
+    late: u64,
+    carried: u64,
+    empty: u64,
+    kept: u64,
+    gaps: u64,
+    below_knee: u64,
+}
+
+impl Knobs {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        let tolerance = options.float("tolerance").unwrap_or(0.05);
+        let knee = match options.get("knee") {
+            None => Rule::Found(Knee::Efficacy),
+            Some(Value::Text(t)) if t == "efficacy" => Rule::Found(Knee::Efficacy),
+            Some(Value::Text(_)) => Rule::Found(Knee::RightSize(tolerance)),
+            Some(given) => {
+                let legal = |p: f64| p > 0.0 && p <= 100.0;
+                let fine = match given {
+                    Value::Numbers(list) => list.iter().all(|&p| legal(p)),
+                    Value::Table(table) => table.iter().all(|&(_, p)| legal(p)),
+                    _ => false,
+                };
+                if !fine {
+                    let why = "a percentage lies above 0 and at most at 100";
+                    return Err(OptionError::new("knee", why));
+                }
+                Rule::Given(given.clone())
+            }
+        };
+        let session = options.duration("session");
+        if session == Some(Nanos::ZERO) {
+            return Err(OptionError::new("session", "a session is longer than nothing"));
+        }
+        let largest = options.text("batch") == Some("largest");
+        Ok(Self {
+            knee,
+            batching: if largest { Batching::Largest } else { Batching::Efficacy },
+            session,
+            contexts: options.integer("contexts").unwrap_or(3) as u32,
+            gaps: options.flag("gaps").unwrap_or(true),
+            scoreboard: options.integer("scoreboard").unwrap_or(10) as usize,
+        })
+    }
+
+    /// By tenant.
+    fn knees(&self, setup: &Setup) -> Result<Vec<Knee>, LayoutError> {
+        match &self.knee {
+            Rule::Found(knee) => Ok(vec![*knee; setup.tenants.len()]),
+            Rule::Given(value) => {
+                let percent = setup.per_tenant("knee", value)?;
+                Ok(percent.into_iter().map(|p| Knee::Given(setup.device.mps_cus(p))).collect())
+            }
+        }
+    }
+}
+
+impl Dstack {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        Ok(Self {
+            knobs: Knobs::new(options)?,
+            session: 0,
+            session_end: 0,
+            models: vec![],
+            slots: vec![],
+            carried: vec![],
+            running: vec![],
+            cus: 0,
+            looks: None,
+            counted: Counted::default(),
+        })
+    }
+
+    /// Share, contexts and first batch of tenant `t`; its workers are numbered from `first`.
+    fn model(&self, setup: &Setup, t: usize, knee: Knee, first: u32) -> ModelState {
+        let tenant = &setup.tenants[t];
+        let slo = tenant.slo.map_or(self.session, |s| s.0);
+        let best = choose(setup, t, slo, None, knee, self.knobs.batching);
+        let mut shares = vec![best.cus];
+        let allowed = steps(setup);
+        for i in 1..self.knobs.contexts {
+            let half = best.cus >> i;
+            shares.extend(allowed.iter().copied().rfind(|&c| c <= half));
+        }
+        shares.dedup();
+        let mut workers = first..;
+        let largest = tenant.batch_max.min(tenant.model.max_items());
+        let contexts = shares.into_iter().enumerate().map(|(i, cus)| {
+            let count = if i == 0 { tenant.workers } else { 1 };
+            Context {
+                cus,
+                workers: workers.by_ref().take(count as usize).collect(),
+                times: (1..=largest).map(|b| batch_ns(setup, t, b, cus)).collect(),
+            }
+        });
+        let contexts = contexts.collect();
+        // More often than it can run it need not be planned.
+        let period = slo.max(best.ns).max(self.session / RUNS_MAX).max(1);
+        ModelState {
+            period,
+            contexts,
+            batch: best.items,
+            scores: VecDeque::from([0]),
+            arrived: VecDeque::from([0]),
+        }
+    }
+
+    /// What the past session did not come to, new batches, and the plan of the one that begins.
+    fn new_session(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let now = view.now.0;
+        let waiting = |t: usize| view.tenants[t].queued > 0;
+        for slot in std::mem::take(&mut self.slots) {
+            if waiting(slot.tenant) && !self.carried.iter().any(|j| j.tenant == slot.tenant) {
+                let Slot { tenant, cus, deadline, .. } = slot;
+                self.carried.push(Job { tenant, cus, ns: 0, release: now, deadline });
+            }
+        }
+        let end = now + self.session;
+        let mut jobs = std::mem::take(&mut self.carried);
+        self.counted.carried += jobs.len() as u64;
+        for t in 0..self.models.len() {
+            self.choose_batch(t, view);
+            let (m, cus) = (&self.models[t], self.models[t].contexts[0].cus);
+            let ns = m.time(0, m.batch);
+            jobs.iter_mut().filter(|j| j.tenant == t).for_each(|j| {
+                j.ns = ns;
+                j.release = now;
+            });
+            let runs = self.session.div_ceil(m.period).min(RUNS_MAX);
+            let at =
+                |i: u64| now + (u128::from(self.session) * u128::from(i) / u128::from(runs)) as u64;
+            jobs.extend((0..runs).map(|i| Job {
+                tenant: t,
+                cus,
+                ns,
+                release: at(i),
+                deadline: at(i + 1),
+            }));
+        }
+        let busy: Vec<Slot> = self.busy(now).collect();
+        (self.slots, self.carried) = plan(self.cus, &busy, jobs, end);
+        self.counted.sessions += 1;
+        self.counted.planned += self.slots.len() as u64;
+        self.counted.late += self.slots.iter().filter(|s| s.end > s.deadline).count() as u64;
+        // One run that is owed is as good as many.
+        let mut seen = vec![false; self.models.len()];
+        self.carried.retain(|j| !std::mem::replace(&mut seen[j.tenant], true));
+        let mut starts: Vec<u64> =
+            self.slots.iter().map(|s| s.start).filter(|&s| s > now).collect();
+        starts.dedup();
+        act.extend(starts.into_iter().map(|s| Action::Timer { at: Nanos(s), token: LOOK }));
+        self.session_end = end;
+        act.push(Action::Timer { at: Nanos(end), token: NEW_SESSION });
+    }
+
+    /// The batch for the rate of the sessions that the scoreboard covers; the share stays.
+    fn choose_batch(&mut self, t: usize, view: &View<'_>) {
+        let session_s = self.session as f64 / 1e9;
+        let m = &mut self.models[t];
+        let sessions = m.arrived.len() - usize::from(self.session_end == 0);
+        let now = view.tenants[t].arrived;
+        if sessions > 0 {
+            let came = now - m.arrived.front().copied().unwrap_or(0);
+            let rate = came as f64 / (sessions as f64 * session_s);
+            let slo = view.setup.tenants[t].slo.map_or(self.session, |s| s.0);
+            let knee = Knee::Given(m.contexts[0].cus);
+            let rate = (came > 0).then_some(rate);
+            m.batch = choose(view.setup, t, slo, rate, knee, self.knobs.batching).items;
+            m.scores.push_back(0);
+            m.arrived.push_back(now);
+        }
+        while m.arrived.len() > self.knobs.scoreboard {
+            m.arrived.pop_front();
+            m.scores.pop_front();
+        }
+    }
+
+    /// CUs that are held at `now`, and until when as far as computed.
+    fn busy(&self, now: u64) -> impl Iterator<Item = Slot> + '_ {
+        // Who is still there when its time is over will be gone any moment.
+        self.running.iter().flatten().map(move |s| Slot { end: s.end.max(now + 1), ..*s })
+    }
+
+    fn idle_cus(&self) -> u32 {
+        self.cus - self.running.iter().flatten().map(|s| s.cus).sum::<u32>()
+    }
+
+    /// Begins what is due, then fills gaps. At most one batch per tenant: what is left of its queue
+    /// is known when the first one has been taken off it.
+    fn look(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let before = act.len();
+        let mut begun = vec![false; self.models.len()];
+        self.begin_due(view, &mut begun, act);
+        if self.knobs.gaps {
+            self.fill_gaps(view, &mut begun, act);
+        }
+        let more = |t: usize| begun[t] && view.tenants[t].queued > 1;
+        if act.len() > before && (0..begun.len()).any(more) && self.idle_cus() > 0 {
+            self.look_soon(view, act);
+        }
+    }
+
+    /// Looks when everything that happens at this instant has happened.
+    fn look_soon(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        if self.looks != Some(view.now) {
+            self.looks = Some(view.now);
+            act.push(Action::Timer { at: view.now, token: LOOK });
+        }
+    }
+
+    fn begin_due(&mut self, view: &View<'_>, begun: &mut [bool], act: &mut Vec<Action>) {
+        let now = view.now.0;
+        let mut i = 0;
+        while i < self.slots.len() && self.slots[i].start <= now {
+            let Slot { tenant: t, cus, .. } = self.slots[i];
+            if begun[t] {
+                i += 1;
+            } else if view.tenants[t].queued == 0 {
+                if now >= self.slots[i].latest() {
+                    self.slots.remove(i);
+                    self.counted.empty += 1;
+                } else {
+                    i += 1;
+                }
+            } else if cus <= self.idle_cus()
+                && let Some(worker) = self.idle_worker(t, 0, view)
+            {
+                self.slots.remove(i);
+                self.begin(t, 0, worker, view, act);
+                self.counted.kept += 1;
+                begun[t] = true;
+            } else {
+                i += 1;
+            }
+        }
+    }
+
+    fn fill_gaps(&mut self, view: &View<'_>, begun: &mut [bool], act: &mut Vec<Action>) {
+        let wants = |t: usize| view.tenants[t].queued > 0;
+        let mut order: Vec<usize> =
+            (0..self.models.len()).filter(|&t| !begun[t] && wants(t)).collect();
+        order.sort_by_key(|&t| (self.models[t].score(), t));
+        for t in order {
+            let idle = self.idle_cus();
+            let fits = |c: &usize| self.fits_gap(t, *c, idle, view);
+            let found = (0..self.models[t].contexts.len()).find(fits);
+            if let Some(c) = found
+                && let Some(worker) = self.idle_worker(t, c, view)
+            {
+                self.begin(t, c, worker, view, act);
+                self.counted.gaps += 1;
+                self.counted.below_knee += u64::from(c > 0);
+                begun[t] = true;
+            }
+        }
+    }
+
+    /// Whether a batch of tenant `t` at its `c`-th share is over before the plan needs its CUs.
+    fn fits_gap(&self, t: usize, c: usize, idle: u32, view: &View<'_>) -> bool {
+        let (m, now) = (&self.models[t], view.now.0);
+        let cus = m.contexts[c].cus;
+        if cus > idle || self.idle_worker(t, c, view).is_none() {
+            return false;
+        }
+        let ns = m.time(c, m.batch.min(view.tenants[t].queued_items));
+        let late = now + ns > view.tenants[t].oldest_deadline.0;
+        if c > 0 && late && now + m.time(0, 1) <= view.tenants[t].oldest_deadline.0 {
+            return false;
+        }
+        // Only slots that begin before it would end can be in its way, and of those that are due
+        // only the ones for which somebody waits.
+        let soon = self.slots.iter().take_while(|s| s.start < now.saturating_add(ns));
+        let soon = soon.filter(|s| s.start > now || view.tenants[s.tenant].queued > 0);
+        let claims = soon.map(|s| Slot { start: s.start.max(now), end: s.end.max(now + 1), ..*s });
+        let held: Vec<Slot> = self.busy(now).chain(claims).collect();
+        free(self.cus, &held, now, ns) >= cus
+    }
+
+    fn idle_worker(&self, t: usize, c: usize, view: &View<'_>) -> Option<u32> {
+        let workers = &self.models[t].contexts[c].workers;
+        let idle = |w: &&u32| {
+            let status = view.workers[**w as usize].status;
+            status == crate::view::Status::Idle && self.running[**w as usize].is_none()
+        };
+        workers.iter().find(idle).copied()
+    }
+
+    fn begin(&mut self, t: usize, c: usize, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let m = &self.models[t];
+        let now = view.now.0;
+        let items = m.batch;
+        let end = now + m.time(c, items.min(view.tenants[t].queued_items));
+        let deadline = view.tenants[t].oldest_deadline.0;
+        let cus = m.contexts[c].cus;
+        self.running[worker as usize] = Some(Slot { tenant: t, cus, start: now, end, deadline });
+        act.push(Action::Dispatch { worker, items });
+    }
+}
+
+impl ModelState {
+    /// Time of a batch at the `c`-th share, ns.
+    fn time(&self, c: usize, items: u32) -> u64 {
+        let times = &self.contexts[c].times;
+        let largest = times.len() as u32;
+        // More than the largest batch goes in several passes.
+        let passes = u64::from(items.div_ceil(largest).max(1));
+        times[(items.clamp(1, largest) - 1) as usize] * passes
+    }
+
+    /// GPU time of the sessions on the scoreboard, ns.
+    fn score(&self) -> u64 {
+        self.scores.iter().sum()
+    }
+}
+
+impl Policy for Dstack {
+    fn depth(&self) -> Depth {
+        Depth::Batch
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let largest = setup.tenants.iter().filter_map(|t| t.slo).max();
+        let session = self.knobs.session.or(largest).unwrap_or(SESSION);
+        self.session = session.0.max(1);
+        self.cus = setup.device.cus();
+        let knees = self.knobs.knees(setup)?;
+        let mut workers = vec![];
+        self.models.clear();
+        for (t, knee) in knees.into_iter().enumerate() {
+            let model = self.model(setup, t, knee, workers.len() as u32);
+            for context in &model.contexts {
+                let spec = WorkerSpec {
+                    tenant: t as u32,
+                    pool: 0,
+                    lane: 0,
+                    cap: context.cus,
+                    priority: 0,
+                    overhead: setup.client_memory(),
+                };
+                workers.extend(context.workers.iter().map(|_| spec));
+            }
+            self.models.push(model);
+        }
+        setup.check_clients(workers.len())?;
+        self.running = vec![None; workers.len()];
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::Start | Event::Timer { token: NEW_SESSION } => self.new_session(view, act),
+            Event::Timer { .. } => {
+                self.looks = None;
+                self.look(view, act);
+                return;
+            }
+            Event::BatchDone { worker, .. } => {
+                let slot = self.running[worker as usize].take().expect("what ends has begun");
+                let score = self.models[slot.tenant].scores.back_mut();
+                *score.expect("a session is on") += view.now.0 - slot.start;
+            }
+            Event::RequestArrived { .. } | Event::WorkerUp { .. } => {}
+            _ => return,
+        }
+        self.look_soon(view, act);
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let c = &self.counted;
+        vec![
+            ("sessions", c.sessions as f64),
+            ("runs planned", c.planned as f64),
+            ("runs planned too late", c.late as f64),
+            ("runs left to the next session", c.carried as f64),
+            ("planned runs begun", c.kept as f64),
+            ("planned runs without a request", c.empty as f64),
+            ("gaps filled", c.gaps as f64),
+            ("gaps filled below the knee", c.below_knee as f64),
+        ]
+    }
+}
