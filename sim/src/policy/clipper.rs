@@ -1,0 +1,269 @@
+//! `clipper`: additive increase, multiplicative decrease of the batch size.
+//!
+//! Models Clipper's adaptive batching as DNNScaler's authors re-implemented it to compare with: one
+//! container per model, contexts that take turns on the GPU, and a batch limit that grows by a
+//! constant while the tail latency is below the SLO and shrinks by a tenth when it is above.
+//!
+//! It gives up: everything but the batch size. Instances, shares and queues stay as configured.
+//!
+//! Source: Crankshaw et al. (NSDI 2017) for the rule, `Clipper/` of
+//! github.com/nabavinejad/DNNScaler for the numbers: +4, ×0.9, 95th percentile, every 3 s, held
+//! between 0.85 × SLO and the SLO, batches from a list 1 to 127. The decrease is of the index
+//! into that list: batch 11 becomes ⌊0.9 × 10⌋ + 1 = 10.
+//!
+//! Choices:
+//! - Latency is from a batch's start to its result, since the released loop has no queue;
+//!   `latency = "request"` takes it from the arrival.
+//! - The increase stops at the end of the list, past which the released code reads.
+//! - The released code begins with 20 readings of −1 in its first window; here windows begin empty.
+//! - A tenant without an SLO keeps its configured batch.
+
+use cotenant_profiles::Nanos;
+
+use super::dnnscaler::band::{Band, Statistic};
+use super::{
+    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+};
+use crate::action::{Action, Event};
+use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use crate::scenario::Setup;
+use crate::view::View;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "clipper",
+    summary: "batch sizes by additive increase and multiplicative decrease, contexts take turns",
+    source: "Clipper (NSDI 2017), as re-implemented for DNNScaler (arXiv 2308.13803)",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: OPTIONS,
+    build: |options| Ok(Box::new(Clipper::new(options)?)),
+};
+
+const fn option(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, kind, unit, default, help }
+}
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("increase", Kind::Integer(1, 1024), "items", "4",
+        "added to the batch size while there is room"),
+    option("decrease", Kind::Float(0.0, 1.0), "", "0.9",
+        "factor of the batch size when the SLO is missed"),
+    option("max_batch", Kind::Integer(1, 1024), "items", "127",
+        "largest batch, where the tenant's own limit is not smaller"),
+    option("period", Kind::Duration, "", "3s",
+        "least time between two decisions; they fall on the end of a batch"),
+    option("dead_band", Kind::Float(0.0, 1.0), "", "0.85",
+        "part of the SLO from which on the batch stays as it is"),
+    option("statistic", Kind::Choice(&["mean", "p95"]), "", "p95",
+        "which latency of the period is held against the SLO"),
+    option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
+        "from the start of a batch, or from a request's arrival"),
+];
+
+struct Clipper {
+    increase: u32,
+    decrease: f64,
+    max_batch: u32,
+    period: Nanos,
+    dead_band: f64,
+    statistic: Statistic,
+    request_latency: bool,
+    jobs: Vec<Job>,
+    changes: u64,
+    over: u64,
+}
+
+/// One tenant.
+#[derive(Clone, Debug, Default)]
+struct Job {
+    /// Into the list of batch sizes from 1.
+    index: u32,
+    limit: u32,
+    decided: Nanos,
+    /// Since the last decision, ms.
+    latencies: Vec<f64>,
+}
+
+impl Clipper {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        let period = options.duration("period").unwrap_or(Nanos::from_secs(3));
+        if period == Nanos::ZERO {
+            return Err(OptionError::new("period", "a period is longer than nothing"));
+        }
+        let mean = options.text("statistic") == Some("mean");
+        Ok(Self {
+            increase: options.integer("increase").map_or(4, |i| i as u32),
+            decrease: options.float("decrease").unwrap_or(0.9),
+            max_batch: options.integer("max_batch").map_or(127, |i| i as u32),
+            period,
+            dead_band: options.float("dead_band").unwrap_or(0.85),
+            statistic: if mean { Statistic::Mean } else { Statistic::P95 },
+            request_latency: options.text("latency") == Some("request"),
+            jobs: vec![],
+            changes: 0,
+            over: 0,
+        })
+    }
+
+    fn decide(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let job = &mut self.jobs[t];
+        let Some(slo) = view.setup.tenants[t].slo else { return };
+        if view.now.since(job.decided) <= self.period {
+            return;
+        }
+        let Some(latency) = self.statistic.of(&job.latencies) else { return };
+        job.decided = view.now;
+        job.latencies.clear();
+        let band = Band::of(latency, slo.as_millis_f64(), self.dead_band);
+        self.over += u64::from(band == Band::Over);
+        let next = next(job.index, band, self.increase, self.decrease).min(job.limit - 1);
+        if next != job.index {
+            job.index = next;
+            self.changes += 1;
+            set_batch(t, next + 1, view, act);
+        }
+    }
+}
+
+/// The next index into the list of batch sizes, however long.
+fn next(index: u32, band: Band, increase: u32, decrease: f64) -> u32 {
+    match band {
+        Band::Inside => index,
+        Band::Under => index + increase,
+        // Where the product is a whole number, it is so in binary too or a hair off: 0.9 × 10.
+        Band::Over => libm::floor(decrease * f64::from(index)) as u32,
+    }
+}
+
+fn set_batch(t: usize, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
+    let timeout = view.tenants[t].batch_timeout;
+    act.push(Action::SetBatch { tenant: t as u32, max, timeout });
+}
+
+impl Policy for Clipper {
+    fn depth(&self) -> Depth {
+        Depth::Request
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let limit = |most: u32| most.min(self.max_batch).max(1);
+        let jobs =
+            setup.tenants.iter().map(|t| Job { limit: limit(t.batch_max), ..Job::default() });
+        self.jobs = jobs.collect();
+        let cus = setup.device.cus();
+        let mut workers = setup.workers(|tenant, _| WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap: cus,
+            priority: 0,
+            overhead: setup.costs.context_memory,
+        });
+        for (lane, worker) in workers.iter_mut().enumerate() {
+            worker.lane = lane as u32;
+        }
+        let lanes = vec![cus; workers.len()];
+        let pool = PoolSpec { discipline: turns(setup), lanes, ..setup.whole_gpu() };
+        Ok(Layout { pools: vec![pool], workers })
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::Start => {
+                for (t, tenant) in view.setup.tenants.iter().enumerate() {
+                    if tenant.slo.is_some() {
+                        set_batch(t, 1, view, act);
+                    }
+                }
+            }
+            Event::RequestDone { tenant, latency, .. } if self.request_latency => {
+                self.jobs[tenant as usize].latencies.push(latency.as_millis_f64());
+            }
+            Event::BatchDone { worker, took, .. } => {
+                let t = view.workers[worker as usize].spec.tenant as usize;
+                if !self.request_latency {
+                    self.jobs[t].latencies.push(took.as_millis_f64());
+                }
+                self.decide(t, view, act);
+            }
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let batches: u32 = self.jobs.iter().map(|j| j.index + 1).sum();
+        vec![
+            ("batch limits at the end, sum", f64::from(batches)),
+            ("changes of the knob", self.changes as f64),
+            ("periods over the SLO", self.over as f64),
+        ]
+    }
+}
+
+/// Contexts that take turns, at the device's costs.
+pub(super) fn turns(setup: &Setup) -> Discipline {
+    Discipline::TimeSliced {
+        quantum: setup.costs.quantum,
+        switch: setup.costs.context_switch.cost,
+        make_way: setup.costs.context_yield.cost,
+        run_to_completion: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Batches of the first `n` decisions where a batch of `b` takes `latency(b)` ms.
+    fn walk(slo: f64, n: usize, latency: impl Fn(u32) -> f64) -> Vec<u32> {
+        let mut index = 0;
+        let mut seen = vec![1];
+        for _ in 0..n {
+            let band = Band::of(latency(index + 1), slo, 0.85);
+            index = next(index, band, 4, 0.9).min(126);
+            seen.push(index + 1);
+        }
+        seen
+    }
+
+    #[test]
+    fn it_climbs_by_four_and_falls_by_a_tenth() {
+        // 10·b ms under 150 ms, held from 127.5 ms: 1, 5, 9, 13 (130 ms, inside).
+        assert_eq!(walk(150.0, 5, |b| 10.0 * f64::from(b)), [1, 5, 9, 13, 13, 13]);
+        // Under 125 ms, held from 106.25 ms: 13 takes 130 ms. Index 12 → ⌊10.8⌋ = 10, batch 11:
+        // 110 ms, inside.
+        assert_eq!(walk(125.0, 5, |b| 10.0 * f64::from(b)), [1, 5, 9, 13, 11, 11]);
+    }
+
+    #[test]
+    fn without_a_batch_in_the_band_it_saws() {
+        // Batches above 12 take far too long, those below are fast: 13 → 11 → 15 → index
+        // ⌊0.9 × 14⌋ = 12, batch 13 → 11 → 15 …
+        let step = |b| if b > 12 { 1000.0 } else { 10.0 };
+        assert_eq!(walk(100.0, 9, step), [1, 5, 9, 13, 11, 15, 13, 11, 15, 13]);
+    }
+
+    #[test]
+    fn it_keeps_to_the_list() {
+        assert_eq!(walk(1.0, 2, |_| 10.0), [1, 1, 1]);
+        assert_eq!(walk(1e9, 40, |_| 10.0)[30..34], [121, 125, 127, 127]);
+    }
+
+    #[test]
+    fn the_factor_of_whole_tens_is_whole() {
+        for tens in 0..=12 {
+            assert_eq!(next(tens * 10, Band::Over, 4, 0.9), tens * 9);
+        }
+    }
+}

@@ -1,0 +1,743 @@
+//! `dnnscaler`: batching or several instances, whichever helps the model, then that one knob.
+//!
+//! Models DNNScaler: a profiler runs each model with batch 1 and batch `m` on one instance, and
+//! with batch 1 on one and on `n` instances. Whichever raises the throughput more becomes the
+//! model's only knob: the batch size, found by a pseudo-binary search every 3 s, or the number of
+//! instances, which starts at an estimate of how many the SLO carries and moves by one. Instances
+//! are processes whose contexts take turns on the GPU (the released code uses no MPS); each
+//! takes process start and model load to come up, and 7.5 % of the memory.
+//!
+//! It gives up: both knobs at once; any view of what shares the GPU with the model (each tenant's
+//! loop only sees its own latency, and tenants that probe at the same time disturb each other).
+//!
+//! Source: arXiv 2308.13803 for the idea, github.com/nabavinejad/DNNScaler for every number of the
+//! loops. Its profiler is not released: `probe_instances` (8) follows from the two columns that its
+//! matrix completion takes as given, `probe_batch` (32) and `probe` are knobs. Quirks of the
+//! released loops are kept, see the tests in `dnnscaler/`: the search may return to a batch that
+//! has just failed, a removal freezes the number of instances, the mean of the last 100 latencies
+//! counts a zero in place of one of them (1 % less; with the video jobs' 5, 20 %) and is taken of
+//! the first instance alone.
+//!
+//! Choices:
+//! - The profiler runs on line, on the tenant's own load, and compares items per second of busy
+//!   time; its instances stay or go instead of being started afresh.
+//! - A tenant has one instance to begin with, whatever `workers` says; one without an SLO keeps
+//!   its configured workers and batch.
+//! - Latency is from a batch's start to its result: the released loops pull their next image when
+//!   they have finished one, so none waits. `latency = "request"` takes it from the arrival.
+//! - Between 1 instance and `max_instances` always: the released loop would stop its last one.
+//! - No decision while an instance is coming up or before the first instance has served `samples`
+//!   requests, where the released loop would take zeros for latencies.
+//! - Without `known` rows of other models there is no matrix to complete: the start is read off
+//!   the line through the two probes. A known row of the tenant's own model is left out.
+//! - Memory is that of the model, or the instance's share of the device if that is more.
+
+pub(super) mod band;
+mod completion;
+mod instances;
+mod known;
+mod search;
+
+use std::collections::VecDeque;
+
+use cotenant_profiles::{Bytes, Nanos};
+
+use super::{
+    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
+    Value, clipper,
+};
+use crate::action::{Action, Event};
+use crate::layout::{Layout, PoolSpec, WorkerSpec};
+use crate::scenario::Setup;
+use crate::view::View;
+use band::{Band, Statistic};
+use instances::{Change, Loop, Waits};
+use known::Known;
+use search::Search;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "dnnscaler",
+    summary: "batching or several instances per model, whichever its probes favour, then that knob",
+    source: "DNNScaler (arXiv 2308.13803) and its released code",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: OPTIONS,
+    build: |options| Ok(Box::new(Dnnscaler::new(options)?)),
+};
+
+const fn option(
+    name: &'static str,
+    kind: Kind,
+    unit: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, kind, unit, default, help }
+}
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("approach", Kind::Choice(&["probe", "batching", "multi-tenancy"]), "", "probe",
+        "which knob: the one that the probes favour, or this one"),
+    option("probe", Kind::Duration, "", "3s",
+        "how long each of the three probes lasts"),
+    option("probe_batch", Kind::Integer(2, 1024), "items", "32",
+        "batch size of the batching probe, where the tenant's own limit is not smaller"),
+    option("probe_instances", Kind::Integer(2, 64), "instances", "8",
+        "instances of the multi-tenancy probe"),
+    option("max_batch", Kind::Integer(1, 1024), "items", "127",
+        "largest batch, where the tenant's own limit is not smaller"),
+    option("max_instances", Kind::Integer(1, 64), "instances", "10",
+        "most instances of a tenant"),
+    option("dead_band", Kind::Float(0.0, 1.0), "", "0.85",
+        "part of the SLO from which on the knob stays as it is"),
+    option("statistic", Kind::Choice(&["mean", "p95"]), "", "mean",
+        "which latency is held against the SLO"),
+    option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
+        "from the start of a batch, or from a request's arrival"),
+    option("period", Kind::Duration, "", "3s",
+        "batching: least time between two decisions; they fall on the end of a batch"),
+    option("tick", Kind::Duration, "", "1s",
+        "multi-tenancy: time between two looks at the latency"),
+    option("samples", Kind::Integer(2, 100_000), "", "100",
+        "multi-tenancy: latencies of the first instance that the statistic is taken of"),
+    option("zero_sample", Kind::Bool, "", "true",
+        "multi-tenancy: one of the samples is zero for ever, as in the released code"),
+    option("settle_add", Kind::Duration, "", "5s",
+        "multi-tenancy: wait after an instance was added, before the growing part"),
+    option("settle_remove", Kind::Duration, "", "5s",
+        "multi-tenancy: wait after an instance was removed"),
+    option("bias", Kind::Duration, "", "3s",
+        "multi-tenancy: wait per instance deployed, and growth of the wait per instance added"),
+    option("estimate", Kind::Choice(&["completion", "line", "one"]), "", "",
+        "first number of instances: from matrix completion, from the line through the probes, \
+         or 1; not given: completion where there are known rows"),
+    option("known", Kind::Texts, "", "",
+        "latencies of other models in ms with 1, 2, … max_instances instances, such as \
+         [\"inception_v1: 10.0 10.7 …\"]"),
+    option("memory_share", Kind::Float(0.0, 100.0), "%", "7.5",
+        "device memory that an instance reserves at least"),
+    option("sharing", Kind::Choice(&["time-slicing", "mps"]), "", "time-slicing",
+        "how instances share the GPU: contexts that take turns, or side by side"),
+];
+
+struct Dnnscaler {
+    knobs: Knobs,
+    jobs: Vec<Job>,
+    counted: Counted,
+}
+
+/// Options, in the form in which they are used.
+struct Knobs {
+    /// `None`: the probes decide.
+    approach: Option<Approach>,
+    probe: Nanos,
+    probe_batch: u32,
+    probe_instances: u32,
+    max_batch: u32,
+    max_instances: u32,
+    dead_band: f64,
+    statistic: Statistic,
+    request_latency: bool,
+    period: Nanos,
+    waits: Waits,
+    samples: usize,
+    zero_sample: bool,
+    estimate: Estimate,
+    known: Vec<Known>,
+    memory_share: f64,
+    mps: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Approach {
+    Batching,
+    MultiTenancy,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Estimate {
+    Completion,
+    Line,
+    One,
+}
+
+/// One tenant.
+#[derive(Clone, Debug)]
+struct Job {
+    tenant: u32,
+    /// Instances that serve, oldest first.
+    workers: Vec<u32>,
+    /// Instances on their way up.
+    coming: u32,
+    /// Lanes that no worker has, the next to use last.
+    lanes: Vec<u32>,
+    /// Largest batch.
+    limit: u32,
+    /// No memory for more instances than this.
+    most: u32,
+    phase: Phase,
+    /// Timers of earlier phases are stale.
+    epoch: u32,
+    /// Batches begun before this do not count.
+    since: Nanos,
+    probed: Probed,
+    /// Of the phase, or since the last decision, ms.
+    latencies: VecDeque<f64>,
+    /// Latencies of the first instance since it was deployed.
+    served: u64,
+    /// The last that was held against the SLO, ms.
+    seen: f64,
+}
+
+/// Where a tenant stands.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// No SLO: left alone.
+    Free,
+    Probing(Probe, Tally),
+    Batching {
+        search: Search,
+        decided: Nanos,
+    },
+    Instances(Loop),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// Batch 1, one instance.
+    Single,
+    Batch,
+    Instances,
+}
+
+/// What a probe has seen.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    batches: u64,
+    items: u64,
+    busy_ns: u128,
+}
+
+/// What the probes found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Probed {
+    /// Items per second.
+    single: f64,
+    batch: Option<f64>,
+    instances: Option<f64>,
+    /// Mean latency of one instance alone, and of one of so many, ms.
+    alone_ms: f64,
+    beside: Option<(u32, f64)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    started: u64,
+    retired: u64,
+    refused: u64,
+    changes: u64,
+    over: u64,
+}
+
+impl Knobs {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        let seconds = |name: &str, default: u64| -> Result<Nanos, OptionError> {
+            match options.duration(name).unwrap_or(Nanos::from_secs(default)) {
+                Nanos::ZERO => Err(OptionError::new(name, "nothing is seen in no time")),
+                some => Ok(some),
+            }
+        };
+        let count = |name: &str, default: u32| options.integer(name).map_or(default, |i| i as u32);
+        let max_instances = count("max_instances", 10);
+        let known = match options.get("known") {
+            Some(Value::Texts(texts)) => known::parse(texts, max_instances)?,
+            _ => vec![],
+        };
+        let estimate = match options.text("estimate") {
+            Some("completion") if known.is_empty() => {
+                let why = "completes rows of other models: give them as `known`";
+                return Err(OptionError::new("estimate", why));
+            }
+            Some("line") => Estimate::Line,
+            Some("one") => Estimate::One,
+            _ if known.is_empty() => Estimate::Line,
+            _ => Estimate::Completion,
+        };
+        Ok(Self {
+            approach: match options.text("approach") {
+                Some("batching") => Some(Approach::Batching),
+                Some("multi-tenancy") => Some(Approach::MultiTenancy),
+                _ => None,
+            },
+            probe: seconds("probe", 3)?,
+            probe_batch: count("probe_batch", 32),
+            probe_instances: count("probe_instances", 8).min(max_instances),
+            max_batch: count("max_batch", 127),
+            max_instances,
+            dead_band: options.float("dead_band").unwrap_or(0.85),
+            statistic: match options.text("statistic") {
+                Some("p95") => Statistic::P95,
+                _ => Statistic::Mean,
+            },
+            request_latency: options.text("latency") == Some("request"),
+            period: seconds("period", 3)?,
+            waits: Waits {
+                tick: seconds("tick", 1)?,
+                after_add: options.duration("settle_add").unwrap_or(Nanos::from_secs(5)),
+                after_remove: options.duration("settle_remove").unwrap_or(Nanos::from_secs(5)),
+                bias: options.duration("bias").unwrap_or(Nanos::from_secs(3)),
+            },
+            samples: count("samples", 100) as usize,
+            zero_sample: options.flag("zero_sample").unwrap_or(true),
+            estimate,
+            known,
+            memory_share: options.float("memory_share").unwrap_or(7.5),
+            mps: options.text("sharing") == Some("mps"),
+        })
+    }
+
+    /// A new instance of a tenant. Under MPS all are in one lane.
+    fn worker(&self, tenant: u32, lane: u32, setup: &Setup) -> WorkerSpec {
+        let context = if self.mps { setup.client_memory() } else { setup.costs.context_memory };
+        let capacity = setup.device.memory.capacity.0 as f64;
+        let reserved = (capacity * self.memory_share / 100.0) as u64;
+        let model = setup.tenants[tenant as usize].model.memory();
+        let overhead = Bytes(context.0.max(reserved.saturating_sub(model.0)));
+        let lane = if self.mps { 0 } else { lane };
+        WorkerSpec { tenant, pool: 0, lane, cap: setup.device.cus(), priority: 0, overhead }
+    }
+
+    /// Instances to begin with: the largest number whose estimate is below the SLO.
+    fn start(&self, model: &str, slo: f64, probed: &Probed) -> u32 {
+        let n = self.max_instances as usize;
+        let (count, beside) = probed.beside.unwrap_or((1, probed.alone_ms));
+        let line = |i: usize| {
+            let steps = f64::from(count.max(2) - 1);
+            probed.alone_ms + (beside - probed.alone_ms) * i as f64 / steps
+        };
+        let rows: Vec<Vec<f64>> =
+            self.known.iter().filter(|k| k.model != model).map(|k| k.ms.clone()).collect();
+        let estimates: Vec<f64> = match self.estimate {
+            Estimate::One => return 1,
+            Estimate::Completion if !rows.is_empty() && count > 1 => {
+                let mut target = vec![None; n];
+                target[0] = Some(probed.alone_ms);
+                target[count as usize - 1] = Some(beside);
+                completion::complete(&rows, &target)
+            }
+            _ => (0..n).map(line).collect(),
+        };
+        estimates.iter().rposition(|&ms| ms < slo).map_or(1, |i| i as u32 + 1)
+    }
+
+    fn statistic_of(&self, latencies: &VecDeque<f64>) -> Option<f64> {
+        let mut samples: Vec<f64> = latencies.iter().copied().collect();
+        if self.zero_sample {
+            samples.push(0.0);
+        }
+        self.statistic.of(&samples)
+    }
+
+    /// Latencies of the first instance that are kept.
+    fn kept(&self) -> usize {
+        self.samples - usize::from(self.zero_sample)
+    }
+}
+
+impl Tally {
+    /// Items per second of one instance that is never idle.
+    fn rate(&self) -> f64 {
+        self.items as f64 * 1e9 / self.busy_ns as f64
+    }
+
+    fn mean_ms(&self) -> f64 {
+        self.busy_ns as f64 / 1e6 / self.batches as f64
+    }
+}
+
+impl Probed {
+    /// Gains over one instance and batch 1, percent.
+    fn gains(&self) -> (f64, f64) {
+        let gain = |rate: Option<f64>| rate.map_or(0.0, |r| 100.0 * (r / self.single - 1.0));
+        (gain(self.batch), gain(self.instances))
+    }
+}
+
+impl Job {
+    fn token(&self) -> u64 {
+        u64::from(self.tenant) << 32 | u64::from(self.epoch)
+    }
+
+    /// Sets the job's one timer; earlier ones become stale.
+    fn wake(&mut self, at: Nanos, act: &mut Vec<Action>) {
+        self.epoch += 1;
+        act.push(Action::Timer { at, token: self.token() });
+    }
+
+    fn set_batch(&self, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let timeout = view.tenants[self.tenant as usize].batch_timeout;
+        act.push(Action::SetBatch { tenant: self.tenant, max, timeout });
+    }
+
+    fn forget(&mut self, now: Nanos) {
+        self.since = now;
+        self.latencies.clear();
+    }
+
+    fn retire_down_to(&mut self, n: u32, act: &mut Vec<Action>) -> u64 {
+        let gone = self.workers.split_off((n as usize).min(self.workers.len()));
+        act.extend(gone.iter().rev().map(|&worker| Action::Retire { worker }));
+        gone.len() as u64
+    }
+
+    fn live(&self) -> u32 {
+        self.workers.len() as u32
+    }
+}
+
+impl Dnnscaler {
+    fn new(options: &Options) -> Result<Self, OptionError> {
+        Ok(Self { knobs: Knobs::new(options)?, jobs: vec![], counted: Counted::default() })
+    }
+
+    fn begin(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        match self.knobs.approach {
+            Some(Approach::Batching) => self.batching(t, view, act),
+            _ => self.probe(t, Probe::Single, view, act),
+        }
+    }
+
+    fn probe(&mut self, t: usize, probe: Probe, view: &View<'_>, act: &mut Vec<Action>) {
+        let knobs = &self.knobs;
+        let batch = if probe == Probe::Batch { knobs.probe_batch } else { 1 };
+        let job = &mut self.jobs[t];
+        job.phase = Phase::Probing(probe, Tally::default());
+        job.set_batch(batch.min(job.limit), view, act);
+        job.forget(view.now);
+        if probe == Probe::Instances {
+            self.grow(t, self.knobs.probe_instances, view, act);
+        }
+        let job = &mut self.jobs[t];
+        if job.coming == 0 {
+            job.wake(view.now + self.knobs.probe, act);
+        }
+    }
+
+    /// Starts instances until there are `n`, or as many as fit.
+    fn grow(&mut self, t: usize, n: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let job = &mut self.jobs[t];
+        while job.live() + job.coming < n.min(job.most) {
+            let Some(lane) = job.lanes.pop() else { return };
+            job.coming += 1;
+            self.counted.started += 1;
+            let spec = self.knobs.worker(job.tenant, lane, view.setup);
+            act.push(Action::Start { spec });
+        }
+    }
+
+    /// The last instance is up, or will never be.
+    fn settled(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let job = &mut self.jobs[t];
+        if let Phase::Probing(Probe::Instances, tally) = &mut job.phase {
+            *tally = Tally::default();
+            job.forget(view.now);
+            job.wake(view.now + self.knobs.probe, act);
+        }
+    }
+
+    fn timer(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        match self.jobs[t].phase {
+            // Nothing was served: look again later.
+            Phase::Probing(_, tally) if tally.batches == 0 => {
+                self.jobs[t].wake(view.now + self.knobs.probe, act);
+            }
+            Phase::Probing(probe, tally) => self.probed(t, probe, tally, view, act),
+            Phase::Instances(state) => self.look(t, state, view, act),
+            Phase::Free | Phase::Batching { .. } => {}
+        }
+    }
+
+    fn probed(
+        &mut self,
+        t: usize,
+        probe: Probe,
+        tally: Tally,
+        view: &View<'_>,
+        act: &mut Vec<Action>,
+    ) {
+        let job = &mut self.jobs[t];
+        let seen = &mut job.probed;
+        match probe {
+            Probe::Single => {
+                (seen.single, seen.alone_ms) = (tally.rate(), tally.mean_ms());
+                let both = self.knobs.approach.is_none();
+                let next = if both && job.limit > 1 { Probe::Batch } else { Probe::Instances };
+                self.probe(t, next, view, act);
+            }
+            Probe::Batch => {
+                seen.batch = Some(tally.rate());
+                self.probe(t, Probe::Instances, view, act);
+            }
+            Probe::Instances => {
+                let n = job.workers.len() as u32;
+                seen.instances = Some(tally.rate() * f64::from(n));
+                seen.beside = (n > 1).then(|| (n, tally.mean_ms()));
+                let (batch, instances) = job.probed.gains();
+                let approach = self.knobs.approach.unwrap_or(if instances > batch {
+                    Approach::MultiTenancy
+                } else {
+                    Approach::Batching
+                });
+                match approach {
+                    Approach::Batching => self.batching(t, view, act),
+                    Approach::MultiTenancy => self.instances(t, view, act),
+                }
+            }
+        }
+    }
+
+    fn batching(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let job = &mut self.jobs[t];
+        let search = Search::new(job.limit);
+        job.phase = Phase::Batching { search, decided: view.now };
+        job.set_batch(search.batch(), view, act);
+        job.forget(view.now);
+        self.counted.retired += job.retire_down_to(1, act);
+    }
+
+    fn decide_batch(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let Some(slo) = view.setup.tenants[t].slo else { return };
+        let job = &mut self.jobs[t];
+        let Phase::Batching { search, decided } = &mut job.phase else { return };
+        if view.now.since(*decided) <= self.knobs.period {
+            return;
+        }
+        let Some(latency) = self.knobs.statistic.of(job.latencies.make_contiguous()) else {
+            return;
+        };
+        *decided = view.now;
+        let band = Band::of(latency, slo.as_millis_f64(), self.knobs.dead_band);
+        self.counted.over += u64::from(band == Band::Over);
+        let before = search.batch();
+        search.step(band);
+        let after = search.batch();
+        job.seen = latency;
+        job.forget(view.now);
+        if after != before {
+            self.counted.changes += 1;
+            job.set_batch(after, view, act);
+        }
+    }
+
+    fn instances(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
+        let tenant = &view.setup.tenants[t];
+        let slo = tenant.slo.map_or(f64::INFINITY, Nanos::as_millis_f64);
+        let job = &mut self.jobs[t];
+        let first = self.knobs.start(&tenant.model.name, slo, &job.probed);
+        job.phase = Phase::Instances(Loop::new(self.knobs.waits));
+        job.forget(view.now);
+        job.served = 0;
+        self.counted.retired += job.retire_down_to(first, act);
+        self.grow(t, first, view, act);
+        let deployed = Nanos(self.knobs.waits.bias.0 * u64::from(first));
+        self.jobs[t].wake(view.now + deployed + self.knobs.waits.tick, act);
+    }
+
+    fn look(&mut self, t: usize, mut state: Loop, view: &View<'_>, act: &mut Vec<Action>) {
+        let slo = view.setup.tenants[t].slo.map_or(f64::INFINITY, Nanos::as_millis_f64);
+        let job = &mut self.jobs[t];
+        let ready = job.coming == 0 && job.served > self.knobs.samples as u64;
+        let latency = self.knobs.statistic_of(&job.latencies).filter(|_| ready);
+        let Some(latency) = latency else {
+            job.wake(view.now + self.knobs.waits.tick, act);
+            return;
+        };
+        job.seen = latency;
+        self.counted.over += u64::from(latency > slo);
+        let (change, wait) = state.look(latency, slo, self.knobs.dead_band, job.live(), job.most);
+        job.phase = Phase::Instances(state);
+        match change {
+            Change::Keep => {}
+            Change::Add => {
+                self.counted.changes += 1;
+                let n = job.live() + 1;
+                self.grow(t, n, view, act);
+            }
+            Change::Remove => {
+                self.counted.changes += 1;
+                let n = job.live() - 1;
+                self.counted.retired += job.retire_down_to(n, act);
+            }
+        }
+        self.jobs[t].wake(view.now + wait, act);
+    }
+
+    fn batch_done(
+        &mut self,
+        worker: u32,
+        items: u32,
+        took: Nanos,
+        view: &View<'_>,
+        act: &mut Vec<Action>,
+    ) {
+        let t = view.workers[worker as usize].spec.tenant as usize;
+        let job = &mut self.jobs[t];
+        if view.now.0 - took.0 < job.since.0 {
+            return; // Begun in the phase before.
+        }
+        if let Phase::Probing(_, tally) = &mut job.phase {
+            tally.batches += 1;
+            tally.items += u64::from(items);
+            tally.busy_ns += u128::from(took.0);
+        }
+        if !self.knobs.request_latency {
+            self.latency(t, worker, took);
+        }
+        if matches!(self.jobs[t].phase, Phase::Batching { .. }) {
+            self.decide_batch(t, view, act);
+        }
+    }
+
+    fn latency(&mut self, t: usize, worker: u32, latency: Nanos) {
+        let job = &mut self.jobs[t];
+        match job.phase {
+            Phase::Batching { .. } => job.latencies.push_back(latency.as_millis_f64()),
+            Phase::Instances(_) if job.workers.first() == Some(&worker) => {
+                job.served += 1;
+                job.latencies.push_back(latency.as_millis_f64());
+                if job.latencies.len() > self.knobs.kept() {
+                    job.latencies.pop_front();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn worker_down(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let spec = view.workers[worker as usize].spec;
+        let t = spec.tenant as usize;
+        let job = &mut self.jobs[t];
+        job.lanes.push(spec.lane);
+        // One that never came up and that nobody asked to go found no memory.
+        if !view.workers[worker as usize].retiring && !job.workers.contains(&worker) {
+            job.coming -= 1;
+            job.most = job.live() + job.coming;
+            self.counted.refused += 1;
+            if job.coming == 0 {
+                self.settled(t, view, act);
+            }
+        }
+    }
+
+    fn worker_up(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
+        let t = view.workers[worker as usize].spec.tenant as usize;
+        let job = &mut self.jobs[t];
+        job.workers.push(worker);
+        job.coming -= 1;
+        if job.coming == 0 {
+            self.settled(t, view, act);
+        }
+    }
+}
+
+impl Policy for Dnnscaler {
+    fn depth(&self) -> Depth {
+        Depth::Request
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let mut workers: Vec<WorkerSpec> = vec![];
+        let mut lanes = 0;
+        self.jobs.clear();
+        for (t, tenant) in setup.tenants.iter().enumerate() {
+            let (now, most) = match tenant.slo {
+                Some(_) => (1, self.knobs.max_instances),
+                None => (tenant.workers, tenant.workers),
+            };
+            let first = workers.len() as u32;
+            workers.extend((0..now).map(|i| self.knobs.worker(t as u32, lanes + i, setup)));
+            self.jobs.push(Job {
+                tenant: t as u32,
+                workers: (first..first + now).collect(),
+                coming: 0,
+                lanes: (lanes + now..lanes + most).rev().collect(),
+                limit: tenant.batch_max.min(self.knobs.max_batch),
+                most,
+                phase: Phase::Free,
+                epoch: 0,
+                since: Nanos::ZERO,
+                probed: Probed::default(),
+                latencies: VecDeque::new(),
+                served: 0,
+                seen: 0.0,
+            });
+            lanes += most;
+        }
+        let cus = setup.device.cus();
+        let pool = if self.knobs.mps {
+            setup.check_clients(lanes as usize)?;
+            setup.whole_gpu()
+        } else {
+            let lanes = vec![cus; lanes as usize];
+            PoolSpec { discipline: clipper::turns(setup), lanes, ..setup.whole_gpu() }
+        };
+        Ok(Layout { pools: vec![pool], workers })
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::Start => {
+                for (t, tenant) in view.setup.tenants.iter().enumerate() {
+                    if tenant.slo.is_some() {
+                        self.begin(t, view, act);
+                    }
+                }
+            }
+            Event::RequestDone { tenant, worker, latency, .. } if self.knobs.request_latency => {
+                self.latency(tenant as usize, worker, latency);
+            }
+            Event::BatchDone { worker, items, took } => {
+                self.batch_done(worker, items, took, view, act);
+            }
+            Event::WorkerUp { worker } => self.worker_up(worker, view, act),
+            Event::WorkerDown { worker } => self.worker_down(worker, view, act),
+            Event::Timer { token } => {
+                let t = (token >> 32) as usize;
+                if self.jobs[t].token() == token {
+                    self.timer(t, view, act);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let count = |f: fn(&Job) -> f64| self.jobs.iter().map(f).sum::<f64>();
+        let c = &self.counted;
+        vec![
+            ("tenants on batching", count(|j| matches!(j.phase, Phase::Batching { .. }).into())),
+            ("tenants on multi-tenancy", count(|j| matches!(j.phase, Phase::Instances(_)).into())),
+            ("gain of batching in the probe, %, sum", count(|j| j.probed.gains().0)),
+            ("gain of multi-tenancy in the probe, %, sum", count(|j| j.probed.gains().1)),
+            (
+                "batch limits at the end, sum",
+                count(|j| match j.phase {
+                    Phase::Batching { search, .. } => f64::from(search.batch()),
+                    _ => 1.0,
+                }),
+            ),
+            ("instances at the end, sum", count(|j| f64::from(j.live() + j.coming))),
+            ("last latency held against the SLO, ms, sum", count(|j| j.seen)),
+            ("instances started", c.started as f64),
+            ("instances retired", c.retired as f64),
+            ("instances refused", c.refused as f64),
+            ("changes of the knob", c.changes as f64),
+            ("looks over the SLO", c.over as f64),
+        ]
+    }
+}
