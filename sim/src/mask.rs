@@ -130,6 +130,10 @@ impl CuMask {
     pub fn per_group<'a>(&'a self, groups: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let mut start = 0;
         groups.iter().map(move |&n| {
+            if n <= 64 {
+                start += n;
+                return self.bits(start - n, n).count_ones();
+            }
             let group = Self::first(start + n).without(&Self::first(start));
             start += n;
             self.and(&group).count()

@@ -270,6 +270,7 @@ impl Pool {
         let kernel = &code.kernels[job.kernel as usize];
         let masked = job.mask != UNMASKED;
         let lane = &mut self.lanes[l];
+        let settled_in = lane.general && lane.masked;
         let ranked = *lane.priority.get_or_insert(job.priority) != job.priority;
         if (kernel.fair || masked || ranked) && !lane.general {
             self.make_general(now, job.lane, code);
@@ -288,7 +289,7 @@ impl Pool {
             return;
         }
         self.place(now, seq, job, code);
-        if self.lanes[l].general {
+        if self.lanes[l].general && !(settled_in && self.join_masked(now, l, code)) {
             self.regrant(now, l, code);
         }
     }
@@ -373,7 +374,8 @@ impl Pool {
     fn release(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
         let (l, seq, used, mask) = (r.job.lane as usize, r.seq, r.used, r.job.mask);
-        let bytes = code.kernels[r.job.kernel as usize].dram_bytes;
+        let kernel = &code.kernels[r.job.kernel as usize];
+        let (bytes, fair) = (kernel.dram_bytes, kernel.fair);
         self.dram_bytes += float(bytes) * r.job.scale;
         self.granted -= 1;
         self.demand -= r.demand.dram;
@@ -387,7 +389,9 @@ impl Pool {
         assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
         if lane.general {
             self.remove(i);
-            self.regrant(now, l, code);
+            if fair || !self.leave_masked(l, mask, code) {
+                self.regrant(now, l, code);
+            }
         } else {
             if lane.under == Some(seq) {
                 lane.under = None;
@@ -533,20 +537,61 @@ impl Pool {
             if r.settled(code) {
                 continue;
             }
-            let place = r.job.mask as usize;
-            let allowed = self.places.list[place].allowed.and(&free);
-            let (grant, used) = match self.rule {
-                DispatchRule::LeastLoaded => {
-                    let used = allowed.lowest(r.limit);
-                    (used.count(), used)
-                }
-                DispatchRule::EvenGroups => even_groups(&allowed, r.limit, &self.groups),
-            };
+            let used = self.take_masked(now, i as usize, &free, code);
             free = free.without(&used);
-            self.places.list[place].used = used;
-            self.set_grant(now, i as usize, grant, used.count(), code);
         }
         self.lanes[l].free = free.count();
+    }
+
+    /// Gives a resident what it may use of the `free` CUs, and says which ones it occupies.
+    fn take_masked(&mut self, now: u64, i: usize, free: &CuMask, code: &Code) -> CuMask {
+        let r = &self.run[i];
+        let place = r.job.mask as usize;
+        let allowed = self.places.list[place].allowed.and(free);
+        let (grant, used) = match self.rule {
+            DispatchRule::LeastLoaded => {
+                let used = allowed.lowest(r.limit);
+                (used.count(), used)
+            }
+            DispatchRule::EvenGroups => even_groups(&allowed, r.limit, &self.groups),
+        };
+        self.places.list[place].used = used;
+        self.set_grant(now, i, grant, used.count(), code);
+        used
+    }
+
+    /// A kernel that came last to a masked lane, and whose blocks go last, changes nothing for the
+    /// others: it takes what they leave. Whether that was so.
+    fn join_masked(&mut self, now: u64, l: usize, code: &Code) -> bool {
+        let fair = |r: &Resident| code.kernels[r.job.kernel as usize].fair;
+        let i = self.run.len() - 1;
+        let (last, others) = (&self.run[i], &self.run[..i]);
+        if fair(last) {
+            return false;
+        }
+        let mut free = CuMask::first(self.lanes[l].capacity);
+        for r in others.iter().filter(|r| r.job.lane as usize == l) {
+            if r.job.priority < last.job.priority || fair(r) {
+                return false;
+            }
+            free = free.without(&self.places.list[r.job.mask as usize].used);
+        }
+        let used = self.take_masked(now, i, &free, code);
+        self.lanes[l].free -= used.count();
+        true
+    }
+
+    /// CUs that nobody else in the lane may use just fall free. Whether that is so of those that the
+    /// kernel at `place` occupied.
+    fn leave_masked(&self, l: usize, place: u32, code: &Code) -> bool {
+        if !self.lanes[l].masked {
+            return false;
+        }
+        let freed = &self.places.list[place as usize].used;
+        self.run.iter().filter(|r| r.job.lane as usize == l).all(|r| {
+            let allowed = &self.places.list[r.job.mask as usize].allowed;
+            allowed.and(freed).is_empty() && !code.kernels[r.job.kernel as usize].fair
+        })
     }
 
     /// Equal shares, bounded by what each can use; CUs that do not divide go to the earliest.
@@ -850,7 +895,7 @@ fn demand_of(kernel: &KernelCode, cus: u32, shared: &Shared) -> Demand {
 /// Blocks split evenly over the groups of `allowed`: how many CUs count, and which are taken.
 fn even_groups(allowed: &CuMask, limit: u32, groups: &[u32]) -> (u32, CuMask) {
     let effective = allowed.even_groups(groups);
-    if effective <= limit {
+    if effective < limit {
         return (effective, *allowed);
     }
     let in_use = allowed.per_group(groups).filter(|&n| n > 0).count() as u32;

@@ -151,13 +151,11 @@ impl Oracle {
         }
         let poorest = groups.iter().map(Vec::len).min().unwrap_or(0);
         let effective = (poorest * groups.len()) as u32;
-        if effective <= limit {
+        if effective < limit {
             return (effective, allowed.to_vec());
         }
-        let (each, odd) = (limit as usize / groups.len(), limit as usize % groups.len());
-        let split = groups.into_iter().enumerate();
-        let cus = split.flat_map(|(k, g)| g.into_iter().take(each + usize::from(k < odd)));
-        (limit, cus.collect())
+        let each = limit.div_ceil(groups.len() as u32) as usize;
+        (limit, groups.into_iter().flat_map(|g| g.into_iter().take(each)).collect())
     }
 
     fn grant(&mut self, p: usize, i: usize, grant: u32, used: u32) {

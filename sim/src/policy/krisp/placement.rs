@@ -316,9 +316,17 @@ impl Board {
 
 /// The `n` lowest bits that are set, or all of them if there are fewer.
 fn lowest(bits: u64, n: u32) -> u64 {
+    let count = bits.count_ones();
     let mut rest = bits;
-    if bits.count_ones() <= n {
+    if count <= n {
         return bits;
+    }
+    // The shorter way: strip the others from above, or the wanted ones from below.
+    if count - n < n {
+        for _ in n..count {
+            rest ^= 1 << (u64::BITS - 1 - rest.leading_zeros());
+        }
+        return rest;
     }
     for _ in 0..n {
         rest &= rest - 1;
