@@ -32,6 +32,12 @@ impl Column {
     pub fn axis(&self) -> String {
         format!("{} ({})", self.title, self.unit)
     }
+
+    /// The largest value that it can take, in the file's unit; none of them is negative.
+    #[must_use]
+    pub fn most(&self) -> f64 {
+        if self.scale == 100.0 { 1.0 } else { f64::INFINITY }
+    }
 }
 
 const fn column(

@@ -188,8 +188,8 @@ mod tests {
     fn the_frontier_is_what_nothing_beats_and_the_bound_does_not_compete() {
         let at = |x: f64, y: f64, bound| Point {
             series: 0,
-            x: Estimate { mean: x, half: None },
-            y: Estimate { mean: y, half: None },
+            x: Estimate::exact(x),
+            y: Estimate::exact(y),
             bound,
         };
         let points = [

@@ -151,7 +151,7 @@ impl Context<'_> {
     ) -> Result<Option<Estimate>, String> {
         self.unmixed(table, rows)?;
         let values: Vec<f64> = rows.iter().filter_map(|r| table.number(r, column.name)).collect();
-        Ok(Estimate::of(&values).map(|e| e.scaled(column.scale)))
+        Ok(Estimate::of(&values).map(|e| e.within(0.0, column.most()).scaled(column.scale)))
     }
 
     /// Small print: whose numbers, over how many repeats.

@@ -7,9 +7,16 @@ pub(crate) struct Estimate {
     pub(crate) mean: f64,
     /// Half the width of the 95 % confidence interval; `None` for a single repeat.
     pub(crate) half: Option<f64>,
+    /// Values that the quantity can take: Student's interval knows no bounds, a share does.
+    pub(crate) range: (f64, f64),
 }
 
 impl Estimate {
+    /// A value known without an interval.
+    pub(crate) fn exact(mean: f64) -> Self {
+        Self { mean, half: None, range: (f64::NEG_INFINITY, f64::INFINITY) }
+    }
+
     /// The mean of `values` with Student's interval, or `None` where there is no value.
     pub(crate) fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
@@ -18,26 +25,32 @@ impl Estimate {
         let n = values.len() as f64;
         let mean = values.iter().sum::<f64>() / n;
         if values.len() == 1 {
-            return Some(Self { mean, half: None });
+            return Some(Self::exact(mean));
         }
         let squares = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>();
         let error = (squares / (n - 1.0) / n).sqrt();
-        Some(Self { mean, half: Some(student_975(values.len() - 1) * error) })
+        Some(Self { half: Some(student_975(values.len() - 1) * error), ..Self::exact(mean) })
     }
 
     /// Lower end of the interval.
     pub(crate) fn low(&self) -> f64 {
-        self.mean - self.half.unwrap_or(0.0)
+        (self.mean - self.half.unwrap_or(0.0)).max(self.range.0)
     }
 
     /// Upper end of the interval.
     pub(crate) fn high(&self) -> f64 {
-        self.mean + self.half.unwrap_or(0.0)
+        (self.mean + self.half.unwrap_or(0.0)).min(self.range.1)
     }
 
     /// In another unit.
     pub(crate) fn scaled(&self, by: f64) -> Self {
-        Self { mean: self.mean * by, half: self.half.map(|h| h * by) }
+        let range = (self.range.0 * by, self.range.1 * by);
+        Self { mean: self.mean * by, half: self.half.map(|h| h * by), range }
+    }
+
+    /// Of a quantity between `low` and `high`.
+    pub(crate) fn within(self, low: f64, high: f64) -> Self {
+        Self { range: (low, high), ..self }
     }
 }
 
@@ -67,12 +80,19 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_share_has_no_interval_beyond_its_bounds() {
+        let e = Estimate::of(&[0.9, 1.0, 1.0]).unwrap().within(0.0, 1.0).scaled(100.0);
+        assert_eq!(e.high(), 100.0);
+        assert!(e.low() > 0.0 && e.low() < 90.0);
+    }
+
+    #[test]
     fn the_interval_is_students() {
         // 1..=5: mean 3, s² = 2.5, standard error √0.5, t(4) = 2.776.
         let e = Estimate::of(&[1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
         assert!((e.mean - 3.0).abs() < 1e-12);
         assert!((e.half.unwrap() - 2.776 * 0.5_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(Estimate::of(&[7.0]), Some(Estimate { mean: 7.0, half: None }));
+        assert_eq!(Estimate::of(&[7.0]), Some(Estimate::exact(7.0)));
         assert_eq!(Estimate::of(&[]), None);
     }
 

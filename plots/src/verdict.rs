@@ -199,7 +199,7 @@ fn mean(cx: &Context<'_>, rows: &[&Row], name: &str) -> Option<Estimate> {
     let column: &Column = metric(name)?;
     let ok = rows.iter().filter(|r| cx.results.text(r, STATUS) == "ok");
     let values: Vec<f64> = ok.filter_map(|r| cx.results.number(r, name)).collect();
-    Estimate::of(&values).map(|e| e.scaled(column.scale))
+    Estimate::of(&values).map(|e| e.within(0.0, column.most()).scaled(column.scale))
 }
 
 /// Shares of the bound, repeat by repeat: both saw the same arrivals.
