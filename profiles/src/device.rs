@@ -291,8 +291,16 @@ pub struct Costs {
     pub merge_fixed: Nanos,
     /// Its cost per merged kernel (pointer arrays).
     pub merge_each: Nanos,
+    /// A wave of merged blocks on the full GPU over that of one of the kernels alone, percent.
+    #[serde(default = "as_alone")]
+    pub merge_wave_percent: u32,
     /// Host-to-device rate while loading weights, 10^6 bytes per second (disk, framework).
     pub load_mbps: u32,
+}
+
+/// Merged blocks take as long as the kernel's own.
+fn as_alone() -> u32 {
+    100
 }
 
 impl Costs {
@@ -314,6 +322,7 @@ impl Costs {
             mig_create: Mechanism::FREE,
             merge_fixed: Nanos::ZERO,
             merge_each: Nanos::ZERO,
+            merge_wave_percent: as_alone(),
             ..self.clone()
         }
     }

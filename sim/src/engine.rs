@@ -16,7 +16,7 @@ use cotenant_traces::rng::mix;
 
 use crate::action::{Action, Event, Resize, Via};
 use crate::contention::ContentionModel;
-use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
 use crate::policy::{Depth, Policy};
@@ -84,6 +84,12 @@ struct Stage {
     count: u32,
     /// When the host began to issue the current pass.
     host_base: u64,
+    /// Launches of the current pass that a shared host has issued.
+    issued: u32,
+    /// The kernel at the head waits for a shared host to issue it.
+    unissued: bool,
+    /// What the launch on its way through the host will run.
+    launching: u32,
     /// Passes over the program left, for requests larger than the largest batch.
     passes: u32,
     scale: f64,
@@ -136,6 +142,8 @@ mod timer {
     pub(super) const POLICY: u32 = 9;
     pub(super) const WINDOW: u32 = 10;
     pub(super) const RESIZED: u32 = 11;
+    // 12 and 13 note what is no timer.
+    pub(super) const DISPATCHED: u32 = 14;
 }
 
 /// Bits of a timer key that hold the index; the kind takes four more, the sequence the other 40.
@@ -169,6 +177,8 @@ struct Engine<'a> {
     code: Code,
     /// Which kernel a sorted list of kernels merges into.
     merged: HashMap<Vec<u32>, u32>,
+    /// The kernels of the merge at hand, sorted.
+    parts: Vec<u32>,
     /// Every program's launches, one after the other.
     launches: Vec<Launch>,
     /// By tenant and program: where its launches begin, and how many.
@@ -183,6 +193,8 @@ struct Engine<'a> {
     specs: Vec<PoolSpec>,
     pools: Vec<Pool>,
     copies: Vec<CopyEngines>,
+    /// By pool: when a host that its workers share is free again.
+    hosts: Vec<u64>,
     queues: Vec<HardwareQueues>,
     memory: Vec<u64>,
     tenants: Vec<TenantView>,
@@ -260,6 +272,7 @@ impl<'a> Engine<'a> {
             observer,
             specs: layout.pools.clone(),
             copies: copies.collect(),
+            hosts: vec![0; layout.pools.len()],
             queues: layout.pools.iter().map(|_| HardwareQueues::default()).collect(),
             memory: vec![0; pools.len()],
             pools,
@@ -282,6 +295,7 @@ impl<'a> Engine<'a> {
             actions: vec![],
             code: setup.code.clone(),
             merged: HashMap::new(),
+            parts: vec![],
             launches: vec![],
             programs: vec![],
             setup,
@@ -477,6 +491,7 @@ impl<'a> Engine<'a> {
         if stage.passes > 0 {
             w.position = 0;
             stage.host_base = self.now;
+            self.begin_pass(worker);
             self.head(worker);
             return;
         }
@@ -516,6 +531,15 @@ impl<'a> Engine<'a> {
         let stage = &self.stages[worker as usize];
         let launch = self.launches[(stage.first + w.position) as usize];
         w.kernel = launch.kernel;
+        if self.specs[w.spec.pool as usize].host == Host::Shared {
+            if self.depth == Depth::Kernel || stage.issued > w.position {
+                self.ready(worker);
+            } else {
+                w.status = Status::Host;
+                self.stages[worker as usize].unissued = true;
+            }
+            return;
+        }
         let issued = stage.host_base + launch.issued_ns;
         if issued > self.now {
             w.status = Status::Host;
@@ -523,6 +547,49 @@ impl<'a> Engine<'a> {
         } else {
             self.ready(worker);
         }
+    }
+
+    /// The host begins to issue the launches of a pass.
+    fn begin_pass(&mut self, worker: u32) {
+        let pool = self.workers[worker as usize].spec.pool as usize;
+        if self.specs[pool].host == Host::Shared && self.depth < Depth::Kernel {
+            self.stages[worker as usize].issued = 0;
+            self.dispatch_next(worker);
+        }
+    }
+
+    /// The worker's thread queues for the process's lock, to issue its next launch.
+    fn dispatch_next(&mut self, worker: u32) {
+        let stage = &self.stages[worker as usize];
+        if stage.issued < stage.count {
+            let ns = self.launch_ns(worker, stage.issued);
+            let at = self.host_until(worker, ns);
+            self.arm(at, timer::DISPATCHED, worker);
+        }
+    }
+
+    fn dispatched(&mut self, worker: u32) {
+        let stage = &mut self.stages[worker as usize];
+        stage.issued += 1;
+        let heads = std::mem::take(&mut stage.unissued);
+        self.dispatch_next(worker);
+        if heads {
+            self.ready(worker);
+        }
+    }
+
+    /// Host time of one launch of the worker's batch.
+    fn launch_ns(&self, worker: u32, position: u32) -> u64 {
+        let at = (self.stages[worker as usize].first + position) as usize;
+        let before = if position > 0 { self.launches[at - 1].issued_ns } else { 0 };
+        self.launches[at].issued_ns - before
+    }
+
+    /// When a shared host will have spent `ns` more, after what it has to do already.
+    fn host_until(&mut self, worker: u32, ns: u64) -> u64 {
+        let free = &mut self.hosts[self.workers[worker as usize].spec.pool as usize];
+        *free = (*free).max(self.now) + ns;
+        *free
     }
 
     fn ready(&mut self, worker: u32) {
@@ -614,8 +681,8 @@ impl Engine<'_> {
             timer::COPIED_IN => self.copied_in(index),
             timer::ISSUED => self.ready(index),
             timer::PLACED => {
-                let placement = self.stages[index as usize].placement;
-                self.submit(index, placement, self.workers[index as usize].kernel);
+                let Stage { placement, launching, .. } = self.stages[index as usize];
+                self.submit(index, placement, launching);
             }
             timer::COPIED_OUT => self.batch_done(index),
             timer::BATCH => {
@@ -624,6 +691,7 @@ impl Engine<'_> {
             }
             timer::UP => self.worker_up(index),
             timer::RESIZED => self.resized(index),
+            timer::DISPATCHED => self.dispatched(index),
             timer::POLICY => {
                 let token = self.tokens[index as usize];
                 self.free_tokens.push(index);
@@ -774,8 +842,9 @@ impl Engine<'_> {
 
     /// The host has the batch ready and begins to issue its copy and its kernels.
     fn prepared(&mut self, worker: u32) {
-        let w = &self.workers[worker as usize];
         self.stages[worker as usize].host_base = self.now;
+        self.begin_pass(worker);
+        let w = &self.workers[worker as usize];
         let model = &self.setup.tenants[w.spec.tenant as usize].model;
         let bytes = model.input_per_item.0 * u64::from(w.items);
         match self.copy(w.spec.pool as usize, 0, bytes) {
@@ -970,13 +1039,22 @@ impl Engine<'_> {
         assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
         w.status = Status::Launched;
         let placement = Placement { mask, priority };
+        let (kernel, position, pool) = (w.kernel, w.position, w.spec.pool as usize);
         let cost = self.mechanism(via);
-        let wait = cost.cost.0 + cost.delay.0;
-        if wait > 0 {
-            self.stages[worker as usize].placement = placement;
-            self.arm(self.now + wait, timer::PLACED, worker);
+        let mut at = self.now;
+        if self.specs[pool].host == Host::Shared {
+            at = self.host_until(worker, self.launch_ns(worker, position));
+        }
+        self.place_at(at + cost.cost.0 + cost.delay.0, worker, placement, kernel);
+    }
+
+    /// Hands a launch to the GPU, now or once the host is done with it.
+    fn place_at(&mut self, at: u64, worker: u32, placement: Placement, kernel: u32) {
+        if at > self.now {
+            let stage = &mut self.stages[worker as usize];
+            (stage.placement, stage.launching) = (placement, kernel);
+            self.arm(at, timer::PLACED, worker);
         } else {
-            let kernel = self.workers[worker as usize].kernel;
             self.submit(worker, placement, kernel);
         }
     }
@@ -984,7 +1062,8 @@ impl Engine<'_> {
     /// Several held kernels become one launch, owned by the first worker.
     fn merge(&mut self, workers: &[u32], priority: i8) {
         assert!(workers.len() > 1, "a merge takes at least two kernels");
-        let mut parts = Vec::with_capacity(workers.len());
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.clear();
         for &w in workers {
             let worker = &mut self.workers[w as usize];
             assert!(worker.status == Status::Held, "a policy merges held kernels");
@@ -992,21 +1071,31 @@ impl Engine<'_> {
             parts.push(worker.kernel);
         }
         parts.sort_unstable();
-        let kernel = match self.merged.get(&parts) {
+        let kernel = match self.merged.get(parts.as_slice()) {
             Some(&kernel) => kernel,
-            None => {
-                let kernels: Vec<_> =
-                    parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
-                let merged = KernelCode::merged(&kernels, &self.setup.costs);
-                self.code.kernels.push(merged);
-                let kernel = self.code.kernels.len() as u32 - 1;
-                self.merged.insert(parts, kernel);
-                kernel
-            }
+            None => self.new_merged(&parts),
         };
+        self.parts = parts;
         let owner = workers[0];
         self.stages[owner as usize].merged.extend_from_slice(&workers[1..]);
-        self.submit(owner, Placement { mask: None, priority }, kernel);
+        let costs = &self.setup.costs;
+        let ns = costs.merge_fixed.0 + costs.merge_each.0 * workers.len() as u64;
+        let pool = self.workers[owner as usize].spec.pool as usize;
+        let at = match self.specs[pool].host {
+            Host::Shared => self.host_until(owner, ns),
+            Host::Own => self.now + ns,
+        };
+        self.place_at(at, owner, Placement { mask: None, priority }, kernel);
+    }
+
+    #[cold]
+    fn new_merged(&mut self, parts: &[u32]) -> u32 {
+        let kernels: Vec<_> = parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
+        let merged = KernelCode::merged(&kernels, &self.setup.device, &self.setup.costs);
+        self.code.kernels.push(merged);
+        let kernel = self.code.kernels.len() as u32 - 1;
+        self.merged.insert(parts.to_vec(), kernel);
+        kernel
     }
 
     fn drop_oldest(&mut self, tenant: u32, reason: &'static str) {

@@ -29,6 +29,20 @@ pub struct PoolSpec {
     pub memory: Bytes,
     /// Copy engines: 1 serves both directions, 2 or more one each.
     pub copy_engines: u32,
+    /// Who issues launches.
+    pub host: Host,
+}
+
+/// Who issues the launches of a pool's workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Host {
+    /// Every worker has a process, whose thread issues launches ahead of the GPU.
+    #[default]
+    Own,
+    /// The workers are threads of one process and take turns at its lock (the interpreter's, the
+    /// framework's or the driver's), one launch each. Under a policy that launches every kernel,
+    /// the launch itself is issued when the policy asks for it, not ahead of the GPU.
+    Shared,
 }
 
 /// Who runs when inside a pool.

@@ -13,9 +13,10 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
-mod dstack;
 mod clipper;
+mod coalesce;
 mod dnnscaler;
+mod dstack;
 mod eclip;
 mod gslice;
 mod ideal;
@@ -24,6 +25,7 @@ mod mig;
 mod mps;
 mod mps_percent;
 mod mps_static;
+mod streams;
 mod temporal;
 
 /// Every policy.
@@ -40,6 +42,8 @@ pub const ALL: &[&PolicyInfo] = &[
     &dstack::INFO,
     &dnnscaler::INFO,
     &clipper::INFO,
+    &streams::INFO,
+    &coalesce::INFO,
     &ideal::INFO,
 ];
 

@@ -1,7 +1,7 @@
 //! Models compiled for the event loop: dense curves, launch sequences, host times.
 
 use cotenant_profiles::device::Costs;
-use cotenant_profiles::{Bytes, Kernel, Model, Nanos, Op, Profile};
+use cotenant_profiles::{Bytes, Device, Kernel, Model, Nanos, Op, Profile};
 
 /// One distinct kernel, ready for the event loop.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +26,18 @@ pub struct KernelCode {
     pub dram_bytes: u64,
     /// A whole model behind one number: shares CUs fairly instead of leaving the rest to others.
     pub fair: bool,
+    /// What a block takes of a CU besides its threads.
+    pub tile: Tile,
+}
+
+/// Registers and shared memory: with the function's name and its threads they tell two builds of a
+/// kernel apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tile {
+    /// Registers of one thread; 0 if unknown.
+    pub regs: u32,
+    /// Shared memory of one block, bytes.
+    pub smem_bytes: u32,
 }
 
 impl KernelCode {
@@ -42,6 +54,7 @@ impl KernelCode {
             blocks_per_cu: kernel.blocks_per_cu.max(1),
             dram_bytes: kernel.dram_bytes,
             fair: kernel.op == Op::Pseudo,
+            tile: Tile { regs: kernel.regs, smem_bytes: kernel.smem_bytes },
         };
         // Dispatchers spread blocks before they stack them, and spread blocks run faster: alone, a
         // kernel takes its time on the whole device, which it needs these CUs for.
@@ -50,35 +63,95 @@ impl KernelCode {
         code
     }
 
-    /// Several kernels as one launch: their blocks together fill waves, which take as long as the
-    /// slowest part's; the launch itself costs a fixed time and a little per part.
-    ///
-    /// On `c` CUs: `fixed + each × parts + wave × ceil(blocks / (blocks per CU × c))`, the form that
-    /// batched GEMMs show (Jain et al. 2018, figure 7: a staircase whose period is the GPU's CUs over
-    /// the blocks of one GEMM).
+    /// Several kernels as one launch: their blocks fill the CUs together, in common waves. What the
+    /// call costs the host is not part of it.
     #[must_use]
-    pub fn merged(parts: &[&Self], costs: &Costs) -> Self {
+    pub fn merged(parts: &[&Self], device: &Device, costs: &Costs) -> Self {
         let full = parts[0].duration_ns.len() as u32 - 1;
         let blocks: u64 = parts.iter().map(|k| k.blocks).sum();
         let per_cu = parts.iter().map(|k| k.blocks_per_cu).min().unwrap_or(1);
-        let wave = parts.iter().map(|k| k.wave_ns()).max().unwrap_or(0);
-        let launch = costs.merge_fixed.0 + costs.merge_each.0 * parts.len() as u64;
-        let at = |c: u32| launch + wave * blocks.div_ceil(u64::from(per_cu) * u64::from(c));
+        let at = |c: u32| Self::merged_ns(parts.iter().copied(), c, device, costs);
         Self {
             id: format!("{}×{}", parts.len(), parts[0].id),
             name: parts[0].name.clone(),
             op: parts[0].op,
             duration_ns: std::iter::once(u64::MAX).chain((1..=full).map(at)).collect(),
-            want: blocks.div_ceil(u64::from(per_cu)).min(u64::from(full)) as u32,
+            want: blocks.min(u64::from(full)) as u32,
             blocks,
             threads: parts[0].threads,
             blocks_per_cu: per_cu,
             dram_bytes: parts.iter().map(|k| k.dram_bytes).sum(),
             fair: false,
+            tile: parts[0].tile,
         }
     }
 
-    /// Duration of one wave of blocks on the whole device, ns.
+    /// Duration of these kernels as one launch on `cus` CUs, ns.
+    ///
+    /// The busiest CU hosts `ceil(blocks / cus)` of them; the slowest part decides how long that
+    /// many take, and bandwidth sets a floor. Where one block fills a CU this is
+    /// `wave × ceil(blocks / cus)`, the staircase of batched GEMMs (Jain et al. 2018, figure 7),
+    /// whose period is the GPU's CUs over the blocks of one GEMM. A merged kernel is another build
+    /// than its parts are, and a full GPU clocks lower than an empty one: `merge_wave_percent`.
+    #[must_use]
+    pub fn merged_ns<'a>(
+        parts: impl Iterator<Item = &'a Self> + Clone,
+        cus: u32,
+        device: &Device,
+        costs: &Costs,
+    ) -> u64 {
+        let blocks: u64 = parts.clone().map(|k| k.blocks).sum();
+        let bytes: u64 = parts.clone().map(|k| k.dram_bytes).sum();
+        let load = blocks.div_ceil(u64::from(cus));
+        let mut last: Option<&Self> = None;
+        let mut wave = 0;
+        for k in parts {
+            // Most often all are one kernel.
+            if last.is_none_or(|l| !std::ptr::eq(l, k)) {
+                wave = wave.max(k.at_load(load));
+            }
+            last = Some(k);
+        }
+        let floor = bytes as f64 / (device.memory.dram_gbps * device.analytic.dram_efficiency);
+        (wave * u64::from(costs.merge_wave_percent) / 100).max(floor as u64)
+    }
+
+    /// How long a CU takes for `n` of this kernel's blocks while the other CUs do the same, ns: full
+    /// waves of as many blocks as fit, and one of the rest.
+    fn at_load(&self, n: u64) -> u64 {
+        let fit = u64::from(self.blocks_per_cu);
+        let rest = n % fit;
+        n / fit * self.stacked(fit) + if rest > 0 { self.stacked(rest) } else { 0 }
+    }
+
+    /// A wave of `n` blocks per CU, read off the curve where the kernel's own blocks stack so.
+    fn stacked(&self, n: u64) -> u64 {
+        let full = self.duration_ns.len() as u64 - 1;
+        let cus = self.blocks.div_ceil(n).max(1);
+        if n > self.blocks {
+            // Fewer blocks than that: what more of them would take of the CU.
+            self.duration_ns[1] * n / self.blocks.max(1)
+        } else if cus > full {
+            // It fills more than this everywhere.
+            self.duration_ns[full as usize] * n / self.blocks.div_ceil(full)
+        } else {
+            self.duration_ns[cus as usize]
+        }
+    }
+
+    /// Whether both are the same function in the same build at the same launch configuration but
+    /// the grid, so that one launch can do the work of both.
+    #[must_use]
+    pub fn same_shape(&self, other: &Self) -> bool {
+        self.op == other.op
+            && self.threads == other.threads
+            && self.blocks_per_cu == other.blocks_per_cu
+            && self.tile == other.tile
+            && self.name == other.name
+    }
+
+    /// Duration of one wave of blocks on the whole device, ns: grows with the work of a block (the
+    /// inner dimension of a GEMM).
     #[must_use]
     pub fn wave_ns(&self) -> u64 {
         let full = self.duration_ns.len() as u64 - 1;

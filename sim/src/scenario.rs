@@ -7,7 +7,7 @@ use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_traces::{Arrivals, Rng};
 
 use crate::contention::ContentionModel;
-use crate::layout::{Discipline, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Host, PoolSpec, WorkerSpec};
 use crate::policy::{LayoutError, Value};
 use crate::program::{Code, ModelCode};
 
@@ -112,6 +112,7 @@ impl Setup {
             l2: memory.l2,
             memory: memory.capacity,
             copy_engines: self.device.pcie.copy_engines,
+            host: Host::Own,
         }
     }
 

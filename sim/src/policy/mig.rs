@@ -14,7 +14,7 @@
 use cotenant_profiles::device::{Mig as Table, MigInstance};
 
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties, Value};
-use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -76,6 +76,7 @@ impl Policy for Mig {
                 l2: instance.l2,
                 memory: instance.capacity,
                 copy_engines: instance.copy_engines,
+                host: Host::Own,
             }
         });
         let pools: Vec<_> = pools.collect();

@@ -10,7 +10,7 @@ use cotenant_profiles::{Bytes, Device, Nanos, Op};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{Options, Value};
-use cotenant_sim::program::{Code, KernelCode, ModelCode, Program};
+use cotenant_sim::program::{Code, KernelCode, ModelCode, Program, Tile};
 use cotenant_sim::scenario::{Jitter, Load, Scenario, Setup, Tenant, Think};
 use cotenant_sim::{Class, Policy, Report, policy};
 use cotenant_traces::{Request, Rng};
@@ -39,6 +39,7 @@ pub fn kernel(cus: u32, at: impl Fn(u32) -> u64) -> KernelCode {
         blocks_per_cu: 1,
         dram_bytes: 0,
         fair: false,
+        tile: Tile::default(),
     }
 }
 

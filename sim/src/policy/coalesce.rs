@@ -1,0 +1,444 @@
+//! `coalesce`: one launch for kernels of the same shape from several tenants.
+//!
+//! Models late binding in the manner of a VLIW compiler: the runtime holds the kernel at the head of
+//! every stream, sorts them into shape classes (operation, function, threads, registers and shared
+//! memory of a block: the tile; the inner dimension may differ within `padding`), and launches
+//! several of one class as one super-kernel where the cost law predicts that this ends sooner than
+//! launching them one after the other. Heads go out by least slack. A head that could be merged with
+//! one that another stream will reach waits for it, but only until its latest start: deadline − what
+//! its batch still needs (host and GPU, alone on the GPU, times 1 + `guard`) − what the merged launch
+//! takes longer than its own; and never longer than `max_wait`. While the host or the GPU is busy
+//! anyway, heads gather for free: nothing is launched before the host is free, nor while the kernels
+//! on the GPU want `backlog` times its CUs.
+//!
+//! The cost law (`law`): a merged launch takes the device's fixed cost and a little per kernel on the
+//! host, then the waves of all blocks together, a staircase. Separate launches take the host one
+//! launch time each, and then run side by side as far as the CUs go. So merging pays where launches
+//! are slow or kernels small, and loses where they are neither.
+//!
+//! Gives up: launching ahead. What a kernel is merged with is decided when its predecessor has
+//! ended, so every launch's host time stands between the two. Merged kernels end together.
+//!
+//! Read in the sources: merging equal GEMMs of several tenants into one batched call, its staircase
+//! and its costs (Jain et al. 2018); late binding, coalescing and reordering under latency goals (the
+//! abstract of the VLIW JIT paper). Chosen here, since they are silent: the class key, the gate, the
+//! cap at the wave boundary, the slack rule, the padding bound, `max_wait`, `backlog`.
+//!
+//! A batch that waited can still end late where it would not have without waiting: slack counts on
+//! an idle GPU, and neither kernels that start meanwhile nor contention are foreseen. Such batches
+//! are counted (`late_by_waiting`), as an upper bound: late by less than they had waited.
+//!
+//! Source: Jain et al., Dynamic Space-Time Scheduling for GPU Inference (arXiv 1901.00041, 2018);
+//! The OoO VLIW JIT Compiler for GPU Inference (arXiv 1901.10008, 2019).
+
+use cotenant_profiles::{Nanos, Op};
+
+use super::streams::one_process;
+use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use crate::action::{Action, Event, Via};
+use crate::layout::Layout;
+use crate::scenario::Setup;
+use crate::view::{Status, View};
+
+mod law;
+mod prospects;
+
+use law::{ALONE, Head, Law, Rules};
+use prospects::Prospects;
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "coalesce",
+    summary: "kernels of the same shape from several tenants become one launch, within SLO slack",
+    source: "Dynamic Space-Time Scheduling (2018); OoO VLIW JIT (2019)",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: true,
+    },
+    options: &[
+        OptionSpec {
+            name: "gate",
+            kind: Kind::Choice(&["predicted", "always"]),
+            unit: "",
+            default: "predicted",
+            help: "merge where the cost law predicts a gain, or whatever can be merged",
+        },
+        OptionSpec {
+            name: "wave_cap",
+            kind: Kind::Bool,
+            unit: "",
+            default: "true",
+            help: "leave out kernels that would open another wave, where that is predicted to pay",
+        },
+        OptionSpec {
+            name: "ops",
+            kind: Kind::Choice(&["matmul", "all"]),
+            unit: "",
+            default: "matmul",
+            help: "what merges: matrix products and convolutions, or every kernel",
+        },
+        OptionSpec {
+            name: "padding",
+            kind: Kind::Float(0.0, 1.0),
+            unit: "",
+            default: "0.25",
+            help: "most of a merged launch's block time that unequal members may waste",
+        },
+        OptionSpec {
+            name: "max_group",
+            kind: Kind::Integer(2, 1024),
+            unit: "kernels",
+            default: "1024",
+            help: "most kernels in one launch",
+        },
+        OptionSpec {
+            name: "max_wait",
+            kind: Kind::Duration,
+            unit: "",
+            default: "500us",
+            help: "longest that a kernel waits for a partner, whatever its slack; 0: not at all",
+        },
+        OptionSpec {
+            name: "guard",
+            kind: Kind::Float(0.0, 100.0),
+            unit: "",
+            default: "0.2",
+            help: "what a batch still needs is taken to be longer by this share",
+        },
+        OptionSpec {
+            name: "backlog",
+            kind: Kind::Float(0.0, 1000.0),
+            unit: "GPUs",
+            default: "2",
+            help: "hold heads while launched kernels want this many times the GPU's CUs",
+        },
+    ],
+    build: |options| Ok(Box::new(Coalesce::new(options))),
+};
+
+/// Nothing is armed.
+const NEVER: u64 = u64::MAX;
+
+struct Coalesce {
+    rules: Rules,
+    all_ops: bool,
+    max_wait: u64,
+    guard: f64,
+    backlog: f64,
+    /// By kernel: its shape class.
+    class: Vec<u32>,
+    prospects: Prospects,
+    held: Vec<Head>,
+    /// Classes whose heads have changed since they were last looked at.
+    changed: Vec<u32>,
+    /// The class at hand.
+    group: Vec<Head>,
+    /// When the host is free.
+    host_free: u64,
+    /// CUs that launched kernels want, in all and at most.
+    wanted: u64,
+    limit: u64,
+    /// By worker: its part of `wanted`; deadline of its batch, and how long the batch has waited.
+    want: Vec<u64>,
+    batch: Vec<(u64, u64)>,
+    /// The earliest timer under way.
+    armed: u64,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    kernels: u64,
+    launches: u64,
+    merged: u64,
+    largest: u64,
+    capped: u64,
+    refused: u64,
+    waited: u64,
+    waited_ns: u64,
+    late: u64,
+}
+
+impl Coalesce {
+    fn new(options: &Options) -> Self {
+        let gate = options.text("gate") != Some("always");
+        let wave_cap = options.flag("wave_cap").unwrap_or(true);
+        Self {
+            rules: Rules {
+                gate,
+                wave_cap,
+                padding: options.float("padding").unwrap_or(0.25),
+                max_group: options.integer("max_group").unwrap_or(1024) as usize,
+            },
+            all_ops: options.text("ops") == Some("all"),
+            max_wait: options.duration("max_wait").unwrap_or(Nanos::from_micros(500)).0,
+            guard: options.float("guard").unwrap_or(0.2),
+            backlog: options.float("backlog").unwrap_or(2.0),
+            class: vec![],
+            prospects: Prospects::default(),
+            held: vec![],
+            changed: vec![],
+            group: vec![],
+            host_free: 0,
+            wanted: 0,
+            limit: 0,
+            want: vec![],
+            batch: vec![],
+            armed: NEVER,
+            counts: Counts::default(),
+        }
+    }
+
+    fn merges(&self, op: Op) -> bool {
+        match op {
+            Op::Gemm | Op::BatchedGemm | Op::Conv => true,
+            // A whole model behind one number has no shape.
+            Op::Pseudo => false,
+            _ => self.all_ops,
+        }
+    }
+
+    /// The kernel at the head of a stream joins the held ones.
+    fn hold(&mut self, view: &View<'_>, worker: u32) {
+        let now = view.now.0;
+        let w = &view.workers[worker as usize];
+        let program = view.setup.tenants[w.spec.tenant as usize].model.program(w.items);
+        let at = w.position as usize;
+        let before = if at > 0 { program.issued_ns[at - 1] } else { 0 };
+        let host_rest = program.issued_ns[program.issued_ns.len() - 1] - program.issued_ns[at];
+        let rest_ns = self.guarded(program.remaining_ns[at + 1] + host_rest);
+        let launch_ns = program.issued_ns[at] - before;
+        let own = launch_ns + program.remaining_ns[at] - program.remaining_ns[at + 1];
+        let deadline = w.deadline.0;
+        let latest = match deadline {
+            u64::MAX => now.saturating_add(self.max_wait),
+            _ => deadline.saturating_sub(rest_ns + own),
+        };
+        let class = self.class[w.kernel as usize];
+        self.batch[worker as usize].0 = deadline;
+        self.held.push(Head {
+            worker,
+            kernel: w.kernel,
+            class,
+            launch_ns,
+            rest_ns,
+            deadline,
+            latest,
+            ready: now,
+            due: now,
+        });
+        if class != ALONE && !self.changed.contains(&class) {
+            self.changed.push(class);
+        }
+    }
+
+    fn guarded(&self, ns: u64) -> u64 {
+        (ns as f64 * (1.0 + self.guard)) as u64
+    }
+
+    /// Decides how long the heads of a class wait for those that other streams will reach.
+    fn assess(&mut self, view: &View<'_>, law: &Law<'_>, class: u32) {
+        let now = view.now.0;
+        self.group.clear();
+        self.group.extend(self.held.iter().filter(|h| h.class == class));
+        let Some(&one) = self.group.first() else { return };
+        let here = self.group.len();
+        let mut horizon = 0;
+        if self.max_wait > 0 && here < self.rules.max_group {
+            // With one more of the kind, as the rule for the latest start has it.
+            self.group.push(one);
+            let merged = law.merged_ns(&self.group);
+            let own = one.launch_ns + law.alone_ns(one.kernel);
+            let longer = merged.saturating_sub(own);
+            let due = |h: &Head| match h.deadline {
+                u64::MAX => h.ready + self.max_wait,
+                _ => h.latest.saturating_sub(longer).min(h.ready + self.max_wait),
+            };
+            horizon = self.group.iter().map(due).min().unwrap_or(now);
+        }
+        let mut due = now;
+        if horizon > now {
+            let more = self.prospects.within(view, class, horizon - now, self.rules.max_group);
+            if more > 0 && self.pays(law, one, here, more) {
+                due = horizon;
+            }
+        }
+        for h in self.held.iter_mut().filter(|h| h.class == class) {
+            h.due = due.max(h.ready);
+        }
+    }
+
+    /// Whether `here` heads and `more` to come are better merged than not.
+    fn pays(&mut self, law: &Law<'_>, like: Head, here: usize, more: usize) -> bool {
+        if !self.rules.gate {
+            return true;
+        }
+        self.group.truncate(here);
+        self.group.resize((here + more).min(self.rules.max_group), like);
+        law.merged_ns(&self.group) < law.separate_ns(&self.group)
+    }
+
+    /// Launches what is due, least slack first, while host and GPU take it.
+    fn step(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let now = view.now.0;
+        let setup = view.setup;
+        let law = Law { kernels: &setup.code.kernels, device: &setup.device, costs: &setup.costs };
+        while self.host_free <= now && self.wanted < self.limit {
+            while let Some(class) = self.changed.pop() {
+                self.assess(view, &law, class);
+            }
+            let due = self.held.iter().filter(|h| h.due <= now);
+            let Some(&first) = due.min_by_key(|h| (h.latest, h.worker)) else { break };
+            self.launch(now, &law, first, act);
+        }
+        self.arm(now, act);
+    }
+
+    /// Launches a head, with those of its class that it pays to take along.
+    fn launch(&mut self, now: u64, law: &Law<'_>, first: Head, act: &mut Vec<Action>) {
+        self.group.clear();
+        self.group.push(first);
+        if first.class != ALONE {
+            let others =
+                self.held.iter().filter(|h| h.class == first.class && h.worker != first.worker);
+            self.group.extend(others);
+            self.group[1..].sort_unstable_by_key(|h| (h.latest, h.worker));
+        }
+        let mut n = 1;
+        if self.group.len() > 1 {
+            let choice = law.choose(now, &mut self.group, &self.rules);
+            n = choice.merge;
+            self.counts.capped += u64::from(choice.capped);
+            self.counts.refused += u64::from(choice.refused);
+        }
+        let host = if n > 1 {
+            let workers = self.group[..n].iter().map(|h| h.worker).collect();
+            act.push(Action::Merge { workers, priority: 0 });
+            law.merge_host_ns(n)
+        } else {
+            let worker = first.worker;
+            act.push(Action::Launch { worker, mask: None, priority: 0, via: Via::Stream });
+            first.launch_ns
+        };
+        self.host_free = now + host;
+        self.counts.kernels += n as u64;
+        self.counts.launches += 1;
+        self.counts.merged += if n > 1 { n as u64 } else { 0 };
+        self.counts.largest = self.counts.largest.max(n as u64);
+        let mut room = u64::from(law.device.cus());
+        for i in 0..n {
+            let h = self.group[i];
+            let want = u64::from(law.kernels[h.kernel as usize].want).min(room);
+            room -= want;
+            self.want[h.worker as usize] = want;
+            self.wanted += want;
+            let waited = now - h.ready;
+            self.batch[h.worker as usize].1 += waited;
+            self.counts.waited += u64::from(waited > 0);
+            self.counts.waited_ns += waited;
+            let at = self.held.iter().position(|x| x.worker == h.worker);
+            self.held.swap_remove(at.expect("only held heads are launched"));
+        }
+        if first.class != ALONE && !self.changed.contains(&first.class) {
+            self.changed.push(first.class);
+        }
+    }
+
+    /// Asks for the instant at which something may become possible.
+    fn arm(&mut self, now: u64, act: &mut Vec<Action>) {
+        if self.held.is_empty() || self.wanted >= self.limit {
+            // The next kernel to arrive or to end wakes it.
+            return;
+        }
+        let due = self.held.iter().map(|h| h.due).min().unwrap_or(now);
+        self.wake(now, due.max(self.host_free), act);
+    }
+
+    fn wake(&mut self, now: u64, at: u64, act: &mut Vec<Action>) {
+        let at = at.max(now);
+        if at < self.armed {
+            self.armed = at;
+            act.push(Action::Timer { at: Nanos(at), token: at });
+        }
+    }
+}
+
+impl Policy for Coalesce {
+    fn depth(&self) -> Depth {
+        Depth::Kernel
+    }
+
+    fn forms_batches(&self) -> bool {
+        false
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let layout = one_process(setup);
+        let kernels = &setup.code.kernels;
+        self.class = kernels
+            .iter()
+            .map(|k| match kernels.iter().position(|other| other.same_shape(k)) {
+                Some(first) if self.merges(k.op) => first as u32,
+                _ => ALONE,
+            })
+            .collect();
+        self.prospects = Prospects::new(setup, &self.class);
+        self.want = vec![0; layout.workers.len()];
+        self.batch = vec![(u64::MAX, 0); layout.workers.len()];
+        let cus = f64::from(setup.device.cus());
+        self.limit = ((self.backlog * cus) as u64).max(1);
+        Ok(layout)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        let now = view.now.0;
+        match event {
+            Event::KernelReady { worker } => {
+                self.hold(view, worker);
+                // After everything else that happens at this instant: others may come to the head.
+                let at = self.host_free.max(now);
+                self.wake(now, at, act);
+            }
+            Event::KernelDone { worker } => {
+                self.wanted -= std::mem::take(&mut self.want[worker as usize]);
+                if !self.held.is_empty() {
+                    self.wake(now, self.host_free.max(now), act);
+                }
+            }
+            Event::BatchDone { worker, .. } => {
+                let (deadline, waited) =
+                    std::mem::replace(&mut self.batch[worker as usize], (u64::MAX, 0));
+                self.counts.late += u64::from(now > deadline && now - waited <= deadline);
+            }
+            Event::Timer { token } => {
+                if token == self.armed {
+                    self.armed = NEVER;
+                }
+                self.step(view, act);
+            }
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let c = &self.counts;
+        let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
+        vec![
+            ("kernels", c.kernels as f64),
+            ("launches", c.launches as f64),
+            ("merged_kernels", c.merged as f64),
+            ("largest_group", c.largest as f64),
+            ("wave_capped", c.capped as f64),
+            ("gate_refused", c.refused as f64),
+            ("waiting_kernels", c.waited as f64),
+            ("wait_mean_us", ratio(c.waited_ns, c.waited) / 1e3),
+            ("late_by_waiting", c.late as f64),
+        ]
+    }
+}
+
+/// Whether the kernel at the head of a worker's stream is on the GPU or on its way.
+fn under_way(status: Status) -> bool {
+    matches!(status, Status::Host | Status::Launched | Status::Held)
+}
