@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::curve::{Curve, Point};
 use crate::device::{Device, Vendor};
 use crate::kernel::{Kernel, Launch, Model, Profile, Source};
-use crate::lower::{Config, KernelShape, LowerError, Precision, lower};
+use crate::lower::{Config, KernelShape, LowerError, Precision, lower_tuned};
 use crate::units::Nanos;
 use crate::zoo::ModelSpec;
 
@@ -21,12 +21,15 @@ pub struct Options {
     /// Host work per request before its first launch, written into every model. A knob: decoding
     /// an image takes milliseconds, accepting a tensor takes next to nothing.
     pub host_per_request: Nanos,
+    /// Kernels as a tuner picks them that measures on so many compute units; `None`: as a library
+    /// picks them, for the whole device.
+    pub tuned_cus: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let host_per_request = Nanos::from_micros(20);
-        Self { precision: Precision::Fp32, fused: false, host_per_request }
+        Self { precision: Precision::Fp32, fused: false, host_per_request, tuned_cus: None }
     }
 }
 
@@ -54,7 +57,7 @@ pub fn profile(
         let mut model = model(device, spec, options);
         for &batch in batches {
             let config = Config { batch, precision: options.precision, fused: options.fused };
-            let lowered = lower(spec, device, config)?;
+            let lowered = lower_tuned(spec, device, config, options.tuned_cus)?;
             let indices: Vec<usize> = lowered
                 .kernels
                 .into_iter()
@@ -74,7 +77,7 @@ pub fn profile(
     Ok(profile)
 }
 
-fn provenance(options: &Options) -> BTreeMap<String, String> {
+pub(crate) fn provenance(options: &Options) -> BTreeMap<String, String> {
     let build = if options.fused { "fused operators" } else { "one kernel per operator" };
     [
         ("tool", "cotenant"),
@@ -107,7 +110,7 @@ fn model(device: &Device, spec: &ModelSpec, options: &Options) -> Model {
     }
 }
 
-fn kernel(device: &Device, shape: KernelShape) -> Kernel {
+pub(crate) fn kernel(device: &Device, shape: KernelShape) -> Kernel {
     let curve = curve(device, &shape);
     Kernel {
         id: shape.id,

@@ -11,6 +11,7 @@ pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod text;
+pub mod tune;
 pub mod units;
 pub mod zoo;
 

@@ -9,12 +9,14 @@
 mod fuse;
 mod matmul;
 mod streaming;
+mod variants;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
 pub use matmul::{Gemm, gemm};
+pub use variants::{Operator, fastest_on, operators};
 
 use crate::device::Device;
 use crate::kernel::Op;
@@ -178,11 +180,21 @@ pub struct Lowered {
 /// # Errors
 /// The batch lies outside 1 to [`MAX_BATCH`].
 pub fn lower(spec: &ModelSpec, device: &Device, config: Config) -> Result<Lowered, LowerError> {
-    if !(1..=MAX_BATCH).contains(&config.batch) {
-        return Err(LowerError::Batch(config.batch, spec.name.clone()));
-    }
-    let groups = if config.fused { fuse::groups(spec) } else { fuse::singles(spec) };
-    let context = Context { device, config };
+    lower_tuned(spec, device, config, None)
+}
+
+/// The same with the kernels that a tuner would pick: of all on offer for an operator, the one that
+/// is fastest on `tuned_cus` compute units. `None`: a library's choice for the whole device.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_tuned(
+    spec: &ModelSpec,
+    device: &Device,
+    config: Config,
+    tuned_cus: Option<u32>,
+) -> Result<Lowered, LowerError> {
+    let (context, groups) = prepare(spec, device, config, tuned_cus)?;
     let mut lowered = Lowered::default();
     let mut known = BTreeMap::new();
     for group in &groups {
@@ -198,6 +210,20 @@ pub fn lower(spec: &ModelSpec, device: &Device, config: Config) -> Result<Lowere
     Ok(lowered)
 }
 
+fn prepare<'a>(
+    spec: &'a ModelSpec,
+    device: &'a Device,
+    config: Config,
+    tuned_cus: Option<u32>,
+) -> Result<(Context<'a>, Vec<Group<'a>>), LowerError> {
+    if !(1..=MAX_BATCH).contains(&config.batch) {
+        return Err(LowerError::Batch(config.batch, spec.name.clone()));
+    }
+    let groups = if config.fused { fuse::groups(spec) } else { fuse::singles(spec) };
+    let tuned_cus = tuned_cus.map(|c| c.clamp(1, device.cus()));
+    Ok((Context { device, config, tuned_cus }, groups))
+}
+
 /// A layer and what is computed in the same kernel behind it.
 struct Group<'a> {
     main: &'a Node,
@@ -209,6 +235,8 @@ struct Group<'a> {
 struct Context<'a> {
     device: &'a Device,
     config: Config,
+    /// Kernels are chosen by their time on so many CUs; `None`: as a library chooses.
+    tuned_cus: Option<u32>,
 }
 
 impl Context<'_> {

@@ -100,7 +100,7 @@ pub fn gemm(
     tile: Option<[u32; 2]>,
 ) -> Option<KernelShape> {
     let config = Config { batch: 1, precision, fused: false };
-    let context = Context { device, config };
+    let context = Context { device, config, tuned_cus: None };
     let [count, m, n, k] = [gemm.count, gemm.m, gemm.n, gemm.k].map(u64::from);
     let problem = Problem::batched(count, [m, n, k], String::new(), 0);
     let Some(tile) = tile else {
@@ -112,8 +112,8 @@ pub fn gemm(
 }
 
 /// A product of matrices, a batch of them, or a convolution seen as one.
-struct Problem {
-    id: String,
+pub(super) struct Problem {
+    pub(super) id: String,
     name: &'static str,
     op: Op,
     /// Independent products.
@@ -164,12 +164,40 @@ impl Problem {
     }
 }
 
+/// The batch of 36 products behind Winograd's F(4×4, 3×3).
+fn large_product(c: &Conv, p: &Problem, batch: u64) -> Problem {
+    let tiles: u64 = c.output().iter().map(|&n| u64::from(n.div_ceil(4))).product();
+    let (m, n, k) = (tiles * batch, u64::from(c.out_ch), u64::from(c.in_ch));
+    Problem {
+        id: String::new(),
+        name: "winograd_nonfused_4x4_3x3",
+        op: p.op,
+        count: 36,
+        m,
+        n,
+        k,
+        flops: p.flops,
+        a: 36 * m * k,
+        b: 36 * n * k,
+        b_is_params: false,
+        out: 36 * m * n,
+        extra: 0,
+        a_reuse: 1.0,
+        split: false,
+        gemv: false,
+    }
+}
+
 impl Context<'_> {
     pub(super) fn linear(&self, l: &Linear, group: &Group<'_>) -> KernelShape {
+        self.fastest(&self.linear_problem(l, group))
+    }
+
+    pub(super) fn linear_problem(&self, l: &Linear, group: &Group<'_>) -> Problem {
         let (m, k, n) =
             (u64::from(l.rows) * self.batch(), u64::from(l.in_features), u64::from(l.out_features));
         let (suffix, extra) = self.followers(group);
-        self.fastest(&Problem {
+        Problem {
             id: format!("linear-{m}x{n}x{k}{}{suffix}", if l.bias { "+bias" } else { "" }),
             name: "gemm",
             op: Op::Gemm,
@@ -186,16 +214,25 @@ impl Context<'_> {
             a_reuse: 1.0,
             split: true,
             gemv: true,
-        })
+        }
     }
 
     pub(super) fn batched(&self, p: &Matmul, group: &Group<'_>) -> KernelShape {
+        self.fastest(&self.batched_problem(p, group))
+    }
+
+    pub(super) fn batched_problem(&self, p: &Matmul, group: &Group<'_>) -> Problem {
         let count = u64::from(p.batch) * self.batch();
         let (suffix, extra) = self.followers(group);
-        self.fastest(&Problem::batched(count, [p.m, p.n, p.k].map(u64::from), suffix, extra))
+        Problem::batched(count, [p.m, p.n, p.k].map(u64::from), suffix, extra)
     }
 
     pub(super) fn conv(&self, c: &Conv, group: &Group<'_>) -> KernelShape {
+        let problem = self.conv_problem(c, group);
+        if c.groups > 1 { self.grouped(c, problem) } else { self.dense(c, &problem) }
+    }
+
+    pub(super) fn conv_problem(&self, c: &Conv, group: &Group<'_>) -> Problem {
         let (suffix, extra) = self.followers(group);
         let ([h, w], [kh, kw]) = (c.input, c.kernel);
         let mut id = format!(
@@ -214,7 +251,7 @@ impl Context<'_> {
         } else {
             0
         };
-        let problem = Problem {
+        Problem {
             id: format!("{id}{suffix}-b{}", self.config.batch),
             name: "implicit_convolve_gemm",
             op: Op::Conv,
@@ -231,8 +268,7 @@ impl Context<'_> {
             a_reuse: (step / window).min(1.0),
             split: false,
             gemv: false,
-        };
-        if c.groups > 1 { self.grouped(c, problem) } else { self.dense(c, &problem) }
+        }
     }
 
     /// Names of the merged layers, and the elements that they read besides.
@@ -248,15 +284,33 @@ impl Context<'_> {
     }
 
     fn dense(&self, c: &Conv, p: &Problem) -> KernelShape {
+        if self.tuned_cus.is_some() {
+            return self.pick(self.dense_variants(c, p));
+        }
         let implicit = self.fastest(p);
-        let winograd = c.kernel == [3, 3]
-            && c.stride == [1, 1]
-            && c.dilation == 1
-            && !self.config.precision.on_matrix_units(self.device);
-        if !winograd {
+        if !self.has_winograd(c) {
             return implicit;
         }
-        self.pick([implicit, self.winograd(c, p), self.winograd_large(c, p)])
+        let large = self.winograd_large(c, p, self.fastest(&large_product(c, p, self.batch())));
+        self.pick([implicit, self.winograd(c, p), large])
+    }
+
+    fn has_winograd(&self, c: &Conv) -> bool {
+        c.kernel == [3, 3]
+            && c.stride == [1, 1]
+            && c.dilation == 1
+            && !self.config.precision.on_matrix_units(self.device)
+    }
+
+    /// Every kernel on offer for a dense convolution.
+    pub(super) fn dense_variants(&self, c: &Conv, p: &Problem) -> Vec<KernelShape> {
+        let mut all = self.products(p);
+        if self.has_winograd(c) {
+            all.push(self.winograd(c, p));
+            let products = self.products(&large_product(c, p, self.batch()));
+            all.extend(products.into_iter().map(|k| self.winograd_large(c, p, k)));
+        }
+        all
     }
 
     /// Depthwise and grouped convolutions: one thread per result, no tile shared between groups.
@@ -318,28 +372,9 @@ impl Context<'_> {
     /// where the direct convolution has 144, and more blocks than any other algorithm has for small
     /// maps. Data, filter and output transforms are kernels of their own in the library; here they
     /// are phases of the one that stands for the call.
-    fn winograd_large(&self, c: &Conv, p: &Problem) -> KernelShape {
-        let tiles: u64 = c.output().iter().map(|&n| u64::from(n.div_ceil(4))).product();
-        let (m, n, k) = (tiles * self.batch(), u64::from(c.out_ch), u64::from(c.in_ch));
-        let product = Problem {
-            id: String::new(),
-            name: "winograd_nonfused_4x4_3x3",
-            op: p.op,
-            count: 36,
-            m,
-            n,
-            k,
-            flops: p.flops,
-            a: 36 * m * k,
-            b: 36 * n * k,
-            b_is_params: false,
-            out: 36 * m * n,
-            extra: 0,
-            a_reuse: 1.0,
-            split: false,
-            gemv: false,
-        };
-        let mut kernel = self.fastest(&product);
+    fn winograd_large(&self, c: &Conv, p: &Problem, product_kernel: KernelShape) -> KernelShape {
+        let product = large_product(c, p, self.batch());
+        let mut kernel = product_kernel;
         kernel.id = format!("{}-winograd4{}", p.id, kernel.id);
         // The product reads what transforms wrote, and a transform reads what it writes. A compiler
         // transforms the filters once and for all; a framework's call does it every time.
@@ -355,22 +390,29 @@ impl Context<'_> {
 
     /// The fastest of the kernels on offer for a product.
     fn fastest(&self, p: &Problem) -> KernelShape {
+        self.pick(self.products(p))
+    }
+
+    /// Every kernel on offer for a product.
+    pub(super) fn products(&self, p: &Problem) -> Vec<KernelShape> {
         let tiles = self.tiles();
         let splits = SPLITS.iter().filter(|&&s| s == 1 || p.split && p.k / s >= SPLIT_K_MIN);
         let tiled = splits.flat_map(|&s| tiles.iter().map(move |t| self.tiled(p, t, s)));
         let gemv = (p.gemv && p.m.min(p.n) <= GEMV_ROWS).then(|| self.gemv(p));
-        self.pick(tiled.chain(gemv))
+        tiled.chain(gemv).collect()
     }
 
-    /// The first candidate that is nearly as fast as the fastest one.
+    /// The first candidate that is nearly as fast as the fastest one; a tuner's measurements find
+    /// the fastest one itself.
     fn pick(&self, candidates: impl IntoIterator<Item = KernelShape>) -> KernelShape {
-        let cus = self.device.cus();
+        let cus = self.tuned_cus.unwrap_or(self.device.cus());
+        let indifference = if self.tuned_cus.is_some() { 0.0 } else { INDIFFERENCE };
         let timed: Vec<(u64, KernelShape)> = candidates
             .into_iter()
             .map(|k| (analytic::duration_ns(self.device, &k, cus), k))
             .collect();
         let fastest = timed.iter().map(|(ns, _)| *ns).min().expect("every problem has candidates");
-        let limit = fastest as f64 * (1.0 + INDIFFERENCE);
+        let limit = fastest as f64 * (1.0 + indifference);
         let chosen = timed.into_iter().find(|(ns, _)| *ns as f64 <= limit);
         chosen.expect("the fastest is within the limit").1
     }
