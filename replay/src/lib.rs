@@ -1,1 +1,21 @@
-//! replay
+//! The GPU side of cotenant: devices that run kernels in real time, the kernels themselves, the
+//! collector of latency profiles and the capture of unmodified programs.
+//!
+//! [`Device`] has two implementations: [`cuda::CudaDevice`], reached only through [`cuda::probe`],
+//! which says in a typed reason why there is no GPU to use; and [`emulated::EmulatedDevice`], which
+//! keeps the time of a profile so that everything but the CUDA calls runs on any machine. A
+//! measurement refuses the emulated one.
+
+pub mod cuda;
+pub mod device;
+pub mod emulated;
+mod error;
+pub mod recipe;
+pub mod reference;
+pub mod work;
+
+pub use device::{
+    Completion, Device, DeviceInfo, Kind, Overhead, Partition, Prepared, Queue, Ticket,
+};
+pub use error::{DeviceError, Unavailable};
+pub use work::Work;

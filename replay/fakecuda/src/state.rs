@@ -1,0 +1,229 @@
+//! Handles, the log of calls, and what went wrong.
+
+use std::collections::BTreeMap;
+use std::ffi::c_int;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::Stream;
+
+pub(crate) const OK: c_int = 0;
+const INVALID_HANDLE: c_int = 400;
+
+/// Kinds of handles whose life is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Context,
+    Green,
+    Stream,
+    Event,
+    Module,
+    Memory,
+    Library,
+}
+
+enum Module {
+    Code(String),
+    Function(String),
+}
+
+#[derive(Default)]
+struct State {
+    log: String,
+    calls: BTreeMap<&'static str, usize>,
+    alive: BTreeMap<(Kind, usize), ()>,
+    wrong: usize,
+    next: usize,
+    streams: BTreeMap<usize, Stream>,
+    events: BTreeMap<usize, Option<Instant>>,
+    greens: BTreeMap<usize, u32>,
+    modules: BTreeMap<usize, Module>,
+    memory: BTreeMap<usize, Vec<u8>>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+
+struct Guard(MutexGuard<'static, Option<State>>);
+
+impl std::ops::Deref for Guard {
+    type Target = State;
+    fn deref(&self) -> &State {
+        self.0.as_ref().expect("filled by `state`")
+    }
+}
+impl std::ops::DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut State {
+        self.0.as_mut().expect("filled by `state`")
+    }
+}
+
+fn state() -> Guard {
+    let mut guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    guard.get_or_insert_with(|| State { next: 0x10_0000, ..State::default() });
+    Guard(guard)
+}
+
+/// Logs a call; the code with which it must fail, or 0.
+pub(crate) fn enter(name: &'static str) -> c_int {
+    let mut s = state();
+    s.log.push_str(name);
+    s.log.push('\n');
+    let count = s.calls.entry(name).or_default();
+    *count += 1;
+    let Ok(plan) = std::env::var("FAKECUDA_FAIL") else { return OK };
+    let parts: Vec<&str> = plan.split(':').collect();
+    let nth = parts.get(2).and_then(|n| n.parse().ok()).unwrap_or(1);
+    match parts[..] {
+        [of, code, ..] if of == name && *count == nth => code.parse().unwrap_or(999),
+        _ => OK,
+    }
+}
+
+/// A line in the log, of something wrong if `wrong`.
+pub(crate) fn note(text: &str, wrong: bool) {
+    let mut s = state();
+    s.log.push_str(text);
+    s.log.push('\n');
+    s.wrong += usize::from(wrong);
+}
+
+pub(crate) fn log() -> String {
+    state().log.clone()
+}
+
+pub(crate) fn live() -> (usize, usize) {
+    let s = state();
+    (s.alive.len(), s.wrong)
+}
+
+pub(crate) fn make(kind: Kind, handle: usize) {
+    state().alive.insert((kind, handle), ());
+}
+
+pub(crate) fn unmake(kind: Kind, handle: usize) -> c_int {
+    let mut s = state();
+    if s.alive.remove(&(kind, handle)).is_some() {
+        return OK;
+    }
+    s.wrong += 1;
+    s.log.push_str("wrong: destroys what is not alive\n");
+    INVALID_HANDLE
+}
+
+fn fresh(kind: Kind) -> usize {
+    let mut s = state();
+    s.next += 0x100;
+    let handle = s.next;
+    s.alive.insert((kind, handle), ());
+    handle
+}
+
+pub(crate) fn add_stream(stream: Stream) -> usize {
+    let handle = fresh(Kind::Stream);
+    state().streams.insert(handle, stream);
+    handle
+}
+pub(crate) fn drop_stream(handle: usize) -> c_int {
+    state().streams.remove(&handle);
+    unmake(Kind::Stream, handle)
+}
+pub(crate) fn with<R>(handle: usize, f: impl FnOnce(&mut Stream) -> R) -> Option<R> {
+    state().streams.get_mut(&handle).map(f)
+}
+pub(crate) fn streams() -> Vec<Stream> {
+    state().streams.values().copied().collect()
+}
+
+pub(crate) fn add_event() -> usize {
+    let handle = fresh(Kind::Event);
+    state().events.insert(handle, None);
+    handle
+}
+pub(crate) fn drop_event(handle: usize) -> c_int {
+    state().events.remove(&handle);
+    unmake(Kind::Event, handle)
+}
+pub(crate) fn set_event(handle: usize, at: Instant) -> c_int {
+    match state().events.get_mut(&handle) {
+        Some(event) => {
+            *event = Some(at);
+            OK
+        }
+        None => INVALID_HANDLE,
+    }
+}
+#[allow(clippy::option_option)] // no such event; an event that was never recorded
+pub(crate) fn event(handle: usize) -> Option<Option<Instant>> {
+    state().events.get(&handle).copied()
+}
+
+pub(crate) fn add_green(sms: u32) -> usize {
+    let handle = fresh(Kind::Green);
+    state().greens.insert(handle, sms);
+    handle
+}
+pub(crate) fn drop_green(handle: usize) -> c_int {
+    state().greens.remove(&handle);
+    unmake(Kind::Green, handle)
+}
+pub(crate) fn green(handle: usize) -> Option<u32> {
+    state().greens.get(&handle).copied()
+}
+
+pub(crate) fn add_module(code: String) -> usize {
+    let handle = fresh(Kind::Module);
+    state().modules.insert(handle, Module::Code(code));
+    handle
+}
+pub(crate) fn drop_module(handle: usize) -> c_int {
+    state().modules.remove(&handle);
+    unmake(Kind::Module, handle)
+}
+/// A function of a module, where the PTX has an entry of that name.
+pub(crate) fn function(module: usize, name: &str) -> Option<usize> {
+    let mut s = state();
+    let known = match s.modules.get(&module) {
+        Some(Module::Code(code)) => code.contains(&format!(".entry {name}(")),
+        _ => false,
+    };
+    if !known {
+        return None;
+    }
+    s.next += 0x100;
+    let handle = s.next;
+    s.modules.insert(handle, Module::Function(name.to_owned()));
+    Some(handle)
+}
+pub(crate) fn function_name(handle: usize) -> Option<String> {
+    match state().modules.get(&handle) {
+        Some(Module::Function(name)) => Some(name.clone()),
+        _ => None,
+    }
+}
+
+pub(crate) fn allocate(n: usize) -> usize {
+    let handle = fresh(Kind::Memory);
+    state().memory.insert(handle, vec![0; n]);
+    handle
+}
+pub(crate) fn free(handle: usize) -> c_int {
+    state().memory.remove(&handle);
+    unmake(Kind::Memory, handle)
+}
+pub(crate) fn bytes(handle: usize, n: usize, f: impl FnOnce(&mut [u8])) -> c_int {
+    match state().memory.get_mut(&handle) {
+        Some(memory) if memory.len() >= n => {
+            f(&mut memory[..n]);
+            OK
+        }
+        _ => 1,
+    }
+}
+
+/// A handle of a library, which is counted like the driver's.
+pub(crate) fn add_library() -> usize {
+    fresh(Kind::Library)
+}
+pub(crate) fn drop_library(handle: usize) -> c_int {
+    unmake(Kind::Library, handle)
+}

@@ -1,0 +1,223 @@
+//! The real CUDA code of cotenant against the stand-in driver: order of calls, clean-up, errors.
+//!
+//! Every test runs in a process of its own, whose loader finds the stand-in under the driver's name.
+#![allow(unsafe_code, clippy::unwrap_used)] // asks the stand-in for its log; helpers of tests
+
+use std::path::Path;
+use std::process::Command;
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo;
+use cotenant_replay::cuda::{CudaDevice, Granularity, Loader, probe};
+use cotenant_replay::work::{Task, launches};
+use cotenant_replay::{Device, DeviceError, Kind, Unavailable, Work};
+
+/// Runs `body` in a child process with the stand-in on the loader's path.
+fn with_stand_in(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
+    if std::env::var_os("COTENANT_STAND_IN").is_some() {
+        return body();
+    }
+    let me = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let object = me.parent().unwrap().join("libfakecuda.so");
+    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
+    {
+        std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
+    }
+    let mut child = Command::new(me);
+    child.args([test, "--exact", "--nocapture"]).env("COTENANT_STAND_IN", "1");
+    child.env("LD_LIBRARY_PATH", folder.path()).envs(variables.iter().copied());
+    let output = child.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
+}
+
+fn stand_in() -> Loader {
+    Loader::open(Path::new("libcuda.so.1")).unwrap()
+}
+
+fn calls() -> Vec<String> {
+    // SAFETY: the stand-in's own signature.
+    let read = unsafe {
+        stand_in().function::<unsafe extern "C" fn(*mut u8, usize) -> usize>("cotenant_calls")
+    };
+    let mut text = vec![0u8; 1 << 24];
+    let n = unsafe { read.unwrap()(text.as_mut_ptr(), text.len()) };
+    String::from_utf8_lossy(&text[..n]).lines().map(str::to_owned).collect()
+}
+
+/// Handles alive, and wrong destructions.
+fn alive() -> (usize, usize) {
+    // SAFETY: the stand-in's own signature.
+    let read = unsafe {
+        stand_in().function::<unsafe extern "C" fn(*mut usize, *mut usize)>("cotenant_live")
+    };
+    let (mut alive, mut wrong) = (0, 0);
+    unsafe { read.unwrap()(&raw mut alive, &raw mut wrong) };
+    (alive, wrong)
+}
+
+fn spin(blocks: u32, ns: u64) -> Work {
+    Work::new(Task::Spin { blocks, ns }, Precision::Fp32)
+}
+
+#[test]
+fn partitions_stretch_kernels_and_all_is_cleaned_up_in_order() {
+    with_stand_in("partitions_stretch_kernels_and_all_is_cleaned_up_in_order", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        assert_eq!((gpu.info().cus, gpu.info().grain, gpu.info().kind), (132, 2, Kind::StandIn));
+        assert!(gpu.info().require_gpu().is_err(), "never a measurement");
+        let part = gpu.partition(66, 34).unwrap();
+        assert_eq!(part.granted, 34);
+        let whole = gpu.whole();
+        let (all, some) = (gpu.queue(whole, 0).unwrap(), gpu.queue(part, 3).unwrap());
+        let (a, b) = (
+            gpu.prepare(all, &spin(132, 2_000_000)).unwrap(),
+            gpu.prepare(some, &spin(132, 2_000_000)).unwrap(),
+        );
+        let (first, second) = (gpu.launch(a).unwrap(), gpu.launch(b).unwrap());
+        let mut ended = Vec::new();
+        gpu.poll(&mut ended).unwrap();
+        assert!(ended.is_empty(), "polling does not wait");
+        gpu.wait(&mut ended).unwrap();
+        ended.sort_by_key(|c| c.ticket);
+        assert_eq!(ended.iter().map(|c| c.ticket).collect::<Vec<_>>(), [first, second]);
+        // One wave on 132 SMs, four on 34; the stand-in's clock goes on between two records.
+        let ms = |i: usize| ended[i].duration.as_millis_f64();
+        assert!((2.0..4.0).contains(&ms(0)) && (8.0..10.0).contains(&ms(1)), "{ended:?}");
+        drop(gpu);
+        assert_eq!(alive(), (0, 0), "{:#?}", calls());
+        let calls = calls();
+        let at = |name: &str| calls.iter().rposition(|c| c == name).unwrap();
+        assert!(at("cuEventDestroy_v2") < at("cuGreenCtxDestroy"));
+        assert!(at("cuStreamDestroy_v2") < at("cuGreenCtxDestroy"), "else the stream leaks");
+        assert!(at("cuGreenCtxDestroy") < at("cuDevicePrimaryCtxRelease_v2"));
+        assert!(at("cuModuleUnload") < at("cuDevicePrimaryCtxRelease_v2"));
+        let retained = calls.iter().position(|c| c == "cuDevicePrimaryCtxRetain").unwrap();
+        let green = calls.iter().position(|c| c == "cuGreenCtxCreate").unwrap();
+        assert!(retained < green, "the primary context comes first");
+        let splits = calls.iter().filter(|c| *c == "cuDevSmResourceSplitByCount").count();
+        assert_eq!(splits, 2, "one cut: counted, then made");
+        // Priority 3 is the driver's -3: smaller goes first there.
+        assert!(calls.windows(2).any(|w| w == ["cuGreenCtxStreamCreate", "  priority -3"]));
+    });
+}
+
+#[test]
+fn coarse_atoms_are_groups_of_eight() {
+    with_stand_in("coarse_atoms_are_groups_of_eight", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Coarse).unwrap();
+        assert_eq!((gpu.info().grain, gpu.divisible_cus()), (8, 128));
+        assert_eq!(gpu.partition(8, 16).unwrap().granted, 16);
+        for (first, cus) in [(0, 4), (4, 8), (0, 0), (128, 8), (0, 136), (u32::MAX - 7, 8)] {
+            let error = gpu.partition(first, cus).unwrap_err();
+            assert!(matches!(error, DeviceError::BadPartition { .. }), "{first} {cus}: {error}");
+        }
+    });
+}
+
+#[test]
+fn a_partition_that_is_not_granted_is_an_error() {
+    let grant = [("FAKECUDA_GRANT", "36")];
+    with_stand_in("a_partition_that_is_not_granted_is_an_error", &grant, || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let error = gpu.partition(0, 34).unwrap_err();
+        assert_eq!(error, DeviceError::NotGranted { asked: 34, granted: 36 });
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn a_driver_that_does_not_start_is_named_with_its_code() {
+    let fail = [("FAKECUDA_FAIL", "cuInit:100")];
+    with_stand_in("a_driver_that_does_not_start_is_named_with_its_code", &fail, || {
+        assert_eq!(probe(), Err(Unavailable::InitFailed { code: 100 }));
+    });
+}
+
+/// Whatever call fails: an error that names it, and nothing left behind.
+fn fails_cleanly(test: &str, call: &str, nth: &str) {
+    let plan = format!("{call}:2:{nth}");
+    with_stand_in(test, &[("FAKECUDA_FAIL", &plan)], || {
+        let run = || -> Result<(), DeviceError> {
+            let mut gpu = CudaDevice::open(0, Granularity::Fine)?;
+            let part = gpu.partition(0, 4)?;
+            let queue = gpu.queue(part, 0)?;
+            let work = Work::new(Task::Softmax { rows: 8, width: 64 }, Precision::Fp32);
+            let prepared = gpu.prepare(queue, &work)?;
+            gpu.launch(prepared)?;
+            gpu.wait(&mut Vec::new())
+        };
+        let error = run().unwrap_err();
+        assert!(
+            matches!(&error, DeviceError::Call { call: c, code: 2, .. } if *c == call),
+            "{error}"
+        );
+        assert_eq!(alive(), (0, 0), "{:#?}", calls());
+    });
+}
+
+macro_rules! failing {
+    ($($test:ident: $call:literal, $nth:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            fails_cleanly(stringify!($test), $call, $nth);
+        }
+    )*};
+}
+failing! {
+    failing_context: "cuCtxSetCurrent", "1";
+    failing_green_context: "cuGreenCtxCreate", "1";
+    failing_read_back: "cuGreenCtxGetDevResource", "1";
+    failing_stream: "cuGreenCtxStreamCreate", "1";
+    failing_module: "cuModuleLoadData", "1";
+    failing_memory: "cuMemAlloc_v2", "2";
+    failing_copy: "cuMemcpyHtoD_v2", "1";
+    failing_launch: "cuLaunchKernel", "1";
+    failing_event: "cuEventRecord", "2";
+    failing_elapsed: "cuEventElapsedTime_v2", "1";
+}
+
+#[test]
+fn every_kernel_of_the_zoo_is_prepared_launched_and_released() {
+    with_stand_in("every_kernel_of_the_zoo_is_prepared_launched_and_released", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let part = gpu.partition(0, 66).unwrap();
+        let queue = gpu.queue(part, 0).unwrap();
+        // One of every kind: the sizes are the same code.
+        let mut known: Vec<String> = Vec::new();
+        let mut ended = Vec::new();
+        for model in ["shufflenet", "mobilenet", "bert@16", "densenet", "gpt2@16", "inception@75"] {
+            for work in launches(&zoo::find(model).unwrap(), 1, Precision::Fp16) {
+                let kind: String = work.id.chars().take_while(|c| !c.is_ascii_digit()).collect();
+                if known.contains(&kind) {
+                    continue;
+                }
+                let prepared = gpu.prepare(queue, &work).unwrap_or_else(|e| panic!("{e}"));
+                gpu.launch(prepared).unwrap();
+                gpu.release(prepared).unwrap();
+                assert!(gpu.launch(prepared).is_err(), "it is gone");
+                known.push(kind);
+            }
+        }
+        gpu.wait(&mut ended).unwrap();
+        assert_eq!(ended.len(), known.len());
+        assert!(known.len() >= 18, "{known:?}");
+        assert!(calls().iter().any(|c| c == "  SM_COUNT_TARGET 66"), "the library is told");
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn measuring_knows_its_own_cost() {
+    with_stand_in("measuring_knows_its_own_cost", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let overhead = gpu.overhead().unwrap();
+        assert!(overhead.launch.0 > 0 && overhead.launch.as_millis_f64() < 100.0, "{overhead:?}");
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}

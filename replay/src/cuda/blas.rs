@@ -1,0 +1,202 @@
+//! Matrix products by cuBLASLt, planned once and launched many times.
+#![allow(unsafe_code)] // the library's C interface
+
+use std::rc::Rc;
+
+use cotenant_profiles::lower::Precision;
+use cudarc::cublaslt::{result, sys};
+
+use super::driver::{Buffer, Context, Stream};
+use crate::error::{DeviceError, Unavailable};
+
+fn failed(call: &'static str) -> impl Fn(result::CublasError) -> DeviceError {
+    move |e| DeviceError::Call { call, code: e.0 as i32, name: format!("{:?}", e.0) }
+}
+
+/// The library's handle.
+pub(super) struct Blas {
+    raw: sys::cublasLtHandle_t,
+    _context: Rc<Context>,
+}
+
+impl Blas {
+    pub(super) fn new(context: &Rc<Context>) -> Result<Rc<Self>, DeviceError> {
+        // SAFETY: tries to load the library.
+        if !unsafe { sys::is_culib_present() } {
+            let (library, package) = ("cuBLASLt", "nvidia-cublas");
+            return Err(Unavailable::NoLibrary { library, package }.into());
+        }
+        let raw = result::create_handle().map_err(failed("cublasLtCreate"))?;
+        Ok(Rc::new(Self { raw, _context: Rc::clone(context) }))
+    }
+}
+
+impl Drop for Blas {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`.
+        let _ = unsafe { result::destroy_handle(self.raw) };
+    }
+}
+
+/// The sizes of a product, row-major.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) m: u32,
+    pub(super) n: u32,
+    pub(super) k: u32,
+    pub(super) count: u32,
+}
+
+struct Layout(sys::cublasLtMatrixLayout_t);
+
+impl Layout {
+    /// A column-major matrix, `count` of them one behind the other.
+    fn new(kind: sys::cudaDataType, rows: u32, cols: u32, count: u32) -> Result<Self, DeviceError> {
+        use sys::cublasLtMatrixLayoutAttribute_t as A;
+        let (rows, cols) = (u64::from(rows), u64::from(cols));
+        let raw = result::create_matrix_layout(kind, rows, cols, rows as i64);
+        let layout = Self(raw.map_err(failed("cublasLtMatrixLayoutCreate"))?);
+        let (count, stride) = (count as i32, (rows * cols) as i64);
+        // SAFETY: the attributes are of four and eight bytes.
+        unsafe {
+            let (attribute, value) = (A::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &raw const count);
+            result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 4)
+                .map_err(failed("cublasLtMatrixLayoutSetAttribute"))?;
+            let (attribute, value) =
+                (A::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &raw const stride);
+            result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 8)
+                .map_err(failed("cublasLtMatrixLayoutSetAttribute"))?;
+        }
+        Ok(layout)
+    }
+}
+
+impl Drop for Layout {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`.
+        let _ = unsafe { result::destroy_matrix_layout(self.0) };
+    }
+}
+
+struct Description(sys::cublasLtMatmulDesc_t);
+
+impl Drop for Description {
+    fn drop(&mut self) {
+        // SAFETY: made by the one who wraps it.
+        let _ = unsafe { result::destroy_matmul_desc(self.0) };
+    }
+}
+
+struct Preference(sys::cublasLtMatmulPreference_t);
+
+impl Drop for Preference {
+    fn drop(&mut self) {
+        // SAFETY: made by the one who wraps it.
+        let _ = unsafe { result::destroy_matmul_pref(self.0) };
+    }
+}
+
+/// A product whose algorithm is chosen.
+pub(super) struct Gemm {
+    blas: Rc<Blas>,
+    description: Description,
+    left: Layout,
+    right: Layout,
+    out: Layout,
+    algorithm: sys::cublasLtMatmulHeuristicResult_t,
+    /// Of this plan alone: two streams that share one overwrite each other.
+    workspace: Buffer,
+}
+
+/// Most workspace of one product: what cuBLAS recommends for Hopper.
+const WORKSPACE: usize = 32 << 20;
+
+impl Gemm {
+    /// Plans for a partition of `cus` SMs: the library sizes its grid for them.
+    pub(super) fn plan(
+        blas: &Rc<Blas>,
+        context: &Rc<Context>,
+        shape: Shape,
+        precision: Precision,
+        cus: u32,
+    ) -> Result<Self, DeviceError> {
+        use sys::cublasComputeType_t as C;
+        use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET;
+        use sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        let (kind, compute) = match precision {
+            Precision::Fp32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F),
+            Precision::Tf32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F_FAST_TF32),
+            Precision::Fp16 => (sys::cudaDataType::CUDA_R_16F, C::CUBLAS_COMPUTE_32F),
+            Precision::Int8 => return Err(DeviceError::unsupported("gemm", "no int8; use fp16")),
+        };
+        let Shape { m, n, k, count } = shape;
+        let raw = result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F);
+        let description = Description(raw.map_err(failed("cublasLtMatmulDescCreate"))?);
+        let target = cus as i32;
+        // SAFETY: the attribute is of four bytes.
+        unsafe {
+            let (attribute, value) = (CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &raw const target);
+            result::set_matmul_desc_attribute(description.0, attribute, value.cast(), 4)
+                .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+        }
+        // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ: the operands change places.
+        let left = Layout::new(kind, n, k, count)?;
+        let right = Layout::new(kind, k, m, count)?;
+        let out = Layout::new(kind, n, m, count)?;
+        let raw = result::create_matmul_pref().map_err(failed("cublasLtMatmulPreferenceCreate"))?;
+        let preference = Preference(raw);
+        let most = WORKSPACE;
+        // SAFETY: the attribute is of eight bytes; all descriptors are alive.
+        let algorithm = unsafe {
+            let (attribute, value) = (CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &raw const most);
+            result::set_matmul_pref_attribute(preference.0, attribute, value.cast(), 8)
+                .map_err(failed("cublasLtMatmulPreferenceSetAttribute"))?;
+            result::get_matmul_algo_heuristic(
+                blas.raw,
+                description.0,
+                left.0,
+                right.0,
+                out.0,
+                out.0,
+                preference.0,
+            )
+            .map_err(failed("cublasLtMatmulAlgoGetHeuristic"))?
+        };
+        let workspace = Buffer::zeroed(context, algorithm.workspaceSize)?;
+        let blas = Rc::clone(blas);
+        Ok(Self { blas, description, left, right, out, algorithm, workspace })
+    }
+
+    pub(super) fn launch(
+        &self,
+        stream: &Stream,
+        inputs: &[u64],
+        output: u64,
+    ) -> Result<(), DeviceError> {
+        let (one, zero) = (1.0f32, 0.0f32);
+        let (a, b) = (inputs[1] as *const _, inputs[0] as *const _);
+        // SAFETY: the buffers are of the planned sizes; everything lives until the device has
+        // ended what the stream holds.
+        unsafe {
+            result::matmul(
+                self.blas.raw,
+                self.description.0,
+                (&raw const one).cast(),
+                (&raw const zero).cast(),
+                a,
+                self.left.0,
+                b,
+                self.right.0,
+                output as *const _,
+                self.out.0,
+                output as *mut _,
+                self.out.0,
+                &raw const self.algorithm.algo,
+                self.workspace.address as *mut _,
+                self.algorithm.workspaceSize,
+                stream.raw.cast(),
+            )
+        }
+        .map_err(failed("cublasLtMatmul"))
+    }
+}

@@ -1,0 +1,430 @@
+//! Handles of the driver that free themselves, each holding what it lives in: streams go before
+//! their green context (destroying it first leaks them), green contexts before the device's.
+#![allow(unsafe_code)] // the driver's C interface; reached only after the probe
+
+use std::ffi::CString;
+use std::rc::Rc;
+
+use cudarc::driver::sys;
+
+use crate::error::DeviceError;
+
+/// Turns a result into an error with the call's name.
+pub(super) fn check(call: &'static str, result: sys::CUresult) -> Result<(), DeviceError> {
+    match result as i32 {
+        0 => Ok(()),
+        code => Err(DeviceError::Call { call, code, name: format!("{result:?}") }),
+    }
+}
+
+/// Calls a driver function and names it in the error.
+macro_rules! cu {
+    ($name:ident ( $($argument:expr),* $(,)? )) => {
+        check(stringify!($name), sys::$name($($argument),*))
+    };
+}
+
+/// The primary context of a GPU, current on the thread that made it.
+pub(super) struct Context {
+    pub(super) device: sys::CUdevice,
+    raw: sys::CUcontext,
+}
+
+impl Context {
+    pub(super) fn new(ordinal: u32) -> Result<Rc<Self>, DeviceError> {
+        let (mut device, mut raw) = (0, std::ptr::null_mut());
+        // SAFETY: the probe has initialised the driver; both write one handle.
+        unsafe {
+            cu!(cuDeviceGet(&raw mut device, ordinal as i32))?;
+            cu!(cuDevicePrimaryCtxRetain(&raw mut raw, device))?;
+            let context = Self { device, raw };
+            cu!(cuCtxSetCurrent(raw))?;
+            Ok(Rc::new(context))
+        }
+    }
+
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        // SAFETY: a context is current.
+        unsafe { cu!(cuCtxSynchronize()) }
+    }
+
+    pub(super) fn attribute(&self, which: sys::CUdevice_attribute) -> Result<u32, DeviceError> {
+        let mut value = 0;
+        // SAFETY: writes one integer.
+        unsafe { cu!(cuDeviceGetAttribute(&raw mut value, which, self.device))? };
+        Ok(u32::try_from(value).unwrap_or(0))
+    }
+
+    pub(super) fn name(&self) -> Result<String, DeviceError> {
+        let mut text = [0u8; 256];
+        // SAFETY: at most 256 bytes are written, with a zero at the end.
+        unsafe { cu!(cuDeviceGetName(text.as_mut_ptr().cast(), 256, self.device))? };
+        let end = text.iter().position(|b| *b == 0).unwrap_or(text.len());
+        Ok(String::from_utf8_lossy(&text[..end]).into_owned())
+    }
+
+    pub(super) fn uuid(&self) -> Result<String, DeviceError> {
+        let mut uuid = sys::CUuuid { bytes: [0; 16] };
+        // SAFETY: writes 16 bytes.
+        unsafe { cu!(cuDeviceGetUuid_v2(&raw mut uuid, self.device))? };
+        let hex: Vec<String> = uuid.bytes.iter().map(|b| format!("{:02x}", *b as u8)).collect();
+        let part = |r: std::ops::Range<usize>| hex[r].concat();
+        let parts = [part(0..4), part(4..6), part(6..8), part(8..10), part(10..16)];
+        Ok(format!("GPU-{}", parts.join("-")))
+    }
+
+    pub(super) fn memory(&self) -> Result<u64, DeviceError> {
+        let mut bytes = 0;
+        // SAFETY: writes one size.
+        unsafe { cu!(cuDeviceTotalMem_v2(&raw mut bytes, self.device))? };
+        Ok(bytes as u64)
+    }
+
+    /// The priorities that streams can have: least and greatest, as the driver counts them.
+    pub(super) fn priorities(&self) -> Result<[i32; 2], DeviceError> {
+        let (mut least, mut greatest) = (0, 0);
+        // SAFETY: writes two integers.
+        unsafe { cu!(cuCtxGetStreamPriorityRange(&raw mut least, &raw mut greatest))? };
+        Ok([least, greatest])
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: retained once in `new`.
+        let _ = unsafe { cu!(cuDevicePrimaryCtxRelease_v2(self.device)) };
+        let _ = self.raw;
+    }
+}
+
+/// Loaded code.
+pub(super) struct Module {
+    raw: sys::CUmodule,
+    _context: Rc<Context>,
+}
+
+impl Module {
+    /// Loads PTX, which the driver compiles for its GPU.
+    pub(super) fn load(context: &Rc<Context>, ptx: &str) -> Result<Self, DeviceError> {
+        let text =
+            CString::new(ptx).map_err(|_| DeviceError::unsupported("module", "a zero byte"))?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the text ends with a zero; writes one handle.
+        unsafe { cu!(cuModuleLoadData(&raw mut raw, text.as_ptr().cast()))? };
+        Ok(Self { raw, _context: Rc::clone(context) })
+    }
+
+    pub(super) fn function(&self, name: &str) -> Result<sys::CUfunction, DeviceError> {
+        let c = CString::new(name).map_err(|_| DeviceError::unsupported(name, "a zero byte"))?;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one handle, which lives as long as the module.
+        unsafe { cu!(cuModuleGetFunction(&raw mut raw, self.raw, c.as_ptr()))? };
+        Ok(raw)
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // SAFETY: loaded in `load`, and what launches its functions holds the device.
+        let _ = unsafe { cu!(cuModuleUnload(self.raw)) };
+    }
+}
+
+/// The SMs of a device cut once into equal atoms: partitions are sets of them. All parts of one
+/// partition must come from the same cut.
+pub(super) struct Atoms {
+    atoms: Vec<sys::CUdevResource>,
+    pub(super) grain: u32,
+}
+
+/// SMs of a resource.
+fn sms(resource: &sys::CUdevResource) -> u32 {
+    // SAFETY: every resource here was asked for as one of SMs.
+    unsafe { resource.__bindgen_anon_1.sm.smCount }
+}
+
+const SM: sys::CUdevResourceType = sys::CUdevResourceType::CU_DEV_RESOURCE_TYPE_SM;
+
+fn empty_resource() -> sys::CUdevResource {
+    // SAFETY: plain data, for which zero is the documented initial value.
+    unsafe { std::mem::zeroed() }
+}
+
+impl Atoms {
+    /// `fine` gives up the co-scheduling of SMs that large clusters need, for the smallest atoms.
+    pub(super) fn cut(context: &Context, fine: bool) -> Result<Self, DeviceError> {
+        const IGNORE_SM_COSCHEDULING: u32 = 1;
+        let flags = if fine { IGNORE_SM_COSCHEDULING } else { 0 };
+        let least = if fine { 2 } else { 8 };
+        let mut whole = empty_resource();
+        let mut rest = empty_resource();
+        let mut count = 0;
+        // SAFETY: the first call counts, the second fills as many as were counted.
+        let atoms = unsafe {
+            cu!(cuDeviceGetDevResource(context.device, &raw mut whole, SM))?;
+            let null = std::ptr::null_mut();
+            cu!(cuDevSmResourceSplitByCount(
+                null,
+                &raw mut count,
+                &raw const whole,
+                null,
+                flags,
+                least
+            ))?;
+            let mut atoms = vec![empty_resource(); count as usize];
+            cu!(cuDevSmResourceSplitByCount(
+                atoms.as_mut_ptr(),
+                &raw mut count,
+                &raw const whole,
+                &raw mut rest,
+                flags,
+                least,
+            ))?;
+            atoms.truncate(count as usize);
+            atoms
+        };
+        let grain = atoms.first().map_or(0, sms);
+        Ok(Self { atoms, grain })
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.atoms.len() as u32
+    }
+}
+
+/// A partition of SMs.
+pub(super) struct Green {
+    raw: sys::CUgreenCtx,
+    pub(super) granted: u32,
+    context: Rc<Context>,
+}
+
+impl Green {
+    /// A green context of `count` atoms from `first` on; what was granted is read back.
+    pub(super) fn new(
+        context: &Rc<Context>,
+        atoms: &Atoms,
+        first: u32,
+        count: u32,
+    ) -> Result<Rc<Self>, DeviceError> {
+        let mut parts = atoms.atoms[first as usize..(first + count) as usize].to_vec();
+        let mut description = std::ptr::null_mut();
+        let mut raw = std::ptr::null_mut();
+        let mut got = empty_resource();
+        // Required up to CUDA 13.0.
+        let flags = sys::CUgreenCtxCreate_flags::CU_GREEN_CTX_DEFAULT_STREAM as u32;
+        // SAFETY: `parts` holds `count` resources of one cut; handles are written once each.
+        unsafe {
+            cu!(cuDevResourceGenerateDesc(&raw mut description, parts.as_mut_ptr(), count))?;
+            cu!(cuGreenCtxCreate(&raw mut raw, description, context.device, flags))?;
+            let mut green = Self { raw, granted: 0, context: Rc::clone(context) };
+            cu!(cuGreenCtxGetDevResource(raw, &raw mut got, SM))?;
+            green.granted = sms(&got);
+            Ok(Rc::new(green))
+        }
+    }
+}
+
+impl Drop for Green {
+    fn drop(&mut self) {
+        // SAFETY: its streams hold it, so they are gone.
+        let _ = unsafe { cu!(cuGreenCtxDestroy(self.raw)) };
+        let _ = &self.context;
+    }
+}
+
+/// A stream of the device or of one of its partitions.
+pub(super) struct Stream {
+    pub(super) raw: sys::CUstream,
+    _green: Option<Rc<Green>>,
+    _context: Rc<Context>,
+}
+
+impl Stream {
+    pub(super) fn new(
+        context: &Rc<Context>,
+        green: Option<&Rc<Green>>,
+        priority: i32,
+    ) -> Result<Rc<Self>, DeviceError> {
+        // Required for green contexts; and the default stream must not be waited for.
+        let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe {
+            match green {
+                None => cu!(cuStreamCreateWithPriority(&raw mut raw, flags, priority))?,
+                Some(g) => cu!(cuGreenCtxStreamCreate(&raw mut raw, g.raw, flags, priority))?,
+            }
+        }
+        Ok(Rc::new(Self { raw, _green: green.cloned(), _context: Rc::clone(context) }))
+    }
+
+    pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
+        // SAFETY: the stream is alive.
+        unsafe { cu!(cuStreamSynchronize(self.raw)) }
+    }
+
+    /// Launches a function with parameters that each point at a value of the right type.
+    pub(super) fn launch(
+        &self,
+        function: sys::CUfunction,
+        grid: [u32; 3],
+        block: u32,
+        values: &mut [u64],
+    ) -> Result<(), DeviceError> {
+        let mut pointers: Vec<*mut std::ffi::c_void> =
+            values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let null = std::ptr::null_mut();
+        // SAFETY: every value is eight bytes and every parameter of our kernels at most as many
+        // (little-endian: the low bytes come first).
+        unsafe {
+            cu!(cuLaunchKernel(
+                function,
+                grid[0],
+                grid[1],
+                grid[2],
+                block,
+                1,
+                1,
+                0,
+                self.raw,
+                pointers.as_mut_ptr(),
+                null,
+            ))
+        }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`; pending work ends before the driver frees it.
+        let _ = unsafe { cu!(cuStreamDestroy_v2(self.raw)) };
+    }
+}
+
+/// An event with timing.
+pub(super) struct Event {
+    raw: sys::CUevent,
+    _context: Rc<Context>,
+}
+
+impl Event {
+    pub(super) fn new(context: &Rc<Context>) -> Result<Self, DeviceError> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one handle.
+        unsafe { cu!(cuEventCreate(&raw mut raw, 0))? };
+        Ok(Self { raw, _context: Rc::clone(context) })
+    }
+
+    pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {
+        // SAFETY: both are alive.
+        unsafe { cu!(cuEventRecord(self.raw, stream.raw)) }
+    }
+
+    /// Whether everything before it has ended.
+    pub(super) fn reached(&self) -> Result<bool, DeviceError> {
+        // SAFETY: the event is alive.
+        match unsafe { sys::cuEventQuery(self.raw) } {
+            sys::CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            other => check("cuEventQuery", other).map(|()| true),
+        }
+    }
+
+    pub(super) fn since(&self, start: &Self) -> Result<u64, DeviceError> {
+        let mut ms = 0.0f32;
+        // SAFETY: both events were recorded and reached.
+        unsafe { cu!(cuEventElapsedTime_v2(&raw mut ms, start.raw, self.raw))? };
+        Ok((f64::from(ms) * 1e6).round().max(0.0) as u64)
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`.
+        let _ = unsafe { cu!(cuEventDestroy_v2(self.raw)) };
+    }
+}
+
+/// Device memory.
+pub(super) struct Buffer {
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+    _context: Rc<Context>,
+}
+
+impl Buffer {
+    /// Zeroed memory; at least one byte, since the driver refuses none.
+    pub(super) fn zeroed(context: &Rc<Context>, bytes: usize) -> Result<Self, DeviceError> {
+        let bytes = bytes.max(1);
+        let mut address = 0;
+        // SAFETY: what is set lies in what was just allocated.
+        unsafe {
+            cu!(cuMemAlloc_v2(&raw mut address, bytes))?;
+            let buffer = Self { address, bytes, _context: Rc::clone(context) };
+            cu!(cuMemsetD8_v2(address, 0, bytes))?;
+            Ok(buffer)
+        }
+    }
+
+    pub(super) fn filled(context: &Rc<Context>, content: &[u8]) -> Result<Self, DeviceError> {
+        let buffer = Self::zeroed(context, content.len())?;
+        if !content.is_empty() {
+            let from = content.as_ptr().cast();
+            // SAFETY: the buffer is as large as the content.
+            unsafe { cu!(cuMemcpyHtoD_v2(buffer.address, from, content.len()))? };
+        }
+        Ok(buffer)
+    }
+
+    pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {
+        let mut content = vec![0u8; self.bytes];
+        let to = content.as_mut_ptr().cast();
+        // SAFETY: the content is as large as the buffer.
+        unsafe { cu!(cuMemcpyDtoH_v2(to, self.address, self.bytes))? };
+        Ok(content)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed`.
+        let _ = unsafe { cu!(cuMemFree_v2(self.address)) };
+    }
+}
+
+/// What the compiler made of a function.
+pub(super) fn function_facts(
+    function: sys::CUfunction,
+    block: u32,
+) -> Result<FunctionFacts, DeviceError> {
+    use sys::CUfunction_attribute as A;
+    let get = |which| {
+        let mut value = 0;
+        // SAFETY: writes one integer.
+        unsafe { cu!(cuFuncGetAttribute(&raw mut value, which, function))? };
+        Ok::<_, DeviceError>(u32::try_from(value).unwrap_or(0))
+    };
+    let mut blocks = 0;
+    // SAFETY: writes one integer.
+    unsafe {
+        cu!(cuOccupancyMaxActiveBlocksPerMultiprocessor(
+            &raw mut blocks,
+            function,
+            block as i32,
+            0
+        ))?;
+    }
+    Ok(FunctionFacts {
+        regs: get(A::CU_FUNC_ATTRIBUTE_NUM_REGS)?,
+        smem_bytes: get(A::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES)?,
+        blocks_per_cu: u32::try_from(blocks).unwrap_or(1).max(1),
+    })
+}
+
+/// Registers, shared memory and residency of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FunctionFacts {
+    pub(super) regs: u32,
+    pub(super) smem_bytes: u32,
+    pub(super) blocks_per_cu: u32,
+}

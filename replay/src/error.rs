@@ -1,0 +1,111 @@
+//! Why a device cannot be used, or did not do what it was asked.
+
+/// Why there is no CUDA device to use.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// No driver library.
+    #[error("no CUDA driver: libcuda.so.1 is not found; install the NVIDIA driver (580 or newer)")]
+    NoDriver,
+    /// The driver is too old for a call that is needed.
+    #[error("the CUDA driver has no {0}: driver 580 (CUDA 13.0) or newer is needed")]
+    MissingSymbol(&'static str),
+    /// The driver does not come up.
+    #[error("the CUDA driver does not start: cuInit gave {code} ({})", init_reason(*code))]
+    InitFailed {
+        /// The driver's error code.
+        code: i32,
+    },
+    /// The driver is there, a GPU is not.
+    #[error("the CUDA driver finds no GPU")]
+    NoDevice,
+    /// No GPU of that number.
+    #[error("no GPU {asked}: the driver finds {found}")]
+    NoSuchDevice {
+        /// Ordinal asked for.
+        asked: u32,
+        /// GPUs found.
+        found: u32,
+    },
+    /// Another library of CUDA's.
+    #[error("{library} is not found; `pip install {package}` brings it, on LD_LIBRARY_PATH")]
+    NoLibrary {
+        /// The library.
+        library: &'static str,
+        /// The pip package that holds it.
+        package: &'static str,
+    },
+}
+
+/// What the codes of cuInit mean on machines that have been seen.
+fn init_reason(code: i32) -> &'static str {
+    match code {
+        34 => "a stub library stands in the driver's place",
+        100 => "no GPU",
+        803 => "kernel module and user library are of different versions",
+        804 => "forward compatibility is not possible on this GPU",
+        805 => "the MPS daemon does not give a server",
+        999 => "unknown; see the system's log",
+        _ => "see the CUDA driver API, CUresult",
+    }
+}
+
+/// Why a device did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum DeviceError {
+    /// No device to begin with.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// A call of a CUDA library failed.
+    #[error("{call} failed: {code} ({name})")]
+    Call {
+        /// The function.
+        call: &'static str,
+        /// Its error code.
+        code: i32,
+        /// The name of the code.
+        name: String,
+    },
+    /// CUs that the device cannot cut out.
+    #[error("CUs {first}..{}: {reason}", first + cus)]
+    BadPartition {
+        /// First CU.
+        first: u32,
+        /// CUs asked for.
+        cus: u32,
+        /// What would be possible.
+        reason: String,
+    },
+    /// The device gave another number of CUs than it was asked for.
+    #[error("a partition of {asked} CUs was asked for, {granted} were granted")]
+    NotGranted {
+        /// CUs asked for.
+        asked: u32,
+        /// CUs read back.
+        granted: u32,
+    },
+    /// A handle of another device, or none at all.
+    #[error("no {what} {index} on this device")]
+    NoSuch {
+        /// Kind of handle.
+        what: &'static str,
+        /// Its number.
+        index: u32,
+    },
+    /// Work that this device does not know.
+    #[error("{work}: {reason}")]
+    Unsupported {
+        /// The work.
+        work: String,
+        /// Why not, and what would do.
+        reason: String,
+    },
+    /// A measurement on what is no GPU.
+    #[error("{0} is not a GPU: what it shows is no measurement")]
+    NotAGpu(String),
+}
+
+impl DeviceError {
+    pub(crate) fn unsupported(work: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Unsupported { work: work.into(), reason: reason.into() }
+    }
+}

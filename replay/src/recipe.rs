@@ -1,0 +1,210 @@
+//! How work becomes a launch of one of our kernels: function, grid, parameters, operands.
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo::layer::PoolKind;
+
+use crate::error::DeviceError;
+use crate::work::{Task, Work};
+
+/// The source of the kernels.
+pub const SOURCE: &str = include_str!("../kernels/zoo.cu");
+/// The source compiled for compute capability 8.0 and later; the driver compiles it further.
+pub const PTX: &str = include_str!("../kernels/zoo.ptx");
+
+/// Threads of one block of our kernels: what the block-wide sums in the source assume.
+pub const BLOCK: u32 = 256;
+
+/// What a launch reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Operand {
+    /// Elements.
+    pub elements: u64,
+    /// Random numbers, or indices below this bound.
+    pub below: Option<u32>,
+}
+
+/// One parameter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parameter {
+    /// The address of an operand.
+    Input(usize),
+    /// No address.
+    Null,
+    /// The address of the result.
+    Output,
+    /// A number.
+    Number(u64),
+}
+
+/// Operands and result of any work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shapes {
+    /// What is read.
+    pub inputs: Vec<Operand>,
+    /// Elements written.
+    pub output: u64,
+}
+
+/// A launch of one of our kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// The function in [`PTX`].
+    pub function: String,
+    /// Blocks.
+    pub blocks: u32,
+    /// Threads of a block.
+    pub block: u32,
+    /// Parameters in order.
+    pub parameters: Vec<Parameter>,
+}
+
+fn real(elements: u64) -> Operand {
+    Operand { elements, below: None }
+}
+
+/// Operands and result of `work`.
+#[must_use]
+pub fn shapes(work: &Work) -> Shapes {
+    let all = |n: &[u32]| n.iter().map(|&x| u64::from(x)).product::<u64>();
+    let (inputs, output) = match &work.task {
+        Task::Spin { .. } => (vec![], 0),
+        Task::Gemm { m, n, k, count } => (
+            vec![real(all(&[*count, *m, *k])), real(all(&[*count, *k, *n]))],
+            all(&[*count, *m, *n]),
+        ),
+        Task::Conv { batch, conv: c } => {
+            let [oh, ow] = c.output();
+            let input = all(&[*batch, c.in_ch, c.input[0], c.input[1]]);
+            (vec![real(input), real(c.weights())], all(&[*batch, c.out_ch, oh, ow]))
+        }
+        Task::BatchNorm { planes, channels, pixels } => {
+            let n = all(&[*planes, *pixels]);
+            (vec![real(n), real(u64::from(*channels)), real(u64::from(*channels))], n)
+        }
+        Task::LayerNorm { rows, width } => {
+            let n = all(&[*rows, *width]);
+            (vec![real(n), real(u64::from(*width)), real(u64::from(*width))], n)
+        }
+        Task::Softmax { rows, width } => (vec![real(all(&[*rows, *width]))], all(&[*rows, *width])),
+        Task::Pointwise { elements, second, .. } => {
+            (vec![real(*elements); 1 + usize::from(*second)], *elements)
+        }
+        Task::Pool { planes, pool } => {
+            let [oh, ow] = pool.output();
+            let input = all(&[*planes, pool.input[0], pool.input[1]]);
+            (vec![real(input)], all(&[*planes, oh, ow]))
+        }
+        Task::AdaptivePool { planes, input, output } => {
+            let n = |[h, w]: [u32; 2]| all(&[*planes, h, w]);
+            (vec![real(n(*input))], n(*output))
+        }
+        Task::Embedding { rows, width, entries } => {
+            let index = Operand { elements: u64::from(*rows), below: Some(*entries) };
+            (vec![real(all(&[*entries, *width])), index], all(&[*rows, *width]))
+        }
+        Task::Concat { batch, part, whole } => {
+            (vec![real(u64::from(*batch) * part)], u64::from(*batch) * whole)
+        }
+        Task::Shuffle { batch, channels, pixels, .. } => {
+            let n = all(&[*batch, *channels, *pixels]);
+            (vec![real(n)], n)
+        }
+        Task::Copy { elements } => (vec![real(*elements)], *elements),
+        Task::Attention { heads, tokens, width } => {
+            let n = all(&[*heads, *tokens, *width]);
+            (vec![real(n); 3], n)
+        }
+        Task::Bias { elements, values, .. } => {
+            (vec![real(*elements), real(u64::from(*values))], *elements)
+        }
+    };
+    Shapes { inputs, output }
+}
+
+/// The launch of `work` by one of our kernels; `None` for what a library runs.
+///
+/// # Errors
+/// A size or a precision that the kernel cannot take.
+pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
+    use Parameter::{Input, Null, Number, Output};
+    let number = |n: u32| Number(u64::from(n));
+    let out = shapes(work).output;
+    let (name, parameters) = match &work.task {
+        Task::Gemm { .. } | Task::Conv { .. } => return Ok(None),
+        Task::Spin { blocks, ns } => {
+            let function = "spin".to_owned();
+            let parameters = vec![Number(*ns), Null];
+            return Ok(Some(Recipe { function, blocks: *blocks, block: 128, parameters }));
+        }
+        Task::BatchNorm { channels, pixels, .. } => {
+            let sizes = [Number(out), number(*pixels), number(*channels)];
+            ("batch_norm", [vec![Input(0), Input(1), Input(2), Output], sizes.to_vec()].concat())
+        }
+        Task::LayerNorm { width, .. } => {
+            ("layer_norm", vec![Input(0), Input(1), Input(2), Output, number(*width)])
+        }
+        Task::Softmax { width, .. } => ("softmax", vec![Input(0), Output, number(*width)]),
+        Task::Pointwise { function, second, .. } => {
+            let other = if *second { Input(1) } else { Null };
+            (function.name(), vec![Input(0), other, Output, Number(out)])
+        }
+        Task::Pool { planes, pool: p } => {
+            let name = if p.kind == PoolKind::Max { "max_pool" } else { "avg_pool" };
+            let ([h, w], [oh, ow]) = (p.input, p.output());
+            let sizes = [*planes, h, w, oh, ow, p.kernel, p.stride, p.pad].map(number);
+            (name, [vec![Input(0), Output], sizes.to_vec()].concat())
+        }
+        Task::AdaptivePool { planes, input, output } => {
+            let sizes = [*planes, input[0], input[1], output[0], output[1]].map(number);
+            ("adaptive_pool", [vec![Input(0), Output], sizes.to_vec()].concat())
+        }
+        Task::Embedding { width, .. } => {
+            ("embedding", vec![Input(0), Input(1), Output, Number(out), number(*width)])
+        }
+        Task::Concat { batch, part, whole } => {
+            let n = u64::from(*batch) * part;
+            ("concat", vec![Input(0), Output, Number(n), Number(*part), Number(*whole)])
+        }
+        Task::Shuffle { channels, groups, pixels, .. } => {
+            let sizes = [Number(out), number(*pixels), number(*channels), number(*groups)];
+            ("shuffle", [vec![Input(0), Output], sizes.to_vec()].concat())
+        }
+        Task::Copy { .. } => ("copy", vec![Input(0), Output, Number(out)]),
+        Task::Attention { tokens, width, .. } => {
+            if *tokens > 4096 {
+                return Err(DeviceError::unsupported(&work.id, "at most 4096 tokens"));
+            }
+            let sizes = [number(*tokens), number(*width)];
+            ("attention", [vec![Input(0), Input(1), Input(2), Output], sizes.to_vec()].concat())
+        }
+        Task::Bias { run, values, .. } => {
+            let sizes = [Number(out), number(*run), number(*values)];
+            ("bias", [vec![Input(0), Input(1), Output], sizes.to_vec()].concat())
+        }
+    };
+    let suffix = match work.precision {
+        Precision::Fp32 | Precision::Tf32 => "f32",
+        Precision::Fp16 => "f16",
+        Precision::Int8 => {
+            return Err(DeviceError::unsupported(
+                &work.id,
+                "no kernels for int8; use fp16 or fp32",
+            ));
+        }
+    };
+    let blocks = blocks(work, out);
+    Ok(Some(Recipe { function: format!("{name}_{suffix}"), blocks, block: BLOCK, parameters }))
+}
+
+/// A block per row where a block works on a row, otherwise a thread per element.
+fn blocks(work: &Work, elements: u64) -> u32 {
+    /// The largest x dimension of a grid.
+    const MOST: u64 = (1 << 31) - 1;
+    let blocks = match &work.task {
+        Task::LayerNorm { rows, .. } | Task::Softmax { rows, .. } => u64::from(*rows),
+        Task::Attention { heads, tokens, .. } => u64::from(*heads) * u64::from(*tokens),
+        Task::Concat { batch, part, .. } => (u64::from(*batch) * part).div_ceil(BLOCK.into()),
+        _ => elements.div_ceil(BLOCK.into()),
+    };
+    blocks.clamp(1, MOST) as u32
+}

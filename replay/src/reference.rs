@@ -1,0 +1,325 @@
+//! What the kernels must compute, on the CPU in double precision, and the random operands that the
+//! comparison uses.
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
+
+use crate::recipe::{Operand, Shapes};
+use crate::work::{Task, Work};
+
+/// Elements after which an operand repeats: large ones would take longer to draw than to use. Odd, so
+/// that rows differ.
+const PERIOD: u64 = (1 << 18) - 5;
+
+/// Operands of `work`, the same on every machine: numbers in [-1, 1) as the precision can hold them,
+/// or indices.
+#[must_use]
+pub fn operands(shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
+    let fill = |(i, o): (usize, &Operand)| {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
+        let drawn = o.elements.min(PERIOD);
+        let first: Vec<f64> = (0..drawn).map(|_| draw(&mut state, o.below, precision)).collect();
+        first.iter().copied().cycle().take(o.elements as usize).collect()
+    };
+    shapes.inputs.iter().enumerate().map(fill).collect()
+}
+
+/// The next number of the sequence SplitMix64.
+fn draw(state: &mut u64, below: Option<u32>, precision: Precision) -> f64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^= z >> 31;
+    match below {
+        Some(bound) => (z % u64::from(bound.max(1))) as f64,
+        // 2^-10 steps: exact in half precision, so that both sides start from the same numbers.
+        None => {
+            let steps = if precision == Precision::Fp16 { 10 } else { 23 };
+            ((z >> (64 - steps - 1)) as f64) / f64::from(1u32 << steps) - 1.0
+        }
+    }
+}
+
+/// Operands as bytes of the device.
+#[must_use]
+pub fn to_bytes(values: &[f64], operand: &Operand, precision: Precision) -> Vec<u8> {
+    let each = |v: &f64| -> Vec<u8> {
+        match (operand.below, precision) {
+            (Some(_), _) => (*v as u32).to_le_bytes().to_vec(),
+            (None, Precision::Fp16) => to_half(*v).to_le_bytes().to_vec(),
+            _ => (*v as f32).to_le_bytes().to_vec(),
+        }
+    };
+    values.iter().flat_map(each).collect()
+}
+
+/// Results from bytes of the device.
+#[must_use]
+pub fn from_bytes(bytes: &[u8], precision: Precision) -> Vec<f64> {
+    if precision == Precision::Fp16 {
+        let (halves, _) = bytes.as_chunks::<2>();
+        return halves.iter().map(|b| from_half(u16::from_le_bytes(*b))).collect();
+    }
+    let (words, _) = bytes.as_chunks::<4>();
+    words.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+}
+
+/// A number of at most 11 significant bits within half precision's normal range, or zero.
+fn to_half(v: f64) -> u16 {
+    let bits = (v as f32).to_bits();
+    let (sign, exponent) = ((bits >> 16) & 0x8000, (bits >> 23) & 0xff);
+    let magnitude = match exponent {
+        // Below 2^-14: a subnormal, exact for multiples of 2^-24.
+        0..113 => (v.abs() * f64::from(1u32 << 24)) as u32,
+        _ => ((exponent - 112) << 10) | ((bits >> 13) & 0x3ff),
+    };
+    (sign | magnitude) as u16
+}
+
+fn from_half(h: u16) -> f64 {
+    let sign = if h & 0x8000 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = ((h >> 10) & 0x1f, f64::from(h & 0x3ff));
+    sign * match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        e => (1.0 + fraction / 1024.0) * 2f64.powi(i32::from(e) - 15),
+    }
+}
+
+/// `‖a - b‖ / ‖b‖`; infinite where the lengths differ or a value is not finite.
+#[must_use]
+pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
+    let off: f64 = found.iter().zip(expected).map(|(a, b)| (a - b) * (a - b)).sum();
+    let norm: f64 = expected.iter().map(|b| b * b).sum();
+    let off = (off / norm.max(f64::MIN_POSITIVE)).sqrt();
+    if found.len() == expected.len() && off.is_finite() { off } else { f64::INFINITY }
+}
+
+/// The largest [`distance`] that is only rounding, in units of the arithmetic's own step.
+#[must_use]
+pub fn tolerance(work: &Work) -> f64 {
+    let step = match (&work.task, work.precision) {
+        (Task::Gemm { .. } | Task::Conv { .. }, Precision::Tf32) => 2f64.powi(-11),
+        (_, Precision::Fp16) => 2f64.powi(-11),
+        _ => 2f64.powi(-24),
+    };
+    // Sums of random signs lose few bits whatever their length: accumulation is in FP32.
+    64.0 * step
+}
+
+/// The result of `work` on `x`, one list per operand.
+#[must_use]
+pub fn compute(work: &Work, x: &[Vec<f64>], output: u64) -> Vec<f64> {
+    let size = |n: u32| n as usize;
+    let at = |f: &dyn Fn(usize) -> f64| (0..output as usize).map(f).collect::<Vec<f64>>();
+    match &work.task {
+        Task::Spin { .. } => Vec::new(),
+        Task::Gemm { m, n, k, .. } => {
+            let (m, n, k) = (size(*m), size(*n), size(*k));
+            at(&|i| {
+                let (g, r, c) = (i / (m * n), i / n % m, i % n);
+                (0..k).map(|j| x[0][(g * m + r) * k + j] * x[1][(g * k + j) * n + c]).sum()
+            })
+        }
+        Task::Conv { conv, .. } => at(&|i| conv_at(conv, &x[0], &x[1], i)),
+        Task::BatchNorm { channels, pixels, .. } => at(&|i| {
+            let c = i / size(*pixels) % size(*channels);
+            x[0][i] * x[1][c] + x[2][c]
+        }),
+        Task::LayerNorm { width, .. } => rows(&x[0], size(*width), |row| {
+            let n = row.len() as f64;
+            let mean = row.iter().sum::<f64>() / n;
+            let variance = row.iter().map(|v| (v - mean) * (v - mean)).sum::<f64>() / n;
+            let scale = 1.0 / (variance + 1e-5).sqrt();
+            (0..row.len()).map(|i| (row[i] - mean) * scale * x[1][i] + x[2][i]).collect()
+        }),
+        Task::Softmax { width, .. } => rows(&x[0], size(*width), softmax),
+        Task::Pointwise { function, .. } => at(&|i| {
+            let y = x.get(1).map_or(0.5, |y| y[i]);
+            pointwise(*function, x[0][i], y)
+        }),
+        Task::Pool { pool, .. } => at(&|i| pool_at(pool, &x[0], i)),
+        Task::AdaptivePool { input, output, .. } => at(&|i| adaptive_at(*input, *output, &x[0], i)),
+        Task::Embedding { width, .. } => at(&|i| {
+            let width = size(*width);
+            x[0][x[1][i / width] as usize * width + i % width]
+        }),
+        Task::Concat { part, whole, .. } => at(&|i| {
+            let (item, place) = (i / *whole as usize, i % *whole as usize);
+            if place < *part as usize { x[0][item * *part as usize + place] } else { 0.0 }
+        }),
+        Task::Shuffle { channels, groups, pixels, .. } => at(&|i| {
+            let (c, g, p) = (size(*channels), size(*groups), size(*pixels));
+            let to = i / p % c;
+            x[0][(i / (p * c) * c + to % g * (c / g) + to / g) * p + i % p]
+        }),
+        Task::Copy { .. } => x[0].clone(),
+        Task::Attention { tokens, width, .. } => attention(x, size(*tokens), size(*width)),
+        Task::Bias { run, values, .. } => at(&|i| x[0][i] + x[1][i / size(*run) % size(*values)]),
+    }
+}
+
+fn rows(x: &[f64], width: usize, f: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+    x.chunks(width.max(1)).flat_map(f).collect()
+}
+
+fn softmax(row: &[f64]) -> Vec<f64> {
+    let most = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = row.iter().map(|v| libm::exp(v - most)).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.iter().map(|p| p / sum).collect()
+}
+
+fn pointwise(function: Function, x: f64, y: f64) -> f64 {
+    match function {
+        Function::Relu => x.max(0.0),
+        Function::Relu6 => x.clamp(0.0, 6.0),
+        Function::Gelu => 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Function::Tanh => libm::tanh(x),
+        Function::Pow => x * x * x,
+        Function::Scale => x * 0.125,
+        Function::Add => x + y,
+        Function::Mul => x * y,
+        Function::Mask => {
+            if y > 0.0 {
+                x
+            } else {
+                -10_000.0
+            }
+        }
+    }
+}
+
+fn conv_at(c: &Conv, x: &[f64], w: &[f64], i: usize) -> f64 {
+    let [oh, ow] = c.output().map(|n| n as usize);
+    let [h, width] = c.input.map(|n| n as usize);
+    let [r, s] = c.kernel.map(|n| n as usize);
+    let (item, channel) = (i / (oh * ow) / c.out_ch as usize, i / (oh * ow) % c.out_ch as usize);
+    let (each_in, each_out) = ((c.in_ch / c.groups) as usize, (c.out_ch / c.groups) as usize);
+    let first = channel / each_out * each_in;
+    let place = |out: usize, tap: usize, axis: usize| {
+        let at = (out * c.stride[axis] as usize + tap * c.dilation as usize)
+            .checked_sub(c.pad[axis] as usize)?;
+        (at < [h, width][axis]).then_some(at)
+    };
+    let mut sum = 0.0;
+    for ch in 0..each_in {
+        for (a, b) in (0..r).flat_map(|a| (0..s).map(move |b| (a, b))) {
+            let (Some(y), Some(z)) = (place(i / ow % oh, a, 0), place(i % ow, b, 1)) else {
+                continue;
+            };
+            let input = ((item * c.in_ch as usize + first + ch) * h + y) * width + z;
+            sum += x[input] * w[((channel * each_in + ch) * r + a) * s + b];
+        }
+    }
+    sum
+}
+
+fn pool_at(p: &Pool, x: &[f64], i: usize) -> f64 {
+    let [oh, ow] = p.output().map(i64::from);
+    let [h, w] = p.input.map(i64::from);
+    let (i, f, stride, pad) =
+        (i as i64, i64::from(p.kernel), i64::from(p.stride), i64::from(p.pad));
+    let span = |out: i64, n: i64| {
+        let start = out * stride - pad;
+        (start, (start + f).min(n + pad))
+    };
+    let ((top, bottom), (left, right)) = (span(i / ow % oh, h), span(i % ow, w));
+    let plane = i / (ow * oh);
+    let inside = (top.max(0)..bottom.min(h))
+        .flat_map(|y| (left.max(0)..right.min(w)).map(move |z| (y, z)))
+        .map(|(y, z)| x[((plane * h + y) * w + z) as usize]);
+    match p.kind {
+        PoolKind::Max => inside.fold(f64::NEG_INFINITY, f64::max),
+        PoolKind::Average => inside.sum::<f64>() / ((bottom - top) * (right - left)) as f64,
+    }
+}
+
+fn adaptive_at(input: [u32; 2], output: [u32; 2], x: &[f64], i: usize) -> f64 {
+    let ([h, w], [oh, ow]) = (input.map(|n| n as usize), output.map(|n| n as usize));
+    let (c, r) = (i % ow, i / ow % oh);
+    let (rows, columns) =
+        (r * h / oh..((r + 1) * h).div_ceil(oh), c * w / ow..((c + 1) * w).div_ceil(ow));
+    let area = (rows.len() * columns.len()) as f64;
+    let plane = i / (ow * oh) * h;
+    let sum: f64 = rows
+        .flat_map(|y| columns.clone().map(move |z| (y, z)))
+        .map(|(y, z)| x[(plane + y) * w + z])
+        .sum();
+    sum / area
+}
+
+fn attention(x: &[Vec<f64>], tokens: usize, width: usize) -> Vec<f64> {
+    let row = |x: &[f64], r: usize| x[r * width..(r + 1) * width].to_vec();
+    let queries = x[0].len() / width;
+    let mut out = Vec::with_capacity(x[0].len());
+    for q in 0..queries {
+        let head = q / tokens * tokens;
+        let query = row(&x[0], q);
+        let scores: Vec<f64> = (0..tokens)
+            .map(|j| {
+                let dot: f64 = query.iter().zip(row(&x[1], head + j)).map(|(a, b)| a * b).sum();
+                dot / (width as f64).sqrt()
+            })
+            .collect();
+        let weights = softmax(&scores);
+        for d in 0..width {
+            out.push((0..tokens).map(|j| weights[j] * x[2][(head + j) * width + d]).sum());
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::shapes;
+
+    #[test]
+    fn half_precision_holds_every_operand_exactly() {
+        let work = Work::new(Task::Copy { elements: 4096 }, Precision::Fp16);
+        let shapes = shapes(&work);
+        let x = operands(&shapes, Precision::Fp16);
+        let bytes = to_bytes(&x[0], &shapes.inputs[0], Precision::Fp16);
+        assert_eq!(from_bytes(&bytes, Precision::Fp16), x[0]);
+        assert!(x[0].iter().any(|v| *v < -0.9) && x[0].iter().any(|v| *v > 0.9));
+    }
+
+    #[test]
+    fn known_answers() {
+        let conv = Conv {
+            in_ch: 1,
+            out_ch: 1,
+            kernel: [3, 3],
+            stride: [1, 1],
+            pad: [1, 1],
+            dilation: 1,
+            groups: 1,
+            input: [3, 3],
+            bias: false,
+        };
+        let image: Vec<f64> = (1..=9).map(f64::from).collect();
+        let sums = compute(
+            &Work::new(Task::Conv { batch: 1, conv }, Precision::Fp32),
+            &[image.clone(), vec![1.0; 9]],
+            9,
+        );
+        assert_eq!(sums, [12.0, 21.0, 16.0, 27.0, 45.0, 33.0, 24.0, 39.0, 28.0]);
+        let gemm = Task::Gemm { m: 2, n: 1, k: 2, count: 1 };
+        let product = compute(
+            &Work::new(gemm, Precision::Fp32),
+            &[vec![1.0, 2.0, 3.0, 4.0], vec![5.0, 6.0]],
+            2,
+        );
+        assert_eq!(product, [17.0, 39.0]);
+        let kind = PoolKind::Average;
+        let pool =
+            Pool { kind, channels: 1, input: [3, 3], kernel: 2, stride: 2, pad: 0, ceil: true };
+        let pooled =
+            compute(&Work::new(Task::Pool { planes: 1, pool }, Precision::Fp32), &[image], 4);
+        assert_eq!(pooled, [3.0, 4.5, 7.5, 9.0]);
+        assert_eq!(distance(&[1.0, f64::NAN], &[1.0, 1.0]), f64::INFINITY);
+    }
+}
