@@ -5,6 +5,8 @@
 //! | [`table()`] | a whole model at one batch and share | one pseudo-kernel per batch |
 //! | [`orion()`] | one kernel launch, with the SMs it needs | one kernel per distinct row |
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
+//! | [`torch()`] | one kernel that ran (PyTorch profiler) | the launches of the repeating iteration |
+//! | [`records()`] | the same, by our own capture | the same |
 //!
 //! Every row of the input is accounted for: it becomes a launch or a point, or it is dropped for a
 //! named reason. What the source does not say and a model needs is assumed by a documented knob,
@@ -12,7 +14,9 @@
 
 mod orion;
 mod reef;
+mod stream;
 mod table;
+mod torch;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +28,9 @@ use crate::units::{Bytes, Nanos};
 
 pub use orion::{Class, OrionOptions, class_of, orion};
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
+pub use stream::{Iteration, Record, StreamOptions, iteration};
 pub use table::table;
+pub use torch::torch;
 
 /// Why nothing was imported: always with file, line and field.
 pub type ImportError = FileError;
@@ -49,6 +55,21 @@ pub struct Input<'a> {
     pub file: &'a str,
     /// Its content.
     pub text: &'a str,
+}
+
+/// Imports a recording of our own capture, `file` being what errors call it, with what is known of
+/// the program.
+///
+/// # Errors
+/// No kernel, a range outside the recording, or no repeating iteration.
+pub fn records(
+    file: &str,
+    recorded: Vec<Record>,
+    device: &Device,
+    options: &StreamOptions,
+    facts: &[(&str, String)],
+) -> Result<Import, ImportError> {
+    stream::profile(file, recorded, device, options, facts)
 }
 
 /// Collects kernels by content, so that equal rows share one kernel.
