@@ -8,7 +8,7 @@ use cotenant_profiles::tune::{Trials, workload};
 use cotenant_profiles::{Device, zoo};
 
 fn v100() -> Device {
-    Device::builtin("v100-sxm2-16").unwrap()
+    Device::builtin("v100-sxm2-16").expect("it ships")
 }
 
 fn config(batch: u32) -> Config {

@@ -13,6 +13,7 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
+mod autotune;
 mod clipper;
 mod coalesce;
 mod dnnscaler;
@@ -40,6 +41,7 @@ pub const ALL: &[&PolicyInfo] = &[
     &krisp::INFO,
     &eclip::INFO,
     &dstack::INFO,
+    &autotune::INFO,
     &dnnscaler::INFO,
     &clipper::INFO,
     &streams::INFO,
