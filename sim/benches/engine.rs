@@ -13,9 +13,10 @@ use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::action::{Action, Event, Via};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::policy::{Depth, LayoutError};
-use cotenant_sim::scenario::Setup;
+use cotenant_sim::scenario::{Scenario, Setup};
 use cotenant_sim::view::View;
 use cotenant_sim::{Layout, Policy};
+use cotenant_traces::Rng;
 
 use common::anchor::{Counter, Draws, MEAN_NS, Params, by_hand, scenario, simulate};
 
@@ -145,6 +146,16 @@ fn fifo<B: Draws, D: Draws>(name: &str, p: &Params, base: B, draws: D, workers: 
     });
 }
 
+/// The same workload drawn as experiments draw: one generator per tenant, ziggurat exponentials.
+fn own_draws(p: &Params, end: u64) -> Scenario {
+    let mut scenario = scenario(p, Counter(libm::log), 64, 100_000, bandwidth(), end);
+    for (t, load) in scenario.loads.iter_mut().enumerate() {
+        *load = common::poisson(p.mean_gap_ns, t as u64);
+    }
+    scenario.jitter = Some(Box::new(common::Exponential(Rng::new(99))));
+    scenario
+}
+
 fn rates() {
     println!(
         "{:<34} {:^18} {:>8} {:>8} {:>8} {:>8}",
@@ -155,6 +166,10 @@ fn rates() {
     fifo("fifo 16/8", &p, std, libm, 64, 100_000);
     fifo("fifo 16/8, hand on libm too", &p, libm, libm, 64, 100_000);
     fifo("fifo 16/8, ours on std ln", &p, std, std, 64, 100_000);
+    let end = by_hand::<true, _>(&p, libm).end;
+    compare("fifo 16/8, each its own draws", &mut || by_hand::<false, _>(&p, std).events, &mut || {
+        simulate(own_draws(&p, end), None).events
+    });
     let table = Table::new(&p);
     fifo("trace-driven 16/8", &p, table, table, 64, 100_000);
     // Eight kernels of 22.5 MB in 100 us ask for twice the bandwidth: rates change at every event.
