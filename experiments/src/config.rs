@@ -5,6 +5,7 @@ pub(crate) mod fields;
 mod path;
 mod plot;
 pub(crate) mod policy;
+mod sweep;
 mod tenant;
 mod tree;
 
@@ -109,8 +110,6 @@ const TOP: &[&str] = &[
 const LISTS: &[&str] = &["tenant", "policy", "sweep", "plot"];
 /// What is the same in every point.
 const UNSWEPT: &[&str] = &["name", "question", "repeats", "seed"];
-/// Most combinations of sweep values: a typo should not fill the memory.
-const MAX_POINTS: usize = 100_000;
 /// About four months: beyond, a typo is likelier than patience.
 const LONGEST: Nanos = Nanos::from_secs(10_000_000);
 const TICK: Nanos = Nanos(1_000);
@@ -141,14 +140,14 @@ fn check(text: &str, file: &str, base: PathBuf, overrides: &Overrides) -> Result
     policy::expand_all(&mut root)?;
     overrides.apply(&mut root)?;
     let resolved = render(&root);
-    let sweep = sweep(&mut root)?;
-    let keys: Vec<String> = sweep.iter().map(|e| e.key.clone()).collect();
+    let axes = axes(&mut root)?;
+    let keys: Vec<String> = axes.iter().flat_map(|a| a.fields.clone()).collect();
     let mut devices = BTreeMap::new();
     let mut points = vec![];
-    for choice in combinations(&sweep)? {
+    for choice in sweep::combinations(&axes)? {
         let mut at_point = root.clone();
-        for (entry, value) in sweep.iter().zip(&choice) {
-            path::set(&mut at_point, &entry.key, value, &value.place, TOP)?;
+        for (key, value) in keys.iter().zip(&choice) {
+            path::set(&mut at_point, key, value, &value.place, TOP)?;
         }
         let mut point = point(&at_point, &base, &mut devices)?;
         point.values = choice.iter().map(|v| v.plain()).collect();
@@ -178,6 +177,7 @@ impl Overrides {
             let key = key.trim();
             let value = tree::parse_value(value.trim(), &flag, key)?;
             if !set_sweep(root, key, &value, &place) {
+                swept_with_others(root, key, &place)?;
                 path::set(root, key, &value, &place, TOP)?;
             }
         }
@@ -189,6 +189,22 @@ impl Overrides {
             path::set(root, "seed", &value, &place, TOP)?;
         }
         Ok(())
+    }
+}
+
+/// A field that is swept together with others cannot be set alone: the sweep would win.
+fn swept_with_others(root: &Node, key: &str, at: &Place) -> Result<(), Flaw> {
+    let swept = root.get("sweep").and_then(|e| e.node.entries()).unwrap_or_default();
+    let names = |e: &&Entry| {
+        let fields = sweep::fields_of(&e.key);
+        fields.iter().any(|f| path::segments(f) == path::segments(key))
+    };
+    match swept.iter().find(names) {
+        Some(e) => {
+            let why = format!("is swept as `{}`; set that, or leave the sweep out", e.key);
+            Err(Flaw::new(at, key, why))
+        }
+        None => Ok(()),
     }
 }
 
@@ -224,62 +240,11 @@ fn set_sweep(root: &mut Node, key: &str, value: &Node, at: &Place) -> bool {
 }
 
 /// Takes the `[sweep]` table out of the tree.
-fn sweep(root: &mut Node) -> Result<Vec<Entry>, Flaw> {
+fn axes(root: &mut Node) -> Result<Vec<sweep::Axis>, Flaw> {
     let Data::Table(top) = &mut root.data else { return Ok(vec![]) };
     let Some(i) = top.iter().position(|e| e.key == "sweep") else { return Ok(vec![]) };
     let taken = top.remove(i);
-    let mut flat = vec![];
-    flatten(&taken.node, "", &mut flat)?;
-    for entry in &flat {
-        if UNSWEPT.contains(&entry.key.as_str()) {
-            let why = format!("cannot be swept: {} are the same in all cells", UNSWEPT.join(", "));
-            return Err(Flaw::new(&entry.place, format!("sweep.{}", entry.key), why));
-        }
-    }
-    Ok(flat)
-}
-
-/// Keys may be written with quotes or as TOML's own dotted keys.
-fn flatten(node: &Node, path: &str, flat: &mut Vec<Entry>) -> Result<(), Flaw> {
-    for entry in fields::table(node, "sweep")? {
-        let key = tree::join(path, &entry.key);
-        let field = format!("sweep.{key}");
-        match &entry.node.data {
-            Data::Table(_) => flatten(&entry.node, &key, flat)?,
-            Data::List(list) if list.is_empty() => {
-                return Err(Flaw::new(&entry.node.place, field, "is empty; give values"));
-            }
-            Data::List(_) => flat.push(Entry { key, ..entry.clone() }),
-            _ => {
-                let why = format!("`{}` is no list; write [60, 120]", entry.node.toml());
-                return Err(Flaw::new(&entry.node.place, field, why));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The cartesian product, the last key fastest.
-fn combinations(sweep: &[Entry]) -> Result<Vec<Vec<Node>>, Flaw> {
-    let mut all = vec![vec![]];
-    for entry in sweep {
-        let Data::List(values) = &entry.node.data else { continue };
-        if all.len() * values.len() > MAX_POINTS {
-            let why = format!("makes more than {MAX_POINTS} combinations");
-            return Err(Flaw::new(&entry.place, format!("sweep.{}", entry.key), why));
-        }
-        all = all
-            .into_iter()
-            .flat_map(|head| {
-                values.iter().map(move |v| {
-                    let mut longer = head.clone();
-                    longer.push(v.clone());
-                    longer
-                })
-            })
-            .collect();
-    }
-    Ok(all)
+    sweep::axes(&taken.node, UNSWEPT)
 }
 
 fn name(f: &Fields<'_>) -> Result<String, Flaw> {
@@ -481,6 +446,30 @@ name = "mps"
         assert_eq!(values, ["1/1ms", "1/2ms", "1/3ms", "2/1ms", "2/2ms", "2/3ms"]);
         assert_eq!(e.points[4].policies[0].options_text, "quantum = \"2ms\"");
         assert_eq!(e.points[4].tenants[0].arrivals.mean_rate(), Some(2.0));
+    }
+
+    #[test]
+    fn fields_swept_together_change_together() {
+        let both = "\"tenant.a.model, tenant.a.slo\"";
+        let swept = format!(
+            "{SMALL}[sweep]\n{both} = [[\"alexnet\", \"5ms\"], [\"vgg19\", \"9ms\"]]\n\
+             \"tenant.a.workers\" = [1, 2]\n"
+        );
+        let e = read(&swept, &[]).unwrap();
+        assert_eq!(e.keys, ["tenant.a.model", "tenant.a.slo", "tenant.a.workers"]);
+        let values: Vec<_> = e.points.iter().map(|p| p.values.join("/")).collect();
+        assert_eq!(values, ["alexnet/5ms/1", "alexnet/5ms/2", "vgg19/9ms/1", "vgg19/9ms/2"]);
+        assert_eq!(e.points[2].tenants[0].model, "vgg19");
+        let one = format!("{both} = [[\"vgg19\", \"7ms\"]]").replace('"', "");
+        let set = one.replace("vgg19", "\"vgg19\"").replace("7ms", "\"7ms\"");
+        assert_eq!(read(&swept, &[&set]).unwrap().points.len(), 2);
+        let message = |text: &str, set: &[&str]| read(text, set).err().unwrap();
+        let alone = message(&swept, &["tenant.a.slo=1ms"]);
+        assert!(alone.contains("is swept as `tenant.a.model, tenant.a.slo`"), "{alone}");
+        let short = message(&swept.replace(", \"9ms\"]", "]"), &[]);
+        assert!(short.contains("is no list of 2 values"), "{short}");
+        let twice = message(&format!("{swept}\"tenant.a.slo\" = [\"1ms\"]\n"), &[]);
+        assert!(twice.contains("is swept already"), "{twice}");
     }
 
     #[test]
