@@ -7,7 +7,8 @@
 //! launching them one after the other. Heads go out by least slack. A head that could be merged with
 //! one that another stream will reach waits for it, but only until its latest start: deadline − what
 //! its batch still needs (host and GPU, alone on the GPU, times 1 + `guard`) − what the merged launch
-//! takes longer than its own; and never longer than `max_wait`. While the host or the GPU is busy
+//! takes longer than its own; never longer than `max_wait`; and never longer than what merging with
+//! those to come is predicted to save. While the host or the GPU is busy
 //! anyway, heads gather for free: nothing is launched before the host is free, nor while the kernels
 //! on the GPU want `backlog` times its CUs.
 //!
@@ -132,6 +133,10 @@ struct Coalesce {
     held: Vec<Head>,
     /// Classes whose heads have changed since they were last looked at.
     changed: Vec<u32>,
+    /// By class: its heads, and how many of them the gate refused to merge; it is asked again when
+    /// they are an eighth more, so that a long queue is not summed up at every launch.
+    count: Vec<u32>,
+    refused: Vec<u32>,
     /// The class at hand.
     group: Vec<Head>,
     /// When the host is free.
@@ -179,6 +184,8 @@ impl Coalesce {
             prospects: Prospects::default(),
             held: vec![],
             changed: vec![],
+            count: vec![],
+            refused: vec![],
             group: vec![],
             host_free: 0,
             wanted: 0,
@@ -228,9 +235,23 @@ impl Coalesce {
             ready: now,
             due: now,
         });
-        if class != ALONE && !self.changed.contains(&class) {
+        if class != ALONE {
+            self.count[class as usize] += 1;
+            self.change(class);
+        }
+    }
+
+    /// The class is to be looked at again.
+    fn change(&mut self, class: u32) {
+        if !self.changed.contains(&class) {
             self.changed.push(class);
         }
+    }
+
+    /// Whether the gate has refused to merge about as many of this class just now.
+    fn refused(&self, class: u32) -> bool {
+        let refused = self.refused[class as usize];
+        self.rules.gate && refused > 0 && self.count[class as usize] <= refused + refused / 8
     }
 
     fn guarded(&self, ns: u64) -> u64 {
@@ -240,28 +261,20 @@ impl Coalesce {
     /// Decides how long the heads of a class wait for those that other streams will reach.
     fn assess(&mut self, view: &View<'_>, law: &Law<'_>, class: u32) {
         let now = view.now.0;
-        self.group.clear();
-        self.group.extend(self.held.iter().filter(|h| h.class == class));
-        let Some(&one) = self.group.first() else { return };
-        let here = self.group.len();
-        let mut horizon = 0;
-        if self.max_wait > 0 && here < self.rules.max_group {
-            // With one more of the kind, as the rule for the latest start has it.
-            self.group.push(one);
-            let merged = law.merged_ns(&self.group);
-            let own = one.launch_ns + law.alone_ns(one.kernel);
-            let longer = merged.saturating_sub(own);
-            let due = |h: &Head| match h.deadline {
-                u64::MAX => h.ready + self.max_wait,
-                _ => h.latest.saturating_sub(longer).min(h.ready + self.max_wait),
-            };
-            horizon = self.group.iter().map(due).min().unwrap_or(now);
-        }
         let mut due = now;
-        if horizon > now {
-            let more = self.prospects.within(view, class, horizon - now, self.rules.max_group);
-            if more > 0 && self.pays(law, one, here, more) {
-                due = horizon;
+        if self.max_wait > 0 && !self.refused(class) {
+            self.group.clear();
+            self.group.extend(self.held.iter().filter(|h| h.class == class));
+            let Some(&one) = self.group.first() else { return };
+            let here = self.group.len();
+            let most = self.rules.max_group - here.min(self.rules.max_group);
+            let until = if most > 0 { self.latest_wait(law, one) } else { now };
+            if until > now {
+                let more = self.prospects.within(view, class, until - now, most);
+                due = self.worth_until(law, one, here, more, until, now);
+                if due > now && self.prospects.within(view, class, due - now, 1) == 0 {
+                    due = now;
+                }
             }
         }
         for h in self.held.iter_mut().filter(|h| h.class == class) {
@@ -269,14 +282,42 @@ impl Coalesce {
         }
     }
 
-    /// Whether `here` heads and `more` to come are better merged than not.
-    fn pays(&mut self, law: &Law<'_>, like: Head, here: usize, more: usize) -> bool {
-        if !self.rules.gate {
-            return true;
+    /// How long the slack of the heads in `group` admits a wait for one more of the kind.
+    fn latest_wait(&mut self, law: &Law<'_>, one: Head) -> u64 {
+        self.group.push(one);
+        let merged = law.merged_ns(&self.group);
+        let longer = merged.saturating_sub(one.launch_ns + law.alone_ns(one.kernel));
+        let until = |h: &Head| match h.deadline {
+            u64::MAX => h.ready + self.max_wait,
+            _ => h.latest.saturating_sub(longer).min(h.ready + self.max_wait),
+        };
+        self.group.iter().map(until).min().unwrap_or(0)
+    }
+
+    /// How long a wait for `more` heads beside those `here` is worth it: as long as merging all of
+    /// them saves, beyond what merging those here would; `now` if it saves nothing.
+    fn worth_until(
+        &mut self,
+        law: &Law<'_>,
+        like: Head,
+        here: usize,
+        more: usize,
+        until: u64,
+        now: u64,
+    ) -> u64 {
+        if more == 0 {
+            return now;
         }
-        self.group.truncate(here);
-        self.group.resize((here + more).min(self.rules.max_group), like);
-        law.merged_ns(&self.group) < law.separate_ns(&self.group)
+        if !self.rules.gate {
+            return until;
+        }
+        let mut saved = |n: usize| {
+            self.group.truncate(here);
+            self.group.resize(n, like);
+            law.separate_ns(&self.group).saturating_sub(law.merged_ns(&self.group))
+        };
+        let gain = saved(here + more).saturating_sub(saved(here));
+        until.min(now + gain)
     }
 
     /// Launches what is due, least slack first, while host and GPU take it.
@@ -299,7 +340,7 @@ impl Coalesce {
     fn launch(&mut self, now: u64, law: &Law<'_>, first: Head, act: &mut Vec<Action>) {
         self.group.clear();
         self.group.push(first);
-        if first.class != ALONE {
+        if first.class != ALONE && !self.refused(first.class) {
             let others =
                 self.held.iter().filter(|h| h.class == first.class && h.worker != first.worker);
             self.group.extend(others);
@@ -311,6 +352,8 @@ impl Coalesce {
             n = choice.merge;
             self.counts.capped += u64::from(choice.capped);
             self.counts.refused += u64::from(choice.refused);
+            let refused = if choice.refused { self.group.len() as u32 } else { 0 };
+            self.refused[first.class as usize] = refused;
         }
         let host = if n > 1 {
             let workers = self.group[..n].iter().map(|h| h.worker).collect();
@@ -340,8 +383,13 @@ impl Coalesce {
             let at = self.held.iter().position(|x| x.worker == h.worker);
             self.held.swap_remove(at.expect("only held heads are launched"));
         }
-        if first.class != ALONE && !self.changed.contains(&first.class) {
-            self.changed.push(first.class);
+        if first.class != ALONE {
+            let class = first.class as usize;
+            self.count[class] -= n as u32;
+            if self.count[class] <= self.refused[class] / 2 {
+                self.refused[class] = 0;
+            }
+            self.change(first.class);
         }
     }
 
@@ -384,6 +432,8 @@ impl Policy for Coalesce {
             })
             .collect();
         self.prospects = Prospects::new(setup, &self.class);
+        self.count = vec![0; kernels.len()];
+        self.refused = vec![0; kernels.len()];
         self.want = vec![0; layout.workers.len()];
         self.batch = vec![(u64::MAX, 0); layout.workers.len()];
         let cus = f64::from(setup.device.cus());

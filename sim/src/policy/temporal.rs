@@ -9,7 +9,7 @@
 //! concurrently) and open-gpu-kernel-modules (per-channel time slices). The slice that compute
 //! contexts get is not published: `quantum` is a knob.
 
-use cotenant_profiles::Nanos;
+use cotenant_profiles::{Bytes, Nanos};
 
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
@@ -57,6 +57,13 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
             default: "false",
             help: "a turn ends with the batch, not with the quantum",
         },
+        OptionSpec {
+            name: "context_memory",
+            kind: Kind::Integer(0, 1 << 20),
+            unit: "MiB",
+            default: "",
+            help: "device memory of one context; default: the device's",
+        },
     ],
     build: |options| Ok(Box::new(Temporal::new(options)?)),
 };
@@ -66,6 +73,7 @@ struct Temporal {
     switch: Option<Nanos>,
     make_way: Option<Nanos>,
     run_to_completion: bool,
+    context_memory: Option<Bytes>,
 }
 
 impl Temporal {
@@ -79,6 +87,7 @@ impl Temporal {
             switch: options.duration("switch"),
             make_way: options.duration("make_way"),
             run_to_completion: options.flag("run_to_completion").unwrap_or(false),
+            context_memory: options.integer("context_memory").map(|mib| Bytes((mib as u64) << 20)),
         })
     }
 }
@@ -90,7 +99,7 @@ impl Policy for Temporal {
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         let cus = setup.device.cus();
-        let overhead = setup.costs.context_memory;
+        let overhead = self.context_memory.unwrap_or(setup.costs.context_memory);
         let mut workers = setup.workers(|tenant, _| WorkerSpec {
             tenant,
             pool: 0,

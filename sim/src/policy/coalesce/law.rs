@@ -189,3 +189,170 @@ impl Law<'_> {
         n
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::{Code, KernelCode, Tile};
+    use cotenant_profiles::Op;
+    use proptest::prelude::*;
+
+    /// One block per CU, `blocks` of them, `wave` ns per wave.
+    fn gemm(blocks: u32, wave: u64) -> KernelCode {
+        let at = |c: u32| wave * u64::from(blocks.div_ceil(c));
+        KernelCode {
+            id: "gemm".to_owned(),
+            name: "sgemm_128x64".to_owned(),
+            op: Op::Gemm,
+            duration_ns: std::iter::once(u64::MAX).chain((1..=80).map(at)).collect(),
+            want: blocks.min(80),
+            blocks: u64::from(blocks),
+            threads: 128,
+            blocks_per_cu: 1,
+            dram_bytes: 0,
+            fair: false,
+            tile: Tile::default(),
+        }
+    }
+
+    const RULES: Rules = Rules { gate: true, wave_cap: true, padding: 0.25, max_group: 1024 };
+
+    fn head(worker: u32, kernel: u32, deadline: u64) -> Head {
+        Head {
+            worker,
+            kernel,
+            class: 0,
+            launch_ns: 56_260,
+            rest_ns: 0,
+            deadline,
+            latest: deadline,
+            ready: 0,
+            due: 0,
+        }
+    }
+
+    fn heads(n: u32) -> Vec<Head> {
+        (0..n).map(|w| head(w, 0, u64::MAX)).collect()
+    }
+
+    fn workers(group: &[Head]) -> Vec<u32> {
+        group.iter().map(|h| h.worker).collect()
+    }
+
+    /// Four blocks of 146.4 us on a V100, the GEMM of the published figure; and others beside it.
+    fn with_law<T>(kernels: Vec<KernelCode>, f: impl FnOnce(&Law<'_>) -> T) -> T {
+        let device = Device::builtin("v100-sxm2-16").unwrap();
+        let code = Code { kernels };
+        f(&Law { kernels: &code.kernels, device: &device, costs: &device.costs })
+    }
+
+    #[test]
+    fn the_law_by_hand() {
+        with_law(vec![gemm(4, 146_400)], |law| {
+            // 148 + 2 R + 1.24 × 146.4 us per wave of 20.
+            assert_eq!(law.merged_ns(&heads(1)), 150_000 + 181_536);
+            assert_eq!(law.merged_ns(&heads(20)), 188_000 + 181_536);
+            assert_eq!(law.merged_ns(&heads(21)), 190_000 + 2 * 181_536);
+            assert_eq!(law.merged_ns(&heads(118)), 384_000 + 6 * 181_536);
+            // The host takes 56.26 us per launch, the GPU keeps up.
+            assert_eq!(law.separate_ns(&heads(1)), 56_260 + 146_400);
+            assert_eq!(law.separate_ns(&heads(20)), 20 * 56_260 + 146_400);
+        });
+    }
+
+    #[test]
+    fn merging_starts_where_the_law_says_so() {
+        with_law(vec![gemm(4, 146_400)], |law| {
+            let choose = |n| law.choose(0, &mut heads(n), &RULES);
+            // 335.5 us against 258.9 and 337.5 against 315.2; then 339.5 against 371.4.
+            for n in [2, 3] {
+                assert_eq!(choose(n), Choice { merge: 1, capped: false, refused: true });
+            }
+            assert_eq!(choose(4), Choice { merge: 4, capped: false, refused: false });
+            let always = Rules { gate: false, ..RULES };
+            assert_eq!(law.choose(0, &mut heads(2), &always).merge, 2);
+        });
+    }
+
+    #[test]
+    fn a_wave_is_not_opened_for_a_few() {
+        with_law(vec![gemm(4, 146_400)], |law| {
+            let choose = |n, rules| law.choose(0, &mut heads(n), &rules);
+            // 20 and then two alone: 370 + 146 us; all 22 at once: 555 us.
+            assert_eq!(choose(22, RULES), Choice { merge: 20, capped: true, refused: false });
+            // Twenty more: launched alone they would take the host 1.1 ms.
+            assert_eq!(choose(40, RULES).merge, 40);
+            assert_eq!(choose(22, Rules { wave_cap: false, ..RULES }).merge, 22);
+            assert_eq!(choose(22, Rules { max_group: 8, ..RULES }).merge, 8);
+        });
+    }
+
+    #[test]
+    fn unequal_members_waste_only_so_much() {
+        // A block of the second takes twice, one of the third three times as long.
+        let kernels = vec![gemm(4, 100_000), gemm(4, 200_000), gemm(4, 300_000)];
+        with_law(kernels, |law| {
+            let always = Rules { gate: false, ..RULES };
+            let mut group = [head(0, 0, u64::MAX), head(1, 2, u64::MAX), head(2, 1, u64::MAX)];
+            // 0 with 2 wastes a third, 0 with 1 a quarter: the third goes to the end.
+            assert_eq!(law.choose(0, &mut group, &always).merge, 2);
+            assert_eq!(workers(&group), [0, 2, 1]);
+            let strict = Rules { padding: 0.1, ..always };
+            let mut group = [head(0, 0, u64::MAX), head(1, 1, u64::MAX), head(2, 0, u64::MAX)];
+            assert_eq!(law.choose(0, &mut group, &strict).merge, 2);
+            assert_eq!(workers(&group), [0, 2, 1]);
+        });
+    }
+
+    #[test]
+    fn nobody_is_made_late_by_the_others() {
+        with_law(vec![gemm(4, 146_400)], |law| {
+            let always = Rules { gate: false, ..RULES };
+            // Alone 202.66 us, three merged 335.5 us at least.
+            let mut group = [head(0, 0, 900_000), head(1, 0, 250_000), head(2, 0, 400_000)];
+            assert_eq!(law.choose(0, &mut group, &always).merge, 2);
+            assert_eq!(workers(&group), [0, 2, 1]);
+            // The first one is the one in a hurry: alone.
+            let mut group = [head(0, 0, 250_000), head(1, 0, 900_000)];
+            assert_eq!(law.choose(0, &mut group, &always).merge, 1);
+            // Late whatever happens: no reason to leave it out.
+            let mut group = [head(0, 0, 900_000), head(1, 0, 150_000)];
+            assert_eq!(law.choose(0, &mut group, &always).merge, 2);
+        });
+    }
+
+    proptest! {
+        #[test]
+        fn a_choice_keeps_everybody_and_makes_nobody_late(
+            heads in prop::collection::vec((0u32..3, 100_000u64..2_000_000, 0u64..300_000), 1..40),
+            gate: bool,
+            wave_cap: bool,
+            padding in 0.0f64..1.0,
+        ) {
+            let kernels = vec![gemm(4, 146_400), gemm(7, 90_000), gemm(100, 50_000)];
+            with_law(kernels, |law| {
+                let of = |(i, &(kernel, deadline, rest_ns)): (usize, &(u32, u64, u64))| {
+                    Head { rest_ns, ..head(i as u32, kernel, deadline) }
+                };
+                let mut group: Vec<Head> = heads.iter().enumerate().map(of).collect();
+                let rules = Rules { gate, wave_cap, padding, ..RULES };
+                let choice = law.choose(0, &mut group, &rules);
+                prop_assert!(choice.merge >= 1 && choice.merge <= group.len());
+                let mut all = workers(&group);
+                prop_assert_eq!(all[0], 0, "the most urgent stays in front");
+                all.sort_unstable();
+                prop_assert_eq!(all, (0..heads.len() as u32).collect::<Vec<_>>());
+                if choice.merge > 1 {
+                    let merged = law.merged_ns(&group[..choice.merge]);
+                    for h in &group[..choice.merge] {
+                        prop_assert!(!law.makes_late(0, h, merged));
+                    }
+                    if gate && !choice.capped {
+                        prop_assert!(merged < law.separate_ns(&group[..choice.merge]));
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+}

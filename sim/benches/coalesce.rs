@@ -1,0 +1,125 @@
+//! What coalescing costs: CPU time of the policy per kernel with 64 tenants, inside a simulation.
+//!
+//! `cargo bench -p cotenant-sim --bench coalesce`; with `--test` a short run that only checks.
+
+#[path = "../tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{build, closed};
+use cotenant_profiles::{Bytes, Device, Nanos, analytic, zoo};
+use cotenant_sim::action::{Action, Event};
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::layout::Layout;
+use cotenant_sim::policy::{Depth, LayoutError, Value};
+use cotenant_sim::program::Code;
+use cotenant_sim::scenario::{Scenario, Setup, Tenant};
+use cotenant_sim::view::View;
+use cotenant_sim::{Class, Policy};
+
+/// Counts kernels and the time that the policy takes for them.
+struct Timed {
+    inner: Box<dyn Policy>,
+    kernels: u64,
+    calls: u64,
+    spent: Duration,
+}
+
+impl Policy for Timed {
+    fn depth(&self) -> Depth {
+        self.inner.depth()
+    }
+
+    fn forms_batches(&self) -> bool {
+        self.inner.forms_batches()
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        self.inner.layout(setup)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        self.kernels += u64::from(matches!(event, Event::KernelDone { .. }));
+        self.calls += 1;
+        let start = Instant::now();
+        self.inner.event(event, view, act);
+        self.spent += start.elapsed();
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        self.inner.counters()
+    }
+}
+
+/// 64 tenants of these models in turn, with deadlines, on a device with memory for all.
+fn setup(names: &[&str], slo: Option<Nanos>) -> Arc<Setup> {
+    let mut device = Device::builtin("h200-sxm").expect("a built-in device");
+    device.memory.capacity = Bytes(1 << 42);
+    let specs: Vec<_> = names.iter().map(|n| zoo::find(n).expect("a model of the zoo")).collect();
+    let specs: Vec<_> = specs.iter().collect();
+    let options = analytic::Options::default();
+    let profile = analytic::profile(&device, &specs, &[1], &options).expect("batch 1");
+    let mut code = Code::default();
+    let tenants = (0..64).map(|i| {
+        let name = &specs[i % specs.len()].name;
+        Tenant {
+            name: format!("{name}-{i}"),
+            model: code.compile(&profile, name, 1, device.cus()).expect("it is in the profile"),
+            class: Class::Latency,
+            slo,
+            workers: 1,
+            batch_max: 1,
+            batch_timeout: Nanos::ZERO,
+        }
+    });
+    let tenants = tenants.collect();
+    Arc::new(Setup { costs: device.costs.clone(), device, code, tenants })
+}
+
+/// ns of CPU time per kernel, the clock's own time taken off, and the counters.
+fn per_kernel(setup: &Arc<Setup>, options: &[(&str, Value)], duration: Nanos) -> (f64, String) {
+    let scenario = Scenario {
+        setup: setup.clone(),
+        loads: setup.tenants.iter().map(|_| closed(1)).collect(),
+        warmup: Nanos::ZERO,
+        duration,
+        contention: ContentionModel::from_name("bandwidth", &setup.device).expect("a known model"),
+        jitter: None,
+    };
+    let inner = build("coalesce", options);
+    let mut timed = Timed { inner, kernels: 0, calls: 0, spent: Duration::ZERO };
+    let report = cotenant_sim::run(scenario, &mut timed, None).expect("it fits");
+    let clock = {
+        let (n, start) = (100_000u32, Instant::now());
+        let spent = (0..n).fold(Duration::ZERO, |spent, _| spent + Instant::now().elapsed());
+        start.elapsed().min(spent * 2) / n / 2
+    };
+    let spent = timed.spent.as_nanos() as f64 - clock.as_nanos() as f64 * timed.calls as f64;
+    let get = |name| report.counters.iter().find(|(n, _)| *n == name).map_or(0.0, |c| c.1);
+    let merged = 100.0 * get("merged_kernels") / get("kernels");
+    let words = format!("{merged:>3.0} % merged, up to {} at once", get("largest_group"));
+    (spent / timed.kernels as f64, words)
+}
+
+#[allow(clippy::print_stdout)] // a benchmark talks to people
+fn main() {
+    let check = std::env::args().any(|a| a == "--test");
+    let duration = Nanos::from_millis(if check { 20 } else { 1_000 });
+    let gate = |word: &str| ("gate", Value::Text(word.to_owned()));
+    let rows: [(&str, &[&str], Option<Nanos>, Vec<(&str, Value)>); 4] = [
+        ("ResNet-50, defaults", &["resnet50"], None, vec![]),
+        ("ResNet-50, whatever merges", &["resnet50"], None, vec![gate("always")]),
+        ("four models, SLO 200 ms", MIX, Some(Nanos::from_millis(200)), vec![]),
+        ("four models, whatever merges", MIX, Some(Nanos::from_millis(200)), vec![gate("always")]),
+    ];
+    println!("coalesce with 64 tenants, CPU time of the policy per kernel");
+    for (label, models, slo, options) in rows {
+        let setup = setup(models, slo);
+        let (ns, words) = per_kernel(&setup, &options, duration);
+        println!("{label:<32} {ns:>7.0} ns   {words}");
+    }
+}
+
+const MIX: &[&str] = &["resnet50", "bert_base", "vgg19", "densenet201"];
