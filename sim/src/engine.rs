@@ -437,11 +437,13 @@ impl<'a> Engine<'a> {
         assert!(self.end > self.warmup, "a run has a window");
     }
 
+    #[inline]
     fn note(&mut self, kind: u32, index: u32) {
         let word = self.now ^ u64::from(kind) << 56 ^ u64::from(index) << 32;
         self.digest = (self.digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     }
 
+    #[inline]
     fn settle(&mut self) {
         for pool in &mut self.pools {
             pool.settle(self.now, &self.code, &self.contention);
@@ -451,6 +453,7 @@ impl<'a> Engine<'a> {
         }
     }
 
+    #[inline]
     fn pool_event(&mut self, p: usize) {
         let ended = self.pools[p].advance(self.now, &self.code);
         let Ended::Kernel { owner, kernel } = ended else {
@@ -479,6 +482,7 @@ impl<'a> Engine<'a> {
         self.kernel_ended(owner);
     }
 
+    #[inline]
     fn kernel_ended(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];
@@ -526,6 +530,7 @@ impl<'a> Engine<'a> {
     }
 
     /// The worker's next kernel is at the head of its stream: wait for the host, or go.
+    #[inline]
     fn head(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &self.stages[worker as usize];
@@ -592,6 +597,7 @@ impl<'a> Engine<'a> {
         *free
     }
 
+    #[inline]
     fn ready(&mut self, worker: u32) {
         if self.depth == Depth::Kernel {
             self.workers[worker as usize].status = Status::Held;
@@ -606,6 +612,7 @@ impl<'a> Engine<'a> {
         );
     }
 
+    #[inline]
     fn submit(&mut self, worker: u32, placement: Placement, kernel: u32) {
         let w = &mut self.workers[worker as usize];
         w.status = Status::Launched;

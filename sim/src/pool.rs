@@ -266,9 +266,8 @@ impl Pool {
         self.seq += 1;
         let seq = self.seq;
         let l = job.lane as usize;
-        self.dirty = true;
         let kernel = &code.kernels[job.kernel as usize];
-        let masked = job.mask != UNMASKED;
+        let (masked, sliced) = (job.mask != UNMASKED, self.sliced());
         let lane = &mut self.lanes[l];
         let settled_in = lane.general && lane.masked;
         let ranked = *lane.priority.get_or_insert(job.priority) != job.priority;
@@ -279,7 +278,14 @@ impl Pool {
             self.lanes[l].masked = true;
             self.name_cus(l);
         }
-        if self.sliced() && (self.active != l || self.switch_end != NEVER) {
+        let lane = &mut self.lanes[l];
+        if !lane.general && (lane.free == 0 || !lane.wait.is_empty()) && !sliced {
+            // Nothing changes for those who run.
+            lane.wait.push_back((seq, job));
+            return;
+        }
+        self.dirty = true;
+        if sliced && (self.active != l || self.switch_end != NEVER) {
             self.lanes[l].wait.push_back((seq, job));
             return;
         }
@@ -720,8 +726,12 @@ impl Pool {
 impl Pool {
     /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
     pub(crate) fn batch(&mut self, lane: u32, began: bool) {
+        let sliced = self.sliced();
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
+        if !sliced {
+            return;
+        }
         self.turn_over |= !began && l.open == 0 && lane as usize == self.active;
         self.dirty = true;
     }

@@ -49,13 +49,13 @@ impl Oracle {
         if pool.switch_end != NEVER {
             return;
         }
+        let over = pool.ended_batch.take() == Some((self.now, pool.active)) && run_to_completion;
         let Some(other) = pool.next_lane() else {
             pool.slice_end = NEVER;
             return;
         };
         let idle = pool.jobs.iter().all(|j| j.lane != pool.active);
         let in_batch = run_to_completion && pool.open[pool.active] > 0;
-        let over = run_to_completion && pool.ended_batch == Some((self.now, pool.active));
         if over || idle && !in_batch {
             self.switch_to(p, other, idle || over);
         } else if !run_to_completion && pool.slice_end == NEVER {
