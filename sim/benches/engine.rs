@@ -167,9 +167,11 @@ fn rates() {
     fifo("fifo 16/8, hand on libm too", &p, libm, libm, 64, 100_000);
     fifo("fifo 16/8, ours on std ln", &p, std, std, 64, 100_000);
     let end = by_hand::<true, _>(&p, libm).end;
-    compare("fifo 16/8, each its own draws", &mut || by_hand::<false, _>(&p, std).events, &mut || {
-        simulate(own_draws(&p, end), None).events
-    });
+    compare(
+        "fifo 16/8, each its own draws",
+        &mut || by_hand::<false, _>(&p, std).events,
+        &mut || simulate(own_draws(&p, end), None).events,
+    );
     let table = Table::new(&p);
     fifo("trace-driven 16/8", &p, table, table, 64, 100_000);
     // Eight kernels of 22.5 MB in 100 us ask for twice the bandwidth: rates change at every event.
