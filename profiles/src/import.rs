@@ -6,14 +6,17 @@
 //! | [`orion()`] | one kernel launch, with the SMs it needs | one kernel per distinct row |
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
 //! | [`torch()`] | one kernel that ran (PyTorch profiler) | the launches of the repeating iteration |
+//! | [`nsys()`] | the same (Nsight Systems, SQLite) | the same |
 //! | [`records()`] | the same, by our own capture | the same |
 //!
 //! Every row of the input is accounted for: it becomes a launch or a point, or it is dropped for a
 //! named reason. What the source does not say and a model needs is assumed by a documented knob,
 //! and the provenance of the profile says so.
 
+mod nsys;
 mod orion;
 mod reef;
+mod sqlite;
 mod stream;
 mod table;
 mod torch;
@@ -26,6 +29,7 @@ use crate::files::FileError;
 use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
+pub use nsys::nsys;
 pub use orion::{Class, OrionOptions, class_of, orion};
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
 pub use stream::{Iteration, Record, StreamOptions, iteration};
