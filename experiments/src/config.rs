@@ -20,7 +20,7 @@ use cotenant_sim::contention;
 use self::fields::{Fields, no_such};
 use self::tree::{Data, Entry, Flaw, Node, Place};
 pub(crate) use policy::PolicyRow;
-pub(crate) use tenant::{Slo, TenantConfig};
+pub(crate) use tenant::{Part, Slo, TenantConfig};
 
 /// A checked experiment.
 pub(crate) struct Experiment {
@@ -281,7 +281,7 @@ fn point(
         let why = format!("`{bin}` makes over 100000 bins of the duration {duration}");
         return Err(f.flaw("series", why));
     }
-    let tenants = tenant::rows(root)?;
+    let tenants = tenant::rows(root, &device)?;
     let names: Vec<String> = tenants.iter().map(|t| t.name.clone()).collect();
     let costs = match f.choice("costs", &["real", "ideal"])? {
         Some("ideal") => CostMode::Ideal,

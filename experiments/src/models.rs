@@ -9,9 +9,9 @@ use cotenant_profiles::analytic;
 use cotenant_profiles::files::Store;
 use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Profile, Source, zoo};
+use cotenant_profiles::{Device, Profile, Source, tune, zoo};
 
-use crate::config::{ProfileSource, TenantConfig};
+use crate::config::{Part, ProfileSource, TenantConfig};
 use crate::digest;
 
 /// A model's profile, and where it comes from.
@@ -40,6 +40,26 @@ pub(crate) struct Library {
 pub(crate) struct Variant {
     pub(crate) precision: Precision,
     pub(crate) fused: bool,
+    /// Kernels as a tuner picks them on so many CUs.
+    pub(crate) tuned_cus: Option<u32>,
+}
+
+impl Variant {
+    fn options(self) -> analytic::Options {
+        analytic::Options {
+            precision: self.precision,
+            fused: self.fused,
+            tuned_cus: self.tuned_cus,
+            ..analytic::Options::default()
+        }
+    }
+
+    /// `, fused, tuned on 20 CUs`.
+    fn words(self) -> String {
+        let fused = if self.fused { ", fused" } else { "" };
+        let tuned = self.tuned_cus.map_or_else(String::new, |c| format!(", tuned on {c} CUs"));
+        format!("{fused}{tuned}")
+    }
 }
 
 impl Library {
@@ -53,21 +73,32 @@ impl Library {
         device: &Device,
         sources: &[ProfileSource],
     ) -> Result<Found, String> {
-        let variant = Variant { precision: tenant.precision, fused: tenant.fused };
+        let variant = Variant {
+            precision: tenant.precision,
+            fused: tenant.fused,
+            tuned_cus: tenant.tuned_at.map(|percent| device.mps_cus(percent)),
+        };
         let key = format!(
-            "{} {variant:?} {} {sources:?} {}",
+            "{} {variant:?} {:?} {} {sources:?} {}",
             tenant.model,
+            tenant.part,
             tenant.batch_max,
             digest::of_device(device)
         );
         if let Some(found) = self.found.get(&key) {
             return Ok(found.clone());
         }
-        let found = match self.read(&tenant.model, device, sources)? {
-            Some(found) => with_precision_check(found, variant.precision),
-            None => analytic(&tenant.model, device, &batches(tenant.batch_max), variant)
-                .map_err(|e| format!("{}: {e}", tenant.model_at))?,
+        // Measurements hold the kernels that somebody chose; another choice has to be computed.
+        let computed = tenant.tuned_at.is_some() || tenant.part != Part::Whole;
+        let measured = if computed { None } else { self.read(&tenant.model, device, sources)? };
+        let found = match (measured, &tenant.part) {
+            (Some(found), _) => Ok(with_precision_check(found, variant.precision)),
+            (None, Part::Whole) => {
+                analytic(&tenant.model, device, &batches(tenant.batch_max), variant)
+            }
+            (None, part) => part_of(&tenant.model, device, tenant.batch_max, variant, part),
         };
+        let found = found.map_err(|e| format!("{}: {e}", tenant.model_at))?;
         self.found.insert(key, found.clone());
         Ok(found)
     }
@@ -262,17 +293,13 @@ pub(crate) fn analytic(
     variant: Variant,
 ) -> Result<Found, String> {
     let spec = zoo::find(model).map_err(|e| e.to_string())?;
-    let options = analytic::Options {
-        precision: variant.precision,
-        fused: variant.fused,
-        ..analytic::Options::default()
-    };
+    let options = variant.options();
     let profile = analytic::profile(device, &[&spec], batches, &options);
     let profile = profile.map_err(|e| e.to_string())?;
-    let fused = if variant.fused { ", fused" } else { "" };
     let words = format!(
-        "computed from layer shapes (roofline and waves of blocks), {}{fused}",
-        variant.precision.name()
+        "computed from layer shapes (roofline and waves of blocks), {}{}",
+        variant.precision.name(),
+        variant.words()
     );
     let digest = digest::of_text(&format!(
         "analytic {} {} {:?} {} {}",
@@ -294,6 +321,45 @@ pub(crate) fn analytic(
         words,
         digest,
         warning: Some(warning),
+    })
+}
+
+/// Computes the profile of one operator, or of its tuning.
+///
+/// # Errors
+/// As [`analytic`], and an operator that the model does not have.
+fn part_of(
+    model: &str,
+    device: &Device,
+    batch: u32,
+    variant: Variant,
+    part: &Part,
+) -> Result<Found, String> {
+    let spec = zoo::find(model).map_err(|e| e.to_string())?;
+    let options = variant.options();
+    let (profile, name, what) = match part {
+        Part::Tuning { operator, batch, trials } => {
+            let profile = tune::workload(device, &spec, *batch, &options, *trials);
+            (profile.map_err(|e| e.to_string())?, operator, "the tuning of")
+        }
+        Part::Operator(operator) => {
+            let profile = tune::operator(device, &spec, batch, &options, operator);
+            (profile.map_err(|e| e.to_string())?, operator, "one operator of")
+        }
+        Part::Whole => return analytic(model, device, &[batch], variant),
+    };
+    let meaning = format!(
+        "{part:?} {} {} {options:?} {batch} {}",
+        spec.name,
+        digest::of_device(device),
+        env!("CARGO_PKG_VERSION"),
+    );
+    Ok(Found {
+        profile: Arc::new(only(&profile, name)),
+        model: name.clone(),
+        words: format!("{what} {}, computed from layer shapes{}", spec.name, variant.words()),
+        digest: digest::of_text(&meaning),
+        warning: None,
     })
 }
 

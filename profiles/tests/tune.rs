@@ -4,7 +4,7 @@ use cotenant_profiles::analytic::{self, Options, duration_ns};
 use cotenant_profiles::lower::{
     Config, Operator, Precision, fastest_on, lower, lower_tuned, operators,
 };
-use cotenant_profiles::tune::{Trials, workload};
+use cotenant_profiles::tune::{self, Trials, workload};
 use cotenant_profiles::{Device, zoo};
 
 fn v100() -> Device {
@@ -102,4 +102,30 @@ fn a_workload_tries_every_kernel_on_offer() {
         let kernel = &profile.kernels[launches[0].kernel];
         assert_eq!(kernel.curve, analytic::curve(&v100(), &op.variants[0]));
     }
+}
+
+#[test]
+fn an_operator_alone_is_the_kernel_that_the_model_launches() {
+    let (device, spec) = (v100(), zoo::find("resnet50").unwrap());
+    for tuned_cus in [None, Some(8)] {
+        let options = Options { fused: true, tuned_cus, ..Options::default() };
+        for op in operators(&spec, &device, config(4)).unwrap() {
+            let profile = tune::operator(&device, &spec, 4, &options, &op.name).unwrap();
+            let lowered = lower_tuned(&spec, &device, config(4), tuned_cus).unwrap();
+            let kernel = &profile.kernels[0];
+            assert!(lowered.kernels.iter().any(|k| k.id == kernel.id), "{}", op.name);
+            assert_eq!(profile.models[&op.name].batches[&4].len(), 1);
+        }
+    }
+}
+
+#[test]
+fn an_operator_that_is_none_is_told_its_neighbours() {
+    let spec = zoo::find("alexnet").unwrap();
+    let wrong = "conv5x5s1-c64-k192-28x28-b1";
+    let error = tune::operator(&v100(), &spec, 1, &Options::default(), wrong).unwrap_err();
+    let message = error.to_string();
+    let start = "model `alexnet` has no operator `conv5x5s1-c64-k192-28x28-b1` at batch 1: did you \
+                 mean `conv5x5s1-c64-k192-27x27-b1`?; it has conv11x11s4-c3-k64-224x224-b1, ";
+    assert!(message.starts_with(start), "{message}");
 }

@@ -1,4 +1,4 @@
-//! `cotenant profile analyze|import|show`.
+//! `cotenant profile analyze|collect|import|show`.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,7 @@ use crate::text::{align, count, rounded};
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Analyze(AnalyzeArgs),
+    Collect(super::gpu::CollectArgs),
     Import(ImportArgs),
     Show(ShowArgs),
 }
@@ -61,7 +62,7 @@ pub(crate) struct AnalyzeArgs {
 #[command(after_help = "Example:\n  \
     cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
 pub(crate) struct ImportArgs {
-    /// Format of the files: table, orion or reef
+    /// Format of the files: table, orion, reef, torch or nsys
     #[arg(long, value_name = "FORMAT")]
     from: String,
     /// GPU that was measured: a name or the path of a .toml file
@@ -73,6 +74,15 @@ pub(crate) struct ImportArgs {
     /// reef: scale the kernels of a model so that they add up to its profiled time
     #[arg(long)]
     rescale: bool,
+    /// torch, nsys: name of the model
+    #[arg(long)]
+    model: Option<String>,
+    /// torch, nsys: items of one iteration
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// torch, nsys: kernels of one iteration, by number, in place of the one found
+    #[arg(long, value_name = "FIRST..END", value_parser = super::gpu::range)]
+    range: Option<[usize; 2]>,
     /// Folder for the profile
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
@@ -108,6 +118,7 @@ pub(crate) struct ShowArgs {
 pub(crate) fn run(command: Command) -> Done {
     match command {
         Command::Analyze(args) => analyze(&args),
+        Command::Collect(args) => super::gpu::collect(&args),
         Command::Import(args) => import(&args),
         Command::Show(args) => show(&args),
     }
@@ -135,21 +146,24 @@ fn analyze(args: &AnalyzeArgs) -> Done {
 
 fn import(args: &ImportArgs) -> Done {
     let device = device(&args.device)?;
-    if !IMPORTS.contains(&args.from.as_str()) {
-        let near = did_you_mean(&args.from, IMPORTS.iter().copied());
+    let from = args.from.as_str();
+    let read = if RECORDINGS.contains(&from) {
+        recording(args, &device)?
+    } else if IMPORTS.contains(&from) {
+        let mut files = vec![];
+        for path in &args.files {
+            files.extend(models::input_files(path).map_err(Failure::input)?);
+        }
+        let options = import::ReefOptions { rescale: args.rescale };
+        models::import_files(from, &files, &device, options).map_err(Failure::input)?
+    } else {
+        let known: Vec<&str> = IMPORTS.iter().chain(RECORDINGS).copied().collect();
+        let near = did_you_mean(from, known.iter().copied());
+        let known = known.join(", ");
         return Err(Failure::input(format!(
-            "--from {}: no such format; known are {}{near}",
-            args.from,
-            IMPORTS.join(", ")
+            "--from {from}: no such format; known are {known}{near}"
         )));
-    }
-    let mut files = vec![];
-    for path in &args.files {
-        files.extend(models::input_files(path).map_err(Failure::input)?);
-    }
-    let options = import::ReefOptions { rescale: args.rescale };
-    let read = models::import_files(&args.from, &files, &device, options);
-    let read = read.map_err(Failure::input)?;
+    };
     write(&args.out, &read.profile, &device)?;
     let dropped: usize = read.dropped.values().sum();
     let mut text =
@@ -158,6 +172,31 @@ fn import(args: &ImportArgs) -> Done {
         text += &format!("  {n} {why}\n");
     }
     say::out(&text)
+}
+
+/// Formats that record what ran, of one model at one batch, which they do not name.
+const RECORDINGS: &[&str] = &["torch", "nsys"];
+
+fn recording(args: &ImportArgs, device: &Device) -> Done<import::Import> {
+    let [path] = args.files.as_slice() else {
+        let n = args.files.len();
+        return Err(Failure::input(format!("`{}` reads one file, not {n}", args.from)));
+    };
+    let file = path.display().to_string();
+    let model = args.model.clone().ok_or_else(|| {
+        Failure::input(format!("--model: `{}` does not name the model: give one", args.from))
+    })?;
+    let (batch, range) = (args.batch, args.range);
+    let options = import::StreamOptions { model, batch, range };
+    let bytes = std::fs::read(path).map_err(|e| Failure::input(format!("{file}: {e}")))?;
+    let read = if args.from == "nsys" {
+        import::nsys(&file, &bytes, device, &options)
+    } else {
+        let text = String::from_utf8(bytes);
+        let text = text.map_err(|_| Failure::input(format!("{file}:1: file: not UTF-8 text")))?;
+        import::torch(&import::Input { file: &file, text: &text }, device, &options)
+    };
+    read.map_err(Failure::input)
 }
 
 /// Writes a profile, together with what the folder already holds of the same device and source.
@@ -205,7 +244,8 @@ fn show(args: &ShowArgs) -> Done {
     if !(0.0..=10.0).contains(&args.tolerance) {
         return Err(Failure::input(format!("--tolerance {}: is not from 0 to 10", args.tolerance)));
     }
-    let variant = Variant { precision: args.variant.precision, fused: args.variant.fused };
+    let variant =
+        Variant { precision: args.variant.precision, fused: args.variant.fused, tuned_cus: None };
     let sources: Vec<_> = args.profiles.iter().cloned().map(ProfileSource::Folder).collect();
     let found = Library::default().find_for_show(
         &args.model,

@@ -1,9 +1,11 @@
 //! `[[tenant]]` tables.
 
-use cotenant_profiles::Nanos;
-use cotenant_profiles::lower::{MAX_BATCH, Precision};
+use cotenant_profiles::lower::{Config, MAX_BATCH, Precision, operators};
+use cotenant_profiles::tune::Trials;
+use cotenant_profiles::{Device, Nanos, zoo};
 use cotenant_sim::Class;
 use cotenant_traces::ArrivalSpec;
+use cotenant_traces::spec::Closed;
 
 use super::expand_variables;
 use super::fields::{Fields, duration, table};
@@ -29,6 +31,23 @@ pub(crate) struct TenantConfig {
     pub(crate) precision: Precision,
     /// For analytic profiles.
     pub(crate) fused: bool,
+    /// Kernels as a tuner picks them at this percentage of the CUs; `None`: as a library does.
+    pub(crate) tuned_at: Option<f64>,
+    pub(crate) part: Part,
+}
+
+/// What of the model is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Whole,
+    /// One operator.
+    Operator(String),
+    /// The trials of tuning one operator at a batch size.
+    Tuning {
+        operator: String,
+        batch: u32,
+        trials: Trials,
+    },
 }
 
 /// A latency objective.
@@ -50,12 +69,24 @@ impl Slo {
     }
 }
 
-const KEYS: &[&str] =
-    &["name", "model", "arrivals", "slo", "class", "workers", "batch", "precision", "fused"];
+const KEYS: &[&str] = &[
+    "name",
+    "model",
+    "arrivals",
+    "slo",
+    "class",
+    "workers",
+    "batch",
+    "precision",
+    "fused",
+    "tuned_at",
+    "operator",
+    "tune",
+];
 const HOUR: Nanos = Nanos::from_secs(3600);
 
-/// Checks every tenant.
-pub(crate) fn rows(root: &Node) -> Result<Vec<TenantConfig>, Flaw> {
+/// Checks every tenant. One that is to be tuned becomes one tenant per operator.
+pub(crate) fn rows(root: &Node, device: &Device) -> Result<Vec<TenantConfig>, Flaw> {
     let Some(entry) = root.get("tenant") else {
         let why = "is missing; an experiment needs a [[tenant]] table with name, model, arrivals";
         return Err(Flaw::new(&root.place, "tenant", why));
@@ -65,12 +96,13 @@ pub(crate) fn rows(root: &Node) -> Result<Vec<TenantConfig>, Flaw> {
     };
     let mut rows: Vec<TenantConfig> = vec![];
     for (i, node) in nodes.iter().enumerate() {
-        let tenant = tenant(node, i)?;
-        if rows.iter().any(|t| t.name == tenant.name) {
-            let why = format!("two tenants are called `{}`", tenant.name);
-            return Err(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
+        for tenant in tuned(tenant(node, i)?, node, device)? {
+            if rows.iter().any(|t| t.name == tenant.name) {
+                let why = format!("two tenants are called `{}`", tenant.name);
+                return Err(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
+            }
+            rows.push(tenant);
         }
-        rows.push(tenant);
     }
     if rows.is_empty() {
         return Err(Flaw::new(&entry.place, "tenant", "is empty; give at least one tenant"));
@@ -114,7 +146,45 @@ fn tenant(node: &Node, index: usize) -> Result<TenantConfig, Flaw> {
         batch_timeout,
         precision: precision.expect("a choice among these names"),
         fused: f.flag("fused")?.unwrap_or(false),
+        tuned_at: tuned_at(&f)?,
+        part: f.text("operator")?.map_or(Part::Whole, |o| Part::Operator(o.to_owned())),
     })
+}
+
+fn tuned_at(f: &Fields<'_>) -> Result<Option<f64>, Flaw> {
+    let percent = f.number("tuned_at", 0.0..=100.0)?;
+    if percent == Some(0.0) {
+        return Err(f.flaw("tuned_at", "is 0: a percentage of the CUs lies above 0"));
+    }
+    Ok(percent)
+}
+
+/// The tuning jobs behind a `tune` table: one tenant per operator, each with one request.
+fn tuned(tenant: TenantConfig, node: &Node, device: &Device) -> Result<Vec<TenantConfig>, Flaw> {
+    let path = format!("tenant.{}", tenant.name);
+    let f = Fields::new(node, &path, KEYS)?;
+    let Some(node) = f.get("tune") else { return Ok(vec![tenant]) };
+    for key in ["arrivals", "operator", "batch", "slo"] {
+        if f.get(key).is_some() {
+            let why = "does not go with `tune`: every operator is tuned once, from the start";
+            return Err(f.flaw(key, why));
+        }
+    }
+    table(node, &f.name("tune"))?;
+    let inner = Fields::new(node, &f.name("tune"), &["trials", "launches", "batch"])?;
+    let trials = inner.whole("trials", 1..=10_000)?.unwrap_or(64) as u32;
+    let launches = inner.whole("launches", 1..=10_000)?.unwrap_or(13) as u32;
+    let batch = inner.whole("batch", 1..=u64::from(MAX_BATCH))?.unwrap_or(1) as u32;
+    let spec = zoo::find(&tenant.model).map_err(|e| f.flaw("model", e.to_string()))?;
+    let config = Config { batch, precision: tenant.precision, fused: tenant.fused };
+    let operators = operators(&spec, device, config).map_err(|e| f.flaw("tune", e.to_string()))?;
+    let trials = Trials { trials, launches };
+    let jobs = operators.into_iter().enumerate().map(|(i, operator)| TenantConfig {
+        name: format!("{}-{:02}", tenant.name, i + 1),
+        part: Part::Tuning { operator: operator.name, batch, trials },
+        ..tenant.clone()
+    });
+    Ok(jobs.collect())
 }
 
 fn batch(f: &Fields<'_>) -> Result<(u32, Nanos), Flaw> {
@@ -149,6 +219,10 @@ fn slo(f: &Fields<'_>) -> Result<Option<Slo>, Flaw> {
 /// The specification, and how the file words it.
 fn arrivals(f: &Fields<'_>) -> Result<(ArrivalSpec, String), Flaw> {
     let Some(node) = f.get("arrivals") else {
+        if f.get("tune").is_some() {
+            let once = Closed { max_requests: Some(1), ..Closed::default() };
+            return Ok((ArrivalSpec::Closed(once), "once, at the start".to_owned()));
+        }
         let why = "is missing; write arrivals = { kind = \"poisson\", rate = 120.0 }";
         return Err(f.flaw("arrivals", why));
     };
