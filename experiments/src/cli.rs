@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{lists, profile, trace};
+use crate::commands::{gpu, lists, profile, trace};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
 use crate::{run, say};
@@ -55,6 +55,10 @@ enum Command {
         after_help = "Example:\n  cotenant profile show resnet50 --device v100-sxm2-16"
     )]
     Profile(profile::Command),
+    Capture(gpu::CaptureArgs),
+    /// Say what this machine's GPU and driver can do, and what is missing
+    #[command(after_help = "Example:\n  cotenant gpu")]
+    Gpu,
     /// Convert, generate or describe request traces
     #[command(subcommand, after_help = "Example:\n  cotenant trace stats requests.csv")]
     Trace(trace::Command),
@@ -149,6 +153,8 @@ fn dispatch(command: Command) -> Done {
         Command::Devices { name } => lists::devices(name.as_deref()),
         Command::Models(args) => lists::models(&args),
         Command::Profile(command) => profile::run(command),
+        Command::Capture(args) => gpu::capture(&args),
+        Command::Gpu => gpu::gpu(),
         Command::Trace(command) => trace::run(command),
     }
 }

@@ -5,6 +5,7 @@ mod device;
 mod dnn;
 mod driver;
 mod library;
+pub mod nvrtc;
 mod probe;
 
 pub use device::{CudaDevice, Granularity, LaunchFacts};

@@ -6,12 +6,16 @@
 //! keeps the time of a profile so that everything but the CUDA calls runs on any machine. A
 //! measurement refuses the emulated one.
 
+pub mod capture;
+pub mod collect;
 pub mod cuda;
 pub mod device;
 pub mod emulated;
 mod error;
+pub mod nvml;
 pub mod recipe;
 pub mod reference;
+pub mod survey;
 pub mod work;
 
 pub use device::{

@@ -1,0 +1,245 @@
+//! `cotenant gpu`, `capture` and `profile collect`: what needs, or looks for, a GPU of this machine.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use cotenant_profiles::import::{self, StreamOptions};
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Device, Nanos, files};
+use cotenant_replay::capture::{self, CaptureError};
+use cotenant_replay::collect::{self, CollectError, PlanError, Progress, Request};
+use cotenant_replay::{DeviceError, survey};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::fail::{Done, Failure};
+use crate::folder::write_whole;
+use crate::say;
+use crate::text::{align, count};
+
+/// `cotenant gpu`: never fails for what the machine lacks.
+pub(crate) fn gpu() -> Done {
+    let row = |f: &survey::Finding| {
+        let state = if f.works { "yes" } else { "no" };
+        vec![f.what.to_owned(), state.to_owned(), f.detail.clone()]
+    };
+    let findings = survey::survey();
+    let rows: Vec<Vec<String>> = findings.iter().map(row).collect();
+    let works = |what: &str| findings.iter().any(|f| f.what == what && f.works);
+    let gpu = works("GPU");
+    let can = |what: &str, ok: bool| format!("{what}: {}\n", if ok { "yes" } else { "no" });
+    let mut text = align(&["", "", "what was found, or what is missing"], &rows);
+    text += "\n";
+    let collects = gpu && works("green contexts") && works("cuBLASLt") && works("cuDNN");
+    text += &can("profile collect", collects);
+    text += &can("capture", gpu && works("CUPTI"));
+    say::out(&text)
+}
+
+/// Run an unmodified CUDA program and record its kernels
+///
+/// The program runs as it is, and its exit status is reported; where CUPTI or the GPU is missing,
+/// it runs without being recorded.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cotenant capture --device h100-sxm --model mynet --batch 8 --out out/capture -- python infer.py\n  \
+    cotenant capture -- ./server --once")]
+pub(crate) struct CaptureArgs {
+    /// GPU that is in this machine, for the profile: a name or the path of a .toml file
+    #[arg(long)]
+    device: Option<String>,
+    /// Name of the model in the profile
+    #[arg(long, default_value = "captured")]
+    model: String,
+    /// Items of one iteration
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Kernels of one iteration, by number, in place of the one found
+    #[arg(long, value_name = "FIRST..END", value_parser = range)]
+    range: Option<[usize; 2]>,
+    /// Folder for the recording
+    #[arg(short, long, value_name = "DIR", default_value = "out/capture")]
+    out: PathBuf,
+    /// Program with its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+/// Reads `100..250`.
+pub(crate) fn range(text: &str) -> Result<[usize; 2], String> {
+    let parts = text.split_once("..");
+    let parts = parts.and_then(|(a, b)| Some([a.trim().parse().ok()?, b.trim().parse().ok()?]));
+    parts.filter(|[a, b]| a < b).ok_or_else(|| "write two numbers, such as 100..250".to_owned())
+}
+
+/// `cotenant capture`.
+pub(crate) fn capture(args: &CaptureArgs) -> Done {
+    let device = args.device.as_deref().map(|d| Device::find(d, Path::new("")));
+    let device = device.transpose().map_err(Failure::input)?;
+    let raw = args.out.join("raw");
+    if raw.exists() {
+        let why = format!("{}: holds a recording already; choose another folder", raw.display());
+        return Err(Failure::input(why));
+    }
+    std::fs::create_dir_all(&raw).map_err(|e| Failure::write(&raw, e))?;
+    let raw = raw.canonicalize().map_err(|e| Failure::write(&raw, e))?;
+    let library = match capture::library() {
+        Ok(path) => Some(path),
+        Err(why) => {
+            say::warn(&format!("nothing is recorded: {why}"));
+            None
+        }
+    };
+    let status = capture::run(&args.command, library.as_deref(), &raw).map_err(|e| match e {
+        CaptureError::Start { .. } => Failure::input(e),
+        e => Failure::failed(e),
+    })?;
+    let recordings = capture::recordings(&raw).map_err(Failure::failed)?;
+    let mut kernels = 0;
+    for (path, recording) in &recordings {
+        kernels += recording.records.len();
+        if recording.dropped > 0 {
+            say::warn(&format!("{} kernels found no room in CUPTI's buffers", recording.dropped));
+        }
+        let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("kernels");
+        let file = args.out.join("timeline").join(format!("{stem}.json"));
+        write_whole(&file, capture::timeline(recording).as_bytes())?;
+    }
+    let processes = count(recordings.len(), "process");
+    say::out(&format!("{} of {processes} in {}\n", count(kernels, "kernel"), args.out.display()))?;
+    if kernels == 0 {
+        say::warn("no kernel was recorded: `cotenant gpu` says what is missing");
+    } else if let Some(device) = &device {
+        profile(args, device, recordings)?;
+    } else {
+        say::note("no profile: name the GPU with --device");
+    }
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("{}: {status}", args.command[0].to_string_lossy())))
+}
+
+/// The profile of the process that launched the most kernels.
+fn profile(
+    args: &CaptureArgs,
+    device: &Device,
+    recordings: Vec<(PathBuf, capture::Recording)>,
+) -> Done {
+    let longest = recordings.into_iter().max_by_key(|(_, r)| r.records.len());
+    let Some((path, recording)) = longest else { return Ok(()) };
+    let (model, batch, range) = (args.model.clone(), args.batch, args.range);
+    let options = StreamOptions { model, batch, range };
+    let facts = [
+        ("tool", "cotenant capture (CUPTI activity records)".to_owned()),
+        ("framework", args.command[0].to_string_lossy().into_owned()),
+    ];
+    let file = path.display().to_string();
+    let read = import::records(&file, recording.records, device, &options, &facts);
+    let read = read.map_err(Failure::input)?;
+    let folder = args.out.join("profile");
+    files::write(&folder, &read.profile).map_err(Failure::failed)?;
+    let kernels = count(read.profile.kernels.len(), "distinct kernel");
+    say::note(&format!("{} with {kernels} in {}", args.model, folder.display()));
+    Ok(())
+}
+
+/// Measure latency curves of the zoo's kernels on this machine's GPU
+///
+/// Goes on where an earlier collection into the same folder stopped.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant profile collect --device h100-sxm --models resnet50,bert-base --batch 1,8 \
+    --budget 8min --out profiles/mine")]
+pub(crate) struct CollectArgs {
+    /// GPU that is in this machine: a name or the path of a .toml file
+    #[arg(long)]
+    device: String,
+    /// Models of the zoo, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "resnet50,bert_base")]
+    models: Vec<String>,
+    /// Batch sizes, separated by commas
+    #[arg(long, value_delimiter = ',', default_value = "1,8")]
+    batch: Vec<u32>,
+    /// CU counts, separated by commas [default: a ladder from 2 to all]
+    #[arg(long, value_delimiter = ',')]
+    cus: Vec<u32>,
+    /// Numbers computed with: fp32, tf32 or fp16
+    #[arg(long, default_value = "fp32")]
+    precision: Precision,
+    /// Timed launches of one visit
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    samples: u16,
+    /// Visits of every point
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
+    /// Stop after this time, the most informative points first
+    #[arg(long)]
+    budget: Option<Nanos>,
+    /// How many of the longest kernels are measured in pairs on disjoint halves
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pairs: u16,
+    /// Seed of the order of visits
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for the profile [default: out/profiles/<device>]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// `cotenant profile collect`.
+pub(crate) fn collect(args: &CollectArgs) -> Done {
+    let device = Device::find(&args.device, Path::new("")).map_err(Failure::input)?;
+    let folder = args.out.clone();
+    let folder = folder.unwrap_or_else(|| Path::new("out/profiles").join(&device.name));
+    let request = Request {
+        device,
+        models: args.models.clone(),
+        batches: args.batch.clone(),
+        precision: args.precision,
+        cus: args.cus.clone(),
+        samples: usize::from(args.samples),
+        rounds: usize::from(args.rounds),
+        corun_kernels: usize::from(args.pairs),
+        budget: args.budget.map(|b| Duration::from_nanos(b.0)),
+        seed: args.seed,
+    };
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    if !say::quiet() {
+        bar.set_draw_target(ProgressDrawTarget::stderr());
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} visits, {msg}");
+    bar.set_style(style.expect("a fixed template"));
+    let mut tell = |p: Progress| {
+        bar.set_length(p.planned as u64);
+        bar.set_position(p.done as u64);
+        let left = Nanos::from_secs(p.left.as_secs());
+        bar.set_message(format!("{left} left"));
+    };
+    let collected = collect::collect(&request, &folder, &mut tell);
+    bar.finish_and_clear();
+    let collected = collected.map_err(|e| match e {
+        CollectError::Plan(PlanError::OtherDevice { .. }) => Failure::failed(e),
+        CollectError::Plan(_) => Failure::input(e),
+        CollectError::Device(DeviceError::Unavailable(_)) => {
+            Failure::failed(format!("profile collect: {e}"))
+        }
+        e => Failure::failed(e),
+    })?;
+    if collected.stand_in {
+        say::warn(
+            "the driver is a stand-in: these numbers are no measurement, and the files say so",
+        );
+    }
+    for model in &collected.incomplete {
+        say::warn(&format!("{model} is incomplete: the budget ended; go on with the same command"));
+    }
+    let (kernels, pairs) = (collected.profile.kernels.len(), collected.profile.corun.len());
+    say::out(&format!(
+        "{} and {} in {}\n",
+        count(kernels, "kernel"),
+        count(pairs, "pair"),
+        folder.display()
+    ))
+}

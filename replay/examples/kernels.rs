@@ -1,0 +1,78 @@
+//! Runs every kind of kernel of the zoo on GPU 0, whole and on a partition, and compares its result
+//! with the CPU's in double precision: `cargo run --release -p cotenant-replay --example kernels`.
+//! Status 1 when one is further off than rounding explains.
+#![allow(clippy::print_stdout)] // a program
+
+use std::process::ExitCode;
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo;
+use cotenant_replay::cuda::{CudaDevice, Granularity};
+use cotenant_replay::work::{Task, launches};
+use cotenant_replay::{Device, DeviceError, Work, reference};
+
+/// Small enough for a CPU: products and convolutions by the naive sums.
+const MOST_FLOPS: u64 = 200_000_000;
+
+fn works() -> Vec<Work> {
+    let mut known: Vec<String> = Vec::new();
+    let mut works = Vec::new();
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16] {
+        let attention = Task::Attention { heads: 4, tokens: 100, width: 64 };
+        works.push(Work::new(attention, precision));
+        works.push(Work::new(Task::Gemm { m: 37, n: 64, k: 72, count: 5 }, precision));
+        for model in zoo::MODELS {
+            for work in launches(&model.spec(), 2, precision) {
+                let kind: String = work.id.chars().take_while(|c| !c.is_ascii_digit()).collect();
+                let kind = format!("{kind}{precision}");
+                let heavy = work.flops() > MOST_FLOPS;
+                let of_kind = known.iter().filter(|k| **k == kind).count();
+                if !heavy && of_kind < 3 {
+                    known.push(kind);
+                    works.push(work);
+                }
+            }
+        }
+    }
+    works
+}
+
+fn run() -> Result<usize, DeviceError> {
+    let mut gpu = CudaDevice::open(0, Granularity::Fine)?;
+    gpu.info().require_gpu()?;
+    let part = gpu.partition(0, 16 * gpu.info().grain)?;
+    let whole = gpu.whole();
+    let queues = [gpu.queue(whole, 0)?, gpu.queue(part, 0)?];
+    let mut short = 0;
+    for work in works() {
+        for (queue, place) in queues.iter().zip(["whole", "part"]) {
+            let distance = gpu.prepare(*queue, &work).and_then(|p| {
+                let distance = gpu.check(p, &work)?;
+                gpu.release(p).map(|()| distance)
+            });
+            let limit = reference::tolerance(&work);
+            let (state, said) = match distance {
+                Ok(d) if d <= limit => ("ok", format!("{d:.2e} (limit {limit:.2e})")),
+                Ok(d) => ("SHORT", format!("{d:.2e} (limit {limit:.2e})")),
+                Err(e) => ("SHORT", e.to_string()),
+            };
+            short += usize::from(state == "SHORT");
+            println!("{state:5} {place:5} {}: {said}", work.id);
+        }
+    }
+    Ok(short)
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(0) => ExitCode::SUCCESS,
+        Ok(short) => {
+            println!("{short} fell short");
+            ExitCode::FAILURE
+        }
+        Err(e) => {
+            println!("{e}");
+            ExitCode::FAILURE
+        }
+    }
+}

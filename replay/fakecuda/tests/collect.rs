@@ -1,0 +1,106 @@
+//! A whole collection against the stand-in driver: killed half-way, resumed, and marked so that
+//! nobody takes it for a measurement.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Device, Source, files};
+use cotenant_replay::collect::{CollectError, Request, collect};
+use cotenant_replay::{DeviceError, Unavailable};
+
+fn request() -> Request {
+    Request {
+        device: Device::builtin("h100-sxm").unwrap(),
+        models: vec!["alexnet@64".to_owned()],
+        batches: vec![1],
+        precision: Precision::Fp32,
+        cus: vec![8, 66, 132],
+        samples: 4,
+        rounds: 1,
+        corun_kernels: 2,
+        budget: None,
+        seed: 7,
+    }
+}
+
+fn child(test: &str, folder: &Path, stop_after: Option<usize>) -> std::process::Output {
+    let me = std::env::current_exe().unwrap();
+    let object = me.parent().unwrap().join("libfakecuda.so");
+    let libraries = tempfile::tempdir().unwrap();
+    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
+    {
+        std::os::unix::fs::symlink(&object, libraries.path().join(name)).unwrap();
+    }
+    let mut command = Command::new(me);
+    command.args([test, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
+    command.env("COTENANT_FOLDER", folder);
+    if let Some(n) = stop_after {
+        command.env("COTENANT_STOP", n.to_string());
+    }
+    command.output().unwrap()
+}
+
+#[test]
+fn a_collection_is_killed_resumed_and_marked() {
+    if let Some(folder) = std::env::var_os("COTENANT_FOLDER").map(PathBuf::from) {
+        let stop = std::env::var("COTENANT_STOP").ok().and_then(|v| v.parse().ok());
+        let collected = collect(&request(), &folder, &mut |progress| {
+            if Some(progress.done) == stop {
+                std::process::abort(); // as a kill: nothing is cleaned up
+            }
+        });
+        let collected = collected.unwrap();
+        assert!(collected.stand_in && collected.incomplete.is_empty());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let test = "a_collection_is_killed_resumed_and_marked";
+    assert!(!child(test, folder.path(), Some(9)).status.success());
+    let journal = folder.path().join("visits.jsonl");
+    let half = std::fs::read_to_string(&journal).unwrap();
+    assert_eq!(half.lines().count(), 1 + 9, "every visit is on disk at once");
+    assert!(!folder.path().join("kernels.csv").exists());
+    // What a kill in the middle of a write leaves.
+    std::fs::write(&journal, format!("{half}{{\"work\":3,\"cu")).unwrap();
+    let output = child(test, folder.path(), None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let whole = std::fs::read_to_string(&journal).unwrap();
+    assert!(whole.starts_with(&half), "what was measured stays");
+
+    let profile = files::read(folder.path()).unwrap();
+    assert_eq!((profile.device.as_str(), profile.source), ("stand-in", Source::Analytic));
+    assert!(profile.provenance["tool"].contains("NOT A MEASUREMENT"));
+    for file in ["kernels.csv", "curves.csv", "models/alexnet@64.csv", "corun.csv"] {
+        let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
+        assert!(text.contains("NOT A MEASUREMENT"), "{file}");
+        assert!(!text.contains("source=measured"), "{file}");
+    }
+    // Every kernel at 8, 66 and 132 CUs, and 8 in the other granularity: in the journal alone.
+    let visits = whole.lines().count() - 1;
+    assert_eq!(visits, profile.kernels.len() * 4);
+    assert!(profile.kernels.iter().all(|k| k.curve.points().len() == 3));
+    let conv = profile.kernels.iter().find(|k| k.id.starts_with("conv")).unwrap();
+    assert!(conv.curve.at(8) > conv.curve.at(132), "{:?}", conv.curve);
+    assert_eq!(profile.corun.len(), 3, "two kernels: three pairs");
+}
+
+#[test]
+fn without_a_driver_the_reason_is_named() {
+    if Path::new("/proc/driver/nvidia/version").exists() {
+        eprintln!("there is a driver: skipped");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let error = collect(&request(), folder.path(), &mut |_| {}).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            CollectError::Device(DeviceError::Unavailable(
+                Unavailable::NoDriver | Unavailable::InitFailed { .. } | Unavailable::NoDevice
+            ))
+        ),
+        "{error}"
+    );
+}

@@ -1,0 +1,244 @@
+//! From visits to a profile.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use cotenant_profiles::Nanos;
+use cotenant_profiles::curve::{Curve, Point as CurvePoint};
+use cotenant_profiles::files::{self, Measurement};
+use cotenant_profiles::kernel::{CoRun, Kernel, Launch, Model, Profile, Source};
+
+use super::journal::{Journal, Visit};
+use super::plan::{Plan, Request};
+use super::{CollectError, Measured, Pair};
+use crate::device::Kind;
+use crate::recipe::shapes;
+
+/// What a collection gave.
+#[derive(Clone, Debug)]
+pub struct Collected {
+    /// The profile as written.
+    pub profile: Profile,
+    /// Models and batches left out: the budget ended before all of their kernels were measured.
+    pub incomplete: Vec<String>,
+    /// The device is the stand-in of the tests: nothing here was measured.
+    pub stand_in: bool,
+}
+
+/// Kernels by their share of the models' time on the whole device, the longest first.
+pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usize> {
+    let mut time = vec![0u64; plan.works.len()];
+    let mut each = vec![0u64; plan.works.len()];
+    for v in journal.visits().iter().filter(|v| !v.coarse) {
+        each[v.work] = each[v.work].max(quantile(&sorted(&v.ns), 50));
+    }
+    for &work in plan.models.values().flat_map(BTreeMap::values).flatten() {
+        time[work] = time[work].saturating_add(each[work]);
+    }
+    let mut order: Vec<usize> = (0..time.len()).filter(|&w| time[w] > 0).collect();
+    order.sort_by_key(|&w| (std::cmp::Reverse(time[w]), w));
+    order.truncate(count);
+    order
+}
+
+pub(super) fn assemble(
+    request: &Request,
+    plan: &Plan,
+    journal: &Journal,
+    pairs: &[Pair],
+    on: &Measured,
+    folder: &Path,
+) -> Result<Collected, CollectError> {
+    let stand_in = on.info.kind != Kind::Gpu;
+    let mut profile = Profile {
+        device: if stand_in { "stand-in".to_owned() } else { request.device.name.clone() },
+        source: if stand_in { Source::Analytic } else { Source::Measured },
+        provenance: provenance(request, journal, on, stand_in),
+        kernels: Vec::new(),
+        models: BTreeMap::new(),
+        corun: Vec::new(),
+    };
+    let mut place = vec![None; plan.works.len()];
+    for (work, place) in place.iter_mut().enumerate() {
+        if let Some(kernel) = kernel(plan, journal, work, on.info.cus) {
+            *place = Some(profile.kernels.len());
+            profile.kernels.push(kernel);
+        }
+    }
+    let host = on.overhead.launch;
+    let mut incomplete = Vec::new();
+    for (name, batches) in &plan.models {
+        for (batch, works) in batches {
+            let launches: Option<Vec<Launch>> =
+                works.iter().map(|&w| place[w].map(|kernel| Launch { kernel, host })).collect();
+            match launches {
+                None => incomplete.push(format!("{name} at batch {batch}")),
+                Some(launches) => {
+                    let model = profile.models.entry(name.clone());
+                    let model = model.or_insert_with(|| empty_model(request, plan, name));
+                    model.batches.insert(*batch, launches);
+                }
+            }
+        }
+    }
+    if profile.models.is_empty() {
+        return Err(CollectError::Nothing);
+    }
+    profile.corun = pairs.iter().filter_map(|p| pair(p, &place)).collect();
+    if stand_in {
+        files::write(folder, &profile)?;
+    } else {
+        let (clocks, date) = (clocks(journal), today());
+        let driver = if on.driver.is_empty() { &on.info.driver } else { &on.driver };
+        let evidence = Measurement::of_this_run(&on.info.uuid, driver, &clocks, &date)?;
+        files::write_measured(folder, &profile, &evidence)?;
+    }
+    Ok(Collected { profile, incomplete, stand_in })
+}
+
+fn provenance(
+    request: &Request,
+    journal: &Journal,
+    on: &Measured,
+    stand_in: bool,
+) -> BTreeMap<String, String> {
+    let tool = if stand_in {
+        "stand-in driver of the tests: computed, NOT A MEASUREMENT"
+    } else {
+        "cotenant profile collect"
+    };
+    let visits = journal.visits();
+    let outliers: usize = visits.iter().map(|v| v.outliers.len()).sum();
+    let samples: usize = visits.iter().map(|v| v.ns.len()).sum();
+    [
+        ("tool", tool.to_owned()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("gpu_name", on.info.name.clone()),
+        ("cuda", on.info.driver.clone()),
+        ("precision", request.precision.name().to_owned()),
+        ("framework", "cuBLASLt, cuDNN and own kernels, one per layer".to_owned()),
+        ("method", "device events; green contexts in the finest atoms".to_owned()),
+        (
+            "events_ns",
+            format!("{} between two events, part of every duration", on.overhead.events.0),
+        ),
+        ("host_ns", "measured: launch with its two events".to_owned()),
+        ("grid", "of library kernels: unknown, the fewest CUs at the shortest duration".to_owned()),
+        ("outliers", format!("{outliers} of {samples} samples, marked in visits.jsonl and kept")),
+        ("licence", "MIT OR Apache-2.0".to_owned()),
+    ]
+    .into_iter()
+    .map(|(k, v)| (k.to_owned(), v))
+    .collect()
+}
+
+fn empty_model(request: &Request, plan: &Plan, name: &str) -> Model {
+    let (spec, precision) = (&plan.specs[name], request.precision);
+    let weights = spec.weights_bytes(precision);
+    let rate = u64::from(request.device.costs.load_mbps.max(1));
+    Model {
+        name: name.to_owned(),
+        weights,
+        activations_per_item: spec.activations_per_item_bytes(precision),
+        input_per_item: spec.input_per_item_bytes(precision),
+        output_per_item: spec.output_per_item_bytes(precision),
+        load: Nanos((weights.0 * 1000).div_ceil(rate)),
+        host_per_request: Nanos::ZERO,
+        batches: BTreeMap::new(),
+    }
+}
+
+/// The kernel with its curve, if the whole device is on it.
+fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kernel> {
+    let mut by_cus: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+    let mut last: Option<&Visit> = None;
+    for v in journal.visits().iter().filter(|v| v.work == work && !v.coarse && !v.ns.is_empty()) {
+        by_cus.entry(v.cus).or_default().extend(&v.ns);
+        last = if v.cus == cus { Some(v) } else { last };
+    }
+    let last = last?;
+    let points: Vec<CurvePoint> = by_cus
+        .into_iter()
+        .map(|(cus, ns)| {
+            let ns = sorted(&ns);
+            CurvePoint {
+                cus,
+                duration_ns: quantile(&ns, 50),
+                p05_ns: quantile(&ns, 5),
+                p95_ns: quantile(&ns, 95),
+                samples: u32::try_from(ns.len()).unwrap_or(u32::MAX),
+            }
+        })
+        .collect();
+    let shortest = points.iter().min_by_key(|p| (p.duration_ns, p.cus)).map_or(cus, |p| p.cus);
+    let (blocks, block) = last.grid.unwrap_or((shortest, 0));
+    let w = &plan.works[work];
+    let shapes = shapes(w);
+    let elements = shapes.inputs.iter().map(|i| i.elements).sum::<u64>() + shapes.output;
+    Some(Kernel {
+        id: w.id.clone(),
+        name: last.name.clone(),
+        op: w.op(),
+        grid: [blocks, 1, 1],
+        block,
+        regs: last.shape[0],
+        smem_bytes: last.shape[1],
+        blocks_per_cu: last.shape[2].max(1),
+        flops: w.flops(),
+        // Every operand once: what a perfect cache leaves.
+        dram_bytes: elements.saturating_mul(w.precision.bytes()),
+        curve: Curve::new(points).ok()?,
+    })
+}
+
+fn pair(p: &Pair, place: &[Option<usize>]) -> Option<CoRun> {
+    let [a, b] = [place[p.works[0]]?, place[p.works[1]]?];
+    let median = |ns: &[u64]| (!ns.is_empty()).then(|| quantile(&sorted(ns), 50));
+    Some(CoRun {
+        a: (a, p.half),
+        b: (b, p.half),
+        duration_a_ns: median(&p.durations[0])?,
+        duration_b_ns: median(&p.durations[1])?,
+        samples: u32::try_from(p.durations[0].len().min(p.durations[1].len())).unwrap_or(u32::MAX),
+    })
+}
+
+fn sorted(ns: &[u64]) -> Vec<u64> {
+    let mut ns = ns.to_vec();
+    ns.sort_unstable();
+    ns
+}
+
+/// The value that `percent` of the ascending samples do not exceed; 0 of none.
+fn quantile(ns: &[u64], percent: usize) -> u64 {
+    let at = (ns.len() * percent).div_ceil(100).clamp(1, ns.len().max(1)) - 1;
+    ns.get(at).copied().unwrap_or(0)
+}
+
+/// The clocks seen, as provenance states them.
+fn clocks(journal: &Journal) -> String {
+    let range = |of: fn(&Visit) -> Option<u32>, unit: &str| {
+        let seen: Vec<u32> = journal.visits().iter().filter_map(of).collect();
+        match (seen.iter().min(), seen.iter().max()) {
+            (Some(low), Some(high)) => format!("{low} to {high} {unit}"),
+            _ => format!("unknown {unit}"),
+        }
+    };
+    format!("SM {}, {}", range(|v| v.sm_mhz, "MHz"), range(|v| v.celsius, "°C"))
+}
+
+/// The date in UTC, ISO 8601.
+fn today() -> String {
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    // Days to a civil date (Hinnant, "chrono-compatible low-level date algorithms").
+    let z = seconds / 86_400 + 719_468;
+    let (era, day) = (z / 146_097, z % 146_097);
+    let year_of_era = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let (d, m) =
+        (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = year_of_era + era * 400 + u64::from(m <= 2);
+    format!("{year:04}-{m:02}-{d:02}")
+}

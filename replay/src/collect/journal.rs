@@ -1,0 +1,171 @@
+//! The visits made so far, one line each; what a killed collection goes on from.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::CollectError;
+use super::plan::{Planned, Point};
+use crate::cuda::LaunchFacts;
+use crate::nvml::Reading;
+
+/// One visit as it was made.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Visit {
+    /// Number of the kernel in the plan.
+    pub work: usize,
+    /// CUs.
+    pub cus: u32,
+    /// Cut in groups of 8.
+    pub coarse: bool,
+    /// The how-manieth visit.
+    pub round: usize,
+    /// Durations in order, ns.
+    pub ns: Vec<u64>,
+    /// Numbers of those beyond three interquartile ranges: marked, not removed.
+    pub outliers: Vec<usize>,
+    /// Function, or library and algorithm.
+    pub name: String,
+    /// Blocks and threads of a block, where we launch it ourselves.
+    pub grid: Option<(u32, u32)>,
+    /// Registers, shared memory, blocks on one CU.
+    pub shape: [u32; 3],
+    /// Clock of the SMs after the visit, MHz.
+    pub sm_mhz: Option<u32>,
+    /// Temperature, °C.
+    pub celsius: Option<u32>,
+    /// Power, mW.
+    pub milliwatt: Option<u32>,
+}
+
+#[derive(Deserialize, Serialize)]
+struct Head {
+    cotenant_collect: u32,
+    identity: String,
+}
+
+/// `visits.jsonl` of a folder.
+pub struct Journal {
+    file: File,
+    path: PathBuf,
+    visits: Vec<Visit>,
+    known: BTreeSet<(Point, usize)>,
+}
+
+impl Journal {
+    /// Opens the journal of `folder`, with what an earlier run left; a last line without its end is
+    /// what a kill leaves, and is overwritten.
+    ///
+    /// # Errors
+    /// A journal of another GPU or request, one that does not read, or the system's refusal.
+    pub fn open(folder: &Path, identity: &str) -> Result<Self, CollectError> {
+        let path = folder.join("visits.jsonl");
+        let failed = |e: std::io::Error| CollectError::Journal(format!("{}: {e}", path.display()));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(e) => return Err(failed(e)),
+        };
+        let whole = text.rfind('\n').map_or(0, |at| at + 1);
+        let mut visits: Vec<Visit> = Vec::new();
+        for (i, line) in text[..whole].lines().enumerate() {
+            let bad = |what: String| {
+                CollectError::Journal(format!("{}:{}: {what}", path.display(), i + 1))
+            };
+            if i == 0 {
+                let head: Head = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
+                if head.identity != identity {
+                    let found = head.identity;
+                    return Err(bad(format!(
+                        "identity: visits of `{found}`, this is `{identity}`: choose another folder"
+                    )));
+                }
+            } else {
+                visits.push(serde_json::from_str(line).map_err(|e| bad(e.to_string()))?);
+            }
+        }
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)
+            .map_err(failed)?;
+        file.set_len(whole as u64).map_err(failed)?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).map_err(failed)?;
+        let known = visits.iter().map(key).collect();
+        let mut journal = Self { file, path: path.clone(), visits, known };
+        if whole == 0 {
+            journal.line(&Head { cotenant_collect: 1, identity: identity.to_owned() })?;
+        }
+        Ok(journal)
+    }
+
+    /// Whether this visit was made.
+    #[must_use]
+    pub fn has(&self, visit: &Planned) -> bool {
+        self.known.contains(&(visit.point, visit.round))
+    }
+
+    /// Every visit made.
+    #[must_use]
+    pub fn visits(&self) -> &[Visit] {
+        &self.visits
+    }
+
+    pub(super) fn add(
+        &mut self,
+        planned: Planned,
+        ns: Vec<u64>,
+        facts: Option<LaunchFacts>,
+        reading: Reading,
+    ) -> Result<(), CollectError> {
+        let Planned { point: Point { work, cus, coarse }, round } = planned;
+        let shape = facts.as_ref().map_or([0, 0, 1], |f| [f.regs, f.smem_bytes, f.blocks_per_cu]);
+        let visit = Visit {
+            work,
+            cus,
+            coarse,
+            round,
+            outliers: outliers(&ns),
+            ns,
+            grid: facts.as_ref().and_then(|f| f.grid),
+            name: facts.map_or_else(String::new, |f| f.name),
+            shape,
+            sm_mhz: reading.sm_mhz,
+            celsius: reading.celsius,
+            milliwatt: reading.milliwatt,
+        };
+        self.line(&visit)?;
+        self.known.insert(key(&visit));
+        self.visits.push(visit);
+        Ok(())
+    }
+
+    fn line(&mut self, what: &impl Serialize) -> Result<(), CollectError> {
+        let failed = |e: &dyn std::fmt::Display| {
+            CollectError::Journal(format!("{}: {e}", self.path.display()))
+        };
+        let mut line = serde_json::to_string(what).map_err(|e| failed(&e))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(|e| failed(&e))
+    }
+}
+
+fn key(v: &Visit) -> (Point, usize) {
+    (Point { work: v.work, cus: v.cus, coarse: v.coarse }, v.round)
+}
+
+/// Samples outside three interquartile ranges of the quartiles (Tukey's far out).
+fn outliers(ns: &[u64]) -> Vec<usize> {
+    let mut sorted = ns.to_vec();
+    sorted.sort_unstable();
+    let quartile = |q: usize| sorted.get(sorted.len() * q / 4).copied().unwrap_or(0);
+    let (low, high) = (quartile(1), quartile(3));
+    let reach = 3 * (high - low);
+    let far = |v: u64| v > high.saturating_add(reach) || v < low.saturating_sub(reach);
+    (0..ns.len()).filter(|&i| far(ns[i])).collect()
+}

@@ -1,0 +1,195 @@
+//! What is measured, and in which order.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cotenant_profiles::Device as GpuDescription;
+use cotenant_profiles::lower::{MAX_BATCH, Precision};
+use cotenant_profiles::zoo::{self, ModelSpec, ZooError};
+
+use crate::work::{Work, launches};
+
+/// What to collect.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The GPU as the profile will name it.
+    pub device: GpuDescription,
+    /// Models of the zoo.
+    pub models: Vec<String>,
+    /// Batch sizes.
+    pub batches: Vec<u32>,
+    /// Numbers computed with.
+    pub precision: Precision,
+    /// CU counts; empty for the default ladder.
+    pub cus: Vec<u32>,
+    /// Timed launches of one visit.
+    pub samples: usize,
+    /// Visits of every point.
+    pub rounds: usize,
+    /// How many of the longest kernels are measured in pairs.
+    pub corun_kernels: usize,
+    /// Stop after this time.
+    pub budget: Option<Duration>,
+    /// Seed of the order.
+    pub seed: u64,
+}
+
+/// Why nothing can be planned.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No such model.
+    #[error(transparent)]
+    Model(#[from] ZooError),
+    /// No batch of that size.
+    #[error("batch {0}: 1 to {MAX_BATCH} are possible")]
+    Batch(u32),
+    /// CUs that cannot be given.
+    #[error("{cus} CUs: partitions of this GPU are multiples of 2 up to {most}, or all {all}")]
+    Cus {
+        /// CUs asked for.
+        cus: u32,
+        /// The largest partition.
+        most: u32,
+        /// CUs of the device.
+        all: u32,
+    },
+    /// The description is of another GPU.
+    #[error("{name} has {described} CUs, this GPU has {found}: name the device that it is")]
+    OtherDevice {
+        /// The description.
+        name: String,
+        /// Its CUs.
+        described: u32,
+        /// CUs of the GPU.
+        found: u32,
+    },
+}
+
+/// One point of a curve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Point {
+    /// Index into [`Plan::works`].
+    pub work: usize,
+    /// CUs.
+    pub cus: u32,
+    /// Cut in groups of 8 instead of the finest atoms.
+    pub coarse: bool,
+}
+
+/// One visit of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Where.
+    pub point: Point,
+    /// The how-manieth visit.
+    pub round: usize,
+}
+
+/// Everything that is to be measured.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Distinct kernels.
+    pub works: Vec<Work>,
+    /// Launches of each model and batch: indices into `works`.
+    pub models: BTreeMap<String, BTreeMap<u32, Vec<usize>>>,
+    /// The models' layer lists.
+    pub specs: BTreeMap<String, ModelSpec>,
+    /// Points of the whole device, of its half, and the others.
+    steps: [Vec<Point>; 3],
+}
+
+/// Dense where curves bend, sparse where they are flat.
+const LADDER: [u32; 12] = [2, 4, 6, 8, 12, 16, 24, 32, 48, 66, 96, 128];
+
+/// Plans for a GPU of `cus` CUs, of which `divisible` can be partitioned.
+///
+/// # Errors
+/// A model, batch or CU count that is not there.
+pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanError> {
+    if request.device.cus() != cus {
+        let (name, described) = (request.device.name.clone(), request.device.cus());
+        return Err(PlanError::OtherDevice { name, described, found: cus });
+    }
+    let mut plan = Plan {
+        works: Vec::new(),
+        models: BTreeMap::new(),
+        specs: BTreeMap::new(),
+        steps: [vec![], vec![], vec![]],
+    };
+    let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    for name in &request.models {
+        let spec = zoo::find(name)?;
+        for &batch in &request.batches {
+            if !(1..=MAX_BATCH).contains(&batch) {
+                return Err(PlanError::Batch(batch));
+            }
+            let mut indices = Vec::new();
+            for work in launches(&spec, batch, request.precision) {
+                let index = *known.entry(work.id.clone()).or_insert(plan.works.len());
+                if index == plan.works.len() {
+                    plan.works.push(work);
+                }
+                indices.push(index);
+            }
+            plan.models.entry(spec.name.clone()).or_default().insert(batch, indices);
+        }
+        plan.specs.insert(spec.name.clone(), spec);
+    }
+    let mut ladder = request.cus.clone();
+    if ladder.is_empty() {
+        ladder = LADDER.iter().copied().filter(|c| *c <= divisible).collect();
+    }
+    if let Some(&bad) =
+        ladder.iter().find(|c| **c != cus && (**c == 0 || **c > divisible || **c % 2 != 0))
+    {
+        return Err(PlanError::Cus { cus: bad, most: divisible, all: cus });
+    }
+    ladder.retain(|c| *c != cus);
+    let nearest = ladder.iter().copied().min_by_key(|c| (c * 2).abs_diff(cus));
+    for work in 0..plan.works.len() {
+        plan.steps[0].push(Point { work, cus, coarse: false });
+        for &c in &ladder {
+            let step = if Some(c) == nearest { 1 } else { 2 };
+            plan.steps[step].push(Point { work, cus: c, coarse: false });
+            if c % 8 == 0 && c < divisible {
+                plan.steps[2].push(Point { work, cus: c, coarse: true });
+            }
+        }
+    }
+    Ok(plan)
+}
+
+impl Plan {
+    /// Every visit in its order, which the seed alone decides.
+    #[must_use]
+    pub fn visits(&self, request: &Request) -> Vec<Planned> {
+        let mut state = request.seed;
+        let mut all = Vec::with_capacity(self.visit_count(request));
+        for round in 0..request.rounds {
+            for step in &self.steps {
+                let mut points = step.clone();
+                // Fisher and Yates.
+                for i in (1..points.len()).rev() {
+                    points.swap(i, (next(&mut state) % (i as u64 + 1)) as usize);
+                }
+                all.extend(points.into_iter().map(|point| Planned { point, round }));
+            }
+        }
+        all
+    }
+
+    /// How many visits there are.
+    #[must_use]
+    pub fn visit_count(&self, request: &Request) -> usize {
+        request.rounds * self.steps.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// SplitMix64.
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,47 @@
+//! NVRTC: compiles a source for a GPU architecture; works without a GPU.
+#![allow(unsafe_code)] // the library's C interface
+
+use std::ffi::CString;
+
+use cudarc::nvrtc::{result, sys};
+
+use crate::error::{DeviceError, Unavailable};
+
+/// Compiles to PTX for `architecture` (`sm_90`, or `compute_80` for PTX alone).
+///
+/// # Errors
+/// The library is missing, or the source does not compile: the compiler's own words.
+pub fn compile(source: &str, architecture: &str) -> Result<String, DeviceError> {
+    // SAFETY: tries to load the library.
+    if !unsafe { sys::is_culib_present() } {
+        let (library, package) = ("NVRTC", "nvidia-cuda-nvrtc");
+        return Err(Unavailable::NoLibrary { library, package }.into());
+    }
+    let failed = |call: &'static str| {
+        move |e: result::NvrtcError| {
+            let name = format!("{:?}", e.0);
+            DeviceError::Call { call, code: e.0 as i32, name }
+        }
+    };
+    let text =
+        CString::new(source).map_err(|_| DeviceError::unsupported("source", "a zero byte"))?;
+    let options = [format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    let program =
+        result::create_program(&text, Some(c"zoo.cu")).map_err(failed("nvrtcCreateProgram"))?;
+    // SAFETY: the program is alive until it is destroyed at the end.
+    unsafe {
+        let compiled = result::compile_program(program, &options);
+        let words = |v: Vec<std::ffi::c_char>| {
+            v.iter().take_while(|c| **c != 0).map(|c| *c as u8 as char).collect::<String>()
+        };
+        let out = match compiled {
+            Ok(()) => result::get_ptx(program).map(words).map_err(failed("nvrtcGetPTX")),
+            Err(_) => {
+                let log = result::get_program_log(program).map(words).unwrap_or_default();
+                Err(DeviceError::unsupported(format!("source for {architecture}"), log))
+            }
+        };
+        let _ = result::destroy_program(program);
+        out
+    }
+}

@@ -1,0 +1,65 @@
+//! The kernels' source and what it was compiled into.
+#![allow(clippy::unwrap_used)] // helpers of tests
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo;
+use cotenant_replay::work::{Task, launches};
+use cotenant_replay::{DeviceError, Unavailable, Work, cuda, recipe};
+
+fn functions(ptx: &str) -> BTreeSet<&str> {
+    let name = |line: &'_ str| line.find(".entry ").map(|at| at + ".entry ".len());
+    let lines = ptx.lines().filter_map(|l| name(l).map(|at| &l[at..]));
+    lines.map(|l| l.split('(').next().unwrap_or(l).trim()).collect()
+}
+
+#[test]
+fn every_recipe_of_the_zoo_has_its_function_in_the_ptx() {
+    let known = functions(recipe::PTX);
+    assert_eq!(known.len(), 43, "{known:?}");
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16] {
+        for model in zoo::MODELS {
+            for work in launches(&model.spec(), 1, precision) {
+                if let Some(recipe) = recipe::recipe(&work).unwrap() {
+                    let function = recipe.function.as_str();
+                    assert!(known.contains(function), "{}: {function}", work.id);
+                    // As many parameters as the function declares.
+                    let parameter = format!("param .u64 {function}_param_");
+                    let declared = recipe::PTX.matches(parameter.as_str()).count();
+                    assert_eq!(recipe.parameters.len(), declared, "{function}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_that_a_kernel_cannot_take_are_named() {
+    let long = Task::Attention { heads: 1, tokens: 5000, width: 64 };
+    let error = recipe::recipe(&Work::new(long, Precision::Fp32)).unwrap_err().to_string();
+    assert!(error.contains("at most 4096 tokens"), "{error}");
+    let bytes = Work::new(Task::Copy { elements: 1 }, Precision::Int8);
+    assert!(recipe::recipe(&bytes).unwrap_err().to_string().contains("use fp16 or fp32"));
+}
+
+/// With NVRTC on the loader's path, or in the folder that `COTENANT_CUDA_LIBS` names.
+#[test]
+fn the_source_compiles_for_every_architecture_and_gives_the_shipped_functions() {
+    let folders: Vec<PathBuf> =
+        std::env::var_os("COTENANT_CUDA_LIBS").iter().flat_map(std::env::split_paths).collect();
+    cuda::preload(&folders);
+    for architecture in ["sm_80", "sm_90", "sm_100"] {
+        match cuda::nvrtc::compile(recipe::SOURCE, architecture) {
+            Ok(ptx) => assert_eq!(functions(&ptx), functions(recipe::PTX), "{architecture}"),
+            Err(DeviceError::Unavailable(Unavailable::NoLibrary { package, .. })) => {
+                eprintln!("skipped: no NVRTC; `pip install {package}`, COTENANT_CUDA_LIBS");
+                return;
+            }
+            Err(e) => panic!("{architecture}: {e}"),
+        }
+    }
+    let error = cuda::nvrtc::compile("__global__ void k() { oops }", "sm_90").unwrap_err();
+    assert!(error.to_string().contains("oops"), "{error}");
+}
