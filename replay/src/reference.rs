@@ -15,13 +15,31 @@ const PERIOD: u64 = (1 << 18) - 5;
 /// or indices.
 #[must_use]
 pub fn operands(shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
-    let fill = |(i, o): (usize, &Operand)| {
-        let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
-        let drawn = o.elements.min(PERIOD);
-        let first: Vec<f64> = (0..drawn).map(|_| draw(&mut state, o.below, precision)).collect();
-        first.iter().copied().cycle().take(o.elements as usize).collect()
+    let all = |(i, o): (usize, &Operand)| {
+        pattern(i, o, precision).iter().copied().cycle().take(o.elements as usize).collect()
     };
-    shapes.inputs.iter().enumerate().map(fill).collect()
+    shapes.inputs.iter().enumerate().map(all).collect()
+}
+
+/// What operand number `i` repeats.
+fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
+    let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
+    let drawn = 0..operand.elements.min(PERIOD);
+    drawn.map(|_| draw(&mut state, operand.below, precision)).collect()
+}
+
+/// Operand number `i` as bytes of the device: what [`operands`] holds, without going through
+/// doubles for all of it.
+#[must_use]
+pub fn operand_bytes(i: usize, operand: &Operand, precision: Precision) -> Vec<u8> {
+    let once = to_bytes(&pattern(i, operand, precision), operand, precision);
+    let width = if operand.below.is_some() { 4 } else { precision.bytes() };
+    let size = usize::try_from(operand.elements * width).unwrap_or(usize::MAX);
+    let mut all = Vec::with_capacity(size);
+    while all.len() < size {
+        all.extend_from_slice(&once[..once.len().min(size - all.len())]);
+    }
+    all
 }
 
 /// The next number of the sequence SplitMix64.
@@ -279,9 +297,11 @@ mod tests {
 
     #[test]
     fn half_precision_holds_every_operand_exactly() {
-        let work = Work::new(Task::Copy { elements: 4096 }, Precision::Fp16);
+        let work = Work::new(Task::Copy { elements: 300_000 }, Precision::Fp16);
         let shapes = shapes(&work);
         let x = operands(&shapes, Precision::Fp16);
+        let whole = operand_bytes(0, &shapes.inputs[0], Precision::Fp16);
+        assert_eq!(from_bytes(&whole, Precision::Fp16), x[0]);
         let bytes = to_bytes(&x[0], &shapes.inputs[0], Precision::Fp16);
         assert_eq!(from_bytes(&bytes, Precision::Fp16), x[0]);
         assert!(x[0].iter().any(|v| *v < -0.9) && x[0].iter().any(|v| *v > 0.9));

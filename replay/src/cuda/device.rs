@@ -248,10 +248,9 @@ impl CudaDevice {
 
     fn operands(&self, work: &Work) -> Result<(Vec<Buffer>, Buffer), DeviceError> {
         let shapes = recipe::shapes(work);
-        let values = reference::operands(&shapes, work.precision);
-        let mut inputs = Vec::with_capacity(values.len());
-        for (values, operand) in values.iter().zip(&shapes.inputs) {
-            let bytes = reference::to_bytes(values, operand, work.precision);
+        let mut inputs = Vec::with_capacity(shapes.inputs.len());
+        for (i, operand) in shapes.inputs.iter().enumerate() {
+            let bytes = reference::operand_bytes(i, operand, work.precision);
             inputs.push(Buffer::filled(&self.context, &bytes)?);
         }
         let bytes = shapes.output * work.precision.bytes();
