@@ -50,13 +50,13 @@ fn a_model_runs_best_where_it_was_tuned() {
 
 #[test]
 fn one_operator_is_a_model() {
-    let operator = format!("{MODEL}\noperator = \"conv1x1s1-c1024-k256-14x14+relu-b1\"");
+    let operator = format!("{MODEL}\noperator = \"conv1x1s1-c1024-k256-14x14+batchnorm+relu-b1\"");
     let rows = run(&operator, CAPPED, &[]);
     let rows = rows.unwrap();
-    assert_eq!(column(&rows, "model")[0], "conv1x1s1-c1024-k256-14x14+relu-b1");
-    let wrong = format!("{MODEL}\noperator = \"conv1x1s1-c1024-k256-14x15+relu-b1\"");
+    assert_eq!(column(&rows, "model")[0], "conv1x1s1-c1024-k256-14x14+batchnorm+relu-b1");
+    let wrong = format!("{MODEL}\noperator = \"conv1x1s1-c1024-k256-14x15+batchnorm+relu-b1\"");
     let message = run(&wrong, CAPPED, &[]).unwrap_err();
-    let says = "did you mean `conv1x1s1-c1024-k256-14x14+relu-b1`?";
+    let says = "did you mean `conv1x1s1-c1024-k256-14x14+batchnorm+relu-b1`?";
     assert!(message.contains(says) && message.contains("e.toml:7"), "{message}");
 }
 

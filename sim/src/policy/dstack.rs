@@ -21,7 +21,9 @@
 //! Choices, where nothing is known:
 //! - A batch's time is computed from the kernels' curves instead of the paper's fitted model.
 //! - The knee is found for every batch, and the pair of the best efficacy is taken. Shares are fixed
-//!   when the run begins; the batch is chosen anew every session from the rate of the last ones.
+//!   when the run begins; the batch is chosen anew every session from the rate of the last ones. The
+//!   best efficacy is a batch of one wherever time grows about as fast as the batch; `batch =
+//!   "largest"` keeps the share and takes as many as can be assembled and run within the SLO.
 //! - Without an SLO, a tenant is placed once per session.
 //! - A planned run whose tenant has nothing queued when its time comes leaves its CUs to gaps; it
 //!   begins when a request comes before its latest start and finds them free. One that finds its
@@ -80,7 +82,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
         "right-sized: slow-down accepted for fewer CUs"),
     option("batch", Kind::Choice(&["efficacy", "largest"]), "", "efficacy",
-        "of the batches that meet the SLO: the one of the best efficacy, or the largest"),
+        "of the batches that meet the SLO: the one of the best efficacy, or the largest at that share"),
     option("session", Kind::Duration, "", "",
         "length of a session; not given: the largest SLO, 100ms where nobody has one"),
     option("contexts", Kind::Integer(1, 8), "", "3",
@@ -234,7 +236,7 @@ impl Dstack {
     fn model(&self, setup: &Setup, t: usize, knee: Knee, first: u32) -> ModelState {
         let tenant = &setup.tenants[t];
         let slo = tenant.slo.map_or(self.session, |s| s.0);
-        let best = choose(setup, t, slo, None, knee, self.knobs.batching);
+        let best = choose(setup, t, slo, None, knee, Batching::Efficacy);
         let mut shares = vec![best.cus];
         let allowed = steps(setup);
         for i in 1..self.knobs.contexts {
