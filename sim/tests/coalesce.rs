@@ -131,6 +131,7 @@ fn a_head_waits_for_a_partner_that_its_slack_admits() {
     let (report, log) = watch(pair(2_000_000), build("coalesce", &options).as_mut());
     assert_eq!(counter(&report, "merged_kernels"), 2.0);
     assert_eq!(counter(&report, "waiting_kernels"), 1.0);
+    assert_eq!(counter(&report, "wait_mean_us"), 300.0);
     // 300 us until the partner is there, 12 us of host, 1.24 × 100 us for the wave.
     let ends: Vec<u64> = completions(&log).iter().map(|d| d.0).collect();
     assert_eq!(ends, [437_000, 437_000]);

@@ -233,6 +233,8 @@ impl Coalesce {
             deadline,
             latest,
             ready: now,
+            since: NEVER,
+            waited: 0,
             due: now,
         });
         if class != ALONE {
@@ -278,6 +280,8 @@ impl Coalesce {
             }
         }
         for h in self.held.iter_mut().filter(|h| h.class == class) {
+            h.waited += waiting(h, now);
+            h.since = if due > now { now } else { NEVER };
             h.due = due.max(h.ready);
         }
     }
@@ -376,7 +380,7 @@ impl Coalesce {
             room -= want;
             self.want[h.worker as usize] = want;
             self.wanted += want;
-            let waited = now - h.ready;
+            let waited = h.waited + waiting(&h, now);
             self.batch[h.worker as usize].1 += waited;
             self.counts.waited += u64::from(waited > 0);
             self.counts.waited_ns += waited;
@@ -486,6 +490,12 @@ impl Policy for Coalesce {
             ("late_by_waiting", c.late as f64),
         ]
     }
+}
+
+/// How long a head has waited for partners since it was last asked; what it stands behind a busy host
+/// or a full GPU is not of its choosing.
+fn waiting(h: &Head, now: u64) -> u64 {
+    if h.since == NEVER { 0 } else { now.min(h.due).saturating_sub(h.since) }
 }
 
 /// Whether the kernel at the head of a worker's stream is on the GPU or on its way.

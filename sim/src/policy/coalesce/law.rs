@@ -23,6 +23,9 @@ pub(super) struct Head {
     pub(super) latest: u64,
     /// When it came to the head.
     pub(super) ready: u64,
+    /// Since when it waits for partners, [`u64::MAX`] if it does not; and for how long before that.
+    pub(super) since: u64,
+    pub(super) waited: u64,
     /// When it is launched without further partners.
     pub(super) due: u64,
 }
@@ -227,6 +230,8 @@ mod tests {
             deadline,
             latest: deadline,
             ready: 0,
+            since: u64::MAX,
+            waited: 0,
             due: 0,
         }
     }
