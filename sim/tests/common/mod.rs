@@ -1,5 +1,5 @@
 //! Builders for small scenarios, shared by the tests.
-#![allow(dead_code, unreachable_pub)] // every test binary uses a part of it
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // tests and the bench use parts of it
 
 pub mod anchor;
 
