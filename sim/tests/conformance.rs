@@ -1,6 +1,8 @@
 //! Every registered policy, with its defaults and some variants, on several mixes of tenants: nothing
 //! is lost or run twice, capacity holds, and what the policy declares of itself is true.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 
 use std::collections::BTreeMap;

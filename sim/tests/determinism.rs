@@ -4,6 +4,8 @@
 //! When the simulator's semantics change on purpose, `COTENANT_PRINT_DIGESTS=1 cargo test -p
 //! cotenant-sim --test determinism -- --nocapture` prints the new lines.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 
 use common::anchor::{Counter, Params};

@@ -1,6 +1,8 @@
 //! The event engine against a slow and obvious one that recomputes all grants and rates at every
 //! event, on random scenarios: every start and end must agree to the nanosecond.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 mod oracle_engine;
 
