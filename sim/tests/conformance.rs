@@ -208,10 +208,10 @@ impl Observer for Auditor<'_> {
                 assert_eq!(n, items);
                 assert!(self.merged || ended == kernels.len(), "{ended} of {}", kernels.len());
             }
-            Happening::KernelEnded { worker, kernel } => {
-                if (worker as usize) < self.layout.workers.len() {
-                    self.kernel_ended(worker, kernel);
-                }
+            Happening::KernelEnded { worker, kernel }
+                if (worker as usize) < self.layout.workers.len() =>
+            {
+                self.kernel_ended(worker, kernel);
             }
             Happening::Granted { worker, cus, .. } => {
                 if let Some(spec) = self.layout.workers.get(worker as usize) {
