@@ -56,7 +56,8 @@ fn compare(name: &str, base: &mut dyn FnMut() -> u64, ours: &mut dyn FnMut() -> 
         return;
     }
     let (mut ratios, mut base_ns, mut ours_ns) = (vec![], vec![], vec![]);
-    (base(), ours());
+    base();
+    ours();
     for _ in 0..BLOCKS {
         let block = [timed(base), timed(ours), timed(ours), timed(base)];
         ratios.push((block[1] + block[2]) / (block[0] + block[3]));
