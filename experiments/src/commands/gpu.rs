@@ -106,7 +106,7 @@ pub(crate) fn capture(args: &CaptureArgs) -> Done {
         let file = args.out.join("timeline").join(format!("{stem}.json"));
         write_whole(&file, capture::timeline(recording).as_bytes())?;
     }
-    let processes = count(recordings.len(), "process");
+    let processes = count(recordings.len(), "recorded program");
     say::out(&format!("{} of {processes} in {}\n", count(kernels, "kernel"), args.out.display()))?;
     if kernels == 0 {
         say::warn("no kernel was recorded: `cotenant gpu` says what is missing");
