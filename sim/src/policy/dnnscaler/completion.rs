@@ -83,8 +83,8 @@ impl Matrix {
         let n = self.columns;
         // X·V·diag(max(0, 1 − by/σ))·Vᵀ
         let mut filter = Self::new(n, n);
-        for k in 0..n {
-            let sigma = libm::sqrt(squares[k].max(0.0));
+        for (k, square) in squares.iter().enumerate() {
+            let sigma = libm::sqrt(square.max(0.0));
             if sigma <= by {
                 continue;
             }

@@ -62,7 +62,7 @@ impl Loop {
             Band::Under if live < most => {
                 self.before_add = latency;
                 let wait = self.waits.after_add + self.bias + self.waits.tick;
-                self.bias = self.bias + self.waits.bias;
+                self.bias += self.waits.bias;
                 (Change::Add, wait)
             }
             Band::Over if live > 1 => {
