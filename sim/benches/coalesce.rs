@@ -128,7 +128,7 @@ fn main() {
     let check = std::env::args().any(|a| a == "--test");
     let duration = Nanos::from_millis(if check { 20 } else { 1_000 });
     let gate = |word: &str| ("gate", Value::Text(word.to_owned()));
-    let rows: [(&str, &[&str], Option<Nanos>, Vec<(&str, Value)>); 4] = [
+    let rows: [Row; 4] = [
         ("ResNet-50, defaults", &["resnet50"], None, vec![]),
         ("ResNet-50, whatever merges", &["resnet50"], None, vec![gate("always")]),
         ("four models, SLO 200 ms", MIX, Some(Nanos::from_millis(200)), vec![]),
@@ -141,5 +141,8 @@ fn main() {
         println!("{label:<32} {ns:>7.0} ns   {words}");
     }
 }
+
+/// Label, models in turn, deadline, options.
+type Row = (&'static str, &'static [&'static str], Option<Nanos>, Vec<(&'static str, Value)>);
 
 const MIX: &[&str] = &["resnet50", "bert_base", "vgg19", "densenet201"];
