@@ -1,4 +1,5 @@
 //! Coalescing through the simulator: the published curves, waiting, and order.
+#![allow(clippy::unwrap_used)] // the builders beside the tests use it
 
 mod common;
 
