@@ -82,7 +82,7 @@ const OPTIONS: &[OptionSpec] = &[
     option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
         "right-sized: slow-down accepted for fewer CUs"),
     option("batch", Kind::Choice(&["efficacy", "largest"]), "", "efficacy",
-        "of the batches that meet the SLO: the one of the best efficacy, or the largest at that share"),
+        "of those that meet the SLO: that of the best efficacy, or the largest at its share"),
     option("session", Kind::Duration, "", "",
         "length of a session; not given: the largest SLO, 100ms where nobody has one"),
     option("contexts", Kind::Integer(1, 8), "", "3",
