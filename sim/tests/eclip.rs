@@ -1,5 +1,7 @@
 //! ECLIP on an MI50's four engines, through the simulator.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 
 use common::{World, build, closed, completions, model, program, tenant, watch, waves};

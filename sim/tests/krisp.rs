@@ -1,5 +1,7 @@
 //! KRISP on small GPUs, through the simulator.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 
 use common::{World, build, closed, completions, kernel, model, program, tenant, watch, waves};

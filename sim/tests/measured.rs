@@ -2,6 +2,8 @@
 //!
 //! `COTENANT_PUBLIC_DATA` names the folder that holds `profiles/orion_v100`.
 
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
+
 mod common;
 
 use std::path::PathBuf;
