@@ -327,7 +327,7 @@ pub(crate) fn analytic(
 /// Computes the profile of one operator, or of its tuning.
 ///
 /// # Errors
-/// As [`analytic`], and an operator that the model does not have.
+/// As [`analytic()`], and an operator that the model does not have.
 fn part_of(
     model: &str,
     device: &Device,

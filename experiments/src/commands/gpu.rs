@@ -183,7 +183,7 @@ pub(crate) struct CollectArgs {
     /// Seed of the order of visits
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Folder for the profile [default: out/profiles/<device>]
+    /// Folder for the profile [default: out/profiles/DEVICE]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

@@ -52,7 +52,7 @@ pub(crate) struct AnalyzeArgs {
     batch: Vec<u32>,
     #[command(flatten)]
     variant: VariantArgs,
-    /// Folder for the profile [default: out/profiles/<device>]
+    /// Folder for the profile [default: out/profiles/DEVICE]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
