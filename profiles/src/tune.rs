@@ -1,5 +1,5 @@
-//! Operators one by one, and autotuning as a workload: one model per operator, whose inference is the
-//! tuner's measurements of it, kernel by kernel.
+//! Operators one by one, and autotuning as a workload: one model per operator, whose inference is
+//! the tuner's measurements of it, kernel by kernel.
 //!
 //! A trial launches one of the kernels on offer a few times in a row, and the next trial the next
 //! one. Building a trial's code is the tuner's work on the host, not part of the profile.

@@ -21,14 +21,14 @@ fn operator(model: &str, batch: u32, start: &str) -> Operator {
     all.into_iter().find(|o| o.name.starts_with(start)).expect("the model has it")
 }
 
-/// ResNet-50's 1×1 convolution from 1024 to 256 channels on 14×14 pixels, batch 1: 196 × 256 results,
-/// by hand. Time is results per CU, over the tile's efficiency and the rate that w resident warps
-/// reach, `w / (w + 2)` relative to 16 of them; per step of the inner product:
+/// ResNet-50's 1×1 convolution from 1024 to 256 channels on 14×14 pixels, batch 1: 196 × 256
+/// results, by hand. Time is results per CU, over the tile's efficiency and the rate that w
+/// resident warps reach, `w / (w + 2)` relative to 16 of them; per step of the inner product:
 ///
 /// ```text
 ///                      8 CUs                            20 CUs               80 CUs
-/// 32×32,   56 blocks   7 · 1024 / 0.50 / 1    = 14336   3 · …  / 0.96 =  6372   1 · … / 0.75 = 2731
-/// 64×64,   16 blocks   2 · 4096 / 0.85 / 0.90 = 10708   1 · …  / 0.75 =  6425   the same
+/// 32×32,   56 blocks   7 · 1024 / 0.50 / 1    = 14336   3 · … / 0.96 = 6372   1 · … / 0.75 = 2731
+/// 64×64,   16 blocks   2 · 4096 / 0.85 / 0.90 = 10708   1 · … / 0.75 = 6425   the same
 /// 128×64,   8 blocks   1 · 8192 / 0.95 / 0.75 = 11498   the same                the same
 /// 128×128,  4 blocks   1 · 16384 / 1 / 0.90   = 18204
 /// ```
@@ -39,7 +39,8 @@ fn the_choice_per_share() {
     let choice = |cus: u32| fastest_on(&device, &op.variants, cus).unwrap();
     let tile = |cus: u32| choice(cus).name.rsplit('_').next().unwrap().to_owned();
     assert_eq!([80, 40, 20, 8].map(tile), ["32x32", "32x32", "32x32", "64x64"]);
-    // Tuned on everything, it is slower on 8 SMs than what was tuned there, and the other way round.
+    // Tuned on everything, it is slower on 8 SMs than what was tuned there, and the other way
+    // round.
     let time = |tuned: u32, run: u32| duration_ns(&device, choice(tuned), run);
     assert!(time(80, 8) > time(8, 8) * 12 / 10, "{} {}", time(80, 8), time(8, 8));
     assert!(time(8, 80) > time(80, 80) * 12 / 10, "{} {}", time(8, 80), time(80, 80));

@@ -69,9 +69,10 @@ fn one_server_by_hand() {
     assert!((on_gpu - 100.0 * 0.12 / 0.67).abs() < 1e-9, "six trials of 20 ms");
 }
 
-/// Two servers share the build workers. Both workers begin with the first server, which comes first:
-/// its candidates are built at 50, 50 and 150, the other's at 100, 100 and 150. With one worker of
-/// 90 ms a candidate comes every 90 ms, to the servers in turn, and nobody waits for a rest any more.
+/// Two servers share the build workers. Both workers begin with the first server, which comes
+/// first: its candidates are built at 50, 50 and 150, the other's at 100, 100 and 150. With one
+/// worker of 90 ms a candidate comes every 90 ms, to the servers in turn, and nobody waits for a
+/// rest any more.
 #[test]
 fn two_servers_by_hand() {
     let run = |workers: i64, build_ms: u64| {
@@ -93,8 +94,8 @@ fn two_servers_by_hand() {
     assert_eq!(run(1, 90), (vec![90, 270, 450], vec![180, 360, 540], 0.56));
 }
 
-/// Candidates that scale perfectly: at half of the CUs they take twice the time, undisturbed. Without
-/// control they meet, and whoever comes second waits.
+/// Candidates that scale perfectly: at half of the CUs they take twice the time, undisturbed.
+/// Without control they meet, and whoever comes second waits.
 #[test]
 fn shares_keep_measurements_true() {
     let mut world = two();

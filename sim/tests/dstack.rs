@@ -13,8 +13,8 @@ use cotenant_sim::program::Code;
 
 const MS: u64 = 1_000_000;
 
-/// Three models of one kernel each that stop gaining at 40, 50 and 60 of 100 CUs, where they take 10,
-/// 20 and 40 ms; SLOs of 25, 50 and 100 ms. (E² S is smallest where they stop gaining.)
+/// Three models of one kernel each that stop gaining at 40, 50 and 60 of 100 CUs, where they take
+/// 10, 20 and 40 ms; SLOs of 25, 50 and 100 ms. (E² S is smallest where they stop gaining.)
 fn three() -> World {
     let knees = [(40, 10), (50, 20), (60, 40)];
     let kernels = knees
@@ -61,9 +61,9 @@ fn the_gaps_of_a_session_by_hand() {
     // and the run planned for 25. At 35 model 0 again, beside model 2. At 60 models 0 and 2 are
     // done: model 1 is due, and model 0 fits beside it until 75. At 70 model 0 would fit at a
     // quarter of its knee only, and be late. At 80 models 1 and 2 have both had 40 ms of the GPU,
-    // model 0 60: model 1 goes first. At 85, while that runs, models 1 and 2 still come before model
-    // 0: the other request of model 1, of 80, is over by 125 at half of its knee, before 130; that of
-    // model 2, of 0, is late whatever it gets, and takes what is left.
+    // model 0 60: model 1 goes first. At 85, while that runs, models 1 and 2 still come before
+    // model 0: the other request of model 1, of 80, is over by 125 at half of its knee, before
+    // 130; that of model 2, of 0, is late whatever it gets, and takes what is left.
     let expected = [
         (0, 0, 40),
         (0, 1, 50),

@@ -10,18 +10,18 @@
 //! `"uncontrolled"` each may use the whole GPU and waits for what the others leave over.
 //!
 //! It reports how long the tuning took, how far measured times lie from the times alone at the same
-//! share, and what choosing by them costs. Without `build` and `cooldown` (the defaults) it serves any
-//! tenants, a few at a time. It gives up: the search itself (every candidate is tried in
-//! a fixed order; a search that learns proposes the next ones from what it has measured).
+//! share, and what choosing by them costs. Without `build` and `cooldown` (the defaults) it serves
+//! any tenants, a few at a time. It gives up: the search itself (every candidate is tried in a
+//! fixed order; a search that learns proposes the next ones from what it has measured).
 //!
-//! Source: Dhakal et al. (arXiv 2008.03602; SLICE-TUNE, Middleware 2022): controlled shares, several
-//! servers, operators sharded over clients. `cooldown` and 13 launches per trial are AutoTVM's
-//! defaults (apache/tvm, `LocalRunner`: number 4, repeat 3, cooldown_interval 0.1).
+//! Source: Dhakal et al. (arXiv 2008.03602; SLICE-TUNE, Middleware 2022): controlled shares,
+//! several servers, operators sharded over clients. `cooldown` and 13 launches per trial are
+//! AutoTVM's defaults (apache/tvm, `LocalRunner`: number 4, repeat 3, cooldown_interval 0.1).
 //!
 //! Choices, where the abstracts are silent:
 //! - An operator goes to the first server that is free, in the order of the tenants.
-//! - A build worker that is free takes the next candidate of the server with the fewest built and not
-//!   yet measured. `build` is the same for all; a knob, compiling a CUDA kernel takes seconds.
+//! - A build worker that is free takes the next candidate of the server with the fewest built and
+//!   not yet measured. `build` is the same for all; a knob, compiling a CUDA kernel takes seconds.
 //! - Building goes on while the server measures; in AutoTVM the two alternate.
 
 mod measure;

@@ -1,36 +1,39 @@
 //! `dstack`: right-sized shares placed in space and time, by deadline and fairness.
 //!
-//! Models D-STACK. Every model has a knee: a share beyond which more CUs buy little. Time is divided
-//! into sessions as long as the largest SLO. In each, every model is placed at least once per its own
-//! SLO with its best batch at its knee, the earliest deadline first, as many side by side as fit into
-//! the GPU. What the plan leaves idle goes to whichever model fits into it, the one that has had the
-//! least of the GPU in the last sessions first. A share is the MPS percentage of a context; because
-//! a percentage is fixed when a context is made, every tenant holds a few contexts of different
-//! shares from the start, and a batch is sent to one of them (NVIDIA's advice for MPS). Shares in
-//! use never add up to more than the GPU, so kernels meet only in L2 and DRAM.
+//! Models D-STACK. Every model has a knee: a share beyond which more CUs buy little. Time is
+//! divided into sessions as long as the largest SLO. In each, every model is placed at least once
+//! per its own SLO with its best batch at its knee, the earliest deadline first, as many side by
+//! side as fit into the GPU. What the plan leaves idle goes to whichever model fits into it, the
+//! one that has had the least of the GPU in the last sessions first. A share is the MPS percentage
+//! of a context; because a percentage is fixed when a context is made, every tenant holds a few
+//! contexts of different shares from the start, and a batch is sent to one of them (NVIDIA's advice
+//! for MPS). Shares in use never add up to more than the GPU, so kernels meet only in L2 and DRAM.
 //!
 //! It gives up: memory (a context holds the model, `contexts` times), any knowledge of contention,
 //! and the CUs that a kernel below its model's knee leaves idle.
 //!
 //! Source: Dhakal, Kulkarni, Ramakrishnan (arXiv 2304.13541; IEEE TCC 2024). Its abstract confirms
-//! the knee, the batch optimisation, the fair spatio-temporal scheduler, and 90 % or more of an ideal
-//! that re-allocates the GPU per kernel. The formulas (knee: `1 / (E² S)` at its largest; efficacy
-//! `b / (f² S)` with `f + assembly ≤ SLO` and `f ≤ SLO / 2`; a scoreboard over about ten sessions)
-//! are as remembered, not checked against the paper's text: each is an option.
+//! the knee, the batch optimisation, the fair spatio-temporal scheduler, and 90 % or more of an
+//! ideal that re-allocates the GPU per kernel. The formulas (knee: `1 / (E² S)` at its largest;
+//! efficacy `b / (f² S)` with `f + assembly ≤ SLO` and `f ≤ SLO / 2`; a scoreboard over about ten
+//! sessions) are as remembered, not checked against the paper's text: each is an option.
 //!
 //! Choices, where nothing is known:
 //! - A batch's time is computed from the kernels' curves instead of the paper's fitted model.
-//! - The knee is found for every batch, and the pair of the best efficacy is taken. Shares are fixed
-//!   when the run begins; the batch is chosen anew every session from the rate of the last ones. The
-//!   best efficacy is a batch of one wherever time grows about as fast as the batch; `batch =
-//!   "largest"` keeps the share and takes as many as can be assembled and run within the SLO.
+//! - The knee is found for every batch, and the pair of the best efficacy is taken. Shares are
+//!   fixed when the run begins; the batch is chosen anew every session from the rate of the last
+//!   ones. The best efficacy is a batch of one wherever time grows about as fast as the batch;
+//!   `batch = "largest"` keeps the share and takes as many as can be assembled and run within the
+//!   SLO.
 //! - Without an SLO, a tenant is placed once per session.
 //! - A planned run whose tenant has nothing queued when its time comes leaves its CUs to gaps; it
 //!   begins when a request comes before its latest start and finds them free. One that finds its
 //!   CUs still taken (an earlier run took longer than computed) waits for them.
 //! - A gap is filled at the largest of the tenant's shares that fits into it, for as long as the
-//!   batch takes there; below the knee only if the batch still meets its deadline.
-//! - What a session cannot place, or does not come to, goes into the next one with its old deadline.
+//!   batch takes there; below the knee only if the batch still meets its deadline, or could not
+//!   meet it at the knee either.
+//! - What a session cannot place, or does not come to, goes into the next one with its old
+//!   deadline.
 //! - The scoreboard counts the time of batches, whatever their share.
 
 mod plan;

@@ -91,8 +91,8 @@ mod tests {
         slots.iter().map(|s| (s.tenant, s.start, s.end)).collect()
     }
 
-    /// 100 CUs, a session of 100. Model 0: 40 CUs for 10, every 25. Model 1: 50 CUs for 20, every 50.
-    /// Model 2: 60 CUs for 40, once.
+    /// 100 CUs, a session of 100. Model 0: 40 CUs for 10, every 25. Model 1: 50 CUs for 20, every
+    /// 50. Model 2: 60 CUs for 40, once.
     ///
     /// ```text
     ///         0    10   20   25   35        50   60   75   80   85

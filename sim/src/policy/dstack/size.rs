@@ -90,10 +90,10 @@ fn batches(setup: &Setup, t: usize) -> Vec<u32> {
     (1..=last).filter(|&b| b == last || program(b) != program(b + 1)).collect()
 }
 
-/// Share and batch of a tenant with this SLO (ns) and rate (items/s, if known): a batch must be done
-/// within half of the SLO, so that one can wait for another, and its assembly and its run together
-/// within all of it. Where no batch is feasible: one item, on the fewest CUs that make it within
-/// half of the SLO, or on those where it is fastest.
+/// Share and batch of a tenant with this SLO (ns) and rate (items/s, if known): a batch must be
+/// done within half of the SLO, so that one can wait for another, and its assembly and its run
+/// together within all of it. Where no batch is feasible: one item, on the fewest CUs that make it
+/// within half of the SLO, or on those where it is fastest.
 pub(super) fn choose(
     setup: &Setup,
     t: usize,
