@@ -78,7 +78,7 @@ struct RunArgs {
     /// Experiment file
     #[arg(value_name = "EXP.toml")]
     experiment: PathBuf,
-    /// Folder for the results [default: out/<name>]
+    /// Folder for the results [default: out/NAME]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Replace a field of the experiment, such as tenant.vision.arrivals.rate=60; repeatable
@@ -90,10 +90,10 @@ struct RunArgs {
     /// Seed of the first repeat, in place of the file's
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Write every request to requests/<cell>.csv.zst
+    /// Write every request to requests/CELL.csv.zst
     #[arg(long)]
     requests: bool,
-    /// Write every kernel to timeline/<cell>.json (opens in Perfetto and chrome://tracing)
+    /// Write every kernel to timeline/CELL.json (opens in Perfetto and chrome://tracing)
     #[arg(long)]
     timeline: bool,
 }
