@@ -12,6 +12,7 @@ pub mod cuda;
 pub mod device;
 pub mod emulated;
 mod error;
+pub mod mps;
 pub mod nvml;
 pub mod recipe;
 pub mod reference;

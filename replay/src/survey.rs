@@ -1,9 +1,8 @@
 //! What this machine's GPU and driver can do for collection, capture and replay, and what is missing.
 
-use std::path::{Path, PathBuf};
-
 use crate::cuda::{self, CudaDevice, Granularity, LibraryState};
 use crate::device::{Device, Kind};
+use crate::mps::{self, MpsError};
 use crate::nvml::Nvml;
 
 /// One thing that is there or not.
@@ -49,12 +48,9 @@ pub fn survey() -> Vec<Finding> {
             ),
         });
     }
-    findings.push(match control_program() {
+    findings.push(match mps::find_program() {
         Some(path) => found("MPS", path.display().to_string()),
-        None => missing(
-            "MPS",
-            "nvidia-cuda-mps-control is not on the PATH: it comes with the driver's packages",
-        ),
+        None => missing("MPS", MpsError::Missing.to_string()),
     });
     findings
 }
@@ -112,12 +108,4 @@ fn driver(findings: &mut Vec<Finding>) {
             None => missing("MIG", "this GPU has none"),
         });
     }
-}
-
-/// The control program of MPS.
-fn control_program() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let more = ["/usr/local/nvidia/bin", "/usr/bin"].map(PathBuf::from);
-    let folders = std::env::split_paths(&path).chain(more);
-    folders.map(|f: PathBuf| f.join(Path::new("nvidia-cuda-mps-control"))).find(|p| p.is_file())
 }
