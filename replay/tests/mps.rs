@@ -1,12 +1,12 @@
 //! The supervisor of MPS against a stand-in control program: what it starts it stops, whatever happens.
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // a child tells its parent; helpers of tests
+#![allow(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)] // a child tells its parent; helpers of tests
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cotenant_replay::mps::{Daemon, MpsError, Options};
+use cotenant_replay::mps::{Daemon, MpsError, Options, find_program};
 
 fn options(program: &str, patience_s: u64) -> Options {
     Options {
@@ -51,6 +51,23 @@ fn a_daemon_answers_serves_its_clients_and_is_gone_after() {
     }
     let error = daemon.command("nonsense").unwrap();
     assert_eq!(error, "Unknown command: nonsense");
+    daemon.quit().unwrap();
+    assert!(!running(pid) && !folder.exists());
+}
+
+/// NVIDIA's own control program answers without a GPU as well.
+#[test]
+fn the_real_control_program_is_kept_the_same_way() {
+    if find_program().is_none() {
+        eprintln!("skipped: {}", MpsError::Missing);
+        return;
+    }
+    let daemon = Daemon::start(&Options::default()).unwrap();
+    let (pid, folder) = (daemon.pid().unwrap(), daemon.folder().to_path_buf());
+    daemon.set_default_percentage(40.5).unwrap();
+    assert_eq!(daemon.command("get_default_active_thread_percentage").unwrap(), "40.5");
+    assert!(daemon.servers().unwrap().is_empty(), "nobody has asked for one");
+    assert!(matches!(daemon.require_server(), Err(MpsError::NoServer { .. })));
     daemon.quit().unwrap();
     assert!(!running(pid) && !folder.exists());
 }
