@@ -15,16 +15,17 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
-use cotenant_traces::Request;
 use cotenant_traces::rng::mix;
 
 use crate::contention::ContentionModel;
 use crate::engine::gpu_report;
 use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
+use crate::pool::Totals;
 use crate::program::Code;
 use crate::report::{Report, TenantReport};
-use crate::scenario::{Class, Load, Scenario, Setup, Tenant, Think};
+use crate::scenario::{Class, Scenario, Setup, Tenant};
+use crate::source::Source;
 
 /// What one item of a tenant costs at its best point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -79,9 +80,7 @@ fn rank(setup: &Setup, now: u64, flow: &Flow, order: u64) -> Rank {
 }
 
 struct Side {
-    load: Load,
-    next: Request,
-    issued: u64,
+    source: Source,
     counts: Counts,
     in_system: u64,
 }
@@ -115,9 +114,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
     let limited = matches!(contention, ContentionModel::Bandwidth { .. });
     let rate = if limited { setup.device.memory.dram_gbps } else { f64::INFINITY };
     let sides = loads.into_iter().map(|load| Side {
-        load,
-        next: Request::at(Nanos::ZERO),
-        issued: 0,
+        source: Source::new(load),
         counts: Counts::default(),
         in_system: 0,
     });
@@ -145,8 +142,12 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
     let opened = (fluid.busy_cu_ns, fluid.dram_bytes);
     let end = warmup.0 + duration.0;
     fluid.go(end);
-    let busy = (fluid.busy_cu_ns - opened.0) as u64;
-    let gpu = gpu_report(&setup, duration.0, busy, fluid.dram_bytes - opened.1, 0);
+    let used = Totals {
+        busy_cu_ns: (fluid.busy_cu_ns - opened.0) as u64,
+        dram_bytes: fluid.dram_bytes - opened.1,
+        switches: 0,
+    };
+    let gpu = gpu_report(&setup, duration.0, used);
     let late = fluid.late(end);
     let tenants = fluid.sides.iter().zip(late).map(|(s, late)| TenantReport {
         counts: s.counts.clone(),
@@ -166,18 +167,8 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
 impl Fluid<'_> {
     fn arm_loads(&mut self) {
         for t in 0..self.sides.len() {
-            match &mut self.sides[t].load {
-                Load::Open(arrivals) => {
-                    if let Some(request) = arrivals.next_request() {
-                        self.sides[t].next = request;
-                        self.arm(request.arrival.0, t);
-                    }
-                }
-                Load::Closed { concurrency, limit, .. } => {
-                    let clients = u64::from(*concurrency).min(limit.unwrap_or(u64::MAX));
-                    self.sides[t].issued = clients;
-                    (0..clients).for_each(|_| self.arm(0, t));
-                }
+            for at in self.sides[t].source.first() {
+                self.arm(at.0, t);
             }
         }
     }
@@ -238,11 +229,8 @@ impl Fluid<'_> {
             let t = flow.tenant as usize;
             let side = &mut self.sides[t];
             let latency = self.now - flow.arrival;
-            side.counts.completed += 1;
-            side.counts.good += u64::from(self.now <= flow.deadline);
-            side.counts.with_deadline += u64::from(flow.deadline != u64::MAX);
-            side.counts.latencies.record(Nanos(latency));
-            side.counts.latency_sum += u128::from(latency);
+            let in_time = (flow.deadline != u64::MAX).then_some(self.now <= flow.deadline);
+            side.counts.complete(Nanos(latency), Nanos::ZERO, in_time);
             side.counts.batches += 1;
             side.counts.batch_items += u64::from(flow.items);
             side.in_system -= 1;
@@ -253,40 +241,20 @@ impl Fluid<'_> {
                     Happening::RequestDone { tenant: flow.tenant, arrival },
                 );
             }
-            self.again(t);
+            if let Some(at) = self.sides[t].source.again(Nanos(self.now)) {
+                self.arm(at.0, t);
+            }
         }
-    }
-
-    fn again(&mut self, t: usize) {
-        let side = &mut self.sides[t];
-        let Load::Closed { think, limit, .. } = &mut side.load else { return };
-        if limit.is_some_and(|n| side.issued >= n) {
-            return;
-        }
-        side.issued += 1;
-        let pause = match think {
-            Think::Constant(pause) => pause.0,
-            Think::Exponential(mean, rng) => (rng.exp1() * mean.0 as f64) as u64,
-        };
-        self.arm(self.now + pause, t);
     }
 
     fn arrival(&mut self, t: usize) {
         let side = &mut self.sides[t];
-        let request = match &mut side.load {
-            Load::Open(arrivals) => {
-                let (request, following) = (side.next, arrivals.next_request());
-                if let Some(next) = following {
-                    side.next = next;
-                    self.arm(next.arrival.0, t);
-                }
-                request
-            }
-            Load::Closed { items, .. } => Request { items: *items, ..Request::at(Nanos(self.now)) },
-        };
-        let side = &mut self.sides[t];
+        let (request, next) = side.source.arrive(Nanos(self.now));
         side.counts.offered += 1;
         side.in_system += 1;
+        if let Some(next) = next {
+            self.arm(next.0, t);
+        }
         let tenant = &self.setup.tenants[t];
         let largest = tenant.model.max_items();
         let items = request.items.max(1);

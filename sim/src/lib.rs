@@ -6,7 +6,6 @@
 
 pub mod action;
 pub mod contention;
-mod ends;
 mod engine;
 pub mod fluid;
 pub mod layout;
@@ -14,10 +13,12 @@ pub mod mask;
 pub mod metrics;
 pub mod observe;
 pub mod policy;
-mod pool;
+pub mod pool;
 pub mod program;
 pub mod report;
 pub mod scenario;
+pub mod serving;
+pub mod source;
 pub mod timeline;
 pub mod view;
 

@@ -93,6 +93,17 @@ impl Counts {
         *self = Self { offered: in_system, latencies, ..Self::default() };
     }
 
+    /// A request has been answered. `in_time`: whether by its deadline, if it has one.
+    #[inline]
+    pub(crate) fn complete(&mut self, latency: Nanos, queued: Nanos, in_time: Option<bool>) {
+        self.completed += 1;
+        self.good += u64::from(in_time.unwrap_or(true));
+        self.with_deadline += u64::from(in_time.is_some());
+        self.latencies.record(latency);
+        self.latency_sum += u128::from(latency.0);
+        self.queue_sum += u128::from(queued.0);
+    }
+
     pub(crate) fn drop_one(&mut self, reason: &'static str) {
         match self.dropped.iter_mut().find(|(r, _)| *r == reason) {
             Some((_, n)) => *n += 1,

@@ -3,7 +3,7 @@
 
 use std::hint::select_unpredictable;
 
-use crate::pool::NEVER;
+use super::NEVER;
 
 /// Entries looked at together: a pool rarely has more residents, and then the trip count of every
 /// loop here is constant.
@@ -11,18 +11,18 @@ const LANES: usize = 8;
 
 /// Instants by resident, padded with [`NEVER`] to whole blocks.
 #[derive(Debug, Default)]
-pub(crate) struct Ends {
+pub(super) struct Ends {
     at: Vec<u64>,
     len: usize,
 }
 
 /// The earliest instant, and who ends then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct First {
-    pub(crate) at: u64,
-    pub(crate) index: usize,
+pub(super) struct First {
+    pub(super) at: u64,
+    pub(super) index: usize,
     /// Others end at the same instant.
-    pub(crate) tie: bool,
+    pub(super) tie: bool,
 }
 
 #[inline]
@@ -32,7 +32,7 @@ fn min(a: u64, b: u64) -> u64 {
 
 impl Ends {
     #[inline]
-    pub(crate) fn push(&mut self, at: u64) {
+    pub(super) fn push(&mut self, at: u64) {
         if self.len == self.at.len() {
             self.at.resize(self.len + LANES, NEVER);
         }
@@ -41,19 +41,19 @@ impl Ends {
     }
 
     #[inline]
-    pub(crate) fn set(&mut self, i: usize, at: u64) {
+    pub(super) fn set(&mut self, i: usize, at: u64) {
         debug_assert!(i < self.len);
         self.at[i] = at;
     }
 
     #[inline]
-    pub(crate) fn get(&self, i: usize) -> u64 {
+    pub(super) fn get(&self, i: usize) -> u64 {
         self.at[i]
     }
 
     /// Removes entry `i`; the last one takes its place.
     #[inline]
-    pub(crate) fn swap_remove(&mut self, i: usize) {
+    pub(super) fn swap_remove(&mut self, i: usize) {
         self.len -= 1;
         self.at[i] = self.at[self.len];
         self.at[self.len] = NEVER;
@@ -62,14 +62,14 @@ impl Ends {
         }
     }
 
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.at.clear();
         self.len = 0;
     }
 
     /// The earliest of all; at [`NEVER`] if nobody ends.
     #[inline]
-    pub(crate) fn first(&self) -> First {
+    pub(super) fn first(&self) -> First {
         let mut first = First { at: NEVER, index: 0, tie: false };
         for (b, block) in self.at.as_chunks::<LANES>().0.iter().enumerate() {
             // Instants below 2^61 ns (73 years) leave room for the index.

@@ -1,0 +1,183 @@
+//! Workers that come, change and go, and the memory they take.
+
+use cotenant_profiles::device::Mechanism;
+use cotenant_profiles::{Bytes, Nanos};
+
+use super::{Engine, INDICES, Kind, Stage};
+use crate::action::{Event, Resize};
+use crate::layout::WorkerSpec;
+use crate::observe::Happening;
+use crate::report::Refusal;
+use crate::view::{Status, Worker};
+
+/// A resize under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pending {
+    cap: u32,
+    /// Memory of the shadow, given back when it has taken over.
+    extra: Bytes,
+    step: Step,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Restart once the batch is done.
+    Restart,
+    /// The shadow is loading; the worker serves on.
+    Loading,
+    /// The shadow has loaded: switch once the batch is done.
+    Loaded,
+}
+
+impl Engine<'_> {
+    pub(super) fn add_worker(&mut self, spec: WorkerSpec, status: Status, memory: Bytes) -> u32 {
+        assert!(self.workers.len() < INDICES, "workers fit a timer's index");
+        self.workers.push(Worker {
+            spec,
+            status,
+            items: 0,
+            position: 0,
+            kernel: 0,
+            began: Nanos::ZERO,
+            deadline: Nanos::MAX,
+            retiring: false,
+            resizing: false,
+        });
+        self.stages.push(Stage { memory, ..Stage::default() });
+        self.workers.len() as u32 - 1
+    }
+
+    /// Device memory of one worker: model and context.
+    pub(super) fn worker_memory(&self, spec: &WorkerSpec) -> Bytes {
+        let model = &self.setup.tenants[spec.tenant as usize].model;
+        Bytes(model.memory().0 + spec.overhead.0)
+    }
+
+    pub(super) fn take_memory(&mut self, spec: &WorkerSpec, need: Bytes) -> Result<(), Refusal> {
+        let site = &mut self.sites[spec.pool as usize];
+        let have = site.spec.memory;
+        site.take_memory(need).map_err(|need| {
+            let name = &self.setup.tenants[spec.tenant as usize].name;
+            Refusal::OutOfMemory { who: format!("a worker of tenant `{name}`"), need, have }
+        })
+    }
+
+    pub(super) fn start(&mut self, spec: WorkerSpec) {
+        let need = self.worker_memory(&spec);
+        let tenant = spec.tenant;
+        if self.take_memory(&spec, need).is_err() {
+            // Refused as on a real GPU: the process dies at its first allocation.
+            let worker = self.add_worker(spec, Status::Retired, Bytes(0));
+            self.tell(Event::WorkerDown { worker });
+            return;
+        }
+        let worker = self.add_worker(spec, Status::Starting, need);
+        let wait = self.start_time(tenant);
+        self.arm(self.now + wait, Kind::Up, worker);
+    }
+
+    /// Process start and model load; the load is part of the process start's cost, so `ideal` zeroes
+    /// both.
+    fn start_time(&self, tenant: u32) -> u64 {
+        let m = self.setup.costs.process_start;
+        if m == Mechanism::FREE {
+            return 0;
+        }
+        m.cost.0 + m.delay.0 + self.setup.tenants[tenant as usize].model.load.0
+    }
+
+    pub(super) fn worker_up(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        let tenant = w.spec.tenant;
+        w.status = Status::Idle;
+        if w.retiring {
+            self.retire(worker);
+            return;
+        }
+        self.serving.reconfigured(tenant);
+        if let Some(pending) = self.stages[worker as usize].resize.take() {
+            w.spec.cap = pending.cap;
+            w.resizing = false;
+            self.sites[w.spec.pool as usize].memory.0 -= pending.extra.0;
+            self.serving.stood_still(tenant, w.began, Nanos(self.now));
+        }
+        self.serving.idle(tenant, worker);
+        self.observe(Happening::WorkerUp { worker });
+        self.tell(Event::WorkerUp { worker });
+        self.form_batches(tenant);
+    }
+
+    pub(super) fn retire(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        w.status = Status::Retired;
+        w.resizing = false;
+        let stage = &mut self.stages[worker as usize];
+        let shadow = stage.resize.take().map_or(Bytes(0), |p| p.extra);
+        let freed = std::mem::take(&mut stage.memory).0 + shadow.0;
+        self.sites[w.spec.pool as usize].memory.0 -= freed;
+        self.serving.not_idle(w.spec.tenant, worker);
+        self.observe(Happening::WorkerDown { worker });
+        self.tell(Event::WorkerDown { worker });
+    }
+
+    /// Ignored while the worker starts, goes, or is being resized already.
+    pub(super) fn resize(&mut self, worker: u32, cap: u32, how: Resize) {
+        let w = &self.workers[worker as usize];
+        let spec = w.spec;
+        let gone = w.retiring || matches!(w.status, Status::Starting | Status::Retired);
+        if gone || self.stages[worker as usize].resize.is_some() {
+            return;
+        }
+        let pending = match how {
+            Resize::Restart => Pending { cap, extra: Bytes(0), step: Step::Restart },
+            Resize::Shadow { shared_weights } => {
+                let model = &self.setup.tenants[spec.tenant as usize].model;
+                let weights = if shared_weights { model.weights.0 } else { 0 };
+                let extra = Bytes(self.worker_memory(&spec).0 - weights);
+                if self.take_memory(&spec, extra).is_err() {
+                    return; // No room for a shadow: the worker stays as it is.
+                }
+                let wait = self.start_time(spec.tenant);
+                self.arm(self.now + wait, Kind::Resized, worker);
+                Pending { cap, extra, step: Step::Loading }
+            }
+        };
+        self.stages[worker as usize].resize = Some(pending);
+        self.workers[worker as usize].resizing = true;
+        self.take_down_if_idle(worker);
+    }
+
+    pub(super) fn resized(&mut self, worker: u32) {
+        // A worker that went meanwhile took its shadow along.
+        let Some(pending) = &mut self.stages[worker as usize].resize else { return };
+        pending.step = Step::Loaded;
+        self.take_down_if_idle(worker);
+    }
+
+    pub(super) fn resize_due(&self, worker: u32) -> bool {
+        self.stages[worker as usize].resize.is_some_and(|p| p.step != Step::Loading)
+    }
+
+    fn take_down_if_idle(&mut self, worker: u32) {
+        let w = &self.workers[worker as usize];
+        if w.status == Status::Idle && self.resize_due(worker) {
+            self.serving.not_idle(w.spec.tenant, worker);
+            self.take_down(worker);
+        }
+    }
+
+    /// The worker stands still until its new self is up: a whole start, or a switch of routes.
+    pub(super) fn take_down(&mut self, worker: u32) {
+        let pending = self.stages[worker as usize].resize.expect("a resize is due");
+        let w = &mut self.workers[worker as usize];
+        w.status = Status::Starting;
+        w.began = Nanos(self.now);
+        let tenant = w.spec.tenant;
+        let wait = match pending.step {
+            Step::Restart => self.start_time(tenant),
+            _ => self.setup.costs.shadow_switch.cost.0,
+        };
+        self.observe(Happening::WorkerDown { worker });
+        self.arm(self.now + wait, Kind::Up, worker);
+    }
+}

@@ -1,0 +1,274 @@
+//! Who gets which CUs.
+
+use std::cmp::Reverse;
+
+use super::masks::UNMASKED;
+use super::resident::{Resident, demand_of, float};
+use super::{NEVER, Note, Pool, Waiting};
+use crate::contention::Demand;
+use crate::mask::CuMask;
+use crate::program::Code;
+
+impl Pool {
+    /// Puts a job among the residents, with what is free if the lane is a plain one.
+    #[inline]
+    pub(super) fn place(&mut self, now: u64, new: Waiting, code: &Code) {
+        let Waiting { job, seq, mut mask } = new;
+        let kernel = &code.kernels[job.kernel as usize];
+        if self.lanes[job.lane as usize].masked && mask == UNMASKED {
+            mask = self.places.add(CuMask::first(self.lanes[job.lane as usize].capacity));
+        }
+        let lane = &mut self.lanes[job.lane as usize];
+        let limit = kernel.want.min(job.cap).min(lane.capacity);
+        let mut r = Resident {
+            job,
+            seq,
+            mask,
+            limit,
+            grant: 0,
+            used: 0,
+            basis: 0,
+            anchor: now,
+            rem: 0.0,
+            slow: 1.0,
+            demand: Demand::default(),
+        };
+        let mut finish = NEVER;
+        if !lane.general {
+            let grant = limit.min(lane.free);
+            assert!(grant > 0, "a plain lane places what it has a CU for");
+            lane.free -= grant;
+            if grant < limit {
+                assert!(lane.under.is_none(), "only the last one in is left short");
+                lane.under = Some(seq);
+            }
+            (r.grant, r.used) = (grant, grant);
+            finish = now + r.start(kernel, self.launch_delay, self.granted);
+            r.demand = demand_of(kernel, grant, &self.shared);
+            self.granted += 1;
+            self.demand += r.demand.dram;
+            self.footprint += r.demand.footprint;
+            self.occupy(now, self.busy + grant);
+            if self.observed {
+                self.notes.push(Note::Granted { owner: job.owner, kernel: job.kernel, cus: grant });
+            }
+        }
+        match self.hole.take() {
+            Some(i) => {
+                self.run[i] = r;
+                self.ends.set(i, finish);
+            }
+            None => {
+                self.run.push(r);
+                self.ends.push(finish);
+            }
+        }
+    }
+
+    /// Resident `i` has ended: its CUs go to whom they are due.
+    #[inline]
+    pub(super) fn release(&mut self, now: u64, i: usize, code: &Code) {
+        let r = &self.run[i];
+        let (l, seq, used, mask) = (r.job.lane as usize, r.seq, r.used, r.mask);
+        let kernel = &code.kernels[r.job.kernel as usize];
+        let (bytes, fair) = (kernel.dram_bytes, kernel.fair);
+        self.dram_bytes += float(bytes) * r.job.scale;
+        self.granted -= 1;
+        self.demand -= r.demand.dram;
+        self.footprint -= r.demand.footprint;
+        self.occupy(now, self.busy - used);
+        if mask != UNMASKED {
+            self.places.remove(mask);
+        }
+        let lane = &mut self.lanes[l];
+        lane.free += used;
+        assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
+        if lane.general {
+            self.remove(i);
+            if fair || !self.leave_masked(l, mask, code) {
+                self.regrant(now, l, code);
+            }
+        } else {
+            if lane.under == Some(seq) {
+                lane.under = None;
+            }
+            // Most often the next one takes its place at once.
+            self.hole = Some(i);
+            self.fill(now, l, code);
+            if let Some(i) = self.hole.take() {
+                self.remove(i);
+            }
+        }
+    }
+
+    fn remove(&mut self, i: usize) {
+        self.run.swap_remove(i);
+        self.ends.swap_remove(i);
+    }
+
+    /// Hands free CUs of a plain lane out in order: first to the resident left short, then to those
+    /// who wait.
+    #[inline]
+    pub(super) fn fill(&mut self, now: u64, l: usize, code: &Code) {
+        if let Some(seq) = self.lanes[l].under {
+            let i = self.run.iter().position(|r| r.seq == seq).expect("it is resident");
+            let lane = &mut self.lanes[l];
+            let r = &self.run[i];
+            let more = (r.limit - r.grant).min(lane.free);
+            lane.free -= more;
+            if r.grant + more == r.limit {
+                lane.under = None;
+            }
+            let grant = r.grant + more;
+            self.set_grant(now, i, grant, grant, code);
+        }
+        while self.lanes[l].free > 0 {
+            let Some(next) = self.lanes[l].wait.pop_front() else { break };
+            self.place(now, next, code);
+        }
+    }
+
+    #[inline]
+    pub(super) fn occupy(&mut self, now: u64, busy: u32) {
+        self.busy_cu_ns += u64::from(self.busy) * (now - self.busy_since);
+        self.busy_since = now;
+        self.busy = busy;
+    }
+
+    /// Gives resident `i` another grant; `used` CUs are occupied by it.
+    #[inline]
+    pub(super) fn set_grant(&mut self, now: u64, i: usize, grant: u32, used: u32, code: &Code) {
+        let r = &mut self.run[i];
+        let before = r.used;
+        r.used = used;
+        if grant != r.grant {
+            let kernel = &code.kernels[r.job.kernel as usize];
+            if r.grant > 0 {
+                r.age(now);
+                self.granted -= 1;
+                self.demand -= r.demand.dram;
+                self.footprint -= r.demand.footprint;
+            }
+            r.anchor = now;
+            r.grant = grant;
+            let mut finish = NEVER;
+            if grant > 0 {
+                if r.basis == 0 {
+                    finish = now + r.start(kernel, self.launch_delay, self.granted);
+                } else {
+                    r.rebase(kernel);
+                    finish = r.finish();
+                }
+                r.demand = demand_of(kernel, grant, &self.shared);
+                self.granted += 1;
+                self.demand += r.demand.dram;
+                self.footprint += r.demand.footprint;
+            } else {
+                // It starts undisturbed when it comes back: the next settling looks at it again.
+                r.slow = 1.0;
+            }
+            self.ends.set(i, finish);
+            if self.observed {
+                self.notes.push(Note::Granted {
+                    owner: r.job.owner,
+                    kernel: r.job.kernel,
+                    cus: grant,
+                });
+            }
+        }
+        self.occupy(now, self.busy - before + used);
+    }
+
+    /// Grants in this lane are decided afresh at every change from now on.
+    #[cold]
+    pub(super) fn make_general(&mut self, now: u64, lane: u32, code: &Code) {
+        let l = &mut self.lanes[lane as usize];
+        l.general = true;
+        l.under = None;
+        if !self.sliced() || self.active == lane as usize && self.switch_end == NEVER {
+            let waiting = std::mem::take(&mut self.lanes[lane as usize].wait);
+            for new in waiting {
+                self.place(now, new, code);
+            }
+        }
+    }
+
+    /// Decides the grants of a general lane from scratch.
+    pub(super) fn regrant(&mut self, now: u64, l: usize, code: &Code) {
+        let mut order = std::mem::take(&mut self.scratch.order);
+        order.clear();
+        order.extend(
+            (0..self.run.len() as u32).filter(|&i| self.run[i as usize].job.lane as usize == l),
+        );
+        order.sort_unstable_by_key(|&i| {
+            let r = &self.run[i as usize];
+            (Reverse(r.job.priority), r.seq)
+        });
+        let fair =
+            order.iter().any(|&i| code.kernels[self.run[i as usize].job.kernel as usize].fair);
+        if fair {
+            self.share_fairly(now, l, &order, code);
+        } else if self.lanes[l].masked {
+            self.leave_over_masked(now, l, &order, code);
+        } else {
+            self.leave_over(now, l, &order, code);
+        }
+        self.scratch.order = order;
+    }
+
+    /// Earlier and higher-priority kernels first; blocks already placed in their last wave stay.
+    fn leave_over(&mut self, now: u64, l: usize, order: &[u32], code: &Code) {
+        let mut free = self.lanes[l].capacity;
+        for &i in order {
+            let r = &self.run[i as usize];
+            if r.settled(code) {
+                free -= r.used;
+            }
+        }
+        for &i in order {
+            let r = &self.run[i as usize];
+            if !r.settled(code) {
+                let grant = r.limit.min(free);
+                free -= grant;
+                self.set_grant(now, i as usize, grant, grant, code);
+            }
+        }
+        self.lanes[l].free = free;
+    }
+
+    /// Equal shares, bounded by what each can use; CUs that do not divide go to the earliest.
+    fn share_fairly(&mut self, now: u64, l: usize, order: &[u32], code: &Code) {
+        let mut by_limit = order.to_vec();
+        by_limit.sort_by_key(|&i| self.run[i as usize].limit);
+        let mut left = self.lanes[l].capacity;
+        let mut count = order.len() as u32;
+        let mut level = 0;
+        for &i in &by_limit {
+            let limit = self.run[i as usize].limit;
+            if limit > left / count {
+                level = left / count;
+                break;
+            }
+            left -= limit;
+            count -= 1;
+            level = limit;
+        }
+        // `count` residents share `left` CUs; `odd` of them get one more.
+        let mut odd = if count > 0 { left - level * count } else { 0 };
+        let mut free = self.lanes[l].capacity;
+        for &i in order {
+            let limit = self.run[i as usize].limit;
+            let mut grant = limit.min(level);
+            if limit > level && odd > 0 && count > 0 {
+                grant += 1;
+                odd -= 1;
+            }
+            free -= grant;
+            self.set_grant(now, i as usize, grant, grant, code);
+        }
+        self.lanes[l].free = free;
+        if self.lanes[l].masked {
+            self.name_cus(l);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Time slicing: whose turn it is.
+
+use cotenant_profiles::Nanos;
+
+use super::{NEVER, Note, Pool};
+use crate::layout::Discipline;
+use crate::program::Code;
+
+impl Pool {
+    /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
+    pub fn batch(&mut self, lane: u32, began: bool) {
+        let sliced = self.sliced();
+        let l = &mut self.lanes[lane as usize];
+        l.open = if began { l.open + 1 } else { l.open - 1 };
+        if !sliced {
+            return;
+        }
+        self.turn_over |= !began && l.open == 0 && lane as usize == self.active;
+        self.dirty = true;
+    }
+
+    pub(super) fn next_lane(&self) -> Option<usize> {
+        let n = self.lanes.len();
+        (1..n).map(|i| (self.active + i) % n).find(|&l| self.lanes[l].pending())
+    }
+
+    /// Ends the turn of an idle context if another one has work; else arms the end of its slice.
+    pub(super) fn turn(&mut self, now: u64, code: &Code) {
+        let Discipline::TimeSliced { quantum, run_to_completion, .. } = self.discipline else {
+            return;
+        };
+        if self.switch_end != NEVER {
+            return;
+        }
+        let active = &self.lanes[self.active];
+        let idle = self.run.is_empty() && active.wait.is_empty();
+        let over = std::mem::take(&mut self.turn_over) && run_to_completion;
+        let keeps = !over && (!idle || run_to_completion && active.open > 0);
+        match self.next_lane() {
+            None => self.slice_end = NEVER,
+            Some(to) if !keeps => self.switch_to(now, to, idle || over, code),
+            Some(_) if run_to_completion => self.slice_end = NEVER,
+            Some(_) if self.slice_end == NEVER => {
+                // Alone, a context gets slice after slice; a newcomer waits for the current one.
+                let into = (now - self.turn_start) % quantum.0.max(1);
+                self.slice_end = now - into + quantum.0.max(1);
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// `idle`: the context has nothing on the CUs, or only what came this instant.
+    pub(super) fn switch_to(&mut self, now: u64, to: usize, idle: bool, code: &Code) {
+        let Discipline::TimeSliced { switch, make_way, .. } = self.discipline else {
+            unreachable!("only time-sliced pools switch")
+        };
+        let switch = if idle { make_way } else { switch };
+        let from = self.active;
+        for mut r in self.run.drain(..) {
+            if r.grant > 0 {
+                r.age(now);
+            }
+            self.lanes[from].parked.push(r);
+        }
+        self.ends.clear();
+        (self.demand, self.footprint, self.granted) = (0, 0, 0);
+        self.occupy(now, 0);
+        self.lanes[from].free = self.lanes[from].capacity;
+        self.active = to;
+        self.slice_end = NEVER;
+        self.switches += 1;
+        if self.observed {
+            for r in &self.lanes[from].parked {
+                self.notes.push(Note::Granted { owner: r.job.owner, kernel: r.job.kernel, cus: 0 });
+            }
+            self.notes.push(Note::Switching { lane: to as u32 });
+        }
+        if switch == Nanos::ZERO {
+            self.activate(now, code);
+        } else {
+            self.switch_end = now + switch.0;
+        }
+    }
+
+    /// The active context's residents go on where they were.
+    pub(super) fn activate(&mut self, now: u64, code: &Code) {
+        self.switch_end = NEVER;
+        self.turn_start = now;
+        let l = self.active;
+        let mut parked = std::mem::take(&mut self.lanes[l].parked);
+        for mut r in parked.drain(..) {
+            r.anchor = now;
+            r.slow = 1.0;
+            self.lanes[l].free -= r.used;
+            if r.grant > 0 {
+                self.granted += 1;
+                self.demand += r.demand.dram;
+                self.footprint += r.demand.footprint;
+            }
+            self.occupy(now, self.busy + r.used);
+            if self.observed {
+                let (owner, kernel) = (r.job.owner, r.job.kernel);
+                self.notes.push(Note::Granted { owner, kernel, cus: r.grant });
+            }
+            self.ends.push(r.finish());
+            self.run.push(r);
+        }
+        self.lanes[l].parked = parked;
+        if self.lanes[l].general {
+            while let Some(next) = self.lanes[l].wait.pop_front() {
+                self.place(now, next, code);
+            }
+            self.regrant(now, l, code);
+        } else {
+            self.fill(now, l, code);
+        }
+        self.turn(now, code);
+    }
+}
