@@ -1,7 +1,11 @@
 //! What replay, collection and validation ask of a GPU.
 
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::CuMask;
+use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
+use serde::{Deserialize, Serialize};
 
+use crate::clock::Clock;
 use crate::error::DeviceError;
 use crate::work::Work;
 
@@ -76,6 +80,53 @@ pub struct Completion {
     pub ticket: Ticket,
     /// Time on the device between its start and its end, as the device's own events tell.
     pub duration: Nanos,
+    /// When it ended, on the device's clock; where the device does not tell, when that was seen.
+    pub at: Nanos,
+}
+
+/// Which way a copy goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Direction {
+    /// To the device.
+    In,
+    /// From the device.
+    Out,
+}
+
+/// A launch with everything that a driver of policies may say of it.
+///
+/// A GPU does not know most of this: [`Device::submit`] refuses there what would change the result,
+/// and takes no notice of what only describes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Launch {
+    /// The kernel.
+    pub work: Prepared,
+    /// The host has issued it at this instant of the device's clock; it starts then at the
+    /// earliest. A GPU's host is real: there it is launched when it is submitted.
+    pub issued: Nanos,
+    /// CUs that it may use, by their number within its queue's partition; `None`: all of them.
+    /// For devices whose [`Device::masks_launches`].
+    pub mask: Option<CuMask>,
+    /// Instead of its queue's priority; with the same restriction.
+    pub priority: Option<i8>,
+    /// Multiplies its duration: requests that are more work than the profile's. 1 on a GPU.
+    pub scale: f64,
+    /// The first of its batch: contexts that take turns may be kept for it until its last one.
+    pub first: bool,
+    /// The last of its batch.
+    pub last: bool,
+    /// Its end is reported.
+    pub reported: bool,
+}
+
+impl Launch {
+    /// The kernel, at once, and its end reported.
+    #[must_use]
+    pub fn of(work: Prepared) -> Self {
+        let (issued, scale) = (Nanos::ZERO, 1.0);
+        let (first, last, reported) = (false, false, true);
+        Self { work, issued, mask: None, priority: None, scale, first, last, reported }
+    }
 }
 
 /// What measuring costs by itself.
@@ -101,6 +152,55 @@ pub trait Device {
     /// partition that is not granted is never replaced by another one.
     fn partition(&mut self, first: u32, cus: u32) -> Result<Partition, DeviceError>;
 
+    /// The CUs of `within` that `cus` names by their number in it.
+    ///
+    /// # Errors
+    /// Those of [`Device::partition`]; CUs in several pieces where only whole ranges can be cut.
+    fn subset(&mut self, within: Partition, cus: &CuMask) -> Result<Partition, DeviceError> {
+        let first = cus.iter().next().unwrap_or(0);
+        let count = cus.count();
+        let solid = *cus == CuMask::first(first + count).without(&CuMask::first(first));
+        if within.index == 0 && solid {
+            return self.partition(first, count);
+        }
+        let reason = "this device cuts whole ranges of CUs from the whole device alone".to_owned();
+        Err(DeviceError::BadPartition { first, cus: count, reason })
+    }
+
+    /// The CUs that a policy's layout gives to a worker.
+    ///
+    /// # Errors
+    /// What this device cannot arrange inside one process: several pools (hardware instances),
+    /// contexts that take turns, a cap without borders.
+    fn place(&mut self, pools: &[PoolSpec], worker: &WorkerSpec) -> Result<Partition, DeviceError> {
+        let cannot = |reason| Err(DeviceError::unsupported("this layout", reason));
+        let [pool] = pools else {
+            return cannot("hardware instances need a process each");
+        };
+        if pool.discipline != Discipline::Concurrent {
+            return cannot("contexts that take turns need a process each");
+        }
+        let lanes = &pool.lanes;
+        let (lane, cus) = (worker.lane as usize, lanes[worker.lane as usize]);
+        if worker.cap < cus {
+            return cannot("caps that overlap need a process each, under MPS");
+        }
+        if cus == self.info().cus {
+            return Ok(Partition { index: 0, granted: cus });
+        }
+        self.partition(lanes[..lane].iter().sum(), cus)
+    }
+
+    /// Takes device memory for a model, until the device is dropped. On a GPU prepared work brings
+    /// its own operands, and nothing is to be taken beforehand.
+    ///
+    /// # Errors
+    /// There is not enough.
+    fn allocate(&mut self, partition: Partition, bytes: Bytes) -> Result<(), DeviceError> {
+        let _ = (partition, bytes);
+        Ok(())
+    }
+
     /// An in-order queue; `priority` as in a policy: larger goes first.
     ///
     /// # Errors
@@ -113,11 +213,82 @@ pub trait Device {
     /// Work that this device cannot do, with the reason and the remedy.
     fn prepare(&mut self, queue: Queue, work: &Work) -> Result<Prepared, DeviceError>;
 
+    /// Makes kernel number `kernel` of the scenario that the device was made for ready; the same
+    /// again for the same kernel and queue.
+    ///
+    /// # Errors
+    /// No such kernel, or a device that was made for no scenario.
+    fn prepare_kernel(&mut self, queue: Queue, kernel: u32) -> Result<Prepared, DeviceError> {
+        let _ = queue;
+        let work = format!("kernel {kernel}");
+        Err(DeviceError::unsupported(work, "the device was made for no scenario"))
+    }
+
+    /// Makes the work of several prepared kernels ready as one launch on `queue`; the same again
+    /// for the same kernels and queue.
+    ///
+    /// # Errors
+    /// Kernels that cannot be merged here.
+    fn merge(&mut self, queue: Queue, parts: &[Prepared]) -> Result<Prepared, DeviceError> {
+        let _ = queue;
+        let work = format!("{} kernels as one launch", parts.len());
+        Err(DeviceError::unsupported(work, "this device merges nothing"))
+    }
+
     /// Launches prepared work behind what its queue holds already.
     ///
     /// # Errors
     /// The device's refusal; a fault of an earlier launch may show here.
     fn launch(&mut self, work: Prepared) -> Result<Ticket, DeviceError>;
+
+    /// Launches prepared work behind what its queue holds already, with all that is known of it.
+    ///
+    /// # Errors
+    /// Those of [`Device::launch`], and what this device cannot honour.
+    fn submit(&mut self, launch: &Launch) -> Result<Ticket, DeviceError> {
+        let Launch { work, mask, priority, scale, .. } = *launch;
+        if mask.is_some() || priority.is_some() {
+            let reason = "masks and priorities belong to queues here";
+            return Err(DeviceError::unsupported("a launch with a mask or a priority", reason));
+        }
+        if scale != 1.0 {
+            let reason = "a GPU's kernels take the time they take";
+            return Err(DeviceError::unsupported("a launch with a scaled duration", reason));
+        }
+        self.launch(work)
+    }
+
+    /// Whether a launch may bring a mask and a priority of its own.
+    fn masks_launches(&self) -> bool {
+        false
+    }
+
+    /// Copies between host and device, behind what the queue holds already. As with a launch,
+    /// `issued` is when the host has issued it.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn copy(
+        &mut self,
+        queue: Queue,
+        direction: Direction,
+        bytes: Bytes,
+        issued: Nanos,
+    ) -> Result<Ticket, DeviceError> {
+        let _ = (queue, direction, issued);
+        Err(DeviceError::unsupported(format!("a copy of {bytes}"), "this device copies nothing"))
+    }
+
+    /// The clock by which it tells time.
+    fn clock(&self) -> Clock {
+        Clock::wall()
+    }
+
+    /// When something of what was submitted will end or start, if the device knows: nothing is to be
+    /// polled for before that. `None`: poll, or nothing is under way.
+    fn next_event(&mut self) -> Option<Nanos> {
+        None
+    }
 
     /// Appends what has ended since the last call, without waiting.
     ///

@@ -1,38 +1,83 @@
-//! A device that keeps the time of a profile, on the wall clock.
+//! A device that keeps the time of a profile.
 //!
-//! Its rules are the simulator's: a kernel takes what its curve says at the CUs it gets; where
-//! partitions overlap, the higher priority goes first, then the earlier launch, and who comes later
-//! takes what is left; a kernel whose blocks are all on CUs keeps them; and kernels side by side
-//! slow each other by the simulator's own contention model. Only the clock differs.
+//! It runs the simulator's own pools: lanes, caps, masks, priorities, even groups, contention,
+//! contexts that take turns, merged kernels, copy engines and hardware queues are those of
+//! [`cotenant_sim::pool`]. Only the clock differs: it is the wall's, slowed down by a factor so that
+//! kernels of some microseconds can be kept on small and busy machines. Several processes can share
+//! one emulated GPU; each has a context of its own ([`serve`](EmulatedDevice::serve)).
 
-use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use cotenant_profiles::{Device as GpuDescription, Nanos, Profile, text};
+use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos, Profile, text};
 use cotenant_sim::CuMask;
-use cotenant_sim::contention::{ContentionModel, Demand, Shared};
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
 use cotenant_sim::program::{Code, CompileError, KernelCode};
+use cotenant_sim::scenario::Setup;
 
+use crate::clock::Clock;
 use crate::device::{
-    Completion, Device, DeviceInfo, Kind, Overhead, Partition, Prepared, Queue, Ticket,
+    Completion, Device, DeviceInfo, Direction, Kind, Launch, Overhead, Partition, Prepared, Queue,
+    Ticket,
 };
 use crate::error::DeviceError;
 use crate::work::{Task, Work};
 
-/// A profile played in real time.
+mod gpu;
+
+use gpu::{Gpu, Shot, Site};
+
+/// A kernel that is to fail: for tests of what happens then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Which kernel to end on the GPU fails, counted from 1.
+    pub launch: u64,
+    /// Under MPS it takes the other processes' contexts along, as on real GPUs it may.
+    pub spreads: bool,
+}
+
+/// The GPU and those who wait for it.
+struct Common {
+    clock: Clock,
+    gpu: Mutex<Gpu>,
+    /// Something was submitted or has ended.
+    changed: Condvar,
+}
+
+impl Common {
+    fn lock(&self) -> MutexGuard<'_, Gpu> {
+        self.gpu.lock().expect("nobody panics while changing the GPU")
+    }
+}
+
+struct QueueState {
+    stream: u32,
+    priority: i8,
+}
+
+struct Ready {
+    queue: Queue,
+    kernel: u32,
+}
+
+/// A context on an emulated GPU.
 pub struct EmulatedDevice {
     info: DeviceInfo,
-    start: Instant,
-    gpu: VirtualGpu,
-    partitions: Vec<CuMask>,
-    prepared: Vec<(Queue, usize)>,
-    kernels: Vec<KernelCode>,
-    ids: BTreeMap<String, usize>,
+    common: Arc<Common>,
+    context: u32,
+    ids: Arc<BTreeMap<String, u32>>,
+    spins: BTreeMap<String, u32>,
+    sites: Vec<Site>,
+    queues: Vec<QueueState>,
+    ready: Vec<Ready>,
+    /// By queue and kernel.
+    known: HashMap<(u32, u32), Prepared>,
     next_ticket: u64,
 }
 
 impl EmulatedDevice {
-    /// A device as described, with the kernels of `profile` as its work.
+    /// A whole GPU as described, with the kernels of `profile` as its work, on the wall's clock.
     ///
     /// # Errors
     /// A model of the profile that the simulator could not compile either.
@@ -47,7 +92,28 @@ impl EmulatedDevice {
                 code.compile(profile, name, largest, device.cus())?;
             }
         }
-        let ids = code.kernels.iter().enumerate().map(|(i, k)| (k.id.clone(), i)).collect();
+        let costs = device.costs.clone();
+        let setup = Setup { device: device.clone(), costs, code, tenants: vec![] };
+        let whole = [setup.whole_gpu()];
+        Ok(Self::for_scenario(&setup, &whole, contention, Clock::wall()))
+    }
+
+    /// The GPU of a scenario, arranged as a policy's layout says, on that clock. Its kernels are
+    /// known by their number.
+    ///
+    /// # Panics
+    /// No pool, or the fluid bound: no device runs that.
+    #[must_use]
+    pub fn for_scenario(
+        setup: &Setup,
+        pools: &[PoolSpec],
+        contention: ContentionModel,
+        clock: Clock,
+    ) -> Self {
+        assert!(!pools.is_empty(), "a GPU has a pool");
+        let fluid = pools.iter().any(|p| p.discipline == Discipline::Fluid);
+        assert!(!fluid, "no device runs the fluid bound");
+        let device = &setup.device;
         let info = DeviceInfo {
             name: format!("{} (emulated)", device.name),
             kind: Kind::Emulated,
@@ -57,20 +123,51 @@ impl EmulatedDevice {
             memory: device.memory.capacity,
             driver: "none".to_owned(),
         };
-        Ok(Self {
-            partitions: vec![CuMask::first(info.cus)],
+        let kernels = setup.code.kernels.iter().enumerate();
+        let ids = kernels.map(|(i, k)| (k.id.clone(), i as u32)).collect();
+        let gpu = Gpu::new(device, setup.costs.clone(), setup.code.clone(), pools, contention);
+        let common = Common { clock, gpu: Mutex::new(gpu), changed: Condvar::new() };
+        Self::open(Arc::new(common), info, Arc::new(ids))
+    }
+
+    fn open(common: Arc<Common>, info: DeviceInfo, ids: Arc<BTreeMap<String, u32>>) -> Self {
+        let mut gpu = common.lock();
+        let context = gpu.open_context();
+        let capacity = |s: &PoolSpec| s.lanes.first().copied().unwrap_or(s.cus);
+        let whole = Site { pool: 0, lane: 0, mask: None, cap: capacity(&gpu.specs()[0]) };
+        drop(gpu);
+        Self {
             info,
-            start: Instant::now(),
-            gpu: VirtualGpu::new(shared(device), contention),
-            prepared: Vec::new(),
-            kernels: code.kernels,
+            common,
+            context,
             ids,
+            spins: BTreeMap::new(),
+            sites: vec![whole],
+            queues: Vec::new(),
+            ready: Vec::new(),
+            known: HashMap::new(),
             next_ticket: 0,
-        })
+        }
+    }
+
+    /// Another context on the same GPU: what another process has.
+    #[must_use]
+    pub fn context(&self) -> Self {
+        Self::open(Arc::clone(&self.common), self.info.clone(), Arc::clone(&self.ids))
+    }
+
+    /// Streams share so many hardware queues from now on, in the order in which they were made.
+    pub fn limit_hardware_queues(&mut self, hardware: u32) {
+        self.common.lock().limit_queues(hardware.max(1));
+    }
+
+    /// Lets a kernel fail: for tests.
+    pub fn inject(&mut self, fault: Option<Fault>) {
+        self.common.lock().set_fault(fault);
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        self.common.clock.now().0
     }
 
     fn no_kernel(&self, id: &str) -> DeviceError {
@@ -78,17 +175,53 @@ impl EmulatedDevice {
         let near = near.map_or_else(String::new, |n| format!("; the closest is `{n}`"));
         DeviceError::unsupported(id, format!("the profile has no such kernel{near}"))
     }
+
+    fn site(&self, partition: Partition) -> Result<Site, DeviceError> {
+        let index = partition.index;
+        let no_such = DeviceError::NoSuch { what: "partition", index };
+        self.sites.get(index as usize).copied().ok_or(no_such)
+    }
+
+    fn queue_state(&self, queue: Queue) -> Result<&QueueState, DeviceError> {
+        let no_such = DeviceError::NoSuch { what: "queue", index: queue.0 };
+        self.queues.get(queue.0 as usize).ok_or(no_such)
+    }
+
+    fn ready(&self, work: Prepared) -> Result<&Ready, DeviceError> {
+        let no_such = DeviceError::NoSuch { what: "prepared work", index: work.0 };
+        self.ready.get(work.0 as usize).ok_or(no_such)
+    }
+
+    fn add_site(&mut self, site: Site, granted: u32) -> Partition {
+        // Policies ask for the same few again and again.
+        let index = self.sites.iter().position(|s| *s == site).unwrap_or_else(|| {
+            self.sites.push(site);
+            self.sites.len() - 1
+        });
+        Partition { index: index as u32, granted }
+    }
+
+    fn make_ready(&mut self, queue: Queue, kernel: u32) -> Prepared {
+        let Self { known, ready, .. } = self;
+        *known.entry((queue.0, kernel)).or_insert_with(|| {
+            ready.push(Ready { queue, kernel });
+            Prepared(ready.len() as u32 - 1)
+        })
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.next_ticket += 1;
+        Ticket(self.next_ticket - 1)
+    }
 }
 
-/// The memory system as the simulator's contention models see it.
-fn shared(device: &GpuDescription) -> Shared {
-    Shared {
-        dram: (device.memory.dram_gbps * 1000.0) as u64,
-        l2_rate: (device.memory.l2_gbps * 1000.0).max(1.0) as u64,
-        l2: device.memory.l2.0,
-        power: [device.power.idle_w, device.power.cu_w, device.power.cap_w],
-        pj_per_byte: device.power.dram_pj_per_byte,
-        mhz: device.clock.boost_mhz,
+impl Drop for EmulatedDevice {
+    fn drop(&mut self) {
+        // A panic elsewhere may have poisoned the GPU: then nobody uses it again.
+        if let Ok(mut gpu) = self.common.gpu.lock() {
+            gpu.close_context(self.common.clock.now().0, self.context);
+        }
+        self.common.changed.notify_all();
     }
 }
 
@@ -103,78 +236,168 @@ impl Device for EmulatedDevice {
         if cus == 0 || !first.is_multiple_of(grain) || !cus.is_multiple_of(grain) {
             return bad(format!("partitions begin and end at multiples of {grain} CUs"));
         }
-        if first.checked_add(cus).is_none_or(|end| end > self.info.cus) {
-            return bad(format!("the device has {}", self.info.cus));
+        let site = self.sites[0];
+        let capacity = self.common.lock().specs()[0].lanes[0];
+        if first.checked_add(cus).is_none_or(|end| end > capacity) {
+            return bad(format!("the device has {capacity}"));
         }
         let mask = CuMask::first(first + cus).without(&CuMask::first(first));
-        self.partitions.push(mask);
-        Ok(Partition { index: self.partitions.len() as u32 - 1, granted: mask.count() })
+        Ok(self.add_site(Site { mask: Some(mask), ..site }, mask.count()))
+    }
+
+    fn subset(&mut self, within: Partition, cus: &CuMask) -> Result<Partition, DeviceError> {
+        let site = self.site(within)?;
+        let capacity = self.common.lock().specs()[site.pool as usize].lanes[site.lane as usize];
+        let outer = site.mask.unwrap_or(CuMask::first(capacity));
+        let (first, count) = (cus.iter().next().unwrap_or(0), cus.count());
+        let mask: CuMask =
+            outer.iter().enumerate().filter(|&(i, _)| cus.contains(i as u32)).map(|(_, c)| c).collect();
+        if mask.is_empty() || mask.count() != count {
+            let reason = format!("the partition has {} CUs", outer.count());
+            return Err(DeviceError::BadPartition { first, cus: count, reason });
+        }
+        Ok(self.add_site(Site { mask: Some(mask), ..site }, count))
+    }
+
+    fn place(&mut self, _: &[PoolSpec], worker: &WorkerSpec) -> Result<Partition, DeviceError> {
+        let WorkerSpec { pool, lane, cap, .. } = *worker;
+        let found = self.common.lock().specs().get(pool as usize).cloned();
+        let lanes = found.map(|p| p.lanes).unwrap_or_default();
+        let no_such = DeviceError::NoSuch { what: "lane", index: lane };
+        let capacity = *lanes.get(lane as usize).ok_or(no_such)?;
+        Ok(self.add_site(Site { pool, lane, mask: None, cap }, cap.min(capacity)))
+    }
+
+    fn allocate(&mut self, partition: Partition, bytes: Bytes) -> Result<(), DeviceError> {
+        let pool = self.site(partition)?.pool;
+        self.common.lock().take_memory(self.context, pool, bytes)
     }
 
     fn queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
-        let index = partition.index;
-        let no_such = DeviceError::NoSuch { what: "partition", index };
-        let mask = *self.partitions.get(index as usize).ok_or(no_such)?;
-        Ok(Queue(self.gpu.add_queue(mask, priority)))
+        let site = self.site(partition)?;
+        let stream = self.common.lock().add_stream(self.context, site);
+        self.queues.push(QueueState { stream, priority });
+        Ok(Queue(self.queues.len() as u32 - 1))
     }
 
     fn prepare(&mut self, queue: Queue, work: &Work) -> Result<Prepared, DeviceError> {
-        if queue.0 as usize >= self.gpu.queues.len() {
-            return Err(DeviceError::NoSuch { what: "queue", index: queue.0 });
-        }
-        let kernel = match (&work.task, self.ids.get(&work.id)) {
+        self.queue_state(queue)?;
+        let known = self.ids.get(&work.id).or_else(|| self.spins.get(&work.id));
+        let kernel = match (&work.task, known) {
             (_, Some(&known)) => known,
             (Task::Spin { blocks, ns }, None) => {
-                self.kernels.push(spin(&work.id, *blocks, *ns, self.info.cus));
-                self.ids.insert(work.id.clone(), self.kernels.len() - 1);
-                self.kernels.len() - 1
+                let kernel = spin(&work.id, *blocks, *ns, self.info.cus);
+                let number = self.common.lock().add_kernel(kernel);
+                self.spins.insert(work.id.clone(), number);
+                number
             }
             _ => return Err(self.no_kernel(&work.id)),
         };
-        self.prepared.push((queue, kernel));
-        Ok(Prepared(self.prepared.len() as u32 - 1))
+        Ok(self.make_ready(queue, kernel))
+    }
+
+    fn prepare_kernel(&mut self, queue: Queue, kernel: u32) -> Result<Prepared, DeviceError> {
+        self.queue_state(queue)?;
+        if kernel as usize >= self.common.lock().kernels().len() {
+            return Err(DeviceError::NoSuch { what: "kernel", index: kernel });
+        }
+        Ok(self.make_ready(queue, kernel))
+    }
+
+    fn merge(&mut self, queue: Queue, parts: &[Prepared]) -> Result<Prepared, DeviceError> {
+        self.queue_state(queue)?;
+        let kernels = parts.iter().map(|&p| self.ready(p).map(|r| r.kernel));
+        let kernels = kernels.collect::<Result<Vec<_>, _>>()?;
+        if kernels.is_empty() {
+            return Err(DeviceError::unsupported("nothing", "a merge takes kernels"));
+        }
+        let merged = self.common.lock().merge(kernels);
+        Ok(self.make_ready(queue, merged))
     }
 
     fn launch(&mut self, work: Prepared) -> Result<Ticket, DeviceError> {
-        let no_such = DeviceError::NoSuch { what: "prepared work", index: work.0 };
-        let (queue, kernel) = *self.prepared.get(work.0 as usize).ok_or(no_such)?;
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
+        self.submit(&Launch::of(work))
+    }
+
+    fn submit(&mut self, launch: &Launch) -> Result<Ticket, DeviceError> {
+        let &Ready { queue, kernel } = self.ready(launch.work)?;
+        let &QueueState { stream, priority, .. } = self.queue_state(queue)?;
+        let ticket = self.ticket();
+        let shot = Shot {
+            kernel,
+            mask: launch.mask,
+            priority: launch.priority.unwrap_or(priority),
+            scale: launch.scale,
+            first: launch.first,
+            last: launch.last,
+        };
         let now = self.now();
-        self.gpu.launch(now, queue.0, ticket, kernel, &self.kernels);
+        let mut gpu = self.common.lock();
+        gpu.launch(now, stream, ticket, launch.issued, launch.reported, shot)?;
+        drop(gpu);
+        self.common.changed.notify_all();
         Ok(ticket)
+    }
+
+    fn masks_launches(&self) -> bool {
+        true
+    }
+
+    fn copy(
+        &mut self,
+        queue: Queue,
+        direction: Direction,
+        bytes: Bytes,
+        issued: Nanos,
+    ) -> Result<Ticket, DeviceError> {
+        let stream = self.queue_state(queue)?.stream;
+        let ticket = self.ticket();
+        let now = self.now();
+        self.common.lock().copy(now, stream, ticket, issued, direction, bytes)?;
+        self.common.changed.notify_all();
+        Ok(ticket)
+    }
+
+    fn clock(&self) -> Clock {
+        self.common.clock
+    }
+
+    fn next_event(&mut self) -> Option<Nanos> {
+        let gpu = self.common.lock();
+        if gpu.has_news(self.context) { Some(Nanos::ZERO) } else { gpu.next_event().map(Nanos) }
     }
 
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         let now = self.now();
-        self.gpu.run_to(now, &self.kernels);
-        ended.append(&mut self.gpu.ended);
-        Ok(())
+        let mut gpu = self.common.lock();
+        gpu.run_to(now);
+        gpu.take_ended(self.context, ended)
     }
 
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
-        while let Some(next) = self.gpu.next_end() {
-            let now = self.now();
-            if next > now {
-                std::thread::sleep(Duration::from_nanos(next - now));
+        loop {
+            self.poll(ended)?;
+            let gpu = self.common.lock();
+            if gpu.outstanding(self.context) == 0 {
+                return Ok(());
             }
-            let now = self.now();
-            self.gpu.run_to(now, &self.kernels);
+            let next = gpu.next_event();
+            drop(gpu);
+            // Without a next event others' turns are awaited, and theirs end by themselves.
+            let next = next.expect("what is outstanding ends at some time");
+            std::thread::sleep(self.common.clock.until(Nanos(next)));
         }
-        ended.append(&mut self.gpu.ended);
-        Ok(())
     }
 
     /// Events cost nothing here; what launching and polling cost is the host's.
     fn overhead(&mut self) -> Result<Overhead, DeviceError> {
-        const ROUNDS: u32 = 64;
+        const ROUNDS: u64 = 64;
         let mut nothing = Vec::new();
-        let began = Instant::now();
+        let began = Clock::wall().now();
         for _ in 0..ROUNDS {
             self.poll(&mut nothing)?;
         }
-        let poll = began.elapsed() / ROUNDS;
-        let poll = Nanos(u64::try_from(poll.as_nanos()).unwrap_or(u64::MAX));
+        let poll = Nanos(Clock::wall().now().since(began).0 / ROUNDS);
         Ok(Overhead { events: Nanos::ZERO, launch: poll, poll })
     }
 }
@@ -197,230 +420,10 @@ fn spin(id: &str, blocks: u32, ns: u64, cus: u32) -> KernelCode {
     }
 }
 
-/// One queue: the launch at its head runs, the others wait for it.
-struct VirtualQueue {
-    mask: CuMask,
-    priority: i8,
-    waiting: VecDeque<(Ticket, usize)>,
-    busy: bool,
-}
-
-/// A kernel at the head of its queue.
-struct Running {
-    queue: usize,
-    ticket: Ticket,
-    kernel: usize,
-    priority: i8,
-    allowed: CuMask,
-    used: CuMask,
-    grant: u32,
-    began: u64,
-    /// Undisturbed time left at `grant` CUs, ns.
-    left: f64,
-    slow: f64,
-}
-
-/// The rules without a clock: time is given at every call.
-struct VirtualGpu {
-    now: u64,
-    queues: Vec<VirtualQueue>,
-    running: Vec<Running>,
-    ended: Vec<Completion>,
-    shared: Shared,
-    contention: ContentionModel,
-}
-
-impl VirtualGpu {
-    fn new(shared: Shared, contention: ContentionModel) -> Self {
-        let (queues, running, ended) = (Vec::new(), Vec::new(), Vec::new());
-        Self { now: 0, queues, running, ended, shared, contention }
-    }
-
-    fn add_queue(&mut self, mask: CuMask, priority: i8) -> u32 {
-        let waiting = VecDeque::new();
-        self.queues.push(VirtualQueue { mask, priority, waiting, busy: false });
-        self.queues.len() as u32 - 1
-    }
-
-    fn launch(&mut self, now: u64, queue: u32, t: Ticket, kernel: usize, code: &[KernelCode]) {
-        self.run_to(now, code);
-        self.queues[queue as usize].waiting.push_back((t, kernel));
-        if self.start_head(queue as usize, now) {
-            self.regrant(code);
-        }
-    }
-
-    /// Puts the head of an idle queue on the GPU.
-    fn start_head(&mut self, queue: usize, now: u64) -> bool {
-        let q = &mut self.queues[queue];
-        if q.busy {
-            return false;
-        }
-        let Some((ticket, kernel)) = q.waiting.pop_front() else { return false };
-        q.busy = true;
-        let (allowed, priority) = (q.mask, q.priority);
-        let (used, grant, left, slow) = (CuMask::EMPTY, 0, 0.0, 1.0);
-        let r = Running {
-            queue,
-            ticket,
-            kernel,
-            priority,
-            allowed,
-            used,
-            grant,
-            began: now,
-            left,
-            slow,
-        };
-        // Kept in the order in which CUs are handed out.
-        let at = self.running.partition_point(|o| o.priority >= priority);
-        self.running.insert(at, r);
-        true
-    }
-
-    fn next_end(&self) -> Option<u64> {
-        self.running.iter().filter(|r| r.grant > 0).map(|r| self.now + r.rest()).min()
-    }
-
-    fn run_to(&mut self, until: u64, code: &[KernelCode]) {
-        while let Some(next) = self.next_end().filter(|&n| n <= until) {
-            self.age(next);
-            while let Some(i) = self.running.iter().position(|r| r.grant > 0 && r.rest() == 0) {
-                let r = self.running.remove(i);
-                let duration = Nanos(next - r.began);
-                self.ended.push(Completion { ticket: r.ticket, duration });
-                self.queues[r.queue].busy = false;
-                self.start_head(r.queue, next);
-            }
-            self.regrant(code);
-        }
-        self.age(until);
-    }
-
-    fn age(&mut self, to: u64) {
-        let passed = to.saturating_sub(self.now) as f64;
-        self.now = self.now.max(to);
-        for r in self.running.iter_mut().filter(|r| r.grant > 0) {
-            r.left = (r.left - passed / r.slow).max(0.0);
-        }
-    }
-
-    /// Hands the CUs out afresh, then sets everybody's speed.
-    fn regrant(&mut self, code: &[KernelCode]) {
-        let mut taken = CuMask::EMPTY;
-        for r in self.running.iter().filter(|r| r.settled(code)) {
-            taken = taken.or(&r.used);
-        }
-        let fair = self.running.iter().filter(|r| code[r.kernel].fair).count().max(1) as u32;
-        for r in &mut self.running {
-            if r.settled(code) {
-                continue;
-            }
-            let k = &code[r.kernel];
-            let most = if k.fair { r.allowed.count().div_ceil(fair).max(1) } else { k.want };
-            r.used = r.allowed.without(&taken).lowest(most);
-            taken = taken.or(&r.used);
-            r.regrant(r.used.count(), k);
-        }
-        let (mut demands, mut slow) = (Vec::new(), Vec::new());
-        for r in self.running.iter().filter(|r| r.grant > 0) {
-            let k = &code[r.kernel];
-            let dram = k.dram_bytes.saturating_mul(1000) / k.at(r.grant).max(1);
-            let footprint = k.dram_bytes.min(self.shared.l2);
-            demands.push(Demand { dram: dram.min(self.shared.dram), footprint, cus: r.grant });
-        }
-        self.contention.slow_downs(&self.shared, &demands, &mut slow);
-        for (r, slow) in self.running.iter_mut().filter(|r| r.grant > 0).zip(slow) {
-            r.slow = slow;
-        }
-    }
-}
-
-impl Running {
-    /// All its blocks are on CUs: they end there, whoever comes.
-    fn settled(&self, code: &[KernelCode]) -> bool {
-        let k = &code[self.kernel];
-        !k.fair && self.grant > 0 && k.blocks <= u64::from(self.grant) * u64::from(k.blocks_per_cu)
-    }
-
-    fn regrant(&mut self, grant: u32, kernel: &KernelCode) {
-        if self.grant == grant {
-            return;
-        }
-        if self.grant == 0 {
-            // Preempted or new: `left` is time on the whole of `allowed` while it has no CU.
-            let fresh = self.left == 0.0;
-            let full = kernel.at(self.allowed.count()) as f64;
-            let share = if fresh { 1.0 } else { self.left / full };
-            self.left = kernel.at(grant) as f64 * share;
-        } else {
-            let to = if grant == 0 { self.allowed.count() } else { grant };
-            self.left *= kernel.at(to) as f64 / kernel.at(self.grant) as f64;
-        }
-        self.grant = grant;
-    }
-
-    /// Time to its end at the present speed, ns.
-    fn rest(&self) -> u64 {
-        (self.left * self.slow).ceil() as u64
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// 8 CUs; kernels 0 and 1 want all of them for 800 ns of work each, kernel 2 wants 2.
-    fn world() -> (VirtualGpu, Vec<KernelCode>) {
-        let device = GpuDescription::builtin("h100-sxm").unwrap();
-        let kernel = |blocks: u32, ns: u64| spin("k", blocks, ns, 8);
-        let kernels = vec![kernel(80, 100), kernel(80, 100), kernel(2, 400)];
-        (VirtualGpu::new(shared(&device), ContentionModel::None), kernels)
-    }
-
-    fn ends(gpu: &VirtualGpu) -> Vec<(u64, u64)> {
-        gpu.ended.iter().map(|c| (c.ticket.0, c.duration.0)).collect()
-    }
-
-    #[test]
-    fn a_partition_stretches_a_kernel_as_its_curve_says() {
-        let (mut gpu, code) = world();
-        let whole = gpu.add_queue(CuMask::first(8), 0);
-        gpu.launch(0, whole, Ticket(0), 0, &code);
-        gpu.run_to(10_000, &code);
-        let half = gpu.add_queue(CuMask::first(4), 0);
-        gpu.launch(10_000, half, Ticket(1), 0, &code);
-        gpu.run_to(20_000, &code);
-        assert_eq!(ends(&gpu), [(0, 1000), (1, 2000)]);
-    }
-
-    #[test]
-    fn disjoint_partitions_do_not_touch_and_a_queue_is_in_order() {
-        let (mut gpu, code) = world();
-        let low = gpu.add_queue(CuMask::first(4), 0);
-        let high = gpu.add_queue(CuMask::first(8).without(&CuMask::first(4)), 0);
-        gpu.launch(0, low, Ticket(0), 0, &code);
-        gpu.launch(0, low, Ticket(1), 2, &code);
-        gpu.launch(0, high, Ticket(2), 1, &code);
-        gpu.run_to(2399, &code);
-        assert_eq!(ends(&gpu), [(0, 2000), (2, 2000)]);
-        gpu.run_to(2400, &code);
-        assert_eq!(ends(&gpu).last(), Some(&(1, 400)));
-    }
-
-    #[test]
-    fn on_the_same_cus_the_later_takes_what_is_left_and_priority_goes_first() {
-        let (mut gpu, code) = world();
-        let all = CuMask::first(8);
-        let (first, urgent) = (gpu.add_queue(all, 0), gpu.add_queue(all, 1));
-        gpu.launch(0, first, Ticket(0), 0, &code);
-        // Takes every CU away for 1000 ns: the other goes on where it stopped.
-        gpu.launch(500, urgent, Ticket(1), 1, &code);
-        gpu.run_to(1500, &code);
-        assert_eq!(ends(&gpu), [(1, 1000)]);
-        gpu.run_to(2000, &code);
-        assert_eq!(ends(&gpu), [(1, 1000), (0, 2000)]);
-    }
+    use std::time::{Duration, Instant};
 
     #[test]
     fn a_profile_runs_in_real_time_and_unknown_work_is_named() {

@@ -1,5 +1,7 @@
 //! Why a device cannot be used, or did not do what it was asked.
 
+use cotenant_profiles::Bytes;
+
 /// Why there is no CUDA device to use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
@@ -99,6 +101,26 @@ pub enum DeviceError {
         /// Why not, and what would do.
         reason: String,
     },
+    /// Device memory is used up.
+    #[error("out of GPU memory: {need} needed, {free} free")]
+    OutOfMemory {
+        /// Asked for.
+        need: Bytes,
+        /// Left.
+        free: Bytes,
+    },
+    /// A kernel failed on the GPU; the context that launched it is lost.
+    #[error("kernel `{0}` failed on the GPU; its context is lost")]
+    KernelFailed(String),
+    /// A kernel of another process failed, and took this process's context along.
+    #[error("a kernel of another process under MPS failed; this context is lost with it")]
+    NeighbourFailed,
+    /// The process that keeps the device does not answer.
+    #[error("the device of another process is gone: {0}")]
+    Gone(String),
+    /// The process that keeps the device says no.
+    #[error("{0}")]
+    Refused(String),
     /// A measurement on what is no GPU.
     #[error("{0} is not a GPU: what it shows is no measurement")]
     NotAGpu(String),

@@ -7,6 +7,7 @@
 //! measurement refuses the emulated one.
 
 pub mod capture;
+pub mod clock;
 pub mod collect;
 pub mod cuda;
 pub mod device;
@@ -19,8 +20,10 @@ pub mod reference;
 pub mod survey;
 pub mod work;
 
+pub use clock::Clock;
 pub use device::{
-    Completion, Device, DeviceInfo, Kind, Overhead, Partition, Prepared, Queue, Ticket,
+    Completion, Device, DeviceInfo, Direction, Kind, Launch, Overhead, Partition, Prepared, Queue,
+    Ticket,
 };
 pub use error::{DeviceError, Unavailable};
 pub use work::Work;

@@ -364,7 +364,8 @@ impl Device for CudaDevice {
         while i < self.flights.len() {
             if self.flights[i].end.reached()? {
                 let Flight { ticket, start, end } = self.flights.remove(i);
-                ended.push(Completion { ticket, duration: Nanos(end.since(&start)?) });
+                let (duration, at) = (Nanos(end.since(&start)?), self.clock().now());
+                ended.push(Completion { ticket, duration, at });
                 self.events.extend([start, end]);
             } else {
                 i += 1;

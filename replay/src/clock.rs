@@ -1,0 +1,89 @@
+//! The clock that devices, drivers and worker processes share.
+
+use cotenant_profiles::Nanos;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Time of a device: the system's monotonic clock, or that clock slowed down.
+///
+/// The monotonic clock is one for all processes of a machine, so that a clock sent to another
+/// process tells the same time there. A slowed clock makes an emulated GPU's microseconds long
+/// enough for a thread that sleeps and wakes on a busy machine to keep them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Instant 0, ns of the monotonic clock.
+    origin: u64,
+    /// Wall time over this clock's time.
+    slowdown: f64,
+}
+
+impl Clock {
+    /// The monotonic clock itself.
+    #[must_use]
+    pub fn wall() -> Self {
+        Self { origin: 0, slowdown: 1.0 }
+    }
+
+    /// A clock that stands at 0 now; a second of it lasts `slowdown` seconds.
+    ///
+    /// # Panics
+    /// `slowdown` is not a number of at least 1.
+    #[must_use]
+    pub fn start(slowdown: f64) -> Self {
+        assert!(slowdown >= 1.0 && slowdown.is_finite(), "a clock is slowed down, if anything");
+        Self { origin: monotonic(), slowdown }
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> Nanos {
+        Nanos(self.scaled(monotonic().saturating_sub(self.origin)))
+    }
+
+    fn scaled(&self, wall: u64) -> u64 {
+        if self.slowdown == 1.0 { wall } else { (wall as f64 / self.slowdown) as u64 }
+    }
+
+    /// Wall time until this clock shows `at`; nothing if it has.
+    #[must_use]
+    pub fn until(&self, at: Nanos) -> Duration {
+        let wall = monotonic();
+        // Rounded up: who sleeps so long wakes at `at`, not just before.
+        let then = (at.0 as f64 * self.slowdown).ceil();
+        let then = if self.slowdown == 1.0 { at.0 } else { then as u64 };
+        Duration::from_nanos(self.origin.saturating_add(then).saturating_sub(wall))
+    }
+
+    /// Wall time over this clock's time.
+    #[must_use]
+    pub fn slowdown(&self) -> f64 {
+        self.slowdown
+    }
+}
+
+fn monotonic() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    // Both are never negative on this clock.
+    t.tv_sec.unsigned_abs() * 1_000_000_000 + t.tv_nsec.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slowed_clock_lags_and_a_copy_of_it_agrees() {
+        let clock = Clock::start(8.0);
+        let copy: Clock = serde_json::from_str(&serde_json::to_string(&clock).unwrap()).unwrap();
+        assert_eq!(clock, copy);
+        let before = Clock::wall().now();
+        let at = Nanos(clock.now().0 + 500_000);
+        while clock.now() < at {
+            std::thread::sleep(copy.until(at));
+        }
+        let passed = Clock::wall().now().since(before);
+        assert!(passed.0 >= 8 * 500_000 - 8, "{passed}");
+        assert_eq!(clock.until(at), Duration::ZERO);
+    }
+}

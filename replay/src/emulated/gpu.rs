@@ -1,0 +1,523 @@
+//! The emulated GPU without a clock: streams of several contexts on the simulator's own pools.
+//! Time is given at every call.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+
+use cotenant_profiles::device::Costs;
+use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos};
+use cotenant_sim::CuMask;
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::layout::{Discipline, PoolSpec};
+use cotenant_sim::pool::{Ended, Job, NEVER, Pool, UNMASKED};
+use cotenant_sim::program::{Code, KernelCode};
+
+use super::Fault;
+use crate::device::{Completion, Direction, Ticket};
+use crate::error::DeviceError;
+
+/// Where a stream's kernels run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Site {
+    pub(super) pool: u32,
+    pub(super) lane: u32,
+    /// CUs by their number in the lane; `None`: all of them.
+    pub(super) mask: Option<CuMask>,
+    /// Most CUs that a kernel may use.
+    pub(super) cap: u32,
+}
+
+/// A kernel with what its launch says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shot {
+    pub(super) kernel: u32,
+    pub(super) mask: Option<CuMask>,
+    pub(super) priority: i8,
+    pub(super) scale: f64,
+    pub(super) first: bool,
+    pub(super) last: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Kernel(Shot),
+    Copy { direction: Direction, ns: u64 },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Item {
+    ticket: Ticket,
+    issued: u64,
+    reported: bool,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Head {
+    item: Item,
+    /// The host has yet to issue it.
+    waits: bool,
+    /// When it was issued: since then it is copied, or wants CUs.
+    began: u64,
+}
+
+struct Stream {
+    context: u32,
+    site: Site,
+    waiting: VecDeque<Item>,
+    head: Option<Head>,
+    /// Between the first and the last kernel of a batch.
+    in_batch: bool,
+}
+
+impl Stream {
+    /// The kernel at its head.
+    fn kernel(&self) -> Option<Shot> {
+        match self.head?.item.what {
+            What::Kernel(shot) => Some(shot),
+            What::Copy { .. } => None,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Context {
+    ended: Vec<Completion>,
+    /// Launches and copies that have not ended.
+    outstanding: usize,
+    /// Memory taken, by pool.
+    taken: Vec<(u32, u64)>,
+    lost: Option<DeviceError>,
+    closed: bool,
+}
+
+/// When each direction is free again.
+struct CopyEngines {
+    free: [u64; 2],
+    shared: bool,
+}
+
+/// Streams beyond the hardware's queues share them in order.
+struct HardwareQueues {
+    limit: u32,
+    extra_ns: u64,
+    busy: Vec<bool>,
+    waiting: Vec<VecDeque<u32>>,
+}
+
+pub(super) struct Gpu {
+    now: u64,
+    device: GpuDescription,
+    costs: Costs,
+    code: Code,
+    contention: ContentionModel,
+    specs: Vec<PoolSpec>,
+    pools: Vec<Pool>,
+    memory: Vec<u64>,
+    copies: Vec<CopyEngines>,
+    queues: Option<HardwareQueues>,
+    streams: Vec<Stream>,
+    contexts: Vec<Context>,
+    /// Instant, order, stream: something at its head is issued or copied.
+    timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    sequence: u64,
+    merged: HashMap<Vec<u32>, u32>,
+    launches: u64,
+    fault: Option<Fault>,
+}
+
+impl Gpu {
+    pub(super) fn new(
+        device: &GpuDescription,
+        costs: Costs,
+        code: Code,
+        pools: &[PoolSpec],
+        contention: ContentionModel,
+    ) -> Self {
+        let engines = |p: &PoolSpec| CopyEngines { free: [0; 2], shared: p.copy_engines < 2 };
+        Self {
+            now: 0,
+            pools: pools.iter().map(|p| Pool::new(p, device, &contention, false)).collect(),
+            memory: vec![0; pools.len()],
+            copies: pools.iter().map(engines).collect(),
+            queues: None,
+            specs: pools.to_vec(),
+            device: device.clone(),
+            costs,
+            code,
+            contention,
+            streams: Vec::new(),
+            contexts: Vec::new(),
+            timers: BinaryHeap::new(),
+            sequence: 0,
+            merged: HashMap::new(),
+            launches: 0,
+            fault: None,
+        }
+    }
+
+    pub(super) fn kernels(&self) -> &[KernelCode] {
+        &self.code.kernels
+    }
+
+    pub(super) fn add_kernel(&mut self, kernel: KernelCode) -> u32 {
+        self.code.kernels.push(kernel);
+        self.code.kernels.len() as u32 - 1
+    }
+
+    pub(super) fn specs(&self) -> &[PoolSpec] {
+        &self.specs
+    }
+
+    pub(super) fn set_fault(&mut self, fault: Option<Fault>) {
+        self.fault = fault;
+    }
+
+    /// From now on streams share so many hardware queues, by their number.
+    pub(super) fn limit_queues(&mut self, hardware: u32) {
+        let n = hardware as usize;
+        self.queues = Some(HardwareQueues {
+            limit: hardware,
+            extra_ns: self.device.queues.overflow.0,
+            busy: vec![false; n],
+            waiting: vec![VecDeque::new(); n],
+        });
+    }
+
+    /// The kernel that does the work of all `parts` (sorted here).
+    pub(super) fn merge(&mut self, mut parts: Vec<u32>) -> u32 {
+        parts.sort_unstable();
+        if let Some(&known) = self.merged.get(&parts) {
+            return known;
+        }
+        let kernels: Vec<_> = parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
+        let merged = KernelCode::merged(&kernels, &self.device, &self.costs);
+        let kernel = self.add_kernel(merged);
+        self.merged.insert(parts, kernel);
+        kernel
+    }
+
+    pub(super) fn open_context(&mut self) -> u32 {
+        self.contexts.push(Context::default());
+        self.contexts.len() as u32 - 1
+    }
+
+    /// The process is gone: what it queued is dropped, its memory freed. A kernel that is on the
+    /// CUs ends there.
+    pub(super) fn close_context(&mut self, now: u64, context: u32) {
+        self.run_to(now);
+        self.abandon(context);
+        let c = &mut self.contexts[context as usize];
+        c.closed = true;
+        for (pool, bytes) in c.taken.drain(..) {
+            self.memory[pool as usize] -= bytes;
+        }
+        self.settle();
+    }
+
+    fn abandon(&mut self, context: u32) {
+        let mut dropped = 0;
+        for s in 0..self.streams.len() {
+            if self.streams[s].context != context {
+                continue;
+            }
+            let stream = &mut self.streams[s];
+            dropped += stream.waiting.len();
+            stream.waiting.clear();
+            if stream.head.is_none() {
+                self.end_batch(s as u32);
+            }
+        }
+        self.contexts[context as usize].outstanding -= dropped;
+    }
+
+    pub(super) fn take_memory(
+        &mut self,
+        context: u32,
+        pool: u32,
+        bytes: Bytes,
+    ) -> Result<(), DeviceError> {
+        let used = &mut self.memory[pool as usize];
+        let free = self.specs[pool as usize].memory.0 - *used;
+        if bytes.0 > free {
+            return Err(DeviceError::OutOfMemory { need: bytes, free: Bytes(free) });
+        }
+        *used += bytes.0;
+        self.contexts[context as usize].taken.push((pool, bytes.0));
+        Ok(())
+    }
+
+    pub(super) fn add_stream(&mut self, context: u32, site: Site) -> u32 {
+        let (waiting, head, in_batch) = (VecDeque::new(), None, false);
+        self.streams.push(Stream { context, site, waiting, head, in_batch });
+        self.streams.len() as u32 - 1
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        now: u64,
+        stream: u32,
+        ticket: Ticket,
+        issued: Nanos,
+        reported: bool,
+        shot: Shot,
+    ) -> Result<(), DeviceError> {
+        let what = What::Kernel(shot);
+        self.push(now, stream, Item { ticket, issued: issued.0, reported, what })
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        now: u64,
+        stream: u32,
+        ticket: Ticket,
+        issued: Nanos,
+        direction: Direction,
+        bytes: Bytes,
+    ) -> Result<(), DeviceError> {
+        let pcie = &self.device.pcie;
+        let gbps = if direction == Direction::In { pcie.h2d_gbps } else { pcie.d2h_gbps };
+        // 10^9 bytes per second are bytes per nanosecond.
+        let ns = libm::ceil(bytes.0 as f64 / gbps) as u64;
+        let what = What::Copy { direction, ns };
+        self.push(now, stream, Item { ticket, issued: issued.0, reported: true, what })
+    }
+
+    fn push(&mut self, now: u64, stream: u32, item: Item) -> Result<(), DeviceError> {
+        self.run_to(now);
+        let s = &mut self.streams[stream as usize];
+        let context = &mut self.contexts[s.context as usize];
+        if let Some(lost) = &context.lost {
+            return Err(lost.clone());
+        }
+        context.outstanding += 1;
+        s.waiting.push_back(item);
+        self.next_of(stream);
+        self.settle();
+        Ok(())
+    }
+
+    /// Appends what has ended in a context; a lost context says so.
+    pub(super) fn take_ended(
+        &mut self,
+        context: u32,
+        ended: &mut Vec<Completion>,
+    ) -> Result<(), DeviceError> {
+        let context = &mut self.contexts[context as usize];
+        ended.append(&mut context.ended);
+        context.lost.clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether a context has something to tell.
+    pub(super) fn has_news(&self, context: u32) -> bool {
+        let context = &self.contexts[context as usize];
+        !context.ended.is_empty() || context.lost.is_some()
+    }
+
+    pub(super) fn outstanding(&self, context: u32) -> usize {
+        self.contexts[context as usize].outstanding
+    }
+
+    /// The next instant at which something happens by itself.
+    pub(super) fn next_event(&self) -> Option<u64> {
+        let pools = self.pools.iter().map(Pool::next).min().unwrap_or(NEVER);
+        let timer = self.timers.peek().map_or(NEVER, |t| t.0.0);
+        Some(pools.min(timer)).filter(|&t| t != NEVER)
+    }
+
+    /// Lets time pass until `until`; at equal times pools go before streams, as in the simulator.
+    pub(super) fn run_to(&mut self, until: u64) {
+        while let Some(next) = self.next_event().filter(|&t| t <= until) {
+            assert!(next >= self.now, "time runs forward");
+            self.now = next;
+            match self.pools.iter().position(|p| p.next() == next) {
+                Some(pool) => {
+                    if let Ended::Kernel { owner, .. } = self.pools[pool].advance(next, &self.code)
+                    {
+                        self.kernel_ended(owner);
+                    }
+                }
+                None => {
+                    let stream = self.timers.pop().expect("it is the next event").0.2;
+                    self.timer(stream);
+                }
+            }
+            self.settle();
+        }
+        self.now = self.now.max(until);
+    }
+
+    fn settle(&mut self) {
+        for pool in &mut self.pools {
+            pool.settle(self.now, &self.code, &self.contention);
+        }
+    }
+
+    fn arm(&mut self, at: u64, stream: u32) {
+        self.sequence += 1;
+        self.timers.push(Reverse((at, self.sequence, stream)));
+    }
+
+    /// Brings the next item of a stream to its head.
+    fn next_of(&mut self, stream: u32) {
+        let s = &mut self.streams[stream as usize];
+        if s.head.is_some() {
+            return;
+        }
+        let Some(item) = s.waiting.pop_front() else { return };
+        let waits = item.issued > self.now;
+        s.head = Some(Head { item, waits, began: self.now });
+        if let What::Kernel(Shot { first: true, .. }) = item.what
+            && !s.in_batch
+        {
+            s.in_batch = true;
+            let Site { pool, lane, .. } = s.site;
+            self.pools[pool as usize].batch(lane, true);
+        }
+        if waits {
+            self.arm(item.issued, stream);
+        } else {
+            self.start(stream);
+        }
+    }
+
+    /// The head has been issued, or its copy has ended.
+    fn timer(&mut self, stream: u32) {
+        let head = self.streams[stream as usize].head.as_mut().expect("a timer is the head's");
+        if head.waits {
+            (head.waits, head.began) = (false, self.now);
+            self.start(stream);
+        } else {
+            self.ended(stream);
+        }
+    }
+
+    fn start(&mut self, stream: u32) {
+        let s = &self.streams[stream as usize];
+        let Head { item, .. } = s.head.expect("something is at the head");
+        match item.what {
+            What::Kernel(_) => self.through_queue(stream),
+            What::Copy { direction, ns } => {
+                let engines = &mut self.copies[s.site.pool as usize];
+                let lane = if engines.shared { 0 } else { direction as usize };
+                let done = engines.free[lane].max(self.now) + ns;
+                engines.free[lane] = done;
+                self.arm(done, stream);
+            }
+        }
+    }
+
+    fn through_queue(&mut self, stream: u32) {
+        let mut extra_ns = 0;
+        if let Some(queues) = &mut self.queues {
+            extra_ns = queues.extra_ns;
+            let q = (stream % queues.limit) as usize;
+            if queues.busy[q] {
+                queues.waiting[q].push_back(stream);
+                return;
+            }
+            queues.busy[q] = true;
+        }
+        self.submit(stream, extra_ns);
+    }
+
+    fn submit(&mut self, stream: u32, extra_ns: u64) {
+        let s = &self.streams[stream as usize];
+        let shot = s.kernel().expect("kernels alone go through queues");
+        let Site { pool, lane, mask, cap } = s.site;
+        let pool = &mut self.pools[pool as usize];
+        let job = Job {
+            owner: stream,
+            kernel: shot.kernel,
+            lane,
+            cap,
+            priority: shot.priority,
+            mask: shot.mask.or(mask).map_or(UNMASKED, |m| pool.masked(m)),
+            scale: shot.scale,
+            extra_ns,
+        };
+        pool.submit(self.now, job, &self.code);
+    }
+
+    fn kernel_ended(&mut self, stream: u32) {
+        if let Some(queues) = &mut self.queues {
+            let q = (stream % queues.limit) as usize;
+            match queues.waiting[q].pop_front() {
+                Some(next) => {
+                    let extra_ns = queues.extra_ns;
+                    self.submit(next, extra_ns);
+                }
+                None => queues.busy[q] = false,
+            }
+        }
+        self.launches += 1;
+        if self.fault.is_some_and(|f| f.launch == self.launches) {
+            self.fail(stream);
+        }
+        self.ended(stream);
+    }
+
+    fn ended(&mut self, stream: u32) {
+        let s = &mut self.streams[stream as usize];
+        let Head { item, began, .. } = s.head.take().expect("what ends was at the head");
+        let context = &mut self.contexts[s.context as usize];
+        context.outstanding -= 1;
+        if item.reported && !context.closed && context.lost.is_none() {
+            let duration = Nanos(self.now - began);
+            let at = Nanos(self.now);
+            context.ended.push(Completion { ticket: item.ticket, duration, at });
+        }
+        if matches!(item.what, What::Kernel(Shot { last: true, .. })) {
+            self.end_batch(stream);
+        }
+        self.next_of(stream);
+        let s = &self.streams[stream as usize];
+        let context = &self.contexts[s.context as usize];
+        if s.head.is_none() && (context.closed || context.lost.is_some()) {
+            self.end_batch(stream);
+        }
+    }
+
+    fn end_batch(&mut self, stream: u32) {
+        let s = &mut self.streams[stream as usize];
+        if std::mem::take(&mut s.in_batch) {
+            let Site { pool, lane, .. } = s.site;
+            self.pools[pool as usize].batch(lane, false);
+        }
+    }
+
+    /// The kernel at the head of `stream` fails: its context is lost, and under MPS with it every
+    /// other one on the same pool.
+    fn fail(&mut self, stream: u32) {
+        let s = &self.streams[stream as usize];
+        let (context, pool) = (s.context, s.site.pool);
+        let shot = s.kernel().expect("a kernel fails");
+        let id = self.code.kernels[shot.kernel as usize].id.clone();
+        let mps = self.specs[pool as usize].discipline == Discipline::Concurrent;
+        let spreads = mps && self.fault.is_some_and(|f| f.spreads);
+        let neighbours: Vec<u32> = self
+            .streams
+            .iter()
+            .filter(|s| spreads && s.site.pool == pool && s.context != context)
+            .map(|s| s.context)
+            .collect();
+        self.contexts[context as usize].lost = Some(DeviceError::KernelFailed(id));
+        self.abandon(context);
+        for n in neighbours {
+            if self.contexts[n as usize].lost.is_none() {
+                self.contexts[n as usize].lost = Some(DeviceError::NeighbourFailed);
+                self.abandon(n);
+            }
+        }
+    }
+
+    /// CUs in use now.
+    #[cfg(test)]
+    pub(super) fn busy(&self) -> u32 {
+        self.pools.iter().map(Pool::busy).sum()
+    }
+}
+
+#[cfg(test)]
+#[path = "gpu_tests.rs"]
+mod tests;
