@@ -1,5 +1,7 @@
 //! What replay, collection and validation ask of a GPU.
 
+use std::time::Duration;
+
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
@@ -138,6 +140,17 @@ pub struct Overhead {
     pub launch: Nanos,
     /// Host time of one poll that finds nothing.
     pub poll: Nanos,
+}
+
+/// What a device has done since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// CUs in use, integrated over its clock, ns.
+    pub busy_cu_ns: u64,
+    /// Bytes moved to and from DRAM by the kernels that ended.
+    pub dram_bytes: f64,
+    /// Times that a context made way for another.
+    pub switches: u64,
 }
 
 /// A GPU, or what keeps its time.
@@ -288,6 +301,18 @@ pub trait Device {
     /// polled for before that. `None`: poll, or nothing is under way.
     fn next_event(&mut self) -> Option<Nanos> {
         None
+    }
+
+    /// What it has done so far; `None`: it does not tell.
+    fn usage(&mut self) -> Option<Usage> {
+        None
+    }
+
+    /// Waits until something may have ended, at most `most` of wall time.
+    fn doze(&mut self, most: Duration) {
+        /// Shorter than kernels that are worth waiting for asleep, and long against a poll.
+        const NAP: Duration = Duration::from_micros(20);
+        std::thread::sleep(most.min(NAP));
     }
 
     /// Appends what has ended since the last call, without waiting.

@@ -4,10 +4,11 @@
 //! contexts that take turns, merged kernels, copy engines and hardware queues are those of
 //! [`cotenant_sim::pool`]. Only the clock differs: it is the wall's, slowed down by a factor so that
 //! kernels of some microseconds can be kept on small and busy machines. Several processes can share
-//! one emulated GPU; each has a context of its own ([`serve`](EmulatedDevice::serve)).
+//! one emulated GPU; each has a context of its own.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos, Profile, text};
 use cotenant_sim::CuMask;
@@ -19,7 +20,7 @@ use cotenant_sim::scenario::Setup;
 use crate::clock::Clock;
 use crate::device::{
     Completion, Device, DeviceInfo, Direction, Kind, Launch, Overhead, Partition, Prepared, Queue,
-    Ticket,
+    Ticket, Usage,
 };
 use crate::error::DeviceError;
 use crate::work::{Task, Work};
@@ -250,8 +251,12 @@ impl Device for EmulatedDevice {
         let capacity = self.common.lock().specs()[site.pool as usize].lanes[site.lane as usize];
         let outer = site.mask.unwrap_or(CuMask::first(capacity));
         let (first, count) = (cus.iter().next().unwrap_or(0), cus.count());
-        let mask: CuMask =
-            outer.iter().enumerate().filter(|&(i, _)| cus.contains(i as u32)).map(|(_, c)| c).collect();
+        let mask: CuMask = outer
+            .iter()
+            .enumerate()
+            .filter(|&(i, _)| cus.contains(i as u32))
+            .map(|(_, c)| c)
+            .collect();
         if mask.is_empty() || mask.count() != count {
             let reason = format!("the partition has {} CUs", outer.count());
             return Err(DeviceError::BadPartition { first, cus: count, reason });
@@ -367,6 +372,24 @@ impl Device for EmulatedDevice {
         if gpu.has_news(self.context) { Some(Nanos::ZERO) } else { gpu.next_event().map(Nanos) }
     }
 
+    fn usage(&mut self) -> Option<Usage> {
+        let now = self.now();
+        let mut gpu = self.common.lock();
+        gpu.run_to(now);
+        Some(gpu.usage())
+    }
+
+    fn doze(&mut self, most: Duration) {
+        let gpu = self.common.lock();
+        if gpu.has_news(self.context) {
+            return;
+        }
+        let until =
+            gpu.next_event().map_or(most, |at| self.common.clock.until(Nanos(at)).min(most));
+        // Woken early is as good as woken: the caller looks and comes back.
+        let _ = self.common.changed.wait_timeout(gpu, until);
+    }
+
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         let now = self.now();
         let mut gpu = self.common.lock();
@@ -423,7 +446,7 @@ fn spin(id: &str, blocks: u32, ns: u64, cus: u32) -> KernelCode {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     #[test]
     fn a_profile_runs_in_real_time_and_unknown_work_is_named() {

@@ -23,7 +23,7 @@ pub mod work;
 pub use clock::Clock;
 pub use device::{
     Completion, Device, DeviceInfo, Direction, Kind, Launch, Overhead, Partition, Prepared, Queue,
-    Ticket,
+    Ticket, Usage,
 };
 pub use error::{DeviceError, Unavailable};
 pub use work::Work;

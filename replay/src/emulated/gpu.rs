@@ -9,11 +9,11 @@ use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, PoolSpec};
-use cotenant_sim::pool::{Ended, Job, NEVER, Pool, UNMASKED};
+use cotenant_sim::pool::{Ended, Job, NEVER, Pool};
 use cotenant_sim::program::{Code, KernelCode};
 
 use super::Fault;
-use crate::device::{Completion, Direction, Ticket};
+use crate::device::{Completion, Direction, Ticket, Usage};
 use crate::error::DeviceError;
 
 /// Where a stream's kernels run.
@@ -110,7 +110,6 @@ pub(super) struct Gpu {
     device: GpuDescription,
     costs: Costs,
     code: Code,
-    contention: ContentionModel,
     specs: Vec<PoolSpec>,
     pools: Vec<Pool>,
     memory: Vec<u64>,
@@ -145,7 +144,6 @@ impl Gpu {
             device: device.clone(),
             costs,
             code,
-            contention,
             streams: Vec::new(),
             contexts: Vec::new(),
             timers: BinaryHeap::new(),
@@ -349,7 +347,7 @@ impl Gpu {
 
     fn settle(&mut self) {
         for pool in &mut self.pools {
-            pool.settle(self.now, &self.code, &self.contention);
+            pool.settle(self.now, &self.code);
         }
     }
 
@@ -432,11 +430,10 @@ impl Gpu {
             lane,
             cap,
             priority: shot.priority,
-            mask: shot.mask.or(mask).map_or(UNMASKED, |m| pool.masked(m)),
             scale: shot.scale,
             extra_ns,
         };
-        pool.submit(self.now, job, &self.code);
+        pool.submit(self.now, job, shot.mask.or(mask).as_ref(), &self.code);
     }
 
     fn kernel_ended(&mut self, stream: u32) {
@@ -509,6 +506,18 @@ impl Gpu {
                 self.abandon(n);
             }
         }
+    }
+
+    /// What all pools have done so far.
+    pub(super) fn usage(&self) -> Usage {
+        let mut sum = Usage::default();
+        for pool in &self.pools {
+            let totals = pool.totals(self.now);
+            sum.busy_cu_ns += totals.busy_cu_ns;
+            sum.dram_bytes += totals.dram_bytes;
+            sum.switches += totals.switches;
+        }
+        sum
     }
 
     /// CUs in use now.
