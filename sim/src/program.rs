@@ -166,6 +166,13 @@ impl KernelCode {
         self.duration_ns[cus as usize]
     }
 
+    /// Whether `cus` CUs hold all its blocks at once.
+    #[inline]
+    #[must_use]
+    pub fn placed(&self, cus: u32) -> bool {
+        self.blocks <= u64::from(cus) * u64::from(self.blocks_per_cu)
+    }
+
     /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all of them.
     #[must_use]
     pub fn min_cu(&self, tolerance: f64) -> u32 {

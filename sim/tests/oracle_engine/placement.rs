@@ -28,9 +28,9 @@ fn take(free: &mut Vec<u32>, n: usize) -> Vec<u32> {
     free.drain(..n.min(free.len())).collect()
 }
 
-impl Oracle {
+impl Oracle<'_> {
     fn code(&self, job: &Job) -> &KernelCode {
-        &self.setup.code.kernels[job.kernel]
+        &self.kernels[job.kernel]
     }
 
     /// Jobs of a lane, those that go first first.
@@ -159,9 +159,8 @@ impl Oracle {
     }
 
     fn grant(&mut self, p: usize, i: usize, grant: u32, used: u32) {
-        let now = self.now;
-        let setup = std::sync::Arc::clone(&self.setup);
-        let pool = &mut self.pools[p];
+        let Self { now, pools, kernels, contention, .. } = self;
+        let (now, pool) = (*now, &mut pools[p]);
         let beside = (0..pool.jobs.len())
             .filter(|&j| pool.on(pool.jobs[j].lane) && pool.jobs[j].grant > 0 && j != i)
             .count();
@@ -179,13 +178,12 @@ impl Oracle {
             job.slow = 1.0;
             return;
         }
-        let kernel = &setup.code.kernels[job.kernel];
+        let kernel = &kernels[job.kernel];
         if job.basis == 0 {
             let ns = kernel.at(grant);
             let ns = if job.scale == 1.0 { ns } else { (ns as f64 * job.scale) as u64 + 1 };
             let mut extra = job.extra_ns;
-            if let (ContentionModel::Igniter { sched_ns, .. }, true) = (self.contention, beside > 0)
-            {
+            if let (ContentionModel::Igniter { sched_ns, .. }, true) = (&*contention, beside > 0) {
                 extra += (sched_ns[0] * (beside + 1) as f64 + sched_ns[1]).max(0.0) as u64;
             }
             job.left = (ns + extra) as f64;

@@ -39,7 +39,7 @@ impl Pool {
     }
 }
 
-impl Oracle {
+impl Oracle<'_> {
     /// Whoever is on the GPU goes on or makes way.
     pub(crate) fn turn(&mut self, p: usize) {
         let pool = &mut self.pools[p];
@@ -80,7 +80,7 @@ impl Oracle {
         pool.active = lane;
         pool.slice_end = NEVER;
         pool.switch_end = now + if idle { make_way.0 } else { switch.0 };
-        self.switches += 1;
+        self.out.switches += 1;
         if pool.switch_end == now {
             self.activate(p);
         }

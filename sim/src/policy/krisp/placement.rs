@@ -189,7 +189,10 @@ impl Board {
             for group in &mut self.groups {
                 group.quota = 0;
             }
-            self.groups[self.order[0] as usize].quota = self.step;
+            // Not every group need hold a legal mask.
+            let least = self.order.iter().find(|&&g| self.groups[g as usize].size > 0);
+            let least = *least.expect("masks can name a CU");
+            self.groups[least as usize].quota = self.step;
             mask = self.fill(self.step);
         }
         let overlap = self.occupy(&mask);

@@ -1,0 +1,102 @@
+//! Registered policies with random options, and a witness of what a policy is told.
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::action::{Action, Event};
+use cotenant_sim::layout::Layout;
+use cotenant_sim::policy::{
+    Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Value,
+};
+use cotenant_sim::scenario::Setup;
+use cotenant_sim::view::{Status, TenantView, View, Worker};
+use cotenant_traces::Rng;
+
+/// What a policy was told, and what it could see then.
+pub(crate) type Told = (u64, Event, Vec<TenantView>, Vec<Worker>);
+
+/// Passes everything on, and keeps it.
+pub(crate) struct Witness<'a> {
+    pub(crate) policy: &'a mut dyn Policy,
+    pub(crate) told: Vec<Told>,
+}
+
+impl Policy for Witness<'_> {
+    fn depth(&self) -> Depth {
+        self.policy.depth()
+    }
+
+    fn forms_batches(&self) -> bool {
+        self.policy.forms_batches()
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        self.policy.layout(setup)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        let workers = view.workers.iter().map(told_of).collect();
+        self.told.push((view.now.0, event, view.tenants.to_vec(), workers));
+        self.policy.event(event, view, act);
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        self.policy.counters()
+    }
+}
+
+/// A worker without what means nothing in its state.
+fn told_of(worker: &Worker) -> Worker {
+    let mut w = worker.clone();
+    if !matches!(w.status, Status::Host | Status::Held | Status::Launched) {
+        (w.items, w.position, w.began) = (0, 0, Nanos::ZERO);
+    }
+    if !matches!(w.status, Status::Held | Status::Launched) {
+        w.kernel = 0;
+    }
+    w
+}
+
+/// The policy with random options, on the time scale of the random scenarios.
+pub(crate) fn random(info: &PolicyInfo, tenants: usize, rng: &mut Rng) -> Box<dyn Policy> {
+    let mut given = Options::default();
+    for option in info.options {
+        // Windows and waits of seconds would never end.
+        let needed = option.kind == Kind::Duration;
+        let Some(value) = value(info, option, tenants, rng) else { continue };
+        if !needed && rng.below(2) == 0 {
+            continue;
+        }
+        given.0.push((option.name.to_owned(), value));
+        if (info.build)(&given).is_err() {
+            given.0.pop();
+        }
+    }
+    (info.build)(&given).expect("what it refused was taken back")
+}
+
+fn value(info: &PolicyInfo, option: &OptionSpec, tenants: usize, rng: &mut Rng) -> Option<Value> {
+    let mut below = |n: u64| rng.below(n);
+    let mut word =
+        |words: &[&str]| Value::Text(words[below(words.len() as u64) as usize].to_owned());
+    Some(match option.kind {
+        Kind::Duration => Value::Duration(Nanos(below(20_000))),
+        Kind::Integer(lo, hi) => Value::Integer(lo + below((hi - lo).min(8) as u64 + 1) as i64),
+        Kind::Float(lo, hi) => {
+            let width = if hi.is_finite() { hi - lo } else { 3.0 };
+            Value::Float(lo + width * below(1_001) as f64 / 1_000.0)
+        }
+        Kind::Bool => Value::Bool(below(2) == 0),
+        Kind::Choice(words) => word(words),
+        Kind::PerTenant(words) if below(2) == 0 => {
+            let w = words[below(words.len() as u64) as usize];
+            Value::Text(w.to_owned())
+        }
+        Kind::PerTenant(_) => {
+            Value::Numbers((0..tenants).map(|_| 1.0 + below(60) as f64).collect())
+        }
+        Kind::Texts if info.name == "gslice" && option.name == "schedule" && below(3) == 0 => {
+            let entry = |i: u64| format!("{}us:{}", 15 * i, 20 + 10 * i);
+            Value::Texts((0..6).map(entry).collect())
+        }
+        Kind::Text | Kind::Texts => return None,
+    })
+}

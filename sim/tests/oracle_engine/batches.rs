@@ -1,0 +1,191 @@
+//! Requests, queues and batches.
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::action::Event;
+use cotenant_sim::observe::Happening;
+use cotenant_sim::policy::Depth;
+use cotenant_sim::scenario::{Load, Think};
+use cotenant_sim::view::Status;
+use cotenant_traces::Request;
+
+use super::{Oracle, Pending, Timer, deadline};
+
+impl Oracle<'_> {
+    pub(super) fn arm_loads(&mut self) {
+        for t in 0..self.sources.len() {
+            match &mut self.sources[t].load {
+                Load::Open(arrivals) => {
+                    self.sources[t].next = arrivals.next_request();
+                    if let Some(at) = self.sources[t].next.map(|r| r.arrival.0) {
+                        self.set(at, Timer::Arrival(t));
+                    }
+                }
+                Load::Closed { concurrency, limit, .. } => {
+                    let n = u64::from(*concurrency).min(limit.unwrap_or(u64::MAX));
+                    self.sources[t].issued = n;
+                    (0..n).for_each(|_| self.set(0, Timer::Asks(t)));
+                }
+            }
+        }
+    }
+
+    pub(super) fn arrival(&mut self, t: usize) {
+        let request = self.sources[t].next.expect("it arrives");
+        if let Load::Open(arrivals) = &mut self.sources[t].load {
+            self.sources[t].next = arrivals.next_request();
+        }
+        if let Some(next) = self.sources[t].next {
+            self.set(next.arrival.0, Timer::Arrival(t));
+        }
+        self.admit(t, request);
+    }
+
+    pub(super) fn asks(&mut self, t: usize) {
+        let Load::Closed { items, .. } = self.sources[t].load else { unreachable!() };
+        self.admit(t, Request { items, ..Request::at(Nanos(self.now)) });
+    }
+
+    fn admit(&mut self, t: usize, request: Request) {
+        let number = self.sources[t].arrived;
+        self.sources[t].arrived += 1;
+        self.sources[t].queue.push_back(Pending {
+            arrival: request.arrival.0,
+            items: request.items,
+            work: request.work,
+            deadline: deadline(&request, self.setup.tenants[t].slo),
+            began: 0,
+            number,
+        });
+        self.out.counts[t].offered += 1;
+        self.out.counts[t].in_system += 1;
+        let tenant = t as u32;
+        self.out.log.push((self.now, Happening::Arrived { tenant }));
+        if self.depth >= Depth::Request {
+            self.tell(Event::RequestArrived { tenant });
+        }
+        self.form(t);
+    }
+
+    /// Unless the policy does: batches that are full, or whose first request has waited long enough.
+    pub(super) fn form(&mut self, t: usize) {
+        if self.policy_batches {
+            return;
+        }
+        while !self.sources[t].queue.is_empty() && !self.sources[t].idle.is_empty() {
+            let s = &mut self.sources[t];
+            let due = s.queue[0].arrival + s.batch_timeout;
+            let waiting: u32 = s.queue.iter().map(|r| r.items).sum();
+            if waiting < s.batch_max && due > self.now {
+                if s.batch_timer > due {
+                    s.batch_timer = due;
+                    self.set(due, Timer::Batch(t));
+                }
+                return;
+            }
+            let most = s.batch_max;
+            let w = s.idle.pop().expect("one is idle");
+            self.begin(t, w, most);
+        }
+    }
+
+    pub(super) fn begin(&mut self, t: usize, w: usize, most: u32) {
+        let queue = &mut self.sources[t].queue;
+        let mut batch: Vec<Pending> = vec![];
+        while let Some(r) = queue.front() {
+            let items: u32 = batch.iter().map(|r| r.items).sum();
+            if !batch.is_empty() && items + r.items > most {
+                break;
+            }
+            batch.extend(queue.pop_front());
+        }
+        batch.iter_mut().for_each(|r| r.began = self.now);
+        let model = &self.setup.tenants[t].model;
+        let items: u32 = batch.iter().map(|r| r.items).sum();
+        let largest = model.programs.len() as u32;
+        let worker = &mut self.workers[w];
+        assert_eq!(worker.status, Status::Idle);
+        worker.status = Status::Host;
+        worker.items = items;
+        worker.began = self.now;
+        worker.deadline = batch.iter().map(|r| r.deadline).min().expect("a batch of something");
+        worker.number = batch[0].number;
+        worker.passes = items.div_ceil(largest);
+        worker.program = model.programs[items.min(largest) as usize - 1].clone();
+        worker.scale = f64::from(batch.iter().map(|r| r.work).fold(0.0, f32::max));
+        worker.position = 0;
+        let prepare = model.host_per_request.0 * batch.len() as u64;
+        worker.batch = batch;
+        self.out.log.push((self.now, Happening::BatchBegan { worker: w as u32, items }));
+        if prepare > 0 {
+            self.set(self.now + prepare, Timer::Prepared(w));
+        } else {
+            self.prepared(w);
+        }
+    }
+
+    pub(super) fn batch_done(&mut self, w: usize) {
+        let (t, items) = (self.workers[w].spec.tenant as usize, self.workers[w].items);
+        let worker = w as u32;
+        self.out.counts[t].batches += 1;
+        self.out.counts[t].batch_items += u64::from(items);
+        self.out.log.push((self.now, Happening::BatchEnded { worker, items }));
+        for r in std::mem::take(&mut self.workers[w].batch) {
+            let c = &mut self.out.counts[t];
+            c.completed += 1;
+            c.good += u64::from(self.now <= r.deadline);
+            c.with_deadline += u64::from(r.deadline != super::NEVER);
+            c.in_system -= 1;
+            c.latency_sum += u128::from(self.now - r.arrival);
+            c.queue_sum += u128::from(r.began - r.arrival);
+            self.asks_again(t);
+            let tenant = t as u32;
+            let arrival = Nanos(r.arrival);
+            self.out.log.push((self.now, Happening::RequestDone { tenant, arrival }));
+            if self.depth >= Depth::Request {
+                let latency = Nanos(self.now - r.arrival);
+                let queued = Nanos(r.began - r.arrival);
+                self.tell(Event::RequestDone { tenant, worker, latency, queued });
+            }
+        }
+        // The worker is idle when all of its requests have been answered, not before.
+        let took = Nanos(self.now - self.workers[w].began);
+        self.idle_again(w);
+        if self.depth >= Depth::Request {
+            self.tell(Event::BatchDone { worker, items, took });
+        }
+        self.form(t);
+    }
+
+    fn asks_again(&mut self, t: usize) {
+        let s = &mut self.sources[t];
+        let Load::Closed { think, limit, .. } = &mut s.load else { return };
+        if limit.is_some_and(|n| s.issued >= n) {
+            return;
+        }
+        s.issued += 1;
+        let pause = match think {
+            Think::Constant(pause) => pause.0,
+            Think::Exponential(mean, rng) => (rng.exp1() * mean.0 as f64) as u64,
+        };
+        self.set(self.now + pause, Timer::Asks(t));
+    }
+
+    pub(super) fn drop_oldest(&mut self, t: usize) {
+        self.sources[t].queue.pop_front().expect("a policy drops what is queued");
+        self.out.counts[t].dropped += 1;
+        self.out.counts[t].in_system -= 1;
+        self.out.log.push((self.now, Happening::Dropped { tenant: t as u32 }));
+        self.asks_again(t);
+    }
+
+    pub(super) fn count_late(&mut self) {
+        let waiting = self.sources.iter().enumerate().map(|(t, s)| (t, s.queue.iter().collect()));
+        let running =
+            self.workers.iter().map(|w| (w.spec.tenant as usize, w.batch.iter().collect()));
+        for (t, requests) in waiting.chain(running) {
+            let requests: Vec<&Pending> = requests;
+            let late = requests.into_iter().filter(|r| r.deadline < self.end).count();
+            self.out.counts[t].in_flight_late += late as u64;
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The policy: what it sees, made afresh every time, and what it does.
+
+use std::sync::Arc;
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::action::{Action, Event};
+use cotenant_sim::policy::Depth;
+use cotenant_sim::view::{self, Status, TenantView, View};
+
+use super::{NEVER, Oracle, Timer};
+
+impl Oracle<'_> {
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.depth == Depth::Layout {
+            return;
+        }
+        let (tenants, workers) = (self.tenant_views(), self.worker_views());
+        let setup = Arc::clone(&self.setup);
+        let view =
+            View { now: Nanos(self.now), setup: &setup, tenants: &tenants, workers: &workers };
+        let mut actions = vec![];
+        self.policy.event(event, &view, &mut actions);
+        for action in actions {
+            self.act(action);
+        }
+    }
+
+    fn tenant_views(&self) -> Vec<TenantView> {
+        let view = |s: &super::Source| TenantView {
+            queued: s.queue.len() as u32,
+            queued_items: s.queue.iter().map(|r| r.items).sum(),
+            oldest: s.queue.front().map_or(Nanos::MAX, |r| Nanos(r.arrival)),
+            oldest_deadline: s.queue.front().map_or(Nanos::MAX, |r| Nanos(r.deadline)),
+            arrived: s.arrived,
+            batch_max: s.batch_max,
+            batch_timeout: Nanos(s.batch_timeout),
+        };
+        self.sources.iter().map(view).collect()
+    }
+
+    fn worker_views(&self) -> Vec<view::Worker> {
+        let view = |w: &super::Worker| {
+            let busy = matches!(w.status, Status::Host | Status::Held | Status::Launched);
+            let kernel = w.program.kernels.get(w.position).copied().unwrap_or(0);
+            view::Worker {
+                spec: w.spec,
+                status: w.status,
+                items: w.items,
+                position: w.position as u32,
+                kernel,
+                began: Nanos(w.began),
+                deadline: Nanos(if busy { w.deadline } else { NEVER }),
+                retiring: w.retiring,
+                resizing: w.change.is_some(),
+            }
+        };
+        self.workers.iter().map(view).collect()
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Dispatch { worker, items } => {
+                let (w, t) = (worker as usize, self.workers[worker as usize].spec.tenant as usize);
+                let idle = &mut self.sources[t].idle;
+                assert!(idle.contains(&w), "a policy dispatches to idle workers");
+                idle.retain(|&i| i != w);
+                self.begin(t, w, items);
+            }
+            Action::SetBatch { tenant, max, timeout } => {
+                let t = tenant as usize;
+                let most = self.setup.tenants[t].batch_max;
+                self.sources[t].batch_max = max.max(1).min(most);
+                self.sources[t].batch_timeout = timeout.0;
+                self.form(t);
+            }
+            Action::Launch { worker, mask, priority, via } => {
+                self.launch(worker as usize, mask, priority, via);
+            }
+            Action::Merge { workers, priority } => {
+                let workers: Vec<usize> = workers.into_iter().map(|w| w as usize).collect();
+                self.merge(&workers, priority);
+            }
+            Action::Start { spec } => self.start(spec),
+            Action::Resize { worker, cap, how } => self.resize(worker as usize, cap, how),
+            Action::Retire { worker } => self.retire(worker as usize),
+            Action::Timer { at, token } => self.set(at.0.max(self.now), Timer::Policy(token)),
+            Action::Drop { tenant, .. } => self.drop_oldest(tenant as usize),
+        }
+    }
+}
