@@ -94,14 +94,12 @@ impl Engine<'_> {
 
     /// The last kernel of the batch has ended.
     pub(super) fn kernels_done(&mut self, worker: u32) {
-        let spec = &self.workers[worker as usize].spec;
-        self.sites[spec.pool as usize].pool.batch(spec.lane, false);
+        let w = &mut self.workers[worker as usize];
+        w.status = Status::Host;
+        self.sites[w.spec.pool as usize].pool.batch(w.spec.lane, false);
         let per_item = self.model_of(worker).output_per_item.0;
         match self.copy(worker, Copy::Out, per_item) {
-            Some(done) => {
-                self.workers[worker as usize].status = Status::Host;
-                self.arm(done, Kind::CopiedOut, worker);
-            }
+            Some(done) => self.arm(done, Kind::CopiedOut, worker),
             None => self.batch_done(worker),
         }
     }
@@ -118,10 +116,8 @@ impl Engine<'_> {
     }
 
     pub(super) fn batch_done(&mut self, worker: u32) {
-        let w = &mut self.workers[worker as usize];
+        let w = &self.workers[worker as usize];
         let (tenant, items, took) = (w.spec.tenant, w.items, Nanos(self.now).since(w.began));
-        w.status = Status::Idle;
-        w.deadline = Nanos::MAX;
         self.serving.batch_ended(tenant, items);
         self.observe(Happening::BatchEnded { worker, items });
         let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
@@ -129,7 +125,10 @@ impl Engine<'_> {
             self.request_done(id, worker);
         }
         self.stages[worker as usize].batch = batch;
-        if self.workers[worker as usize].retiring {
+        // Only now: a policy that is told of a request must not find its worker idle before it is.
+        let w = &mut self.workers[worker as usize];
+        (w.status, w.deadline) = (Status::Idle, Nanos::MAX);
+        if w.retiring {
             self.retire(worker);
         } else if self.resize_due(worker) {
             self.take_down(worker);

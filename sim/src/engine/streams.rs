@@ -144,7 +144,9 @@ impl Engine<'_> {
         let w = &mut self.workers[worker as usize];
         w.status = Status::Launched;
         let stage = &self.stages[worker as usize];
-        let mut scale = stage.scale;
+        // Kernels in one launch end together: with the one that has the most work.
+        let others = stage.merged.iter().map(|&w| self.stages[w as usize].scale);
+        let mut scale = others.fold(stage.scale, f64::max);
         if let Some(jitter) = &mut self.jitter {
             scale *= jitter.factor(w.spec.tenant, stage.ordinal, w.position);
         }

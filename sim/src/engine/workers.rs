@@ -90,17 +90,17 @@ impl Engine<'_> {
         let w = &mut self.workers[worker as usize];
         let tenant = w.spec.tenant;
         w.status = Status::Idle;
-        if w.retiring {
-            self.retire(worker);
-            return;
-        }
-        self.serving.reconfigured(tenant);
         if let Some(pending) = self.stages[worker as usize].resize.take() {
             w.spec.cap = pending.cap;
             w.resizing = false;
             self.sites[w.spec.pool as usize].memory.0 -= pending.extra.0;
             self.serving.stood_still(tenant, w.began, Nanos(self.now));
         }
+        if w.retiring {
+            self.retire(worker);
+            return;
+        }
+        self.serving.reconfigured(tenant);
         self.serving.idle(tenant, worker);
         self.observe(Happening::WorkerUp { worker });
         self.tell(Event::WorkerUp { worker });

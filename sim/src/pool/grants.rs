@@ -38,7 +38,8 @@ impl Pool {
             let grant = limit.min(lane.free);
             assert!(grant > 0, "a plain lane places what it has a CU for");
             lane.free -= grant;
-            if grant < limit {
+            // Blocks that are all placed, if only stacked, stay where they are.
+            if grant < limit && !kernel.placed(grant) {
                 assert!(lane.under.is_none(), "only the last one in is left short");
                 lane.under = Some(seq);
             }
@@ -116,10 +117,10 @@ impl Pool {
             let r = &self.run[i];
             let more = (r.limit - r.grant).min(lane.free);
             lane.free -= more;
-            if r.grant + more == r.limit {
+            let grant = r.grant + more;
+            if grant == r.limit || code.kernels[r.job.kernel as usize].placed(grant) {
                 lane.under = None;
             }
-            let grant = r.grant + more;
             self.set_grant(now, i, grant, grant, code);
         }
         while self.lanes[l].free > 0 {

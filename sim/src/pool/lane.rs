@@ -22,7 +22,7 @@ pub(super) struct Lane {
     pub(super) wait: VecDeque<Waiting>,
     /// Preempted residents of a context that is not on the GPU.
     pub(super) parked: Vec<Resident>,
-    /// Sequence number of the one resident that wants more CUs than were left.
+    /// Sequence number of the one resident that has blocks waiting for more CUs than were left.
     pub(super) under: Option<u64>,
     /// Priorities, masks or fair sharing: grants are recomputed from scratch at every change.
     pub(super) general: bool,

@@ -72,8 +72,7 @@ impl Resident {
 
     /// All its blocks are on CUs: they end there, whoever comes.
     pub(super) fn settled(&self, code: &Code) -> bool {
-        let k = &code.kernels[self.job.kernel as usize];
-        self.grant > 0 && k.blocks <= u64::from(self.grant) * u64::from(k.blocks_per_cu)
+        self.grant > 0 && code.kernels[self.job.kernel as usize].placed(self.grant)
     }
 }
 
