@@ -98,6 +98,9 @@ pub struct Compute {
     pub tf32_tflops: f64,
     /// FP16 on the matrix units (vector units where there are none), FP32 accumulation.
     pub fp16_tflops: f64,
+    /// BF16 on the matrix units; absent where there is none, and FP32 is used then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bf16_tflops: Option<f64>,
     /// INT8.
     pub int8_tops: f64,
 }

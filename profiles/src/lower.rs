@@ -30,12 +30,13 @@ pub enum Precision {
     Fp32,
     Tf32,
     Fp16,
+    Bf16,
     Int8,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 4] = [Self::Fp32, Self::Tf32, Self::Fp16, Self::Int8];
+    pub const ALL: [Self; 5] = [Self::Fp32, Self::Tf32, Self::Fp16, Self::Bf16, Self::Int8];
 
     /// The name that files use.
     #[must_use]
@@ -44,6 +45,7 @@ impl Precision {
             Self::Fp32 => "fp32",
             Self::Tf32 => "tf32",
             Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
             Self::Int8 => "int8",
         }
     }
@@ -53,7 +55,7 @@ impl Precision {
     pub fn bytes(self) -> u64 {
         match self {
             Self::Fp32 | Self::Tf32 => 4,
-            Self::Fp16 => 2,
+            Self::Fp16 | Self::Bf16 => 2,
             Self::Int8 => 1,
         }
     }
@@ -67,6 +69,7 @@ impl Precision {
             Self::Fp32 => c.fp32_tflops,
             Self::Tf32 => c.tf32_tflops,
             Self::Fp16 => c.fp16_tflops,
+            Self::Bf16 => c.bf16_tflops.unwrap_or(c.fp32_tflops),
             Self::Int8 => c.int8_tops,
         };
         rate.max(c.fp32_tflops)
@@ -87,7 +90,7 @@ impl fmt::Display for Precision {
 
 /// No such precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no precision `{0}`: fp32, tf32, fp16 and int8 are possible")]
+#[error("no precision `{0}`: fp32, tf32, fp16, bf16 and int8 are possible")]
 pub struct PrecisionError(String);
 
 impl FromStr for Precision {

@@ -163,7 +163,7 @@ fn a_profile_shares_kernels_and_fills_in_the_models() {
 fn every_model_lowers_on_every_device() {
     for device in Device::builtin_names().map(|name| Device::builtin(name).unwrap()) {
         for (i, model) in MODELS.iter().enumerate() {
-            let precision = Precision::ALL[i % 4];
+            let precision = Precision::ALL[i % Precision::ALL.len()];
             let largest = model.spec_at(model.sizes[1]).unwrap();
             for fused in [false, true] {
                 let config = Config { batch: MAX_BATCH, precision, fused };
@@ -189,6 +189,9 @@ fn faster_arithmetic_is_used_where_the_device_has_it() {
     };
     assert!(sum("a100-sxm-80", Precision::Tf32) * 2 < sum("a100-sxm-80", Precision::Fp32));
     assert!(sum("a100-sxm-80", Precision::Fp16) < sum("a100-sxm-80", Precision::Tf32));
+    assert_eq!(sum("a100-sxm-80", Precision::Bf16), sum("a100-sxm-80", Precision::Fp16));
+    // A V100 has no BF16 on its tensor cores: it is computed in FP32.
+    assert!(sum("v100-sxm2-16", Precision::Bf16) > sum("v100-sxm2-16", Precision::Fp16) * 2);
     // A P40 computes FP16 at 1/64 of its FP32 rate: libraries do not.
     assert!(sum("p40", Precision::Fp16) <= sum("p40", Precision::Fp32));
     assert_eq!(sum("v100-sxm2-16", Precision::Tf32) / 1000, {
@@ -205,7 +208,7 @@ fn bad_batches_and_precisions_say_what_is_possible() {
     }
     assert_eq!("FP16".parse(), Ok(Precision::Fp16));
     let error = "fp64".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "no precision `fp64`: fp32, tf32, fp16 and int8 are possible");
+    assert_eq!(error, "no precision `fp64`: fp32, tf32, fp16, bf16 and int8 are possible");
 }
 
 /// The documentation shows what the model gives today, errors included.

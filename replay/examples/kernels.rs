@@ -17,7 +17,7 @@ const MOST_FLOPS: u64 = 200_000_000;
 fn works() -> Vec<Work> {
     let mut known: Vec<String> = Vec::new();
     let mut works = Vec::new();
-    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16] {
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
         let attention = Task::Attention { heads: 4, tokens: 100, width: 64 };
         works.push(Work::new(attention, precision));
         works.push(Work::new(Task::Gemm { m: 37, n: 64, k: 72, count: 5 }, precision));

@@ -22,6 +22,35 @@ struct f16 {
         p[i] = h;
     }
 };
+// The upper half of a single-precision number, rounded to the nearest even.
+struct bf16 {
+    typedef unsigned short raw;
+    static __device__ float get(const raw *p, u64 i) {
+        return __uint_as_float((unsigned)p[i] << 16);
+    }
+    static __device__ void put(raw *p, u64 i, float v) {
+        unsigned short h;
+        asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(v));
+        p[i] = h;
+    }
+};
+// One function for every type of number: `call` sees the type as T, what stores it as R.
+#define ALL(name, parameters, call)                                                                \
+    extern "C" __global__ void name##_f32 parameters(float) {                                      \
+        typedef f32 T;                                                                             \
+        typedef float R;                                                                           \
+        call;                                                                                      \
+    }                                                                                              \
+    extern "C" __global__ void name##_f16 parameters(unsigned short) {                             \
+        typedef f16 T;                                                                             \
+        typedef unsigned short R;                                                                  \
+        call;                                                                                      \
+    }                                                                                              \
+    extern "C" __global__ void name##_bf16 parameters(unsigned short) {                            \
+        typedef bf16 T;                                                                            \
+        typedef unsigned short R;                                                                  \
+        call;                                                                                      \
+    }
 
 #define EACH(i, n)                                                                                 \
     for (u64 i = blockIdx.x * (u64)blockDim.x + threadIdx.x; i < (n); i += (u64)gridDim.x * blockDim.x)
@@ -59,13 +88,8 @@ static __device__ float block_max(float v) {
             T::put(out, i, expression);                                                            \
         }                                                                                          \
     }                                                                                              \
-    extern "C" __global__ void name##_f32(const float *a, const float *b, float *out, u64 n) {     \
-        name<f32>(a, b, out, n);                                                                   \
-    }                                                                                              \
-    extern "C" __global__ void name##_f16(const unsigned short *a, const unsigned short *b,        \
-                                          unsigned short *out, u64 n) {                            \
-        name<f16>(a, b, out, n);                                                                   \
-    }
+    ALL(name, PARAMETERS, (name<T>(a, b, out, n)))
+#define PARAMETERS(R) (const R *a, const R *b, R *out, u64 n)
 POINTWISE(relu, fmaxf(x, 0.f))
 POINTWISE(relu6, fminf(fmaxf(x, 0.f), 6.f))
 POINTWISE(gelu, 0.5f * x * (1.f + erff(x * 0.70710678f)))
@@ -190,51 +214,39 @@ static __device__ void attention(const R *q, const R *k, const R *v, R *out, u64
     }
 }
 
-#define BOTH(name, parameters, call32, call16)                                                     \
-    extern "C" __global__ void name##_f32 parameters(float) { call32; }                            \
-    extern "C" __global__ void name##_f16 parameters(unsigned short) { call16; }
-
 #define P(R) (const R *x, const R *s, const R *b, R *o, u64 n, u64 pixels, u64 channels)
-BOTH(batch_norm, P, (batch_norm<f32, float>(x, s, b, o, n, pixels, channels)),
-     (batch_norm<f16, unsigned short>(x, s, b, o, n, pixels, channels)))
+ALL(batch_norm, P, (batch_norm<T, R>(x, s, b, o, n, pixels, channels)))
 #undef P
 #define P(R) (const R *x, const R *b, R *o, u64 n, u64 run, u64 values)
-BOTH(bias, P, (bias<f32, float>(x, b, o, n, run, values)),
-     (bias<f16, unsigned short>(x, b, o, n, run, values)))
+ALL(bias, P, (bias<T, R>(x, b, o, n, run, values)))
 #undef P
 #define P(R) (const R *x, const R *g, const R *b, R *o, u64 width)
-BOTH(layer_norm, P, (layer_norm<f32, float>(x, g, b, o, width)),
-     (layer_norm<f16, unsigned short>(x, g, b, o, width)))
+ALL(layer_norm, P, (layer_norm<T, R>(x, g, b, o, width)))
 #undef P
 #define P(R) (const R *x, R *o, u64 width)
-BOTH(softmax, P, (softmax<f32, float>(x, o, width)), (softmax<f16, unsigned short>(x, o, width)))
+ALL(softmax, P, (softmax<T, R>(x, o, width)))
 #undef P
 #define P(R) (const R *x, R *o, u64 p, u64 h, u64 w, u64 oh, u64 ow, u64 f, u64 s, u64 pad)
-BOTH(max_pool, P, (pool<f32, float, true>(x, o, p, h, w, oh, ow, f, s, pad)),
-     (pool<f16, unsigned short, true>(x, o, p, h, w, oh, ow, f, s, pad)))
-BOTH(avg_pool, P, (pool<f32, float, false>(x, o, p, h, w, oh, ow, f, s, pad)),
-     (pool<f16, unsigned short, false>(x, o, p, h, w, oh, ow, f, s, pad)))
+ALL(max_pool, P, (pool<T, R, true>(x, o, p, h, w, oh, ow, f, s, pad)))
+ALL(avg_pool, P, (pool<T, R, false>(x, o, p, h, w, oh, ow, f, s, pad)))
 #undef P
 #define P(R) (const R *x, R *o, u64 p, u64 h, u64 w, u64 oh, u64 ow)
-BOTH(adaptive_pool, P, (adaptive_pool<f32, float>(x, o, p, h, w, oh, ow)),
-     (adaptive_pool<f16, unsigned short>(x, o, p, h, w, oh, ow)))
+ALL(adaptive_pool, P, (adaptive_pool<T, R>(x, o, p, h, w, oh, ow)))
 #undef P
 #define P(R) (const R *x, const unsigned *i, R *o, u64 n, u64 width)
-BOTH(embedding, P, (embedding(x, i, o, n, width)), (embedding(x, i, o, n, width)))
+ALL(embedding, P, (embedding(x, i, o, n, width)))
 #undef P
 #define P(R) (const R *x, R *o, u64 n, u64 part, u64 whole)
-BOTH(concat, P, (concat(x, o, n, part, whole)), (concat(x, o, n, part, whole)))
+ALL(concat, P, (concat(x, o, n, part, whole)))
 #undef P
 #define P(R) (const R *x, R *o, u64 n, u64 pixels, u64 channels, u64 groups)
-BOTH(shuffle, P, (shuffle(x, o, n, pixels, channels, groups)),
-     (shuffle(x, o, n, pixels, channels, groups)))
+ALL(shuffle, P, (shuffle(x, o, n, pixels, channels, groups)))
 #undef P
 #define P(R) (const R *x, R *o, u64 n)
-BOTH(copy, P, (copy(x, o, n)), (copy(x, o, n)))
+ALL(copy, P, (copy(x, o, n)))
 #undef P
 #define P(R) (const R *q, const R *k, const R *v, R *o, u64 tokens, u64 width)
-BOTH(attention, P, (attention<f32, float>(q, k, v, o, tokens, width)),
-     (attention<f16, unsigned short>(q, k, v, o, tokens, width)))
+ALL(attention, P, (attention<T, R>(q, k, v, o, tokens, width)))
 #undef P
 
 // Keeps every block busy for `ns`; `place`, if given, takes the SM of each block.
@@ -246,4 +258,49 @@ extern "C" __global__ void spin(u64 ns, u64 *place) {
     do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
     while (now - begin < ns);
     if (place && threadIdx.x == 0) place[blockIdx.x] = sm;
+}
+
+// What follows measures the GPU itself.
+
+// Reads `n` times 16 bytes, `rounds` times over, from the L2 cache or from behind it (`cg` passes the
+// L1 cache by).
+extern "C" __global__ void sweep(const uint4 *x, u64 n, u64 rounds, unsigned *out) {
+    unsigned sum = 0;
+    for (u64 r = 0; r < rounds; ++r) {
+#pragma unroll 8
+        EACH(i, n) {
+            unsigned a, b, c, d;
+            asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
+                         : "l"(x + i));
+            sum ^= a ^ b ^ c ^ d;
+        }
+    }
+    // Never true of zeros: keeps the compiler from leaving the reads out.
+    if (sum == 0xdeadbeefu) *out = sum;
+}
+
+// Watches the clock for `ns`, and notes every pause of more than `least`: while another context has
+// the GPU, this one stands still. One thread. `out` holds the pauses' number, begin and end of the
+// watch, the smallest step of the clock, then begin and end of up to `room` pauses.
+extern "C" __global__ void pauses(u64 ns, u64 least, u64 *out, u64 room) {
+    u64 begin, now, last, seen = 0, step = ~0ull;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(begin));
+    last = begin;
+    do {
+        asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+        if (now > last && now - last < step) step = now - last;
+        if (now - last > least) {
+            if (seen < room) {
+                out[4 + 2 * seen] = last;
+                out[5 + 2 * seen] = now;
+            }
+            ++seen;
+        }
+        last = now;
+    } while (now - begin < ns);
+    out[0] = seen;
+    out[1] = begin;
+    out[2] = now;
+    out[3] = step;
 }

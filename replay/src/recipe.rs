@@ -185,10 +185,11 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
     let suffix = match work.precision {
         Precision::Fp32 | Precision::Tf32 => "f32",
         Precision::Fp16 => "f16",
+        Precision::Bf16 => "bf16",
         Precision::Int8 => {
             return Err(DeviceError::unsupported(
                 &work.id,
-                "no kernels for int8; use fp16 or fp32",
+                "no kernels for int8; use fp16, bf16 or fp32",
             ));
         }
     };

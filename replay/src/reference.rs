@@ -51,9 +51,13 @@ fn draw(state: &mut u64, below: Option<u32>, precision: Precision) -> f64 {
     z ^= z >> 31;
     match below {
         Some(bound) => (z % u64::from(bound.max(1))) as f64,
-        // 2^-10 steps: exact in half precision, so that both sides start from the same numbers.
+        // Steps that the precision holds exactly, so that both sides start from the same numbers.
         None => {
-            let steps = if precision == Precision::Fp16 { 10 } else { 23 };
+            let steps = match precision {
+                Precision::Fp16 => 10,
+                Precision::Bf16 => 7,
+                _ => 23,
+            };
             ((z >> (64 - steps - 1)) as f64) / f64::from(1u32 << steps) - 1.0
         }
     }
@@ -66,6 +70,8 @@ pub fn to_bytes(values: &[f64], operand: &Operand, precision: Precision) -> Vec<
         match (operand.below, precision) {
             (Some(_), _) => (*v as u32).to_le_bytes().to_vec(),
             (None, Precision::Fp16) => to_half(*v).to_le_bytes().to_vec(),
+            // Its numbers are single-precision ones without the lower half.
+            (None, Precision::Bf16) => (*v as f32).to_le_bytes()[2..].to_vec(),
             _ => (*v as f32).to_le_bytes().to_vec(),
         }
     };
@@ -78,6 +84,10 @@ pub fn from_bytes(bytes: &[u8], precision: Precision) -> Vec<f64> {
     if precision == Precision::Fp16 {
         let (halves, _) = bytes.as_chunks::<2>();
         return halves.iter().map(|b| from_half(u16::from_le_bytes(*b))).collect();
+    }
+    if precision == Precision::Bf16 {
+        let (halves, _) = bytes.as_chunks::<2>();
+        return halves.iter().map(|b| f64::from(f32::from_le_bytes([0, 0, b[0], b[1]]))).collect();
     }
     let (words, _) = bytes.as_chunks::<4>();
     words.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
@@ -118,13 +128,13 @@ pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
 /// The largest [`distance`] that is only rounding, in units of the arithmetic's own step.
 #[must_use]
 pub fn tolerance(work: &Work) -> f64 {
-    let step = match (&work.task, work.precision) {
-        (Task::Gemm { .. } | Task::Conv { .. }, Precision::Tf32) => 2f64.powi(-11),
-        (_, Precision::Fp16) => 2f64.powi(-11),
-        _ => 2f64.powi(-24),
-    };
     // Sums of random signs lose few bits whatever their length: accumulation is in FP32.
-    64.0 * step
+    match (&work.task, work.precision) {
+        (Task::Gemm { .. } | Task::Conv { .. }, Precision::Tf32) => 64.0 * 2f64.powi(-11),
+        (_, Precision::Fp16) => 64.0 * 2f64.powi(-11),
+        (_, Precision::Bf16) => 8.0 * 2f64.powi(-8),
+        _ => 64.0 * 2f64.powi(-24),
+    }
 }
 
 /// The result of `work` on `x`, one list per operand.
@@ -296,15 +306,17 @@ mod tests {
     use crate::recipe::shapes;
 
     #[test]
-    fn half_precision_holds_every_operand_exactly() {
-        let work = Work::new(Task::Copy { elements: 300_000 }, Precision::Fp16);
-        let shapes = shapes(&work);
-        let x = operands(&shapes, Precision::Fp16);
-        let whole = operand_bytes(0, &shapes.inputs[0], Precision::Fp16);
-        assert_eq!(from_bytes(&whole, Precision::Fp16), x[0]);
-        let bytes = to_bytes(&x[0], &shapes.inputs[0], Precision::Fp16);
-        assert_eq!(from_bytes(&bytes, Precision::Fp16), x[0]);
-        assert!(x[0].iter().any(|v| *v < -0.9) && x[0].iter().any(|v| *v > 0.9));
+    fn half_precisions_hold_every_operand_exactly() {
+        for precision in [Precision::Fp16, Precision::Bf16] {
+            let work = Work::new(Task::Copy { elements: 300_000 }, precision);
+            let shapes = shapes(&work);
+            let x = operands(&shapes, precision);
+            let whole = operand_bytes(0, &shapes.inputs[0], precision);
+            assert_eq!(from_bytes(&whole, precision), x[0]);
+            let bytes = to_bytes(&x[0], &shapes.inputs[0], precision);
+            assert_eq!(from_bytes(&bytes, precision), x[0]);
+            assert!(x[0].iter().any(|v| *v < -0.9) && x[0].iter().any(|v| *v > 0.9));
+        }
     }
 
     #[test]

@@ -18,8 +18,8 @@ fn functions(ptx: &str) -> BTreeSet<&str> {
 #[test]
 fn every_recipe_of_the_zoo_has_its_function_in_the_ptx() {
     let known = functions(recipe::PTX);
-    assert_eq!(known.len(), 43, "{known:?}");
-    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16] {
+    assert_eq!(known.len(), 3 * 21 + 3, "{known:?}");
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
         for model in zoo::MODELS {
             for work in launches(&model.spec(), 1, precision) {
                 if let Some(recipe) = recipe::recipe(&work).unwrap() {
@@ -41,10 +41,11 @@ fn sizes_that_a_kernel_cannot_take_are_named() {
     let error = recipe::recipe(&Work::new(long, Precision::Fp32)).unwrap_err().to_string();
     assert!(error.contains("at most 4096 tokens"), "{error}");
     let bytes = Work::new(Task::Copy { elements: 1 }, Precision::Int8);
-    assert!(recipe::recipe(&bytes).unwrap_err().to_string().contains("use fp16 or fp32"));
+    assert!(recipe::recipe(&bytes).unwrap_err().to_string().contains("use fp16, bf16 or fp32"));
 }
 
-/// With NVRTC on the loader's path, or in the folder that `COTENANT_CUDA_LIBS` names.
+/// With NVRTC on the loader's path, or in the folder that `COTENANT_CUDA_LIBS` names. Without it the
+/// test is skipped, unless `COTENANT_REQUIRE_NVRTC` is set.
 #[test]
 fn the_source_compiles_for_every_architecture_and_gives_the_shipped_functions() {
     let folders: Vec<PathBuf> =
@@ -54,6 +55,10 @@ fn the_source_compiles_for_every_architecture_and_gives_the_shipped_functions() 
         match cuda::nvrtc::compile(recipe::SOURCE, architecture) {
             Ok(ptx) => assert_eq!(functions(&ptx), functions(recipe::PTX), "{architecture}"),
             Err(DeviceError::Unavailable(Unavailable::NoLibrary { package, .. })) => {
+                assert!(
+                    std::env::var_os("COTENANT_REQUIRE_NVRTC").is_none(),
+                    "NVRTC is not in {folders:?}"
+                );
                 eprintln!("skipped: no NVRTC; `pip install {package}`, COTENANT_CUDA_LIBS");
                 return;
             }

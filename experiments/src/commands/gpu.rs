@@ -165,7 +165,7 @@ pub(crate) struct CollectArgs {
     /// CU counts, separated by commas [default: a ladder from 2 to all]
     #[arg(long, value_delimiter = ',')]
     cus: Vec<u32>,
-    /// Numbers computed with: fp32, tf32 or fp16
+    /// Numbers computed with: fp32, tf32, fp16 or bf16
     #[arg(long, default_value = "fp32")]
     precision: Precision,
     /// Timed launches of one visit

@@ -106,7 +106,7 @@ pub(crate) struct ModelArgs {
     /// Items per batch
     #[arg(long, default_value_t = 1)]
     batch: u32,
-    /// Numbers computed with: fp32, tf32, fp16 or int8
+    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8
     #[arg(long, default_value = "fp32")]
     precision: Precision,
     /// Merge element-wise followers, as compilers do

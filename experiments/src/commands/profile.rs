@@ -27,7 +27,7 @@ pub(crate) enum Command {
 /// How a model is turned into kernels.
 #[derive(Args)]
 struct VariantArgs {
-    /// Numbers computed with: fp32, tf32, fp16 or int8
+    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8
     #[arg(long, default_value = "fp32")]
     precision: Precision,
     /// Merge element-wise followers, as compilers do

@@ -56,6 +56,9 @@ fn rates(d: &Device) -> Result<(), Fault> {
     positive("compute.fp32_tflops", d.compute.fp32_tflops)?;
     positive("compute.tf32_tflops", d.compute.tf32_tflops)?;
     positive("compute.fp16_tflops", d.compute.fp16_tflops)?;
+    if let Some(rate) = d.compute.bf16_tflops {
+        positive("compute.bf16_tflops", rate)?;
+    }
     positive("compute.int8_tops", d.compute.int8_tops)?;
     in_range("memory.capacity", d.memory.capacity.0, 1, 1 << 50)?;
     positive("memory.dram_gbps", d.memory.dram_gbps)?;

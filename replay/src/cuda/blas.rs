@@ -127,6 +127,7 @@ impl Gemm {
             Precision::Fp32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F),
             Precision::Tf32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F_FAST_TF32),
             Precision::Fp16 => (sys::cudaDataType::CUDA_R_16F, C::CUBLAS_COMPUTE_32F),
+            Precision::Bf16 => (sys::cudaDataType::CUDA_R_16BF, C::CUBLAS_COMPUTE_32F),
             Precision::Int8 => return Err(DeviceError::unsupported("gemm", "no int8; use fp16")),
         };
         let Shape { m, n, k, count } = shape;

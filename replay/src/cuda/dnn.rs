@@ -101,6 +101,7 @@ impl Conv {
         let kind = match precision {
             Precision::Fp32 | Precision::Tf32 => T::CUDNN_DATA_FLOAT,
             Precision::Fp16 => T::CUDNN_DATA_HALF,
+            Precision::Bf16 => T::CUDNN_DATA_BFLOAT16,
             Precision::Int8 => return Err(DeviceError::unsupported("conv", "no int8; use fp16")),
         };
         let [oh, ow] = c.output();
