@@ -1,0 +1,36 @@
+//! How late the dispatcher itself was: what of a deviation is the driver's own.
+
+use cotenant_profiles::Nanos;
+use cotenant_sim::metrics::Latencies;
+
+/// Delays of the dispatcher, in nanoseconds of the experiment's time.
+#[derive(Clone, Debug, Default)]
+pub struct Lateness {
+    /// From a request's scheduled arrival to its handling.
+    pub arrivals: Latencies,
+    /// From the end of a kernel or a batch on the device to its handling; nothing where the device
+    /// does not tell when it ended.
+    pub completions: Latencies,
+    /// From the handling of an event to the launch that the policy answered it with.
+    pub decisions: Latencies,
+    /// Wall time over the experiment's.
+    pub slowdown: f64,
+}
+
+impl Lateness {
+    /// Every kind with its name.
+    pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &Latencies)> {
+        [
+            ("arrivals", &self.arrivals),
+            ("completions", &self.completions),
+            ("decisions", &self.decisions),
+        ]
+        .into_iter()
+    }
+
+    /// The quantile `q` of one kind, on the wall clock.
+    #[must_use]
+    pub fn wall(&self, latencies: &Latencies, q: f64) -> Option<Nanos> {
+        latencies.quantile(q).map(|l| Nanos((l.0 as f64 * self.slowdown) as u64))
+    }
+}

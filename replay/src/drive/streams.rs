@@ -1,0 +1,397 @@
+//! Workers as streams of this process.
+
+use std::collections::VecDeque;
+
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::CuMask;
+use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
+use cotenant_sim::pool::Totals;
+
+use super::clock::RunClock;
+use super::workers::{Batch, Ended, HostCosts, Launch, Workers};
+use crate::device::{
+    self, Completion, Device, DeviceInfo, Direction, Kind, Partition, Prepared, Queue,
+};
+use crate::error::DeviceError;
+use crate::work::Work;
+
+/// Launches of one worker that a real host issues before it looks at the others again.
+const TURN: usize = 32;
+
+/// What the scenario's kernels are on the device.
+#[derive(Clone, Debug)]
+pub enum Kernels {
+    /// The device was made for the scenario and knows them by number.
+    Numbered,
+    /// Runnable work for each.
+    Works(Vec<Work>),
+}
+
+/// A queue of the pool that a worker's kernels with masks go to.
+#[derive(Clone, Copy, Debug)]
+struct Hop {
+    first: u32,
+    cus: u32,
+    priority: i8,
+    queue: Queue,
+}
+
+/// A worker's queues, and what a real host has yet to issue of its batch.
+#[derive(Debug)]
+struct Line {
+    partition: Partition,
+    spec: WorkerSpec,
+    queue: Queue,
+    hops: Vec<Hop>,
+    last: Queue,
+    due: VecDeque<Due>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    Kernel(Launch),
+    Copy(Direction, Bytes, u64, bool),
+}
+
+/// Workers as in-order queues on one device.
+pub struct Streams<'a> {
+    device: &'a mut dyn Device,
+    kernels: Kernels,
+    /// Kernels of the scenario.
+    count: usize,
+    host: HostCosts,
+    clock: RunClock,
+    pools: Vec<PoolSpec>,
+    lines: Vec<Line>,
+    /// By queue and kernel.
+    prepared: Vec<Vec<Option<Prepared>>>,
+    /// Whose end a launch is, by its number from `oldest` on; `None`: nobody waits for it.
+    owners: VecDeque<Option<u32>>,
+    oldest: u64,
+    waiting: usize,
+    completions: Vec<Completion>,
+    /// Copies that the device does not do: they end at once.
+    skipped: Vec<u32>,
+    parts: Vec<Prepared>,
+    counts: Counts,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    launches: u64,
+    hops: u64,
+    rounded: u64,
+    copies_left_out: u64,
+}
+
+impl<'a> Streams<'a> {
+    /// Workers on `device`, which runs the `count` kernels of a scenario as `kernels` says.
+    #[must_use]
+    pub fn new(device: &'a mut dyn Device, kernels: Kernels, count: usize) -> Self {
+        let emulated = device.info().kind == Kind::Emulated;
+        Self {
+            clock: RunClock::start(device.clock()),
+            device,
+            kernels,
+            count,
+            host: if emulated { HostCosts::Kept } else { HostCosts::Real },
+            pools: vec![],
+            lines: vec![],
+            prepared: vec![],
+            owners: VecDeque::new(),
+            oldest: 0,
+            waiting: 0,
+            completions: vec![],
+            skipped: vec![],
+            parts: vec![],
+            counts: Counts::default(),
+        }
+    }
+
+    fn make_queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
+        let queue = self.device.queue(partition, priority)?;
+        let index = queue.0 as usize;
+        if self.prepared.len() <= index {
+            self.prepared.resize_with(index + 1, || vec![None; self.count]);
+        }
+        Ok(queue)
+    }
+
+    /// A kernel made ready for a queue, at its first use there.
+    fn ready(&mut self, queue: Queue, kernel: u32) -> Result<Prepared, DeviceError> {
+        if let Some(ready) = self.prepared[queue.0 as usize][kernel as usize] {
+            return Ok(ready);
+        }
+        let ready = match &self.kernels {
+            Kernels::Numbered => self.device.prepare_kernel(queue, kernel)?,
+            Kernels::Works(works) => self.device.prepare(queue, &works[kernel as usize])?,
+        };
+        self.prepared[queue.0 as usize][kernel as usize] = Some(ready);
+        Ok(ready)
+    }
+
+    /// Remembers whose end a launch is.
+    fn note(&mut self, ticket: u64, owner: Option<u32>) {
+        if self.owners.is_empty() {
+            self.oldest = ticket;
+        }
+        let index = (ticket - self.oldest) as usize;
+        debug_assert!(index >= self.owners.len(), "numbers ascend");
+        self.owners.resize(index, None);
+        self.owners.push_back(owner);
+        self.waiting += usize::from(owner.is_some());
+        self.forget();
+    }
+
+    /// Drops what nobody waits for from the front.
+    fn forget(&mut self) {
+        while let Some(None) = self.owners.front() {
+            self.owners.pop_front();
+            self.oldest += 1;
+        }
+    }
+
+    /// The queue for a kernel: the worker's own, or the one of the pool whose CUs come closest.
+    fn queue_for(&mut self, launch: &Launch) -> Result<Queue, DeviceError> {
+        let line = &self.lines[launch.worker as usize];
+        let own = line.spec.priority;
+        let priority = launch.priority.unwrap_or(own);
+        if launch.mask.is_none() && priority == own {
+            return Ok(line.queue);
+        }
+        let whole = (0, line.partition.granted);
+        let (first, cus) = launch.mask.map_or(whole, |m| (m.iter().next().unwrap_or(0), m.count()));
+        let same = |h: &&Hop| (h.first, h.cus, h.priority) == (first, cus, priority);
+        if let Some(hop) = line.hops.iter().find(same) {
+            return Ok(hop.queue);
+        }
+        let partition = match launch.mask {
+            Some(mask) => self.nearest(&mask, first, cus)?,
+            None => line.partition,
+        };
+        let queue = self.make_queue(partition, priority)?;
+        self.lines[launch.worker as usize].hops.push(Hop { first, cus, priority, queue });
+        Ok(queue)
+    }
+
+    /// The partition for a mask: its CUs, or as many from the same place on as the device cuts.
+    fn nearest(&mut self, mask: &CuMask, first: u32, cus: u32) -> Result<Partition, DeviceError> {
+        let info = self.device.info();
+        let (grain, all) = (info.grain.max(1), info.cus);
+        let whole = Partition { index: 0, granted: all };
+        if let Ok(partition) = self.device.subset(whole, mask) {
+            return Ok(partition);
+        }
+        self.counts.rounded += 1;
+        let cus = cus.div_ceil(grain) * grain;
+        let last = (all / grain * grain).saturating_sub(cus);
+        if cus >= all {
+            return Ok(whole);
+        }
+        self.device.partition((first / grain * grain).min(last), cus)
+    }
+
+    fn submit(&mut self, launch: &Launch) -> Result<(), DeviceError> {
+        let own = self.device.masks_launches();
+        let line = &self.lines[launch.worker as usize];
+        let queue = if own { line.queue } else { self.queue_for(launch)? };
+        let work = self.ready(queue, launch.kernel)?;
+        self.fire(launch, queue, work)
+    }
+
+    fn fire(&mut self, launch: &Launch, queue: Queue, work: Prepared) -> Result<(), DeviceError> {
+        let own = self.device.masks_launches();
+        let line = &mut self.lines[launch.worker as usize];
+        self.counts.launches += 1;
+        self.counts.hops += u64::from(line.last != queue);
+        line.last = queue;
+        let ticket = self.device.submit(&device::Launch {
+            work,
+            issued: self.clock.on_device(launch.issued),
+            mask: launch.mask.filter(|_| own),
+            priority: launch.priority.filter(|_| own),
+            scale: launch.scale,
+            first: launch.first,
+            last: launch.last,
+            reported: launch.tell,
+        })?;
+        self.note(ticket.0, launch.tell.then_some(launch.worker));
+        Ok(())
+    }
+
+    fn issue(&mut self, worker: u32, most: usize) -> Result<(), DeviceError> {
+        for _ in 0..most {
+            let Some(due) = self.lines[worker as usize].due.pop_front() else { break };
+            match due {
+                Due::Kernel(launch) => self.submit(&launch)?,
+                Due::Copy(direction, bytes, issued, tell) => {
+                    self.copy(worker, direction, bytes, issued, tell)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Workers for Streams<'_> {
+    fn info(&self) -> &DeviceInfo {
+        self.device.info()
+    }
+
+    fn start_clock(&mut self) -> RunClock {
+        self.clock = RunClock::start(self.device.clock());
+        self.clock
+    }
+
+    fn host_costs(&self) -> HostCosts {
+        self.host
+    }
+
+    fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError> {
+        self.pools.clone_from(&layout.pools);
+        Ok(())
+    }
+
+    fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError> {
+        let partition = self.device.place(&self.pools, spec)?;
+        let queue = self.make_queue(partition, spec.priority)?;
+        let (hops, due) = (vec![], VecDeque::new());
+        let line = Line { partition, spec: *spec, queue, hops, last: queue, due };
+        match self.lines.get_mut(worker as usize) {
+            Some(known) => *known = line,
+            None => self.lines.push(line),
+        }
+        assert!((worker as usize) < self.lines.len(), "workers are numbered as they come");
+        Ok(())
+    }
+
+    fn warm(&mut self, worker: u32, kernels: &[u32]) -> Result<(), DeviceError> {
+        let queue = self.lines[worker as usize].queue;
+        kernels.iter().try_for_each(|&kernel| self.ready(queue, kernel).map(|_| ()))
+    }
+
+    fn close(&mut self, _worker: u32) -> Result<(), DeviceError> {
+        Ok(()) // An empty queue takes nothing from anybody.
+    }
+
+    fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError> {
+        let Batch { worker, base, .. } = *batch;
+        let due = &mut self.lines[worker as usize].due;
+        if batch.input.0 > 0 {
+            due.push_back(Due::Copy(Direction::In, batch.input, base, false));
+        }
+        let (n, copies) = (batch.kernels.len(), batch.output.0 > 0);
+        for (i, &kernel) in batch.kernels.iter().enumerate() {
+            let end = i + 1 == n;
+            due.push_back(Due::Kernel(Launch {
+                worker,
+                kernel,
+                mask: None,
+                priority: None,
+                issued: base + batch.issued_ns[i],
+                scale: batch.scales[i],
+                first: i == 0 && batch.first,
+                last: end && batch.last,
+                tell: end && !copies,
+            }));
+        }
+        if copies {
+            due.push_back(Due::Copy(Direction::Out, batch.output, base, true));
+        }
+        self.issue(worker, if self.host == HostCosts::Kept { usize::MAX } else { TURN })
+    }
+
+    fn copy(
+        &mut self,
+        worker: u32,
+        direction: Direction,
+        bytes: Bytes,
+        issued: u64,
+        tell: bool,
+    ) -> Result<(), DeviceError> {
+        let queue = self.lines[worker as usize].queue;
+        match self.device.copy(queue, direction, bytes, self.clock.on_device(issued)) {
+            Ok(ticket) => self.note(ticket.0, tell.then_some(worker)),
+            Err(DeviceError::Unsupported { .. }) => {
+                self.counts.copies_left_out += 1;
+                if tell {
+                    self.skipped.push(worker);
+                }
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError> {
+        self.submit(launch)
+    }
+
+    fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError> {
+        let queue = self.lines[launch.worker as usize].queue;
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.clear();
+        for &kernel in kernels {
+            parts.push(self.ready(queue, kernel)?);
+        }
+        let work = self.device.merge(queue, &parts)?;
+        self.parts = parts;
+        self.fire(launch, queue, work)
+    }
+
+    fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError> {
+        if self.host == HostCosts::Real {
+            for worker in 0..self.lines.len() as u32 {
+                if !self.lines[worker as usize].due.is_empty() {
+                    self.issue(worker, TURN)?;
+                }
+            }
+        }
+        let at = self.clock.now();
+        ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at }));
+        if self.waiting == 0 {
+            return Ok(());
+        }
+        self.device.poll(&mut self.completions)?;
+        for c in self.completions.drain(..) {
+            let Some(index) = c.ticket.0.checked_sub(self.oldest) else { continue };
+            if let Some(worker) = self.owners.get_mut(index as usize).and_then(Option::take) {
+                self.waiting -= 1;
+                ended.push(Ended { worker, at: self.clock.in_run(c.at) });
+            }
+        }
+        self.forget();
+        Ok(())
+    }
+
+    fn next_event(&mut self) -> Option<u64> {
+        let next: Option<Nanos> = self.device.next_event();
+        next.map(|at| self.clock.in_run(at))
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.skipped.is_empty()
+    }
+
+    fn usage(&mut self) -> Option<Totals> {
+        self.device.usage()
+    }
+
+    fn drain(&mut self) -> Result<(), DeviceError> {
+        self.lines.iter_mut().for_each(|l| l.due.clear());
+        let mut rest = vec![];
+        self.device.wait(&mut rest)
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let Counts { launches, hops, rounded, copies_left_out } = self.counts;
+        let mut counters = vec![("launches", launches as f64), ("queue_changes", hops as f64)];
+        if rounded > 0 {
+            counters.push(("masks_rounded", rounded as f64));
+        }
+        if copies_left_out > 0 {
+            counters.push(("copies_left_out", copies_left_out as f64));
+        }
+        counters
+    }
+}

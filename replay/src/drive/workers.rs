@@ -1,0 +1,169 @@
+//! What the driver asks of those who carry its workers' batches out: streams of this process, or
+//! processes of their own.
+
+use cotenant_profiles::Bytes;
+use cotenant_sim::CuMask;
+use cotenant_sim::layout::{Layout, WorkerSpec};
+use cotenant_sim::pool::Totals;
+
+use super::clock::RunClock;
+use crate::device::{DeviceInfo, Direction};
+use crate::error::DeviceError;
+
+/// Where the host's costs come from: work per request, launches, and what a mechanism costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostCosts {
+    /// The driver keeps the scenario's: nothing on this machine would cost as much.
+    Kept,
+    /// They are what they are.
+    Real,
+}
+
+/// One kernel of a worker. Its end is told where `tell` says so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Launch {
+    /// Whose.
+    pub worker: u32,
+    /// An index into the scenario's kernels.
+    pub kernel: u32,
+    /// CUs it may use; `None`: the worker's own.
+    pub mask: Option<CuMask>,
+    /// Larger goes first where blocks compete; `None`: the worker's own.
+    pub priority: Option<i8>,
+    /// The host has issued it then, in the experiment's nanoseconds; it starts no earlier.
+    pub issued: u64,
+    /// Multiplies its duration.
+    pub scale: f64,
+    /// The first of its batch.
+    pub first: bool,
+    /// The last of its batch.
+    pub last: bool,
+    /// Tell its end.
+    pub tell: bool,
+}
+
+/// Everything that a worker's batch does on the GPU, in order: inputs in, kernels, results out.
+/// Its end is told once.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Batch<'a> {
+    /// Whose.
+    pub worker: u32,
+    /// Indices into the scenario's kernels.
+    pub kernels: &'a [u32],
+    /// When the host has issued each, after `base`.
+    pub issued_ns: &'a [u64],
+    /// Multiplies each duration.
+    pub scales: &'a [f64],
+    /// When the host began to issue them, in the experiment's nanoseconds.
+    pub base: u64,
+    /// Copied in before.
+    pub input: Bytes,
+    /// Copied out behind.
+    pub output: Bytes,
+    /// It is the first pass over the model for these requests.
+    pub first: bool,
+    /// It is the last one.
+    pub last: bool,
+}
+
+/// What a worker had to do has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Whose.
+    pub worker: u32,
+    /// When, in the experiment's nanoseconds; where the device does not tell, when it was seen.
+    pub at: u64,
+}
+
+/// Those who carry batches out. What one worker is given is done in order.
+pub trait Workers {
+    /// The device that they share.
+    fn info(&self) -> &DeviceInfo;
+
+    /// The run begins: its clock shows 0.
+    fn start_clock(&mut self) -> RunClock;
+
+    /// Who keeps the host's costs.
+    fn host_costs(&self) -> HostCosts;
+
+    /// Where the workers to come will have their places.
+    ///
+    /// # Errors
+    /// A layout that cannot be carried out here, work that the device cannot run.
+    fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError>;
+
+    /// A worker comes, or comes back with another share; numbers count up from 0.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError>;
+
+    /// Makes kernels ready for a worker before it needs them: code, operands.
+    ///
+    /// # Errors
+    /// Work that the device cannot run.
+    fn warm(&mut self, worker: u32, kernels: &[u32]) -> Result<(), DeviceError>;
+
+    /// A worker that has nothing to do goes.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn close(&mut self, worker: u32) -> Result<(), DeviceError>;
+
+    /// Hands a worker a whole batch.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError>;
+
+    /// Copies for a worker; the end is told where `tell` says so.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn copy(
+        &mut self,
+        worker: u32,
+        direction: Direction,
+        bytes: Bytes,
+        issued: u64,
+        tell: bool,
+    ) -> Result<(), DeviceError>;
+
+    /// Hands a worker one kernel.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError>;
+
+    /// Hands a worker several kernels as one; `launch.kernel` is one of them.
+    ///
+    /// # Errors
+    /// Kernels that the device cannot merge.
+    fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError>;
+
+    /// Appends what has ended, in the order in which it did.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError>;
+
+    /// When something will end, if the device knows. `None`: polling tells.
+    fn next_event(&mut self) -> Option<u64>;
+
+    /// Whether nothing is under way.
+    fn is_idle(&self) -> bool;
+
+    /// What the GPU did so far; `None`: it does not tell.
+    fn usage(&mut self) -> Option<Totals>;
+
+    /// Waits for what is under way and forgets it: the run is over.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    fn drain(&mut self) -> Result<(), DeviceError>;
+
+    /// Where it deviated from what a policy asked for, with numbers: grants rounded, hops.
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        vec![]
+    }
+}
