@@ -11,6 +11,7 @@ pub mod clock;
 pub mod collect;
 pub mod cuda;
 pub mod device;
+pub mod drive;
 pub mod emulated;
 mod error;
 pub mod mps;

@@ -30,8 +30,6 @@ mod streams;
 mod timers;
 mod workers;
 
-pub(crate) use results::gpu_report;
-
 use site::Site;
 use timers::{INDICES, Kind, Timers};
 

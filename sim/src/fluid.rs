@@ -18,12 +18,11 @@ use cotenant_profiles::Nanos;
 use cotenant_traces::rng::mix;
 
 use crate::contention::ContentionModel;
-use crate::engine::gpu_report;
 use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
 use crate::pool::Totals;
 use crate::program::Code;
-use crate::report::{Report, TenantReport};
+use crate::report::{GpuReport, Report, TenantReport};
 use crate::scenario::{Class, Scenario, Setup, Tenant};
 use crate::source::Source;
 
@@ -147,7 +146,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
         dram_bytes: fluid.dram_bytes - opened.1,
         switches: 0,
     };
-    let gpu = gpu_report(&setup, duration.0, used);
+    let gpu = GpuReport::of(&setup.device, duration, used);
     let late = fluid.late(end);
     let tenants = fluid.sides.iter().zip(late).map(|(s, late)| TenantReport {
         counts: s.counts.clone(),

@@ -1,9 +1,10 @@
 //! What a run returns.
 
-use cotenant_profiles::{Bytes, Nanos};
+use cotenant_profiles::{Bytes, Device, Nanos};
 
 use crate::metrics::Counts;
 use crate::policy::LayoutError;
+use crate::pool::Totals;
 
 /// A finished run.
 #[derive(Clone, Debug)]
@@ -44,6 +45,23 @@ pub struct GpuReport {
     pub energy_j: f64,
     /// Context switches.
     pub context_switches: u64,
+}
+
+impl GpuReport {
+    /// What `used` within `window` comes to on `device`.
+    #[must_use]
+    pub fn of(device: &Device, window: Nanos, used: Totals) -> Self {
+        let seconds = window.0 as f64 / 1e9;
+        let busy_cu_s = used.busy_cu_ns as f64 / 1e9;
+        Self {
+            cu_utilization: busy_cu_s / (f64::from(device.cus()) * seconds),
+            dram_utilization: used.dram_bytes / (device.memory.dram_gbps * 1e9 * seconds),
+            energy_j: device.power.idle_w * seconds
+                + device.power.cu_w * busy_cu_s
+                + device.power.dram_pj_per_byte * used.dram_bytes / 1e12,
+            context_switches: used.switches,
+        }
+    }
 }
 
 impl TenantReport {

@@ -21,6 +21,7 @@ use super::lifecycle::Pending;
 use super::timers::{Timer, Timers};
 use super::workers::{Ended, HostCosts, Workers};
 use super::{ReplayError, Replayed, Stop};
+use crate::device::Usage;
 use crate::error::DeviceError;
 
 /// Longest wait without a look at the wish to stop, in wall-clock time.
@@ -88,7 +89,8 @@ pub(super) struct Driver<'a> {
     clock: RunClock,
     warmup: u64,
     end: u64,
-    opened: Option<Totals>,
+    opened: Option<Usage>,
+    closed: Option<Usage>,
     events: u64,
     actions: Vec<Action>,
     ended: Vec<Ended>,
@@ -126,6 +128,7 @@ impl<'a> Driver<'a> {
             warmup: warmup.0,
             end: warmup.0 + duration.0,
             opened: None,
+            closed: None,
             events: 0,
             actions: vec![],
             ended: vec![],
@@ -225,6 +228,7 @@ impl<'a> Driver<'a> {
                 continue;
             }
             if now >= self.end {
+                self.closed = self.gpu.usage();
                 return Ok(());
             }
             self.rest();
@@ -410,8 +414,10 @@ impl<'a> Driver<'a> {
         for w in down {
             self.serving.stood_still(w.spec.tenant, w.began, Nanos(self.end));
         }
-        let gpu = match (self.opened, self.gpu.usage()) {
-            (Some(from), Some(to)) => GpuReport::of(&self.setup.device, Nanos(window), to - from),
+        let gpu = match (self.opened, self.closed) {
+            (Some(from), Some(to)) => {
+                GpuReport::of(&self.setup.device, Nanos(window), totals(to) - totals(from))
+            }
             // The device does not tell: not a number, which tables leave empty.
             _ => GpuReport {
                 cu_utilization: f64::NAN,
@@ -432,4 +438,9 @@ impl<'a> Driver<'a> {
         };
         Replayed { report, lateness: self.lateness }
     }
+}
+
+fn totals(usage: Usage) -> Totals {
+    let Usage { busy_cu_ns, dram_bytes, switches } = usage;
+    Totals { busy_cu_ns, dram_bytes, switches }
 }

@@ -5,12 +5,11 @@ use std::collections::VecDeque;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
-use cotenant_sim::pool::Totals;
 
 use super::clock::RunClock;
 use super::workers::{Batch, Ended, HostCosts, Launch, Workers};
 use crate::device::{
-    self, Completion, Device, DeviceInfo, Direction, Kind, Partition, Prepared, Queue,
+    self, Completion, Device, DeviceInfo, Direction, Kind, Partition, Prepared, Queue, Usage,
 };
 use crate::error::DeviceError;
 use crate::work::Work;
@@ -373,7 +372,7 @@ impl Workers for Streams<'_> {
         self.waiting == 0 && self.skipped.is_empty()
     }
 
-    fn usage(&mut self) -> Option<Totals> {
+    fn usage(&mut self) -> Option<Usage> {
         self.device.usage()
     }
 

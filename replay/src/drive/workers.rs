@@ -4,10 +4,9 @@
 use cotenant_profiles::Bytes;
 use cotenant_sim::CuMask;
 use cotenant_sim::layout::{Layout, WorkerSpec};
-use cotenant_sim::pool::Totals;
 
 use super::clock::RunClock;
-use crate::device::{DeviceInfo, Direction};
+use crate::device::{DeviceInfo, Direction, Usage};
 use crate::error::DeviceError;
 
 /// Where the host's costs come from: work per request, launches, and what a mechanism costs.
@@ -154,7 +153,7 @@ pub trait Workers {
     fn is_idle(&self) -> bool;
 
     /// What the GPU did so far; `None`: it does not tell.
-    fn usage(&mut self) -> Option<Totals>;
+    fn usage(&mut self) -> Option<Usage>;
 
     /// Waits for what is under way and forgets it: the run is over.
     ///

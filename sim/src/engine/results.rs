@@ -8,7 +8,6 @@ use crate::layout::Discipline;
 use crate::observe::Happening;
 use crate::pool::{Note, Totals};
 use crate::report::{GpuReport, Report};
-use crate::scenario::Setup;
 use crate::view::Status;
 
 impl Engine<'_> {
@@ -45,7 +44,7 @@ impl Engine<'_> {
 
     pub(super) fn report(mut self) -> Report {
         let window = self.end - self.warmup;
-        let gpu = gpu_report(&self.setup, window, self.totals() - self.opened);
+        let gpu = GpuReport::of(&self.setup.device, Nanos(window), self.totals() - self.opened);
         // Workers that the end of the run finds down for a resize: down until then.
         for w in self.workers.iter().filter(|w| w.resizing && w.status == Status::Starting) {
             self.serving.stood_still(w.spec.tenant, w.began, Nanos(self.end));
@@ -58,19 +57,5 @@ impl Engine<'_> {
             window: Nanos(window),
             counters: self.policy.counters(),
         }
-    }
-}
-
-pub(crate) fn gpu_report(setup: &Setup, window: u64, used: Totals) -> GpuReport {
-    let d = &setup.device;
-    let seconds = window as f64 / 1e9;
-    let busy_cu_s = used.busy_cu_ns as f64 / 1e9;
-    GpuReport {
-        cu_utilization: busy_cu_s / (f64::from(d.cus()) * seconds),
-        dram_utilization: used.dram_bytes / (d.memory.dram_gbps * 1e9 * seconds),
-        energy_j: d.power.idle_w * seconds
-            + d.power.cu_w * busy_cu_s
-            + d.power.dram_pj_per_byte * used.dram_bytes / 1e12,
-        context_switches: used.switches,
     }
 }
