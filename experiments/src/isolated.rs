@@ -1,13 +1,14 @@
 //! The isolated baseline: one worker alone on the whole GPU, the normaliser of results.
 //!
 //! Always with real costs, under `mps` (which for one client is the GPU as it is). The latency is
-//! that of a closed loop of one request at a time; the throughput that of a queue that never runs
-//! empty, at the tenant's own batch size.
+//! that of a closed loop of one request at a time, of the sizes (items) that the tenant's own requests
+//! have; the throughput that of a queue that never runs empty, at the tenant's own batch size.
 
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::metrics::Latencies;
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options};
 use cotenant_sim::scenario::{Setup, Think};
@@ -18,41 +19,57 @@ use crate::jitter::LogNormal;
 /// What one worker delivers alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Isolated {
-    /// p95 latency of one request at a time.
+    /// p95 latency of the tenant's requests, one at a time.
     pub(crate) p95: Nanos,
     /// Saturated throughput, requests/s.
     pub(crate) rps: f64,
 }
 
 /// Requests behind the latency, and batches behind the throughput.
-const SAMPLES: u64 = 64;
+pub(crate) const SAMPLES: u64 = 64;
 /// Batches that come before the throughput is counted.
 const FILL: u64 = 4;
 /// Longer than any 64 batches; the run ends with its last request.
 const LONG: Nanos = Nanos::from_secs(100_000);
 
-/// Runs the baseline: `single` serves one request per batch, `full` the tenant's own batches. `None`:
-/// the tenant does not fit on the GPU even alone, so that its cells will fail and say why.
+/// Requests of one size, and the worker that serves each of them as one batch.
+pub(crate) struct Size {
+    /// Items of a request.
+    pub(crate) items: u32,
+    /// How many of the samples have this size.
+    pub(crate) count: u64,
+    /// A worker that starts at once with these items.
+    pub(crate) setup: Arc<Setup>,
+}
+
+/// Runs the baseline: the latency over all `sizes`, the throughput with the tenant's own batches
+/// (`full`) of requests of the commonest size. `None`: the tenant does not fit on the GPU even alone, so
+/// that its cells will fail and say why.
 pub(crate) fn measure(
-    single: &Arc<Setup>,
+    sizes: &[Size],
     full: &Arc<Setup>,
     contention: ContentionModel,
     jitter: f64,
 ) -> Option<Isolated> {
-    let run = |setup: &Arc<Setup>, concurrency: u32, limit: u64, done: &mut Done| {
-        closed(setup, concurrency, limit, contention, jitter, done)
+    let run = |setup: &Arc<Setup>, items: u32, concurrency: u32, limit: u64, done: &mut Done| {
+        closed(setup, items, concurrency, limit, contention, jitter, done)
     };
-    let report = run(single, 1, SAMPLES, &mut Done::default())?;
-    let p95 = report.tenants[0].counts.latencies.quantile(0.95);
-    let batch = full.tenants[0].batch_max;
+    let mut latencies = Latencies::default();
+    for size in sizes {
+        let report = run(&size.setup, size.items, 1, size.count, &mut Done::default())?;
+        latencies.merge(&report.tenants[0].counts.latencies);
+    }
+    let items = sizes.iter().max_by_key(|s| (s.count, s.items))?.items;
+    let per_batch = (full.tenants[0].batch_max / items).max(1);
     let mut done = Done::default();
-    run(full, 2 * batch, u64::from(batch) * (SAMPLES + FILL), &mut done)?;
-    let rps = done.rate((FILL * u64::from(batch)) as usize);
-    Some(Isolated { p95: p95?, rps: rps? })
+    run(full, items, 2 * per_batch, u64::from(per_batch) * (SAMPLES + FILL), &mut done)?;
+    let rps = done.rate((FILL * u64::from(per_batch)) as usize);
+    Some(Isolated { p95: latencies.quantile(0.95)?, rps: rps? })
 }
 
 fn closed(
     setup: &Arc<Setup>,
+    items: u32,
     concurrency: u32,
     limit: u64,
     contention: ContentionModel,
@@ -64,7 +81,7 @@ fn closed(
     let load = Load::Closed {
         concurrency,
         think: Think::Constant(Nanos::ZERO),
-        items: 1,
+        items,
         limit: Some(limit),
     };
     let scenario = Scenario {

@@ -12,7 +12,7 @@ use cotenant_sim::scenario::{Setup, Tenant};
 
 use crate::config::{CostMode, Experiment, Point, Slo, TenantConfig};
 use crate::digest;
-use crate::isolated::{self, Isolated};
+use crate::isolated::{self, Isolated, Size};
 use crate::models::{Found, Library};
 
 /// Everything that the cells of one point share.
@@ -49,7 +49,10 @@ impl Preparer {
         let (mut tenants, mut profiles, mut baselines) = (vec![], vec![], vec![]);
         for config in &point.tenants {
             let found = self.library.find(config, device, &point.profiles)?;
-            let baseline = self.baseline(point, config, &found, contention)?;
+            for file in config.arrivals.files(&e.base) {
+                self.file(&file, &config.arrivals_at)?;
+            }
+            let baseline = self.baseline(&e.base, point, config, &found, contention)?;
             tenants.push(tenant(&mut code, point, config, &found, baseline.as_ref())?);
             profiles.push(found);
             baselines.push(baseline);
@@ -65,13 +68,15 @@ impl Preparer {
 
     fn baseline(
         &mut self,
+        base: &Path,
         point: &Point,
         config: &TenantConfig,
         found: &Found,
         contention: ContentionModel,
     ) -> Result<Option<Isolated>, String> {
+        let sizes = request_sizes(base, config)?;
         let key = format!(
-            "{} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {sizes:?}",
             digest::of_device(&point.device),
             found.digest,
             config.batch_max,
@@ -92,8 +97,12 @@ impl Preparer {
             Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
         };
         let full = run(config.batch_max)?;
-        let single = if config.batch_max == 1 { full.clone() } else { run(1)? };
-        let isolated = isolated::measure(&single, &full, contention, point.jitter);
+        let size = |(items, count): (u32, u64)| {
+            let setup = run(items.clamp(1, config.batch_max))?;
+            Ok(Size { items, count, setup })
+        };
+        let sizes = sizes.into_iter().map(size).collect::<Result<Vec<_>, String>>()?;
+        let isolated = isolated::measure(&sizes, &full, contention, point.jitter);
         self.baselines.insert(key, isolated);
         Ok(isolated)
     }
@@ -167,6 +176,24 @@ impl Preparer {
         self.files.insert(path.to_owned(), digest.clone());
         Ok(digest)
     }
+}
+
+/// Items of the tenant's first requests, and how many have them: what it asks of a worker alone.
+fn request_sizes(base: &Path, config: &TenantConfig) -> Result<BTreeMap<u32, u64>, String> {
+    if let Some(closed) = config.arrivals.closed() {
+        return Ok(BTreeMap::from([(closed.items, isolated::SAMPLES)]));
+    }
+    let open = config.arrivals.open(base, 1, &config.name);
+    let mut open = open.map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+    let mut sizes = BTreeMap::new();
+    for _ in 0..isolated::SAMPLES {
+        let Some(request) = open.next_request() else { break };
+        *sizes.entry(request.items.max(1)).or_default() += 1;
+    }
+    if sizes.is_empty() {
+        sizes.insert(1, isolated::SAMPLES);
+    }
+    Ok(sizes)
 }
 
 /// The specification with an empty file name.

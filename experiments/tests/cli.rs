@@ -157,6 +157,35 @@ fn a_key_that_does_not_concern_a_policy_leaves_its_numbers_alone() {
 }
 
 #[test]
+fn a_swept_goal_is_judged_at_each_point() {
+    let dir = folder("swept-goal");
+    let sweep = "\"tenant.a.slo.isolated\" = [0.5, 1000.0]";
+    let text = SMALL.replace(r#""policy.temporal.quantum" = ["200us", "4ms"]"#, sweep);
+    let out = run(dir.path(), &text, "out", &[]);
+    let report = read(out.join("report.html"));
+    assert!(report.contains("SLO swept"), "the tenant's column says that its goal is swept");
+    assert!(
+        report.contains("✗ missed") && report.contains("✓ met"),
+        "half the isolated p95 cannot be met"
+    );
+    assert!(report.contains("No policy meets every SLO at 1 of 2 sweep points"), "the reading");
+}
+
+#[test]
+fn a_goal_relative_to_isolated_counts_the_size_of_the_requests() {
+    let dir = folder("isolated-items");
+    let text = SMALL
+        .replace(r#"{ kind = "poisson", rate = 100.0 }"#, r#"{ kind = "closed", items = 4 }"#)
+        .replace("slo = { isolated = 3.0 }", "slo = { isolated = 1.01 }");
+    let alone = text[..text.find("[[tenant]]\nname = \"b\"").unwrap()].to_owned()
+        + "[[policy]]\nname = \"mps\"\n";
+    let out = run(dir.path(), &alone, "out", &[]);
+    for row in rows(&read(out.join("results.csv"))).iter().filter(|r| r["tenant"] == "a") {
+        assert_eq!(row["slo_attainment"], "1", "alone, a request takes what it takes isolated");
+    }
+}
+
+#[test]
 fn seeds_move_arrivals_and_overrides_move_numbers() {
     let dir = folder("seeds");
     let offered = |out, args: &[&str]| -> Vec<String> {

@@ -8,10 +8,12 @@ use crate::columns::{LEADING, METRICS, NAMES, STATUS};
 use crate::format::{fixed, plain_ms, pretty};
 use crate::select::Context;
 use crate::stats::Estimate;
-use crate::verdict::{self, Cell, Line, Slo, Verdict, with_interval};
+use crate::verdict::{self, Cell, Line, Point, Slo, Verdict, with_interval};
 
 /// Sweep points and result rows that a page shows; beyond, `results.csv` is the better reader.
 const MAX_POINTS: usize = 60;
+/// Sweep points whose tables are listed one by one; more fold away behind one line.
+const FEW_POINTS: usize = 8;
 const MAX_ROWS: usize = 1500;
 
 /// The page.
@@ -48,7 +50,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
                     section id="verdict" {
                         h2 { "Verdict" }
                         p.reading { @for s in &verdict.reading { (code(s)) " " } }
-                        (verdict_table(cx, &verdict))
+                        (verdict_tables(cx, &verdict))
                     }
                     section id="plots" {
                         h2 { "Plots" }
@@ -119,21 +121,62 @@ fn warnings(cx: &Context<'_>) -> Markup {
     }
 }
 
-fn verdict_table(cx: &Context<'_>, verdict: &Verdict) -> Markup {
-    let swept = verdict.points.len() > 1 || verdict.points.iter().any(|p| !p.name.is_empty());
-    let shown = verdict.points.len().min(MAX_POINTS);
-    let lines = || verdict.points.iter().flat_map(|p| &p.lines);
-    let bound = lines().any(|l| l.share.is_some());
-    let energy = lines().any(|l| l.energy.is_some());
-    let columns = 2 + verdict.tenants.len() + usize::from(bound) + usize::from(energy) + 1;
+/// One table; for a sweep one for each point, folded away so that the plots are not pushed out of sight.
+fn verdict_tables(cx: &Context<'_>, verdict: &Verdict) -> Markup {
+    let n = verdict.points.len();
+    let shown = &verdict.points[..n.min(MAX_POINTS)];
+    let points = html! {
+        @for (i, point) in shown.iter().enumerate() {
+            @if point.name.is_empty() {
+                (verdict_table(cx, verdict, point))
+            } @else {
+                details.point open[n <= 2 || (i == 0 && n <= FEW_POINTS)] {
+                    summary { (point.name) @if let Some(best) = winner(point) { ": " span.badge { (best) } } }
+                    (verdict_table(cx, verdict, point))
+                }
+            }
+        }
+        @if shown.len() < n {
+            p.note { "The first " (shown.len()) " of " (n) " sweep points; the others stand in \
+                results.csv." }
+        }
+    };
+    html! {
+        @if n > FEW_POINTS {
+            details { summary { "Point by point: " (n) " sweep points" } (points) }
+        } @else {
+            (points)
+        }
+        p.note {
+            "An SLO is met when at least " (fixed(verdict::SLO_TARGET * 100.0, 0))
+            " % of a tenant's requests are answered within it (slo_attainment). Goodput, share, CU \
+             use and energy are those of the whole GPU. "
+            "± is the 95 % confidence interval over the repeats. – means that there is no value."
+        }
+    }
+}
+
+fn winner(point: &Point) -> Option<&str> {
+    point.has_rivals().then_some(())?;
+    point.lines.iter().find(|l| l.best).map(|l| l.label.as_str())
+}
+
+fn verdict_table(cx: &Context<'_>, verdict: &Verdict, point: &Point) -> Markup {
+    // Jobs of a sweep that differ from point to point leave columns of which this one has nothing.
+    let here: Vec<usize> = (0..verdict.tenants.len())
+        .filter(|&i| point.lines.iter().any(|l| l.cells[i].is_some() || !l.failures.is_empty()))
+        .collect();
+    let bound = point.lines.iter().any(|l| l.share.is_some());
+    let energy = point.lines.iter().any(|l| l.energy.is_some());
+    let columns = Columns { tenants: here, bound, energy, best: point.has_rivals() };
     html! {
         div.scroll {
             table.verdict {
                 thead {
                     tr {
                         th scope="col" { "Policy" }
-                        @for t in &verdict.tenants {
-                            th scope="col" { (t) (slo_text(cx, t)) }
+                        @for &i in &columns.tenants {
+                            th scope="col" { (verdict.tenants[i]) (slo_text(cx, &verdict.tenants[i])) }
                         }
                         th.num scope="col" { "Goodput" small { "requests/s" } }
                         @if bound { th.num scope="col" { "Share of ideal" small { "%" } } }
@@ -142,24 +185,9 @@ fn verdict_table(cx: &Context<'_>, verdict: &Verdict) -> Markup {
                     }
                 }
                 tbody {
-                    @for point in &verdict.points[..shown] {
-                        @if swept {
-                            tr.point { th colspan=(columns) scope="rowgroup" { (point.name) } }
-                        }
-                        @for line in &point.lines { (verdict_line(cx, line, bound, energy)) }
-                    }
+                    @for line in &point.lines { (verdict_line(cx, line, &columns)) }
                 }
             }
-        }
-        @if shown < verdict.points.len() {
-            p.note { "The first " (shown) " of " (verdict.points.len())
-                " sweep points; the others stand in results.csv." }
-        }
-        p.note {
-            "An SLO is met when at least " (fixed(verdict::SLO_TARGET * 100.0, 0))
-            " % of a tenant's requests are answered within it (slo_attainment). Goodput, share, CU \
-             use and energy are those of the whole GPU. "
-            "± is the 95 % confidence interval over the repeats. – means that there is no value."
         }
     }
 }
@@ -177,24 +205,35 @@ fn slo_text(cx: &Context<'_>, tenant: &str) -> Markup {
     html! { small { (t.model) } small { (slo) } }
 }
 
-fn verdict_line(cx: &Context<'_>, line: &Line, bound: bool, energy: bool) -> Markup {
+/// What a verdict table has to show.
+struct Columns {
+    /// Indices of its tenants.
+    tenants: Vec<usize>,
+    bound: bool,
+    energy: bool,
+    /// Whether somebody can be best.
+    best: bool,
+}
+
+fn verdict_line(cx: &Context<'_>, line: &Line, columns: &Columns) -> Markup {
+    let best = line.best && columns.best;
     let color = cx.looks.label(&line.label).color;
     let swatch = format!("background:#{:02x}{:02x}{:02x}", color.0, color.1, color.2);
     let number = |e: &Option<Estimate>| e.as_ref().map_or("–".to_owned(), with_interval);
     html! {
-        tr.best[line.best].bound[line.bound] {
+        tr.best[best].bound[line.bound] {
             th scope="row" {
                 span.swatch style=(swatch) {}
                 (line.label)
-                @if line.best { span.badge { "best" } }
+                @if best { span.badge { "best" } }
                 @if line.bound { small { "bound, not a policy" } }
             }
             @if line.cells.iter().all(Option::is_none) {
-                td.failed colspan=(line.cells.len()) { (failures(line)) }
+                td.failed colspan=(columns.tenants.len()) { (failures(line)) }
             } @else {
-                @for (i, cell) in line.cells.iter().enumerate() {
+                @for (i, &tenant) in columns.tenants.iter().enumerate() {
                     td {
-                        @match cell {
+                        @match &line.cells[tenant] {
                             Some(cell) => (tenant_cell(cell)),
                             None => "–",
                         }
@@ -203,11 +242,11 @@ fn verdict_line(cx: &Context<'_>, line: &Line, bound: bool, energy: bool) -> Mar
                 }
             }
             td.num { (number(&line.goodput)) }
-            @if bound {
+            @if columns.bound {
                 td.num { (line.share.map_or("–".to_owned(), |s| fixed(s * 100.0, 1))) }
             }
             td.num { (number(&line.cu)) }
-            @if energy { td.num { (number(&line.energy)) } }
+            @if columns.energy { td.num { (number(&line.energy)) } }
         }
     }
 }

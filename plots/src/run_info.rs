@@ -101,7 +101,8 @@ pub struct TenantInfo {
     /// The SLO in ms; absent: none, or not the same in every cell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo_ms: Option<f64>,
-    /// The SLO as the experiment file words it, such as `100ms` or `2 × isolated p95`.
+    /// The SLO as the experiment file words it, such as `100ms` or `2 × isolated p95`; `swept` where
+    /// it differs between cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<String>,
     /// p95 latency of one worker alone on the whole GPU, ms.

@@ -57,6 +57,13 @@ pub(crate) struct Point {
     pub(crate) lines: Vec<Line>,
 }
 
+impl Point {
+    /// More than one policy competes: one alone wins nothing.
+    pub(crate) fn has_rivals(&self) -> bool {
+        self.lines.iter().filter(|l| !l.bound).count() > 1
+    }
+}
+
 /// The whole verdict.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Verdict {
@@ -176,13 +183,14 @@ fn line(cx: &Context<'_>, rows: &[&Row], label: &String, tenants: &[String]) -> 
 fn tenant_cell(cx: &Context<'_>, tenant: &str, rows: &[&Row]) -> Cell {
     let attainment = mean(cx, rows, "slo_attainment");
     let info = cx.run.tenants.iter().find(|t| t.name == tenant);
-    let promised = info.is_none_or(|t| t.slo_ms.is_some() || t.slo.is_some());
+    let promised = info.is_some_and(|t| t.slo_ms.is_some() || t.slo.is_some());
+    let throughput = mean(cx, rows, "throughput_rps");
     let slo = match attainment {
-        _ if !promised => Slo::None,
         // The column is in percent here.
         Some(a) if a.mean >= SLO_TARGET * 100.0 => Slo::Met,
         Some(_) => Slo::Missed,
-        None if info.is_some() => Slo::Unknown,
+        // Where requests with deadlines completed, there is an attainment.
+        None if promised && throughput.is_none_or(|t| t.mean == 0.0) => Slo::Unknown,
         None => Slo::None,
     };
     Cell {
@@ -190,7 +198,7 @@ fn tenant_cell(cx: &Context<'_>, tenant: &str, rows: &[&Row]) -> Cell {
         attainment,
         p99: mean(cx, rows, "latency_p99_ms"),
         goodput: mean(cx, rows, "goodput_rps"),
-        throughput: mean(cx, rows, "throughput_rps"),
+        throughput,
     }
 }
 
@@ -244,12 +252,17 @@ fn ranked(point: &Point) -> Vec<&Line> {
     lines
 }
 
-/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place.
+/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place, but no more than five
+/// digits of it: an interval below that is none.
 pub(crate) fn with_interval(e: &Estimate) -> String {
+    let magnitude = |x: f64| x.abs().log10().floor();
     match e.half {
         Some(h) if h > 0.0 => {
-            let place = 1.0 - h.log10().floor();
-            let decimals = place.clamp(0.0, 4.0) as usize;
+            let most = (4.0 - magnitude(e.mean).max(0.0)).clamp(0.0, 4.0);
+            let decimals = (1.0 - magnitude(h)).clamp(0.0, most) as usize;
+            if h < 0.5 * 10f64.powi(-(decimals as i32)) {
+                return format!("{} ± 0", fixed(e.mean, decimals.min(2)));
+            }
             format!("{} ± {}", fixed(e.mean, decimals), fixed(h, decimals))
         }
         Some(_) => format!("{} ± 0", pretty(e.mean)),
@@ -365,7 +378,29 @@ fn failed(point: &Point) -> Option<String> {
     (!each.is_empty()).then(|| format!("Failed: {}.", each.join(", ")))
 }
 
+/// Who comes nearest where nobody meets every SLO.
+fn nearest(points: &[Point]) -> String {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for point in points.iter().filter(|p| !p.lines.iter().any(|l| l.best) && p.has_rivals()) {
+        let Some(first) = ranked(point).first().map(|l| l.label.as_str()) else { continue };
+        match counts.iter_mut().find(|(label, _)| *label == first) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((first, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, n)| std::cmp::Reverse(*n));
+    let list: Vec<String> = counts.iter().map(|(label, n)| format!("`{label}` at {n}")).collect();
+    if list.is_empty() { String::new() } else { format!("; nearest: {}", list.join(", ")) }
+}
+
 fn read_sweep(points: &[Point]) -> Vec<String> {
+    let slos = points.iter().flat_map(|p| &p.lines).any(Line::has_slo);
+    if !slos && !points.iter().any(Point::has_rivals) {
+        return vec![format!(
+            "One policy at {} sweep points: nothing to rank; the plots show how it answers.",
+            points.len()
+        )];
+    }
     let mut wins: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
     for point in points {
         let winner = point.lines.iter().find(|l| l.best).map(|l| l.label.as_str());
@@ -375,7 +410,6 @@ fn read_sweep(points: &[Point]) -> Vec<String> {
         }
     }
     wins.sort_by_key(|(winner, names)| (winner.is_none(), std::cmp::Reverse(names.len())));
-    let slos = points.iter().flat_map(|p| &p.lines).any(Line::has_slo);
     let what = if slos { "meets every SLO with the most goodput" } else { "delivers most" };
     let n = points.len();
     let mut text = Vec::new();
@@ -389,7 +423,7 @@ fn read_sweep(points: &[Point]) -> Vec<String> {
         };
         text.push(match winner {
             Some(label) => format!("`{label}` {what} {places}."),
-            None => format!("No policy meets every SLO {places}."),
+            None => format!("No policy meets every SLO {places}{}.", nearest(points)),
         });
     }
     let failing = points.iter().flat_map(|p| &p.lines).filter(|l| !l.failures.is_empty()).count();
