@@ -59,6 +59,14 @@ enum Command {
     /// Say what this machine's GPU and driver can do, and what is missing
     #[command(after_help = "Example:\n  cotenant gpu")]
     Gpu,
+    /// A process that `profile collect --costs` starts
+    #[command(hide = true)]
+    CostHelper {
+        /// What it is asked for
+        ask: String,
+        /// File for its answer
+        to: PathBuf,
+    },
     /// Convert, generate or describe request traces
     #[command(subcommand, after_help = "Example:\n  cotenant trace stats requests.csv")]
     Trace(trace::Command),
@@ -155,6 +163,7 @@ fn dispatch(command: Command) -> Done {
         Command::Profile(command) => profile::run(command),
         Command::Capture(args) => gpu::capture(&args),
         Command::Gpu => gpu::gpu(),
+        Command::CostHelper { ask, to } => gpu::cost_helper(&ask, &to),
         Command::Trace(command) => trace::run(command),
     }
 }

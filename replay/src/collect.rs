@@ -21,6 +21,7 @@ use crate::error::DeviceError;
 use crate::nvml::Nvml;
 
 pub use assemble::Collected;
+pub(crate) use assemble::today;
 pub use journal::{Journal, Visit};
 pub use plan::{Plan, PlanError, Point, Request, plan};
 

@@ -1,13 +1,16 @@
 //! The CUDA device. Nothing of the driver is touched before [`probe`] has said that it is there.
 
+mod bench;
 mod blas;
 mod device;
 mod dnn;
 mod driver;
 mod library;
+mod memory;
 pub mod nvrtc;
 mod probe;
 
+pub use bench::{Bench, Hop, Level, Watch};
 pub use device::{CudaDevice, Granularity, LaunchFacts};
 pub use library::{LIBRARIES, Library, LibraryState, Loader, libraries, preload};
 pub use probe::{Probe, probe};

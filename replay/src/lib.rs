@@ -9,6 +9,7 @@
 pub mod capture;
 pub mod clock;
 pub mod collect;
+pub mod costs;
 pub mod cuda;
 pub mod device;
 pub mod drive;

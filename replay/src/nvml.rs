@@ -16,7 +16,7 @@ pub struct Nvml {
 }
 
 /// What the GPU was doing at one moment; a value that it does not tell is absent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Reading {
     /// Clock of the SMs, MHz.
     pub sm_mhz: Option<u32>,

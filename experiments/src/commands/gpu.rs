@@ -10,6 +10,7 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Nanos, files};
 use cotenant_replay::capture::{self, CaptureError};
 use cotenant_replay::collect::{self, CollectError, PlanError, Progress, Request};
+use cotenant_replay::costs::{self, CostError};
 use cotenant_replay::{DeviceError, survey};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -183,6 +184,10 @@ pub(crate) struct CollectArgs {
     /// Seed of the order of visits
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Measure what the sharing mechanisms cost, in place of curves: launches, hops, turns of
+    /// contexts, processes, MPS, copies, bandwidths; written as a device file
+    #[arg(long)]
+    costs: bool,
     /// Folder for the profile [default: out/profiles/DEVICE]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -193,6 +198,9 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
     let device = Device::find(&args.device, Path::new("")).map_err(Failure::input)?;
     let folder = args.out.clone();
     let folder = folder.unwrap_or_else(|| Path::new("out/profiles").join(&device.name));
+    if args.costs {
+        return measure_costs(args, device, &folder.join("costs"));
+    }
     let request = Request {
         device,
         models: args.models.clone(),
@@ -242,4 +250,56 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
         count(pairs, "pair"),
         folder.display()
     ))
+}
+
+/// What one step of the costs may take unless a budget says less.
+const COST_STEP: Nanos = Nanos::from_secs(10);
+
+/// `cotenant profile collect --costs`.
+fn measure_costs(args: &CollectArgs, device: Device, folder: &Path) -> Done {
+    let text = match Device::builtin_text(&device.name) {
+        Some(text) if !args.device.ends_with(".toml") => text.to_owned(),
+        _ => std::fs::read_to_string(&args.device).map_err(Failure::input)?,
+    };
+    let program = std::env::current_exe().map_err(Failure::failed)?;
+    // About ten steps share a budget.
+    let step = args.budget.map_or(COST_STEP, |b| Nanos(b.0 / 10).min(COST_STEP));
+    let request = costs::Request {
+        device,
+        text,
+        helper: vec![program.into_os_string(), "cost-helper".into()],
+        mps: None,
+        step: Duration::from_nanos(step.0),
+    };
+    let measured = costs::measure(&request, folder, &mut |step| say::note(&format!("{step} …")));
+    let measured = measured.map_err(|e| match e {
+        CostError::Device(DeviceError::Unavailable(_)) => {
+            Failure::failed(format!("profile collect: {e}"))
+        }
+        e => Failure::failed(e),
+    })?;
+    if measured.stand_in {
+        say::warn(
+            "the driver is a stand-in: these numbers are no measurement, and the files say so",
+        );
+    }
+    let value = |c: &costs::Cost, percent| {
+        c.quantile(percent).map_or_else(|| "-".to_owned(), |v| format!("{v:.1}"))
+    };
+    let row = |c: &costs::Cost| {
+        let q = [5, 50, 95].map(|p| value(c, p));
+        let unit = c.unit.to_owned();
+        [vec![c.step.clone()], q.to_vec(), vec![unit, c.note.clone()]].concat()
+    };
+    let rows: Vec<Vec<String>> = measured.costs.iter().map(row).collect();
+    say::out(&align(&["step", "p05", "p50", "p95", "unit", ""], &rows))?;
+    let lines = count(measured.lines.len(), "line");
+    say::out(&format!("{lines} of {} measured\n", measured.file.display()))
+}
+
+/// The helper process of [`measure_costs`].
+pub(crate) fn cost_helper(ask: &str, to: &Path) -> Done {
+    let ask = costs::Ask::read(ask)
+        .ok_or_else(|| Failure::input(format!("`{ask}`: start or watch:AT is asked for")))?;
+    costs::child(ask, to).map_err(|e| Failure::failed(format!("{}: {e}", to.display())))
 }

@@ -68,6 +68,18 @@ fn cost(name: &str, blocks: u64, sms: u32, first: u64) -> u64 {
     5_000 + 2_000 * blocks.div_ceil(8 * sms)
 }
 
+/// Time of a copy: 50 bytes a nanosecond.
+fn copy_cost(bytes: usize) -> u64 {
+    2_000 + bytes as u64 / 50
+}
+
+/// SMs that this process is granted: all, or an MPS percentage of them, in steps of two.
+fn granted_sms() -> u32 {
+    let share = std::env::var("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE").ok();
+    let share: Option<f64> = share.and_then(|s| s.parse().ok());
+    share.map_or(SMS, |s| ((f64::from(SMS) * s / 100.0) as u32 / 2 * 2).max(2))
+}
+
 fn wait(until: Instant) {
     std::thread::sleep(until.saturating_duration_since(Instant::now()));
 }
@@ -107,7 +119,7 @@ api! {
     fn cuDeviceGetUuid_v2(uuid: *mut u8, _d: c_int) { std::ptr::write_bytes(uuid, 0xfa, 16); OK }
     fn cuDeviceTotalMem_v2(bytes: *mut usize, _d: c_int) { *bytes = 141 << 30; OK }
     fn cuDeviceGetAttribute(v: *mut c_int, which: c_uint, _d: c_int) {
-        *v = match which { 16 => SMS as c_int, 75 => 9, _ => 0 };
+        *v = match which { 16 => granted_sms() as c_int, 75 => 9, _ => 0 };
         OK
     }
     fn cuDevicePrimaryCtxRetain(c: *mut usize, _d: c_int) { *c = PRIMARY; make(Kind::Context, PRIMARY); OK }
@@ -133,7 +145,15 @@ api! {
     }
     fn cuStreamDestroy_v2(s: usize) { state::drop_stream(s) }
     fn cuStreamSynchronize(s: usize) {
+        // The default stream is never busy here: what is in it is done at once.
+        if s == 0 { return OK }
         match with(s, |s| s.ready) { Some(t) => { wait(t); OK } None => INVALID_HANDLE }
+    }
+
+    fn cuStreamWaitEvent(s: usize, e: usize, _flags: c_uint) {
+        let Some(at) = state::event(e) else { return INVALID_HANDLE };
+        let until = |s: &mut Stream| s.ready = s.ready.max(at.unwrap_or(s.ready));
+        if with(s, until).is_some() { OK } else { INVALID_HANDLE }
     }
 
     fn cuEventCreate(e: *mut usize, _flags: c_uint) { *e = state::add_event(); OK }
@@ -176,6 +196,19 @@ api! {
         state::bytes(from, n, |b| std::ptr::copy_nonoverlapping(b.as_ptr(), to, n))
     }
 
+    fn cuMemAllocHost_v2(p: *mut usize, n: usize) {
+        if n == 0 { return INVALID_VALUE }
+        *p = state::address(state::allocate(n));
+        OK
+    }
+    fn cuMemFreeHost(p: usize) { state::free_address(p) }
+    fn cuMemcpyHtoDAsync_v2(_to: usize, _from: usize, n: usize, s: usize) {
+        if with(s, |s| s.push(copy_cost(n))).is_some() { OK } else { INVALID_HANDLE }
+    }
+    fn cuMemcpyDtoHAsync_v2(_to: usize, _from: usize, n: usize, s: usize) {
+        if with(s, |s| s.push(copy_cost(n))).is_some() { OK } else { INVALID_HANDLE }
+    }
+
     fn cuModuleLoadData(m: *mut usize, image: *const c_char) {
         // Text that a driver would take for PTX.
         if !CStr::from_ptr(image).to_string_lossy().contains(".version") { return 200 }
@@ -205,6 +238,17 @@ api! {
         note(&format!("  {name}"), false);
         let first = *(*parameters).cast::<u64>();
         let blocks = u64::from(gx) * u64::from(gy) * u64::from(gz);
+        if name == "spin" {
+            // Each block notes its SM, if it is told where.
+            let sms = with(s, |s| s.sms).unwrap_or(SMS).min(granted_sms());
+            let place = *(*parameters.add(1)).cast::<usize>();
+            let note = |b: &mut [u8]| {
+                for (i, word) in b.chunks_exact_mut(8).enumerate() {
+                    word.copy_from_slice(&(i as u64 % u64::from(sms)).to_le_bytes());
+                }
+            };
+            if place != 0 { state::bytes(place, 8 * blocks as usize, note); }
+        }
         match with(s, |s| s.push(cost(&name, blocks, s.sms, first))) { Some(()) => OK, None => INVALID_HANDLE }
     }
 }

@@ -39,6 +39,8 @@ struct State {
     greens: BTreeMap<usize, u32>,
     modules: BTreeMap<usize, Module>,
     memory: BTreeMap<usize, Vec<u8>>,
+    /// Handles of host memory, by address.
+    host: BTreeMap<usize, usize>,
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -218,6 +220,19 @@ pub(crate) fn bytes(handle: usize, n: usize, f: impl FnOnce(&mut [u8])) -> c_int
         }
         _ => 1,
     }
+}
+
+/// Memory of the host: what the handle stands for, at its real address.
+pub(crate) fn address(handle: usize) -> usize {
+    let mut s = state();
+    let Some(memory) = s.memory.get(&handle) else { return 0 };
+    let address = memory.as_ptr() as usize;
+    s.host.insert(address, handle);
+    address
+}
+pub(crate) fn free_address(address: usize) -> c_int {
+    let handle = state().host.remove(&address);
+    handle.map_or(INVALID_HANDLE, free)
 }
 
 /// A handle of a library, which is counted like the driver's.

@@ -229,7 +229,7 @@ fn clocks(journal: &Journal) -> String {
 }
 
 /// The date in UTC, ISO 8601.
-fn today() -> String {
+pub(crate) fn today() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     // Days to a civil date (Hinnant, "chrono-compatible low-level date algorithms").
     let z = seconds / 86_400 + 719_468;

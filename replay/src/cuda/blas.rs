@@ -6,7 +6,8 @@ use std::rc::Rc;
 use cotenant_profiles::lower::Precision;
 use cudarc::cublaslt::{result, sys};
 
-use super::driver::{Buffer, Context, Stream};
+use super::driver::{Context, Stream};
+use super::memory::Buffer;
 use crate::error::{DeviceError, Unavailable};
 
 fn failed(call: &'static str) -> impl Fn(result::CublasError) -> DeviceError {

@@ -10,7 +10,8 @@ use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction};
 
 use super::blas::{self, Blas, Gemm};
 use super::dnn::{Conv, Dnn};
-use super::driver::{Atoms, Buffer, Context, Event, Green, Module, Stream, function_facts};
+use super::driver::{Atoms, Context, Event, Green, Module, Stream, function_facts};
+use super::memory::Buffer;
 use super::probe::probe;
 use crate::device::{
     Completion, Device, DeviceInfo, Kind, Overhead, Partition, Prepared, Queue, Ticket,

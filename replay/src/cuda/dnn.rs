@@ -7,7 +7,8 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::Conv as Shape;
 use cudarc::cudnn::{result, sys};
 
-use super::driver::{Buffer, Context, Stream};
+use super::driver::{Context, Stream};
+use super::memory::Buffer;
 use crate::error::{DeviceError, Unavailable};
 
 fn failed(call: &'static str) -> impl Fn(result::CudnnError) -> DeviceError {

@@ -23,6 +23,7 @@ macro_rules! cu {
         check(stringify!($name), sys::$name($($argument),*))
     };
 }
+pub(super) use cu;
 
 /// The primary context of a GPU, current on the thread that made it.
 pub(super) struct Context {
@@ -264,6 +265,12 @@ impl Stream {
         unsafe { cu!(cuStreamSynchronize(self.raw)) }
     }
 
+    /// What comes later in this stream waits for the event.
+    pub(super) fn wait(&self, event: &Event) -> Result<(), DeviceError> {
+        // SAFETY: both are alive; the driver keeps what it needs of the event.
+        unsafe { cu!(cuStreamWaitEvent(self.raw, event.raw, 0)) }
+    }
+
     /// Launches a function with parameters that each point at a value of the right type.
     pub(super) fn launch(
         &self,
@@ -302,7 +309,7 @@ impl Drop for Stream {
     }
 }
 
-/// An event with timing.
+/// An event.
 pub(super) struct Event {
     raw: sys::CUevent,
     _context: Rc<Context>,
@@ -310,9 +317,18 @@ pub(super) struct Event {
 
 impl Event {
     pub(super) fn new(context: &Rc<Context>) -> Result<Self, DeviceError> {
+        Self::with_flags(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    /// An event that streams wait for, and that tells no time.
+    pub(super) fn untimed(context: &Rc<Context>) -> Result<Self, DeviceError> {
+        Self::with_flags(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    fn with_flags(context: &Rc<Context>, flags: sys::CUevent_flags) -> Result<Self, DeviceError> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes one handle.
-        unsafe { cu!(cuEventCreate(&raw mut raw, 0))? };
+        unsafe { cu!(cuEventCreate(&raw mut raw, flags as u32))? };
         Ok(Self { raw, _context: Rc::clone(context) })
     }
 
@@ -342,53 +358,6 @@ impl Drop for Event {
     fn drop(&mut self) {
         // SAFETY: made in `new`.
         let _ = unsafe { cu!(cuEventDestroy_v2(self.raw)) };
-    }
-}
-
-/// Device memory.
-pub(super) struct Buffer {
-    pub(super) address: u64,
-    pub(super) bytes: usize,
-    _context: Rc<Context>,
-}
-
-impl Buffer {
-    /// Zeroed memory; at least one byte, since the driver refuses none.
-    pub(super) fn zeroed(context: &Rc<Context>, bytes: usize) -> Result<Self, DeviceError> {
-        let bytes = bytes.max(1);
-        let mut address = 0;
-        // SAFETY: what is set lies in what was just allocated.
-        unsafe {
-            cu!(cuMemAlloc_v2(&raw mut address, bytes))?;
-            let buffer = Self { address, bytes, _context: Rc::clone(context) };
-            cu!(cuMemsetD8_v2(address, 0, bytes))?;
-            Ok(buffer)
-        }
-    }
-
-    pub(super) fn filled(context: &Rc<Context>, content: &[u8]) -> Result<Self, DeviceError> {
-        let buffer = Self::zeroed(context, content.len())?;
-        if !content.is_empty() {
-            let from = content.as_ptr().cast();
-            // SAFETY: the buffer is as large as the content.
-            unsafe { cu!(cuMemcpyHtoD_v2(buffer.address, from, content.len()))? };
-        }
-        Ok(buffer)
-    }
-
-    pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {
-        let mut content = vec![0u8; self.bytes];
-        let to = content.as_mut_ptr().cast();
-        // SAFETY: the content is as large as the buffer.
-        unsafe { cu!(cuMemcpyDtoH_v2(to, self.address, self.bytes))? };
-        Ok(content)
-    }
-}
-
-impl Drop for Buffer {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `zeroed`.
-        let _ = unsafe { cu!(cuMemFree_v2(self.address)) };
     }
 }
 

@@ -26,6 +26,7 @@ const REQUIRED: &[&str] = &[
     "cuStreamCreateWithPriority",
     "cuStreamDestroy_v2",
     "cuStreamSynchronize",
+    "cuStreamWaitEvent",
     "cuCtxGetStreamPriorityRange",
     "cuEventCreate",
     "cuEventDestroy_v2",
@@ -38,6 +39,10 @@ const REQUIRED: &[&str] = &[
     "cuMemcpyHtoD_v2",
     "cuMemcpyDtoH_v2",
     "cuMemsetD8_v2",
+    "cuMemAllocHost_v2",
+    "cuMemFreeHost",
+    "cuMemcpyHtoDAsync_v2",
+    "cuMemcpyDtoHAsync_v2",
     "cuOccupancyMaxActiveBlocksPerMultiprocessor",
     "cuFuncGetAttribute",
 ];

@@ -1,0 +1,250 @@
+//! Measures what the sharing mechanisms of a GPU cost, and writes it as lines of a device file.
+//!
+//! Every step is bounded in time. What cannot be measured on a machine keeps its line of the device
+//! file and is listed with its reason. Samples go into `costs.jsonl` as they are taken, their
+//! quantiles into `costs.csv`, the device file with the measured lines beside both.
+
+mod child;
+mod device_file;
+mod shares;
+mod steps;
+mod turns;
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cotenant_profiles::Device as GpuDescription;
+use serde::Serialize;
+
+use crate::cuda::Bench;
+use crate::device::{DeviceInfo, Kind};
+use crate::error::DeviceError;
+use crate::nvml::{Nvml, Reading};
+
+pub use child::{Ask, child};
+
+/// What to measure, and with which help.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The GPU as the device file describes it.
+    pub device: GpuDescription,
+    /// The text of that file: its other lines stay as they are.
+    pub text: String,
+    /// The command that runs [`child`] in a process of its own: program and first arguments, behind
+    /// which the question is written.
+    pub helper: Vec<OsString>,
+    /// The control program of MPS; looked for by default.
+    pub mps: Option<PathBuf>,
+    /// Longest time of one step.
+    pub step: Duration,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, thiserror::Error)]
+pub enum CostError {
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The description is of another GPU.
+    #[error("{name} has {described} CUs, this GPU has {found}: name the device that it is")]
+    OtherDevice {
+        /// Its name.
+        name: String,
+        /// CUs of the description.
+        described: u32,
+        /// CUs of the GPU.
+        found: u32,
+    },
+    /// A file cannot be written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The device file would not read again.
+    #[error("the device file with the measured lines does not read: {0}")]
+    DeviceFile(String),
+}
+
+/// One mechanism.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cost {
+    /// What was measured.
+    pub step: String,
+    /// Unit of the samples.
+    pub unit: &'static str,
+    /// Values as they were taken.
+    pub samples: Vec<f64>,
+    /// Why there are none, or what must be known to read them.
+    pub note: String,
+}
+
+impl Cost {
+    fn of(step: &str, unit: &'static str, samples: Vec<f64>, note: &str) -> Self {
+        Self { step: step.to_owned(), unit, samples, note: note.to_owned() }
+    }
+
+    fn none(step: &str, unit: &'static str, why: impl std::fmt::Display) -> Self {
+        let step = step.to_owned();
+        Self { step, unit, samples: Vec::new(), note: format!("not measured: {why}") }
+    }
+
+    /// The value that `percent` of the samples do not exceed.
+    #[must_use]
+    pub fn quantile(&self, percent: usize) -> Option<f64> {
+        let mut sorted = self.samples.clone();
+        sorted.sort_by(f64::total_cmp);
+        let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
+        sorted.get(at).copied()
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug)]
+pub struct Costs {
+    /// Every mechanism in its order, those without samples as well.
+    pub costs: Vec<Cost>,
+    /// The device file.
+    pub file: PathBuf,
+    /// Its measured lines, such as `costs.launch`.
+    pub lines: Vec<String>,
+    /// The driver is the stand-in of the tests: nothing here was measured.
+    pub stand_in: bool,
+}
+
+/// Measures into `folder`, naming every step to `tell` as it begins.
+///
+/// # Errors
+/// No GPU, another one than described, or a folder that cannot be written. A single step that fails
+/// is a [`Cost`] without samples.
+pub fn measure(
+    request: &Request,
+    folder: &Path,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Costs, CostError> {
+    let bench = Bench::open(0)?;
+    let info = bench.info().clone();
+    if info.cus != request.device.cus() {
+        let (name, described) = (request.device.name.clone(), request.device.cus());
+        return Err(CostError::OtherDevice { name, described, found: info.cus });
+    }
+    let mut log = Log::open(folder, &info)?;
+    let mut costs = Vec::new();
+    let mut keep = |cost: Cost| -> Result<(), CostError> {
+        log.add(&cost)?;
+        costs.push(cost);
+        Ok(())
+    };
+    for (name, step) in steps::IN_PROCESS {
+        tell(name);
+        for cost in step(&bench, request) {
+            keep(cost)?;
+        }
+    }
+    // The children must have the GPU for themselves.
+    drop(bench);
+    for (name, step) in steps::BY_PROCESSES {
+        tell(name);
+        for cost in step(request) {
+            keep(cost)?;
+        }
+    }
+    log.table(folder, &info, &costs)?;
+    let (file, lines) = device_file::write(request, folder, &info, &costs)?;
+    Ok(Costs { costs, file, lines, stand_in: info.kind != Kind::Gpu })
+}
+
+/// What every file says of a stand-in.
+const STAND_IN: &str = "stand-in driver of the tests: computed, NOT A MEASUREMENT";
+
+/// `costs.jsonl`: a line per mechanism, written as soon as it is there.
+struct Log {
+    file: std::fs::File,
+    path: PathBuf,
+    nvml: Option<Nvml>,
+}
+
+#[derive(Serialize)]
+struct Head<'a> {
+    cotenant_costs: u32,
+    source: &'a str,
+    gpu_name: &'a str,
+    gpu: &'a str,
+    cuda: &'a str,
+    driver: String,
+    date: String,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(flatten)]
+    cost: &'a Cost,
+    #[serde(flatten)]
+    reading: Reading,
+}
+
+impl Log {
+    fn open(folder: &Path, info: &DeviceInfo) -> Result<Self, CostError> {
+        let path = folder.join("costs.jsonl");
+        let io = |source| CostError::Io { path: path.clone(), source };
+        std::fs::create_dir_all(folder).map_err(io)?;
+        let file = std::fs::File::create(&path).map_err(io)?;
+        let nvml = Nvml::open(&info.uuid).ok();
+        let driver = nvml.as_ref().and_then(Nvml::driver).unwrap_or_default();
+        let source = if info.kind == Kind::Gpu { "measured" } else { STAND_IN };
+        let mut log = Self { file, path, nvml };
+        log.line(&Head {
+            cotenant_costs: 1,
+            source,
+            gpu_name: &info.name,
+            gpu: &info.uuid,
+            cuda: &info.driver,
+            driver,
+            date: crate::collect::today(),
+        })?;
+        Ok(log)
+    }
+
+    fn line(&mut self, what: &impl Serialize) -> Result<(), CostError> {
+        let text = serde_json::to_string(what).expect("numbers and strings");
+        writeln!(self.file, "{text}")
+            .map_err(|source| CostError::Io { path: self.path.clone(), source })
+    }
+
+    fn add(&mut self, cost: &Cost) -> Result<(), CostError> {
+        let reading = self.nvml.as_ref().map(Nvml::read).unwrap_or_default();
+        self.line(&Line { cost, reading })
+    }
+
+    /// `costs.csv`: quantiles.
+    fn table(&self, folder: &Path, info: &DeviceInfo, costs: &[Cost]) -> Result<(), CostError> {
+        let source = if info.kind == Kind::Gpu { "measured" } else { STAND_IN };
+        let mut text = format!(
+            "# cotenant-costs v1\n# gpu_name={}\n# gpu={}\n# cuda={}\n# source={source}\n# \
+             date={}\nstep,unit,p05,p50,p95,samples,note\n",
+            info.name,
+            info.uuid,
+            info.driver,
+            crate::collect::today()
+        );
+        for c in costs {
+            let q = |p| c.quantile(p).map_or_else(String::new, |v| format!("{v:.4}"));
+            let note = c.note.replace('"', "'");
+            text += &format!(
+                "{},{},{},{},{},{},\"{note}\"\n",
+                c.step,
+                c.unit,
+                q(5),
+                q(50),
+                q(95),
+                c.samples.len()
+            );
+        }
+        let path = folder.join("costs.csv");
+        std::fs::write(&path, text).map_err(|source| CostError::Io { path, source })
+    }
+}

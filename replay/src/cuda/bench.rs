@@ -1,0 +1,328 @@
+//! What the sharing mechanisms of a GPU cost, taken one by one: launches, hops between streams and
+//! partitions, copies, bandwidths, turns of contexts.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use cotenant_profiles::Bytes;
+use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction};
+
+use super::driver::{Atoms, Context, Event, Green, Module, Stream};
+use super::memory::{Buffer, Pinned};
+use super::probe::probe;
+use crate::device::{DeviceInfo, Direction, Kind};
+use crate::error::{DeviceError, Unavailable};
+use crate::recipe;
+
+/// How work goes on elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hop {
+    /// On another stream of the whole device.
+    Stream,
+    /// On a stream of another green context.
+    Partition,
+    /// On both of two green contexts, each after both: they wait for each other.
+    Barrier,
+}
+
+/// Where reads are served from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// The L2 cache: a quarter of it, read over and over.
+    L2,
+    /// DRAM: memory many times as large as the cache, read once.
+    Dram,
+}
+
+/// What a kernel saw that watched the GPU's clock.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+pub struct Watch {
+    /// First and last look at the clock, ns.
+    pub span: [u64; 2],
+    /// The smallest step of the clock, ns.
+    pub step: u64,
+    /// Begin and end of every pause, ns.
+    pub pauses: Vec<[u64; 2]>,
+    /// Pauses that found no room.
+    pub unseen: u64,
+}
+
+/// A GPU with the kernels that measure it. Fields are dropped in this order.
+pub struct Bench {
+    atoms: Option<Atoms>,
+    spin: CUfunction,
+    sweep: CUfunction,
+    pauses: CUfunction,
+    module: Module,
+    context: Rc<Context>,
+    info: DeviceInfo,
+    l2: Bytes,
+}
+
+/// Links of a chain of kernels.
+const LINKS: u32 = 64;
+/// Launches of one burst: fewer than the 1024 that a queue takes before the host must wait.
+const BURST: u32 = 256;
+/// Threads of a block of the reading kernel.
+const READERS: u32 = 256;
+
+impl Bench {
+    /// Opens GPU number `ordinal`, and cuts it into partitions where that is possible.
+    ///
+    /// # Errors
+    /// Why there is none, or what the driver refuses.
+    pub fn open(ordinal: u32) -> Result<Self, DeviceError> {
+        let probe = probe()?;
+        if ordinal >= probe.devices {
+            let found = probe.devices;
+            return Err(Unavailable::NoSuchDevice { asked: ordinal, found }.into());
+        }
+        let context = Context::new(ordinal)?;
+        let atoms = probe.green_contexts.then(|| Atoms::cut(&context, true)).transpose()?;
+        let cus = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+        let l2 = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
+        let module = Module::load(&context, recipe::PTX)?;
+        let info = DeviceInfo {
+            name: context.name()?,
+            kind: if probe.stand_in { Kind::StandIn } else { Kind::Gpu },
+            uuid: context.uuid()?,
+            cus,
+            grain: atoms.as_ref().map_or(cus, |a| a.grain),
+            memory: Bytes(context.memory()?),
+            driver: probe.cuda_version(),
+        };
+        Ok(Self {
+            atoms,
+            spin: module.function("spin")?,
+            sweep: module.function("sweep")?,
+            pauses: module.function("pauses")?,
+            module,
+            context,
+            info,
+            l2: Bytes(u64::from(l2)),
+        })
+    }
+
+    /// Its facts.
+    #[must_use]
+    pub fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn stream(&self, green: Option<&Rc<Green>>) -> Result<Rc<Stream>, DeviceError> {
+        Stream::new(&self.context, green, 0)
+    }
+
+    fn spin(&self, stream: &Stream, ns: u64) -> Result<(), DeviceError> {
+        stream.launch(self.spin, [1, 1, 1], 32, &mut [ns, 0])
+    }
+
+    /// Host time of one launch, ns, over a burst of launches of the empty kernel.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn launch(&self) -> Result<f64, DeviceError> {
+        let stream = self.stream(None)?;
+        self.spin(&stream, 0)?;
+        stream.synchronize()?;
+        let began = Instant::now();
+        for _ in 0..BURST {
+            self.spin(&stream, 0)?;
+        }
+        let host = began.elapsed();
+        stream.synchronize()?;
+        Ok(host.as_nanos() as f64 / f64::from(BURST))
+    }
+
+    /// Time of the GPU from one kernel of a chain to the next, ns: all in one stream, or hopping.
+    ///
+    /// # Errors
+    /// The driver's refusal, no partitions, or a host that is slower than the GPU.
+    pub fn chain(&self, hop: Option<Hop>) -> Result<f64, DeviceError> {
+        let streams = match hop {
+            None | Some(Hop::Stream) => [self.stream(None)?, self.stream(None)?],
+            Some(Hop::Partition | Hop::Barrier) => {
+                let atoms = self.atoms.as_ref().ok_or_else(|| {
+                    DeviceError::unsupported("green contexts", "the driver has none: 550 or newer")
+                })?;
+                let half = atoms.len() / 2;
+                let left = Green::new(&self.context, atoms, 0, half)?;
+                let right = Green::new(&self.context, atoms, half, half)?;
+                [self.stream(Some(&left))?, self.stream(Some(&right))?]
+            }
+        };
+        // The whole chain must be queued before it begins, or the host is what is measured.
+        let mut head = 2_000_000;
+        while head <= 200_000_000 {
+            if let Some(ns) = self.queued_chain(hop, &streams, head)? {
+                return Ok(ns);
+            }
+            head *= 4;
+        }
+        let why = format!("the host does not queue {LINKS} launches within 200 ms");
+        Err(DeviceError::unsupported("a chain of kernels", why))
+    }
+
+    /// The chain behind a kernel of `head` ns; `None` if that ended before all was queued.
+    fn queued_chain(
+        &self,
+        hop: Option<Hop>,
+        [a, b]: &[Rc<Stream>; 2],
+        head: u64,
+    ) -> Result<Option<f64>, DeviceError> {
+        let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);
+        let mut events = Vec::new();
+        let mut pass = |from: &Stream, to: &Stream| {
+            let event = Event::untimed(&self.context)?;
+            event.record(from)?;
+            to.wait(&event)?;
+            events.push(event);
+            Ok::<_, DeviceError>(())
+        };
+        self.spin(a, head)?;
+        start.record(a)?;
+        b.wait(&start)?;
+        for i in 0..LINKS {
+            match hop {
+                None => self.spin(a, 0)?,
+                Some(Hop::Stream | Hop::Partition) => {
+                    let (from, to) = if i % 2 == 0 { (a, b) } else { (b, a) };
+                    self.spin(from, 0)?;
+                    pass(from, to)?;
+                }
+                Some(Hop::Barrier) => {
+                    self.spin(a, 0)?;
+                    self.spin(b, 0)?;
+                    pass(a, b)?;
+                    pass(b, a)?;
+                }
+            }
+        }
+        end.record(a)?;
+        let in_time = !start.reached()?;
+        a.synchronize()?;
+        b.synchronize()?;
+        let ns = end.since(&start)? as f64 / f64::from(LINKS);
+        Ok(in_time.then_some(ns))
+    }
+
+    /// Time of loading our kernels as PTX and finding one of them, ns. The driver keeps what it has
+    /// compiled in a cache on disk unless `CUDA_CACHE_DISABLE` is set.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn module_load(&self) -> Result<f64, DeviceError> {
+        let began = Instant::now();
+        let module = Module::load(&self.context, recipe::PTX)?;
+        module.function("spin")?;
+        Ok(began.elapsed().as_nanos() as f64)
+    }
+
+    /// Bandwidth of a copy from or to pinned memory, 10^9 bytes per second.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn copy(&self, direction: Direction) -> Result<Vec<f64>, DeviceError> {
+        let bytes = if self.info.kind == Kind::Gpu { 256 << 20 } else { 1 << 20 };
+        let stream = self.stream(None)?;
+        let host = Pinned::new(&self.context, bytes)?;
+        let device = Buffer::zeroed(&self.context, bytes)?;
+        self.rates(bytes as u64, &stream, || match direction {
+            Direction::In => host.to_device(&device, &stream),
+            Direction::Out => host.from_device(&device, &stream),
+        })
+    }
+
+    /// Bandwidth of reading by all SMs, 10^9 bytes per second.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn read(&self, level: Level) -> Result<Vec<f64>, DeviceError> {
+        let l2 = if self.l2.0 == 0 { 32 << 20 } else { self.l2.0 };
+        let (bytes, rounds) = match level {
+            _ if self.info.kind != Kind::Gpu => (1 << 20, 4),
+            Level::L2 => (l2 / 4, 1000),
+            Level::Dram => ((self.info.memory.0 / 8).min(4 << 30).max(16 * l2), 1),
+        };
+        let stream = self.stream(None)?;
+        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let memory = Buffer::zeroed(&self.context, size)?;
+        let sink = Buffer::zeroed(&self.context, 4)?;
+        let grid = [self.info.cus * 8, 1, 1];
+        self.rates(bytes * rounds, &stream, || {
+            let values = &mut [memory.address, bytes / 16, rounds, sink.address];
+            stream.launch(self.sweep, grid, READERS, values)
+        })
+    }
+
+    /// Rates of doing something of so many bytes, after once without counting.
+    fn rates(
+        &self,
+        bytes: u64,
+        stream: &Stream,
+        mut once: impl FnMut() -> Result<(), DeviceError>,
+    ) -> Result<Vec<f64>, DeviceError> {
+        const SAMPLES: usize = 15;
+        once()?;
+        let mut rates = Vec::with_capacity(SAMPLES);
+        for _ in 0..SAMPLES {
+            let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);
+            start.record(stream)?;
+            once()?;
+            end.record(stream)?;
+            stream.synchronize()?;
+            rates.push(bytes as f64 / end.since(&start)?.max(1) as f64);
+        }
+        Ok(rates)
+    }
+
+    /// Distinct SMs on which the blocks of a kernel ran that fills the GPU many times over.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn sms_seen(&self) -> Result<u32, DeviceError> {
+        let blocks = 32 * self.info.cus.max(1);
+        let stream = self.stream(None)?;
+        let places = Buffer::zeroed(&self.context, 8 * blocks as usize)?;
+        stream.launch(self.spin, [blocks, 1, 1], 128, &mut [200_000, places.address])?;
+        stream.synchronize()?;
+        let mut seen = places.read_words()?;
+        seen.sort_unstable();
+        seen.dedup();
+        Ok(u32::try_from(seen.len()).unwrap_or(u32::MAX))
+    }
+
+    /// Watches the GPU's clock for `ns`, noting pauses of more than `least` ns.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn watch(&self, ns: u64, least: u64) -> Result<Watch, DeviceError> {
+        const ROOM: usize = 4096;
+        let stream = self.stream(None)?;
+        let out = Buffer::zeroed(&self.context, 8 * (4 + 2 * ROOM))?;
+        let values = &mut [ns, least, out.address, ROOM as u64];
+        stream.launch(self.pauses, [1, 1, 1], 1, values)?;
+        stream.synchronize()?;
+        let words = out.read_words()?;
+        let (head, pairs) = words.split_at(4);
+        let kept = usize::try_from(head[0]).unwrap_or(usize::MAX).min(ROOM);
+        let (pairs, _) = pairs.as_chunks::<2>();
+        Ok(Watch {
+            span: [head[1], head[2]],
+            step: head[3],
+            pauses: pairs[..kept].to_vec(),
+            unseen: head[0] - kept as u64,
+        })
+    }
+
+    /// One kernel, waited for.
+    ///
+    /// # Errors
+    /// The driver's refusal.
+    pub fn one_kernel(&self) -> Result<(), DeviceError> {
+        let _ = &self.module;
+        let stream = self.stream(None)?;
+        self.spin(&stream, 0)?;
+        stream.synchronize()
+    }
+}

@@ -1,0 +1,112 @@
+//! Memory of the device and pinned memory of the host.
+#![allow(unsafe_code)] // the driver's C interface; reached only after the probe
+
+use std::rc::Rc;
+
+use cudarc::driver::sys;
+
+use super::driver::{Context, Stream, check, cu};
+use crate::error::DeviceError;
+
+/// Device memory.
+pub(super) struct Buffer {
+    pub(super) address: u64,
+    pub(super) bytes: usize,
+    _context: Rc<Context>,
+}
+
+impl Buffer {
+    /// Zeroed memory; at least one byte, since the driver refuses none.
+    pub(super) fn zeroed(context: &Rc<Context>, bytes: usize) -> Result<Self, DeviceError> {
+        let bytes = bytes.max(1);
+        let mut address = 0;
+        // SAFETY: what is set lies in what was just allocated.
+        unsafe {
+            cu!(cuMemAlloc_v2(&raw mut address, bytes))?;
+            let buffer = Self { address, bytes, _context: Rc::clone(context) };
+            cu!(cuMemsetD8_v2(address, 0, bytes))?;
+            settle()?;
+            Ok(buffer)
+        }
+    }
+
+    pub(super) fn filled(context: &Rc<Context>, content: &[u8]) -> Result<Self, DeviceError> {
+        let buffer = Self::zeroed(context, content.len())?;
+        if !content.is_empty() {
+            let from = content.as_ptr().cast();
+            // SAFETY: the buffer is as large as the content.
+            unsafe { cu!(cuMemcpyHtoD_v2(buffer.address, from, content.len()))? };
+        }
+        settle()?;
+        Ok(buffer)
+    }
+
+    pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {
+        let mut content = vec![0u8; self.bytes];
+        let to = content.as_mut_ptr().cast();
+        // SAFETY: the content is as large as the buffer.
+        unsafe { cu!(cuMemcpyDtoH_v2(to, self.address, self.bytes))? };
+        Ok(content)
+    }
+
+    /// The buffer as 64-bit numbers.
+    pub(super) fn read_words(&self) -> Result<Vec<u64>, DeviceError> {
+        let bytes = self.read()?;
+        let (words, _) = bytes.as_chunks::<8>();
+        Ok(words.iter().map(|w| u64::from_le_bytes(*w)).collect())
+    }
+}
+
+/// Waits for the default stream. Setting and copying memory may return before the device has done
+/// it, and streams that do not block, as ours, would not wait for it.
+fn settle() -> Result<(), DeviceError> {
+    // SAFETY: a context is current; a null stream is its default stream.
+    unsafe { cu!(cuStreamSynchronize(std::ptr::null_mut())) }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `zeroed`.
+        let _ = unsafe { cu!(cuMemFree_v2(self.address)) };
+    }
+}
+
+/// Page-locked memory of the host, which the copy engines reach by themselves.
+pub(super) struct Pinned {
+    raw: *mut std::ffi::c_void,
+    bytes: usize,
+    _context: Rc<Context>,
+}
+
+impl Pinned {
+    pub(super) fn new(context: &Rc<Context>, bytes: usize) -> Result<Self, DeviceError> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: writes one pointer; the memory is set before it is read.
+        unsafe {
+            cu!(cuMemAllocHost_v2(&raw mut raw, bytes))?;
+            std::ptr::write_bytes(raw.cast::<u8>(), 0, bytes);
+        }
+        Ok(Self { raw, bytes, _context: Rc::clone(context) })
+    }
+
+    /// Queues a copy of all of it to the device.
+    pub(super) fn to_device(&self, to: &Buffer, stream: &Stream) -> Result<(), DeviceError> {
+        let bytes = self.bytes.min(to.bytes);
+        // SAFETY: both are as large; the caller keeps them until the stream has ended.
+        unsafe { cu!(cuMemcpyHtoDAsync_v2(to.address, self.raw, bytes, stream.raw)) }
+    }
+
+    /// Queues a copy of as much from the device.
+    pub(super) fn from_device(&self, from: &Buffer, stream: &Stream) -> Result<(), DeviceError> {
+        let bytes = self.bytes.min(from.bytes);
+        // SAFETY: both are as large; the caller keeps them until the stream has ended.
+        unsafe { cu!(cuMemcpyDtoHAsync_v2(self.raw, from.address, bytes, stream.raw)) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new`.
+        let _ = unsafe { cu!(cuMemFreeHost(self.raw)) };
+    }
+}
