@@ -7,6 +7,7 @@
 //! `visits.jsonl`, flushed at once: a collection that was killed goes on where it stopped.
 
 mod assemble;
+mod corun;
 mod journal;
 mod plan;
 
@@ -79,7 +80,8 @@ pub fn collect(
     }
     let plan = plan(request, fine.gpu.info().cus, fine.gpu.divisible_cus())?;
     let nvml = Nvml::open(&fine.gpu.info().uuid).ok();
-    let mut journal = Journal::open(folder, &identity(request, fine.gpu.info()))?;
+    let identity = identity(request, fine.gpu.info());
+    let mut journal = Journal::open(folder, &identity)?;
     let overhead = fine.gpu.overhead()?;
     let known = journal.visits().len();
     for visit in plan.visits(request) {
@@ -100,10 +102,11 @@ pub fn collect(
             left: left(began, done - known, planned - done, request),
         });
     }
-    let pairs = corun(&mut fine, &plan, &journal, request, began)?;
+    let with = (request, identity.as_str());
+    let pairs = corun::corun(&mut fine, &plan, &journal, with, folder, began)?;
     let driver = nvml.as_ref().and_then(Nvml::driver).unwrap_or_default();
     let source = Measured { info: fine.gpu.info().clone(), overhead, driver };
-    assemble::assemble(request, &plan, &journal, &pairs, &source, folder)
+    assemble::assemble(request, &plan, &journal, pairs, &source, folder)
 }
 
 /// What was measured on, and what measuring cost.
@@ -164,63 +167,4 @@ impl Bench {
         ended.sort_by_key(|c| c.ticket);
         Ok(ended.iter().skip(WARM_UP).map(|c| c.duration.0.max(1)).collect())
     }
-
-    /// Two kernels on disjoint halves at once: their durations while both run, ns.
-    fn pair(
-        &mut self,
-        plan: &Plan,
-        [a, b]: [usize; 2],
-        half: u32,
-        samples: usize,
-    ) -> Result<[Vec<u64>; 2], DeviceError> {
-        let (left, right) = (self.queue(0, half)?, self.queue(half, half)?);
-        let a = self.gpu.prepare(left, &plan.works[a])?;
-        let b = self.gpu.prepare(right, &plan.works[b])?;
-        let mut tickets = [Vec::new(), Vec::new()];
-        for _ in 0..WARM_UP + samples {
-            tickets[0].push(self.gpu.launch(a)?);
-            tickets[1].push(self.gpu.launch(b)?);
-        }
-        let mut ended = Vec::new();
-        self.gpu.wait(&mut ended)?;
-        self.gpu.release(a)?;
-        self.gpu.release(b)?;
-        // The longer one runs alone at the end: only what overlapped counts.
-        Ok(tickets.map(|t| {
-            let of = |c: &&crate::device::Completion| t[WARM_UP..].contains(&c.ticket);
-            let all: Vec<u64> = ended.iter().filter(of).map(|c| c.duration.0.max(1)).collect();
-            all[..all.len().div_ceil(2)].to_vec()
-        }))
-    }
-}
-
-/// Durations of a measured pair.
-struct Pair {
-    works: [usize; 2],
-    half: u32,
-    durations: [Vec<u64>; 2],
-}
-
-/// Pairs of the kernels that take the most time, on disjoint halves.
-fn corun(
-    bench: &mut Bench,
-    plan: &Plan,
-    journal: &Journal,
-    request: &Request,
-    began: Instant,
-) -> Result<Vec<Pair>, CollectError> {
-    let grain = bench.gpu.info().grain;
-    let half = bench.gpu.divisible_cus() / 2 / grain * grain;
-    let heavy = assemble::heaviest(plan, journal, request.corun_kernels);
-    let mut pairs = Vec::new();
-    for (i, &a) in heavy.iter().enumerate() {
-        for &b in &heavy[i..] {
-            if half == 0 || request.budget.is_some_and(|limit| began.elapsed() >= limit) {
-                return Ok(pairs);
-            }
-            let durations = bench.pair(plan, [a, b], half, request.samples)?;
-            pairs.push(Pair { works: [a, b], half, durations });
-        }
-    }
-    Ok(pairs)
 }

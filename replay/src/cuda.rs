@@ -9,8 +9,10 @@ mod library;
 mod memory;
 pub mod nvrtc;
 mod probe;
+mod ready;
 
 pub use bench::{Bench, Hop, Level, Watch};
-pub use device::{CudaDevice, Granularity, LaunchFacts};
+pub use device::{CudaDevice, Granularity};
 pub use library::{LIBRARIES, Library, LibraryState, Loader, libraries, preload};
 pub use probe::{Probe, probe};
+pub use ready::LaunchFacts;

@@ -127,6 +127,11 @@ pub enum DeviceError {
 }
 
 impl DeviceError {
+    /// A failed call with its code's name.
+    pub(crate) fn call(call: &'static str, code: i32, name: &dyn std::fmt::Debug) -> Self {
+        Self::Call { call, code, name: format!("{name:?}") }
+    }
+
     pub(crate) fn unsupported(work: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Unsupported { work: work.into(), reason: reason.into() }
     }

@@ -178,7 +178,7 @@ pub(crate) struct CollectArgs {
     /// Stop after this time, the most informative points first
     #[arg(long)]
     budget: Option<Nanos>,
-    /// How many of the longest kernels are measured in pairs on disjoint halves
+    /// How many of the longest kernels are measured in pairs side by side, at several splits
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
     pairs: u16,
     /// Seed of the order of visits
@@ -242,6 +242,10 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
     }
     for model in &collected.incomplete {
         say::warn(&format!("{model} is incomplete: the budget ended; go on with the same command"));
+    }
+    if collected.pairs_left > 0 {
+        let left = count(collected.pairs_left, "pair");
+        say::warn(&format!("{left} left out: the budget ended; go on with the same command"));
     }
     let (kernels, pairs) = (collected.profile.kernels.len(), collected.profile.corun.len());
     say::out(&format!(

@@ -178,7 +178,8 @@ api! {
         let (Some(Some(a)), Some(Some(b))) = (state::event(from), state::event(to)) else {
             return INVALID_HANDLE;
         };
-        *ms = (b.saturating_duration_since(a).as_secs_f64() * 1e3) as f32;
+        let (later, earlier) = (b.saturating_duration_since(a), a.saturating_duration_since(b));
+        *ms = ((later.as_secs_f64() - earlier.as_secs_f64()) * 1e3) as f32;
         OK
     }
 

@@ -36,6 +36,7 @@ api! {
     }
     fn cublasLtMatrixLayoutSetAttribute(l: usize, which: c_int, value: *const i32, _n: usize) {
         let value = *value;
+        if which == 5 { crate::state::note(&format!("  BATCH_COUNT {value}"), false); }
         if which == 5 { set(l, |s| s[2] = value as u64) } else { OK }
     }
     fn cublasLtMatrixLayoutDestroy(l: usize) { drop_library(l) }

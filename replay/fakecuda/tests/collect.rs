@@ -83,7 +83,13 @@ fn a_collection_is_killed_resumed_and_marked() {
     assert!(profile.kernels.iter().all(|k| k.curve.points().len() == 3));
     let conv = profile.kernels.iter().find(|k| k.id.starts_with("conv")).unwrap();
     assert!(conv.curve.at(8) > conv.curve.at(132), "{:?}", conv.curve);
-    assert_eq!(profile.corun.len(), 3, "two kernels: three pairs");
+    assert_eq!(profile.corun.len(), 7, "two kernels: three pairs, and quarters either way round");
+    let coarse = std::fs::read_to_string(folder.path().join("curves_coarse.csv")).unwrap();
+    assert!(coarse.contains("NOT A MEASUREMENT") && coarse.contains("# granularity=groups of 8"));
+    let rows = coarse.lines().filter(|l| !l.starts_with('#')).count();
+    assert_eq!(rows, 1 + profile.kernels.len(), "8 CUs in groups of 8");
+    let pairs = std::fs::read_to_string(folder.path().join("pairs.jsonl")).unwrap();
+    assert_eq!(pairs.lines().count(), 1 + 7, "with their samples");
 }
 
 #[test]

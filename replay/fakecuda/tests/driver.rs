@@ -7,10 +7,12 @@ use std::path::Path;
 use std::process::Command;
 
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::zoo;
+use cotenant_profiles::{Bytes, Nanos, zoo};
 use cotenant_replay::cuda::{CudaDevice, Granularity, Loader, probe};
+use cotenant_replay::device::Direction;
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Kind, Unavailable, Work};
+use cotenant_sim::mask::CuMask;
 
 /// Runs `body` in a child process with the stand-in on the loader's path.
 fn with_stand_in(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
@@ -114,6 +116,88 @@ fn coarse_atoms_are_groups_of_eight() {
             let error = gpu.partition(first, cus).unwrap_err();
             assert!(matches!(error, DeviceError::BadPartition { .. }), "{first} {cus}: {error}");
         }
+    });
+}
+
+#[test]
+fn partitions_are_made_of_any_atoms_once_each() {
+    with_stand_in("partitions_are_made_of_any_atoms_once_each", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let mask = |cus: &[u32]| {
+            let mut mask = CuMask::EMPTY;
+            cus.iter().for_each(|c| mask.insert(*c));
+            mask
+        };
+        let whole = gpu.whole();
+        let spread = gpu.subset(whole, &mask(&[0, 1, 10, 11, 130, 131])).unwrap();
+        assert_eq!(spread.granted, 6);
+        assert_eq!(gpu.subset(whole, &mask(&[10, 11, 0, 1, 130, 131])).unwrap(), spread);
+        // Numbers count within the partition: its third and fourth SM are the device's 10 and 11.
+        let inner = gpu.subset(spread, &mask(&[2, 3])).unwrap();
+        assert_eq!(inner, gpu.subset(whole, &mask(&[10, 11])).unwrap());
+        assert_eq!(inner, gpu.partition(10, 2).unwrap());
+        assert_eq!(gpu.subset(whole, &CuMask::first(132)).unwrap(), whole);
+        let made = calls().iter().filter(|c| *c == "cuGreenCtxCreate").count();
+        assert_eq!(made, 2, "what is there is used again");
+        for (within, cus) in [(whole, vec![3]), (whole, vec![2, 3, 5]), (inner, vec![0, 1, 2, 3])] {
+            let error = gpu.subset(within, &mask(&cus)).unwrap_err();
+            assert!(matches!(error, DeviceError::BadPartition { .. }), "{cus:?}: {error}");
+        }
+        assert!(gpu.subset(whole, &CuMask::EMPTY).is_err());
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn products_merge_into_one_batched_launch() {
+    with_stand_in("products_merge_into_one_batched_launch", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let queue = gpu.queue(gpu.whole(), 0).unwrap();
+        let gemm =
+            |m: u32, count: u32| Work::new(Task::Gemm { m, n: 64, k: 32, count }, Precision::Bf16);
+        let (a, b) = (gpu.prepare(queue, &gemm(16, 1)), gpu.prepare(queue, &gemm(24, 3)));
+        let (a, b) = (a.unwrap(), b.unwrap());
+        let before = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
+        let all = gpu.merge(queue, &[a, b]).unwrap();
+        assert_eq!(gpu.merge(queue, &[b, a]).unwrap(), all, "made once");
+        gpu.launch(all).unwrap();
+        let mut ended = Vec::new();
+        gpu.wait(&mut ended).unwrap();
+        assert_eq!(ended.len(), 1);
+        let launched = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
+        assert_eq!(launched, before + 1, "one launch");
+        assert!(calls().iter().any(|c| c == "  BATCH_COUNT 4"), "of four products");
+        let soft = Work::new(Task::Softmax { rows: 8, width: 64 }, Precision::Bf16);
+        let soft = gpu.prepare(queue, &soft).unwrap();
+        let error = gpu.merge(queue, &[a, soft]).unwrap_err().to_string();
+        assert!(error.contains("only matrix products"), "{error}");
+        assert!(gpu.merge(queue, &[]).is_err());
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn copies_go_through_pinned_memory_and_end_in_order() {
+    with_stand_in("copies_go_through_pinned_memory_and_end_in_order", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let queue = gpu.queue(gpu.whole(), 0).unwrap();
+        let copy = |gpu: &mut CudaDevice, way, bytes| {
+            gpu.copy(queue, way, Bytes(bytes), Nanos::ZERO).unwrap()
+        };
+        // The stand-in copies 50 bytes a nanosecond.
+        let (small, large) =
+            (copy(&mut gpu, Direction::In, 4096), copy(&mut gpu, Direction::Out, 100 << 20));
+        let mut ended = Vec::new();
+        gpu.wait(&mut ended).unwrap();
+        ended.sort_by_key(|c| c.ticket);
+        assert_eq!(ended.iter().map(|c| c.ticket).collect::<Vec<_>>(), [small, large]);
+        assert!(ended[1].duration.0 >= 100 * (1 << 20) / 50, "{ended:?}");
+        // By the events' own time: as far apart as the second one is long, at least.
+        assert!(ended[1].at.0 >= ended[0].at.0 + 2_000_000, "{ended:?}");
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
     });
 }
 

@@ -9,9 +9,10 @@ use cotenant_profiles::curve::{Curve, Point as CurvePoint};
 use cotenant_profiles::files::{self, Measurement};
 use cotenant_profiles::kernel::{CoRun, Kernel, Launch, Model, Profile, Source};
 
+use super::corun::Pair;
 use super::journal::{Journal, Visit};
 use super::plan::{Plan, Request};
-use super::{CollectError, Measured, Pair};
+use super::{CollectError, Measured};
 use crate::device::Kind;
 use crate::recipe::shapes;
 
@@ -22,6 +23,8 @@ pub struct Collected {
     pub profile: Profile,
     /// Models and batches left out: the budget ended before all of their kernels were measured.
     pub incomplete: Vec<String>,
+    /// Pairs of kernels left out: the budget ended.
+    pub pairs_left: usize,
     /// The device is the stand-in of the tests: nothing here was measured.
     pub stand_in: bool,
 }
@@ -29,10 +32,7 @@ pub struct Collected {
 /// Kernels by their share of the models' time on the whole device, the longest first.
 pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usize> {
     let mut time = vec![0u64; plan.works.len()];
-    let mut each = vec![0u64; plan.works.len()];
-    for v in journal.visits().iter().filter(|v| !v.coarse) {
-        each[v.work] = each[v.work].max(quantile(&sorted(&v.ns), 50));
-    }
+    let each: Vec<u64> = (0..plan.works.len()).map(|work| alone(journal, work)).collect();
     for &work in plan.models.values().flat_map(BTreeMap::values).flatten() {
         time[work] = time[work].saturating_add(each[work]);
     }
@@ -42,11 +42,17 @@ pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usiz
     order
 }
 
+/// The longest median of a kernel's visits, ns: at the fewest CUs that it was measured at.
+pub(super) fn alone(journal: &Journal, work: usize) -> u64 {
+    let visits = journal.visits().iter().filter(|v| v.work == work && !v.coarse);
+    visits.map(|v| quantile(&sorted(&v.ns), 50)).max().unwrap_or(0)
+}
+
 pub(super) fn assemble(
     request: &Request,
     plan: &Plan,
     journal: &Journal,
-    pairs: &[Pair],
+    (pairs, pairs_left): (Vec<Pair>, usize),
     on: &Measured,
     folder: &Path,
 ) -> Result<Collected, CollectError> {
@@ -94,7 +100,8 @@ pub(super) fn assemble(
         let evidence = Measurement::of_this_run(&on.info.uuid, driver, &clocks, &date)?;
         files::write_measured(folder, &profile, &evidence)?;
     }
-    Ok(Collected { profile, incomplete, stand_in })
+    coarse_curves(plan, journal, &profile, folder)?;
+    Ok(Collected { profile, incomplete, pairs_left, stand_in })
 }
 
 fn provenance(
@@ -158,19 +165,7 @@ fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kerne
         last = if v.cus == cus { Some(v) } else { last };
     }
     let last = last?;
-    let points: Vec<CurvePoint> = by_cus
-        .into_iter()
-        .map(|(cus, ns)| {
-            let ns = sorted(&ns);
-            CurvePoint {
-                cus,
-                duration_ns: quantile(&ns, 50),
-                p05_ns: quantile(&ns, 5),
-                p95_ns: quantile(&ns, 95),
-                samples: u32::try_from(ns.len()).unwrap_or(u32::MAX),
-            }
-        })
-        .collect();
+    let points: Vec<CurvePoint> = by_cus.into_iter().map(|(cus, ns)| point(cus, &ns)).collect();
     let shortest = points.iter().min_by_key(|p| (p.duration_ns, p.cus)).map_or(cus, |p| p.cus);
     let (blocks, block) = last.grid.unwrap_or((shortest, 0));
     let w = &plan.works[work];
@@ -192,15 +187,67 @@ fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kerne
     })
 }
 
+/// The samples of one CU count.
+fn point(cus: u32, ns: &[u64]) -> CurvePoint {
+    let ns = sorted(ns);
+    CurvePoint {
+        cus,
+        duration_ns: quantile(&ns, 50),
+        p05_ns: quantile(&ns, 5),
+        p95_ns: quantile(&ns, 95),
+        samples: u32::try_from(ns.len()).unwrap_or(u32::MAX),
+    }
+}
+
+/// `curves_coarse.csv`: what was measured in groups of 8 CUs, in the columns of `curves.csv`. A file
+/// of its own, since it is another device: kernels that use large clusters exist there alone, so
+/// that one CU count would have two durations. Policies cut fine, and read `curves.csv`.
+fn coarse_curves(
+    plan: &Plan,
+    journal: &Journal,
+    profile: &Profile,
+    folder: &Path,
+) -> Result<(), CollectError> {
+    let failed =
+        |path: &Path, e: std::io::Error| CollectError::Journal(format!("{}: {e}", path.display()));
+    let mut points: BTreeMap<(usize, u32), Vec<u64>> = BTreeMap::new();
+    for v in journal.visits().iter().filter(|v| v.coarse && !v.ns.is_empty()) {
+        points.entry((v.work, v.cus)).or_default().extend(&v.ns);
+    }
+    let mut rows = String::new();
+    for ((work, cus), ns) in points {
+        let id = &plan.works[work].id;
+        if profile.kernels.iter().any(|k| k.id == *id) {
+            let p = point(cus, &ns);
+            let (low, high) = (p.p05_ns, p.p95_ns);
+            rows += &format!("{id},{cus},{},{low},{high},{}\n", p.duration_ns, p.samples);
+        }
+    }
+    if rows.is_empty() {
+        return Ok(());
+    }
+    // The head of the curves that were just written: where they come from is the same.
+    let fine = folder.join("curves.csv");
+    let text = std::fs::read_to_string(&fine).map_err(|e| failed(&fine, e))?;
+    let head: Vec<&str> = text.lines().take_while(|l| l.starts_with('#')).collect();
+    let columns = text.lines().find(|l| !l.starts_with('#')).unwrap_or_default();
+    let head = head.join("\n");
+    let text = format!(
+        "{head}\n# granularity=groups of 8 CUs, as the driver cuts them\n{columns}\n{rows}"
+    );
+    let path = folder.join("curves_coarse.csv");
+    std::fs::write(&path, text).map_err(|e| failed(&path, e))
+}
+
 fn pair(p: &Pair, place: &[Option<usize>]) -> Option<CoRun> {
     let [a, b] = [place[p.works[0]]?, place[p.works[1]]?];
     let median = |ns: &[u64]| (!ns.is_empty()).then(|| quantile(&sorted(ns), 50));
     Some(CoRun {
-        a: (a, p.half),
-        b: (b, p.half),
-        duration_a_ns: median(&p.durations[0])?,
-        duration_b_ns: median(&p.durations[1])?,
-        samples: u32::try_from(p.durations[0].len().min(p.durations[1].len())).unwrap_or(u32::MAX),
+        a: (a, p.cus[0]),
+        b: (b, p.cus[1]),
+        duration_a_ns: median(&p.ns[0])?,
+        duration_b_ns: median(&p.ns[1])?,
+        samples: u32::try_from(p.ns[0].len().min(p.ns[1].len())).unwrap_or(u32::MAX),
     })
 }
 

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::CollectError;
@@ -47,22 +48,21 @@ struct Head {
     identity: String,
 }
 
-/// `visits.jsonl` of a folder.
-pub struct Journal {
+/// A file of lines that a kill leaves whole but for the last one.
+pub(super) struct Lines {
     file: File,
     path: PathBuf,
-    visits: Vec<Visit>,
-    known: BTreeSet<(Point, usize)>,
 }
 
-impl Journal {
-    /// Opens the journal of `folder`, with what an earlier run left; a last line without its end is
-    /// what a kill leaves, and is overwritten.
-    ///
-    /// # Errors
-    /// A journal of another GPU or request, one that does not read, or the system's refusal.
-    pub fn open(folder: &Path, identity: &str) -> Result<Self, CollectError> {
-        let path = folder.join("visits.jsonl");
+impl Lines {
+    /// Opens `name` in `folder`, with what an earlier run left; a last line without its end is what a
+    /// kill leaves, and is overwritten.
+    pub(super) fn open<T: DeserializeOwned>(
+        folder: &Path,
+        name: &str,
+        identity: &str,
+    ) -> Result<(Self, Vec<T>), CollectError> {
+        let path = folder.join(name);
         let failed = |e: std::io::Error| CollectError::Journal(format!("{}: {e}", path.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
         let text = match std::fs::read_to_string(&path) {
@@ -71,7 +71,7 @@ impl Journal {
             Err(e) => return Err(failed(e)),
         };
         let whole = text.rfind('\n').map_or(0, |at| at + 1);
-        let mut visits: Vec<Visit> = Vec::new();
+        let mut known: Vec<T> = Vec::new();
         for (i, line) in text[..whole].lines().enumerate() {
             let bad = |what: String| {
                 CollectError::Journal(format!("{}:{}: {what}", path.display(), i + 1))
@@ -85,7 +85,7 @@ impl Journal {
                     )));
                 }
             } else {
-                visits.push(serde_json::from_str(line).map_err(|e| bad(e.to_string()))?);
+                known.push(serde_json::from_str(line).map_err(|e| bad(e.to_string()))?);
             }
         }
         let mut file = std::fs::OpenOptions::new()
@@ -96,12 +96,39 @@ impl Journal {
             .map_err(failed)?;
         file.set_len(whole as u64).map_err(failed)?;
         std::io::Seek::seek(&mut file, std::io::SeekFrom::End(0)).map_err(failed)?;
-        let known = visits.iter().map(key).collect();
-        let mut journal = Self { file, path: path.clone(), visits, known };
+        let mut lines = Self { file, path };
         if whole == 0 {
-            journal.line(&Head { cotenant_collect: 1, identity: identity.to_owned() })?;
+            lines.add(&Head { cotenant_collect: 1, identity: identity.to_owned() })?;
         }
-        Ok(journal)
+        Ok((lines, known))
+    }
+
+    pub(super) fn add(&mut self, what: &impl Serialize) -> Result<(), CollectError> {
+        let failed = |e: &dyn std::fmt::Display| {
+            CollectError::Journal(format!("{}: {e}", self.path.display()))
+        };
+        let mut line = serde_json::to_string(what).map_err(|e| failed(&e))?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).map_err(|e| failed(&e))
+    }
+}
+
+/// `visits.jsonl` of a folder.
+pub struct Journal {
+    lines: Lines,
+    visits: Vec<Visit>,
+    known: BTreeSet<(Point, usize)>,
+}
+
+impl Journal {
+    /// Opens the journal of `folder`, with what an earlier run left.
+    ///
+    /// # Errors
+    /// A journal of another GPU or request, one that does not read, or the system's refusal.
+    pub fn open(folder: &Path, identity: &str) -> Result<Self, CollectError> {
+        let (lines, visits) = Lines::open(folder, "visits.jsonl", identity)?;
+        let known = visits.iter().map(key).collect();
+        Ok(Self { lines, visits, known })
     }
 
     /// Whether this visit was made.
@@ -139,19 +166,10 @@ impl Journal {
             celsius: reading.celsius,
             milliwatt: reading.milliwatt,
         };
-        self.line(&visit)?;
+        self.lines.add(&visit)?;
         self.known.insert(key(&visit));
         self.visits.push(visit);
         Ok(())
-    }
-
-    fn line(&mut self, what: &impl Serialize) -> Result<(), CollectError> {
-        let failed = |e: &dyn std::fmt::Display| {
-            CollectError::Journal(format!("{}: {e}", self.path.display()))
-        };
-        let mut line = serde_json::to_string(what).map_err(|e| failed(&e))?;
-        line.push('\n');
-        self.file.write_all(line.as_bytes()).map_err(|e| failed(&e))
     }
 }
 

@@ -146,8 +146,9 @@ impl Bench {
                     DeviceError::unsupported("green contexts", "the driver has none: 550 or newer")
                 })?;
                 let half = atoms.len() / 2;
-                let left = Green::new(&self.context, atoms, 0, half)?;
-                let right = Green::new(&self.context, atoms, half, half)?;
+                let side = |from: u32| (from..from + half).collect::<Vec<u32>>();
+                let left = Green::new(&self.context, atoms, &side(0))?;
+                let right = Green::new(&self.context, atoms, &side(half))?;
                 [self.stream(Some(&left))?, self.stream(Some(&right))?]
             }
         };
@@ -227,10 +228,7 @@ impl Bench {
         let stream = self.stream(None)?;
         let host = Pinned::new(&self.context, bytes)?;
         let device = Buffer::zeroed(&self.context, bytes)?;
-        self.rates(bytes as u64, &stream, || match direction {
-            Direction::In => host.to_device(&device, &stream),
-            Direction::Out => host.from_device(&device, &stream),
-        })
+        self.rates(bytes as u64, &stream, || host.copy(direction, &device, bytes, &stream))
     }
 
     /// Bandwidth of reading by all SMs, 10^9 bytes per second.

@@ -7,11 +7,12 @@ use cotenant_profiles::lower::Precision;
 use cudarc::cublaslt::{result, sys};
 
 use super::driver::{Context, Stream};
+use super::library::require;
 use super::memory::Buffer;
-use crate::error::{DeviceError, Unavailable};
+use crate::error::DeviceError;
 
 fn failed(call: &'static str) -> impl Fn(result::CublasError) -> DeviceError {
-    move |e| DeviceError::Call { call, code: e.0 as i32, name: format!("{:?}", e.0) }
+    move |e| DeviceError::call(call, e.0 as i32, &e.0)
 }
 
 /// The library's handle.
@@ -23,10 +24,7 @@ pub(super) struct Blas {
 impl Blas {
     pub(super) fn new(context: &Rc<Context>) -> Result<Rc<Self>, DeviceError> {
         // SAFETY: tries to load the library.
-        if !unsafe { sys::is_culib_present() } {
-            let (library, package) = ("cuBLASLt", "nvidia-cublas");
-            return Err(Unavailable::NoLibrary { library, package }.into());
-        }
+        require(unsafe { sys::is_culib_present() }, "cuBLASLt")?;
         let raw = result::create_handle().map_err(failed("cublasLtCreate"))?;
         Ok(Rc::new(Self { raw, _context: Rc::clone(context) }))
     }

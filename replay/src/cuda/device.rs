@@ -6,18 +6,21 @@ use std::time::Instant;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::mask::CuMask;
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction};
 
 use super::blas::{self, Blas, Gemm};
 use super::dnn::{Conv, Dnn};
 use super::driver::{Atoms, Context, Event, Green, Module, Stream, function_facts};
-use super::memory::Buffer;
+use super::memory::{Buffer, Pinned};
 use super::probe::probe;
+use super::ready::{Body, LaunchFacts, Ready};
+use crate::clock::Clock;
 use crate::device::{
-    Completion, Device, DeviceInfo, Kind, Overhead, Partition, Prepared, Queue, Ticket,
+    Completion, Device, DeviceInfo, Direction, Kind, Overhead, Partition, Prepared, Queue, Ticket,
 };
 use crate::error::{DeviceError, Unavailable};
-use crate::recipe::{self, Parameter, Recipe};
+use crate::recipe;
 use crate::reference;
 use crate::work::{Task, Work};
 
@@ -31,39 +34,12 @@ pub enum Granularity {
     Coarse,
 }
 
-/// What is known of prepared work besides its time.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LaunchFacts {
-    /// Function, or library and algorithm.
-    pub name: String,
-    /// Blocks and threads of a block; `None` where a library decides.
-    pub grid: Option<(u32, u32)>,
-    /// Registers of a thread, 0 if unknown.
-    pub regs: u32,
-    /// Shared memory of a block, bytes.
-    pub smem_bytes: u32,
-    /// Blocks that fit on one SM, 1 if unknown.
-    pub blocks_per_cu: u32,
-}
-
-enum Body {
-    Ours { function: CUfunction, recipe: Recipe },
-    Gemm(Box<Gemm>),
-    Conv(Box<Conv>),
-}
-
-struct Ready {
-    queue: Queue,
-    body: Body,
-    inputs: Vec<Buffer>,
-    output: Buffer,
-    facts: LaunchFacts,
-}
-
 struct Flight {
     ticket: Ticket,
     start: Event,
     end: Event,
+    /// What a copy goes from and to, kept until it has ended.
+    _staging: Option<Rc<Staging>>,
 }
 
 struct Lane {
@@ -71,18 +47,42 @@ struct Lane {
     cus: u32,
 }
 
+/// A set of atoms; the whole device has no green context.
+struct Part {
+    green: Option<Rc<Green>>,
+    atoms: Vec<u32>,
+}
+
+/// Both ends of copies.
+struct Staging {
+    host: Pinned,
+    device: Buffer,
+}
+
+/// An event and when it happened by the host's clock: other events are told from it.
+struct Anchor {
+    event: Event,
+    at: Nanos,
+}
+
 /// A GPU by way of the driver. Fields are dropped in this order: what is in flight first, the
-/// context last; streams hold their green contexts.
+/// context last; handles of libraries before the streams that they use, streams before the green
+/// contexts that they hold.
 pub struct CudaDevice {
     flights: Vec<Flight>,
     events: Vec<Event>,
+    anchor: Option<Anchor>,
     ready: Vec<Option<Ready>>,
+    merged: BTreeMap<(u32, Vec<u32>), Prepared>,
+    staging: Option<Rc<Staging>>,
+    blas: Option<Rc<Blas>>,
+    /// By queue: a handle belongs to one stream.
+    dnn: BTreeMap<u32, Rc<Dnn>>,
     queues: Vec<Lane>,
-    partitions: Vec<Option<Rc<Green>>>,
+    quiet: Option<Rc<Stream>>,
+    parts: Vec<Part>,
     functions: BTreeMap<String, CUfunction>,
     module: Option<Module>,
-    blas: Option<Rc<Blas>>,
-    dnn: Option<Rc<Dnn>>,
     atoms: Option<Atoms>,
     context: Rc<Context>,
     info: DeviceInfo,
@@ -103,6 +103,7 @@ impl CudaDevice {
         let context = Context::new(ordinal)?;
         let fine = granularity == Granularity::Fine;
         let atoms = probe.green_contexts.then(|| Atoms::cut(&context, fine)).transpose()?;
+        let all = atoms.as_ref().map_or(0, Atoms::len);
         let cus = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let info = DeviceInfo {
             name: context.name()?,
@@ -116,13 +117,17 @@ impl CudaDevice {
         Ok(Self {
             flights: Vec::new(),
             events: Vec::new(),
+            anchor: None,
             ready: Vec::new(),
+            merged: BTreeMap::new(),
+            staging: None,
+            blas: None,
+            dnn: BTreeMap::new(),
             queues: Vec::new(),
-            partitions: vec![None],
+            quiet: None,
+            parts: vec![Part { green: None, atoms: (0..all).collect() }],
             functions: BTreeMap::new(),
             module: None,
-            blas: None,
-            dnn: None,
             atoms,
             context,
             info,
@@ -204,7 +209,8 @@ impl CudaDevice {
         Ok(function)
     }
 
-    fn plan(&mut self, work: &Work, cus: u32) -> Result<(Body, LaunchFacts), DeviceError> {
+    fn plan(&mut self, work: &Work, queue: Queue) -> Result<(Body, LaunchFacts), DeviceError> {
+        let cus = self.lane(queue)?.cus;
         let library = |name: String| LaunchFacts {
             name,
             grid: None,
@@ -226,9 +232,13 @@ impl CudaDevice {
         }
         match &work.task {
             Task::Conv { batch, conv } => {
-                let dnn = match &self.dnn {
+                let dnn = match self.dnn.get(&queue.0) {
                     Some(known) => Rc::clone(known),
-                    None => Rc::clone(self.dnn.insert(Dnn::new(&self.context)?)),
+                    None => {
+                        let made = Dnn::new(&self.lane(queue)?.stream)?;
+                        self.dnn.insert(queue.0, Rc::clone(&made));
+                        made
+                    }
                 };
                 let plan = Conv::plan(&dnn, &self.context, (*batch, conv), work.precision)?;
                 let facts = library(format!("cudnn_forward_algo{}", plan.algorithm()));
@@ -263,36 +273,89 @@ impl CudaDevice {
         self.events.pop().map_or_else(|| Event::new(&self.context), Ok)
     }
 
-    fn submit(&mut self, ready: &Ready) -> Result<(), DeviceError> {
-        let stream = Rc::clone(&self.lane(ready.queue)?.stream);
+    /// Puts something into a queue between two events.
+    fn enqueue(
+        &mut self,
+        queue: Queue,
+        staging: Option<Rc<Staging>>,
+        what: impl FnOnce(&Stream) -> Result<(), DeviceError>,
+    ) -> Result<Ticket, DeviceError> {
+        let stream = Rc::clone(&self.lane(queue)?.stream);
         let (start, end) = (self.event()?, self.event()?);
         start.record(&stream)?;
-        ready.launch(&stream)?;
+        what(&stream)?;
         end.record(&stream)?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.flights.push(Flight { ticket, start, end });
-        Ok(())
+        self.flights.push(Flight { ticket, start, end, _staging: staging });
+        Ok(ticket)
     }
-}
 
-impl Ready {
-    fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
-        let addresses: Vec<u64> = self.inputs.iter().map(|b| b.address).collect();
-        match &self.body {
-            Body::Gemm(plan) => plan.launch(stream, &addresses, self.output.address),
-            Body::Conv(plan) => plan.launch(stream, &addresses, self.output.address),
-            Body::Ours { function, recipe } => {
-                let value = |p: &Parameter| match p {
-                    Parameter::Input(i) => addresses[*i],
-                    Parameter::Null => 0,
-                    Parameter::Output => self.output.address,
-                    Parameter::Number(n) => *n,
-                };
-                let mut values: Vec<u64> = recipe.parameters.iter().map(value).collect();
-                stream.launch(*function, [recipe.blocks, 1, 1], recipe.block, &mut values)
-            }
+    /// When an event that was reached happened, by the host's clock.
+    fn moment(&mut self, event: &Event) -> Result<Nanos, DeviceError> {
+        /// Single-precision milliseconds tell 60 ns apart up to here.
+        const STALE: u64 = 1_000_000_000;
+        let now = Clock::wall().now();
+        if self.anchor.as_ref().is_none_or(|a| now.0 - a.at.0 > STALE) {
+            let stream = match &self.quiet {
+                Some(stream) => Rc::clone(stream),
+                None => Rc::clone(self.quiet.insert(Stream::new(&self.context, None, 0)?)),
+            };
+            let event = Event::new(&self.context)?;
+            event.record(&stream)?;
+            stream.synchronize()?;
+            self.anchor = Some(Anchor { event, at: Clock::wall().now() });
         }
+        let anchor = self.anchor.as_ref().expect("made just above");
+        let after = event.after(&anchor.event)?;
+        // Nothing has ended later than it was seen to have.
+        Ok(Nanos(anchor.at.0.saturating_add_signed(after).min(Clock::wall().now().0)))
+    }
+
+    /// A green context of these atoms; the one that is there already where there is one.
+    fn part(&mut self, atoms: Vec<u32>) -> Result<Partition, DeviceError> {
+        let known = self.parts.iter().position(|p| p.green.is_some() && p.atoms == atoms);
+        if let Some(index) = known {
+            let granted = atoms.len() as u32 * self.info.grain;
+            return Ok(Partition { index: index as u32, granted });
+        }
+        let no_such = DeviceError::NoSuch { what: "atom", index: 0 };
+        let cut = self.atoms.as_ref().ok_or(no_such)?;
+        let asked = atoms.len() as u32 * cut.grain;
+        let green = Green::new(&self.context, cut, &atoms)?;
+        let granted = green.granted;
+        if granted != asked {
+            return Err(DeviceError::NotGranted { asked, granted });
+        }
+        self.parts.push(Part { green: Some(green), atoms });
+        Ok(Partition { index: self.parts.len() as u32 - 1, granted })
+    }
+
+    fn known(&self, partition: Partition) -> Result<&Part, DeviceError> {
+        let index = partition.index;
+        self.parts.get(index as usize).ok_or(DeviceError::NoSuch { what: "partition", index })
+    }
+
+    /// One product that stands for several: as many of them as all together, each as large as the
+    /// largest, since a strided batch has one shape.
+    fn union(&self, parts: &[Prepared]) -> Result<Work, DeviceError> {
+        let cannot = |id: &str, why: &str| DeviceError::unsupported(format!("merging {id}"), why);
+        let (mut whole, mut precision) = ([0u32; 3], None);
+        let mut all = 0u32;
+        for part in parts {
+            let work = &self.ready(*part)?.work;
+            let Task::Gemm { m, n, k, count } = work.task else {
+                return Err(cannot(&work.id, "only matrix products become one batched launch"));
+            };
+            if *precision.get_or_insert(work.precision) != work.precision {
+                return Err(cannot(&work.id, "the others are of another precision"));
+            }
+            whole = [whole[0].max(m), whole[1].max(n), whole[2].max(k)];
+            all = all.saturating_add(count);
+        }
+        let precision = precision.ok_or_else(|| cannot("nothing", "name at least one kernel"))?;
+        let [m, n, k] = whole;
+        Ok(Work::new(Task::Gemm { m, n, k, count: all }, precision))
     }
 }
 
@@ -321,19 +384,41 @@ impl Device for CudaDevice {
         if first.checked_add(cus).is_none_or(|end| end > whole) {
             return Err(bad(format!("{whole} SMs can be partitioned")));
         }
-        let green = Green::new(&self.context, atoms, first / grain, cus / grain)?;
-        let granted = green.granted;
-        if granted != cus {
-            return Err(DeviceError::NotGranted { asked: cus, granted });
+        self.part((first / grain..(first + cus) / grain).collect())
+    }
+
+    fn subset(&mut self, within: Partition, cus: &CuMask) -> Result<Partition, DeviceError> {
+        let part = self.known(within)?;
+        let (first, count) = (cus.iter().next().unwrap_or(0), cus.count());
+        let grain = self.info.grain.max(1);
+        let bad = |reason: String| DeviceError::BadPartition { first, cus: count, reason };
+        if count == within.granted && cus.iter().all(|c| c < within.granted) {
+            return Ok(within);
         }
-        self.partitions.push(Some(green));
-        Ok(Partition { index: self.partitions.len() as u32 - 1, granted })
+        let mut atoms = Vec::new();
+        for (atom, number) in part.atoms.iter().zip(0u32..) {
+            let inside = (0..grain).filter(|i| cus.contains(number * grain + i)).count() as u32;
+            match inside {
+                0 => {}
+                n if n == grain => atoms.push(*atom),
+                _ => {
+                    let begin = number * grain;
+                    return Err(bad(format!(
+                        "SMs {begin} to {} come together or not at all",
+                        begin + grain - 1
+                    )));
+                }
+            }
+        }
+        if atoms.is_empty() || atoms.len() as u32 * grain != count {
+            let most = part.atoms.len() as u32 * grain;
+            return Err(bad(format!("{most} SMs can be partitioned there")));
+        }
+        self.part(atoms)
     }
 
     fn queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
-        let index = partition.index;
-        let no_such = DeviceError::NoSuch { what: "partition", index };
-        let green = self.partitions.get(index as usize).ok_or(no_such)?;
+        let green = self.known(partition)?.green.clone();
         let [least, greatest] = self.context.priorities()?;
         // The driver's smaller numbers go first.
         let priority = least.saturating_sub(i32::from(priority)).clamp(greatest, least);
@@ -344,28 +429,67 @@ impl Device for CudaDevice {
     }
 
     fn prepare(&mut self, queue: Queue, work: &Work) -> Result<Prepared, DeviceError> {
-        let cus = self.lane(queue)?.cus;
-        let (body, facts) = self.plan(work, cus)?;
+        let (body, facts) = self.plan(work, queue)?;
         let (inputs, output) = self.operands(work)?;
-        self.ready.push(Some(Ready { queue, body, inputs, output, facts }));
+        let work = work.clone();
+        self.ready.push(Some(Ready { queue, work, body, inputs, output, facts }));
         Ok(Prepared(self.ready.len() as u32 - 1))
     }
 
+    /// One strided-batched product with operands of its own, as if those of the parts lay at equal
+    /// distances: what is measured is the launch, not where its numbers come from.
+    fn merge(&mut self, queue: Queue, parts: &[Prepared]) -> Result<Prepared, DeviceError> {
+        let mut key: Vec<u32> = parts.iter().map(|p| p.0).collect();
+        key.sort_unstable();
+        let key = (queue.0, key);
+        if let Some(known) = self.merged.get(&key) {
+            return Ok(*known);
+        }
+        let work = self.union(parts)?;
+        let prepared = self.prepare(queue, &work)?;
+        self.merged.insert(key, prepared);
+        Ok(prepared)
+    }
+
     fn launch(&mut self, work: Prepared) -> Result<Ticket, DeviceError> {
-        self.ready(work)?;
+        let queue = self.ready(work)?.queue;
         let ready = self.ready[work.0 as usize].take();
         let ready = ready.expect("looked at just above");
-        let submitted = self.submit(&ready);
+        let ticket = self.enqueue(queue, None, |stream| ready.launch(stream));
         self.ready[work.0 as usize] = Some(ready);
-        submitted.map(|()| Ticket(self.next_ticket - 1))
+        ticket
+    }
+
+    fn copy(
+        &mut self,
+        queue: Queue,
+        direction: Direction,
+        bytes: Bytes,
+        _issued: Nanos,
+    ) -> Result<Ticket, DeviceError> {
+        let bytes = usize::try_from(bytes.0).unwrap_or(usize::MAX);
+        let staging = match &self.staging {
+            Some(known) if known.device.bytes >= bytes => Rc::clone(known),
+            _ => {
+                let size = bytes.max(1 << 20).next_power_of_two();
+                let host = Pinned::new(&self.context, size)?;
+                let device = Buffer::zeroed(&self.context, size)?;
+                Rc::clone(self.staging.insert(Rc::new(Staging { host, device })))
+            }
+        };
+        let ends = Rc::clone(&staging);
+        self.enqueue(queue, Some(staging), |stream| {
+            ends.host.copy(direction, &ends.device, bytes, stream)
+        })
     }
 
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         let mut i = 0;
         while i < self.flights.len() {
             if self.flights[i].end.reached()? {
-                let Flight { ticket, start, end } = self.flights.remove(i);
-                let (duration, at) = (Nanos(end.since(&start)?), self.clock().now());
+                let Flight { ticket, start, end, .. } = self.flights.remove(i);
+                let duration = Nanos(end.since(&start)?);
+                let at = self.moment(&end)?;
                 ended.push(Completion { ticket, duration, at });
                 self.events.extend([start, end]);
             } else {

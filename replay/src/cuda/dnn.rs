@@ -8,34 +8,35 @@ use cotenant_profiles::zoo::layer::Conv as Shape;
 use cudarc::cudnn::{result, sys};
 
 use super::driver::{Context, Stream};
+use super::library::require;
 use super::memory::Buffer;
-use crate::error::{DeviceError, Unavailable};
+use crate::error::DeviceError;
 
 fn failed(call: &'static str) -> impl Fn(result::CudnnError) -> DeviceError {
-    move |e| DeviceError::Call { call, code: e.0 as i32, name: format!("{:?}", e.0) }
+    move |e| DeviceError::call(call, e.0 as i32, &e.0)
 }
 
-/// The library's handle.
+/// The library's handle, of one stream.
 pub(super) struct Dnn {
     raw: sys::cudnnHandle_t,
-    _context: Rc<Context>,
+    _stream: Rc<Stream>,
 }
 
 impl Dnn {
-    pub(super) fn new(context: &Rc<Context>) -> Result<Rc<Self>, DeviceError> {
+    pub(super) fn new(stream: &Rc<Stream>) -> Result<Rc<Self>, DeviceError> {
         // SAFETY: tries to load the library.
-        if !unsafe { sys::is_culib_present() } {
-            let (library, package) = ("cuDNN", "nvidia-cudnn-cu13");
-            return Err(Unavailable::NoLibrary { library, package }.into());
-        }
+        require(unsafe { sys::is_culib_present() }, "cuDNN")?;
         let raw = result::create_handle().map_err(failed("cudnnCreate"))?;
-        Ok(Rc::new(Self { raw, _context: Rc::clone(context) }))
+        let dnn = Self { raw, _stream: Rc::clone(stream) };
+        // SAFETY: both are alive, and the stream is held.
+        unsafe { result::set_stream(raw, stream.raw.cast()) }.map_err(failed("cudnnSetStream"))?;
+        Ok(Rc::new(dnn))
     }
 }
 
 impl Drop for Dnn {
     fn drop(&mut self) {
-        // SAFETY: made in `new`.
+        // SAFETY: made in `new`; its stream is still there.
         let _ = unsafe { result::destroy_handle(self.raw) };
     }
 }
@@ -110,38 +111,7 @@ impl Conv {
         let y = Tensor::new(kind, [batch, c.out_ch, oh, ow])?;
         let w = filter(kind, c)?;
         let description = description(c, precision)?;
-        let mut found = 0;
-        let mut best = std::mem::MaybeUninit::<sys::cudnnConvolutionFwdAlgoPerf_t>::uninit();
-        // SAFETY: one result is asked for and written when `found` says so.
-        let algorithm = unsafe {
-            result::get_convolution_forward_algorithm(
-                dnn.raw,
-                x.0,
-                w.0,
-                description.0,
-                y.0,
-                1,
-                &raw mut found,
-                best.as_mut_ptr(),
-            )
-            .map_err(failed("cudnnGetConvolutionForwardAlgorithm_v7"))?;
-            if found < 1 {
-                return Err(DeviceError::unsupported("conv", "cuDNN has no algorithm for it"));
-            }
-            best.assume_init().algo
-        };
-        // SAFETY: all descriptors are alive.
-        let bytes = unsafe {
-            result::get_convolution_forward_workspace_size(
-                dnn.raw,
-                x.0,
-                w.0,
-                description.0,
-                y.0,
-                algorithm,
-            )
-        };
-        let workspace_bytes = bytes.map_err(failed("cudnnGetConvolutionForwardWorkspaceSize"))?;
+        let (algorithm, workspace_bytes) = choose(dnn, &x, &w, &description, &y)?;
         let workspace = Buffer::zeroed(context, workspace_bytes)?;
         let dnn = Rc::clone(dnn);
         Ok(Self { dnn, description, x, w, y, algorithm, workspace, workspace_bytes })
@@ -152,18 +122,12 @@ impl Conv {
         self.algorithm as u32
     }
 
-    pub(super) fn launch(
-        &self,
-        stream: &Stream,
-        inputs: &[u64],
-        output: u64,
-    ) -> Result<(), DeviceError> {
+    /// Launches in the stream of its handle.
+    pub(super) fn launch(&self, inputs: &[u64], output: u64) -> Result<(), DeviceError> {
         let (one, zero) = (1.0f32, 0.0f32);
         // SAFETY: the buffers are of the planned sizes; everything lives until the device has
         // ended what the stream holds.
         unsafe {
-            result::set_stream(self.dnn.raw, stream.raw.cast())
-                .map_err(failed("cudnnSetStream"))?;
             result::convolution_forward(
                 self.dnn.raw,
                 (&raw const one).cast(),
@@ -182,6 +146,68 @@ impl Conv {
         }
         .map_err(failed("cudnnConvolutionForward"))
     }
+}
+
+/// Most workspace of one convolution.
+const WORKSPACE: usize = 1 << 30;
+
+/// The algorithm that the library expects to be the fastest, of those that it can run in the
+/// workspace.
+fn choose(
+    dnn: &Dnn,
+    x: &Tensor,
+    w: &Filter,
+    description: &Description,
+    y: &Tensor,
+) -> Result<(sys::cudnnConvolutionFwdAlgo_t, usize), DeviceError> {
+    const ASKED: usize = 8;
+    let none = sys::cudnnConvolutionFwdAlgoPerf_t {
+        algo: sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
+        status: sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED,
+        time: -1.0,
+        memory: 0,
+        determinism: sys::cudnnDeterminism_t::CUDNN_NON_DETERMINISTIC,
+        mathType: sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        reserved: [0; 3],
+    };
+    let (mut found, mut ranked) = (0, [none; ASKED]);
+    // SAFETY: all descriptors are alive; at most `ASKED` answers are written.
+    unsafe {
+        result::get_convolution_forward_algorithm(
+            dnn.raw,
+            x.0,
+            w.0,
+            description.0,
+            y.0,
+            ASKED as i32,
+            &raw mut found,
+            ranked.as_mut_ptr(),
+        )
+    }
+    .map_err(failed("cudnnGetConvolutionForwardAlgorithm_v7"))?;
+    let found = usize::try_from(found).unwrap_or(0).min(ASKED);
+    let runs = |p: &&sys::cudnnConvolutionFwdAlgoPerf_t| {
+        p.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+    };
+    for candidate in ranked[..found].iter().filter(runs) {
+        // SAFETY: all descriptors are alive.
+        let bytes = unsafe {
+            result::get_convolution_forward_workspace_size(
+                dnn.raw,
+                x.0,
+                w.0,
+                description.0,
+                y.0,
+                candidate.algo,
+            )
+        };
+        if let Ok(bytes) = bytes
+            && bytes <= WORKSPACE
+        {
+            return Ok((candidate.algo, bytes));
+        }
+    }
+    Err(DeviceError::unsupported("conv", "cuDNN has no algorithm for it within 1 GiB"))
 }
 
 fn filter(kind: sys::cudnnDataType_t, c: &Shape) -> Result<Filter, DeviceError> {

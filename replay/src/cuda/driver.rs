@@ -201,14 +201,14 @@ pub(super) struct Green {
 }
 
 impl Green {
-    /// A green context of `count` atoms from `first` on; what was granted is read back.
+    /// A green context of some atoms of one cut; what was granted is read back.
     pub(super) fn new(
         context: &Rc<Context>,
-        atoms: &Atoms,
-        first: u32,
-        count: u32,
+        cut: &Atoms,
+        atoms: &[u32],
     ) -> Result<Rc<Self>, DeviceError> {
-        let mut parts = atoms.atoms[first as usize..(first + count) as usize].to_vec();
+        let mut parts: Vec<_> = atoms.iter().map(|&i| cut.atoms[i as usize]).collect();
+        let count = parts.len() as u32;
         let mut description = std::ptr::null_mut();
         let mut raw = std::ptr::null_mut();
         let mut got = empty_resource();
@@ -346,11 +346,17 @@ impl Event {
         }
     }
 
+    /// Time since `start`, ns; none if that came later.
     pub(super) fn since(&self, start: &Self) -> Result<u64, DeviceError> {
+        self.after(start).map(|ns| ns.max(0).unsigned_abs())
+    }
+
+    /// How much later than `other` this was, ns.
+    pub(super) fn after(&self, other: &Self) -> Result<i64, DeviceError> {
         let mut ms = 0.0f32;
         // SAFETY: both events were recorded and reached.
-        unsafe { cu!(cuEventElapsedTime_v2(&raw mut ms, start.raw, self.raw))? };
-        Ok((f64::from(ms) * 1e6).round().max(0.0) as u64)
+        unsafe { cu!(cuEventElapsedTime_v2(&raw mut ms, other.raw, self.raw))? };
+        Ok((f64::from(ms) * 1e6).round() as i64)
     }
 }
 

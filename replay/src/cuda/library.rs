@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::error::Unavailable;
+
 /// One of CUDA's libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Library {
@@ -73,6 +75,13 @@ pub fn libraries() -> Vec<(Library, LibraryState)> {
         LibraryState::Missing(why)
     };
     LIBRARIES.iter().map(|l| (*l, state(l))).collect()
+}
+
+/// Names the pip package of a library that the bindings do not find.
+pub(super) fn require(present: bool, title: &'static str) -> Result<(), Unavailable> {
+    let known = LIBRARIES.iter().find(|l| l.title == title);
+    let package = known.map_or("cuda-toolkit", |l| l.package);
+    if present { Ok(()) } else { Err(Unavailable::NoLibrary { library: title, package }) }
 }
 
 /// A library that stays loaded.

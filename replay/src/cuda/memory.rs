@@ -6,6 +6,7 @@ use std::rc::Rc;
 use cudarc::driver::sys;
 
 use super::driver::{Context, Stream, check, cu};
+use crate::device::Direction;
 use crate::error::DeviceError;
 
 /// Device memory.
@@ -89,18 +90,26 @@ impl Pinned {
         Ok(Self { raw, bytes, _context: Rc::clone(context) })
     }
 
-    /// Queues a copy of all of it to the device.
-    pub(super) fn to_device(&self, to: &Buffer, stream: &Stream) -> Result<(), DeviceError> {
-        let bytes = self.bytes.min(to.bytes);
+    /// Queues a copy of its first `bytes`, or of all of it if it has fewer, to or from a buffer.
+    pub(super) fn copy(
+        &self,
+        direction: Direction,
+        device: &Buffer,
+        bytes: usize,
+        stream: &Stream,
+    ) -> Result<(), DeviceError> {
+        let bytes = bytes.min(self.bytes).min(device.bytes);
         // SAFETY: both are as large; the caller keeps them until the stream has ended.
-        unsafe { cu!(cuMemcpyHtoDAsync_v2(to.address, self.raw, bytes, stream.raw)) }
-    }
-
-    /// Queues a copy of as much from the device.
-    pub(super) fn from_device(&self, from: &Buffer, stream: &Stream) -> Result<(), DeviceError> {
-        let bytes = self.bytes.min(from.bytes);
-        // SAFETY: both are as large; the caller keeps them until the stream has ended.
-        unsafe { cu!(cuMemcpyDtoHAsync_v2(self.raw, from.address, bytes, stream.raw)) }
+        unsafe {
+            match direction {
+                Direction::In => {
+                    cu!(cuMemcpyHtoDAsync_v2(device.address, self.raw, bytes, stream.raw))
+                }
+                Direction::Out => {
+                    cu!(cuMemcpyDtoHAsync_v2(self.raw, device.address, bytes, stream.raw))
+                }
+            }
+        }
     }
 }
 

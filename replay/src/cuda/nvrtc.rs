@@ -5,7 +5,8 @@ use std::ffi::CString;
 
 use cudarc::nvrtc::{result, sys};
 
-use crate::error::{DeviceError, Unavailable};
+use super::library::require;
+use crate::error::DeviceError;
 
 /// Compiles to PTX for `architecture` (`sm_90`, or `compute_80` for PTX alone).
 ///
@@ -13,16 +14,9 @@ use crate::error::{DeviceError, Unavailable};
 /// The library is missing, or the source does not compile: the compiler's own words.
 pub fn compile(source: &str, architecture: &str) -> Result<String, DeviceError> {
     // SAFETY: tries to load the library.
-    if !unsafe { sys::is_culib_present() } {
-        let (library, package) = ("NVRTC", "nvidia-cuda-nvrtc");
-        return Err(Unavailable::NoLibrary { library, package }.into());
-    }
-    let failed = |call: &'static str| {
-        move |e: result::NvrtcError| {
-            let name = format!("{:?}", e.0);
-            DeviceError::Call { call, code: e.0 as i32, name }
-        }
-    };
+    require(unsafe { sys::is_culib_present() }, "NVRTC")?;
+    let failed =
+        |call: &'static str| move |e: result::NvrtcError| DeviceError::call(call, e.0 as i32, &e.0);
     let text =
         CString::new(source).map_err(|_| DeviceError::unsupported("source", "a zero byte"))?;
     let options = [format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];

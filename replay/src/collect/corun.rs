@@ -1,0 +1,169 @@
+//! Pairs of kernels on disjoint partitions: what contention costs.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Journal, Lines};
+use super::{Bench, CollectError, Plan, Request, WARM_UP, assemble};
+use crate::device::{Completion, Device, Ticket};
+use crate::error::DeviceError;
+
+/// A measured pair, as a line of `pairs.jsonl`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(super) struct Pair {
+    /// Numbers of the kernels in the plan.
+    pub(super) works: [usize; 2],
+    /// CUs of each.
+    pub(super) cus: [u32; 2],
+    /// Durations while both ran, ns.
+    pub(super) ns: [Vec<u64>; 2],
+}
+
+/// Pairs of the kernels that take the most time: every two at half and half, then at a quarter and
+/// three quarters either way round. Those of an earlier run are not measured again. Returns them
+/// with the number of those that the budget left out.
+pub(super) fn corun(
+    bench: &mut Bench,
+    plan: &Plan,
+    journal: &Journal,
+    (request, identity): (&Request, &str),
+    folder: &Path,
+    began: Instant,
+) -> Result<(Vec<Pair>, usize), CollectError> {
+    let heavy = assemble::heaviest(plan, journal, request.corun_kernels);
+    let atoms = bench.gpu.divisible_cus() / bench.gpu.info().grain.max(1);
+    let wanted = wanted(&heavy, atoms, bench.gpu.info().grain);
+    if wanted.is_empty() {
+        return Ok((Vec::new(), 0));
+    }
+    let (mut lines, mut pairs): (Lines, Vec<Pair>) = Lines::open(folder, "pairs.jsonl", identity)?;
+    let mut left_out = 0;
+    for (works, cus) in wanted {
+        if pairs.iter().any(|p| p.works == works && p.cus == cus) {
+            continue;
+        }
+        if request.budget.is_some_and(|limit| began.elapsed() >= limit) {
+            left_out += 1;
+            continue;
+        }
+        let alone = works.map(|w| assemble::alone(journal, w).max(1));
+        let ns = bench.pair(plan, works, cus, alone, request.samples)?;
+        let pair = Pair { works, cus, ns };
+        lines.add(&pair)?;
+        pairs.push(pair);
+    }
+    Ok((pairs, left_out))
+}
+
+/// The pairs in the order of their worth.
+fn wanted(heavy: &[usize], atoms: u32, grain: u32) -> Vec<([usize; 2], [u32; 2])> {
+    let split = |first: u32| [first * grain, (atoms - first) * grain];
+    let (half, quarter) = (atoms / 2, atoms / 4);
+    let mut all = Vec::new();
+    let pairs = || (0..heavy.len()).flat_map(|i| (i..heavy.len()).map(move |j| (i, j)));
+    if half > 0 {
+        all.extend(pairs().map(|(i, j)| ([heavy[i], heavy[j]], split(half))));
+    }
+    if quarter > 0 {
+        for (i, j) in pairs() {
+            all.push(([heavy[i], heavy[j]], split(quarter)));
+            if i != j {
+                all.push(([heavy[j], heavy[i]], split(quarter)));
+            }
+        }
+    }
+    all
+}
+
+impl Bench {
+    /// Two kernels at once, each on CUs of its own: their durations while both run, ns. `alone` says
+    /// how long each takes, so that both are kept busy for about the same time.
+    fn pair(
+        &mut self,
+        plan: &Plan,
+        works: [usize; 2],
+        cus: [u32; 2],
+        alone: [u64; 2],
+        samples: usize,
+    ) -> Result<[Vec<u64>; 2], DeviceError> {
+        /// Launches of the shorter kernel for one of the longer one.
+        const MOST: u64 = 64;
+        let queues = [self.queue(0, cus[0])?, self.queue(cus[0], cus[1])?];
+        let prepared = [
+            self.gpu.prepare(queues[0], &plan.works[works[0]])?,
+            self.gpu.prepare(queues[1], &plan.works[works[1]])?,
+        ];
+        let longest = alone[0].max(alone[1]);
+        let each = alone.map(|ns| (longest / ns).clamp(1, MOST));
+        let mut tickets: [Vec<Ticket>; 2] = [Vec::new(), Vec::new()];
+        for _ in 0..WARM_UP + samples {
+            for side in 0..2 {
+                for _ in 0..each[side] {
+                    tickets[side].push(self.gpu.launch(prepared[side])?);
+                }
+            }
+        }
+        let mut ended = Vec::new();
+        self.gpu.wait(&mut ended)?;
+        self.gpu.release(prepared[0])?;
+        self.gpu.release(prepared[1])?;
+        Ok(together(&tickets, &mut ended))
+    }
+}
+
+/// Durations of the launches that had the other side's launches around them from their begin to their
+/// end, without the first ones.
+fn together(tickets: &[Vec<Ticket>; 2], ended: &mut [Completion]) -> [Vec<u64>; 2] {
+    ended.sort_by_key(|c| c.ticket);
+    let begin = |c: &Completion| c.at.since(c.duration);
+    let sides = [0, 1].map(|side: usize| {
+        let mine = |c: &&Completion| tickets[side].binary_search(&c.ticket).is_ok();
+        ended.iter().filter(mine).copied().collect::<Vec<Completion>>()
+    });
+    let from = sides.iter().filter_map(|s| s.first().map(begin)).max();
+    let to = sides.iter().filter_map(|s| s.last().map(|c| c.at)).min();
+    let (Some(from), Some(to)) = (from, to) else { return [vec![], vec![]] };
+    let counts = |c: &&Completion| begin(c) >= from && c.at <= to;
+    sides.map(|s| {
+        let late = s.get(WARM_UP..).unwrap_or_default();
+        late.iter().filter(counts).map(|c| c.duration.0.max(1)).collect()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cotenant_profiles::Nanos;
+
+    #[test]
+    fn only_what_had_company_all_along_counts() {
+        // The left side runs 20 launches of 10 from 0 on, the right one 8 of 12 from 5 on.
+        let run = |first: u64, n: u64, begin: u64, each: u64| {
+            (0..n).map(move |i| Completion {
+                ticket: Ticket(first + i),
+                duration: Nanos(each),
+                at: Nanos(begin + (i + 1) * each),
+            })
+        };
+        let mut ended: Vec<Completion> = run(0, 20, 0, 10).chain(run(100, 8, 5, 12)).collect();
+        let tickets = [(0..20).map(Ticket).collect(), (100..108).map(Ticket).collect()];
+        let [left, right] = together(&tickets, &mut ended);
+        // Left: begins at 30 or later (three first ones aside), ends by 5 + 96 = 101.
+        assert_eq!((left.len(), right.len()), (7, 5));
+        let mut one = vec![Completion { ticket: Ticket(0), duration: Nanos(1), at: Nanos(1) }];
+        let nobody = together(&[vec![Ticket(0)], vec![]], &mut one);
+        assert!(nobody.iter().all(Vec::is_empty));
+    }
+
+    #[test]
+    fn pairs_are_every_two_at_half_then_at_quarters_both_ways() {
+        let all = wanted(&[7, 9], 66, 2);
+        assert_eq!(all.len(), 3 + 2 + 2);
+        assert!(all[..3].iter().all(|(_, cus)| *cus == [66, 66]), "{all:?}");
+        assert!(all[3..].iter().all(|(_, cus)| *cus == [32, 100]), "{all:?}");
+        assert!(all.contains(&([9, 7], [32, 100])) && all.contains(&([7, 9], [32, 100])));
+        assert!(wanted(&[1], 1, 2).is_empty());
+    }
+}
