@@ -128,13 +128,15 @@ impl Sub for Totals {
 #[derive(Debug)]
 pub struct Pool {
     discipline: Discipline,
+    /// One lane at a time.
+    sliced: bool,
     contention: ContentionModel,
     groups: Vec<u32>,
     rule: DispatchRule,
     shared: Shared,
     /// Extra time of a kernel that starts beside others, ns: per co-runner, itself included, and
     /// constant (`igniter`).
-    launch_delay: [f64; 2],
+    launch_delay: Option<[f64; 2]>,
     lanes: Vec<Lane>,
     run: Vec<Resident>,
     /// When each of them ends.
@@ -191,12 +193,13 @@ impl Pool {
         let share = spec.cus as f64 / f64::from(device.cus());
         Self {
             discipline: spec.discipline,
+            sliced: matches!(spec.discipline, Discipline::TimeSliced { .. }),
             contention: *contention,
             groups: device.topology.groups.clone(),
             rule: device.dispatch.rule,
             launch_delay: match contention {
-                ContentionModel::Igniter { sched_ns, .. } => *sched_ns,
-                _ => [0.0; 2],
+                ContentionModel::Igniter { sched_ns, .. } => Some(*sched_ns),
+                _ => None,
             },
             shared: Shared {
                 dram: spec.dram_bytes_per_us,
@@ -264,47 +267,71 @@ impl Pool {
         &mut self.notes
     }
 
-    fn sliced(&self) -> bool {
-        matches!(self.discipline, Discipline::TimeSliced { .. })
-    }
-
     /// A kernel is ready: its blocks compete from now on, for the CUs of `mask` or for all of its lane.
     #[inline]
     pub fn submit(&mut self, now: u64, job: Job, mask: Option<&CuMask>, code: &Code) {
         self.seq += 1;
-        let mask = mask.map_or(UNMASKED, |allowed| self.places.add(*allowed));
-        let new = Waiting { job, seq: self.seq, mask };
         let l = job.lane as usize;
-        let kernel = &code.kernels[job.kernel as usize];
-        let (masked, sliced) = (mask != UNMASKED, self.sliced());
+        let away = self.sliced && (self.active != l || self.switch_end != NEVER);
+        let lane = &mut self.lanes[l];
+        let fair = code.kernels[job.kernel as usize].fair;
+        if lane.usual != Some(job.priority) || mask.is_some() || fair {
+            self.submit_unlike(now, job, mask, away, code);
+            return;
+        }
+        let new = Waiting { job, seq: self.seq, mask: UNMASKED };
+        // While it waits for CUs, nothing changes for those who run, unless their turn is to end.
+        self.dirty |= self.sliced;
+        if away || lane.free == 0 || !lane.wait.is_empty() {
+            lane.wait.push_back(new);
+        } else {
+            self.dirty = true;
+            self.place(now, &new, code);
+        }
+    }
+
+    /// A kernel that does not just queue behind those before it.
+    #[inline(never)]
+    fn submit_unlike(
+        &mut self,
+        now: u64,
+        job: Job,
+        mask: Option<&CuMask>,
+        away: bool,
+        code: &Code,
+    ) {
+        self.close_hole();
+        self.dirty = true;
+        let l = job.lane as usize;
+        let new = Waiting {
+            job,
+            seq: self.seq,
+            mask: mask.map_or(UNMASKED, |allowed| self.places.add(*allowed)),
+        };
         let lane = &mut self.lanes[l];
         let settled_in = lane.general && lane.masked;
-        let ranked = *lane.priority.get_or_insert(job.priority) != job.priority;
-        if (kernel.fair || masked || ranked) && !lane.general {
-            self.make_general(now, job.lane, code);
+        let fair = code.kernels[job.kernel as usize].fair;
+        if !lane.general {
+            if *lane.usual.get_or_insert(job.priority) != job.priority || mask.is_some() || fair {
+                self.make_general(now, job.lane, code);
+            } else if away || lane.free == 0 || !lane.wait.is_empty() {
+                lane.wait.push_back(new);
+                return;
+            } else {
+                self.place(now, &new, code);
+                return;
+            }
         }
-        if masked && !self.lanes[l].masked {
+        if mask.is_some() && !self.lanes[l].masked {
             self.lanes[l].masked = true;
             self.name_cus(l);
         }
-        let lane = &mut self.lanes[l];
-        if !lane.general && (lane.free == 0 || !lane.wait.is_empty()) && !sliced {
-            // Nothing changes for those who run.
-            lane.wait.push_back(new);
-            return;
-        }
-        self.dirty = true;
-        if sliced && (self.active != l || self.switch_end != NEVER) {
+        if away {
             self.lanes[l].wait.push_back(new);
             return;
         }
-        let lane = &mut self.lanes[l];
-        if !lane.general && (lane.free == 0 || !lane.wait.is_empty()) {
-            lane.wait.push_back(new);
-            return;
-        }
-        self.place(now, new, code);
-        if self.lanes[l].general && !(settled_in && self.join_masked(now, l, code)) {
+        self.seat(now, new, code);
+        if !(settled_in && self.join_masked(now, l, code)) {
             self.regrant(now, l, code);
         }
     }
@@ -312,7 +339,7 @@ impl Pool {
     /// The earliest event of the pool, which is at `now`.
     #[inline]
     pub fn advance(&mut self, now: u64, code: &Code) -> Ended {
-        debug_assert!(self.next == now);
+        assert!(self.next == now && !self.dirty, "a pool advances to its next event, settled");
         self.dirty = true;
         if self.switch_end == now {
             self.activate(now, code);
@@ -320,7 +347,7 @@ impl Pool {
         }
         let i = self.first;
         if i < self.run.len() && self.ends.get(i) <= now {
-            let Job { owner, kernel, .. } = self.run[i].job;
+            let Resident { owner, kernel, .. } = self.run[i];
             self.release(now, i, code);
             return Ended::Kernel { owner, kernel };
         }
@@ -337,7 +364,8 @@ impl Pool {
             return;
         }
         self.dirty = false;
-        if self.sliced() {
+        self.close_hole();
+        if self.sliced {
             // Only now: between two kernels of one stream its context is not idle.
             self.turn(now, code);
         }
@@ -364,7 +392,7 @@ impl Pool {
     fn rerate(&mut self, now: u64) {
         let Scratch { demands, slow, .. } = &mut self.scratch;
         demands.clear();
-        demands.extend(self.run.iter().filter(|r| r.grant > 0).map(|r| r.demand));
+        demands.extend(self.run.iter().filter(|r| r.grant > 0).map(Resident::demand));
         self.contention.slow_downs(&self.shared, demands, slow);
         let running = self.run.iter_mut().enumerate().filter(|(_, r)| r.grant > 0);
         for ((i, r), &s) in running.zip(slow.iter()) {
@@ -379,12 +407,11 @@ impl Pool {
     /// Sums recomputed: a wrong one is a wrong result.
     fn check(&self) {
         let running = || self.run.iter().filter(|r| r.grant > 0);
-        assert_eq!(self.demand, running().map(|r| r.demand.dram).sum::<u64>());
+        assert_eq!(self.demand, running().map(|r| r.dram).sum::<u64>());
         assert_eq!(self.granted, running().count());
         assert_eq!(self.busy, self.run.iter().map(|r| r.used).sum::<u32>());
         for (l, lane) in self.lanes.iter().enumerate() {
-            let used: u32 =
-                self.run.iter().filter(|r| r.job.lane as usize == l).map(|r| r.used).sum();
+            let used: u32 = self.run.iter().filter(|r| r.lane as usize == l).map(|r| r.used).sum();
             assert_eq!(lane.free, lane.capacity - used, "lane {l}");
         }
     }

@@ -3,108 +3,152 @@
 use std::cmp::Reverse;
 
 use super::masks::UNMASKED;
-use super::resident::{Resident, demand_of, float};
+use super::resident::{Resident, demand_of, duration, float};
 use super::{NEVER, Note, Pool, Waiting};
-use crate::contention::Demand;
 use crate::mask::CuMask;
 use crate::program::Code;
 
 impl Pool {
-    /// Puts a job among the residents, with what is free if the lane is a plain one.
+    /// Puts a job of a plain lane among the residents, with what is free.
     #[inline]
-    pub(super) fn place(&mut self, now: u64, new: Waiting, code: &Code) {
-        let Waiting { job, seq, mut mask } = new;
+    pub(super) fn place(&mut self, now: u64, new: &Waiting, code: &Code) {
+        let Waiting { job, seq, mask } = *new;
         let kernel = &code.kernels[job.kernel as usize];
-        if self.lanes[job.lane as usize].masked && mask == UNMASKED {
-            mask = self.places.add(CuMask::first(self.lanes[job.lane as usize].capacity));
-        }
         let lane = &mut self.lanes[job.lane as usize];
         let limit = kernel.want.min(job.cap).min(lane.capacity);
-        let mut r = Resident {
-            job,
+        let grant = limit.min(lane.free);
+        assert!(grant > 0, "a plain lane places what it has a CU for");
+        lane.free -= grant;
+        // Blocks that are all placed, if only stacked, stay where they are.
+        if grant < limit && !kernel.placed(grant) {
+            assert!(lane.under.is_none(), "only the last one in is left short");
+            lane.under = Some(seq);
+        }
+        let ns = duration(kernel, grant, job.scale, job.extra_ns, self.launch_delay, self.granted);
+        let (dram, footprint) = demand_of(kernel, grant, &self.shared);
+        self.granted += 1;
+        self.demand += dram;
+        self.footprint += footprint;
+        self.occupy(now, self.busy + grant);
+        if self.observed {
+            self.note_grant(job.owner, job.kernel, grant);
+        }
+        let resident = Resident {
             seq,
+            anchor: now,
+            rem: float(ns),
+            slow: 1.0,
+            dram,
+            footprint,
+            scale: job.scale,
+            extra_ns: 0,
+            owner: job.owner,
+            kernel: job.kernel,
+            lane: job.lane,
+            mask,
+            limit,
+            grant,
+            used: grant,
+            basis: grant,
+            priority: job.priority,
+        };
+        match self.hole.take() {
+            Some(i) => {
+                self.run[i] = resident;
+                self.ends.set(i, now + ns);
+            }
+            None => {
+                self.run.push(resident);
+                self.ends.push(now + ns);
+            }
+        }
+    }
+
+    /// Puts a job of a general lane among the residents: it has no CUs until the next regranting.
+    pub(super) fn seat(&mut self, now: u64, new: Waiting, code: &Code) {
+        let Waiting { job, seq, mut mask } = new;
+        let lane = &self.lanes[job.lane as usize];
+        if lane.masked && mask == UNMASKED {
+            mask = self.places.add(CuMask::first(lane.capacity));
+        }
+        let limit = code.kernels[job.kernel as usize].want.min(job.cap).min(lane.capacity);
+        self.run.push(Resident {
+            seq,
+            anchor: now,
+            rem: 0.0,
+            slow: 1.0,
+            dram: 0,
+            footprint: 0,
+            scale: job.scale,
+            extra_ns: job.extra_ns,
+            owner: job.owner,
+            kernel: job.kernel,
+            lane: job.lane,
             mask,
             limit,
             grant: 0,
             used: 0,
             basis: 0,
-            anchor: now,
-            rem: 0.0,
-            slow: 1.0,
-            demand: Demand::default(),
-        };
-        let mut finish = NEVER;
-        if !lane.general {
-            let grant = limit.min(lane.free);
-            assert!(grant > 0, "a plain lane places what it has a CU for");
-            lane.free -= grant;
-            // Blocks that are all placed, if only stacked, stay where they are.
-            if grant < limit && !kernel.placed(grant) {
-                assert!(lane.under.is_none(), "only the last one in is left short");
-                lane.under = Some(seq);
-            }
-            (r.grant, r.used) = (grant, grant);
-            finish = now + r.start(kernel, self.launch_delay, self.granted);
-            r.demand = demand_of(kernel, grant, &self.shared);
-            self.granted += 1;
-            self.demand += r.demand.dram;
-            self.footprint += r.demand.footprint;
-            self.occupy(now, self.busy + grant);
-            if self.observed {
-                self.notes.push(Note::Granted { owner: job.owner, kernel: job.kernel, cus: grant });
-            }
-        }
-        match self.hole.take() {
-            Some(i) => {
-                self.run[i] = r;
-                self.ends.set(i, finish);
-            }
-            None => {
-                self.run.push(r);
-                self.ends.push(finish);
-            }
-        }
+            priority: job.priority,
+        });
+        self.ends.push(NEVER);
     }
 
     /// Resident `i` has ended: its CUs go to whom they are due.
     #[inline]
     pub(super) fn release(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
-        let (l, seq, used, mask) = (r.job.lane as usize, r.seq, r.used, r.mask);
-        let kernel = &code.kernels[r.job.kernel as usize];
-        let (bytes, fair) = (kernel.dram_bytes, kernel.fair);
-        self.dram_bytes += float(bytes) * r.job.scale;
+        let (l, seq, used) = (r.lane as usize, r.seq, r.used);
+        let kernel = &code.kernels[r.kernel as usize];
+        self.dram_bytes += float(kernel.dram_bytes) * r.scale;
         self.granted -= 1;
-        self.demand -= r.demand.dram;
-        self.footprint -= r.demand.footprint;
+        self.demand -= r.dram;
+        self.footprint -= r.footprint;
         self.occupy(now, self.busy - used);
-        if mask != UNMASKED {
-            self.places.remove(mask);
-        }
         let lane = &mut self.lanes[l];
         lane.free += used;
         assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
         if lane.general {
-            self.remove(i);
-            if fair || !self.leave_masked(l, mask, code) {
-                self.regrant(now, l, code);
-            }
-        } else {
-            if lane.under == Some(seq) {
-                lane.under = None;
-            }
-            // Most often the next one takes its place at once.
-            self.hole = Some(i);
-            self.fill(now, l, code);
-            if let Some(i) = self.hole.take() {
-                self.remove(i);
-            }
+            self.leave(now, i, kernel.fair, code);
+            return;
+        }
+        if lane.under == Some(seq) {
+            lane.under = None;
+        }
+        // Most often the next one takes its place at this instant.
+        self.hole = Some(i);
+        self.ends.set(i, NEVER);
+        self.fill(now, l, code);
+    }
+
+    /// Resident `i` leaves a general lane.
+    fn leave(&mut self, now: u64, i: usize, fair: bool, code: &Code) {
+        let (l, mask) = (self.run[i].lane as usize, self.run[i].mask);
+        if mask != UNMASKED {
+            self.places.remove(mask);
+        }
+        self.remove(i);
+        if fair || !self.leave_masked(l, mask, code) {
+            self.regrant(now, l, code);
         }
     }
 
     fn remove(&mut self, i: usize) {
         self.run.swap_remove(i);
         self.ends.swap_remove(i);
+    }
+
+    /// Nobody has taken the place of the resident that ended at this instant.
+    #[inline]
+    pub(super) fn close_hole(&mut self) {
+        if let Some(i) = self.hole.take() {
+            self.remove(i);
+        }
+    }
+
+    #[cold]
+    pub(super) fn note_grant(&mut self, owner: u32, kernel: u32, cus: u32) {
+        self.notes.push(Note::Granted { owner, kernel, cus });
     }
 
     /// Hands free CUs of a plain lane out in order: first to the resident left short, then to those
@@ -118,63 +162,65 @@ impl Pool {
             let more = (r.limit - r.grant).min(lane.free);
             lane.free -= more;
             let grant = r.grant + more;
-            if grant == r.limit || code.kernels[r.job.kernel as usize].placed(grant) {
+            if grant == r.limit || code.kernels[r.kernel as usize].placed(grant) {
                 lane.under = None;
             }
             self.set_grant(now, i, grant, grant, code);
         }
         while self.lanes[l].free > 0 {
             let Some(next) = self.lanes[l].wait.pop_front() else { break };
-            self.place(now, next, code);
+            self.place(now, &next, code);
         }
     }
 
+    /// So many CUs are in use from now on.
     #[inline]
     pub(super) fn occupy(&mut self, now: u64, busy: u32) {
-        self.busy_cu_ns += u64::from(self.busy) * (now - self.busy_since);
-        self.busy_since = now;
+        if now != self.busy_since {
+            self.busy_cu_ns += u64::from(self.busy) * (now - self.busy_since);
+            self.busy_since = now;
+        }
         self.busy = busy;
     }
 
     /// Gives resident `i` another grant; `used` CUs are occupied by it.
-    #[inline]
     pub(super) fn set_grant(&mut self, now: u64, i: usize, grant: u32, used: u32, code: &Code) {
         let r = &mut self.run[i];
         let before = r.used;
         r.used = used;
         if grant != r.grant {
-            let kernel = &code.kernels[r.job.kernel as usize];
+            let kernel = &code.kernels[r.kernel as usize];
             if r.grant > 0 {
                 r.age(now);
                 self.granted -= 1;
-                self.demand -= r.demand.dram;
-                self.footprint -= r.demand.footprint;
+                self.demand -= r.dram;
+                self.footprint -= r.footprint;
             }
             r.anchor = now;
             r.grant = grant;
             let mut finish = NEVER;
             if grant > 0 {
                 if r.basis == 0 {
-                    finish = now + r.start(kernel, self.launch_delay, self.granted);
+                    let delay = self.launch_delay;
+                    let ns = duration(kernel, grant, r.scale, r.extra_ns, delay, self.granted);
+                    (r.basis, r.rem) = (grant, float(ns));
+                    finish = now + ns;
                 } else {
                     r.rebase(kernel);
                     finish = r.finish();
                 }
-                r.demand = demand_of(kernel, grant, &self.shared);
+                (r.dram, r.footprint) = demand_of(kernel, grant, &self.shared);
                 self.granted += 1;
-                self.demand += r.demand.dram;
-                self.footprint += r.demand.footprint;
+                self.demand += r.dram;
+                self.footprint += r.footprint;
             } else {
                 // It starts undisturbed when it comes back: the next settling looks at it again.
                 r.slow = 1.0;
             }
+            let (owner, kernel) = (r.owner, r.kernel);
             self.ends.set(i, finish);
             if self.observed {
-                self.notes.push(Note::Granted {
-                    owner: r.job.owner,
-                    kernel: r.job.kernel,
-                    cus: grant,
-                });
+                self.note_grant(owner, kernel, grant);
             }
         }
         self.occupy(now, self.busy - before + used);
@@ -185,11 +231,11 @@ impl Pool {
     pub(super) fn make_general(&mut self, now: u64, lane: u32, code: &Code) {
         let l = &mut self.lanes[lane as usize];
         l.general = true;
-        l.under = None;
-        if !self.sliced() || self.active == lane as usize && self.switch_end == NEVER {
+        (l.under, l.usual) = (None, None);
+        if !self.sliced || self.active == lane as usize && self.switch_end == NEVER {
             let waiting = std::mem::take(&mut self.lanes[lane as usize].wait);
             for new in waiting {
-                self.place(now, new, code);
+                self.seat(now, new, code);
             }
         }
     }
@@ -199,14 +245,13 @@ impl Pool {
         let mut order = std::mem::take(&mut self.scratch.order);
         order.clear();
         order.extend(
-            (0..self.run.len() as u32).filter(|&i| self.run[i as usize].job.lane as usize == l),
+            (0..self.run.len() as u32).filter(|&i| self.run[i as usize].lane as usize == l),
         );
         order.sort_unstable_by_key(|&i| {
             let r = &self.run[i as usize];
-            (Reverse(r.job.priority), r.seq)
+            (Reverse(r.priority), r.seq)
         });
-        let fair =
-            order.iter().any(|&i| code.kernels[self.run[i as usize].job.kernel as usize].fair);
+        let fair = order.iter().any(|&i| code.kernels[self.run[i as usize].kernel as usize].fair);
         if fair {
             self.share_fairly(now, l, &order, code);
         } else if self.lanes[l].masked {

@@ -27,8 +27,8 @@ pub(super) struct Lane {
     /// Priorities, masks or fair sharing: grants are recomputed from scratch at every change.
     pub(super) general: bool,
     pub(super) masked: bool,
-    /// Of every kernel so far, in a lane that is not general.
-    pub(super) priority: Option<i8>,
+    /// The priority of every kernel so far, in a lane that is not general.
+    pub(super) usual: Option<i8>,
     /// Batches begun and not ended.
     pub(super) open: u32,
 }

@@ -86,15 +86,15 @@ impl Pool {
     /// A kernel that came last to a masked lane, and whose blocks go last, changes nothing for the
     /// others: it takes what they leave. Whether that was so.
     pub(super) fn join_masked(&mut self, now: u64, l: usize, code: &Code) -> bool {
-        let fair = |r: &Resident| code.kernels[r.job.kernel as usize].fair;
+        let fair = |r: &Resident| code.kernels[r.kernel as usize].fair;
         let i = self.run.len() - 1;
         let (last, others) = (&self.run[i], &self.run[..i]);
         if fair(last) {
             return false;
         }
         let mut free = CuMask::first(self.lanes[l].capacity);
-        for r in others.iter().filter(|r| r.job.lane as usize == l) {
-            if r.job.priority < last.job.priority || fair(r) {
+        for r in others.iter().filter(|r| r.lane as usize == l) {
+            if r.priority < last.priority || fair(r) {
                 return false;
             }
             free = free.without(&self.places.list[r.mask as usize].used);
@@ -111,9 +111,9 @@ impl Pool {
             return false;
         }
         let freed = &self.places.list[place as usize].used;
-        self.run.iter().filter(|r| r.job.lane as usize == l).all(|r| {
+        self.run.iter().filter(|r| r.lane as usize == l).all(|r| {
             let allowed = &self.places.list[r.mask as usize].allowed;
-            allowed.and(freed).is_empty() && !code.kernels[r.job.kernel as usize].fair
+            allowed.and(freed).is_empty() && !code.kernels[r.kernel as usize].fair
         })
     }
 
@@ -123,7 +123,7 @@ impl Pool {
     pub(super) fn name_cus(&mut self, l: usize) {
         let Self { run, lanes, places, .. } = self;
         let lane = &mut lanes[l];
-        let here = run.iter_mut().filter(|r| r.job.lane as usize == l);
+        let here = run.iter_mut().filter(|r| r.lane as usize == l);
         let mut residents: Vec<_> = here.chain(&mut lane.parked).collect();
         residents.sort_unstable_by_key(|r| r.seq);
         let all = CuMask::first(lane.capacity);

@@ -1,14 +1,28 @@
 //! One kernel among those that share a pool.
 
-use super::{Job, NEVER};
+use super::NEVER;
 use crate::contention::{Demand, Shared};
 use crate::program::{Code, KernelCode};
 
 #[derive(Clone, Debug)]
 pub(super) struct Resident {
-    pub(super) job: Job,
     /// Order of submission: earlier goes first.
     pub(super) seq: u64,
+    /// When `rem` was last brought up to date.
+    pub(super) anchor: u64,
+    /// Undisturbed time left at `basis` CUs, ns.
+    pub(super) rem: f64,
+    /// Slow-down by contention, at least 1.
+    pub(super) slow: f64,
+    /// What it asks of the memory system at its grant, as in [`Demand`].
+    pub(super) dram: u64,
+    pub(super) footprint: u64,
+    /// Of its job.
+    pub(super) scale: f64,
+    pub(super) extra_ns: u64,
+    pub(super) owner: u32,
+    pub(super) kernel: u32,
+    pub(super) lane: u32,
     /// Its entry in the pool's masks, or none.
     pub(super) mask: u32,
     /// CUs whose blocks can be used at once, at most the cap.
@@ -19,38 +33,20 @@ pub(super) struct Resident {
     pub(super) used: u32,
     /// The grant at which `rem` is counted; 0 before the first.
     pub(super) basis: u32,
-    /// When `rem` was last brought up to date.
-    pub(super) anchor: u64,
-    /// Undisturbed time left at `basis` CUs, ns.
-    pub(super) rem: f64,
-    /// Slow-down by contention, at least 1.
-    pub(super) slow: f64,
-    pub(super) demand: Demand,
+    pub(super) priority: i8,
 }
 
 impl Resident {
+    /// What it asks of the memory system.
+    pub(super) fn demand(&self) -> Demand {
+        Demand { dram: self.dram, footprint: self.footprint, cus: self.grant }
+    }
+
     /// Takes the time since the anchor off what is left.
     pub(super) fn age(&mut self, now: u64) {
         let dt = float(now - self.anchor);
         self.rem = (self.rem - dt / self.slow).max(0.0);
         self.anchor = now;
-    }
-
-    /// The first grant, beside so many kernels: how long it takes undisturbed, ns.
-    #[inline]
-    pub(super) fn start(&mut self, kernel: &KernelCode, delay: [f64; 2], beside: usize) -> u64 {
-        let mut ns = kernel.at(self.grant);
-        if self.job.scale != 1.0 {
-            // Whole nanoseconds, at least one: what a drawn duration is.
-            ns = whole(float(ns) * self.job.scale) + 1;
-        }
-        if beside > 0 {
-            self.job.extra_ns += whole((delay[0] * (beside + 1) as f64 + delay[1]).max(0.0));
-        }
-        ns += self.job.extra_ns;
-        self.rem = float(ns);
-        self.basis = self.grant;
-        ns
     }
 
     /// Counts what is left at the current grant.
@@ -61,6 +57,7 @@ impl Resident {
         }
     }
 
+    /// When it ends if nothing changes; [`NEVER`] while it waits.
     pub(super) fn finish(&self) -> u64 {
         if self.grant == 0 {
             return NEVER;
@@ -72,7 +69,7 @@ impl Resident {
 
     /// All its blocks are on CUs: they end there, whoever comes.
     pub(super) fn settled(&self, code: &Code) -> bool {
-        self.grant > 0 && code.kernels[self.job.kernel as usize].placed(self.grant)
+        self.grant > 0 && code.kernels[self.kernel as usize].placed(self.grant)
     }
 }
 
@@ -88,8 +85,32 @@ fn whole(x: f64) -> u64 {
     x as i64 as u64
 }
 
-/// Alone, a kernel never draws more than the memory system has, whatever its profile says.
-pub(super) fn demand_of(kernel: &KernelCode, cus: u32, shared: &Shared) -> Demand {
+/// How long a kernel that starts on so many CUs takes undisturbed, ns. `beside`: kernels that run
+/// already, each of which delays it by so many ns, plus a constant (`igniter`).
+#[inline]
+pub(super) fn duration(
+    kernel: &KernelCode,
+    grant: u32,
+    scale: f64,
+    extra_ns: u64,
+    delay: Option<[f64; 2]>,
+    beside: usize,
+) -> u64 {
+    let mut ns = kernel.at(grant);
+    if scale != 1.0 {
+        // Whole nanoseconds, at least one: what a drawn duration is.
+        ns = whole(float(ns) * scale) + 1;
+    }
+    if let (Some([each, constant]), 1..) = (delay, beside) {
+        ns += whole((each * (beside + 1) as f64 + constant).max(0.0));
+    }
+    ns + extra_ns
+}
+
+/// Bytes per microsecond on so many CUs, and bytes that it would keep in L2. Alone, a kernel never
+/// draws more than the memory system has, whatever its profile says.
+#[inline]
+pub(super) fn demand_of(kernel: &KernelCode, cus: u32, shared: &Shared) -> (u64, u64) {
     let dram = kernel.dram_bytes.saturating_mul(1000) / kernel.at(cus).max(1);
-    Demand { dram: dram.min(shared.dram), footprint: kernel.dram_bytes.min(shared.l2), cus }
+    (dram.min(shared.dram), kernel.dram_bytes.min(shared.l2))
 }

@@ -9,7 +9,7 @@ use crate::program::Code;
 impl Pool {
     /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
     pub fn batch(&mut self, lane: u32, began: bool) {
-        let sliced = self.sliced();
+        let sliced = self.sliced;
         let l = &mut self.lanes[lane as usize];
         l.open = if began { l.open + 1 } else { l.open - 1 };
         if !sliced {
@@ -71,7 +71,7 @@ impl Pool {
         self.switches += 1;
         if self.observed {
             for r in &self.lanes[from].parked {
-                self.notes.push(Note::Granted { owner: r.job.owner, kernel: r.job.kernel, cus: 0 });
+                self.notes.push(Note::Granted { owner: r.owner, kernel: r.kernel, cus: 0 });
             }
             self.notes.push(Note::Switching { lane: to as u32 });
         }
@@ -94,12 +94,12 @@ impl Pool {
             self.lanes[l].free -= r.used;
             if r.grant > 0 {
                 self.granted += 1;
-                self.demand += r.demand.dram;
-                self.footprint += r.demand.footprint;
+                self.demand += r.dram;
+                self.footprint += r.footprint;
             }
             self.occupy(now, self.busy + r.used);
             if self.observed {
-                let (owner, kernel) = (r.job.owner, r.job.kernel);
+                let (owner, kernel) = (r.owner, r.kernel);
                 self.notes.push(Note::Granted { owner, kernel, cus: r.grant });
             }
             self.ends.push(r.finish());
@@ -108,7 +108,7 @@ impl Pool {
         self.lanes[l].parked = parked;
         if self.lanes[l].general {
             while let Some(next) = self.lanes[l].wait.pop_front() {
-                self.place(now, next, code);
+                self.seat(now, next, code);
             }
             self.regrant(now, l, code);
         } else {
