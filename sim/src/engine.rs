@@ -225,15 +225,9 @@ impl<'a> Engine<'a> {
 
     fn go(&mut self) {
         self.tell(Event::Start);
-        self.settle();
         loop {
+            let (at, pool) = self.settle();
             let timer = self.timers.next();
-            let (mut at, mut pool) = (NEVER, 0);
-            for (i, site) in self.sites.iter().enumerate() {
-                if site.pool.next() < at {
-                    (at, pool) = (site.pool.next(), i);
-                }
-            }
             let next = at.min(timer);
             if next >= self.end {
                 break;
@@ -246,7 +240,6 @@ impl<'a> Engine<'a> {
             } else {
                 self.timer_event();
             }
-            self.settle();
         }
         self.now = self.end;
         // A warm-up as long as the run never opens the window by itself.
@@ -260,14 +253,21 @@ impl<'a> Engine<'a> {
         self.digest = (self.digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
     }
 
+    /// Brings the pools up to date after what happened at this instant: when something happens next
+    /// in one of them, and in which.
     #[inline]
-    fn settle(&mut self) {
-        for site in &mut self.sites {
+    fn settle(&mut self) -> (u64, usize) {
+        let (mut at, mut pool) = (NEVER, 0);
+        for (i, site) in self.sites.iter_mut().enumerate() {
             site.pool.settle(self.now, &self.code);
+            if site.pool.next() < at {
+                (at, pool) = (site.pool.next(), i);
+            }
         }
         if self.observer.is_some() {
             self.drain_notes();
         }
+        (at, pool)
     }
 
     fn timer_event(&mut self) {

@@ -375,7 +375,8 @@ impl Pool {
         }
         self.stressed = !calm;
         let first = self.ends.first();
-        self.first = if first.tie { self.earliest(first.at) } else { first.index };
+        let tie = first.tie && first.at != NEVER;
+        self.first = if tie { self.earliest(first.at) } else { first.index };
         self.next = first.at.min(self.switch_end).min(self.slice_end);
         if cfg!(debug_assertions) {
             self.check();

@@ -12,6 +12,7 @@ use crate::view::Status;
 
 impl Engine<'_> {
     /// Tells the observer how grants have changed.
+    #[cold]
     pub(super) fn drain_notes(&mut self) {
         let Self { sites, observer: Some(observer), now, .. } = self else { return };
         for (p, site) in sites.iter_mut().enumerate() {

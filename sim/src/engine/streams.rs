@@ -14,7 +14,7 @@ const KERNEL_ENDED: u32 = 12;
 const TURN_ENDED: u32 = 13;
 
 impl Engine<'_> {
-    #[inline]
+    #[inline(always)]
     pub(super) fn pool_event(&mut self, p: usize) {
         let ended = self.sites[p].pool.advance(self.now, &self.code);
         let Ended::Kernel { owner, kernel } = ended else {
@@ -27,20 +27,26 @@ impl Engine<'_> {
         if self.depth == Depth::Kernel {
             self.tell(Event::KernelDone { worker: owner });
             if !self.stages[owner as usize].merged.is_empty() {
-                let mut others = std::mem::take(&mut self.stages[owner as usize].merged);
-                for &w in &others {
-                    self.tell(Event::KernelDone { worker: w });
-                    self.kernel_ended(w);
-                }
-                // Keep the allocation for the next merge.
-                others.clear();
-                self.stages[owner as usize].merged = others;
+                self.merged_ended(owner);
             }
         }
         self.kernel_ended(owner);
     }
 
-    #[inline]
+    /// The kernels that were merged into the one of `owner` have ended with it.
+    #[inline(never)]
+    fn merged_ended(&mut self, owner: u32) {
+        let mut others = std::mem::take(&mut self.stages[owner as usize].merged);
+        for &w in &others {
+            self.tell(Event::KernelDone { worker: w });
+            self.kernel_ended(w);
+        }
+        // Keep the allocation for the next merge.
+        others.clear();
+        self.stages[owner as usize].merged = others;
+    }
+
+    #[inline(always)] // the path of almost every event
     fn kernel_ended(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];
@@ -49,19 +55,25 @@ impl Engine<'_> {
             self.head(worker);
             return;
         }
-        w.position = 0;
+        self.pass_ended(worker);
+    }
+
+    #[inline(never)]
+    fn pass_ended(&mut self, worker: u32) {
+        let stage = &mut self.stages[worker as usize];
+        self.workers[worker as usize].position = 0;
         stage.passes -= 1;
         if stage.passes > 0 {
             stage.host_base = self.now;
             self.begin_pass(worker);
             self.head(worker);
-            return;
+        } else {
+            self.kernels_done(worker);
         }
-        self.kernels_done(worker);
     }
 
     /// The worker's next kernel is at the head of its stream: wait for the host, or go.
-    #[inline]
+    #[inline(always)]
     pub(super) fn head(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &self.stages[worker as usize];
@@ -127,7 +139,7 @@ impl Engine<'_> {
         self.sites[pool].host_until(self.now, ns)
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn ready(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         if self.depth == Depth::Kernel {
@@ -139,7 +151,7 @@ impl Engine<'_> {
         self.submit(worker, kernel, None, priority);
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn submit(&mut self, worker: u32, kernel: u32, mask: Option<&CuMask>, priority: i8) {
         let w = &mut self.workers[worker as usize];
         w.status = Status::Launched;

@@ -5,14 +5,27 @@ use std::hint::select_unpredictable;
 
 use super::NEVER;
 
-/// Entries looked at together: a pool rarely has more residents, and then the trip count of every
-/// loop here is constant.
+/// Entries looked at together: a pool rarely has more residents, and then there is no loop.
 const LANES: usize = 8;
 
-/// Instants by resident, padded with [`NEVER`] to whole blocks.
+/// What is later never comes: 2^61 ns are 73 years.
+const LAST: u64 = NEVER >> 3;
+
+/// Instants of eight residents.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    /// Instant × 8 + place within the block, so that the least one says whose it is. From [`LAST`]
+    /// on instants are all the same.
+    keys: [u64; LANES],
+    /// The low halves of the instants again: whether two are equal is a question for half the bits,
+    /// which vector instructions of every CPU answer.
+    low: [u32; LANES],
+}
+
+/// Instants by resident.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
-    at: Vec<u64>,
+    blocks: Vec<Block>,
     len: usize,
 }
 
@@ -21,7 +34,7 @@ pub(super) struct Ends {
 pub(super) struct First {
     pub(super) at: u64,
     pub(super) index: usize,
-    /// Others end at the same instant.
+    /// Others may end at the same instant; never false if somebody does.
     pub(super) tie: bool,
 }
 
@@ -30,61 +43,88 @@ fn min(a: u64, b: u64) -> u64 {
     select_unpredictable(b < a, b, a)
 }
 
+impl Block {
+    #[inline]
+    fn set(&mut self, lane: usize, at: u64) {
+        self.keys[lane] = min(at, LAST) << 3 | lane as u64;
+        self.low[lane] = at as u32;
+    }
+
+    /// The instant of a key.
+    #[inline]
+    fn at(key: u64) -> u64 {
+        if key >> 3 == LAST { NEVER } else { key >> 3 }
+    }
+
+    /// At [`NEVER`] the index means nothing.
+    #[inline]
+    fn first(&self) -> First {
+        let k = &self.keys;
+        let halves = [min(min(k[0], k[1]), min(k[2], k[3])), min(min(k[4], k[5]), min(k[6], k[7]))];
+        let least = min(halves[0], halves[1]);
+        let at = Self::at(least);
+        let same: u32 = self.low.iter().map(|&low| u32::from(low == at as u32)).sum();
+        First { at, index: (least & 7) as usize, tie: same > 1 }
+    }
+}
+
 impl Ends {
     #[inline]
     pub(super) fn push(&mut self, at: u64) {
-        if self.len == self.at.len() {
-            self.at.resize(self.len + LANES, NEVER);
+        if self.len == self.blocks.len() * LANES {
+            self.blocks.push(Block { keys: [NEVER; LANES], low: [NEVER as u32; LANES] });
         }
-        self.at[self.len] = at;
         self.len += 1;
+        self.set(self.len - 1, at);
     }
 
     #[inline]
     pub(super) fn set(&mut self, i: usize, at: u64) {
         debug_assert!(i < self.len);
-        self.at[i] = at;
+        self.blocks[i / LANES].set(i % LANES, at);
     }
 
     #[inline]
     pub(super) fn get(&self, i: usize) -> u64 {
-        self.at[i]
+        Block::at(self.blocks[i / LANES].keys[i % LANES])
     }
 
     /// Removes entry `i`; the last one takes its place.
     #[inline]
     pub(super) fn swap_remove(&mut self, i: usize) {
         self.len -= 1;
-        self.at[i] = self.at[self.len];
-        self.at[self.len] = NEVER;
-        if self.len + LANES < self.at.len() {
-            self.at.truncate(self.at.len() - LANES);
+        self.set(i, self.get(self.len));
+        self.blocks[self.len / LANES].set(self.len % LANES, NEVER);
+        if self.len + LANES < self.blocks.len() * LANES {
+            self.blocks.pop();
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.at.clear();
+        self.blocks.clear();
         self.len = 0;
     }
 
     /// The earliest of all; at [`NEVER`] if nobody ends.
     #[inline]
     pub(super) fn first(&self) -> First {
+        match self.blocks.as_slice() {
+            [] => First { at: NEVER, index: 0, tie: false },
+            [block] => block.first(),
+            blocks => Self::first_of(blocks),
+        }
+    }
+
+    #[inline(never)]
+    fn first_of(blocks: &[Block]) -> First {
         let mut first = First { at: NEVER, index: 0, tie: false };
-        for (b, block) in self.at.as_chunks::<LANES>().0.iter().enumerate() {
-            // Instants below 2^61 ns (73 years) leave room for the index.
-            let p: [u64; LANES] = std::array::from_fn(|i| block[i] << 3 | i as u64);
-            let halves =
-                [min(min(p[0], p[1]), min(p[2], p[3])), min(min(p[4], p[5]), min(p[6], p[7]))];
-            let who = (min(halves[0], halves[1]) & 7) as usize;
-            let least = block[who];
-            if least > first.at || least == NEVER {
-                continue;
+        for (b, block) in blocks.iter().enumerate() {
+            let here = block.first();
+            if here.at < first.at {
+                first = First { index: b * LANES + here.index, ..here };
+            } else if here.at == first.at {
+                first.tie = true;
             }
-            let same: u32 = block.iter().map(|&at| u32::from(at == least)).sum();
-            let tie = least == first.at || same > 1;
-            let index = if least < first.at { b * LANES + who } else { first.index };
-            first = First { at: least, index, tie };
         }
         first
     }
@@ -124,6 +164,7 @@ mod tests {
                 if least != NEVER {
                     prop_assert_eq!(plain[first.index], least);
                     let many = plain.iter().filter(|&&a| a == least).count() > 1;
+                    // The instants here are told apart by their low halves, so it is exact.
                     prop_assert_eq!(first.tie, many);
                 }
             }

@@ -10,7 +10,7 @@ use crate::program::Code;
 
 impl Pool {
     /// Puts a job of a plain lane among the residents, with what is free.
-    #[inline]
+    #[inline(always)] // once for a waiting job, once for one just submitted
     pub(super) fn place(&mut self, now: u64, new: &Waiting, code: &Code) {
         let Waiting { job, seq, mask } = *new;
         let kernel = &code.kernels[job.kernel as usize];
