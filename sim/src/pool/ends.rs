@@ -92,8 +92,8 @@ impl Ends {
     /// Removes entry `i`; the last one takes its place.
     #[inline]
     pub(super) fn swap_remove(&mut self, i: usize) {
+        self.set(i, self.get(self.len - 1));
         self.len -= 1;
-        self.set(i, self.get(self.len));
         self.blocks[self.len / LANES].set(self.len % LANES, NEVER);
         if self.len + LANES < self.blocks.len() * LANES {
             self.blocks.pop();
