@@ -4,7 +4,8 @@
 //! contexts that take turns, merged kernels, copy engines and hardware queues are those of
 //! [`cotenant_sim::pool`]. Only the clock differs: it is the wall's, slowed down by a factor so that
 //! kernels of some microseconds can be kept on small and busy machines. Several processes can share
-//! one emulated GPU; each has a context of its own.
+//! one emulated GPU, each with a context of its own: one keeps it and is the [`Server`], the others
+//! have a [`RemoteDevice`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -26,8 +27,16 @@ use crate::error::DeviceError;
 use crate::work::{Task, Work};
 
 mod gpu;
+mod remote;
+mod server;
+pub(crate) mod wire;
 
 use gpu::{Gpu, Shot, Site};
+pub use remote::RemoteDevice;
+pub use server::Server;
+
+/// Why the GPU's lock is never poisoned.
+const SOUND: &str = "nobody panics while changing the GPU";
 
 /// A kernel that is to fail: for tests of what happens then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +57,7 @@ struct Common {
 
 impl Common {
     fn lock(&self) -> MutexGuard<'_, Gpu> {
-        self.gpu.lock().expect("nobody panics while changing the GPU")
+        self.gpu.lock().expect(SOUND)
     }
 }
 
@@ -165,6 +174,14 @@ impl EmulatedDevice {
     /// Lets a kernel fail: for tests.
     pub fn inject(&mut self, fault: Option<Fault>) {
         self.common.lock().set_fault(fault);
+    }
+
+    /// Launches and copies that have not ended, or whose end nobody has heard of.
+    fn outstanding(&self) -> u32 {
+        let now = self.now();
+        let mut gpu = self.common.lock();
+        gpu.run_to(now);
+        (gpu.outstanding(self.context) + gpu.untold(self.context)) as u32
     }
 
     fn now(&self) -> u64 {

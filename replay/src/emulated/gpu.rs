@@ -316,6 +316,11 @@ impl Gpu {
         self.contexts[context as usize].outstanding
     }
 
+    /// Ends that have not been taken.
+    pub(super) fn untold(&self, context: u32) -> usize {
+        self.contexts[context as usize].ended.len()
+    }
+
     /// The next instant at which something happens by itself.
     pub(super) fn next_event(&self) -> Option<u64> {
         let pools = self.pools.iter().map(Pool::next).min().unwrap_or(NEVER);
