@@ -70,6 +70,9 @@ enum Command {
     /// Convert, generate or describe request traces
     #[command(subcommand, after_help = "Example:\n  cotenant trace stats requests.csv")]
     Trace(trace::Command),
+    /// A worker process of a replay, started by it
+    #[command(hide = true)]
+    Worker,
 }
 
 /// Simulate every cell of an experiment, then write tables, plots and the report
@@ -165,7 +168,17 @@ fn dispatch(command: Command) -> Done {
         Command::Gpu => gpu::gpu(),
         Command::CostHelper { ask, to } => gpu::cost_helper(&ask, &to),
         Command::Trace(command) => trace::run(command),
+        Command::Worker => worker(),
     }
+}
+
+fn worker() -> Done {
+    use cotenant_replay::process::child::{WorkerError, run};
+    run().map_err(|e| match e {
+        WorkerError::NotAWorker(_) => Failure::input(e),
+        // What started it has gone, or has been told: nobody is left to read this.
+        WorkerError::Orphan | WorkerError::Device(_) => Failure::failed(""),
+    })
 }
 
 fn plot(args: &PlotArgs) -> Done {

@@ -23,7 +23,18 @@ use crate::kernel::Op;
 use crate::zoo::{Layer, ModelSpec, Node};
 
 /// Numbers that a model computes with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 #[allow(missing_docs)] // the field's own names
 pub enum Precision {
     #[default]

@@ -17,6 +17,7 @@ pub mod emulated;
 mod error;
 pub mod mps;
 pub mod nvml;
+pub mod process;
 pub mod recipe;
 pub mod reference;
 pub mod survey;

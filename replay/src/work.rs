@@ -6,9 +6,10 @@ use cotenant_profiles::kernel::Op;
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 use cotenant_profiles::zoo::{Layer, ModelSpec};
+use serde::{Deserialize, Serialize};
 
 /// One launch with its sizes. The identifier names it in a profile.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Key within a profile; equal for equal work.
     pub id: String,
@@ -19,7 +20,7 @@ pub struct Work {
 }
 
 /// What a launch does.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
     /// Keeps every block busy for so long: calibration.
     Spin {

@@ -3,8 +3,10 @@
 //! A layer holds everything that a library call needs to run it (cuDNN, cuBLAS) and everything that
 //! the analytic model needs to price it. The batch is applied when a model is lowered to kernels.
 
+use serde::{Deserialize, Serialize};
+
 /// A 2-D convolution, NCHW.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Conv {
     /// Input channels.
     pub in_ch: u32,
@@ -83,7 +85,7 @@ pub struct Matmul {
 }
 
 /// Maximum or average.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum PoolKind {
     Max,
@@ -91,7 +93,7 @@ pub enum PoolKind {
 }
 
 /// A pooling window sliding over every channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Maximum or average.
     pub kind: PoolKind,
@@ -124,7 +126,7 @@ impl Pool {
 }
 
 /// A pointwise function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the field's own names
 pub enum Function {
     Relu,

@@ -1,0 +1,249 @@
+//! A worker process: what `cotenant worker` runs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::BufReader;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
+use std::time::Duration;
+
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::layout::WorkerSpec;
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+use super::counters::{Counter, Counters};
+use super::messages::{Assignment, Command, FailureKind, Message, On, Run, Site};
+use crate::cuda::{CudaDevice, Granularity};
+use crate::device::{Completion, Device, Direction, Launch, Partition, Prepared, Queue, Ticket};
+use crate::emulated::RemoteDevice;
+use crate::emulated::wire::{hear, say};
+use crate::error::DeviceError;
+
+/// A worker shows that it lives at least this often.
+const BEAT: Duration = Duration::from_millis(50);
+
+/// Why a worker process ends before its time.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// Started by hand.
+    #[error("a worker is started by `cotenant replay`, which speaks to it: {0}")]
+    NotAWorker(String),
+    /// The process that started it has gone.
+    #[error("the process that started this worker has gone")]
+    Orphan,
+    /// The device's refusal; the process that started it has been told.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+}
+
+/// Runs what the process at the other end of the standard input asks for, until that one retires it
+/// or goes.
+///
+/// # Errors
+/// Nobody there speaks to a worker, or the device fails.
+pub fn run() -> Result<(), WorkerError> {
+    let odd = |e: std::io::Error| WorkerError::NotAWorker(e.to_string());
+    // Whatever happens to the parent, even kill -9: no worker stays behind.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| odd(e.into()))?;
+    let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(odd)?;
+    let mut out = UnixStream::from(socket);
+    let mut from = BufReader::new(out.try_clone().map_err(odd)?);
+    let assignment = hear::<Assignment>(&mut from).map_err(odd)?;
+    let assignment = assignment
+        .ok_or_else(|| WorkerError::NotAWorker("nothing is at the standard input".to_owned()))?;
+    let parent = getppid().map(|p| p.as_raw_nonzero().get().unsigned_abs());
+    if parent != Some(assignment.parent) {
+        // It died before the system was told to take us along.
+        return Err(WorkerError::Orphan);
+    }
+    let counters = Counters::open(&assignment.counters).map_err(odd)?;
+    let (asked, inbox) = channel();
+    let mut commands = Commands { inbox, backlog: VecDeque::new() };
+    let listen = move || {
+        while let Ok(Some(command)) = hear::<Command>(&mut from) {
+            if asked.send(command).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("commands".to_owned()).spawn(listen).map_err(odd)?;
+    let done = work(&assignment, counters, &mut commands, &mut out);
+    if let Err(WorkerError::Device(e)) = &done {
+        let failed = Message::Failed { kind: FailureKind::from(e), reason: e.to_string() };
+        // Where nobody listens any more, nobody misses it.
+        let _ = say(&mut out, &failed);
+    }
+    done
+}
+
+fn work(
+    assignment: &Assignment,
+    counters: Counters,
+    commands: &mut Commands,
+    out: &mut UnixStream,
+) -> Result<(), WorkerError> {
+    match &assignment.on {
+        On::Emulated => {
+            let gpu = std::io::stdout().as_fd().try_clone_to_owned();
+            let gpu = gpu.map_err(|e| WorkerError::NotAWorker(e.to_string()))?;
+            let mut device = RemoteDevice::connect(UnixStream::from(gpu))?;
+            let Site { pool, lane, cap, priority } = assignment.site;
+            let overhead = Bytes(0);
+            let spec = WorkerSpec { tenant: 0, pool, lane, cap, priority, overhead };
+            let partition = device.place(&[], &spec)?;
+            device.allocate(partition, Bytes(assignment.memory))?;
+            let queue = device.queue(partition, priority)?;
+            let ready = prepare(assignment, |k| device.prepare_kernel(queue, k))?;
+            Worker { device, queue, ready, assignment, counters, out }.serve(commands)
+        }
+        On::Cuda { ordinal, works } => {
+            let mut device = CudaDevice::open(*ordinal, Granularity::Fine)?;
+            let whole = Partition { index: 0, granted: device.info().cus };
+            let queue = device.queue(whole, assignment.site.priority)?;
+            let ready = prepare(assignment, |kernel| {
+                counters.add(Counter::Beats, 1);
+                let found = works.iter().find(|(number, _)| *number == kernel);
+                let none = DeviceError::NoSuch { what: "kernel", index: kernel };
+                device.prepare(queue, &found.ok_or(none)?.1)
+            })?;
+            Worker { device, queue, ready, assignment, counters, out }.serve(commands)
+        }
+    }
+}
+
+/// Every program's kernels, each distinct one made ready once.
+fn prepare(
+    assignment: &Assignment,
+    mut ready: impl FnMut(u32) -> Result<Prepared, DeviceError>,
+) -> Result<Vec<Vec<Prepared>>, DeviceError> {
+    let mut known = BTreeMap::new();
+    let mut of = |kernel: u32| -> Result<Prepared, DeviceError> {
+        if let Some(&prepared) = known.get(&kernel) {
+            return Ok(prepared);
+        }
+        let prepared = ready(kernel)?;
+        known.insert(kernel, prepared);
+        Ok(prepared)
+    };
+    let programs = assignment.programs.iter();
+    programs.map(|p| p.kernels.iter().map(|&k| of(k)).collect()).collect()
+}
+
+struct Worker<'a, D> {
+    device: D,
+    queue: Queue,
+    ready: Vec<Vec<Prepared>>,
+    assignment: &'a Assignment,
+    counters: Counters,
+    out: &'a mut UnixStream,
+}
+
+impl<D: Device> Worker<'_, D> {
+    fn serve(mut self, commands: &mut Commands) -> Result<(), WorkerError> {
+        self.tell(&Message::Up)?;
+        loop {
+            self.counters.add(Counter::Beats, 1);
+            match commands.next(BEAT)? {
+                Some(Command::Run(run)) => self.pass(&run, commands)?,
+                Some(Command::Retire) => return Ok(()),
+                // A context may be lost while it has nothing to do.
+                None => self.device.poll(&mut vec![])?,
+            }
+        }
+    }
+
+    fn tell(&mut self, message: &Message) -> Result<(), WorkerError> {
+        say(&mut self.out, message).map_err(|_| WorkerError::Orphan)
+    }
+
+    fn pass(&mut self, run: &Run, commands: &mut Commands) -> Result<(), WorkerError> {
+        let began = self.device.clock().now();
+        let (last, copies_left_out) = self.submit(run)?;
+        let mut ended = Vec::new();
+        let at = loop {
+            self.counters.add(Counter::Beats, 1);
+            self.device.poll(&mut ended)?;
+            let found = ended.drain(..).find(|c: &Completion| c.ticket == last);
+            if let Some(found) = found {
+                break found.at;
+            }
+            commands.look()?;
+            self.device.doze(BEAT);
+        };
+        self.counters.add(Counter::Passes, 1);
+        let (number, began, at) = (run.number, began.0, at.0);
+        self.tell(&Message::Ended { number, began, at, copies_left_out })
+    }
+
+    /// Hands a pass to the device: its last ticket, and how many copies the device cannot do.
+    fn submit(&mut self, run: &Run) -> Result<(Ticket, u32), DeviceError> {
+        let index = run.program;
+        let no_such = DeviceError::NoSuch { what: "program", index };
+        let program = self.assignment.programs.get(index as usize).ok_or(no_such)?;
+        let ready = &self.ready[index as usize];
+        let mut left_out = 0;
+        let mut copied = |device: &mut D, direction, bytes: u64| {
+            if bytes == 0 {
+                return Ok(None);
+            }
+            match device.copy(self.queue, direction, Bytes(bytes), Nanos(run.base)) {
+                Ok(ticket) => Ok(Some(ticket)),
+                Err(DeviceError::Unsupported { .. }) => {
+                    left_out += 1;
+                    Ok(None)
+                }
+                Err(e) => Err(e),
+            }
+        };
+        let mut last = copied(&mut self.device, Direction::In, run.input)?;
+        let n = ready.len();
+        for (i, (&work, &issued)) in ready.iter().zip(&program.issued_ns).enumerate() {
+            let scale = run.scales.get(i).or(run.scales.first()).copied().unwrap_or(1.0);
+            let end = i + 1 == n;
+            last = Some(self.device.submit(&Launch {
+                issued: Nanos(run.base + issued),
+                scale,
+                first: i == 0 && run.first,
+                last: end && run.last,
+                reported: end,
+                ..Launch::of(work)
+            })?);
+            self.counters.add(Counter::Kernels, 1);
+        }
+        let out = copied(&mut self.device, Direction::Out, run.output)?;
+        let none = DeviceError::unsupported(format!("program {index}"), "it launches nothing");
+        Ok((out.or(last).ok_or(none)?, left_out))
+    }
+}
+
+/// What has been asked for, in order.
+struct Commands {
+    inbox: Receiver<Command>,
+    /// Came while a pass was running.
+    backlog: VecDeque<Command>,
+}
+
+impl Commands {
+    /// Looks without waiting; an error if nobody asks any more.
+    fn look(&mut self) -> Result<(), WorkerError> {
+        loop {
+            match self.inbox.try_recv() {
+                Ok(command) => self.backlog.push_back(command),
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Disconnected) => return Err(WorkerError::Orphan),
+            }
+        }
+    }
+
+    /// The next one, if it comes within `most`.
+    fn next(&mut self, most: Duration) -> Result<Option<Command>, WorkerError> {
+        if let Some(command) = self.backlog.pop_front() {
+            return Ok(Some(command));
+        }
+        match self.inbox.recv_timeout(most) {
+            Ok(command) => Ok(Some(command)),
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            Err(RecvTimeoutError::Disconnected) => Err(WorkerError::Orphan),
+        }
+    }
+}

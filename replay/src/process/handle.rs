@@ -1,0 +1,159 @@
+//! A worker process, as the one that started it holds it.
+
+use std::ffi::OsString;
+use std::io::BufReader;
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus, Stdio};
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::counters::{Counter, Counters};
+use super::messages::{Assignment, Command, Message};
+use crate::emulated::wire::{hear, say};
+use crate::error::DeviceError;
+
+/// How worker processes are started.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    /// The program, `cotenant` itself.
+    pub program: PathBuf,
+    /// What makes it a worker.
+    pub arguments: Vec<OsString>,
+}
+
+impl Launcher {
+    /// This program's own file, as `cotenant worker`.
+    ///
+    /// # Errors
+    /// The system does not tell where it is.
+    pub fn this_program() -> std::io::Result<Self> {
+        Ok(Self { program: std::env::current_exe()?, arguments: vec!["worker".into()] })
+    }
+
+    /// The command; variables may be added to it.
+    #[must_use]
+    pub fn command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.arguments);
+        command
+    }
+}
+
+/// What a process had to say, or that it says nothing any more.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    /// A message.
+    Message(Message),
+    /// Its end of the connection is closed: it ends, or has ended.
+    Closed,
+}
+
+/// A running worker process. Dropping it ends the process and waits for it.
+///
+/// The system ends it with the thread that started it, so that thread must outlive it.
+pub struct Process {
+    child: Child,
+    socket: UnixStream,
+    counters: Counters,
+    beats: u64,
+    seen: Instant,
+}
+
+impl Process {
+    /// Starts `command` as a worker; what it says goes to `inbox` under `token`. `gpu` is its
+    /// connection to an emulated GPU.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn start(
+        mut command: std::process::Command,
+        mut assignment: Assignment,
+        gpu: Option<UnixStream>,
+        token: u64,
+        inbox: Sender<(u64, Heard)>,
+    ) -> std::io::Result<Self> {
+        let counters = Counters::new()?;
+        assignment.parent = std::process::id();
+        assignment.counters = counters.path();
+        let (ours, theirs) = UnixStream::pair()?;
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        command.stdout(gpu.map_or_else(Stdio::null, |s| Stdio::from(OwnedFd::from(s))));
+        // A terminal's Ctrl-C is for the one that started it, which ends it in good order.
+        let child = command.process_group(0).spawn()?;
+        // The command holds the worker's ends of the sockets, which must be the worker's alone.
+        drop(command);
+        let mut process = Self { child, socket: ours, counters, beats: 0, seen: Instant::now() };
+        say(&mut process.socket, &assignment)?;
+        let mut from = BufReader::new(process.socket.try_clone()?);
+        let listen = move || {
+            while let Ok(Some(message)) = hear::<Message>(&mut from) {
+                if inbox.send((token, Heard::Message(message))).is_err() {
+                    return;
+                }
+            }
+            // Where nobody listens any more, nobody misses it.
+            let _ = inbox.send((token, Heard::Closed));
+        };
+        std::thread::Builder::new().name(format!("worker-{token}")).spawn(listen)?;
+        Ok(process)
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it for something.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn say(&mut self, command: &Command) -> Result<(), DeviceError> {
+        say(&mut self.socket, command).map_err(|e| DeviceError::Gone(e.to_string()))
+    }
+
+    /// For how long it has not shown that it lives. To be asked now and then.
+    pub fn silent(&mut self) -> Duration {
+        let beats = self.counters.get(Counter::Beats);
+        if beats != self.beats {
+            (self.beats, self.seen) = (beats, Instant::now());
+        }
+        self.seen.elapsed()
+    }
+
+    /// Kernels that it has handed to its device.
+    #[must_use]
+    pub fn kernels(&self) -> u64 {
+        self.counters.get(Counter::Kernels)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// Ends it at once, and waits for that.
+    pub fn kill(&mut self) -> Option<ExitStatus> {
+        let _ = self.socket.shutdown(Shutdown::Both);
+        // One that has ended already cannot be killed; its status tells how.
+        let _ = self.child.kill();
+        self.child.wait().ok()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        /// A worker that has been retired needs no longer to end by itself.
+        const GRACE: Duration = Duration::from_millis(200);
+        let _ = self.socket.shutdown(Shutdown::Both);
+        let began = Instant::now();
+        while began.elapsed() < GRACE && self.ended().is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.kill();
+    }
+}
