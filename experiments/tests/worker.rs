@@ -30,7 +30,8 @@ struct World {
     model: ModelCode,
     setup: Setup,
     lanes: u32,
-    letters: (Sender<(u64, Heard)>, Receiver<(u64, Heard)>),
+    inbox: Sender<(u64, Heard)>,
+    letters: Receiver<(u64, Heard)>,
 }
 
 impl World {
@@ -47,8 +48,9 @@ impl World {
         let device =
             EmulatedDevice::for_scenario(&setup, &pools, ContentionModel::None, Clock::start(4.0));
         let server = Server::new(&device).unwrap();
+        let (inbox, letters) = channel();
         let lanes = pools[0].lanes.len() as u32;
-        Self { device, server, model, setup, lanes, letters: channel() }
+        Self { device, server, model, setup, lanes, inbox, letters }
     }
 
     fn whole() -> Self {
@@ -70,7 +72,7 @@ impl World {
         };
         let command = launcher().command();
         let gpu = self.server.connect().unwrap();
-        Process::start(command, assignment, Some(gpu), token, self.letters.0.clone()).unwrap()
+        Process::start(command, assignment, Some(gpu), token, self.inbox.clone()).unwrap()
     }
 
     fn up(&mut self, token: u64) -> Process {
@@ -80,7 +82,7 @@ impl World {
     }
 
     fn hear(&self) -> (u64, Heard) {
-        self.letters.1.recv_timeout(PATIENCE).unwrap()
+        self.letters.recv_timeout(PATIENCE).unwrap()
     }
 
     fn run(&self, process: &mut Process, number: u64) {
