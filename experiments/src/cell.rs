@@ -39,12 +39,6 @@ pub(crate) struct Outcome {
     pub(crate) timeline: Option<(String, u64)>,
 }
 
-impl Outcome {
-    pub(crate) fn is_ok(&self) -> bool {
-        self.status == "ok"
-    }
-}
-
 thread_local! {
     /// What the last panic of this thread said.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
@@ -9,6 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{gpu, lists, profile, trace};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
+use crate::study::merge;
+use crate::study::shard::{self, ShardOf};
+use crate::study::survey::Extras;
 use crate::{run, say};
 
 /// What does each way of sharing a GPU between models deliver?
@@ -35,6 +39,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Run(RunArgs),
+    Plan(PlanArgs),
+    Merge(MergeArgs),
     Plot(PlotArgs),
     /// List the sharing policies, or show one with its options, units and defaults
     #[command(after_help = "Examples:\n  cotenant policies\n  cotenant policies temporal")]
@@ -78,35 +84,106 @@ enum Command {
 /// Simulate every cell of an experiment, then write tables, plots and the report
 ///
 /// Cells are policies × sweep × repeats. The summary goes to stdout, everything else into DIR:
-/// results.csv, run.json, plots/ and report.html.
+/// results.csv, run.json, plots/ and report.html. A run that was interrupted goes on where it was.
+/// With --shard, the argument is the folder of a plan, and one of its shards is computed.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cotenant run experiments/quickstart.toml\n  \
     cotenant run experiments/quickstart.toml --set duration=5s --set tenant.*.workers=2\n  \
     cotenant run experiments/quickstart.toml --set 'sweep.device=[\"a30\", \"h100-sxm\"]' \
-    --out out/devices")]
+    --out out/devices\n  \
+    cotenant run out/study --shard 3/64")]
 struct RunArgs {
-    /// Experiment file
+    /// Experiment file; with --shard, the folder of a plan
     #[arg(value_name = "EXP.toml")]
     experiment: PathBuf,
+    /// Compute shard K of N, counted from 0; again after an interruption goes on where it was
+    #[arg(long, value_name = "K/N", conflicts_with_all = ["out", "set", "seed", "requests", "timeline"])]
+    shard: Option<ShardOf>,
     /// Folder for the results [default: out/NAME]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    overrides: OverrideArgs,
+    /// Threads [default: as many processors as this process may use]; results do not depend on it
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    #[command(flatten)]
+    extras: ExtraArgs,
+}
+
+#[derive(Args)]
+struct OverrideArgs {
     /// Replace a field of the experiment, such as tenant.vision.arrivals.rate=60; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Threads [default: one per processor]; results do not depend on it
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    jobs: Option<u16>,
     /// Seed of the first repeat, in place of the file's
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
+}
+
+impl From<OverrideArgs> for Overrides {
+    fn from(args: OverrideArgs) -> Self {
+        Self { set: args.set, seed: args.seed }
+    }
+}
+
+#[derive(Args)]
+struct ExtraArgs {
     /// Write every request to requests/CELL.csv.zst
     #[arg(long)]
     requests: bool,
     /// Write every kernel to timeline/CELL.json (opens in Perfetto and chrome://tracing)
     #[arg(long)]
     timeline: bool,
+}
+
+impl From<ExtraArgs> for Extras {
+    fn from(args: ExtraArgs) -> Self {
+        Self { requests: args.requests, timeline: args.timeline }
+    }
+}
+
+/// Divide an experiment into shards for many machines
+///
+/// Writes DIR/plan.json. Then `cotenant run DIR --shard K/N` computes each shard, anywhere and in any
+/// order, and `cotenant merge DIR` makes the results of all.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant plan experiments/compare.toml --out out/study --shards 64")]
+struct PlanArgs {
+    /// Experiment file
+    #[arg(value_name = "EXP.toml")]
+    experiment: PathBuf,
+    /// Folder for the plan and everything that comes of it
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+    /// Number of shards
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    shards: u32,
+    #[command(flatten)]
+    overrides: OverrideArgs,
+    #[command(flatten)]
+    extras: ExtraArgs,
+}
+
+/// Make tables, plots and report of a plan's shards
+///
+/// Proves from the files that every cell is there; otherwise names the shards that are not finished
+/// and exits with status 3.
+#[derive(Args)]
+#[command(after_help = "Example:\n  cotenant merge out/study")]
+struct MergeArgs {
+    /// Folder of the plan
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// Make results of the shards that are finished; they say what is missing
+    #[arg(long)]
+    allow_missing: bool,
+    /// Seconds for which to look again while shards are missing: shared file systems show new files
+    /// late
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    wait: u16,
 }
 
 /// Draw plots and report again from a result folder alone
@@ -151,13 +228,18 @@ fn usage(error: &clap::Error) -> ExitCode {
 
 fn dispatch(command: Command) -> Done {
     match command {
-        Command::Run(args) => run::run(&run::Options {
+        Command::Run(args) => run_command(args),
+        Command::Plan(args) => shard::plan(&shard::PlanOptions {
             file: args.experiment,
             out: args.out,
-            overrides: Overrides { set: args.set, seed: args.seed },
-            jobs: args.jobs.map_or(0, usize::from),
-            requests: args.requests,
-            timeline: args.timeline,
+            overrides: args.overrides.into(),
+            shards: args.shards as usize,
+            extras: args.extras.into(),
+        }),
+        Command::Merge(args) => merge::merge(&merge::Options {
+            dir: &args.folder,
+            allow_missing: args.allow_missing,
+            wait: Duration::from_secs(args.wait.into()),
         }),
         Command::Plot(args) => plot(&args),
         Command::Policies { name } => lists::policies(name.as_deref()),
@@ -178,6 +260,27 @@ fn worker() -> Done {
         WorkerError::NotAWorker(_) => Failure::input(e),
         // What started it has gone, or has been told: nobody is left to read this.
         WorkerError::Orphan | WorkerError::Device(_) => Failure::failed(""),
+    })
+}
+
+fn run_command(args: RunArgs) -> Done {
+    let jobs = args.jobs.map_or(0, usize::from);
+    if let Some(of) = args.shard {
+        return shard::run(&args.experiment, of, jobs);
+    }
+    if args.experiment.is_dir() {
+        return Err(Failure::input(format!(
+            "{0}: is a folder; name an experiment file, or a shard of its plan: `cotenant run {0} \
+             --shard K/N`",
+            args.experiment.display()
+        )));
+    }
+    run::run(&run::Options {
+        file: args.experiment,
+        out: args.out,
+        overrides: args.overrides.into(),
+        jobs,
+        extras: args.extras.into(),
     })
 }
 

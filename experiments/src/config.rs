@@ -2,6 +2,7 @@
 //! is complete but for what lies in other files (profiles, traces).
 
 pub(crate) mod fields;
+mod grid;
 mod path;
 mod plot;
 pub(crate) mod policy;
@@ -19,10 +20,12 @@ use cotenant_sim::contention;
 
 use self::fields::{Fields, no_such};
 use self::tree::{Data, Entry, Flaw, Node, Place};
+pub(crate) use grid::Grid;
 pub(crate) use policy::PolicyRow;
 pub(crate) use tenant::{Part, Slo, TenantConfig};
 
 /// A checked experiment.
+#[derive(Clone)]
 pub(crate) struct Experiment {
     pub(crate) name: String,
     pub(crate) question: Option<String>,
@@ -40,6 +43,7 @@ pub(crate) struct Experiment {
 }
 
 /// One combination of sweep values.
+#[derive(Clone)]
 pub(crate) struct Point {
     /// The values, as tables show them.
     pub(crate) values: Vec<String>,
@@ -120,50 +124,6 @@ pub(crate) struct Overrides {
     /// `KEY=VALUE` texts.
     pub(crate) set: Vec<String>,
     pub(crate) seed: Option<u64>,
-}
-
-/// Reads and checks an experiment file.
-///
-/// # Errors
-/// One line: file, line, field, what is wrong, and what would be accepted.
-pub(crate) fn read(file: &Path, overrides: &Overrides) -> Result<Experiment, String> {
-    let shown = file.display().to_string();
-    let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
-    let base = file.parent().unwrap_or(Path::new("")).to_owned();
-    check(&text, &shown, base, overrides).map_err(|flaw| flaw.to_string())
-}
-
-fn check(text: &str, file: &str, base: PathBuf, overrides: &Overrides) -> Result<Experiment, Flaw> {
-    let mut root = tree::parse(text, file)?;
-    let known: Vec<&str> = TOP.iter().chain(LISTS).copied().collect();
-    Fields::new(&root, "", &known)?;
-    policy::expand_all(&mut root)?;
-    overrides.apply(&mut root)?;
-    let resolved = render(&root);
-    let axes = axes(&mut root)?;
-    let keys: Vec<String> = axes.iter().flat_map(|a| a.fields.clone()).collect();
-    let mut devices = BTreeMap::new();
-    let mut points = vec![];
-    for choice in sweep::combinations(&axes)? {
-        let mut at_point = root.clone();
-        for (key, value) in keys.iter().zip(&choice) {
-            path::set(&mut at_point, key, value, &value.place, TOP)?;
-        }
-        let mut point = point(&at_point, &base, &mut devices)?;
-        point.values = choice.iter().map(|v| v.plain()).collect();
-        points.push(point);
-    }
-    let f = Fields::new(&root, "", &known)?;
-    Ok(Experiment {
-        name: name(&f)?,
-        question: f.text("question")?.map(str::to_owned),
-        seeds: seeds(&f)?,
-        plots: plot::rows(&root, &keys)?,
-        base,
-        keys,
-        points,
-        text: resolved,
-    })
 }
 
 impl Overrides {
@@ -430,8 +390,12 @@ name = "mps"
 
     fn read(text: &str, set: &[&str]) -> Result<Experiment, String> {
         let set = set.iter().map(|&s| s.to_owned()).collect();
-        check(text, "f.toml", PathBuf::new(), &Overrides { set, seed: None })
-            .map_err(|e| e.to_string())
+        let grid = Grid::parse(text, "f.toml", PathBuf::new(), &Overrides { set, seed: None })?;
+        let mut e = grid.head().clone();
+        for i in 0..grid.len() {
+            e.points.extend(grid.at(i)?.points);
+        }
+        Ok(e)
     }
 
     #[test]

@@ -7,7 +7,6 @@ use cotenant_profiles::{Launch, Profile, curve};
 
 use crate::config::Point;
 use crate::models::Found;
-use crate::prepare::Prepared;
 use crate::results::number;
 
 /// How much slower a kernel may get on its minimum of CUs.
@@ -112,10 +111,10 @@ impl CurveTable {
 }
 
 /// The curves of every tenant's model at its largest batch.
-pub(crate) fn of_tenants(point: &Point, ready: &Prepared) -> Vec<u8> {
+pub(crate) fn of_tenants(point: &Point, profiles: &[Found]) -> Vec<u8> {
     let mut table = CurveTable::new();
     let mut done = vec![];
-    for (config, found) in point.tenants.iter().zip(&ready.profiles) {
+    for (config, found) in point.tenants.iter().zip(profiles) {
         let Some(model) = found.profile.models.get(&found.model) else { continue };
         let sizes = model.batches.keys().copied();
         let batch = sizes.clone().find(|b| *b >= config.batch_max).or(sizes.max()).unwrap_or(1);

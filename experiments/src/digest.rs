@@ -12,6 +12,27 @@ pub(crate) fn of_text(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
 
+/// Of bytes, in hex.
+pub(crate) fn of_bytes(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+/// A digest in the making.
+#[derive(Default)]
+pub(crate) struct Running(Sha256);
+
+impl Running {
+    /// Adds bytes.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// In hex.
+    pub(crate) fn finish(self) -> String {
+        hex(&self.0.finalize())
+    }
+}
+
 /// Of a device's numbers, wherever they come from.
 pub(crate) fn of_device(device: &Device) -> String {
     of_text(&format!("{device:?}"))

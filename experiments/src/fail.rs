@@ -11,6 +11,14 @@ pub(crate) enum Failure {
     /// A check, a cell or the device failed: status 1. The text is empty where everything has
     /// been said already.
     Failed(String),
+    /// Cells are missing: status 3.
+    Incomplete(String),
+    /// Two attempts disagree: status 4.
+    Conflict(String),
+    /// A file of a study cannot be read or written: status 74.
+    Io(String),
+    /// Stopped by a signal; what is finished is kept: status 75.
+    Stopped(String),
     /// Nobody reads our output any more: status 0, silently.
     Closed,
 }
@@ -26,6 +34,27 @@ impl Failure {
         Self::Failed(what.to_string())
     }
 
+    /// A file of a study that cannot be read or written.
+    pub(crate) fn io(path: &std::path::Path, cause: impl fmt::Display) -> Self {
+        Self::Io(format!("{}: {cause}", path.display()))
+    }
+
+    /// A failure to write, in a command whose files others rely on.
+    pub(crate) fn into_io(self) -> Self {
+        match self {
+            Self::Failed(text) => Self::Io(text),
+            other => other,
+        }
+    }
+
+    /// The same in a command for which a full disk is a failure like others.
+    pub(crate) fn into_failed(self) -> Self {
+        match self {
+            Self::Io(text) => Self::Failed(text),
+            other => other,
+        }
+    }
+
     /// A file that cannot be written.
     pub(crate) fn write(path: &std::path::Path, cause: impl fmt::Display) -> Self {
         Self::Failed(format!("cannot write {}: {cause}", path.display()))
@@ -36,6 +65,10 @@ impl Failure {
         match self {
             Self::Input(_) => ExitCode::from(2),
             Self::Failed(_) => ExitCode::from(1),
+            Self::Incomplete(_) => ExitCode::from(3),
+            Self::Conflict(_) => ExitCode::from(4),
+            Self::Io(_) => ExitCode::from(74),
+            Self::Stopped(_) => ExitCode::from(75),
             Self::Closed => ExitCode::SUCCESS,
         }
     }
@@ -43,7 +76,16 @@ impl Failure {
     /// What to tell the user, if anything.
     pub(crate) fn message(&self) -> Option<&str> {
         match self {
-            Self::Input(text) | Self::Failed(text) if !text.is_empty() => Some(text),
+            Self::Input(text)
+            | Self::Failed(text)
+            | Self::Incomplete(text)
+            | Self::Conflict(text)
+            | Self::Io(text)
+            | Self::Stopped(text)
+                if !text.is_empty() =>
+            {
+                Some(text)
+            }
             _ => None,
         }
     }

@@ -1,8 +1,7 @@
 //! The result folder: files appear whole, and what an earlier run left goes when this one is done.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::fail::{Done, Failure};
@@ -10,12 +9,14 @@ use crate::fail::{Done, Failure};
 /// A result folder that this run writes.
 pub(crate) struct Folder {
     path: PathBuf,
-    partial: File,
     /// What this run has written, relative to the folder.
     written: BTreeSet<PathBuf>,
 }
 
-const PARTIAL: &str = "results.csv.partial";
+/// The file that makes a folder the home of a sharded study.
+pub(crate) const PLAN: &str = "plan.json";
+/// Where journals lie.
+pub(crate) const ATTEMPTS: &str = "attempts";
 /// What a run may leave in the folder itself.
 const TABLES: &[&str] =
     &["results.csv", "run.json", "cdf.csv", "series.csv", "curves.csv", "counters.csv"];
@@ -27,36 +28,40 @@ impl Folder {
     ///
     /// # Errors
     /// It holds something else, or cannot be made.
-    pub(crate) fn open(path: &Path, header: &[u8]) -> Done<Self> {
-        if path.exists() {
-            let ours = TABLES.iter().chain([&PARTIAL]).any(|name| path.join(name).exists());
-            let empty = path.is_dir()
-                && fs::read_dir(path).map(|mut d| d.next().is_none()).unwrap_or(false);
-            if !ours && !empty {
-                return Err(Failure::input(format!(
-                    "--out {}: exists and holds no results; choose another folder",
-                    path.display()
-                )));
-            }
+    pub(crate) fn open(path: &Path) -> Done<Self> {
+        if path.join(PLAN).exists() {
+            return Err(Failure::input(format!(
+                "--out {0}: holds a plan; compute its shards with `cotenant run {0} --shard K/N`, \
+                 or choose another folder",
+                path.display()
+            )));
+        }
+        let ours = TABLES.iter().chain([&ATTEMPTS]).any(|name| path.join(name).exists());
+        if !ours && !is_free(path) {
+            return Err(Failure::input(format!(
+                "--out {}: exists and holds no results; choose another folder",
+                path.display()
+            )));
         }
         fs::create_dir_all(path).map_err(|e| Failure::write(path, e))?;
-        let file = path.join(PARTIAL);
-        let mut partial = File::create(&file).map_err(|e| Failure::write(&file, e))?;
-        partial.write_all(header).map_err(|e| Failure::write(&file, e))?;
-        Ok(Self { path: path.to_owned(), partial, written: BTreeSet::new() })
+        Ok(Self::of(path))
     }
 
-    /// Adds the rows of a cell that has just ended, so that a run that is cut short leaves them.
-    pub(crate) fn append(&mut self, rows: &[u8]) -> Done {
-        self.partial.write_all(rows).map_err(|e| Failure::write(&self.path.join(PARTIAL), e))
+    /// A folder that holds what this run writes into it.
+    pub(crate) fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), written: BTreeSet::new() }
     }
 
     /// Writes a file whole: it appears complete or not at all.
     pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Done {
-        let file = self.path.join(name);
-        write_whole(&file, bytes)?;
-        self.written.insert(PathBuf::from(name));
+        write_whole(&self.path.join(name), bytes)?;
+        self.keep(name);
         Ok(())
+    }
+
+    /// Counts a file as written by this run.
+    pub(crate) fn keep(&mut self, name: &str) {
+        self.written.insert(PathBuf::from(name));
     }
 
     /// Removes what an earlier run left and this one did not write.
@@ -67,7 +72,6 @@ impl Folder {
             stale.extend(entries.flatten().map(|e| Path::new(folder).join(e.file_name())));
         }
         stale.retain(|name| !self.written.contains(name));
-        stale.push(PathBuf::from(PARTIAL));
         for name in stale {
             let file = self.path.join(name);
             if file.is_file() {
@@ -78,6 +82,12 @@ impl Folder {
     }
 }
 
+/// Whether a folder is absent or empty.
+pub(crate) fn is_free(path: &Path) -> bool {
+    let empty = || fs::read_dir(path).map(|mut d| d.next().is_none()).unwrap_or(false);
+    !path.exists() || empty()
+}
+
 /// Writes beside, then renames.
 pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Done {
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
@@ -86,6 +96,10 @@ pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Done {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let beside = file.with_file_name(name);
-    fs::write(&beside, bytes).map_err(|e| Failure::write(&beside, e))?;
-    fs::rename(&beside, file).map_err(|e| Failure::write(file, e))
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, file));
+    written.map_err(|e| {
+        // A left-over is never read; it may not even be there.
+        let _ = fs::remove_file(&beside);
+        Failure::write(file, e)
+    })
 }

@@ -3,133 +3,227 @@
 use std::collections::BTreeSet;
 
 use cotenant_plots::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
+use cotenant_profiles::Nanos;
 use cotenant_sim::Class;
 
-use crate::config::Point;
-use crate::models;
-use crate::plan;
-use crate::run::Finished;
+use crate::config::{Experiment, Point, Slo};
+use crate::isolated::Isolated;
+use crate::models::{self, Found};
 
 /// The commit of the program, or `unknown`.
 pub(crate) fn commit() -> &'static str {
     option_env!("COTENANT_COMMIT").unwrap_or("unknown")
 }
 
-/// Everything that plots and report need besides the tables.
-pub(crate) fn of(done: &Finished<'_>, wall_s: f64) -> RunInfo {
-    let e = done.e;
-    let first = &e.points[0];
-    // What was computed once for several cells counts once in the rate.
-    let mut counted = BTreeSet::new();
-    let (mut events, mut cpu_s) = (0, 0.0);
-    for (cell, outcome) in done.each() {
-        if counted.insert(&cell.work) {
-            events += outcome.events;
-            cpu_s += outcome.cpu_s;
+/// The value that all points agree on.
+#[derive(Clone, Debug, Default, PartialEq)]
+enum Agreed<T> {
+    /// No point yet.
+    #[default]
+    Nothing,
+    All(T),
+    Differs,
+}
+
+impl<T: PartialEq> Agreed<T> {
+    fn see(&mut self, value: T) {
+        match self {
+            Self::Nothing => *self = Self::All(value),
+            Self::All(known) if *known == value => {}
+            _ => *self = Self::Differs,
         }
     }
-    let cells = done.each().map(|(cell, o)| CellInfo {
-        cell: cell.id.clone(),
-        events: o.events,
-        digest: format!("{:016x}", o.digest),
-    });
-    RunInfo {
-        name: e.name.clone(),
-        question: e.question.clone(),
-        experiment_digest: plan::digest(e, done.cells),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: commit().to_owned(),
-        host: host(),
-        seeds: e.seeds.clone(),
-        events,
-        wall_s,
-        events_per_s: if cpu_s > 0.0 { events as f64 / cpu_s } else { 0.0 },
-        cells: cells.collect(),
-        device: DeviceInfo {
-            name: first.device.name.clone(),
-            title: first.device.title.clone(),
-            cus: first.device.cus(),
-        },
-        costs: first.costs.name().to_owned(),
-        duration: first.duration.to_string(),
-        warmup: first.warmup.to_string(),
-        config: e.text.clone(),
-        tenants: (0..first.tenants.len()).map(|t| tenant(done, t)).collect(),
-        policies: (0..first.policies.len()).map(|p| policy(&e.points, p)).collect(),
-        sweep_keys: e.keys.clone(),
-        plots: e.plots.clone(),
-        warnings: warnings(done),
+
+    fn value(self) -> Option<T> {
+        match self {
+            Self::All(value) => Some(value),
+            Self::Nothing | Self::Differs => None,
+        }
     }
 }
 
-/// The value that all points agree on.
-fn agreed<T: PartialEq>(mut values: impl Iterator<Item = T>) -> Option<T> {
-    let first = values.next()?;
-    values.all(|v| v == first).then_some(first)
+/// Gathers what plots and report need besides the tables, point by point.
+#[derive(Default)]
+pub(crate) struct Gather {
+    first: Option<First>,
+    tenants: Vec<TenantSeen>,
+    policies: Vec<Agreed<String>>,
+    warnings: BTreeSet<String>,
 }
 
-/// What all points agree on, `swept` where some have another; nothing where none has any.
-fn swept_option(values: impl Iterator<Item = Option<String>> + Clone) -> Option<String> {
-    let any = values.clone().any(|v| v.is_some());
-    any.then(|| agreed(values).flatten().unwrap_or_else(|| "swept".to_owned()))
+/// What is told of the first point alone.
+struct First {
+    device: DeviceInfo,
+    costs: String,
+    duration: String,
+    warmup: String,
+    tenants: Vec<TenantInfo>,
+    policies: Vec<PolicyInfo>,
 }
 
-fn tenant(done: &Finished<'_>, t: usize) -> TenantInfo {
-    let points = &done.e.points;
-    let first = &points[0].tenants[t];
-    let swept = |text: Option<String>| text.unwrap_or_else(|| "swept".to_owned());
-    let ready = || done.prepared.iter();
-    let isolated = agreed(ready().map(|p| p.isolated[t])).flatten();
-    let slo = agreed(ready().map(|p| p.setup.tenants[t].slo)).flatten();
-    // A swept SLO is no missing one: the report judges each point by its own.
-    let words = swept_option(points.iter().map(|p| p.tenants[t].slo.map(|s| s.words())));
-    TenantInfo {
-        name: first.name.clone(),
-        model: swept(agreed(points.iter().map(|p| p.tenants[t].model.clone()))),
-        class: match first.class {
-            Class::Latency => "latency".to_owned(),
-            Class::BestEffort => "best-effort".to_owned(),
-        },
-        slo_ms: slo.map(|s| s.as_millis_f64()),
-        slo: words,
-        isolated_p95_ms: isolated.map(|i| i.p95.as_millis_f64()),
-        isolated_rps: isolated.map(|i| i.rps),
-        arrivals: swept(agreed(points.iter().map(|p| p.tenants[t].arrivals_text.clone()))),
-        profile_source: models::source_name(done.prepared[0].profiles[t].profile.source).to_owned(),
-        profile: swept(agreed(ready().map(|p| p.profiles[t].words.clone()))),
+#[derive(Clone, Default)]
+struct TenantSeen {
+    model: Agreed<String>,
+    arrivals: Agreed<String>,
+    profile: Agreed<String>,
+    isolated: Agreed<Option<Isolated>>,
+    slo: Agreed<Option<Nanos>>,
+    words: Agreed<Option<String>>,
+    any_slo: bool,
+}
+
+impl Gather {
+    /// Adds a point with what its preparation found, by tenant.
+    pub(crate) fn add(
+        &mut self,
+        point: &Point,
+        profiles: &[Found],
+        isolated: &[Option<Isolated>],
+        slos: &[Option<Nanos>],
+    ) {
+        self.first.get_or_insert_with(|| First::of(point, profiles));
+        self.tenants.resize_with(point.tenants.len(), TenantSeen::default);
+        self.policies.resize_with(point.policies.len(), Agreed::default);
+        for (t, (seen, config)) in self.tenants.iter_mut().zip(&point.tenants).enumerate() {
+            seen.model.see(config.model.clone());
+            seen.arrivals.see(config.arrivals_text.clone());
+            seen.profile.see(profiles[t].words.clone());
+            seen.isolated.see(isolated[t]);
+            seen.slo.see(slos[t]);
+            seen.words.see(config.slo.map(Slo::words));
+            seen.any_slo |= config.slo.is_some();
+        }
+        for (seen, row) in self.policies.iter_mut().zip(&point.policies) {
+            seen.see(row.options_text.clone());
+        }
+        self.warn(point, profiles);
+    }
+
+    fn warn(&mut self, point: &Point, profiles: &[Found]) {
+        self.warnings.extend(profiles.iter().filter_map(|f| f.warning.clone()));
+        if point.tenants.iter().any(|t| t.batch_max > 16) {
+            self.warnings.insert(
+                "analytic profiles above batch 16 hold four sizes per doubling: a batch in \
+                 between runs as the next larger one"
+                    .to_owned(),
+            );
+        }
+        if point.contention == "none" {
+            self.warnings.insert(
+                "contention is switched off: co-running kernels slow each other by taking CUs \
+                 alone"
+                    .to_owned(),
+            );
+        }
+    }
+
+    /// `run.json` of an experiment of which no cell has run yet.
+    ///
+    /// # Panics
+    /// No point was added.
+    pub(crate) fn finish(self, e: &Experiment, experiment_digest: String) -> RunInfo {
+        let first = self.first.expect("an experiment has at least one point");
+        let swept = |text: Agreed<String>| text.value().unwrap_or_else(|| "swept".to_owned());
+        let tenants = first.tenants.into_iter().zip(self.tenants).map(|(info, seen)| {
+            let isolated = seen.isolated.value().flatten();
+            TenantInfo {
+                model: swept(seen.model),
+                arrivals: swept(seen.arrivals),
+                profile: swept(seen.profile),
+                slo_ms: seen.slo.value().flatten().map(|s| s.as_millis_f64()),
+                // A swept SLO is no missing one: the report judges each point by its own.
+                slo: match (seen.words, seen.any_slo) {
+                    (_, false) => None,
+                    (words, true) => words.value().flatten().or_else(|| Some("swept".to_owned())),
+                },
+                isolated_p95_ms: isolated.map(|i| i.p95.as_millis_f64()),
+                isolated_rps: isolated.map(|i| i.rps),
+                ..info
+            }
+        });
+        let policies = first.policies.into_iter().zip(self.policies).map(|(info, seen)| {
+            let options = seen.value().unwrap_or_else(|| format!("{} (swept)", info.options));
+            PolicyInfo { options, ..info }
+        });
+        RunInfo {
+            name: e.name.clone(),
+            question: e.question.clone(),
+            experiment_digest,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: commit().to_owned(),
+            seeds: e.seeds.clone(),
+            device: first.device,
+            costs: first.costs,
+            duration: first.duration,
+            warmup: first.warmup,
+            config: e.text.clone(),
+            tenants: tenants.collect(),
+            policies: policies.collect(),
+            sweep_keys: e.keys.clone(),
+            plots: e.plots.clone(),
+            warnings: self.warnings.into_iter().collect(),
+            ..RunInfo::default()
+        }
     }
 }
 
-fn policy(points: &[Point], p: usize) -> PolicyInfo {
-    let first = &points[0].policies[p];
-    let options = agreed(points.iter().map(|point| point.policies[p].options_text.clone()));
-    PolicyInfo {
-        label: first.label.clone(),
-        name: first.info.name.to_owned(),
-        options: options.unwrap_or_else(|| format!("{} (swept)", first.options_text)),
+impl First {
+    fn of(point: &Point, profiles: &[Found]) -> Self {
+        let tenants = point.tenants.iter().zip(profiles).map(|(config, found)| TenantInfo {
+            name: config.name.clone(),
+            class: match config.class {
+                Class::Latency => "latency".to_owned(),
+                Class::BestEffort => "best-effort".to_owned(),
+            },
+            profile_source: models::source_name(found.profile.source).to_owned(),
+            ..TenantInfo::default()
+        });
+        let policies = point.policies.iter().map(|row| PolicyInfo {
+            label: row.label.clone(),
+            name: row.info.name.to_owned(),
+            options: row.options_text.clone(),
+        });
+        Self {
+            device: DeviceInfo {
+                name: point.device.name.clone(),
+                title: point.device.title.clone(),
+                cus: point.device.cus(),
+            },
+            costs: point.costs.name().to_owned(),
+            duration: point.duration.to_string(),
+            warmup: point.warmup.to_string(),
+            tenants: tenants.collect(),
+            policies: policies.collect(),
+        }
     }
 }
 
-fn warnings(done: &Finished<'_>) -> Vec<String> {
-    let mut all: BTreeSet<String> =
-        done.prepared.iter().flat_map(|p| &p.profiles).filter_map(|f| f.warning.clone()).collect();
-    if done.e.points.iter().flat_map(|p| &p.tenants).any(|t| t.batch_max > 16) {
-        all.insert(
-            "analytic profiles above batch 16 hold four sizes per doubling: a batch in between \
-             runs as the next larger one"
-                .to_owned(),
-        );
-    }
-    if done.e.points.iter().any(|p| p.contention == "none") {
-        all.insert(
-            "contention is switched off: co-running kernels slow each other by taking CUs alone"
-                .to_owned(),
-        );
-    }
-    all.into_iter().collect()
+/// Adds up what the cells took.
+#[derive(Default)]
+pub(crate) struct Tally {
+    events: u64,
+    cpu_s: f64,
+    cells: Vec<CellInfo>,
 }
 
-fn host() -> String {
+impl Tally {
+    /// Adds a cell; `first` unless its computation served another cell before.
+    pub(crate) fn add(&mut self, cell: &str, events: u64, digest: &str, cpu_s: f64, first: bool) {
+        self.cpu_s += cpu_s;
+        self.events += if first { events } else { 0 };
+        let info = CellInfo { cell: cell.to_owned(), events, digest: digest.to_owned() };
+        self.cells.push(info);
+    }
+
+    /// Completes `run.json`.
+    pub(crate) fn finish(self, run: RunInfo, host: String, wall_s: f64) -> RunInfo {
+        let events_per_s = if self.cpu_s > 0.0 { self.events as f64 / self.cpu_s } else { 0.0 };
+        RunInfo { events: self.events, events_per_s, cells: self.cells, host, wall_s, ..run }
+    }
+}
+
+/// The name of this machine.
+pub(crate) fn host() -> String {
     let told = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     let told = told.or_else(|| std::env::var("HOSTNAME").ok());
     told.map_or_else(|| "unknown".to_owned(), |h| h.trim().to_owned())

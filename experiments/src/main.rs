@@ -18,6 +18,7 @@ mod progress;
 mod results;
 mod run;
 mod say;
+mod study;
 mod summary;
 mod text;
 mod watch;

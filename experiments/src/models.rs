@@ -63,7 +63,7 @@ impl Variant {
 }
 
 impl Library {
-    /// The profile of a tenant's model.
+    /// The profile of a tenant's model; `on` is the device's digest.
     ///
     /// # Errors
     /// No such model anywhere, or the first place that has it does not read.
@@ -71,6 +71,7 @@ impl Library {
         &mut self,
         tenant: &TenantConfig,
         device: &Device,
+        on: &str,
         sources: &[ProfileSource],
     ) -> Result<Found, String> {
         let variant = Variant {
@@ -79,11 +80,8 @@ impl Library {
             tuned_cus: tenant.tuned_at.map(|percent| device.mps_cus(percent)),
         };
         let key = format!(
-            "{} {variant:?} {:?} {} {sources:?} {}",
-            tenant.model,
-            tenant.part,
-            tenant.batch_max,
-            digest::of_device(device)
+            "{} {variant:?} {:?} {} {sources:?} {on}",
+            tenant.model, tenant.part, tenant.batch_max,
         );
         if let Some(found) = self.found.get(&key) {
             return Ok(found.clone());

@@ -3,9 +3,8 @@
 //! A cell's name, seed and rows depend on nothing but the cell: not on the order of computation, the
 //! number of threads, the machine, or the other cells.
 
-use crate::config::Experiment;
+use crate::config::{Experiment, Point};
 use crate::digest;
-use crate::prepare::Prepared;
 
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,35 +24,38 @@ pub(crate) struct Cell {
     pub(crate) work: String,
 }
 
-/// Every cell, in the order of `results.csv`: by point, then policy, then repeat.
-pub(crate) fn cells(e: &Experiment, prepared: &[Prepared]) -> Vec<Cell> {
+/// The cells of one point, in the order of `results.csv`: by policy, then repeat.
+pub(crate) fn cells_of(e: &Experiment, point: usize, meaning: &str) -> Vec<Cell> {
     let mut cells = vec![];
-    for (p, (point, ready)) in e.points.iter().zip(prepared).enumerate() {
-        for (r, row) in point.policies.iter().enumerate() {
-            for (repeat, &seed) in e.seeds.iter().enumerate() {
-                let work = digest::of_text(&format!(
-                    "cotenant {}\n{}policy {} {:?}\nseed {seed}\n",
-                    env!("CARGO_PKG_VERSION"),
-                    ready.meaning,
-                    row.info.name,
-                    row.options.0,
-                ));
-                let swept: Vec<String> =
-                    e.keys.iter().zip(&point.values).map(|(k, v)| format!("{k}={v}")).collect();
-                let whole =
-                    digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
-                let id = format!("{}-{}", slug(&row.label), &whole[..12]);
-                cells.push(Cell { id, point: p, policy: r, repeat, seed, work });
-            }
+    let Point { policies, values, .. } = &e.points[point];
+    let swept: Vec<String> = e.keys.iter().zip(values).map(|(k, v)| format!("{k}={v}")).collect();
+    for (policy, row) in policies.iter().enumerate() {
+        for (repeat, &seed) in e.seeds.iter().enumerate() {
+            let work = digest::of_text(&format!(
+                "cotenant {}\n{meaning}policy {} {:?}\nseed {seed}\n",
+                env!("CARGO_PKG_VERSION"),
+                row.info.name,
+                row.options.0,
+            ));
+            let whole =
+                digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
+            let id = format!("{}-{}", slug(&row.label), &whole[..12]);
+            cells.push(Cell { id, point, policy, repeat, seed, work });
         }
     }
     cells
 }
 
 /// Digest of the experiment with everything it refers to.
-pub(crate) fn digest(e: &Experiment, cells: &[Cell]) -> String {
-    let ids: Vec<&str> = cells.iter().map(|c| c.id.as_str()).collect();
-    digest::of_text(&format!("{}\n{}\n", e.name, ids.join("\n")))
+pub(crate) fn digest<'a>(name: &str, cells: impl Iterator<Item = &'a str>) -> String {
+    let mut digest = digest::Running::default();
+    digest.add(name.as_bytes());
+    for cell in cells {
+        digest.add(b"\n");
+        digest.add(cell.as_bytes());
+    }
+    digest.add(b"\n");
+    digest.finish()
 }
 
 /// A label as part of a file name.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cotenant_profiles::Nanos;
+use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Setup, Tenant};
@@ -19,10 +19,18 @@ use crate::models::{Found, Library};
 pub(crate) struct Prepared {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
+    /// Everything that decides what a cell of this point computes, but policy and seed.
+    pub(crate) meaning: String,
+}
+
+/// What is known of a point before its profiles are compiled: enough to name its cells.
+pub(crate) struct Facts {
+    contention: ContentionModel,
     /// By tenant; `None` where it does not fit on the GPU even alone.
     pub(crate) isolated: Vec<Option<Isolated>>,
     pub(crate) profiles: Vec<Found>,
-    /// Everything that decides what a cell of this point computes, but policy and seed.
+    /// By tenant, resolved.
+    pub(crate) slos: Vec<Option<Nanos>>,
     pub(crate) meaning: String,
 }
 
@@ -31,39 +39,63 @@ pub(crate) struct Prepared {
 pub(crate) struct Preparer {
     library: Library,
     baselines: BTreeMap<String, Option<Isolated>>,
+    devices: Vec<(Arc<Device>, Arc<str>)>,
+    /// Sizes of requests, by tenant and arrivals.
+    sizes: BTreeMap<String, BTreeMap<u32, u64>>,
     files: BTreeMap<PathBuf, String>,
     /// Arrivals whose files have been read through.
     readable: BTreeSet<String>,
 }
 
 impl Preparer {
-    /// Prepares one point.
+    /// What is known of a point before its profiles are compiled.
     ///
     /// # Errors
     /// A model that is not to be found or not profiled far enough, a trace that does not read.
-    pub(crate) fn point(&mut self, e: &Experiment, point: &Point) -> Result<Prepared, String> {
-        let device = &*point.device;
+    pub(crate) fn facts(&mut self, e: &Experiment, point: &Point) -> Result<Facts, String> {
+        let device = &point.device;
         let contention = ContentionModel::from_name(point.contention, device)
             .ok_or_else(|| format!("no contention model `{}`", point.contention))?;
-        let mut code = Code::default();
-        let (mut tenants, mut profiles, mut baselines) = (vec![], vec![], vec![]);
+        let on = self.device(device);
+        let mut facts = Facts {
+            contention,
+            isolated: vec![],
+            profiles: vec![],
+            slos: vec![],
+            meaning: String::new(),
+        };
         for config in &point.tenants {
-            let found = self.library.find(config, device, &point.profiles)?;
+            let found = self.library.find(config, device, &on, &point.profiles)?;
             for file in config.arrivals.files(&e.base) {
                 self.file(&file, &config.arrivals_at)?;
             }
-            let baseline = self.baseline(&e.base, point, config, &found, contention)?;
-            tenants.push(tenant(&mut code, point, config, &found, baseline.as_ref())?);
-            profiles.push(found);
-            baselines.push(baseline);
+            let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
+            facts.slos.push(slo(config, baseline.as_ref()));
+            facts.profiles.push(found);
+            facts.isolated.push(baseline);
         }
-        let costs = match point.costs {
-            CostMode::Real => device.costs.clone(),
-            CostMode::Ideal => device.costs.ideal(),
-        };
-        let meaning = self.meaning(&e.base, point, &profiles, &tenants)?;
-        let setup = Arc::new(Setup { device: device.clone(), costs, code, tenants });
-        Ok(Prepared { setup, contention, isolated: baselines, profiles, meaning })
+        facts.meaning = self.meaning(&e.base, point, &on, &facts)?;
+        Ok(facts)
+    }
+
+    /// Input files that have been read, with their digests.
+    pub(crate) fn files(&self) -> &BTreeMap<PathBuf, String> {
+        &self.files
+    }
+
+    /// Takes the digests of files as known.
+    pub(crate) fn with_files(files: BTreeMap<PathBuf, String>) -> Self {
+        Self { files, ..Self::default() }
+    }
+
+    /// The digest of a device, computed once.
+    fn device(&mut self, device: &Arc<Device>) -> Arc<str> {
+        if let Some((_, digest)) = self.devices.iter().find(|(d, _)| Arc::ptr_eq(d, device)) {
+            return digest.clone();
+        }
+        let digest: Arc<str> = digest::of_device(device).into();
+        self.devices.push((device.clone(), digest.clone()));
+        digest
     }
 
     fn baseline(
@@ -72,12 +104,12 @@ impl Preparer {
         point: &Point,
         config: &TenantConfig,
         found: &Found,
+        on: &str,
         contention: ContentionModel,
     ) -> Result<Option<Isolated>, String> {
-        let sizes = request_sizes(base, config)?;
+        let sizes = self.request_sizes(base, config)?;
         let key = format!(
-            "{} {} {} {} {} {} {} {sizes:?}",
-            digest::of_device(&point.device),
+            "{on} {} {} {} {} {} {} {sizes:?}",
             found.digest,
             config.batch_max,
             config.batch_timeout,
@@ -91,7 +123,7 @@ impl Preparer {
         let run = |batch_max: u32| -> Result<Arc<Setup>, String> {
             let mut code = Code::default();
             let alone = TenantConfig { workers: 1, batch_max, ..config.clone() };
-            let tenant = tenant(&mut code, point, &alone, found, None)?;
+            let tenant = tenant(&mut code, point, &alone, found, slo(config, None))?;
             let device = (*point.device).clone();
             let costs = device.costs.clone();
             Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
@@ -107,24 +139,52 @@ impl Preparer {
         Ok(isolated)
     }
 
+    /// Items of the tenant's first requests, and how many have them: what it asks of a worker alone.
+    fn request_sizes(
+        &mut self,
+        base: &Path,
+        config: &TenantConfig,
+    ) -> Result<BTreeMap<u32, u64>, String> {
+        if let Some(closed) = config.arrivals.closed() {
+            return Ok(BTreeMap::from([(closed.items, isolated::SAMPLES)]));
+        }
+        let arrivals = serde_json::to_string(&config.arrivals)
+            .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+        let key = format!("{} {arrivals}", config.name);
+        if let Some(known) = self.sizes.get(&key) {
+            return Ok(known.clone());
+        }
+        let open = config.arrivals.open(base, 1, &config.name);
+        let mut open = open.map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+        let mut sizes = BTreeMap::new();
+        for _ in 0..isolated::SAMPLES {
+            let Some(request) = open.next_request() else { break };
+            *sizes.entry(request.items.max(1)).or_default() += 1;
+        }
+        if sizes.is_empty() {
+            sizes.insert(1, isolated::SAMPLES);
+        }
+        self.sizes.insert(key, sizes.clone());
+        Ok(sizes)
+    }
+
     /// The canonical text of what a point's cells have in common.
     fn meaning(
         &mut self,
         base: &Path,
         point: &Point,
-        profiles: &[Found],
-        tenants: &[Tenant],
+        on: &str,
+        facts: &Facts,
     ) -> Result<String, String> {
         let mut text = format!(
-            "device {} costs {} contention {} duration {} warmup {} jitter {}\n",
-            digest::of_device(&point.device),
+            "device {on} costs {} contention {} duration {} warmup {} jitter {}\n",
             point.costs.name(),
             point.contention,
             point.duration.0,
             point.warmup.0,
             point.jitter,
         );
-        for ((config, found), tenant) in point.tenants.iter().zip(profiles).zip(tenants) {
+        for ((config, found), slo) in point.tenants.iter().zip(&facts.profiles).zip(&facts.slos) {
             // Serialised without the file's folder: what counts is its content.
             let arrivals = serde_json::to_string(&config.arrivals)
                 .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
@@ -136,16 +196,16 @@ impl Preparer {
             text += &format!(
                 "tenant {} model {} profile {} arrivals {} files {} slo {:?} class {:?} workers {} \
                  batch {} {}\n",
-                tenant.name,
+                config.name,
                 found.model,
                 found.digest,
                 if files.is_empty() { arrivals } else { without_file(&arrivals) },
                 files.join(","),
-                tenant.slo.map(|s| s.0),
-                tenant.class,
-                tenant.workers,
-                tenant.batch_max,
-                tenant.batch_timeout.0,
+                slo.map(|s| s.0),
+                config.class,
+                config.workers,
+                config.batch_max,
+                config.batch_timeout.0,
             );
         }
         Ok(text)
@@ -178,24 +238,6 @@ impl Preparer {
     }
 }
 
-/// Items of the tenant's first requests, and how many have them: what it asks of a worker alone.
-fn request_sizes(base: &Path, config: &TenantConfig) -> Result<BTreeMap<u32, u64>, String> {
-    if let Some(closed) = config.arrivals.closed() {
-        return Ok(BTreeMap::from([(closed.items, isolated::SAMPLES)]));
-    }
-    let open = config.arrivals.open(base, 1, &config.name);
-    let mut open = open.map_err(|e| format!("{}: {e}", config.arrivals_at))?;
-    let mut sizes = BTreeMap::new();
-    for _ in 0..isolated::SAMPLES {
-        let Some(request) = open.next_request() else { break };
-        *sizes.entry(request.items.max(1)).or_default() += 1;
-    }
-    if sizes.is_empty() {
-        sizes.insert(1, isolated::SAMPLES);
-    }
-    Ok(sizes)
-}
-
 /// The specification with an empty file name.
 fn without_file(json: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(json) {
@@ -209,24 +251,52 @@ fn without_file(json: &str) -> String {
     }
 }
 
+impl Facts {
+    /// Compiles the profiles of the point.
+    ///
+    /// # Errors
+    /// As [`Preparer::facts`], which has compiled each of them alone.
+    pub(crate) fn compile(&self, point: &Point) -> Result<Prepared, String> {
+        let device = &*point.device;
+        let mut code = Code::default();
+        let mut tenants = vec![];
+        for ((config, found), slo) in point.tenants.iter().zip(&self.profiles).zip(&self.slos) {
+            tenants.push(tenant(&mut code, point, config, found, *slo)?);
+        }
+        let costs = match point.costs {
+            CostMode::Real => device.costs.clone(),
+            CostMode::Ideal => device.costs.ideal(),
+        };
+        Ok(Prepared {
+            setup: Arc::new(Setup { device: device.clone(), costs, code, tenants }),
+            contention: self.contention,
+            meaning: self.meaning.clone(),
+        })
+    }
+}
+
+/// The objective in time; none where it is a multiple of a baseline that does not exist.
+fn slo(config: &TenantConfig, isolated: Option<&Isolated>) -> Option<Nanos> {
+    match (config.slo?, isolated) {
+        (Slo::Absolute(limit), _) => Some(limit),
+        (Slo::Isolated(factor), Some(isolated)) => {
+            Some(Nanos((isolated.p95.0 as f64 * factor).round() as u64))
+        }
+        (Slo::Isolated(_), None) => None,
+    }
+}
+
 fn tenant(
     code: &mut Code,
     point: &Point,
     config: &TenantConfig,
     found: &Found,
-    isolated: Option<&Isolated>,
+    slo: Option<Nanos>,
 ) -> Result<Tenant, String> {
     let cus = point.device.cus();
     let model = code
         .compile(&found.profile, &found.model, config.batch_max, cus)
         .map_err(|e| format!("{}: {e}", config.model_at))?;
-    let slo = match (config.slo, isolated) {
-        (Some(Slo::Absolute(limit)), _) => Some(limit),
-        (Some(Slo::Isolated(factor)), Some(isolated)) => {
-            Some(Nanos((isolated.p95.0 as f64 * factor).round() as u64))
-        }
-        _ => None,
-    };
     Ok(Tenant {
         name: config.name.clone(),
         model,

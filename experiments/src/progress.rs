@@ -4,8 +4,6 @@ use std::io::IsTerminal as _;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::cell::Outcome;
-use crate::plan::Cell;
 use crate::say;
 
 /// Cells done and to do.
@@ -17,7 +15,8 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(cells: usize) -> Self {
+    /// Of so many cells, `done` of which are finished already.
+    pub(crate) fn new(cells: usize, done: usize) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain || say::quiet() {
             ProgressDrawTarget::hidden()
@@ -27,26 +26,17 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(cells as u64), target);
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} cells, {eta} left {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Self { bar, plain, done: 0, cells }
+        bar.set_position(done as u64);
+        bar.reset_eta();
+        Self { bar, plain, done, cells }
     }
 
-    /// One more cell has ended.
-    pub(crate) fn ended(&mut self, cell: &Cell, values: &[String], outcome: &Outcome) {
+    /// One more cell has ended; `what` says which and how.
+    pub(crate) fn ended(&mut self, id: &str, what: &str) {
         self.done += 1;
         self.bar.inc(1);
-        self.bar.set_message(cell.id.clone());
-        let swept =
-            if values.is_empty() { String::new() } else { format!(" [{}]", values.join(", ")) };
-        let line = format!(
-            "{}/{} {}{swept} seed {}: {}, {} events, {:.2} s",
-            self.done,
-            self.cells,
-            cell.id,
-            cell.seed,
-            outcome.status,
-            outcome.events,
-            outcome.cpu_s
-        );
+        self.bar.set_message(id.to_owned());
+        let line = format!("{}/{} {id}{what}", self.done, self.cells);
         let tenth = self.done * 10 / self.cells > (self.done - 1) * 10 / self.cells;
         if say::verbose() {
             self.bar.suspend(|| say::detail(&line));

@@ -16,11 +16,6 @@ impl Metrics {
         let i = columns::metric_index(column).expect("a column of results.csv");
         self.0[i] = value;
     }
-
-    /// A column by its name.
-    pub(crate) fn get(&self, column: &str) -> Option<f64> {
-        self.0[columns::metric_index(column).expect("a column of results.csv")]
-    }
 }
 
 /// The shortest decimal that reads back to the same number; empty for what does not exist.
@@ -36,9 +31,13 @@ pub(crate) struct Table(csv::Writer<Vec<u8>>);
 
 impl Table {
     fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut table = Self(csv::WriterBuilder::new().from_writer(vec![]));
+        let mut table = Self::headless();
         table.row(header);
         table
+    }
+
+    fn headless() -> Self {
+        Self(csv::WriterBuilder::new().from_writer(vec![]))
     }
 
     fn row<'a>(&mut self, fields: impl IntoIterator<Item = &'a str>) {
@@ -66,7 +65,7 @@ pub(crate) fn rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let point = &e.points[cell.point];
     let policy = &point.policies[cell.policy];
     let (repeat, seed) = (cell.repeat.to_string(), cell.seed.to_string());
-    let mut table = Table(csv::WriterBuilder::new().from_writer(vec![]));
+    let mut table = Table::headless();
     let none = Metrics::default();
     for (i, (tenant, model)) in tenants(point).into_iter().enumerate() {
         let metrics = outcome.metrics.get(i).unwrap_or(&none);
@@ -96,77 +95,77 @@ fn leading(e: &Experiment, cell: &Cell) -> Vec<String> {
     head.into_iter().chain(point.values.iter().cloned()).collect()
 }
 
-fn side_table(e: &Experiment, columns: &[&str]) -> Table {
+/// The header of a table beside `results.csv`.
+fn side_header(keys: &[String], columns: &[&str]) -> Vec<u8> {
     let head = columns::SERIES_LEADING.iter().copied();
-    Table::new(head.chain(e.keys.iter().map(String::as_str)).chain(columns.iter().copied()))
+    let all = head.chain(keys.iter().map(String::as_str)).chain(columns.iter().copied());
+    Table::new(all).into_bytes()
+}
+
+/// The header of `cdf.csv`.
+pub(crate) fn cdf_header(keys: &[String]) -> Vec<u8> {
+    side_header(keys, &columns::CDF)
+}
+
+/// The header of `series.csv`.
+pub(crate) fn series_header(keys: &[String]) -> Vec<u8> {
+    side_header(keys, &columns::TIMELINE)
+}
+
+/// The header of `counters.csv`.
+pub(crate) fn counters_header(keys: &[String]) -> Vec<u8> {
+    side_header(keys, &["counter", "value"])
 }
 
 fn side_row(table: &mut Table, leading: &[String], fields: &[String]) {
     table.row(leading.iter().chain(fields).map(String::as_str));
 }
 
-/// `cdf.csv`.
-pub(crate) fn cdf<'a>(
-    e: &Experiment,
-    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
-) -> Vec<u8> {
-    let mut table = side_table(e, &columns::CDF);
-    for (cell, outcome) in cells {
-        let head = leading(e, cell);
-        let names = tenants(&e.points[cell.point]);
-        for &(i, q, ms) in &outcome.cdf {
-            let fields = [names[i].0.to_owned(), number(Some(q)), number(Some(ms))];
+/// The rows of one cell in `cdf.csv`.
+pub(crate) fn cdf_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    let names = tenants(&e.points[cell.point]);
+    for &(i, q, ms) in &outcome.cdf {
+        let fields = [names[i].0.to_owned(), number(Some(q)), number(Some(ms))];
+        side_row(&mut table, &head, &fields);
+    }
+    table.into_bytes()
+}
+
+/// The rows of one cell in `series.csv`.
+pub(crate) fn series_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    let point = &e.points[cell.point];
+    let names = tenants(point);
+    let (bin, cus) = (bin(point), f64::from(point.device.cus()));
+    for (b, values) in outcome.series.iter().enumerate() {
+        let start = bin.0 * b as u64;
+        let span = (point.duration.0 - start).min(bin.0) as f64 / 1e9;
+        for (i, (count, p95)) in values.served.iter().enumerate() {
+            let whole = i + 1 == names.len();
+            let fields = [
+                names[i].0.to_owned(),
+                number(Some(start as f64 / 1e6)),
+                number(Some(*count as f64 / span)),
+                number(p95.map(|ns| ns as f64 / 1e6)),
+                number(whole.then_some(values.busy / cus)),
+            ];
             side_row(&mut table, &head, &fields);
         }
     }
     table.into_bytes()
 }
 
-/// `series.csv`.
-pub(crate) fn series<'a>(
-    e: &Experiment,
-    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
-) -> Vec<u8> {
-    let mut table = side_table(e, &columns::TIMELINE);
-    for (cell, outcome) in cells {
-        let head = leading(e, cell);
-        let point = &e.points[cell.point];
-        let names = tenants(point);
-        let (bin, cus) = (bin(point), f64::from(point.device.cus()));
-        for (b, values) in outcome.series.iter().enumerate() {
-            let start = bin.0 * b as u64;
-            let span = (point.duration.0 - start).min(bin.0) as f64 / 1e9;
-            for (i, (count, p95)) in values.served.iter().enumerate() {
-                let whole = i + 1 == names.len();
-                let fields = [
-                    names[i].0.to_owned(),
-                    number(Some(start as f64 / 1e6)),
-                    number(Some(*count as f64 / span)),
-                    number(p95.map(|ns| ns as f64 / 1e6)),
-                    number(whole.then_some(values.busy / cus)),
-                ];
-                side_row(&mut table, &head, &fields);
-            }
-        }
+/// The rows of one cell in `counters.csv`: what its policy counted.
+pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    for (name, value) in &outcome.counters {
+        side_row(&mut table, &head, &[(*name).to_owned(), counter_text(*value)]);
     }
     table.into_bytes()
-}
-
-/// `counters.csv`: what policies counted; nothing where none counts anything.
-pub(crate) fn counters<'a>(
-    e: &Experiment,
-    cells: impl Iterator<Item = (&'a Cell, &'a Outcome)>,
-) -> Option<Vec<u8>> {
-    let mut table = side_table(e, &["counter", "value"]);
-    let mut any = false;
-    for (cell, outcome) in cells {
-        let head = leading(e, cell);
-        for (name, value) in &outcome.counters {
-            any = true;
-            side_row(&mut table, &head, &[(*name).to_owned(), counter_text(*value)]);
-        }
-    }
-    any.then(|| table.into_bytes())
 }
 
 #[cfg(test)]

@@ -1,63 +1,134 @@
-//! The summary table on stdout: means over repeats.
+//! The summary table on stdout: means over repeats, read from `results.csv`.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::path::Path;
 
-use crate::results::Metrics;
-use crate::run::Finished;
+use cotenant_plots::columns;
+
+use crate::fail::{Done, Failure};
 use crate::text::{align, rounded};
 
 /// Rows that a terminal is asked to show.
 const MOST_ROWS: usize = 120;
+/// Columns that are shown, and by what they are multiplied.
+const SHOWN: [(&str, f64); 6] = [
+    ("throughput_rps", 1.0),
+    ("goodput_rps", 1.0),
+    ("slo_attainment", 100.0),
+    ("latency_p50_ms", 1.0),
+    ("latency_p99_ms", 1.0),
+    ("cu_utilization", 100.0),
+];
 
-/// The table, or the whole-GPU rows alone where there are too many.
-pub(crate) fn of(done: &Finished<'_>) -> String {
-    let mut groups: BTreeMap<(usize, usize), Vec<usize>> = BTreeMap::new();
-    for (i, cell) in done.cells.iter().enumerate() {
-        groups.entry((cell.point, cell.policy)).or_default().push(i);
-    }
-    let tenants = done.e.points[0].tenants.len();
-    let whole_only = groups.len() * (tenants + 1) > MOST_ROWS;
-    let mut rows = vec![];
-    for (&(point, policy), cells) in &groups {
-        let p = &done.e.points[point];
-        let names = p.tenants.iter().map(|t| t.name.as_str()).chain(["*"]);
-        for (t, name) in names.enumerate().filter(|(t, _)| !whole_only || *t == tenants) {
-            let metrics: Vec<&Metrics> =
-                cells.iter().filter_map(|&i| done.outcomes[i].metrics.get(t)).collect();
-            let mut row = p.values.clone();
-            row.extend([p.policies[policy].label.clone(), name.to_owned()]);
-            row.extend(numbers(&metrics));
-            let failed = cells.iter().find(|&&i| !done.outcomes[i].is_ok());
-            row.push(failed.map_or("ok", |&i| &done.outcomes[i].status).to_owned());
-            rows.push(row);
-        }
-    }
-    let hidden = rows.len().saturating_sub(MOST_ROWS);
-    rows.truncate(MOST_ROWS);
-    let mut header: Vec<&str> = done.e.keys.iter().map(String::as_str).collect();
-    header.extend(["policy", "tenant", "rps", "goodput", "SLO %", "p50 ms", "p99 ms", "CU %"]);
-    header.push("status");
-    let mut text = align(&header, &rows);
-    if hidden > 0 {
-        text += &format!("… {hidden} more rows in results.csv\n");
-    }
-    text
+/// What the repeats of one policy at one point say of one tenant.
+struct Group {
+    /// Sweep values, label, tenant.
+    names: Vec<String>,
+    /// Sum and number of the values that exist, by column of [`SHOWN`].
+    sums: [(f64, usize); SHOWN.len()],
+    /// Of the first repeat that failed.
+    status: Option<String>,
 }
 
-/// Means over the cells of a group.
-fn numbers(metrics: &[&Metrics]) -> Vec<String> {
-    let columns = [
-        ("throughput_rps", 1.0),
-        ("goodput_rps", 1.0),
-        ("slo_attainment", 100.0),
-        ("latency_p50_ms", 1.0),
-        ("latency_p99_ms", 1.0),
-        ("cu_utilization", 100.0),
-    ];
-    let mean = |(column, scale): (&str, f64)| {
-        let values: Vec<f64> = metrics.iter().filter_map(|m| m.get(column)).collect();
-        let n = values.len();
-        rounded((n > 0).then(|| values.iter().sum::<f64>() / n as f64 * scale))
-    };
-    columns.into_iter().map(mean).collect()
+/// The results of a folder as it is read through.
+pub(crate) struct Summary {
+    groups: Vec<Group>,
+    /// Cells that failed, by reason.
+    pub(crate) failures: Vec<(String, usize)>,
+    header: Vec<String>,
+}
+
+impl Summary {
+    /// Reads `results.csv`; memory grows with the policies and points, not with the repeats.
+    ///
+    /// # Errors
+    /// It is no table of results.
+    pub(crate) fn read(file: &Path, keys: &[String]) -> Done<Self> {
+        let bad = |e: csv::Error| Failure::input(format!("{}: {e}", file.display()));
+        let mut reader = csv::Reader::from_path(file).map_err(bad)?;
+        let header = reader.headers().map_err(bad)?.clone();
+        let column = |name: &str| {
+            let found = header.iter().position(|h| h == name);
+            found.ok_or_else(|| {
+                Failure::input(format!("{}:1: there is no column `{name}`", file.display()))
+            })
+        };
+        let (label, tenant, status) = (column("label")?, column("tenant")?, column("status")?);
+        let shown: Vec<usize> = SHOWN.iter().map(|(c, _)| column(c)).collect::<Done<_>>()?;
+        let swept = columns::LEADING.len()..columns::LEADING.len() + keys.len();
+        let mut index: HashMap<Vec<String>, usize> = HashMap::new();
+        let mut summary = Self { groups: vec![], failures: vec![], header: keys.to_vec() };
+        let mut row = csv::StringRecord::new();
+        while reader.read_record(&mut row).map_err(bad)? {
+            let field = |i: usize| row.get(i).unwrap_or_default();
+            let mut names: Vec<String> = swept.clone().map(|i| field(i).to_owned()).collect();
+            names.extend([field(label).to_owned(), field(tenant).to_owned()]);
+            let known = index.get(&names).copied().unwrap_or_else(|| {
+                index.insert(names.clone(), summary.groups.len());
+                summary.groups.push(Group { names, sums: Default::default(), status: None });
+                summary.groups.len() - 1
+            });
+            let group = &mut summary.groups[known];
+            for (sum, &i) in group.sums.iter_mut().zip(&shown) {
+                if let Ok(value) = field(i).parse::<f64>() {
+                    *sum = (sum.0 + value, sum.1 + 1);
+                }
+            }
+            let status = field(status);
+            if status != "ok" {
+                group.status.get_or_insert_with(|| status.to_owned());
+                if field(tenant) == "*" {
+                    summary.failed(status);
+                }
+            }
+        }
+        Ok(summary)
+    }
+
+    fn failed(&mut self, status: &str) {
+        match self.failures.iter_mut().find(|(why, _)| why == status) {
+            Some((_, n)) => *n += 1,
+            None => self.failures.push((status.to_owned(), 1)),
+        }
+    }
+
+    /// The table, or the whole-GPU rows alone where there are too many.
+    pub(crate) fn text(&self) -> String {
+        let whole_only = self.groups.len() > MOST_ROWS;
+        let is_whole = |g: &Group| g.names.last().is_some_and(|t| t == "*");
+        let shown = self.groups.iter().filter(|g| !whole_only || is_whole(g));
+        let mut rows: Vec<Vec<String>> = shown.map(Group::row).collect();
+        let hidden = rows.len().saturating_sub(MOST_ROWS);
+        rows.truncate(MOST_ROWS);
+        let mut header: Vec<&str> = self.header.iter().map(String::as_str).collect();
+        header.extend(["policy", "tenant", "rps", "goodput", "SLO %", "p50 ms", "p99 ms", "CU %"]);
+        header.push("status");
+        let mut text = align(&header, &rows);
+        if hidden > 0 {
+            text += &format!("… {hidden} more rows in results.csv\n");
+        }
+        text
+    }
+
+    /// Why cells failed, one line; nothing where none did.
+    pub(crate) fn failures(&self, cells: usize) -> Option<String> {
+        let failed: usize = self.failures.iter().map(|(_, n)| n).sum();
+        let mut reasons = self.failures.clone();
+        reasons.sort();
+        let list: Vec<String> = reasons.iter().map(|(why, n)| format!("{why} ({n}×)")).collect();
+        let what = crate::text::count(cells, "cell");
+        (failed > 0).then(|| format!("{failed} of {what} failed: {}", list.join("; ")))
+    }
+}
+
+impl Group {
+    fn row(&self) -> Vec<String> {
+        let mean = |(&(sum, n), (_, scale)): (&(f64, usize), &(&str, f64))| {
+            rounded((n > 0).then(|| sum / n as f64 * scale))
+        };
+        let mut row = self.names.clone();
+        row.extend(self.sums.iter().zip(&SHOWN).map(mean));
+        row.push(self.status.clone().unwrap_or_else(|| "ok".to_owned()));
+        row
+    }
 }

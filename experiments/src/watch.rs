@@ -3,12 +3,13 @@
 use cotenant_profiles::Nanos;
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::timeline::Timeline;
+use serde::{Deserialize, Serialize};
 
 /// Most happenings of a timeline: about 150 MB of JSON.
 const TIMELINE_LIMIT: usize = 2_000_000;
 
 /// What to watch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Wants {
     /// Quantiles of latency (`cdf.csv`).
     pub(crate) cdf: bool,

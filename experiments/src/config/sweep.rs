@@ -106,20 +106,28 @@ fn flatten(node: &Node, path: &str, flat: &mut Vec<Entry>) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Every combination of steps, the last axis fastest: the values of all fields, in their order.
-pub(super) fn combinations(axes: &[Axis]) -> Result<Vec<Vec<Node>>, Flaw> {
-    let mut all: Vec<Vec<Node>> = vec![vec![]];
+/// How many combinations of steps there are.
+pub(super) fn count(axes: &[Axis]) -> Result<usize, Flaw> {
+    let mut all: usize = 1;
     for axis in axes {
-        if all.len() * axis.steps.len() > MAX_POINTS {
+        all = all.saturating_mul(axis.steps.len());
+        if all > MAX_POINTS {
             let why = format!("makes more than {MAX_POINTS} combinations");
             return Err(Flaw::new(&axis.place, format!("sweep.{}", axis.key), why));
         }
-        let longer = |head: &Vec<Node>| -> Vec<Vec<Node>> {
-            axis.steps.iter().map(|step| [head.as_slice(), step].concat()).collect()
-        };
-        all = all.iter().flat_map(longer).collect();
     }
     Ok(all)
+}
+
+/// One combination of steps, the last axis fastest: the values of all fields, in their order.
+pub(super) fn combination(axes: &[Axis], index: usize) -> Vec<Node> {
+    let mut rest = index;
+    let mut steps: Vec<&[Node]> = vec![];
+    for axis in axes.iter().rev() {
+        steps.push(&axis.steps[rest % axis.steps.len()]);
+        rest /= axis.steps.len();
+    }
+    steps.iter().rev().flat_map(|step| step.iter().cloned()).collect()
 }
 
 #[cfg(test)]

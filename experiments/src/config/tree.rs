@@ -1,6 +1,6 @@
 //! A TOML file as a tree in which every value knows where it stands.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
@@ -8,9 +8,9 @@ use toml::de::{DeTable, DeValue};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     /// A line of a file.
-    Line(Rc<str>, usize),
+    Line(Arc<str>, usize),
     /// A command-line flag, as it was written.
-    Flag(Rc<str>),
+    Flag(Arc<str>),
 }
 
 /// A value with its place.
@@ -71,9 +71,9 @@ impl std::fmt::Display for Flaw {
 /// Turns byte offsets into places.
 struct Places<'a> {
     text: &'a str,
-    file: Rc<str>,
+    file: Arc<str>,
     /// `--set …`: every value stands there, whatever its offset.
-    flag: Option<Rc<str>>,
+    flag: Option<Arc<str>>,
 }
 
 impl Places<'_> {

@@ -1,0 +1,103 @@
+//! A study: every cell of an experiment, computed in one go or in shards, by one machine or many.
+//!
+//! What is finished is known from files alone: a journal per attempt ([`journal`]), a commit record
+//! per shard ([`commit`]). Whoever computes does the same: read the journals, compute what is missing,
+//! write the rows out in the order of the cells.
+
+pub(crate) mod commit;
+pub(crate) mod compute;
+pub(crate) mod inputs;
+pub(crate) mod journal;
+pub(crate) mod merge;
+pub(crate) mod plan_file;
+pub(crate) mod record;
+pub(crate) mod seal;
+pub(crate) mod shard;
+pub(crate) mod stop;
+pub(crate) mod survey;
+pub(crate) mod tables;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::config::Grid;
+use crate::digest;
+use crate::fail::Failure;
+use crate::watch::Wants;
+
+use self::commit::Commit;
+use self::journal::Conflict;
+
+/// Folder of what attempts disagree about.
+const CONFLICTS: &str = "conflicts";
+
+/// The cells of an experiment, and what they are computed from.
+pub(crate) struct Study {
+    pub(crate) grid: Grid,
+    pub(crate) wants: Wants,
+    /// Names of all cells, in the order of `results.csv`.
+    pub(crate) cells: Vec<String>,
+    /// Cells for which the computation of an earlier one serves, with that one.
+    pub(crate) twins: BTreeMap<usize, usize>,
+    /// Identifies cells, build and options: what bears another is not ours.
+    pub(crate) plan: String,
+}
+
+impl Study {
+    /// The cell whose computation serves this one: itself, or an earlier cell.
+    pub(crate) fn first_of(&self, cell: usize) -> usize {
+        self.twins.get(&cell).copied().unwrap_or(cell)
+    }
+
+    /// Which point of the grid a cell belongs to, and its number there.
+    pub(crate) fn point_of(&self, cell: usize) -> (usize, usize) {
+        let per_point = self.cells.len() / self.grid.len();
+        (cell / per_point, cell % per_point)
+    }
+
+    /// Deals the cells to `shards`: which shard each belongs to. The cells of one computation stay
+    /// together, and the others scatter: neighbours in the grid take equally long.
+    pub(crate) fn deal(&self, shards: usize) -> Vec<usize> {
+        let firsts = (0..self.cells.len()).filter(|&i| self.first_of(i) == i);
+        let mut order: Vec<(String, usize)> =
+            firsts.map(|i| (digest::of_text(&self.cells[i])[..16].to_owned(), i)).collect();
+        order.sort_unstable();
+        let mut shard_of = vec![0; self.cells.len()];
+        for (rank, (_, cell)) in order.iter().enumerate() {
+            shard_of[*cell] = rank % shards;
+        }
+        for (&twin, &first) in &self.twins {
+            shard_of[twin] = shard_of[first];
+        }
+        shard_of
+    }
+}
+
+/// Keeps what two journals say of the same cell, and says so.
+pub(crate) fn conflict(dir: &Path, conflict: &Conflict) -> Failure {
+    let cell = &conflict.records[0].line.cell;
+    let lines: Vec<String> = conflict.records.iter().map(seal::line).collect();
+    let [a, b] = &conflict.journals;
+    let what = format!("cell {cell} in {} and {}", a.display(), b.display());
+    keep_conflict(dir, &format!("{cell}.jsonl"), &lines, &what)
+}
+
+/// Keeps the commit records of two attempts that disagree, and says so.
+pub(crate) fn disagree(dir: &Path, shard: usize, there: &Commit, ours: &Commit) -> Failure {
+    let lines = [seal::line(there), seal::line(ours)];
+    let what = format!("shard {shard}, computed on {} and {}", there.host, ours.host);
+    keep_conflict(dir, &format!("{shard:05}.jsonl"), &lines, &what)
+}
+
+fn keep_conflict(dir: &Path, name: &str, lines: &[String], what: &str) -> Failure {
+    let file = dir.join(CONFLICTS).join(name);
+    if let Err(failure) = tables::write_synced(&file, (lines.join("\n") + "\n").as_bytes()) {
+        return failure;
+    }
+    Failure::Conflict(format!(
+        "two attempts disagree on {what}; both results are kept in {}. The same cell has to give \
+         the same bytes everywhere: find out which is right, remove the other's files and \
+         {CONFLICTS}/, and run again",
+        file.display()
+    ))
+}

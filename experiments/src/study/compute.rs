@@ -1,0 +1,254 @@
+//! Computes cells on several threads; every result goes to one journal as it is finished.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use super::Study;
+use super::journal::Journal;
+use super::record::{Extra, Record};
+use super::stop::Stop;
+use crate::cell::{self, Outcome};
+use crate::config::Experiment;
+use crate::fail::{Done, Failure};
+use crate::plan::{self, Cell};
+use crate::prepare::{Prepared, Preparer};
+use crate::progress::Progress;
+use crate::say;
+
+/// How often a long cell's attempt shows that it is alive.
+const ALIVE: Duration = Duration::from_secs(20);
+
+/// Threads to use: what the command line says, what the scheduler gave, or what the machine and this
+/// process's affinity have.
+pub(crate) fn threads(asked: usize) -> usize {
+    let given = || std::env::var("SLURM_CPUS_PER_TASK").ok()?.parse::<usize>().ok();
+    let machine = || std::thread::available_parallelism().map_or(1, usize::from);
+    let asked = Some(asked).filter(|&n| n > 0);
+    asked.or_else(given).filter(|&n| n > 0).unwrap_or_else(machine).min(1024)
+}
+
+/// One point of the grid with everything that its cells need.
+struct Slice {
+    e: Experiment,
+    ready: Prepared,
+    cells: Vec<Cell>,
+}
+
+/// Points that are being worked on. Each is prepared once, by the first thread that needs it.
+struct Slices<'a> {
+    study: &'a Study,
+    preparer: Mutex<Preparer>,
+    slots: Mutex<BTreeMap<usize, Arc<Slot>>>,
+    /// Points that are kept.
+    most: usize,
+}
+
+type Slot = OnceLock<Result<Arc<Slice>, String>>;
+
+impl Slices<'_> {
+    fn get(&self, point: usize) -> Result<Arc<Slice>, String> {
+        let slot = {
+            let mut slots = self.slots.lock().expect("no thread panics with the lock held");
+            let slot = slots.entry(point).or_default().clone();
+            while slots.len() > self.most {
+                // Points are worked on in their order: the first has been left behind.
+                let _ = slots.pop_first();
+            }
+            slot
+        };
+        slot.get_or_init(|| self.prepare(point).map(Arc::new)).clone()
+    }
+
+    fn prepare(&self, point: usize) -> Result<Slice, String> {
+        let e = self.study.grid.at(point)?;
+        let facts = {
+            let mut preparer = self.preparer.lock().expect("preparing does not panic");
+            preparer.facts(&e, &e.points[0])?
+        };
+        let ready = facts.compile(&e.points[0])?;
+        let cells = plan::cells_of(&e, 0, &ready.meaning);
+        let from = point * cells.len();
+        let planned = self.study.cells.get(from..from + cells.len());
+        if !planned.is_some_and(|ids| ids.iter().eq(cells.iter().map(|c| &c.id))) {
+            let values = e.points[0].values.join(", ");
+            return Err(format!(
+                "the cells of point {point} [{values}] are not those of the plan: a device file or \
+                 profile has changed; restore it, or plan in another folder"
+            ));
+        }
+        Ok(Slice { e, ready, cells })
+    }
+}
+
+/// What a thread reports: the records of one computation, and how it went.
+struct Ended {
+    records: Vec<Record>,
+    what: String,
+}
+
+/// Computes `todo`, cells in order; returns whether it got to the end.
+///
+/// # Errors
+/// The journal cannot be written; the experiment is not what was planned.
+pub(crate) fn compute(
+    study: &Study,
+    preparer: Preparer,
+    mut todo: Vec<usize>,
+    threads: usize,
+    (folder, journal): (&Path, &mut Journal),
+    stop: &Stop,
+) -> Done<bool> {
+    let finished = study.cells.len() - todo.len();
+    todo.sort_by_key(|&i| (study.first_of(i), i));
+    let works = works(study, &todo);
+    cell::keep_panics();
+    let slices = Slices {
+        study,
+        preparer: Mutex::new(preparer),
+        slots: Mutex::default(),
+        most: threads + 1,
+    };
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = sync_channel::<Done<Ended>>(4 * threads);
+    let mut progress = Progress::new(study.cells.len(), finished);
+    let mut left = todo.len();
+    let abandon = Stop::default();
+    let written = std::thread::scope(|scope| {
+        for _ in 0..threads.min(works.len()) {
+            let sender = sender.clone();
+            let work = || Worker { slices: &slices, folder, stop: [stop, &abandon] };
+            let (worker, next, works, todo) = (work(), &next, &works, &todo);
+            scope.spawn(move || worker.run(next, works, todo, &sender));
+        }
+        drop(sender);
+        let mut receive = || -> Done {
+            loop {
+                let ended = match receiver.recv_timeout(ALIVE) {
+                    Ok(ended) => ended?,
+                    Err(RecvTimeoutError::Timeout) => {
+                        journal.touch();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                };
+                journal.append(&ended.records)?;
+                left -= ended.records.len();
+                ended.records.iter().for_each(|r| progress.ended(&r.line.cell, &ended.what));
+            }
+        };
+        let received = receive();
+        // Nobody listens any more: the others end with the cell that they are at.
+        abandon.set();
+        drop(receiver);
+        received
+    });
+    progress.finish();
+    let _ = std::panic::take_hook();
+    written?;
+    journal.sync()?;
+    Ok(left == 0)
+}
+
+/// Ranges of `todo` that one computation serves.
+fn works(study: &Study, todo: &[usize]) -> Vec<Range<usize>> {
+    let mut works: Vec<Range<usize>> = vec![];
+    for (i, &cell) in todo.iter().enumerate() {
+        match works.last_mut() {
+            Some(last) if study.first_of(todo[last.start]) == study.first_of(cell) => {
+                last.end = i + 1;
+            }
+            _ => works.push(i..i + 1),
+        }
+    }
+    works
+}
+
+struct Worker<'a> {
+    slices: &'a Slices<'a>,
+    folder: &'a Path,
+    stop: [&'a Stop; 2],
+}
+
+impl Worker<'_> {
+    fn run(
+        &self,
+        next: &AtomicUsize,
+        works: &[Range<usize>],
+        todo: &[usize],
+        sender: &SyncSender<Done<Ended>>,
+    ) {
+        while !self.stop.iter().any(|s| s.is_set()) {
+            let Some(work) = works.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            // The receiver goes only when writing failed: then nothing matters any more.
+            if sender.send(self.compute(&todo[work.clone()])).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Computes the first of the cells; its outcome is that of the others, too.
+    fn compute(&self, cells: &[usize]) -> Done<Ended> {
+        let study = self.slices.study;
+        let (point, number) = study.point_of(cells[0]);
+        let slice = self.slices.get(point).map_err(Failure::Input)?;
+        let cell = &slice.cells[number];
+        let mut outcome = cell::compute(&slice.e, &slice.ready, cell, study.wants);
+        let extras = self.extras(&mut outcome, cells)?;
+        let mut records = vec![];
+        for (i, extras) in cells.iter().zip(extras) {
+            let (p, number) = study.point_of(*i);
+            let own = if p == point { None } else { Some(study.grid.at(p)) };
+            let own = own.transpose().map_err(Failure::Input)?;
+            let e = own.as_ref().unwrap_or(&slice.e);
+            let like = &slice.cells[number];
+            let id = study.cells[*i].clone();
+            let cell = Cell { id, work: cell.work.clone(), ..like.clone() };
+            let mut record = Record::of(&study.plan, e, &cell, &outcome);
+            record.line.extras = extras;
+            if *i != study.first_of(*i) {
+                record.line.cpu_s = 0.0;
+            }
+            records.push(record);
+        }
+        let values = &slice.e.points[0].values;
+        let swept =
+            if values.is_empty() { String::new() } else { format!(" [{}]", values.join(", ")) };
+        let what = format!(
+            "{swept} seed {}: {}, {} events, {:.2} s",
+            cell.seed, outcome.status, outcome.events, outcome.cpu_s
+        );
+        Ok(Ended { records, what })
+    }
+
+    /// Writes request logs and timelines at once, so that they do not pile up in memory.
+    fn extras(&self, outcome: &mut Outcome, cells: &[usize]) -> Done<Vec<Vec<Extra>>> {
+        let ids = || cells.iter().map(|i| &self.slices.study.cells[*i]);
+        let mut extras: Vec<Vec<Extra>> = vec![vec![]; cells.len()];
+        if let Some(text) = outcome.requests.take() {
+            let level = ruzstd::encoding::CompressionLevel::Fastest;
+            let packed = ruzstd::encoding::compress_to_vec(text.as_slice(), level);
+            for (id, extras) in ids().zip(&mut extras) {
+                let path = format!("requests/{id}.csv.zst");
+                extras.push(Extra::write(self.folder, path, &packed)?);
+            }
+        }
+        if let Some((json, lost)) = outcome.timeline.take() {
+            for (id, extras) in ids().zip(&mut extras) {
+                let path = format!("timeline/{id}.json");
+                extras.push(Extra::write(self.folder, path, json.as_bytes())?);
+                if lost > 0 {
+                    say::warn(&format!(
+                        "timeline/{id}.json is cut: {lost} more events would not fit; shorten \
+                         `duration`"
+                    ));
+                }
+            }
+        }
+        Ok(extras)
+    }
+}

@@ -1,0 +1,241 @@
+//! Journals: one file per attempt at a shard, one line per finished cell.
+//!
+//! Two attempts at the same shard at the same time are normal where a scheduler lost sight of a
+//! node, so that no file has two writers, and what has been computed is the union of all journals.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Study;
+use super::record::Record;
+use super::seal;
+use crate::fail::{Done, Failure};
+use crate::info;
+
+/// Work that a crash of the whole machine may cost.
+const SYNC: Duration = Duration::from_secs(5);
+
+/// Folder of the journals of a shard.
+pub(crate) fn folder(dir: &Path, shard: usize) -> PathBuf {
+    dir.join("attempts").join(format!("{shard:05}"))
+}
+
+/// The journal of this attempt.
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+    synced: Instant,
+}
+
+impl Journal {
+    /// Begins a journal that nobody else writes.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(crate) fn create(dir: &Path, shard: usize) -> Done<Self> {
+        let folder = folder(dir, shard);
+        fs::create_dir_all(&folder).map_err(|e| Failure::io(&folder, e))?;
+        let name = attempt();
+        for n in 1.. {
+            let twice = if n == 1 { String::new() } else { format!("-{n}") };
+            let path = folder.join(format!("{name}{twice}.jsonl"));
+            let made = File::options().read(true).append(true).create_new(true).open(&path);
+            match made {
+                Ok(file) => return Ok(Self { path, file, synced: Instant::now() }),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Failure::io(&path, e)),
+            }
+        }
+        unreachable!("some number is free")
+    }
+
+    /// Adds finished cells.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub(crate) fn append(&mut self, records: &[Record]) -> Done {
+        let mut text = String::new();
+        for record in records {
+            text += &seal::line(record);
+            text.push('\n');
+        }
+        self.file.write_all(text.as_bytes()).map_err(|e| Failure::io(&self.path, e))?;
+        if self.synced.elapsed() >= SYNC {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Puts what has been written on the disk.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn sync(&mut self) -> Done {
+        self.synced = Instant::now();
+        self.file.sync_data().map_err(|e| Failure::io(&self.path, e))
+    }
+
+    /// Shows people that the attempt is alive while a long cell runs.
+    pub(crate) fn touch(&self) {
+        // Nothing depends on it.
+        let _ = self.file.set_modified(SystemTime::now());
+    }
+}
+
+/// Names this attempt: job, restart, host and process.
+pub(crate) fn attempt() -> String {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let job = variable("SLURM_ARRAY_JOB_ID").or_else(|| variable("SLURM_JOB_ID"));
+    let job = match (job, variable("SLURM_ARRAY_TASK_ID")) {
+        (Some(job), Some(task)) => format!("{job}_{task}"),
+        (Some(job), None) => job,
+        _ => "local".to_owned(),
+    };
+    let restart = variable("SLURM_RESTART_COUNT").unwrap_or_else(|| "0".to_owned());
+    let host = variable("SLURMD_NODENAME").unwrap_or_else(info::host);
+    let name = format!("{job}-r{restart}-{host}-{}", std::process::id());
+    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name.chars().map(|c| if legal(c) { c } else { '-' }).collect()
+}
+
+/// Where a cell's record stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Index of the journal.
+    file: usize,
+    offset: u64,
+    bytes: usize,
+    /// As [`Record::mark`].
+    mark: u64,
+}
+
+/// The finished cells of all journals: where each stands, not what it says, so that memory does not
+/// grow with the results.
+pub(crate) struct Kept {
+    files: Vec<(PathBuf, File)>,
+    places: Vec<Option<Place>>,
+    /// Journals in the folder that hold no record of this plan.
+    pub(crate) others: Vec<PathBuf>,
+}
+
+/// Two attempts say different things of one cell.
+pub(crate) struct Conflict {
+    pub(crate) journals: [PathBuf; 2],
+    pub(crate) records: [Record; 2],
+}
+
+impl Kept {
+    /// Reads every journal of a shard. A line that is torn, damaged, of another plan or of no cell of
+    /// this study says nothing; neither does a cell whose own files are gone.
+    ///
+    /// # Errors
+    /// A journal that is there cannot be read; or, as the inner result, two of them disagree.
+    pub(crate) fn read(
+        study: &Study,
+        dir: &Path,
+        shard: usize,
+    ) -> Done<Result<Self, Box<Conflict>>> {
+        let mut kept =
+            Self { files: vec![], places: vec![None; study.cells.len()], others: vec![] };
+        let index: BTreeMap<&str, usize> =
+            study.cells.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
+        for path in journals(&folder(dir, shard))? {
+            let file = File::open(&path).map_err(|e| Failure::io(&path, e))?;
+            kept.files.push((path, file));
+            if let Some(conflict) = kept.read_last(study, dir, &index)? {
+                return Ok(Err(Box::new(conflict)));
+            }
+        }
+        Ok(Ok(kept))
+    }
+
+    /// Reads the journal that was opened last.
+    fn read_last(
+        &mut self,
+        study: &Study,
+        dir: &Path,
+        index: &BTreeMap<&str, usize>,
+    ) -> Done<Option<Conflict>> {
+        let number = self.files.len() - 1;
+        let (path, file) = &self.files[number];
+        let mut reader = BufReader::with_capacity(1 << 16, file);
+        let (mut offset, mut line, mut ours) = (0, vec![], false);
+        loop {
+            line.clear();
+            let bytes = reader.read_until(b'\n', &mut line).map_err(|e| Failure::io(path, e))?;
+            // What has no line end is torn, or is being written.
+            if line.last() != Some(&b'\n') {
+                break;
+            }
+            let start = offset;
+            offset += bytes as u64;
+            let Some(record) = seal::open::<Record>(&line) else { continue };
+            let Some(&i) = index.get(record.line.cell.as_str()) else { continue };
+            if record.plan != study.plan || !record.line.extras.iter().all(|x| x.is_there(dir)) {
+                continue;
+            }
+            ours = true;
+            let place = Place { file: number, bytes, offset: start, mark: record.mark() };
+            match self.places[i] {
+                None => self.places[i] = Some(place),
+                Some(known) if known.mark == place.mark => {}
+                Some(known) => {
+                    let journals = [self.files[known.file].0.clone(), path.clone()];
+                    return Ok(Some(Conflict { journals, records: [self.at(known)?, record] }));
+                }
+            }
+        }
+        if !ours {
+            self.others.push(path.clone());
+        }
+        Ok(None)
+    }
+
+    /// Whether a cell is finished.
+    pub(crate) fn has(&self, cell: usize) -> bool {
+        self.places[cell].is_some()
+    }
+
+    /// The record of a finished cell.
+    ///
+    /// # Errors
+    /// Its journal no longer reads as it did.
+    pub(crate) fn get(&self, cell: usize) -> Done<Option<Record>> {
+        self.places[cell].map(|place| self.at(place)).transpose()
+    }
+
+    fn at(&self, place: Place) -> Done<Record> {
+        let (path, file) = &self.files[place.file];
+        let mut line = vec![0; place.bytes];
+        file.read_exact_at(&mut line, place.offset).map_err(|e| Failure::io(path, e))?;
+        let changed = || Failure::io(path, "it changed while it was read");
+        seal::open(&line).ok_or_else(changed)
+    }
+
+    /// The journals that were read.
+    pub(crate) fn journals(&self) -> impl Iterator<Item = &Path> {
+        self.files.iter().map(|(path, _)| path.as_path())
+    }
+}
+
+/// The journals in a folder, by name. What is no journal is let alone.
+fn journals(folder: &Path) -> Done<Vec<PathBuf>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),
+        Err(e) => return Err(Failure::io(folder, e)),
+    };
+    let mut paths = vec![];
+    for entry in entries {
+        let path = entry.map_err(|e| Failure::io(folder, e))?.path();
+        if path.extension().is_some_and(|x| x == "jsonl") && path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,107 @@
+//! What a cell leaves: its rows as text, ready for the tables, and its line of `run.json`.
+//!
+//! Rows are kept as the text that the tables will hold, not as numbers: whichever way a cell's result
+//! takes to `results.csv`, the bytes are those that its computation wrote.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::cell::Outcome;
+use crate::config::Experiment;
+use crate::digest;
+use crate::fail::{Done, Failure};
+use crate::folder::write_whole;
+use crate::plan::Cell;
+use crate::results;
+
+/// The tables that are made of cells' rows.
+pub(crate) const TABLES: [&str; 4] = ["results.csv", "cdf.csv", "series.csv", "counters.csv"];
+
+/// A finished cell.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Record {
+    /// The plan that it belongs to.
+    pub(crate) plan: String,
+    pub(crate) line: Line,
+    /// Rows, by table of [`TABLES`].
+    pub(crate) tables: [String; 4],
+}
+
+/// What is told of a cell besides its rows.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub(crate) struct Line {
+    pub(crate) cell: String,
+    /// `ok`, or why it failed.
+    pub(crate) status: String,
+    pub(crate) events: u64,
+    /// Of the event stream.
+    pub(crate) digest: String,
+    /// Processor time; 0 where another cell's computation served.
+    pub(crate) cpu_s: f64,
+    /// Files of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) extras: Vec<Extra>,
+}
+
+/// A file that a cell wrote: its requests, its timeline.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub(crate) struct Extra {
+    /// Relative to the result folder.
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    pub(crate) sha256: String,
+}
+
+impl Record {
+    /// The record of a cell; `e` holds its point alone.
+    pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, outcome: &Outcome) -> Self {
+        let text = |rows: Vec<u8>| String::from_utf8(rows).expect("rows are made of text");
+        Self {
+            plan: plan.to_owned(),
+            line: Line {
+                cell: cell.id.clone(),
+                status: outcome.status.clone(),
+                events: outcome.events,
+                digest: format!("{:016x}", outcome.digest),
+                cpu_s: outcome.cpu_s,
+                extras: vec![],
+            },
+            tables: [
+                text(results::rows(e, cell, outcome)),
+                text(results::cdf_rows(e, cell, outcome)),
+                text(results::series_rows(e, cell, outcome)),
+                text(results::counter_rows(e, cell, outcome)),
+            ],
+        }
+    }
+
+    /// Identifies the result: everything but the time that it took.
+    pub(crate) fn mark(&self) -> u64 {
+        let timeless = Self { line: Line { cpu_s: 0.0, ..self.line.clone() }, ..self.clone() };
+        let digest = digest::of_text(&serde_json::to_string(&timeless).expect("plain data"));
+        u64::from_str_radix(&digest[..16], 16).expect("hex digits")
+    }
+}
+
+impl Extra {
+    /// Writes the file into the folder.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn write(folder: &Path, path: String, bytes: &[u8]) -> Done<Self> {
+        write_whole(&folder.join(&path), bytes).map_err(Failure::into_io)?;
+        Ok(Self { path, bytes: bytes.len() as u64, sha256: digest::of_bytes(bytes) })
+    }
+
+    /// Whether the file is there with its length.
+    pub(crate) fn is_there(&self, folder: &Path) -> bool {
+        std::fs::metadata(folder.join(&self.path)).is_ok_and(|m| m.len() == self.bytes)
+    }
+
+    /// Whether the file is there with its content.
+    pub(crate) fn is_whole(&self, folder: &Path) -> bool {
+        self.is_there(folder)
+            && digest::of_path(&folder.join(&self.path)).is_ok_and(|d| d == self.sha256)
+    }
+}

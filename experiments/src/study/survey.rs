@@ -1,0 +1,107 @@
+//! Looks through every point of an experiment before anything is computed: its cells are named, and
+//! whatever is wrong with it is said.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use cotenant_plots::{PlotKind, RunInfo};
+
+use super::Study;
+use crate::config::{Experiment, Grid};
+use crate::curves;
+use crate::digest;
+use crate::info::Gather;
+use crate::plan;
+use crate::prepare::Preparer;
+use crate::watch::Wants;
+
+/// What a survey finds besides the cells.
+pub(crate) struct Survey {
+    pub(crate) study: Study,
+    /// `run.json` of an experiment of which no cell has run yet.
+    pub(crate) run: RunInfo,
+    /// `curves.csv`, where a plot needs it.
+    pub(crate) curves: Option<Vec<u8>>,
+    /// Input files with their digests.
+    pub(crate) files: BTreeMap<PathBuf, String>,
+    /// Holds everything that was read.
+    pub(crate) preparer: Preparer,
+}
+
+/// What the command line adds to an experiment file.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) requests: bool,
+    pub(crate) timeline: bool,
+}
+
+/// Names every cell. `shards` and `build` enter the plan's identity.
+///
+/// # Errors
+/// Bad input: a model that is not to be found, a trace that does not read.
+pub(crate) fn survey(
+    grid: Grid,
+    extras: Extras,
+    shards: usize,
+    build: &str,
+) -> Result<Survey, String> {
+    let mut preparer = Preparer::default();
+    let mut gather = Gather::default();
+    let head = grid.head();
+    let plots = |kind| head.plots.iter().any(|p| p.kind == kind);
+    let mut wants = Wants {
+        cdf: plots(PlotKind::Cdf),
+        series: plots(PlotKind::Timeline),
+        requests: extras.requests,
+        timeline: extras.timeline,
+    };
+    let (mut cells, mut twins) = (vec![], BTreeMap::new());
+    let mut works: HashMap<[u8; 16], usize> = HashMap::new();
+    let mut drawn = None;
+    for p in 0..grid.len() {
+        let e = grid.at(p)?;
+        let point = &e.points[0];
+        let facts = preparer.facts(&e, point)?;
+        gather.add(point, &facts.profiles, &facts.isolated, &facts.slos);
+        wants.series |= point.series.is_some();
+        for cell in plan::cells_of(&e, 0, &facts.meaning) {
+            let i = cells.len();
+            let first = *works.entry(short(&cell.work)).or_insert(i);
+            if first != i {
+                twins.insert(i, first);
+            }
+            cells.push(cell.id);
+        }
+        if p == 0 && plots(PlotKind::Curves) {
+            drawn = Some(curves::of_tenants(point, &facts.profiles));
+        }
+    }
+    let experiment = plan::digest(&head.name, cells.iter().map(String::as_str));
+    let plan = identity(head, &experiment, wants, shards, build);
+    let run = gather.finish(head, experiment);
+    let study = Study { grid, wants, cells, twins, plan };
+    let files = preparer.files().clone();
+    Ok(Survey { study, run, curves: drawn, files, preparer })
+}
+
+/// Identifies a study: equal identities mean equal files.
+fn identity(
+    head: &Experiment,
+    experiment: &str,
+    wants: Wants,
+    shards: usize,
+    build: &str,
+) -> String {
+    let text = format!("{experiment} {wants:?} {shards} {build}\n{}", head.text);
+    digest::of_text(&text)[..16].to_owned()
+}
+
+/// The first half of a hexadecimal digest: enough to tell computations apart.
+fn short(work: &str) -> [u8; 16] {
+    let mut half = [0; 16];
+    for (byte, pair) in half.iter_mut().zip(work.as_bytes().chunks(2)) {
+        let text = std::str::from_utf8(pair).expect("a digest in hex");
+        *byte = u8::from_str_radix(text, 16).expect("a digest in hex");
+    }
+    half
+}
