@@ -211,15 +211,27 @@ fn mean(cx: &Context<'_>, rows: &[&Row], name: &str) -> Option<Estimate> {
 }
 
 /// Shares of the bound, repeat by repeat: both saw the same arrivals.
+/// The class of tenants whose latency matters, as `run.json` words it.
+const LATENCY_CLASS: &str = "latency";
+
+/// Goodput as a share of the bound's, of the tenants that the bound serves first: latency-critical
+/// ones, where there are both kinds. What best-effort tenants get is only what is left.
 fn shares(cx: &Context<'_>, rows: &[&Row], lines: &mut [Line]) {
     let Some(bound) = lines.iter().find(|l| l.bound).map(|l| l.label.clone()) else { return };
+    let latency =
+        |tenant: &str| cx.run.tenants.iter().any(|t| t.name == tenant && t.class == LATENCY_CLASS);
+    let some = cx.run.tenants.iter().any(|t| t.class == LATENCY_CLASS);
     let goodput = |label: &str, repeat: &str| {
-        let row = rows.iter().find(|r| {
-            cx.results.text(r, "label") == label
-                && cx.results.text(r, "tenant") == WHOLE
-                && cx.results.text(r, "repeat") == repeat
-        })?;
-        cx.results.number(row, "goodput_rps")
+        let of_label = |r: &&&Row| {
+            cx.results.text(r, "label") == label && cx.results.text(r, "repeat") == repeat
+        };
+        let counts = |r: &&&Row| {
+            let tenant = cx.results.text(r, "tenant");
+            if some { latency(tenant) } else { tenant == WHOLE }
+        };
+        let mut each = rows.iter().filter(of_label).filter(counts).peekable();
+        each.peek()?;
+        each.map(|row| cx.results.number(row, "goodput_rps")).sum::<Option<f64>>()
     };
     let repeats = cx.results.distinct(rows, "repeat");
     for line in lines {

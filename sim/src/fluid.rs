@@ -7,11 +7,11 @@
 //! quantised, and requests can be preempted at any instant at no cost. Whatever a policy completes
 //! uses at least this much of the device, so no mix of completions outside these limits can be reached.
 //!
-//! Within the limits somebody has to go first: latency-critical tenants before best-effort ones;
-//! among them the earliest deadline that can still be met, then the least work left.
+//! Within the limits somebody has to go first: see [`order`]. Whatever the order, the mix of
+//! completions lies within what the device can do; the order decides which of these mixes it is.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
@@ -25,6 +25,10 @@ use crate::program::Code;
 use crate::report::{GpuReport, Report, TenantReport};
 use crate::scenario::{Class, Scenario, Setup, Tenant};
 use crate::source::Source;
+
+mod order;
+
+use order::{Flow, Waiting};
 
 /// What one item of a tenant costs at its best point.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,31 +57,6 @@ pub fn need(tenant: &Tenant, code: &Code, dram_bytes_per_us: u64) -> Need {
     best
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Flow {
-    tenant: u32,
-    items: u32,
-    arrival: u64,
-    deadline: u64,
-    /// Share of the request that is left, 1 to 0, times its shortest duration: ns.
-    left_ns: f64,
-    /// CUs while at full speed.
-    cus: f64,
-    /// Bytes per ns while at full speed.
-    rate: f64,
-}
-
-/// Best-effort, too late, deadline, work left, order of arrival: smaller goes first.
-type Rank = (bool, bool, u64, u64, u64);
-
-fn rank(setup: &Setup, now: u64, flow: &Flow, order: u64) -> Rank {
-    let left = libm::ceil(flow.left_ns) as u64;
-    let late = flow.deadline < now.saturating_add(left);
-    let deadline = if late { u64::MAX } else { flow.deadline };
-    let class = setup.tenants[flow.tenant as usize].class;
-    (class == Class::BestEffort, late, deadline, left, order)
-}
-
 struct Side {
     source: Source,
     counts: Counts,
@@ -94,9 +73,9 @@ struct Fluid<'a> {
     timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
     order: u64,
     /// Everything that is in the system and not running.
-    waiting: BTreeMap<Rank, Flow>,
+    waiting: Waiting,
     /// What runs, with its speed (1: as fast as it can).
-    running: Vec<(u64, Flow, f64)>,
+    running: Vec<(Flow, f64)>,
     now: u64,
     busy_cu_ns: f64,
     dram_bytes: f64,
@@ -125,7 +104,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
         sides: sides.collect(),
         timers: BinaryHeap::new(),
         order: 0,
-        waiting: BTreeMap::new(),
+        waiting: Waiting::default(),
         running: vec![],
         now: 0,
         busy_cu_ns: 0.0,
@@ -183,8 +162,8 @@ impl Fluid<'_> {
             let done = self
                 .running
                 .iter()
-                .filter(|r| r.2 > 0.0)
-                .map(|(_, f, speed)| self.now + (libm::ceil(f.left_ns / speed) as u64).max(1));
+                .filter(|r| r.1 > 0.0)
+                .map(|(f, speed)| self.now + (libm::ceil(f.left_ns / speed) as u64).max(1));
             let done = done.min().unwrap_or(u64::MAX);
             let timer = self.timers.peek().map_or(u64::MAX, |t| t.0.0);
             let next = done.min(timer);
@@ -207,7 +186,7 @@ impl Fluid<'_> {
 
     fn age(&mut self, to: u64) {
         let dt = (to - self.now) as f64;
-        for (_, flow, speed) in &mut self.running {
+        for (flow, speed) in &mut self.running {
             let worked = (dt * *speed).min(flow.left_ns);
             flow.left_ns -= worked;
             self.busy_cu_ns += worked * flow.cus;
@@ -220,11 +199,11 @@ impl Fluid<'_> {
         let mut i = 0;
         while i < self.running.len() {
             // Less than a nanosecond left is done.
-            if self.running[i].1.left_ns >= 1.0 - 1e-9 {
+            if self.running[i].0.left_ns >= 1.0 - 1e-9 {
                 i += 1;
                 continue;
             }
-            let (_, flow, _) = self.running.remove(i);
+            let (flow, _) = self.running.remove(i);
             let t = flow.tenant as usize;
             let side = &mut self.sides[t];
             let latency = self.now - flow.arrival;
@@ -264,47 +243,44 @@ impl Fluid<'_> {
         let shortest = (pass * u64::from(passes)) as f64 * f64::from(request.work);
         let weight = f64::from(items) * f64::from(request.work) / shortest;
         let slo = request.slo.or(tenant.slo);
+        let (cus, rate) = (self.needs[t].cu_ns * weight, self.needs[t].dram_bytes * weight);
+        self.order += 1;
         let flow = Flow {
             tenant: t as u32,
             items,
             arrival: request.arrival.0,
             deadline: slo.map_or(u64::MAX, |s| request.arrival.0.saturating_add(s.0)),
+            best_effort: tenant.class == Class::BestEffort,
+            order: self.order,
             left_ns: shortest,
-            cus: self.needs[t].cu_ns * weight,
-            rate: self.needs[t].dram_bytes * weight,
+            cus,
+            rate,
+            share: (cus / self.capacity.0).max(rate / self.capacity.1),
         };
-        self.order += 1;
-        self.waiting.insert(rank(&self.setup, self.now, &flow, self.order), flow);
+        self.waiting.add(flow, self.now);
         if let Some(o) = &mut self.observer {
             o.happened(Nanos(self.now), Happening::Arrived { tenant: t as u32 });
         }
     }
 
-    /// Speeds from scratch: in rank order, each as fast as what is left of the device allows.
+    /// Speeds from scratch: in order, each as fast as what is left of the device allows.
     fn pack(&mut self) {
-        for (order, flow, _) in std::mem::take(&mut self.running) {
-            self.waiting.insert(rank(&self.setup, self.now, &flow, order), flow);
+        for (flow, _) in std::mem::take(&mut self.running) {
+            self.waiting.add(flow, self.now);
         }
         let (mut cus, mut rate) = self.capacity;
-        while let Some(entry) = self.waiting.first_entry() {
-            let (was, order) = (*entry.key(), entry.key().4);
-            let now = rank(&self.setup, self.now, entry.get(), order);
-            if now != was {
-                // It became late while it waited: it goes behind those that still can make it.
-                let flow = entry.remove();
-                self.waiting.insert(now, flow);
-                continue;
-            }
-            let flow = entry.get();
+        let running = &mut self.running;
+        self.waiting.serve(self.now, |flow| {
             let share = |left: f64, full: f64| if full > left { left / full } else { 1.0 };
             let speed = share(cus, flow.cus).min(share(rate, flow.rate)).max(0.0);
             if speed < 1e-9 {
-                break;
+                return false;
             }
             cus -= speed * flow.cus;
             rate -= speed * flow.rate;
-            self.running.push((order, entry.remove(), speed));
-        }
+            running.push((flow, speed));
+            true
+        });
         if let Some(o) = &mut self.observer {
             let cus = (self.capacity.0 - cus.max(0.0)) as u32;
             o.happened(Nanos(self.now), Happening::Busy { pool: 0, cus });
@@ -313,8 +289,8 @@ impl Fluid<'_> {
 
     fn late(&self, end: u64) -> Vec<u64> {
         let mut late = vec![0; self.sides.len()];
-        let running = self.running.iter().map(|r| &r.1);
-        for flow in running.chain(self.waiting.values()).filter(|f| f.deadline < end) {
+        let running = self.running.iter().map(|r| &r.0);
+        for flow in running.chain(self.waiting.iter()).filter(|f| f.deadline < end) {
             late[flow.tenant as usize] += 1;
         }
         late

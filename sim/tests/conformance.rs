@@ -3,19 +3,21 @@
 
 #![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
 
+mod audit;
 mod common;
 
 use std::collections::BTreeMap;
 
+use audit::Auditor;
 use common::{World, build, closed, completions, kernel, model, poisson, program, tenant, waves};
 use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::fluid::need;
-use cotenant_sim::observe::{Happening, Observer};
-use cotenant_sim::policy::{ALL, Depth, PolicyInfo, Value, find};
+use cotenant_sim::observe::Happening;
+use cotenant_sim::policy::{ALL, PolicyInfo, Value, find};
 use cotenant_sim::program::KernelCode;
 use cotenant_sim::scenario::{Load, Scenario, Setup};
-use cotenant_sim::{Class, Layout, Policy, Report};
+use cotenant_sim::{Class, Report};
 
 type Given = Vec<(&'static str, Value)>;
 
@@ -29,6 +31,7 @@ fn variants() -> Vec<(&'static PolicyInfo, Given)> {
         ("mps-percent", vec![("shares", text("right-sized"))]),
         ("mps-static", vec![("per_worker", Value::Bool(true))]),
         ("krisp", vec![("oversubscription", Value::Integer(0))]),
+        ("coalesce", vec![("ops", text("all")), ("gate", text("always"))]),
     ];
     let defaults = ALL.iter().map(|&info| (info, vec![]));
     let more = more.into_iter().map(|(name, given)| (find(name).unwrap(), given));
@@ -93,12 +96,22 @@ fn mixes() -> Vec<Mix> {
             p.issued_ns = (1..=p.kernels.len() as u64).map(|i| 30_000 * i).collect();
         }
     }
+    // Hardly more time than a request takes alone.
+    let mut tight = world(3);
+    for (t, us) in tight.tenants.iter_mut().zip([930, 320, 370]) {
+        t.slo = Some(Nanos::from_micros(us));
+    }
     let light = || vec![poisson(5e6, 1), poisson(4e6, 2), poisson(6e6, 3)];
     let overload = || vec![poisson(3e5, 1), poisson(1e5, 2), poisson(2e5, 3)];
     vec![
         Mix { name: "closed", world: world(3), loads: || vec![closed(1), closed(2), closed(1)] },
         Mix { name: "light", world: world(3), loads: light },
         Mix { name: "overload", world: world(3), loads: overload },
+        Mix {
+            name: "tight",
+            world: tight,
+            loads: || vec![poisson(15e5, 1), poisson(5e5, 2), poisson(8e5, 3)],
+        },
         Mix { name: "batching", world: batching, loads: overload },
         Mix {
             name: "best-effort",
@@ -108,128 +121,6 @@ fn mixes() -> Vec<Mix> {
         Mix { name: "host", world: host, loads: || vec![closed(2), poisson(1e6, 5)] },
         Mix { name: "alone", world: world(1), loads: || vec![poisson(5e5, 4)] },
     ]
-}
-
-/// Follows a run and finds what must never happen.
-struct Auditor<'a> {
-    setup: &'a Setup,
-    layout: Layout,
-    /// Every launched kernel that does not hold what it could use must see a full pool.
-    conserving: bool,
-    /// Caps stay what they were laid out to be.
-    fixed: bool,
-    log: Vec<(u64, Happening)>,
-    now: u64,
-    arrived: Vec<u64>,
-    done: Vec<u64>,
-    dropped: Vec<u64>,
-    /// Items, kernels of the batch under way, how many ended, CUs of the running one.
-    batch: BTreeMap<u32, (u32, Vec<u32>, usize, u32)>,
-    busy: Vec<u32>,
-    merged: bool,
-}
-
-impl<'a> Auditor<'a> {
-    fn new(setup: &'a Setup, policy: &mut dyn Policy, conserving: bool) -> Self {
-        let layout = policy.layout(setup).unwrap();
-        let n = setup.tenants.len();
-        Self {
-            setup,
-            conserving: conserving && !layout.workers.is_empty(),
-            fixed: policy.depth() == Depth::Layout,
-            busy: vec![0; layout.pools.len()],
-            layout,
-            log: vec![],
-            now: 0,
-            arrived: vec![0; n],
-            done: vec![0; n],
-            dropped: vec![0; n],
-            batch: BTreeMap::new(),
-            merged: false,
-        }
-    }
-
-    /// Between two instants, what runs must leave no CU idle that somebody launched could use.
-    fn conserved(&self) {
-        for (w, (_, kernels, ended, cus)) in &self.batch {
-            let spec = &self.layout.workers[*w as usize];
-            let pool = &self.layout.pools[spec.pool as usize];
-            let want = self.setup.code.kernels[kernels[*ended] as usize].want.min(spec.cap);
-            let busy = self.busy[spec.pool as usize];
-            assert!(
-                *cus >= want || busy == pool.cus,
-                "at {}: worker {w} has {cus} of {want} CUs while {busy} of {} are busy",
-                self.now,
-                pool.cus
-            );
-        }
-    }
-
-    fn kernel_ended(&mut self, worker: u32, kernel: u32) {
-        if kernel as usize >= self.setup.code.kernels.len() {
-            self.merged = true;
-        }
-        if self.merged {
-            return;
-        }
-        let (_, kernels, ended, cus) = self.batch.get_mut(&worker).expect("a kernel of a batch");
-        assert_eq!(kernels.get(*ended), Some(&kernel), "worker {worker}, kernel {ended}");
-        *ended += 1;
-        *cus = 0;
-    }
-}
-
-impl Observer for Auditor<'_> {
-    fn happened(&mut self, now: Nanos, what: Happening) {
-        assert!(now.0 >= self.now, "time runs forward");
-        if now.0 > self.now && self.conserving {
-            self.conserved();
-        }
-        self.now = now.0;
-        self.log.push((now.0, what));
-        match what {
-            Happening::Arrived { tenant } => self.arrived[tenant as usize] += 1,
-            Happening::RequestDone { tenant, .. } => self.done[tenant as usize] += 1,
-            Happening::Dropped { tenant } => self.dropped[tenant as usize] += 1,
-            Happening::BatchBegan { worker, items } => {
-                let tenant = self.layout.workers.get(worker as usize).map(|w| w.tenant);
-                let Some(tenant) = tenant else { return };
-                let model = &self.setup.tenants[tenant as usize].model;
-                let passes = items.div_ceil(model.max_items()) as usize;
-                let kernels = model.program(items).kernels.repeat(passes);
-                let before = self.batch.insert(worker, (items, kernels, 0, 0));
-                assert!(before.is_none(), "worker {worker} has one batch at a time");
-            }
-            Happening::BatchEnded { worker, items } => {
-                if worker as usize >= self.layout.workers.len() {
-                    return;
-                }
-                let (n, kernels, ended, _) = self.batch.remove(&worker).expect("it began");
-                assert_eq!(n, items);
-                assert!(self.merged || ended == kernels.len(), "{ended} of {}", kernels.len());
-            }
-            Happening::KernelEnded { worker, kernel }
-                if (worker as usize) < self.layout.workers.len() =>
-            {
-                self.kernel_ended(worker, kernel);
-            }
-            Happening::Granted { worker, cus, .. } => {
-                if let Some(spec) = self.layout.workers.get(worker as usize) {
-                    let cap = if self.fixed { spec.cap } else { self.setup.device.cus() };
-                    assert!(cus <= cap, "worker {worker} got {cus} of {cap}");
-                }
-                if let Some(batch) = self.batch.get_mut(&worker) {
-                    batch.3 = cus;
-                }
-            }
-            Happening::Busy { pool, cus } => {
-                let pools = &self.layout.pools;
-                assert!(cus <= pools[pool as usize].cus, "{cus} CUs busy in pool {pool}");
-                self.busy[pool as usize] = cus;
-            }
-            _ => {}
-        }
-    }
 }
 
 fn options(given: &Given) -> Vec<(&str, Value)> {
@@ -245,8 +136,7 @@ fn audited(info: &PolicyInfo, given: &Given, mix: &Mix) -> (Report, Vec<(u64, Ha
     let scenario = scenario(mix);
     let setup = scenario.setup.clone();
     let mut twin = build(info.name, &options(given));
-    let conserving = info.properties.work_conserving && mix.name != "host";
-    let mut auditor = Auditor::new(&setup, twin.as_mut(), conserving);
+    let mut auditor = Auditor::new(&setup, twin.as_mut(), info.properties.work_conserving);
     let mut policy = build(info.name, &options(given));
     let report = cotenant_sim::run(scenario, policy.as_mut(), Some(&mut auditor)).unwrap();
     for (t, tenant) in report.tenants.iter().enumerate() {
@@ -281,22 +171,29 @@ fn total(report: &Report) -> u64 {
     report.tenants.iter().map(|t| t.counts.completed).sum()
 }
 
+/// Of the latency-critical tenants: completed, and of those in time. The bound serves them first, so
+/// it bounds these, and of a best-effort tenant only what they leave.
+fn delivered(report: &Report, setup: &Setup) -> (u64, u64) {
+    let both = report.tenants.iter().zip(&setup.tenants);
+    let matter = both.filter(|(_, t)| t.class == Class::Latency);
+    matter.fold((0, 0), |(all, good), (r, _)| (all + r.counts.completed, good + r.counts.good))
+}
+
 #[test]
 fn nothing_is_lost_run_twice_or_beyond_capacity() {
     for mix in mixes() {
         let ideal = audited(find("ideal").unwrap(), &vec![], &mix).0;
+        let setup = scenario(&mix).setup;
         for (info, given) in variants() {
             let what = format!("{} on {}", label(info, &given), mix.name);
             eprintln!("{what}");
             let (report, _) = audited(info, &given, &mix);
-            within_the_bound(&report, &scenario(&mix).setup, &what);
+            within_the_bound(&report, &setup, &what);
             let busy = report.gpu.cu_utilization;
             assert!((0.0..=1.0 + 1e-9).contains(&busy), "{what}: {busy} of the CUs");
-            // Where everything offered can be served in time, nobody serves more than the bound.
-            if mix.name == "light" || mix.name == "alone" {
-                let (ours, best) = (total(&report), total(&ideal));
-                assert!(ours <= best, "{what}: {ours} requests, ideal {best}");
-            }
+            let (ours, best) = (delivered(&report, &setup), delivered(&ideal, &setup));
+            assert!(ours.0 <= best.0, "{what}: {} requests, ideal {}", ours.0, best.0);
+            assert!(ours.1 <= best.1, "{what}: {} in time, ideal {}", ours.1, best.1);
         }
     }
 }
@@ -314,12 +211,47 @@ fn one_tenant_alone_is_isolated() {
         assert!(mps.len() > 100, "{} requests", mps.len());
         for (info, given) in variants().into_iter().filter(|v| v.0.properties.alone_is_isolated) {
             if mix.world.tenants[0].workers > 1 && info.name == "temporal" {
-                continue; // Two workers are two contexts, which take turns.
+                // Two workers are two contexts: alone in the GPU, but not at the same time.
+                let loads = std::mem::replace(&mut mix.loads, || vec![closed(8)]);
+                one_at_a_time(&audited(info, &given, &mix).1);
+                mix.loads = loads;
+                mix.world.tenants[0].workers = 1;
+                let mps = completions(&audited(find("mps").unwrap(), &vec![], &mix).1);
+                assert_eq!(completions(&audited(info, &given, &mix).1), mps);
+                mix.world.tenants[0].workers = 2;
+                continue;
             }
             let log = audited(info, &given, &mix).1;
             assert_eq!(completions(&log), mps, "{} on {}", label(info, &given), mix.name);
         }
     }
+}
+
+/// Never do two workers hold CUs, and at times both want to.
+fn one_at_a_time(log: &[(u64, Happening)]) {
+    let (mut on, mut open, mut both) = (None, BTreeMap::new(), 0);
+    for &(now, what) in log {
+        match what {
+            Happening::BatchBegan { worker, .. } => {
+                open.insert(worker, ());
+                both += u64::from(open.len() > 1);
+            }
+            Happening::BatchEnded { worker, .. } => {
+                open.remove(&worker);
+            }
+            Happening::Granted { worker, cus: 0, .. } | Happening::KernelEnded { worker, .. }
+                if on == Some(worker) =>
+            {
+                on = None;
+            }
+            Happening::Granted { worker, cus, .. } if cus > 0 => {
+                assert!(on.is_none_or(|w| w == worker), "at {now}: worker {worker} beside {on:?}");
+                on = Some(worker);
+            }
+            _ => {}
+        }
+    }
+    assert!(both > 10, "two batches at once {both} times");
 }
 
 #[test]
