@@ -9,6 +9,7 @@ pub(crate) mod policy;
 mod sweep;
 mod tenant;
 mod tree;
+pub(crate) mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,12 @@
 //! `run.json`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cotenant_plots::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
 use cotenant_profiles::Nanos;
 use cotenant_sim::Class;
 
-use crate::config::{Experiment, Point, Slo};
+use crate::config::{Experiment, Point, Slo, units};
 use crate::isolated::Isolated;
 use crate::models::{self, Found};
 
@@ -145,7 +145,9 @@ impl Gather {
             let options = seen.value().unwrap_or_else(|| format!("{} (swept)", info.options));
             PolicyInfo { options, ..info }
         });
+        let policies: Vec<PolicyInfo> = policies.collect();
         RunInfo {
+            sweep_units: sweep_units(&e.keys, &policies),
             name: e.name.clone(),
             question: e.question.clone(),
             experiment_digest,
@@ -158,7 +160,7 @@ impl Gather {
             warmup: first.warmup,
             config: e.text.clone(),
             tenants: tenants.collect(),
-            policies: policies.collect(),
+            policies,
             sweep_keys: e.keys.clone(),
             plots: e.plots.clone(),
             warnings: self.warnings.into_iter().collect(),
@@ -196,6 +198,14 @@ impl First {
             policies: policies.collect(),
         }
     }
+}
+
+/// Units of the sweep's plain numbers, for the axes.
+fn sweep_units(keys: &[String], policies: &[PolicyInfo]) -> BTreeMap<String, String> {
+    let policy_of =
+        |label: &str| policies.iter().find(|p| p.label == label).map(|p| p.name.as_str());
+    let unit = |key: &String| Some((key.clone(), units::unit(key, policy_of)?.to_owned()));
+    keys.iter().filter_map(unit).collect()
 }
 
 /// Adds up what the cells took.

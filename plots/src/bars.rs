@@ -46,7 +46,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let bars = if same { 2 } else { series.len() };
     let size = (panel_width(xs.len(), bars, drawn.len()), 300.0);
     let shown: Vec<String> = xs.iter().map(|x| show_group(cx, &groups, x)).collect();
-    let x_axis = Axis::names(&group_title(&groups), shown);
+    let x_axis = Axis::names(&group_title(cx, &groups), shown);
     let mut y_axis = Axis::from_zero(&y.axis(), &highest, log);
     cap_percent(&mut y_axis, y.scale, &highest);
     let whose = if split { "" } else { whose(spec) };
@@ -212,7 +212,7 @@ fn show_group(cx: &Context<'_>, groups: &Groups, name: &str) -> String {
     }
 }
 
-fn group_title(groups: &Groups) -> String {
+fn group_title(cx: &Context<'_>, groups: &Groups) -> String {
     match groups {
         Groups::Column(c) if c == "label" => "Policy".to_owned(),
         Groups::Column(c) if matches!(c.as_str(), "policy" | "tenant" | "model") => {
@@ -220,7 +220,7 @@ fn group_title(groups: &Groups) -> String {
             title[..1].make_ascii_uppercase();
             title
         }
-        Groups::Column(c) => crate::format::key_axis(c, ""),
+        Groups::Column(c) => crate::format::key_axis(c, cx.unit(c)),
         Groups::Sweep => "Sweep point".to_owned(),
     }
 }

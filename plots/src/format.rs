@@ -111,22 +111,10 @@ pub(crate) fn key_title(key: &str) -> String {
     short.unwrap_or(key).to_owned()
 }
 
-/// Axis title of a sweep key: the unit stands in the values or is known by the key's last part.
+/// Axis title of a sweep key with the unit of its values, if they have one.
 pub(crate) fn key_axis(key: &str, unit: &str) -> String {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    let unit = match (unit, last) {
-        ("", "rate") => "requests/s",
-        ("", "percent" | "share" | "share_pct" | "percentage") => "% of CUs",
-        ("", "concurrency") => "requests outstanding",
-        ("", "workers") => "workers",
-        ("", "repeats" | "seed" | "oversubscription" | "n" | "count") => "count",
-        ("", "cus" | "min_cus") => "CUs",
-        ("", "batch" | "max") => "requests per batch",
-        ("", "rate_scale" | "isolated" | "scale") => "×",
-        ("", _) => "value",
-        (unit, _) => unit,
-    };
-    format!("{} ({unit})", key_title(key))
+    let title = key_title(key);
+    if unit.is_empty() { title } else { format!("{title} ({unit})") }
 }
 
 #[cfg(test)]
@@ -159,7 +147,11 @@ mod tests {
         assert_eq!(quantity("NaN"), None);
         assert_eq!(quantity("2 GiB"), Some(Quantity { value: 2048.0, unit: "MiB" }));
         assert_eq!(quantity("resnet50"), None);
-        assert_eq!(key_axis("tenant.a.arrivals.rate", ""), "a.arrivals.rate (requests/s)");
+        assert_eq!(
+            key_axis("tenant.a.arrivals.rate", "requests/s"),
+            "a.arrivals.rate (requests/s)"
+        );
+        assert_eq!(key_axis("policy.krisp.oversubscription", ""), "krisp.oversubscription");
         assert_eq!(key_axis("policy.temporal.quantum", "ms"), "temporal.quantum (ms)");
     }
 }

@@ -54,8 +54,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     );
     let panel = |(title, cells): (String, Vec<Cell>)| Panel {
         title,
-        x: xs.names(x_key),
-        y: ys.names(y_key),
+        x: xs.names(cx, x_key),
+        y: ys.names(cx, y_key),
         marks: cells.into_iter().map(|c| tile(c, lo, hi)).collect(),
     };
     let several = drawn.len() > 1;

@@ -23,7 +23,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         return Err(format!("no cell that succeeded has a value of the sweep key `{key}`"));
     }
     let (log_x, log_y) = logs(spec, (false, false));
-    let x_axis = sweep.axis(key, log_x);
+    let x_axis = sweep.axis(cx, key, log_x);
     let (mut drawn, mut heights, mut intervals) = (vec![], vec![], false);
     for (title, rows) in &panels {
         let mut marks = Vec::new();

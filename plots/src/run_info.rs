@@ -1,6 +1,7 @@
 //! `run.json`: what a result folder says of the run that made it. With it, plots and report can be
 //! drawn again from the folder alone.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,9 @@ pub struct RunInfo {
     /// Sweep keys, in the order of their columns in `results.csv`.
     #[serde(default)]
     pub sweep_keys: Vec<String>,
+    /// Unit of the plain numbers of a sweep key; a key that is not there has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sweep_units: BTreeMap<String, String>,
     /// The `[[plot]]` tables; empty: [`PlotSpec::defaults`] are drawn.
     #[serde(default)]
     pub plots: Vec<PlotSpec>,

@@ -34,6 +34,11 @@ impl Context<'_> {
         spec.title.clone().or(question).unwrap_or(shown)
     }
 
+    /// The unit of a sweep key's plain numbers; empty where they have none.
+    pub(crate) fn unit(&self, key: &str) -> &str {
+        self.run.sweep_units.get(key).map_or("", String::as_str)
+    }
+
     /// The policy behind a label.
     pub(crate) fn policy<'b>(&'b self, label: &'b str) -> &'b str {
         let known = self.run.policies.iter().find(|p| p.label == label);
@@ -246,24 +251,27 @@ impl SweepAxis {
     }
 
     /// The axis for lines.
-    pub(crate) fn axis(&self, key: &str, log: bool) -> Axis {
+    pub(crate) fn axis(&self, cx: &Context<'_>, key: &str, log: bool) -> Axis {
         match &self.numbers {
             Some(numbers) => {
                 let values: Vec<f64> = numbers.iter().map(|n| n.value).collect();
-                let unit = numbers.first().map_or("", |n| n.unit);
+                let unit = match numbers.first().map_or("", |n| n.unit) {
+                    "" => cx.unit(key),
+                    unit => unit,
+                };
                 Axis::spanning(&key_axis(key, unit), &values, log).ticks_at(&values)
             }
-            None => self.names(key),
+            None => self.names(cx, key),
         }
     }
 
     /// The axis for tiles and bars: one place for each value.
-    pub(crate) fn names(&self, key: &str) -> Axis {
+    pub(crate) fn names(&self, cx: &Context<'_>, key: &str) -> Axis {
         // Names such as `5ms` carry their unit already.
         let title = match self.numbers.as_ref().and_then(|n| n.first()).map(|n| n.unit) {
             Some("ms") => format!("{} (time)", key_title(key)),
             Some("MiB") => format!("{} (size)", key_title(key)),
-            Some(_) => key_axis(key, ""),
+            Some(_) => key_axis(key, cx.unit(key)),
             None => format!("{} (name)", key_title(key)),
         };
         Axis::names(&title, self.values.clone())

@@ -235,7 +235,7 @@ fn bad_orion_rows_say_where() {
             "resnet50.csv",
             row("k,1,0,8,10"),
             "resnet50.csv:1: file: `resnet50.csv` is not `<model>_<batch>_fwd.csv`, such as \
-             `resnet50_4_fwd.csv`, with a model name of letters, digits, `-`, `_` and `.`",
+             `resnet50_4_fwd.csv`, with a model name of letters, digits, `-`, `_`, `.` and `@`",
         ),
     ] {
         assert_eq!(orion(&[(file, &text)]).unwrap_err().to_string(), message);
@@ -341,7 +341,7 @@ fn bad_tables_say_where() {
         ),
         (
             "model,batch,share_pct,latency_ms\n../m,1,20,2\n",
-            "t.csv:2: model: `../m` is not a model name of letters, digits, `-`, `_` and `.`",
+            "t.csv:2: model: `../m` is not a model name of letters, digits, `-`, `_`, `.` and `@`",
         ),
         (
             "model,batch,share_pct,latency_ms\nm,1,20,0\n",
@@ -394,4 +394,17 @@ proptest! {
             prop_assert_eq!(import.rows_used, points);
         }
     }
+}
+
+/// The zoo writes sizes as `bert_base@384`, and people name their measurements after it.
+#[test]
+fn a_model_with_its_size_in_the_name_is_written_and_read() {
+    let text = "model,batch,share_pct,latency_ms\nbert_base@384,1,100,9.5\n";
+    let input = Input { file: "t.csv", text };
+    let import = import::table(&input, &device("a100-sxm-40")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    files::write(folder.path(), &import.profile).unwrap();
+    assert!(folder.path().join("models/bert_base@384.csv").exists());
+    let read = files::read(folder.path()).unwrap();
+    assert_eq!(read.models.keys().collect::<Vec<_>>(), ["bert_base@384"]);
 }

@@ -269,12 +269,12 @@ fn check(profile: &Profile, provenance: &BTreeMap<String, String>) -> Result<(),
 }
 
 /// What [`is_model_name`] asks for, in words.
-pub(crate) const MODEL_NAME: &str = "a model name of letters, digits, `-`, `_` and `.`";
+pub(crate) const MODEL_NAME: &str = "a model name of letters, digits, `-`, `_`, `.` and `@`";
 
 /// Whether a model may have this name: it is a file's name too.
 pub(crate) fn is_model_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 100
         && !name.starts_with('.')
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
 }

@@ -72,7 +72,7 @@ fn a_collection_is_killed_resumed_and_marked() {
     let profile = files::read(folder.path()).unwrap();
     assert_eq!((profile.device.as_str(), profile.source), ("stand-in", Source::Analytic));
     assert!(profile.provenance["tool"].contains("NOT A MEASUREMENT"));
-    for file in ["kernels.csv", "curves.csv", "models/squeezenet1_1-64.csv", "corun.csv"] {
+    for file in ["kernels.csv", "curves.csv", "models/squeezenet1_1@64.csv", "corun.csv"] {
         let text = std::fs::read_to_string(folder.path().join(file)).unwrap();
         assert!(text.contains("NOT A MEASUREMENT"), "{file}");
         assert!(!text.contains("source=measured"), "{file}");

@@ -131,9 +131,9 @@ pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanErr
                 }
                 indices.push(index);
             }
-            plan.models.entry(file_name(&spec)).or_default().insert(batch, indices);
+            plan.models.entry(spec.name.clone()).or_default().insert(batch, indices);
         }
-        plan.specs.insert(file_name(&spec), spec);
+        plan.specs.insert(spec.name.clone(), spec);
     }
     let mut ladder = request.cus.clone();
     if ladder.is_empty() {
@@ -157,11 +157,6 @@ pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanErr
         }
     }
     Ok(plan)
-}
-
-/// The model's name as files can carry it: `bert_base@64` is written as `bert_base-64`.
-fn file_name(spec: &ModelSpec) -> String {
-    spec.name.replace('@', "-")
 }
 
 impl Plan {
