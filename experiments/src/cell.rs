@@ -25,6 +25,8 @@ pub(crate) struct Outcome {
     pub(crate) metrics: Vec<Metrics>,
     pub(crate) events: u64,
     pub(crate) digest: u64,
+    /// Context switches within the window.
+    pub(crate) context_switches: u64,
     /// Processor time, s.
     pub(crate) cpu_s: f64,
     /// What the policy counted.
@@ -37,6 +39,12 @@ pub(crate) struct Outcome {
     pub(crate) requests: Option<Vec<u8>>,
     /// `timeline/<cell>.json`, and how many happenings it lacks.
     pub(crate) timeline: Option<(String, u64)>,
+}
+
+impl Outcome {
+    pub(crate) fn is_ok(&self) -> bool {
+        self.status == "ok"
+    }
 }
 
 thread_local! {
@@ -61,17 +69,21 @@ pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Want
     let point = &e.points[cell.point];
     let row = &point.policies[cell.policy];
     let start = cpu_time();
-    let result = catch_unwind(AssertUnwindSafe(|| simulate(e, ready, point, row, cell, wants)));
-    let mut outcome = match result {
+    let mut outcome = caught(|| simulate(e, ready, point, row, cell, wants));
+    outcome.cpu_s = cpu_time() - start;
+    outcome
+}
+
+/// Whatever goes wrong becomes the status of the cell.
+pub(crate) fn caught(compute: impl FnOnce() -> Result<Outcome, String>) -> Outcome {
+    match catch_unwind(AssertUnwindSafe(compute)) {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(why)) => Outcome { status: why.replace(['\n', '\r'], " "), ..Outcome::default() },
         Err(_) => Outcome {
             status: format!("internal-error: {}", PANIC.with_borrow(String::clone)),
             ..Outcome::default()
         },
-    };
-    outcome.cpu_s = cpu_time() - start;
-    outcome
+    }
 }
 
 /// Processor time of this thread where the system tells it, else time passed, s. For the event rate
@@ -96,39 +108,52 @@ fn simulate(
 ) -> Result<Outcome, String> {
     let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
     let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
-    let scenario = Scenario {
-        setup: ready.setup.clone(),
-        loads: loads(e, point, cell.seed)?,
-        warmup: point.warmup,
-        duration: point.duration,
-        contention: ready.contention,
-        jitter: LogNormal::boxed(point.jitter, cell.seed, &names),
-    };
-    let bin = bin(point);
-    let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin);
+    let scenario = scenario(e, ready, cell)?;
+    let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));
     let report = if watch.is_idle() {
         cotenant_sim::run(scenario, &mut *policy, None)
     } else {
         cotenant_sim::run(scenario, &mut *policy, Some(&mut watch))
     };
     let report = report.map_err(|refusal| refusal.to_string())?;
-    Ok(Outcome {
+    let timeline = watch.timeline.take().map(|t| {
+        let workers = worker_names(ready, row, &names);
+        let name =
+            |w: u32| workers.get(w as usize).cloned().unwrap_or_else(|| format!("worker {w}"));
+        (t.chrome(&name, &ready.setup.code), t.lost())
+    });
+    Ok(Outcome { timeline, ..outcome(&report, wants, watch) })
+}
+
+/// What a cell runs.
+pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<Scenario, String> {
+    let point = &e.points[cell.point];
+    let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
+    Ok(Scenario {
+        setup: ready.setup.clone(),
+        loads: loads(e, point, cell.seed)?,
+        warmup: point.warmup,
+        duration: point.duration,
+        contention: ready.contention,
+        jitter: LogNormal::boxed(point.jitter, cell.seed, &names),
+    })
+}
+
+/// What a run that has ended comes to.
+pub(crate) fn outcome(report: &Report, wants: Wants, watch: Watch) -> Outcome {
+    Outcome {
         status: "ok".to_owned(),
-        metrics: metrics(&report),
+        metrics: metrics(report),
         events: report.events,
         digest: report.digest,
+        context_switches: report.gpu.context_switches,
         cpu_s: 0.0,
         counters: report.counters.clone(),
-        cdf: if wants.cdf { cdf(&report) } else { vec![] },
+        cdf: if wants.cdf { cdf(report) } else { vec![] },
         series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
         requests: watch.requests.map(|log| log.text),
-        timeline: watch.timeline.map(|t| {
-            let workers = worker_names(ready, row, &names);
-            let name =
-                |w: u32| workers.get(w as usize).cloned().unwrap_or_else(|| format!("worker {w}"));
-            (t.chrome(&name, &ready.setup.code), t.lost())
-        }),
-    })
+        timeline: None,
+    }
 }
 
 /// Width of the time series' bins.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{gpu, lists, profile, trace};
+use crate::commands::{gpu, lists, profile, replay, trace, validate};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
 use crate::study::merge;
@@ -17,7 +17,8 @@ use crate::{run, say};
 
 /// What does each way of sharing a GPU between models deliver?
 ///
-/// Simulates sharing policies from per-kernel latency profiles and request traces.
+/// Simulates sharing policies from per-kernel latency profiles and request traces, and replays the
+/// same policies on a GPU.
 #[derive(Parser)]
 #[command(
     name = "cotenant",
@@ -42,6 +43,8 @@ enum Command {
     Plan(PlanArgs),
     Merge(MergeArgs),
     Plot(PlotArgs),
+    Replay(replay::Args),
+    Validate(validate::Args),
     /// List the sharing policies, or show one with its options, units and defaults
     #[command(after_help = "Examples:\n  cotenant policies\n  cotenant policies temporal")]
     Policies {
@@ -242,6 +245,8 @@ fn dispatch(command: Command) -> Done {
             wait: Duration::from_secs(args.wait.into()),
         }),
         Command::Plot(args) => plot(&args),
+        Command::Replay(args) => replay::run(&args),
+        Command::Validate(args) => validate::run(&args),
         Command::Policies { name } => lists::policies(name.as_deref()),
         Command::Devices { name } => lists::devices(name.as_deref()),
         Command::Models(args) => lists::models(&args),

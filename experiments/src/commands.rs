@@ -3,4 +3,6 @@
 pub(crate) mod gpu;
 pub(crate) mod lists;
 pub(crate) mod profile;
+pub(crate) mod replay;
 pub(crate) mod trace;
+pub(crate) mod validate;

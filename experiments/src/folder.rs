@@ -18,8 +18,18 @@ pub(crate) const PLAN: &str = "plan.json";
 /// Where journals lie.
 pub(crate) const ATTEMPTS: &str = "attempts";
 /// What a run may leave in the folder itself.
-const TABLES: &[&str] =
-    &["results.csv", "run.json", "cdf.csv", "series.csv", "curves.csv", "counters.csv"];
+const TABLES: &[&str] = &[
+    "results.csv",
+    "run.json",
+    "cdf.csv",
+    "series.csv",
+    "curves.csv",
+    "counters.csv",
+    "lateness.csv",
+    "simulated.csv",
+    "validation.csv",
+    "verdict.txt",
+];
 /// Folders whose files belong to a run.
 const FOLDERS: &[&str] = &["requests", "timeline", "plots"];
 

@@ -12,15 +12,18 @@ mod info;
 mod isolated;
 mod jitter;
 mod models;
+mod on;
 mod plan;
 mod prepare;
 mod progress;
 mod results;
 mod run;
 mod say;
+mod session;
 mod study;
 mod summary;
 mod text;
+mod validate;
 mod watch;
 
 fn main() -> std::process::ExitCode {

@@ -1,6 +1,7 @@
 //! `results.csv` and the tables beside it: which columns, and how a value is written.
 
 use cotenant_plots::columns::{self, METRICS};
+use cotenant_replay::drive::Lateness;
 
 use crate::cell::{Outcome, bin, counter_text};
 use crate::config::{Experiment, Point};
@@ -15,6 +16,11 @@ impl Metrics {
     pub(crate) fn set(&mut self, column: &str, value: Option<f64>) {
         let i = columns::metric_index(column).expect("a column of results.csv");
         self.0[i] = value;
+    }
+
+    /// A column by its name.
+    pub(crate) fn get(&self, column: &str) -> Option<f64> {
+        self.0[columns::metric_index(column).expect("a column of results.csv")]
     }
 }
 
@@ -164,6 +170,25 @@ pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Ve
     let head = leading(e, cell);
     for (name, value) in &outcome.counters {
         side_row(&mut table, &head, &[(*name).to_owned(), counter_text(*value)]);
+    }
+    table.into_bytes()
+}
+
+/// The header of `lateness.csv`: delays of the dispatcher itself on the wall clock, by kind.
+pub(crate) fn lateness_header(keys: &[String]) -> Vec<u8> {
+    let columns = ["kind", "count", "p50_us", "p90_us", "p99_us", "max_us", "slowdown"];
+    side_header(keys, &columns)
+}
+
+/// The rows of one cell in `lateness.csv`.
+pub(crate) fn lateness_rows(e: &Experiment, cell: &Cell, lateness: &Lateness) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    for (kind, delays) in lateness.kinds().filter(|(_, d)| !d.is_empty()) {
+        let us = |q| number(delays.quantile(q).map(|ns| ns.0 as f64 / 1e3));
+        let mut fields = vec![kind.to_owned(), delays.len().to_string()];
+        fields.extend([us(0.5), us(0.9), us(0.99), us(1.0), number(Some(lateness.slowdown))]);
+        side_row(&mut table, &head, &fields);
     }
     table.into_bytes()
 }

@@ -45,8 +45,9 @@ use std::path::{Path, PathBuf};
 
 pub use columns::{Better, Column, METRICS};
 pub use error::PlotError;
-pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
+pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo};
 pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
+pub use stats::student_975;
 
 use figure::Figure;
 use select::Context;

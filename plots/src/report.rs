@@ -98,7 +98,16 @@ fn facts(cx: &Context<'_>) -> Markup {
             "" | "0" | "0ns" | "0s" => String::new(),
             w => format!(" after {w} of warm-up"),
         };
-        parts.push(format!("{} simulated{warm_up}", run.duration));
+        let how = match &run.replay {
+            None => "simulated",
+            Some(replay) if replay.kind == "measured" => "measured",
+            Some(replay) if replay.kind == "emulated" => "emulated, not measured,",
+            Some(_) => "on a stand-in, not measured,",
+        };
+        parts.push(format!("{} {how}{warm_up}", run.duration));
+    }
+    if let Some(replay) = &run.replay {
+        parts.push(format!("replayed on {}", replay.device));
     }
     parts.push(match run.seeds.len() {
         1 => "1 repeat".to_owned(),

@@ -65,9 +65,23 @@ pub struct RunInfo {
     /// The `[[plot]]` tables; empty: [`PlotSpec::defaults`] are drawn.
     #[serde(default)]
     pub plots: Vec<PlotSpec>,
+    /// Present where the results come from a device in real time instead of a simulation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<ReplayInfo>,
     /// What a reader of the results has to know: fallbacks, approximations, data used at its edge.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// What stood in the simulator's place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct ReplayInfo {
+    /// As asked for: `emulated`, `cuda:0`.
+    pub on: String,
+    /// `measured`, or what it was instead: `emulated`, `stand-in`.
+    pub kind: String,
+    /// The device and its driver.
+    pub device: String,
 }
 
 /// One cell of the experiment.

@@ -63,7 +63,8 @@ const STUDENT_975: [f64; 30] = [
 
 /// 97.5 % quantile of Student's t; above 30 degrees of freedom by its expansion around the normal
 /// quantile (Abramowitz and Stegun 26.7.5), where the error is below 0.0001.
-pub(crate) fn student_975(freedom: usize) -> f64 {
+#[must_use]
+pub fn student_975(freedom: usize) -> f64 {
     match STUDENT_975.get(freedom.saturating_sub(1)) {
         Some(t) => *t,
         None => {

@@ -16,6 +16,7 @@ mod streams;
 mod timers;
 mod workers;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use cotenant_sim::layout::Discipline;
@@ -56,15 +57,21 @@ pub enum ReplayError {
     Stopped,
 }
 
-/// A wish to end early that signal handlers can express.
-#[derive(Debug, Default)]
-pub struct Stop(AtomicBool);
+/// A wish to end early, which signal handlers can express.
+#[derive(Clone, Debug, Default)]
+pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
     /// Nobody wants to stop yet.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(AtomicBool::new(false))
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Set by whoever wants to stop.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
     }
 
     /// Ends the run at its next event.
@@ -72,7 +79,7 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody does.
+    /// Whether somebody wants to.
     #[must_use]
     pub fn wanted(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -20,6 +20,7 @@ pub mod nvml;
 pub mod process;
 pub mod recipe;
 pub mod reference;
+pub mod runnable;
 pub mod survey;
 pub mod work;
 

@@ -82,7 +82,7 @@ fn p50(latencies: &Latencies) -> f64 {
 /// What the driver's own delays may have added to a median request that needs `steps` ends to be
 /// seen: nine in ten delays are shorter, and who is late lets others queue.
 fn excused_ms(lateness: &Lateness, steps: f64) -> f64 {
-    let late = |l: &Latencies| l.quantile(0.9).map_or(0.0, |l| l.as_millis_f64());
+    let late = |l: &Latencies| lateness.in_run(l, 0.9).map_or(0.0, |l| l.as_millis_f64());
     2.0 * (late(&lateness.arrivals) + steps * late(&lateness.completions))
 }
 

@@ -253,7 +253,8 @@ impl<'a> Driver<'a> {
                 any = true;
                 self.events += 1;
                 self.handled = self.clock.now();
-                self.lateness.completions.record(Nanos(self.now.saturating_sub(e.at)));
+                let late = self.lateness.wall(self.now.saturating_sub(e.at));
+                self.lateness.completions.record(late);
                 self.ended(e)?;
             }
         }
@@ -300,7 +301,8 @@ impl<'a> Driver<'a> {
     }
 
     fn arrival(&mut self, at: u64, tenant: u32, timer: Timer) -> Result<(), DeviceError> {
-        self.lateness.arrivals.record(Nanos(self.now - at));
+        let late = self.lateness.wall(self.now - at);
+        self.lateness.arrivals.record(late);
         let (request, next) = self.sources[tenant as usize].arrive(Nanos(at));
         if let Some(next) = next {
             self.timers.set(next.0, timer);
@@ -394,7 +396,8 @@ impl<'a> Driver<'a> {
     /// The policy's answer to the event at hand is on its way.
     pub(super) fn decided(&mut self) {
         let took = self.clock.now().saturating_sub(self.handled);
-        self.lateness.decisions.record(Nanos(took));
+        let took = self.lateness.wall(took);
+        self.lateness.decisions.record(took);
     }
 
     pub(super) fn observe(&mut self, what: Happening) {

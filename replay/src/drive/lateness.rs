@@ -3,7 +3,7 @@
 use cotenant_profiles::Nanos;
 use cotenant_sim::metrics::Latencies;
 
-/// Delays of the dispatcher, in nanoseconds of the experiment's time.
+/// Delays of the dispatcher, on the wall clock.
 #[derive(Clone, Debug, Default)]
 pub struct Lateness {
     /// From a request's scheduled arrival to its handling.
@@ -28,9 +28,14 @@ impl Lateness {
         .into_iter()
     }
 
-    /// The quantile `q` of one kind, on the wall clock.
+    /// The quantile `q` of one kind, in the experiment's time.
     #[must_use]
-    pub fn wall(&self, latencies: &Latencies, q: f64) -> Option<Nanos> {
-        latencies.quantile(q).map(|l| Nanos((l.0 as f64 * self.slowdown) as u64))
+    pub fn in_run(&self, latencies: &Latencies, q: f64) -> Option<Nanos> {
+        latencies.quantile(q).map(|wall| Nanos((wall.0 as f64 / self.slowdown) as u64))
+    }
+
+    /// Wall-clock time of so many of the experiment's nanoseconds.
+    pub(super) fn wall(&self, ns: u64) -> Nanos {
+        Nanos((ns as f64 * self.slowdown) as u64)
     }
 }

@@ -1,0 +1,234 @@
+//! Cells on a device, in real time: which device, how fast, and what comes out.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cotenant_plots::ReplayInfo;
+use cotenant_replay::clock::Clock;
+use cotenant_replay::cuda::{self, CudaDevice, Granularity};
+use cotenant_replay::drive::{self, Kernels, Lateness, Replayed, Stop, Streams};
+use cotenant_replay::emulated::EmulatedDevice;
+use cotenant_replay::{Kind, runnable};
+use cotenant_sim::Policy;
+use cotenant_sim::policy::Depth;
+use cotenant_sim::scenario::Setup;
+
+use crate::cell::{self, Outcome, bin};
+use crate::fail::{Done, Failure};
+use crate::plan::Cell;
+use crate::prepare::Prepared;
+use crate::session::Slice;
+use crate::watch::{Wants, Watch};
+
+/// The policy that is a bound: nothing can carry it out.
+pub(crate) const BOUND: &str = "ideal";
+
+/// Which device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum On {
+    /// A profile played in real time.
+    Emulated,
+    /// The GPU of that number.
+    Cuda(u32),
+}
+
+impl FromStr for On {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_prefix("cuda:").and_then(|n| n.parse().ok());
+        match (text, number) {
+            ("emulated", _) => Ok(Self::Emulated),
+            ("cuda", _) => Ok(Self::Cuda(0)),
+            (_, Some(n)) => Ok(Self::Cuda(n)),
+            _ => Err("write emulated or cuda:0".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for On {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Emulated => write!(f, "emulated"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+/// A device with what is common to all cells on it.
+pub(crate) struct Stage {
+    pub(crate) on: On,
+    /// Wall time over the experiment's; `None`: as each cell needs. Beside a real GPU always 1.
+    slowdown: Option<f64>,
+    /// What stands behind it, for everything that is written.
+    pub(crate) info: ReplayInfo,
+}
+
+/// A cell that ran.
+pub(crate) struct Played {
+    pub(crate) outcome: Outcome,
+    /// Nothing where the cell failed.
+    pub(crate) lateness: Option<Lateness>,
+}
+
+impl Stage {
+    /// Opens the device once, to see that it is there and what it is.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub(crate) fn open(on: On, slowdown: Option<f64>, slices: &[Slice]) -> Done<Self> {
+        let mut info = ReplayInfo { on: on.to_string(), ..ReplayInfo::default() };
+        match on {
+            On::Emulated => {
+                info.kind = "emulated".to_owned();
+                info.device = format!("{} (emulated)", slices[0].ready.setup.device.name);
+            }
+            On::Cuda(ordinal) => {
+                cuda::probe().map_err(Failure::failed)?;
+                let device = CudaDevice::open(ordinal, Granularity::Fine);
+                let device = device.map_err(Failure::failed)?;
+                let found = cotenant_replay::Device::info(&device);
+                let stand_in = found.kind != Kind::Gpu;
+                info.kind = if stand_in { "stand-in" } else { "measured" }.to_owned();
+                info.device = format!("{}, driver {}", found.name, found.driver);
+                for slice in slices {
+                    fits(&slice.ready.setup, found.cus)?;
+                }
+            }
+        }
+        Ok(Self { on, slowdown, info })
+    }
+
+    /// In a sentence, what the results are where they are no measurement.
+    pub(crate) fn caution(&self) -> Option<String> {
+        match self.info.kind.as_str() {
+            "measured" => None,
+            "emulated" => Some(
+                "EMULATED, NOT A MEASUREMENT: policies and dispatcher ran in real time, the GPU is \
+                 the simulator's device model"
+                    .to_owned(),
+            ),
+            _ => Some("NOT A MEASUREMENT: a stand-in took the driver's place".to_owned()),
+        }
+    }
+
+    /// How much slower than the experiment's time a cell is to run, so that a dispatcher that is
+    /// late by as much as a thread on a busy machine is shows in the second digit at most.
+    pub(crate) fn slowdown(&self, ready: &Prepared, policy: &dyn Policy) -> f64 {
+        /// Wall time of a cell's shortest batch.
+        const BATCH_NS: f64 = 40e6;
+        /// Wall time of its mean kernel, where the policy is asked at each.
+        const KERNEL_NS: f64 = 6e6;
+        if self.on != On::Emulated {
+            return 1.0;
+        }
+        let programs = || ready.setup.tenants.iter().map(|t| t.model.program(1));
+        let batches = programs().map(|p| p.remaining_ns[0].max(1) as f64);
+        let shortest = batches.fold(f64::INFINITY, f64::min);
+        let kernels =
+            programs().map(|p| p.remaining_ns[0].max(1) as f64 / p.kernels.len().max(1) as f64);
+        let mean = kernels.fold(f64::INFINITY, f64::min);
+        let deep = policy.depth() == Depth::Kernel;
+        let needed = (BATCH_NS / shortest).max(if deep { KERNEL_NS / mean } else { 0.0 });
+        self.slowdown.unwrap_or_else(|| needed.ceil().clamp(1.0, 2000.0))
+    }
+
+    /// Runs a cell. Beside an emulated GPU, a cell whose driver was too late to tell is run again
+    /// at half the speed, at most twice.
+    pub(crate) fn play(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &Stop) -> Played {
+        let mut played = None;
+        let outcome = cell::caught(|| {
+            let row = slice.row(cell);
+            let policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+            let mut slowdown = self.slowdown(&slice.ready, &*policy);
+            for again in [true, true, false] {
+                let (outcome, lateness) = self.once(slice, cell, wants, stop, slowdown)?;
+                let late = late_share(&outcome, &lateness, policy.depth(), &slice.ready.setup);
+                played = Some(lateness);
+                let fixed = self.slowdown.is_some() || self.on != On::Emulated;
+                if fixed || late < LATE || !again {
+                    return Ok(outcome);
+                }
+                slowdown *= 2.0;
+            }
+            unreachable!("the last try returns")
+        });
+        let lateness = played.filter(|_| outcome.is_ok());
+        Played { outcome, lateness }
+    }
+
+    fn once(
+        &self,
+        slice: &Slice,
+        cell: &Cell,
+        wants: Wants,
+        stop: &Stop,
+        slowdown: f64,
+    ) -> Result<(Outcome, Lateness), String> {
+        let Slice { e, ready } = slice;
+        let (point, row) = (&e.points[0], slice.row(cell));
+        let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+        let layout = policy.layout(&ready.setup).map_err(|e| format!("layout: {e}"))?;
+        drive::check(&layout).map_err(|e| e.to_string())?;
+        let scenario = cell::scenario(e, ready, cell)?;
+        let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
+        let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));
+        let setup = Arc::clone(&ready.setup);
+        let count = setup.code.kernels.len();
+        let go = |device: &mut dyn cotenant_replay::Device, kernels| {
+            let mut streams = Streams::new(device, kernels, count);
+            let observer = if watch.is_idle() { None } else { Some(&mut watch as _) };
+            drive::run(scenario, &mut *policy, &layout, &mut streams, observer, stop)
+        };
+        let done: Result<Replayed, _> = match self.on {
+            On::Emulated => {
+                let clock = Clock::start(slowdown);
+                let pools = &layout.pools;
+                let mut device =
+                    EmulatedDevice::for_scenario(&setup, pools, ready.contention, clock);
+                go(&mut device, Kernels::Numbered)
+            }
+            On::Cuda(ordinal) => {
+                let works = runnable::works(&setup).map_err(|e| e.to_string())?;
+                let device = CudaDevice::open(ordinal, Granularity::Fine);
+                let mut device = device.map_err(|e| e.to_string())?;
+                go(&mut device, Kernels::Works(works))
+            }
+        };
+        let Replayed { report, lateness } = done.map_err(|e| e.to_string())?;
+        Ok((cell::outcome(&report, wants, watch), lateness))
+    }
+}
+
+/// Share of the median latency from which on the driver's own delays are too much to ignore.
+const LATE: f64 = 0.05;
+
+/// What the driver's own delays may have added to a median request, as a share of it.
+fn late_share(outcome: &Outcome, lateness: &Lateness, depth: Depth, setup: &Setup) -> f64 {
+    let ms = |l: &cotenant_sim::metrics::Latencies| {
+        lateness.in_run(l, 0.75).map_or(0.0, |late| late.as_millis_f64())
+    };
+    let mut most = 0.0_f64;
+    for (tenant, metrics) in setup.tenants.iter().zip(&outcome.metrics) {
+        let kernels = tenant.model.program(1).kernels.len() as f64;
+        let steps = if depth == Depth::Kernel { kernels } else { 1.0 };
+        let late = ms(&lateness.arrivals) + steps * ms(&lateness.completions);
+        if let Some(median) = metrics.get("latency_p50_ms") {
+            most = most.max(late / median);
+        }
+    }
+    most
+}
+
+/// Whether a GPU of so many CUs can run what was prepared for the experiment's device.
+fn fits(setup: &Setup, cus: u32) -> Done {
+    let wanted = setup.device.cus();
+    if wanted != cus {
+        return Err(Failure::input(format!(
+            "the experiment is for {} with {wanted} CUs, this GPU has {cus}: set `device`",
+            setup.device.name
+        )));
+    }
+    runnable::works(setup).map(|_| ()).map_err(Failure::input)
+}

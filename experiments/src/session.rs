@@ -1,0 +1,320 @@
+//! A replay from beginning to end: every cell of an experiment on a device, then tables and report.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use cotenant_plots::{PlotKind, RunInfo};
+use cotenant_replay::drive::{Lateness, Stop};
+use cotenant_sim::metrics::Latencies;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::cell::{self, Outcome};
+use crate::commands::replay::Common;
+use crate::config::{Experiment, Grid, Overrides, PolicyRow};
+use crate::fail::{Done, Failure};
+use crate::folder::Folder;
+use crate::info::{self, Tally};
+use crate::on::{BOUND, On, Played, Stage};
+use crate::plan::{self, Cell};
+use crate::prepare::Prepared;
+use crate::progress::Progress;
+use crate::run::draw;
+use crate::study::inputs;
+use crate::study::survey::{Extras, Survey, survey};
+use crate::summary::Summary;
+use crate::text::{align, count, rounded};
+use crate::watch::Wants;
+use crate::{results, say};
+
+/// Rows of cells that have ended, until all have.
+const PARTIAL: &str = "results.csv.partial";
+
+/// One point of the sweep with what its cells need.
+pub(crate) struct Slice {
+    pub(crate) e: Experiment,
+    pub(crate) ready: Prepared,
+}
+
+/// One cell and what came of it.
+pub(crate) struct Play {
+    /// Index among the slices.
+    pub(crate) slice: usize,
+    pub(crate) cell: Cell,
+    pub(crate) measured: Outcome,
+    /// Filled by a validation.
+    pub(crate) simulated: Outcome,
+    pub(crate) lateness: Option<Lateness>,
+}
+
+/// Everything that was replayed.
+pub(crate) struct Session {
+    pub(crate) slices: Vec<Slice>,
+    pub(crate) plays: Vec<Play>,
+    pub(crate) stage: Stage,
+    pub(crate) folder: Folder,
+    pub(crate) run: RunInfo,
+    curves: Option<Vec<u8>>,
+    out: PathBuf,
+    wants: Wants,
+    start: Instant,
+}
+
+impl Slice {
+    pub(crate) fn row(&self, cell: &Cell) -> &PolicyRow {
+        &self.e.points[0].policies[cell.policy]
+    }
+
+    /// The sweep point in words; empty without a sweep.
+    pub(crate) fn swept(&self) -> String {
+        let pairs = self.e.keys.iter().zip(&self.e.points[0].values);
+        pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Session {
+    /// Reads the experiment, opens the device and runs every cell.
+    ///
+    /// # Errors
+    /// Bad input, a device that is not there, somebody who wants to stop.
+    pub(crate) fn play(args: &Common, what: &str, requests: bool) -> Done<Self> {
+        let start = Instant::now();
+        let overrides = Overrides { set: args.set.clone(), seed: args.seed };
+        let grid = Grid::read(&args.experiment, &overrides).map_err(Failure::Input)?;
+        let build = inputs::build().map_err(Failure::failed)?;
+        let extras = Extras { requests, timeline: false };
+        let Survey { study, mut run, curves, mut preparer, .. } =
+            survey(grid, extras, 1, &build).map_err(Failure::Input)?;
+        let mut slices = vec![];
+        for p in 0..study.grid.len() {
+            let e = study.grid.at(p).map_err(Failure::Input)?;
+            let facts = preparer.facts(&e, &e.points[0]).map_err(Failure::Input)?;
+            let ready = facts.compile(&e.points[0]).map_err(Failure::Input)?;
+            slices.push(Slice { e, ready });
+        }
+        let mut cells = vec![];
+        for (s, slice) in slices.iter().enumerate() {
+            let all = plan::cells_of(&slice.e, 0, &slice.ready.meaning);
+            let can = all.into_iter().filter(|c| slice.row(c).info.name != BOUND);
+            cells.extend(can.map(|cell| (s, cell)));
+        }
+        if cells.is_empty() {
+            let file = args.experiment.display();
+            let why = format!("{file}: policy: `{BOUND}` is a bound and cannot run on a device");
+            return Err(Failure::Input(why));
+        }
+        if cells.len() < study.cells.len() {
+            say::note(&format!("`{BOUND}` is skipped: a bound cannot run on a device"));
+        }
+        let stage = Stage::open(args.on, args.slowdown, &slices)?;
+        let out = args.out.clone();
+        let out = out.unwrap_or_else(|| Path::new("out").join(format!("{}-{what}", run.name)));
+        let folder = Folder::open(&out)?;
+        let wants = Wants {
+            cdf: run.plots.iter().any(|p| p.kind == PlotKind::Cdf),
+            requests,
+            ..Wants::default()
+        };
+        if let Some(caution) = stage.caution() {
+            say::note(&caution);
+            run.warnings.insert(0, caution);
+        }
+        run.replay = Some(stage.info.clone());
+        let plays = vec![];
+        let mut session = Self { slices, plays, stage, folder, run, curves, out, wants, start };
+        session.plays = session.cells(cells, args.jobs)?;
+        Ok(session)
+    }
+
+    /// Runs the cells: one after the other on a GPU; emulated ones, who sleep most of the time, side
+    /// by side. Rows are on disk as soon as their cell has ended.
+    fn cells(&mut self, cells: Vec<(usize, Cell)>, jobs: Option<u16>) -> Done<Vec<Play>> {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let jobs = match self.stage.on {
+            On::Emulated => jobs.map_or(4 * processors, usize::from).min(cells.len()),
+            On::Cuda(_) => 1,
+        };
+        self.tell_time(&cells, jobs);
+        let stop = listen()?;
+        let partial = self.out.join(PARTIAL);
+        let mut file = File::create(&partial).map_err(|e| Failure::write(&partial, e))?;
+        let mut append =
+            |rows: &[u8]| file.write_all(rows).map_err(|e| Failure::write(&partial, e));
+        append(&results::header(self.keys()))?;
+        cell::keep_panics();
+        let next = AtomicUsize::new(0);
+        let (sender, receiver) = mpsc::channel::<(usize, Played)>();
+        let mut played: Vec<Option<Played>> = cells.iter().map(|_| None).collect();
+        let mut progress = Progress::new(cells.len(), 0);
+        let (stage, slices, wants, folder) =
+            (&self.stage, &self.slices, self.wants, &mut self.folder);
+        let written: Done = std::thread::scope(|scope| {
+            for _ in 0..jobs {
+                let (sender, next, stop, cells) = (sender.clone(), &next, &stop, &cells);
+                scope.spawn(move || {
+                    while !stop.wanted() {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some((s, cell)) = cells.get(i) else { return };
+                        let done = stage.play(&slices[*s], cell, wants, stop);
+                        // The receiver goes only when writing failed: nothing matters then.
+                        let _ = sender.send((i, done));
+                    }
+                });
+            }
+            drop(sender);
+            for (i, mut done) in receiver {
+                let (slice, cell) = (&slices[cells[i].0], &cells[i].1);
+                let kept = log(&mut done.outcome, cell, folder)
+                    .and_then(|()| append(&results::rows(&slice.e, cell, &done.outcome)));
+                if let Err(failure) = kept {
+                    stop.now();
+                    return Err(failure);
+                }
+                let (status, events) = (&done.outcome.status, done.outcome.events);
+                let what = format!(" seed {}: {status}, {events} events", cell.seed);
+                progress.ended(&cell.id, &what);
+                played[i] = Some(done);
+            }
+            Ok(())
+        });
+        progress.finish();
+        let _ = std::panic::take_hook();
+        written?;
+        if stop.wanted() {
+            let ended = count(played.iter().flatten().count(), "cell");
+            let why = format!("stopped; the rows of {ended} are in {}", partial.display());
+            return Err(Failure::failed(why));
+        }
+        let plays = cells.into_iter().zip(played).map(|((slice, cell), played)| {
+            let Played { outcome: measured, lateness } = played.expect("every cell was played");
+            Play { slice, cell, measured, simulated: Outcome::default(), lateness }
+        });
+        Ok(plays.collect())
+    }
+
+    /// Real time cannot be hurried: say how long it will take.
+    fn tell_time(&self, cells: &[(usize, Cell)], jobs: usize) {
+        let seconds = |(s, cell): &(usize, Cell)| {
+            let slice = &self.slices[*s];
+            let (point, row) = (&slice.e.points[0], slice.row(cell));
+            let policy = (row.info.build)(&row.options).ok()?;
+            let span = (point.warmup.0 + point.duration.0) as f64 / 1e9;
+            Some(span * self.stage.slowdown(&slice.ready, &*policy))
+        };
+        let all: f64 = cells.iter().filter_map(seconds).sum();
+        let longest = cells.iter().filter_map(seconds).fold(0.0, f64::max);
+        let wall = (all / jobs as f64).max(longest);
+        let cells = count(cells.len(), "cell");
+        say::note(&format!("{cells} in real time, {jobs} at a time: about {wall:.0} s"));
+    }
+
+    pub(crate) fn keys(&self) -> &[String] {
+        &self.run.sweep_keys
+    }
+
+    /// Writes every table and `run.json`.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) fn write(&mut self) -> Done {
+        let keys = self.keys();
+        let mut tables = [
+            ("results.csv", results::header(keys)),
+            ("cdf.csv", results::cdf_header(keys)),
+            ("counters.csv", results::counters_header(keys)),
+            ("lateness.csv", results::lateness_header(keys)),
+        ];
+        let mut tally = Tally::default();
+        for Play { slice, cell, measured, lateness, .. } in &self.plays {
+            let e = &self.slices[*slice].e;
+            tables[0].1.extend(results::rows(e, cell, measured));
+            tables[1].1.extend(results::cdf_rows(e, cell, measured));
+            tables[2].1.extend(results::counter_rows(e, cell, measured));
+            if let Some(lateness) = lateness {
+                tables[3].1.extend(results::lateness_rows(e, cell, lateness));
+            }
+            let digest = format!("{:016x}", measured.digest);
+            tally.add(&cell.id, measured.events, &digest, measured.cpu_s, true);
+        }
+        for (name, table) in tables.iter().filter(|(n, _)| self.wants.cdf || *n != "cdf.csv") {
+            self.folder.put(name, table)?;
+        }
+        if let Some(curves) = &self.curves {
+            self.folder.put("curves.csv", curves)?;
+        }
+        let wall_s = self.start.elapsed().as_secs_f64();
+        self.run = tally.finish(std::mem::take(&mut self.run), info::host(), wall_s);
+        self.folder.put("run.json", self.run.to_json().as_bytes())
+    }
+
+    /// Plots, report, and the tables on stdout, `more` behind them.
+    ///
+    /// # Errors
+    /// Cells failed; the drawing failed.
+    pub(crate) fn show(self, more: &str) -> Done {
+        self.folder.finish()?;
+        // A left-over says nothing that results.csv does not.
+        let _ = std::fs::remove_file(self.out.join(PARTIAL));
+        self.run.warnings.iter().skip(1).for_each(|w| say::warn(w));
+        let drawn = draw(&self.out);
+        let caution = self.stage.caution().map_or_else(String::new, |c| format!("{c}\n\n"));
+        let summary = Summary::read(&self.out.join("results.csv"), &self.run.sweep_keys)?;
+        let late = late_table(&self.slices, &self.plays);
+        say::out(&format!("{caution}{}\n{late}{more}", summary.text()))?;
+        let (cells, took) = (count(self.plays.len(), "cell"), self.start.elapsed().as_secs_f64());
+        say::note(&format!("{cells} in {took:.1} s; results in {}", self.out.display()));
+        for missing in drawn?.missing {
+            say::warn(&format!("{missing} (the report says so in its place)"));
+        }
+        match summary.failures(self.plays.len()) {
+            Some(why) => Err(Failure::failed(why)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Stops at Ctrl-C and at a polite request to end; a second Ctrl-C ends at once.
+fn listen() -> Done<Stop> {
+    let stop = Stop::new();
+    let heard = |e: std::io::Error| Failure::failed(format!("cannot listen for signals: {e}"));
+    signal_hook::flag::register_conditional_shutdown(SIGINT, 1, stop.flag()).map_err(heard)?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, stop.flag()).map_err(heard)?;
+    }
+    Ok(stop)
+}
+
+/// Writes a cell's requests at once, so that they do not pile up in memory.
+fn log(outcome: &mut Outcome, cell: &Cell, folder: &mut Folder) -> Done {
+    let Some(text) = outcome.requests.take() else { return Ok(()) };
+    let level = ruzstd::encoding::CompressionLevel::Fastest;
+    let packed = ruzstd::encoding::compress_to_vec(text.as_slice(), level);
+    folder.put(&format!("requests/{}.csv.zst", cell.id), &packed)
+}
+
+/// How late the dispatcher was, all cells of a policy together.
+fn late_table(slices: &[Slice], plays: &[Play]) -> String {
+    let mut rows: Vec<Vec<String>> = vec![];
+    for (policy, row) in slices[0].e.points[0].policies.iter().enumerate() {
+        let of_policy = plays.iter().filter(|p| p.cell.policy == policy);
+        let mut all: Vec<(&str, Latencies)> = vec![];
+        for lateness in of_policy.filter_map(|p| p.lateness.as_ref()) {
+            for (i, (kind, l)) in lateness.kinds().enumerate() {
+                match all.get_mut(i) {
+                    Some((_, known)) => known.merge(l),
+                    None => all.push((kind, l.clone())),
+                }
+            }
+        }
+        for (kind, l) in all.iter().filter(|(_, l)| !l.is_empty()) {
+            let us = |q| rounded(l.quantile(q).map(|ns| ns.0 as f64 / 1e3));
+            let (label, n) = (row.label.clone(), l.len().to_string());
+            rows.push(vec![label, (*kind).to_owned(), n, us(0.5), us(0.99)]);
+        }
+    }
+    let header = ["dispatcher's lateness", "of", "count", "p50 us", "p99 us"];
+    if rows.is_empty() { String::new() } else { align(&header, &rows) }
+}
