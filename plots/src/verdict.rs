@@ -10,6 +10,9 @@ use crate::table::Row;
 /// A tenant's SLO counts as met when `slo_attainment` is at least this: the p99 is within it.
 pub(crate) const SLO_TARGET: f64 = 0.99;
 
+/// Goodputs that differ by less than this share are the same.
+const TIE: f64 = 1e-6;
+
 /// Whether an SLO is met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Slo {
@@ -244,8 +247,16 @@ fn shares(cx: &Context<'_>, rows: &[&Row], lines: &mut [Line]) {
     }
 }
 
+/// Whoever meets every SLO with the most goodput; nobody where the next does exactly as well, as
+/// where all finish the same fixed work.
 fn mark_best(point: &mut Point) {
-    let best = ranked(point).first().filter(|l| l.meets_all()).map(|l| l.label.clone());
+    let ranked = ranked(point);
+    let tied = |a: &Line, b: &Line| {
+        b.meets_all() && (a.total() - b.total()).abs() <= TIE * a.total().abs()
+    };
+    let best = ranked.first().filter(|l| l.meets_all());
+    let best = best.filter(|l| !ranked.get(1).is_some_and(|next| tied(l, next)));
+    let best = best.map(|l| l.label.clone());
     for line in &mut point.lines {
         line.best = Some(&line.label) == best.as_ref();
     }
@@ -390,10 +401,28 @@ fn failed(point: &Point) -> Option<String> {
     (!each.is_empty()).then(|| format!("Failed: {}.", each.join(", ")))
 }
 
+/// Who wins a sweep point.
+#[derive(PartialEq)]
+enum Winner<'a> {
+    One(&'a str),
+    /// The best deliver the same, as where all finish the same fixed work.
+    Several,
+    /// None meets every SLO.
+    Nobody,
+}
+
+fn winner(point: &Point) -> Winner<'_> {
+    match point.lines.iter().find(|l| l.best) {
+        Some(best) => Winner::One(&best.label),
+        None if point.lines.iter().any(|l| !l.bound && l.meets_all()) => Winner::Several,
+        None => Winner::Nobody,
+    }
+}
+
 /// Who comes nearest where nobody meets every SLO.
 fn nearest(points: &[Point]) -> String {
     let mut counts: Vec<(&str, usize)> = Vec::new();
-    for point in points.iter().filter(|p| !p.lines.iter().any(|l| l.best) && p.has_rivals()) {
+    for point in points.iter().filter(|p| winner(p) == Winner::Nobody && p.has_rivals()) {
         let Some(first) = ranked(point).first().map(|l| l.label.as_str()) else { continue };
         match counts.iter_mut().find(|(label, _)| *label == first) {
             Some((_, n)) => *n += 1,
@@ -413,15 +442,16 @@ fn read_sweep(points: &[Point]) -> Vec<String> {
             points.len()
         )];
     }
-    let mut wins: Vec<(Option<&str>, Vec<&str>)> = Vec::new();
+    let mut wins: Vec<(Winner<'_>, Vec<&str>)> = Vec::new();
     for point in points {
-        let winner = point.lines.iter().find(|l| l.best).map(|l| l.label.as_str());
+        let winner = winner(point);
         match wins.iter_mut().find(|(w, _)| *w == winner) {
             Some((_, names)) => names.push(&point.name),
             None => wins.push((winner, vec![&point.name])),
         }
     }
-    wins.sort_by_key(|(winner, names)| (winner.is_none(), std::cmp::Reverse(names.len())));
+    let is_one = |w: &Winner<'_>| matches!(w, Winner::One(_));
+    wins.sort_by_key(|(winner, names)| (!is_one(winner), std::cmp::Reverse(names.len())));
     let what = if slos { "meets every SLO with the most goodput" } else { "delivers most" };
     let n = points.len();
     let mut text = Vec::new();
@@ -434,8 +464,11 @@ fn read_sweep(points: &[Point]) -> Vec<String> {
             format!("at {} of {n} sweep points", names.len())
         };
         text.push(match winner {
-            Some(label) => format!("`{label}` {what} {places}."),
-            None => format!("No policy meets every SLO {places}{}.", nearest(points)),
+            Winner::One(label) => format!("`{label}` {what} {places}."),
+            Winner::Nobody => format!("No policy meets every SLO {places}{}.", nearest(points)),
+            Winner::Several => {
+                format!("Several policies deliver the same amount {places}: compare their times.")
+            }
         });
     }
     let failing = points.iter().flat_map(|p| &p.lines).filter(|l| !l.failures.is_empty()).count();
