@@ -129,6 +129,22 @@ impl Launch {
         let (first, last, reported) = (false, false, true);
         Self { work, issued, mask: None, priority: None, scale, first, last, reported }
     }
+
+    /// Whether it is what a GPU can do.
+    ///
+    /// # Errors
+    /// It brings a mask or a priority of its own, or is to take another time than it takes.
+    pub fn plain(&self) -> Result<(), DeviceError> {
+        if self.mask.is_some() || self.priority.is_some() {
+            let reason = "masks and priorities belong to queues here";
+            return Err(DeviceError::unsupported("a launch with a mask or a priority", reason));
+        }
+        if self.scale != 1.0 {
+            let reason = "a GPU's kernels take the time they take";
+            return Err(DeviceError::unsupported("a launch with a scaled duration", reason));
+        }
+        Ok(())
+    }
 }
 
 /// What measuring costs by itself.
@@ -259,16 +275,8 @@ pub trait Device {
     /// # Errors
     /// Those of [`Device::launch`], and what this device cannot honour.
     fn submit(&mut self, launch: &Launch) -> Result<Ticket, DeviceError> {
-        let Launch { work, mask, priority, scale, .. } = *launch;
-        if mask.is_some() || priority.is_some() {
-            let reason = "masks and priorities belong to queues here";
-            return Err(DeviceError::unsupported("a launch with a mask or a priority", reason));
-        }
-        if scale != 1.0 {
-            let reason = "a GPU's kernels take the time they take";
-            return Err(DeviceError::unsupported("a launch with a scaled duration", reason));
-        }
-        self.launch(work)
+        launch.plain()?;
+        self.launch(launch.work)
     }
 
     /// Whether a launch may bring a mask and a priority of its own.

@@ -81,6 +81,7 @@ struct Counts {
     hops: u64,
     rounded: u64,
     copies_left_out: u64,
+    merges_refused: u64,
 }
 
 impl<'a> Streams<'a> {
@@ -326,6 +327,7 @@ impl Workers for Streams<'_> {
         self.submit(launch)
     }
 
+    /// What the device cannot merge goes one after the other, and ends together.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError> {
         let queue = self.lines[launch.worker as usize].queue;
         let mut parts = std::mem::take(&mut self.parts);
@@ -333,9 +335,17 @@ impl Workers for Streams<'_> {
         for &kernel in kernels {
             parts.push(self.ready(queue, kernel)?);
         }
-        let work = self.device.merge(queue, &parts)?;
+        let merged = self.device.merge(queue, &parts);
+        let one_by_one = matches!(merged, Err(DeviceError::Unsupported { .. }));
+        if one_by_one {
+            self.counts.merges_refused += 1;
+            for (i, &work) in parts.iter().enumerate() {
+                let tell = i + 1 == parts.len();
+                self.fire(&Launch { tell, ..*launch }, queue, work)?;
+            }
+        }
         self.parts = parts;
-        self.fire(launch, queue, work)
+        if one_by_one { Ok(()) } else { self.fire(launch, queue, merged?) }
     }
 
     fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError> {
@@ -369,7 +379,8 @@ impl Workers for Streams<'_> {
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting == 0 && self.skipped.is_empty()
+        let issued = || self.lines.iter().all(|l| l.due.is_empty());
+        self.waiting == 0 && self.skipped.is_empty() && issued()
     }
 
     fn usage(&mut self) -> Option<Usage> {
@@ -383,14 +394,14 @@ impl Workers for Streams<'_> {
     }
 
     fn counters(&self) -> Vec<(&'static str, f64)> {
-        let Counts { launches, hops, rounded, copies_left_out } = self.counts;
-        let mut counters = vec![("launches", launches as f64), ("queue_changes", hops as f64)];
-        if rounded > 0 {
-            counters.push(("masks_rounded", rounded as f64));
-        }
-        if copies_left_out > 0 {
-            counters.push(("copies_left_out", copies_left_out as f64));
-        }
+        let Counts { launches, hops, rounded, copies_left_out, merges_refused } = self.counts;
+        let mut counters = vec![("gpu_launches", launches as f64), ("queue_changes", hops as f64)];
+        let rare = [
+            ("masks_rounded", rounded),
+            ("copies_left_out", copies_left_out),
+            ("merges_one_by_one", merges_refused),
+        ];
+        counters.extend(rare.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
         counters
     }
 }

@@ -1,0 +1,203 @@
+//! The replay driver on the CUDA device, against the stand-in driver: real streams, green contexts,
+//! events and copies, real policies, no GPU.
+#![allow(unsafe_code, clippy::print_stderr, clippy::unwrap_used)] // asks the stand-in; helpers of tests
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use cotenant_profiles::curve::Point;
+use cotenant_profiles::kernel::Launch;
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Bytes, Curve, Device as Gpu, Kernel, Model, Nanos, Profile, Source, zoo};
+use cotenant_replay::cuda::{CudaDevice, Granularity, Loader};
+use cotenant_replay::drive::{self, Kernels, ReplayError, Replayed, Stop, Streams};
+use cotenant_replay::{runnable, work};
+use cotenant_sim::Class;
+use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::policy::{Options, Value, find};
+use cotenant_sim::program::Code;
+use cotenant_sim::scenario::{Load, Scenario, Setup, Tenant, Think};
+
+/// Runs `body` in a child process with the stand-in on the loader's path.
+fn with_stand_in(test: &str, body: impl FnOnce()) {
+    if std::env::var_os("COTENANT_STAND_IN").is_some() {
+        return body();
+    }
+    let me = std::env::current_exe().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let object = me.parent().unwrap().join("libfakecuda.so");
+    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
+    {
+        std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
+    }
+    let mut child = Command::new(me);
+    child.args([test, "--exact", "--nocapture"]).env("COTENANT_STAND_IN", "1");
+    let output = child.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    eprintln!("{text}");
+    assert!(output.status.success(), "{text}");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
+}
+
+/// Handles alive, and wrong destructions.
+fn alive() -> (usize, usize) {
+    let loader = Loader::open(Path::new("libcuda.so.1")).unwrap();
+    // SAFETY: the stand-in's own signature.
+    let read =
+        unsafe { loader.function::<unsafe extern "C" fn(*mut usize, *mut usize)>("cotenant_live") };
+    let (mut alive, mut wrong) = (0, 0);
+    unsafe { read.unwrap()(&raw mut alive, &raw mut wrong) };
+    (alive, wrong)
+}
+
+/// A profile as the collector writes it: kernels named after runnable work. Their times are made up.
+fn profile(name: &str) -> Profile {
+    let spec = zoo::find(name).unwrap();
+    let (mut kernels, mut numbers) = (Vec::<Kernel>::new(), BTreeMap::new());
+    let mut launches = vec![];
+    for w in work::launches(&spec, 1, Precision::Fp32) {
+        let kernel = *numbers.entry(w.id.clone()).or_insert_with(|| {
+            let point = |c: u32| Point::exact(c, 10_000 + 400_000 / u64::from(c));
+            kernels.push(Kernel {
+                id: w.id.clone(),
+                name: w.id.clone(),
+                op: w.op(),
+                grid: [64, 1, 1],
+                block: 256,
+                regs: 0,
+                smem_bytes: 0,
+                blocks_per_cu: 1,
+                flops: w.flops(),
+                dram_bytes: 0,
+                curve: Curve::new([8, 66, 132].map(point).to_vec()).unwrap(),
+            });
+            kernels.len() - 1
+        });
+        launches.push(Launch { kernel, host: Nanos(4_000) });
+    }
+    let model = Model {
+        name: name.to_owned(),
+        weights: Bytes(1 << 20),
+        activations_per_item: Bytes(1 << 20),
+        input_per_item: Bytes(600_000),
+        output_per_item: Bytes(4_000),
+        load: Nanos::ZERO,
+        host_per_request: Nanos::ZERO,
+        batches: BTreeMap::from([(1, launches)]),
+    };
+    Profile {
+        device: "h100-sxm".to_owned(),
+        source: Source::Analytic,
+        provenance: BTreeMap::new(),
+        kernels,
+        models: BTreeMap::from([(name.to_owned(), model)]),
+        corun: vec![],
+    }
+}
+
+fn scenario(name: &str) -> Scenario {
+    let device = Gpu::builtin("h100-sxm").unwrap();
+    let profile = profile(name);
+    let mut code = Code::default();
+    let tenants = ["a", "b"].map(|tenant| Tenant {
+        name: tenant.to_owned(),
+        model: code.compile(&profile, name, 1, device.cus()).unwrap(),
+        class: Class::Latency,
+        slo: Some(Nanos::from_millis(200)),
+        workers: 1,
+        batch_max: 1,
+        batch_timeout: Nanos::ZERO,
+    });
+    let think = || Think::Constant(Nanos::from_millis(1));
+    let load = || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None };
+    Scenario {
+        loads: vec![load(), load()],
+        contention: ContentionModel::None,
+        setup: Arc::new(Setup {
+            costs: device.costs.clone(),
+            device,
+            code,
+            tenants: tenants.to_vec(),
+        }),
+        warmup: Nanos::ZERO,
+        duration: Nanos::from_secs(1),
+        jitter: None,
+    }
+}
+
+fn replay(policy: &str) -> Result<Replayed, ReplayError> {
+    with_options(policy, "squeezenet1_1@64", Options::default())
+}
+
+fn with_options(policy: &str, model: &str, options: Options) -> Result<Replayed, ReplayError> {
+    let scenario = scenario(model);
+    let setup = Arc::clone(&scenario.setup);
+    let mut policy = (find(policy).unwrap().build)(&options).unwrap();
+    let layout = policy.layout(&setup).unwrap();
+    let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+    let works = runnable::works(&setup).unwrap();
+    let mut streams = Streams::new(&mut gpu, Kernels::Works(works), setup.code.kernels.len());
+    drive::run(scenario, &mut *policy, &layout, &mut streams, None, &Stop::new())
+}
+
+#[test]
+fn policies_drive_streams_and_green_contexts() {
+    with_stand_in("policies_drive_streams_and_green_contexts", || {
+        for name in ["mps", "mps-static", "krisp", "eclip", "coalesce", "streams"] {
+            let Replayed { report, lateness } = replay(name).unwrap();
+            let counter = |name: &str| {
+                let found = report.counters.iter().find(|(n, _)| *n == name);
+                found.map_or(0.0, |(_, value)| *value)
+            };
+            let done: Vec<u64> = report.tenants.iter().map(|t| t.counts.completed).collect();
+            eprintln!("{name}: completed {done:?}, {:?}", report.counters);
+            for tenant in &report.tenants {
+                let c = &tenant.counts;
+                assert!(c.completed > 0, "{name}: {done:?}");
+                assert_eq!(c.offered, c.completed + c.dropped_total() + tenant.in_flight);
+            }
+            // What a GPU does not tell is no number.
+            assert!(report.gpu.cu_utilization.is_nan());
+            assert!(!lateness.arrivals.is_empty());
+            let changes = counter("queue_changes");
+            assert_eq!(changes > 0.0, matches!(name, "krisp" | "eclip"), "{name}: {changes}");
+            assert_eq!(alive(), (0, 0), "{name}: everything is given back, in order");
+        }
+    });
+}
+
+#[test]
+fn matrix_products_of_two_tenants_become_one_launch() {
+    with_stand_in("matrix_products_of_two_tenants_become_one_launch", || {
+        let always = Options(vec![("gate".to_owned(), Value::Text("always".to_owned()))]);
+        let Replayed { report, .. } = with_options("coalesce", "resnet18@64", always).unwrap();
+        let counters: BTreeMap<&str, f64> = report.counters.iter().copied().collect();
+        eprintln!("{counters:?}");
+        assert!(counters["merged_kernels"] > 0.0, "{counters:?}");
+        // Convolutions have no common launch here: they go one after the other, and are counted.
+        assert!(counters["merges_one_by_one"] > 0.0, "{counters:?}");
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn what_one_process_cannot_arrange_is_refused_by_name() {
+    with_stand_in("what_one_process_cannot_arrange_is_refused_by_name", || {
+        let refused = |name: &str| replay(name).unwrap_err().to_string();
+        assert!(refused("temporal").contains("contexts that take turns need a process each"));
+        assert!(refused("mps-percent").contains("caps that overlap need a process each"));
+        assert!(refused("mig").contains("hardware instances need a process each"));
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
+fn a_profile_from_elsewhere_is_refused_with_the_remedy() {
+    let mut scenario = scenario("squeezenet1_1@64");
+    let setup = Arc::get_mut(&mut scenario.setup).unwrap();
+    setup.code.kernels[0].id = "ampere_sgemm".to_owned();
+    let why = runnable::works(setup).unwrap_err().to_string();
+    assert!(why.contains("`ampere_sgemm`") && why.contains("profile collect"), "{why}");
+}
