@@ -66,7 +66,7 @@ impl CuMask {
     #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
-        self.0.iter().map(|w| w.count_ones()).sum()
+        self.0.iter().map(|&w| count(w)).sum()
     }
 
     /// Whether it names no CU.
@@ -100,11 +100,17 @@ impl CuMask {
     /// Its `n` lowest CUs, or all of them if there are fewer.
     #[must_use]
     pub fn lowest(&self, n: u32) -> Self {
+        self.lowest_counted(n).0
+    }
+
+    /// Its `n` lowest CUs, or all of them if there are fewer, and how many these are.
+    #[inline]
+    pub(crate) fn lowest_counted(&self, n: u32) -> (Self, u32) {
         let mut left = n;
         let mut out = Self::EMPTY;
         for (from, to) in self.0.iter().zip(&mut out.0) {
             let mut word = *from;
-            let count = word.count_ones();
+            let count = count(word);
             if count <= left {
                 *to = word;
                 left -= count;
@@ -118,7 +124,7 @@ impl CuMask {
             }
             break;
         }
-        out
+        (out, n - left)
     }
 
     /// The CU indices, ascending.
@@ -148,6 +154,12 @@ impl CuMask {
         let (count, least) = used.fold((0, u32::MAX), |(c, l), n| (c + 1, l.min(n)));
         if count == 0 { 0 } else { count * least }
     }
+}
+
+/// Bits set; most words of a mask are empty, and not every CPU counts bits in one instruction.
+#[inline]
+fn count(word: u64) -> u32 {
+    if word == 0 { 0 } else { word.count_ones() }
 }
 
 impl FromIterator<u32> for CuMask {

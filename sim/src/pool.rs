@@ -174,7 +174,8 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Scratch {
-    order: Vec<u32>,
+    order: Vec<grants::Turn>,
+    limits: Vec<u32>,
     demands: Vec<Demand>,
     slow: Vec<f64>,
 }
@@ -188,8 +189,12 @@ impl Pool {
         contention: &ContentionModel,
         observed: bool,
     ) -> Self {
-        let lanes =
-            spec.lanes.iter().map(|&capacity| Lane { capacity, free: capacity, ..Lane::default() });
+        let lane = |&capacity: &u32| Lane {
+            capacity,
+            all: CuMask::first(capacity.min(CuMask::CAPACITY)),
+            free: capacity,
+            ..Lane::default()
+        };
         let share = spec.cus as f64 / f64::from(device.cus());
         Self {
             discipline: spec.discipline,
@@ -209,7 +214,7 @@ impl Pool {
                 pj_per_byte: device.power.dram_pj_per_byte,
                 mhz: device.clock.boost_mhz,
             },
-            lanes: lanes.collect(),
+            lanes: spec.lanes.iter().map(lane).collect(),
             run: Vec::with_capacity(64),
             ends: Ends::default(),
             first: 0,
@@ -323,7 +328,9 @@ impl Pool {
             }
         }
         if mask.is_some() && !self.lanes[l].masked {
-            self.lanes[l].masked = true;
+            let lane = &mut self.lanes[l];
+            assert!(lane.capacity <= CuMask::CAPACITY, "masks can name every CU of the lane");
+            lane.masked = true;
             self.name_cus(l);
         }
         if away {

@@ -26,20 +26,20 @@ impl Engine<'_> {
             workers: &self.workers,
         };
         self.policy.event(event, &view, &mut actions);
-        let mut inner = std::mem::take(&mut actions);
-        for action in inner.drain(..) {
+        for action in &actions {
             self.act(action);
         }
         // Events raised while acting use a fresh buffer; keep the larger allocation.
-        if inner.capacity() > self.actions.capacity() {
-            self.actions = inner;
+        if actions.capacity() > self.actions.capacity() {
+            actions.clear();
+            self.actions = actions;
         }
     }
 
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Launch { worker, mask, priority, via } => {
-                self.launch(worker, mask, priority, via);
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Launch { worker, ref mask, priority, via } => {
+                self.launch(worker, mask.as_ref(), priority, via);
             }
             Action::Dispatch { worker, items } => {
                 let tenant = self.workers[worker as usize].spec.tenant;
@@ -51,7 +51,7 @@ impl Engine<'_> {
                 self.serving.set_batch(tenant, max, timeout);
                 self.form_batches(tenant);
             }
-            Action::Merge { workers, priority } => self.merge(&workers, priority),
+            Action::Merge { ref workers, priority } => self.merge(workers, priority),
             Action::Timer { at, token } => {
                 let slot = match self.free_tokens.pop() {
                     Some(slot) => {
@@ -94,29 +94,29 @@ impl Engine<'_> {
         }
     }
 
-    fn launch(&mut self, worker: u32, mask: Option<CuMask>, priority: i8, via: Via) {
+    fn launch(&mut self, worker: u32, mask: Option<&CuMask>, priority: i8, via: Via) {
         let w = &mut self.workers[worker as usize];
         assert!(w.status == Status::Held, "a policy launches held kernels");
         assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
         w.status = Status::Launched;
-        let placement = Placement { mask, priority };
         let (kernel, position, pool) = (w.kernel, w.position, w.spec.pool as usize);
         let cost = self.mechanism(via);
         let mut at = self.now;
         if self.sites[pool].spec.host == Host::Shared {
             at = self.host_until(worker, self.launch_ns(worker, position));
         }
-        self.place_at(at + cost.cost.0 + cost.delay.0, worker, placement, kernel);
+        self.place_at(at + cost.cost.0 + cost.delay.0, worker, kernel, mask, priority);
     }
 
     /// Hands a launch to the GPU, now or once the host is done with it.
-    fn place_at(&mut self, at: u64, worker: u32, placement: Placement, kernel: u32) {
+    fn place_at(&mut self, at: u64, worker: u32, kernel: u32, mask: Option<&CuMask>, priority: i8) {
         if at > self.now {
             let stage = &mut self.stages[worker as usize];
-            (stage.placement, stage.launching) = (placement, kernel);
+            stage.placement = Placement { mask: mask.copied(), priority };
+            stage.launching = kernel;
             self.arm(at, Kind::Placed, worker);
         } else {
-            self.submit(worker, kernel, placement.mask.as_ref(), placement.priority);
+            self.submit(worker, kernel, mask, priority);
         }
     }
 
@@ -146,7 +146,7 @@ impl Engine<'_> {
             Host::Shared => self.host_until(owner, ns),
             Host::Own => self.now + ns,
         };
-        self.place_at(at, owner, Placement { mask: None, priority }, kernel);
+        self.place_at(at, owner, kernel, None, priority);
     }
 
     #[cold]

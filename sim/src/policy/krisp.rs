@@ -229,7 +229,7 @@ impl Krisp {
         let (asked, known) = self.table[kernel as usize];
         let grant = board.acquire(asked, self.shape, self.limit, self.shrink);
         *held = grant.mask;
-        let granted = grant.mask.count();
+        let granted = grant.count;
         self.counts.kernels += 1;
         self.counts.unknown += u64::from(!known);
         self.counts.shrunk += u64::from(granted < asked);

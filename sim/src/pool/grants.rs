@@ -5,8 +5,11 @@ use std::cmp::Reverse;
 use super::masks::UNMASKED;
 use super::resident::{Resident, demand_of, duration, float};
 use super::{NEVER, Note, Pool, Waiting};
-use crate::mask::CuMask;
 use crate::program::Code;
+
+/// Who goes first among those that compete for CUs: the higher priority, then who came first. With
+/// the place among the residents.
+pub(super) type Turn = (Reverse<i8>, u64, u32);
 
 impl Pool {
     /// Puts a job of a plain lane among the residents, with what is free.
@@ -50,7 +53,10 @@ impl Pool {
             grant,
             used: grant,
             basis: grant,
+            blocks: kernel.blocks,
+            blocks_per_cu: kernel.blocks_per_cu,
             priority: job.priority,
+            fair: false,
         };
         match self.hole.take() {
             Some(i) => {
@@ -69,9 +75,10 @@ impl Pool {
         let Waiting { job, seq, mut mask } = new;
         let lane = &self.lanes[job.lane as usize];
         if lane.masked && mask == UNMASKED {
-            mask = self.places.add(CuMask::first(lane.capacity));
+            mask = self.places.add(lane.all);
         }
-        let limit = code.kernels[job.kernel as usize].want.min(job.cap).min(lane.capacity);
+        let kernel = &code.kernels[job.kernel as usize];
+        let limit = kernel.want.min(job.cap).min(lane.capacity);
         self.run.push(Resident {
             seq,
             anchor: now,
@@ -89,7 +96,10 @@ impl Pool {
             grant: 0,
             used: 0,
             basis: 0,
+            blocks: kernel.blocks,
+            blocks_per_cu: kernel.blocks_per_cu,
             priority: job.priority,
+            fair: kernel.fair,
         });
         self.ends.push(NEVER);
     }
@@ -109,7 +119,7 @@ impl Pool {
         lane.free += used;
         assert!(lane.free <= lane.capacity, "a lane has no more CUs than it has");
         if lane.general {
-            self.leave(now, i, kernel.fair, code);
+            self.leave(now, i, code);
             return;
         }
         if lane.under == Some(seq) {
@@ -122,13 +132,14 @@ impl Pool {
     }
 
     /// Resident `i` leaves a general lane.
-    fn leave(&mut self, now: u64, i: usize, fair: bool, code: &Code) {
-        let (l, mask) = (self.run[i].lane as usize, self.run[i].mask);
+    fn leave(&mut self, now: u64, i: usize, code: &Code) {
+        let Resident { lane, mask, fair, .. } = self.run[i];
+        let l = lane as usize;
         if mask != UNMASKED {
             self.places.remove(mask);
         }
         self.remove(i);
-        if fair || !self.leave_masked(l, mask, code) {
+        if fair || !self.leave_masked(l, mask) {
             self.regrant(now, l, code);
         }
     }
@@ -244,14 +255,12 @@ impl Pool {
     pub(super) fn regrant(&mut self, now: u64, l: usize, code: &Code) {
         let mut order = std::mem::take(&mut self.scratch.order);
         order.clear();
-        order.extend(
-            (0..self.run.len() as u32).filter(|&i| self.run[i as usize].lane as usize == l),
-        );
-        order.sort_unstable_by_key(|&i| {
-            let r = &self.run[i as usize];
-            (Reverse(r.priority), r.seq)
-        });
-        let fair = order.iter().any(|&i| code.kernels[self.run[i as usize].kernel as usize].fair);
+        let mut fair = false;
+        for (i, r) in self.run.iter().enumerate().filter(|(_, r)| r.lane as usize == l) {
+            order.push((Reverse(r.priority), r.seq, i as u32));
+            fair |= r.fair;
+        }
+        order.sort_unstable();
         if fair {
             self.share_fairly(now, l, &order, code);
         } else if self.lanes[l].masked {
@@ -263,17 +272,17 @@ impl Pool {
     }
 
     /// Earlier and higher-priority kernels first; blocks already placed in their last wave stay.
-    fn leave_over(&mut self, now: u64, l: usize, order: &[u32], code: &Code) {
+    fn leave_over(&mut self, now: u64, l: usize, order: &[Turn], code: &Code) {
         let mut free = self.lanes[l].capacity;
-        for &i in order {
+        for &(_, _, i) in order {
             let r = &self.run[i as usize];
-            if r.settled(code) {
+            if r.settled() {
                 free -= r.used;
             }
         }
-        for &i in order {
+        for &(_, _, i) in order {
             let r = &self.run[i as usize];
-            if !r.settled(code) {
+            if !r.settled() {
                 let grant = r.limit.min(free);
                 free -= grant;
                 self.set_grant(now, i as usize, grant, grant, code);
@@ -283,14 +292,15 @@ impl Pool {
     }
 
     /// Equal shares, bounded by what each can use; CUs that do not divide go to the earliest.
-    fn share_fairly(&mut self, now: u64, l: usize, order: &[u32], code: &Code) {
-        let mut by_limit = order.to_vec();
-        by_limit.sort_by_key(|&i| self.run[i as usize].limit);
+    fn share_fairly(&mut self, now: u64, l: usize, order: &[Turn], code: &Code) {
+        let limits = &mut self.scratch.limits;
+        limits.clear();
+        limits.extend(order.iter().map(|&(_, _, i)| self.run[i as usize].limit));
+        limits.sort_unstable();
         let mut left = self.lanes[l].capacity;
         let mut count = order.len() as u32;
         let mut level = 0;
-        for &i in &by_limit {
-            let limit = self.run[i as usize].limit;
+        for &limit in &*limits {
             if limit > left / count {
                 level = left / count;
                 break;
@@ -302,7 +312,7 @@ impl Pool {
         // `count` residents share `left` CUs; `odd` of them get one more.
         let mut odd = if count > 0 { left - level * count } else { 0 };
         let mut free = self.lanes[l].capacity;
-        for &i in order {
+        for &(_, _, i) in order {
             let limit = self.run[i as usize].limit;
             let mut grant = limit.min(level);
             if limit > level && odd > 0 && count > 0 {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::Job;
 use super::resident::Resident;
+use crate::mask::CuMask;
 
 /// A job that has no CUs yet.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Waiting {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
     pub(super) capacity: u32,
+    /// So many CUs, numbered from 0, or as many as a mask can name.
+    pub(super) all: CuMask,
     pub(super) free: u32,
     pub(super) wait: VecDeque<Waiting>,
     /// Preempted residents of a context that is not on the GPU.

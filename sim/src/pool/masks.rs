@@ -3,7 +3,7 @@
 use cotenant_profiles::device::DispatchRule;
 
 use super::Pool;
-use super::resident::Resident;
+use super::grants::Turn;
 use crate::mask::CuMask;
 use crate::program::Code;
 
@@ -46,74 +46,75 @@ impl Places {
 
 impl Pool {
     /// The same where kernels name the CUs they may use.
-    pub(super) fn leave_over_masked(&mut self, now: u64, l: usize, order: &[u32], code: &Code) {
-        let capacity = self.lanes[l].capacity;
-        let mut free = CuMask::first(capacity);
-        for &i in order {
+    pub(super) fn leave_over_masked(&mut self, now: u64, l: usize, order: &[Turn], code: &Code) {
+        let mut free = self.lanes[l].all;
+        for &(_, _, i) in order {
             let r = &self.run[i as usize];
-            if r.settled(code) {
+            if r.settled() {
                 free = free.without(&self.places.list[r.mask as usize].used);
             }
         }
-        for &i in order {
+        for &(_, _, i) in order {
             let r = &self.run[i as usize];
-            if r.settled(code) {
+            if r.settled() {
                 continue;
             }
-            let used = self.take_masked(now, i as usize, &free, code);
+            let (used, _) = self.take_masked(now, i as usize, &free, code);
             free = free.without(&used);
         }
         self.lanes[l].free = free.count();
     }
 
     /// Gives a resident what it may use of the `free` CUs, and says which ones it occupies.
-    fn take_masked(&mut self, now: u64, i: usize, free: &CuMask, code: &Code) -> CuMask {
+    fn take_masked(&mut self, now: u64, i: usize, free: &CuMask, code: &Code) -> (CuMask, u32) {
         let r = &self.run[i];
         let place = r.mask as usize;
         let allowed = self.places.list[place].allowed.and(free);
-        let (grant, used) = match self.rule {
+        let (used, grant, taken) = match self.rule {
             DispatchRule::LeastLoaded => {
-                let used = allowed.lowest(r.limit);
-                (used.count(), used)
+                let (used, count) = allowed.lowest_counted(r.limit);
+                (used, count, count)
             }
-            DispatchRule::EvenGroups => even_groups(&allowed, r.limit, &self.groups),
+            DispatchRule::EvenGroups => {
+                let (grant, used) = even_groups(&allowed, r.limit, &self.groups);
+                (used, grant, used.count())
+            }
         };
         self.places.list[place].used = used;
-        self.set_grant(now, i, grant, used.count(), code);
-        used
+        self.set_grant(now, i, grant, taken, code);
+        (used, taken)
     }
 
     /// A kernel that came last to a masked lane, and whose blocks go last, changes nothing for the
     /// others: it takes what they leave. Whether that was so.
     pub(super) fn join_masked(&mut self, now: u64, l: usize, code: &Code) -> bool {
-        let fair = |r: &Resident| code.kernels[r.kernel as usize].fair;
         let i = self.run.len() - 1;
         let (last, others) = (&self.run[i], &self.run[..i]);
-        if fair(last) {
+        if last.fair {
             return false;
         }
-        let mut free = CuMask::first(self.lanes[l].capacity);
+        let mut free = self.lanes[l].all;
         for r in others.iter().filter(|r| r.lane as usize == l) {
-            if r.priority < last.priority || fair(r) {
+            if r.priority < last.priority || r.fair {
                 return false;
             }
             free = free.without(&self.places.list[r.mask as usize].used);
         }
-        let used = self.take_masked(now, i, &free, code);
-        self.lanes[l].free -= used.count();
+        let (_, taken) = self.take_masked(now, i, &free, code);
+        self.lanes[l].free -= taken;
         true
     }
 
     /// CUs that nobody else in the lane may use just fall free. Whether that is so of those that the
     /// kernel at `place` occupied.
-    pub(super) fn leave_masked(&self, l: usize, place: u32, code: &Code) -> bool {
+    pub(super) fn leave_masked(&self, l: usize, place: u32) -> bool {
         if !self.lanes[l].masked {
             return false;
         }
         let freed = &self.places.list[place as usize].used;
         self.run.iter().filter(|r| r.lane as usize == l).all(|r| {
             let allowed = &self.places.list[r.mask as usize].allowed;
-            allowed.and(freed).is_empty() && !code.kernels[r.kernel as usize].fair
+            allowed.and(freed).is_empty() && !r.fair
         })
     }
 
@@ -126,7 +127,7 @@ impl Pool {
         let here = run.iter_mut().filter(|r| r.lane as usize == l);
         let mut residents: Vec<_> = here.chain(&mut lane.parked).collect();
         residents.sort_unstable_by_key(|r| r.seq);
-        let all = CuMask::first(lane.capacity);
+        let all = lane.all;
         let mut free = all;
         for r in residents {
             if r.mask == UNMASKED {

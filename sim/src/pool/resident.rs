@@ -2,7 +2,7 @@
 
 use super::NEVER;
 use crate::contention::{Demand, Shared};
-use crate::program::{Code, KernelCode};
+use crate::program::KernelCode;
 
 #[derive(Clone, Debug)]
 pub(super) struct Resident {
@@ -33,7 +33,12 @@ pub(super) struct Resident {
     pub(super) used: u32,
     /// The grant at which `rem` is counted; 0 before the first.
     pub(super) basis: u32,
+    /// Of its kernel: thread blocks, and how many of them a CU holds.
+    pub(super) blocks: u64,
+    pub(super) blocks_per_cu: u32,
     pub(super) priority: i8,
+    /// Its kernel shares CUs fairly.
+    pub(super) fair: bool,
 }
 
 impl Resident {
@@ -68,8 +73,9 @@ impl Resident {
     }
 
     /// All its blocks are on CUs: they end there, whoever comes.
-    pub(super) fn settled(&self, code: &Code) -> bool {
-        self.grant > 0 && code.kernels[self.kernel as usize].placed(self.grant)
+    pub(super) fn settled(&self) -> bool {
+        let held = u64::from(self.grant) * u64::from(self.blocks_per_cu);
+        self.grant > 0 && self.blocks <= held
     }
 }
 

@@ -30,38 +30,47 @@ pub(super) enum Shrink {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) mask: CuMask,
+    /// CUs of the mask.
+    pub(super) count: u32,
     /// CUs of the mask on which other kernels are resident.
     pub(super) overlap: u32,
 }
 
-/// CUs of one group that masks may name, and who runs on them.
+/// CUs of one group that masks may name.
 #[derive(Clone, Copy, Debug, Default)]
 struct Group {
     /// Index of its first CU.
     start: u32,
     size: u32,
-    /// One bit per CU.
-    all: u64,
-    free: u64,
-    /// Resident kernels summed over its CUs.
-    load: u32,
     /// CUs that it gives to the mask being laid out.
     quota: u32,
 }
 
-/// Live counters of resident kernels per CU, one bit per CU and level: word-wide operations instead
-/// of one per CU.
+/// Bits of a key that hold a group's index.
+const INDEX_BITS: u32 = 8;
+
+/// Live counters of resident kernels per CU, one bit per CU and level. Groups lie side by side, and
+/// what is done to all of them is done without branches: which CUs are taken is as good as random.
 pub(super) struct Board {
     groups: Vec<Group>,
     step: u32,
     cus: u32,
     rule: DispatchRule,
+    /// By group, one bit per CU: those there are, those without a kernel, those chosen for the mask
+    /// being laid out.
+    all: Vec<u64>,
+    free: Vec<u64>,
+    chosen: Vec<u64>,
+    /// By group: resident kernels summed over its CUs.
+    load: Vec<u32>,
     /// CUs of each group with more than `k` resident kernels, level after level.
     above: Vec<u64>,
     /// Levels in use: no CU runs more kernels than this.
     levels: usize,
-    /// Groups by rank.
+    /// Groups by rank, least first.
     order: Vec<u32>,
+    /// While ranking: rank × 2^8 + index, filled up to whole eights with the largest number.
+    keys: Vec<i32>,
 }
 
 impl Board {
@@ -70,26 +79,33 @@ impl Board {
     pub(super) fn new(device: &Device, kernels: u32) -> Option<Self> {
         let step = device.mask.step_cus.max(1);
         let mut start = 0;
-        let mut groups = vec![];
+        let (mut groups, mut all) = (vec![], vec![]);
         for &n in &device.topology.groups {
             // CUs that no legal mask reaches are left out.
             let size = n / step * step;
             if size > u64::BITS {
                 return None;
             }
-            let all = if size == 0 { 0 } else { u64::MAX >> (u64::BITS - size) };
-            groups.push(Group { start, size, all, free: all, ..Group::default() });
+            all.push(if size == 0 { 0 } else { u64::MAX >> (u64::BITS - size) });
+            groups.push(Group { start: if size == 0 { 0 } else { start }, size, quota: 0 });
             start += n;
         }
+        let n = groups.len();
         let cus = groups.iter().map(|g| g.size).sum();
+        assert!(n < 1 << INDEX_BITS && kernels < 1 << 16, "a group's load and index fit a key");
         Some(Self {
-            above: vec![0; groups.len() * (kernels as usize + 1)],
+            free: all.clone(),
+            chosen: vec![0; n],
+            load: vec![0; n],
+            above: vec![0; n * (kernels as usize + 1)],
             levels: 0,
-            order: (0..groups.len() as u32).collect(),
+            order: (0..n as u32).collect(),
+            keys: vec![i32::MAX; n.next_multiple_of(8)],
             groups,
             step,
             cus,
             rule: device.dispatch.rule,
+            all,
         })
         .filter(|b| b.cus > 0)
     }
@@ -116,17 +132,24 @@ impl Board {
         n.next_multiple_of(self.step).min(self.cus)
     }
 
-    /// Sorts the groups, least `of` first, then in order of their index. They are few, and mostly in
-    /// order already.
-    fn rank(&mut self, of: impl Fn(&Group) -> u32) {
-        for i in 1..self.order.len() {
-            let mut at = i;
-            let rank = |g: u32| (of(&self.groups[g as usize]), g);
-            while at > 0 && rank(self.order[at]) < rank(self.order[at - 1]) {
-                self.order.swap(at, at - 1);
-                at -= 1;
-            }
+    /// Sorts the groups, least `of` first, then in order of their index. They are few: counting who
+    /// goes before each takes no branch.
+    fn rank(&mut self, of: impl Fn(&Self, usize) -> u32) {
+        for g in 0..self.groups.len() {
+            self.keys[g] = (of(self, g) << INDEX_BITS) as i32 | g as i32;
         }
+        for (g, &key) in self.keys[..self.groups.len()].iter().enumerate() {
+            let mut before = 0i32;
+            for eight in self.keys.as_chunks::<8>().0 {
+                before += eight.iter().fold(0, |n: i32, &k| n.wrapping_add(i32::from(k < key)));
+            }
+            self.order[before as usize] = g as u32;
+        }
+    }
+
+    /// The groups by rank.
+    fn ranked(order: &[u32]) -> impl Iterator<Item = usize> {
+        order.iter().map(|&g| g as usize)
     }
 
     /// How many CUs each group gives to a mask of `n`, groups in the order of their rank.
@@ -138,16 +161,16 @@ impl Board {
         let mut left = n.min(self.cus);
         match shape {
             Shape::Packed => {
-                for &g in &*order {
-                    let group = &mut groups[g as usize];
+                for g in Self::ranked(order) {
+                    let group = &mut groups[g];
                     group.quota = left.min(group.size);
                     left -= group.quota;
                 }
             }
             Shape::Distributed => {
                 while left > 0 {
-                    for &g in &*order {
-                        let group = &mut groups[g as usize];
+                    for g in Self::ranked(order) {
+                        let group = &mut groups[g];
                         let more = left.min(*step).min(group.size - group.quota);
                         group.quota += more;
                         left -= more;
@@ -163,11 +186,11 @@ impl Board {
                 let open = &order[..opened];
                 let mut each = left.div_ceil(opened.max(1) as u32).next_multiple_of(*step);
                 // Only where groups differ in size does the smaller one leave more to the others.
-                while left > open.iter().map(|&g| groups[g as usize].size.min(each)).sum() {
+                while left > Self::ranked(open).map(|g| groups[g].size.min(each)).sum() {
                     each += *step;
                 }
-                for &g in open {
-                    let group = &mut groups[g as usize];
+                for g in Self::ranked(open) {
+                    let group = &mut groups[g];
                     group.quota = left.min(each).min(group.size);
                     left -= group.quota;
                 }
@@ -178,95 +201,89 @@ impl Board {
     /// Chooses the CUs of a kernel that asks for `n`, of which at most `limit` may already run other
     /// kernels, and counts it as resident on them. At least one CU (one step) is always granted.
     pub(super) fn acquire(&mut self, n: u32, shape: Shape, limit: u32, shrink: Shrink) -> Grant {
-        self.rank(|g| g.load);
-        self.lay(shape, n);
-        let mut mask = self.fill(limit / self.step * self.step);
-        if shrink == Shrink::Balance && mask.count() < n {
-            mask = self.balanced(n, mask);
+        let limit = limit / self.step * self.step;
+        if n >= self.cus && limit >= self.cus {
+            // Everything, whoever is there: nothing to choose.
+            self.chosen.copy_from_slice(&self.all);
+            return self.occupy(self.cus);
         }
-        if mask.is_empty() {
-            self.rank(|g| g.load);
+        self.rank(|b, g| b.load[g]);
+        self.lay(shape, n);
+        let mut count = self.fill(limit);
+        if shrink == Shrink::Balance && count < n {
+            count = self.balance(n, count);
+        }
+        if count == 0 {
+            self.rank(|b, g| b.load[g]);
             for group in &mut self.groups {
                 group.quota = 0;
             }
             // Not every group need hold a legal mask.
-            let least = self.order.iter().find(|&&g| self.groups[g as usize].size > 0);
-            let least = *least.expect("masks can name a CU");
-            self.groups[least as usize].quota = self.step;
-            mask = self.fill(self.step);
+            let least = Self::ranked(&self.order).find(|&g| self.groups[g].size > 0);
+            self.groups[least.expect("masks can name a CU")].quota = self.step;
+            count = self.fill(self.step);
         }
-        let overlap = self.occupy(&mask);
-        Grant { mask, overlap }
+        self.occupy(count)
     }
 
-    /// Takes each group's quota: CUs with fewest resident kernels first, then in order of their
-    /// index, until `limit` of them are not free.
-    fn fill(&self, limit: u32) -> CuMask {
-        let mut mask = CuMask::EMPTY;
-        let mut budget = limit;
-        for &g in &self.order {
-            let group = &self.groups[g as usize];
-            if group.quota == 0 {
-                continue;
-            }
-            let mut bits = lowest(group.free, group.quota);
-            let mut left = group.quota - bits.count_ones();
+    /// Chooses each group's quota: CUs with fewest resident kernels first, then in order of their
+    /// index, until `limit` of them are not free. How many in all.
+    fn fill(&mut self, limit: u32) -> u32 {
+        let n = self.groups.len();
+        let (mut budget, mut count) = (limit, 0);
+        for g in Self::ranked(&self.order) {
+            let quota = self.groups[g].quota;
+            let (mut chosen, taken) = lowest(self.free[g], quota);
+            let mut left = quota - taken;
             let mut k = 0;
             while left > 0 && budget > 0 {
-                let take = lowest(self.exactly(g, k), left.min(budget));
-                left -= take.count_ones();
-                budget -= take.count_ones();
-                bits |= take;
+                // Those with exactly `k + 1` resident kernels.
+                let these = self.above[k * n + g] & !self.above[(k + 1) * n + g];
+                let (more, taken) = lowest(these, left.min(budget));
+                left -= taken;
+                budget -= taken;
+                chosen |= more;
                 k += 1;
             }
-            mask.insert_bits(group.start, bits);
+            self.chosen[g] = chosen;
+            count += quota - left;
         }
-        mask
+        count
     }
 
-    /// CUs of group `g` with `k + 1` resident kernels.
-    fn exactly(&self, g: u32, k: usize) -> u64 {
-        let at = k * self.groups.len() + g as usize;
-        self.above[at] & !self.above[at + self.groups.len()]
-    }
-
-    /// The best mask of at most `n` CUs from those free and those of `plain`: under an even split as
-    /// many CUs in each of its groups, else as many as there are.
-    fn balanced(&mut self, n: u32, plain: CuMask) -> CuMask {
+    /// Chooses the best mask of at most `n` CUs from those free and the `count` chosen: under an even
+    /// split as many CUs in each of its groups, else as many as there are. How many in all.
+    fn balance(&mut self, n: u32, count: u32) -> u32 {
         if self.rule == DispatchRule::LeastLoaded {
-            let mut mask = plain;
-            let mut left = n - plain.count();
-            for &g in &self.order {
-                let group = &self.groups[g as usize];
-                let more = lowest(group.free & !plain.bits(group.start, group.size), left);
-                left -= more.count_ones();
-                mask.insert_bits(group.start, more);
+            let mut left = n - count;
+            for g in Self::ranked(&self.order) {
+                let (more, taken) = lowest(self.free[g] & !self.chosen[g], left);
+                left -= taken;
+                self.chosen[g] |= more;
             }
-            return mask;
+            return n - left;
         }
-        let free = self.evenly(n, |g| g.free.count_ones());
-        let kept = self.evenly(n, |g| plain.bits(g.start, g.size).count_ones());
+        let free = self.evenly(n, |b, g| b.free[g]);
+        let kept = self.evenly(n, |b, g| b.chosen[g]);
         let from_free = free.0 * free.1 > kept.0 * kept.1;
         let (opened, each) = if from_free { free } else { kept };
-        let usable = |g: &Group| {
-            if from_free { g.free } else { plain.bits(g.start, g.size) }
-        };
-        self.rank(|g| u32::MAX - usable(g).count_ones());
-        let mut mask = CuMask::EMPTY;
-        for &g in &self.order[..opened as usize] {
-            let group = &self.groups[g as usize];
-            mask.insert_bits(group.start, lowest(usable(group), each));
+        let usable = |b: &Self, g: usize| if from_free { b.free[g] } else { b.chosen[g] };
+        self.rank(|b, g| u64::BITS - usable(b, g).count_ones());
+        for i in 0..self.order.len() {
+            let g = self.order[i] as usize;
+            let quota = if (i as u32) < opened { each } else { 0 };
+            self.chosen[g] = lowest(usable(self, g), quota).0;
         }
-        mask
+        opened * each
     }
 
     /// How many groups, with how many CUs each, make the most of at most `n` where group `g` has
-    /// `have(g)`; fewest groups among equals.
-    fn evenly(&mut self, n: u32, have: impl Fn(&Group) -> u32) -> (u32, u32) {
-        self.rank(|g| u32::MAX - have(g));
+    /// those of `have`; fewest groups among equals.
+    fn evenly(&mut self, n: u32, have: impl Fn(&Self, usize) -> u64) -> (u32, u32) {
+        self.rank(|b, g| u64::BITS - have(b, g).count_ones());
         let mut best = (0, 0);
-        for (opened, &g) in (1..).zip(&self.order) {
-            let each = have(&self.groups[g as usize]).min(n / opened);
+        for (opened, g) in (1..).zip(Self::ranked(&self.order)) {
+            let each = have(self, g).count_ones().min(n / opened);
             if opened * each > best.0 * best.1 {
                 best = (opened, each);
             }
@@ -274,67 +291,88 @@ impl Board {
         best
     }
 
-    /// A kernel is resident on `mask` from now on; says on how many CUs others are, too.
-    fn occupy(&mut self, mask: &CuMask) -> u32 {
+    /// A kernel is resident on the `count` chosen CUs from now on.
+    fn occupy(&mut self, count: u32) -> Grant {
         let n = self.groups.len();
-        let mut overlap = 0;
-        for (g, group) in self.groups.iter_mut().enumerate() {
-            let mut bits = mask.bits(group.start, group.size);
-            group.load += bits.count_ones();
-            overlap += (bits & !group.free).count_ones();
-            group.free &= !bits;
-            // What was above a level already rises to the next one.
-            let mut k = 0;
-            while bits != 0 {
-                let level = &mut self.above[k * n + g];
-                (*level, bits) = (*level | bits, *level & bits);
-                k += 1;
-            }
-            self.levels = self.levels.max(k);
+        let (mut mask, mut overlap) = (CuMask::EMPTY, 0);
+        for (group, &bits) in self.groups.iter().zip(&self.chosen) {
+            mask.insert_bits(group.start, bits);
         }
+        for (g, &bits) in self.chosen.iter().enumerate() {
+            self.load[g] += ones(bits);
+            overlap += ones(bits & !self.free[g]);
+            self.free[g] &= !bits;
+        }
+        // What was above a level already rises to the next one.
+        let mut rising = count;
+        let mut k = 0;
+        while rising > 0 {
+            rising = 0;
+            for (level, bits) in self.above[k * n..][..n].iter_mut().zip(&mut self.chosen) {
+                (*level, *bits) = (*level | *bits, *level & *bits);
+                rising |= u32::from(*bits != 0);
+            }
+            k += 1;
+        }
+        self.levels = self.levels.max(k);
         assert!(n * self.levels < self.above.len(), "room for one more resident kernel");
-        overlap
+        Grant { mask, count, overlap }
     }
 
     /// A kernel is no longer resident on `mask`.
     pub(super) fn release(&mut self, mask: &CuMask) {
-        let n = self.groups.len();
-        for (g, group) in self.groups.iter_mut().enumerate() {
-            let bits = mask.bits(group.start, group.size);
-            if bits == 0 {
-                continue;
-            }
-            group.load -= bits.count_ones();
-            for k in 0..self.levels {
-                let higher = self.above[(k + 1) * n + g];
-                self.above[k * n + g] &= !bits | higher;
-            }
-            group.free = group.all & !self.above[g];
+        if mask.is_empty() {
+            return;
         }
-        while self.levels > 0 && self.above[(self.levels - 1) * n..][..n].iter().all(|&l| l == 0) {
+        let n = self.groups.len();
+        // Nothing is being chosen now: the mask by group.
+        for (bits, group) in self.chosen.iter_mut().zip(&self.groups) {
+            *bits = mask.bits(group.start, group.size);
+        }
+        for (load, bits) in self.load.iter_mut().zip(&self.chosen) {
+            *load -= ones(*bits);
+        }
+        for k in 0..self.levels {
+            let (level, higher) = self.above[k * n..][..2 * n].split_at_mut(n);
+            for ((level, higher), bits) in level.iter_mut().zip(higher).zip(&self.chosen) {
+                *level &= !bits | *higher;
+            }
+        }
+        for ((free, all), busy) in self.free.iter_mut().zip(&self.all).zip(&self.above) {
+            *free = all & !busy;
+        }
+        while self.levels > 0
+            && self.above[(self.levels - 1) * n..][..n].iter().fold(0, |any, l| any | l) == 0
+        {
             self.levels -= 1;
         }
     }
 }
 
-/// The `n` lowest bits that are set, or all of them if there are fewer.
-fn lowest(bits: u64, n: u32) -> u64 {
+/// Bits set. Many words are empty, and not every CPU counts bits in one instruction.
+fn ones(bits: u64) -> u32 {
+    if bits == 0 { 0 } else { bits.count_ones() }
+}
+
+/// The `n` lowest bits that are set, or all of them if there are fewer, and how many these are.
+fn lowest(bits: u64, n: u32) -> (u64, u32) {
+    if bits == 0 || n == 0 {
+        return (0, 0);
+    }
     let count = bits.count_ones();
-    let mut rest = bits;
     if count <= n {
-        return bits;
+        return (bits, count);
     }
-    // The shorter way: strip the others from above, or the wanted ones from below.
-    if count - n < n {
-        for _ in n..count {
-            rest ^= 1 << (u64::BITS - 1 - rest.leading_zeros());
+    // One after the other they would end here; every gap between them moves the end.
+    let mut end = bits.trailing_zeros() + n;
+    loop {
+        let low = bits & ((1 << end) - 1);
+        let missing = n - low.count_ones();
+        if missing == 0 {
+            return (low, n);
         }
-        return rest;
+        end += missing;
     }
-    for _ in 0..n {
-        rest &= rest - 1;
-    }
-    bits ^ rest
 }
 
 #[cfg(test)]
@@ -435,7 +473,7 @@ mod tests {
             b.release(&grant.mask);
         }
         assert!(b.above.iter().all(|&level| level == 0) && b.levels == 0);
-        assert!(b.groups.iter().all(|g| g.load == 0 && g.free == 0b1111));
+        assert!(b.load == [0, 0] && b.free == [0b1111, 0b1111]);
     }
 
     #[test]
@@ -487,6 +525,7 @@ mod tests {
                 let free = b.cus() - busy.count();
                 let grant = b.acquire(n, shape, limit, shrink);
                 let count = grant.mask.count();
+                prop_assert_eq!(grant.count, count);
                 prop_assert!(count >= step && count <= n.max(step));
                 prop_assert_eq!(grant.overlap, grant.mask.and(&busy).count());
                 prop_assert!(grant.overlap <= limit || count == step && grant.overlap == step);
@@ -495,14 +534,14 @@ mod tests {
                 }
                 live.push(grant.mask);
                 let total: u32 = live.iter().map(CuMask::count).sum();
-                prop_assert_eq!(b.groups.iter().map(|g| g.load).sum::<u32>(), total);
+                prop_assert_eq!(b.load.iter().sum::<u32>(), total);
                 for (g, group) in b.groups.iter().enumerate() {
                     for i in 0..group.size {
                         let resident = live.iter().filter(|m| m.contains(group.start + i)).count();
                         let levels = (0..=live.len()).map(|k| b.above[k * b.groups.len() + g]);
                         let counted = levels.filter(|l| l >> i & 1 == 1).count();
                         prop_assert_eq!(resident, counted);
-                        prop_assert_eq!(resident == 0, group.free >> i & 1 == 1);
+                        prop_assert_eq!(resident == 0, b.free[g] >> i & 1 == 1);
                     }
                 }
             }
