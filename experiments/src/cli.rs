@@ -10,9 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{gpu, lists, profile, replay, trace, validate};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
-use crate::study::merge;
 use crate::study::shard::{self, ShardOf};
 use crate::study::survey::Extras;
+use crate::study::{merge, status, submit};
 use crate::{run, say};
 
 /// What does each way of sharing a GPU between models deliver?
@@ -41,7 +41,9 @@ struct Cli {
 enum Command {
     Run(RunArgs),
     Plan(PlanArgs),
+    Status(StatusArgs),
     Merge(MergeArgs),
+    Submit(SubmitArgs),
     Plot(PlotArgs),
     Replay(replay::Args),
     Validate(validate::Args),
@@ -170,6 +172,45 @@ struct PlanArgs {
     extras: ExtraArgs,
 }
 
+/// Say how far every shard of a plan is: ok, running, missing or corrupt
+///
+/// Exits with status 3 while shards are not finished.
+#[derive(Args)]
+#[command(after_help = "Example:\n  cotenant status out/study")]
+struct StatusArgs {
+    /// Folder of the plan
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+/// Submit the shards that are not finished to a scheduler, and the merge behind them
+///
+/// Writes DIR/slurm/array.sbatch and merge.sbatch, which may be edited, prints them and submits them.
+/// Again after failures, it submits what is missing.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cotenant submit out/study --engine slurm --dry-run\n  \
+    cotenant submit out/study --engine slurm -- --partition=cpu --time=02:00:00")]
+struct SubmitArgs {
+    /// Folder of the plan
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// The scheduler
+    #[arg(long, value_enum)]
+    engine: Engine,
+    /// Write and print the scripts, submit nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Options for sbatch, for the array and the merge
+    #[arg(last = true, value_name = "OPTIONS")]
+    options: Vec<String>,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Engine {
+    Slurm,
+}
+
 /// Make tables, plots and report of a plan's shards
 ///
 /// Proves from the files that every cell is there; otherwise names the shards that are not finished
@@ -239,6 +280,10 @@ fn dispatch(command: Command) -> Done {
             shards: args.shards as usize,
             extras: args.extras.into(),
         }),
+        Command::Status(args) => status::status(&args.folder),
+        Command::Submit(SubmitArgs { folder, engine: Engine::Slurm, dry_run, options }) => {
+            submit::submit(&submit::Options { dir: &folder, dry_run, options: &options })
+        }
         Command::Merge(args) => merge::merge(&merge::Options {
             dir: &args.folder,
             allow_missing: args.allow_missing,

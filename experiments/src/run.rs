@@ -47,7 +47,7 @@ fn whole(options: &Options) -> Done {
     let out = options.out.clone().unwrap_or_else(|| Path::new("out").join(&run.name));
     let mut folder = Folder::open(&out)?;
     let stop = Stop::listen()?;
-    let mut kept = Kept::read(&study, &out, 0)?.map_err(|c| conflict(&out, &c))?;
+    let mut kept = Kept::read(&study, &out, 0, true)?.map_err(|c| conflict(&out, &c))?;
     let todo: Vec<usize> = (0..study.cells.len()).filter(|&i| !kept.has(i)).collect();
     let reused = study.cells.len() - todo.len();
     if reused > 0 {
@@ -62,7 +62,7 @@ fn whole(options: &Options) -> Done {
                 "stopped; run the same command again to go on from here".to_owned(),
             ));
         }
-        kept = Kept::read(&study, &out, 0)?.map_err(|c| conflict(&out, &c))?;
+        kept = Kept::read(&study, &out, 0, false)?.map_err(|c| conflict(&out, &c))?;
     }
     let mut tally = Tally::default();
     let written = tables::assemble(

@@ -4,6 +4,7 @@
 //! per shard ([`commit`]). Whoever computes does the same: read the journals, compute what is missing,
 //! write the rows out in the order of the cells.
 
+pub(crate) mod advice;
 pub(crate) mod commit;
 pub(crate) mod compute;
 pub(crate) mod inputs;
@@ -13,7 +14,9 @@ pub(crate) mod plan_file;
 pub(crate) mod record;
 pub(crate) mod seal;
 pub(crate) mod shard;
+pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod submit;
 pub(crate) mod survey;
 pub(crate) mod tables;
 

@@ -344,6 +344,10 @@ fn every_command_shows_an_example() {
     for args in [
         vec![],
         vec!["run"],
+        vec!["plan"],
+        vec!["status"],
+        vec!["merge"],
+        vec!["submit"],
         vec!["plot"],
         vec!["policies"],
         vec!["devices"],

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Study;
-use super::record::Record;
+use super::record::{Extra, Record};
 use super::seal;
 use crate::fail::{Done, Failure};
 use crate::info;
@@ -130,7 +130,8 @@ pub(crate) struct Conflict {
 
 impl Kept {
     /// Reads every journal of a shard. A line that is torn, damaged, of another plan or of no cell of
-    /// this study says nothing; neither does a cell whose own files are gone.
+    /// this study says nothing; neither does a cell whose own files are gone or, where `thorough`,
+    /// damaged.
     ///
     /// # Errors
     /// A journal that is there cannot be read; or, as the inner result, two of them disagree.
@@ -138,6 +139,7 @@ impl Kept {
         study: &Study,
         dir: &Path,
         shard: usize,
+        thorough: bool,
     ) -> Done<Result<Self, Box<Conflict>>> {
         let mut kept =
             Self { files: vec![], places: vec![None; study.cells.len()], others: vec![] };
@@ -146,7 +148,7 @@ impl Kept {
         for path in journals(&folder(dir, shard))? {
             let file = File::open(&path).map_err(|e| Failure::io(&path, e))?;
             kept.files.push((path, file));
-            if let Some(conflict) = kept.read_last(study, dir, &index)? {
+            if let Some(conflict) = kept.read_last(study, dir, &index, thorough)? {
                 return Ok(Err(Box::new(conflict)));
             }
         }
@@ -159,7 +161,9 @@ impl Kept {
         study: &Study,
         dir: &Path,
         index: &BTreeMap<&str, usize>,
+        thorough: bool,
     ) -> Done<Option<Conflict>> {
+        let is_kept = |x: &Extra| if thorough { x.is_whole(dir) } else { x.is_there(dir) };
         let number = self.files.len() - 1;
         let (path, file) = &self.files[number];
         let mut reader = BufReader::with_capacity(1 << 16, file);
@@ -175,7 +179,7 @@ impl Kept {
             offset += bytes as u64;
             let Some(record) = seal::open::<Record>(&line) else { continue };
             let Some(&i) = index.get(record.line.cell.as_str()) else { continue };
-            if record.plan != study.plan || !record.line.extras.iter().all(|x| x.is_there(dir)) {
+            if record.plan != study.plan || !record.line.extras.iter().all(is_kept) {
                 continue;
             }
             ours = true;

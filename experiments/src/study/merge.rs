@@ -121,7 +121,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
 /// Attempts that disagree make all results doubtful: nothing is merged.
 fn no_conflict(study: &Study, dir: &Path, shards: usize) -> Done {
     for shard in 0..shards {
-        if let Err(found) = Kept::read(study, dir, shard)? {
+        if let Err(found) = Kept::read(study, dir, shard, false)? {
             return Err(conflict(dir, &found));
         }
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::advice::advice;
 use super::commit::{self, Lack, Of};
 use super::compute::{compute, threads};
 use super::journal::{Journal, Kept};
@@ -44,7 +45,8 @@ pub(crate) fn plan(options: &PlanOptions) -> Done {
         if first { "" } else { " (there already)" },
         count(cells, "cell"),
         count(options.shards, "shard"),
-    ))
+    ))?;
+    say::out(&advice(found.study, found.preparer, options.shards))
 }
 
 /// Which shard of how many, `3/64`.
@@ -97,7 +99,7 @@ pub(crate) fn run(dir: &Path, of: ShardOf, jobs: usize) -> Done {
         Err(Lack::Missing) => {}
     }
     let stop = Stop::listen()?;
-    let mut kept = Kept::read(&study, dir, of.shard)?.map_err(|c| conflict(dir, &c))?;
+    let mut kept = Kept::read(&study, dir, of.shard, true)?.map_err(|c| conflict(dir, &c))?;
     let todo: Vec<usize> = cells.iter().copied().filter(|&i| !kept.has(i)).collect();
     let reused = cells.len() - todo.len();
     say::note(&format!("{name}: {}, {reused} reused", count(cells.len(), "cell")));
@@ -108,7 +110,7 @@ pub(crate) fn run(dir: &Path, of: ShardOf, jobs: usize) -> Done {
         if !compute(&study, preparer, todo, threads(jobs), to, &stop)? {
             return Err(Failure::Stopped(format!("{name}: stopped; run it again to go on")));
         }
-        kept = Kept::read(&study, dir, of.shard)?.map_err(|c| conflict(dir, &c))?;
+        kept = Kept::read(&study, dir, of.shard, false)?.map_err(|c| conflict(dir, &c))?;
     }
     // Another attempt may have been faster. What it found must be what we found.
     let earlier = commit::read(&study, dir, of.shard, &cells)?.ok();
