@@ -1,11 +1,17 @@
 //! Runs an unmodified program with the injection library, and reads what it recorded.
 
+mod shares;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use cotenant_profiles::import::Record;
 use serde::Deserialize;
+
+use crate::mps::{Daemon, MpsError};
+
+pub use shares::{Matched, Share, merge};
 
 /// The file name of the injection library.
 pub const LIBRARY: &str = "libcotenant_inject.so";
@@ -30,6 +36,9 @@ pub enum CaptureError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// MPS.
+    #[error(transparent)]
+    Mps(#[from] MpsError),
     /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
@@ -99,14 +108,16 @@ pub fn library() -> Result<PathBuf, CaptureError> {
 }
 
 /// Runs `command` to its end, with the library where there is one; every process of it that starts
-/// CUDA writes `kernels.<pid>.jsonl` into `folder`.
+/// CUDA writes `kernels.<pid>.jsonl` into `folder`. With a `share`, the program is a client of that
+/// daemon, on so many percent of the SMs.
 ///
 /// # Errors
-/// The program cannot be started.
+/// The program cannot be started, or ran without the daemon that should have served it.
 pub fn run(
     command: &[OsString],
     library: Option<&Path>,
     folder: &Path,
+    share: Option<(&Daemon, f64)>,
 ) -> Result<ExitStatus, CaptureError> {
     let (program, arguments) = command.split_first().ok_or_else(|| CaptureError::Start {
         program: "nothing".to_owned(),
@@ -118,10 +129,17 @@ pub fn run(
         child.env("CUDA_INJECTION64_PATH", library);
         child.env("COTENANT_TRACE_OUT", folder.join("kernels.%p.jsonl"));
     }
-    child.status().map_err(|source| CaptureError::Start {
+    if let Some((daemon, percent)) = share {
+        daemon.client(&mut child, Some(percent))?;
+    }
+    let status = child.status().map_err(|source| CaptureError::Start {
         program: program.to_string_lossy().into_owned(),
         source,
-    })
+    })?;
+    if let Some((daemon, _)) = share.filter(|_| status.success()) {
+        daemon.require_server()?;
+    }
+    Ok(status)
 }
 
 /// The recordings in `folder`, by file name.
@@ -228,10 +246,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let command = ["sh", "-c", "test -n \"$CUDA_INJECTION64_PATH\" && exit 7"];
         let command = command.map(OsString::from);
-        let status = run(&command, Some(Path::new("/lib.so")), folder.path()).unwrap();
+        let status = run(&command, Some(Path::new("/lib.so")), folder.path(), None).unwrap();
         assert_eq!(status.code(), Some(7));
         assert!(recordings(folder.path()).unwrap().is_empty());
-        let nothing = run(&[OsString::from("/no/such")], None, folder.path()).unwrap_err();
+        let nothing = run(&[OsString::from("/no/such")], None, folder.path(), None).unwrap_err();
         assert!(nothing.to_string().starts_with("cannot start /no/such"), "{nothing}");
     }
 

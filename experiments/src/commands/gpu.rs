@@ -2,15 +2,17 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
 use clap::Args;
 use cotenant_profiles::import::{self, StreamOptions};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Nanos, files};
+use cotenant_profiles::{Device, Nanos, Profile, files};
 use cotenant_replay::capture::{self, CaptureError};
 use cotenant_replay::collect::{self, CollectError, PlanError, Progress, Request};
 use cotenant_replay::costs::{self, CostError};
+use cotenant_replay::mps::{self, Daemon};
 use cotenant_replay::{DeviceError, survey};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -45,6 +47,7 @@ pub(crate) fn gpu() -> Done {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cotenant capture --device h100-sxm --model mynet --batch 8 --out out/capture -- python infer.py\n  \
+    cotenant capture --device h100-sxm --shares 25,50,75,100 -- python infer.py\n  \
     cotenant capture -- ./server --once")]
 pub(crate) struct CaptureArgs {
     /// GPU that is in this machine, for the profile: a name or the path of a .toml file
@@ -59,6 +62,10 @@ pub(crate) struct CaptureArgs {
     /// Kernels of one iteration, by number, in place of the one found
     #[arg(long, value_name = "FIRST..END", value_parser = range)]
     range: Option<[usize; 2]>,
+    /// Run the program once under each of these MPS shares of the SMs, in percent, and once on all of
+    /// them; the durations become the curves of its kernels
+    #[arg(long, value_delimiter = ',', value_name = "PERCENT", requires = "device")]
+    shares: Vec<f64>,
     /// Folder for the recording
     #[arg(short, long, value_name = "DIR", default_value = "out/capture")]
     out: PathBuf,
@@ -92,11 +99,48 @@ pub(crate) fn capture(args: &CaptureArgs) -> Done {
             None
         }
     };
-    let status = capture::run(&args.command, library.as_deref(), &raw).map_err(|e| match e {
+    if let Some(device) = device.as_ref().filter(|_| !args.shares.is_empty()) {
+        return capture_shares(args, device, library.as_deref(), &raw);
+    }
+    let status = run_once(args, library.as_deref(), &raw, None)?;
+    let recordings = read_recordings(args, &raw, "")?;
+    if recordings.iter().all(|(_, r)| r.records.is_empty()) {
+        say::warn("no kernel was recorded: `cotenant gpu` says what is missing");
+    } else if let Some(device) = &device {
+        write_profile(args, &captured(args, device, recordings)?)?;
+    } else {
+        say::note("no profile: name the GPU with --device");
+    }
+    ended(args, status)
+}
+
+fn run_once(
+    args: &CaptureArgs,
+    library: Option<&Path>,
+    raw: &Path,
+    share: Option<(&Daemon, f64)>,
+) -> Done<ExitStatus> {
+    capture::run(&args.command, library, raw, share).map_err(|e| match e {
         CaptureError::Start { .. } => Failure::input(e),
         e => Failure::failed(e),
-    })?;
-    let recordings = capture::recordings(&raw).map_err(Failure::failed)?;
+    })
+}
+
+/// Status 1 where the program failed.
+fn ended(args: &CaptureArgs, status: ExitStatus) -> Done {
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::failed(format!("{}: {status}", args.command[0].to_string_lossy())))
+}
+
+/// Reads what was recorded and writes a timeline of each process; `prefix` begins their names.
+fn read_recordings(
+    args: &CaptureArgs,
+    raw: &Path,
+    prefix: &str,
+) -> Done<Vec<(PathBuf, capture::Recording)>> {
+    let recordings = capture::recordings(raw).map_err(Failure::failed)?;
     let mut kernels = 0;
     for (path, recording) in &recordings {
         kernels += recording.records.len();
@@ -104,32 +148,64 @@ pub(crate) fn capture(args: &CaptureArgs) -> Done {
             say::warn(&format!("{} kernels found no room in CUPTI's buffers", recording.dropped));
         }
         let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("kernels");
-        let file = args.out.join("timeline").join(format!("{stem}.json"));
+        let file = args.out.join("timeline").join(format!("{prefix}{stem}.json"));
         write_whole(&file, capture::timeline(recording).as_bytes())?;
     }
     let processes = count(recordings.len(), "recorded program");
     say::out(&format!("{} of {processes} in {}\n", count(kernels, "kernel"), args.out.display()))?;
-    if kernels == 0 {
-        say::warn("no kernel was recorded: `cotenant gpu` says what is missing");
-    } else if let Some(device) = &device {
-        profile(args, device, recordings)?;
-    } else {
-        say::note("no profile: name the GPU with --device");
+    Ok(recordings)
+}
+
+/// Runs the program under every share of a daemon of our own, and puts the durations together.
+fn capture_shares(args: &CaptureArgs, device: &Device, library: Option<&Path>, raw: &Path) -> Done {
+    const ALL: f64 = 100.0;
+    let mut shares = args.shares.clone();
+    if let Some(bad) = shares.iter().find(|s| !(**s > 0.0 && **s <= ALL)) {
+        return Err(Failure::input(format!("--shares {bad}: a percentage is above 0, up to 100")));
     }
-    if status.success() {
-        return Ok(());
+    if !shares.contains(&ALL) {
+        shares.push(ALL);
     }
-    Err(Failure::failed(format!("{}: {status}", args.command[0].to_string_lossy())))
+    shares.sort_by(|a, b| b.total_cmp(a));
+    if let Some(two) = shares.windows(2).find(|w| device.mps_cus(w[0]) == device.mps_cus(w[1])) {
+        let cus = device.mps_cus(two[0]);
+        let why = format!("--shares {} and {} are both {cus} CUs: name one", two[1], two[0]);
+        return Err(Failure::input(why));
+    }
+    let daemon = Daemon::start(&mps::Options::default()).map_err(Failure::failed)?;
+    let mut profiles = Vec::new();
+    for &percent in &shares {
+        let folder = raw.join(percent.to_string());
+        std::fs::create_dir_all(&folder).map_err(|e| Failure::write(&folder, e))?;
+        say::note(&format!("{percent} % of the SMs"));
+        let status = run_once(args, library, &folder, Some((&daemon, percent)))?;
+        ended(args, status)?;
+        let recordings = read_recordings(args, &folder, &format!("{percent}-"))?;
+        if recordings.iter().all(|(_, r)| r.records.is_empty()) {
+            let why = "no kernel was recorded: `cotenant gpu` says what is missing";
+            return Err(Failure::failed(why));
+        }
+        let profile = captured(args, device, recordings)?;
+        profiles.push(capture::Share { percent, cus: device.mps_cus(percent), profile });
+    }
+    daemon.quit().map_err(Failure::failed)?;
+    let whole = profiles.remove(0).profile;
+    let (profile, matched) = capture::merge(whole, &profiles);
+    if matched.missing > 0 {
+        let points = count(matched.missing, "point");
+        say::warn(&format!("{points} missing: those shares ran other kernels, or more of them"));
+    }
+    write_profile(args, &profile)
 }
 
 /// The profile of the process that launched the most kernels.
-fn profile(
+fn captured(
     args: &CaptureArgs,
     device: &Device,
     recordings: Vec<(PathBuf, capture::Recording)>,
-) -> Done {
+) -> Done<Profile> {
     let longest = recordings.into_iter().max_by_key(|(_, r)| r.records.len());
-    let Some((path, recording)) = longest else { return Ok(()) };
+    let (path, recording) = longest.expect("a kernel was recorded by somebody");
     let (model, batch, range) = (args.model.clone(), args.batch, args.range);
     let options = StreamOptions { model, batch, range };
     let facts = [
@@ -138,10 +214,13 @@ fn profile(
     ];
     let file = path.display().to_string();
     let read = import::records(&file, recording.records, device, &options, &facts);
-    let read = read.map_err(Failure::input)?;
+    read.map(|r| r.profile).map_err(Failure::input)
+}
+
+fn write_profile(args: &CaptureArgs, profile: &Profile) -> Done {
     let folder = args.out.join("profile");
-    files::write(&folder, &read.profile).map_err(Failure::failed)?;
-    let kernels = count(read.profile.kernels.len(), "distinct kernel");
+    files::write(&folder, profile).map_err(Failure::failed)?;
+    let kernels = count(profile.kernels.len(), "distinct kernel");
     say::note(&format!("{} with {kernels} in {}", args.model, folder.display()));
     Ok(())
 }

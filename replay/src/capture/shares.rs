@@ -1,0 +1,100 @@
+//! Recordings of one program under several MPS shares, put together as latency curves.
+
+use std::collections::BTreeMap;
+
+use cotenant_profiles::curve::{Curve, Point};
+use cotenant_profiles::kernel::{Kernel, Profile};
+
+/// What one share gave: the profile of its recording, and the CUs of the share.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// Percent of the SMs.
+    pub percent: f64,
+    /// CUs that this is on the device.
+    pub cus: u32,
+    /// The recording as a profile, with its points on all CUs, as imports have them.
+    pub profile: Profile,
+}
+
+/// Points of smaller shares that the curves have and lack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Matched {
+    /// The same kernel: name, blocks, threads, shared memory.
+    pub same: usize,
+    /// Another kernel at the same place of the iteration: libraries choose by the SMs that they see.
+    pub by_place: usize,
+    /// None of both.
+    pub missing: usize,
+}
+
+/// The kernels of `whole`, a recording on all CUs, with the durations of the smaller shares as further
+/// points of their curves.
+#[must_use]
+pub fn merge(whole: Profile, smaller: &[Share]) -> (Profile, Matched) {
+    let mut matched = Matched::default();
+    let mut merged = whole.clone();
+    for share in smaller {
+        let known: BTreeMap<_, &Kernel> =
+            share.profile.kernels.iter().rev().map(|k| (content(k), k)).collect();
+        let places = places(&whole, &share.profile);
+        for (number, kernel) in merged.kernels.iter_mut().enumerate() {
+            let found = match (known.get(&content(kernel)), places.get(&number)) {
+                (Some(same), _) => {
+                    matched.same += 1;
+                    *same
+                }
+                (None, Some(&other)) => {
+                    matched.by_place += 1;
+                    &share.profile.kernels[other]
+                }
+                (None, None) => {
+                    matched.missing += 1;
+                    continue;
+                }
+            };
+            // Imports have one point, on all CUs.
+            let point = found.curve.points().last().map(|p| Point { cus: share.cus, ..*p });
+            let points = kernel.curve.points().iter().copied().chain(point).collect();
+            kernel.curve = Curve::new(points).expect("every share has CUs of its own");
+        }
+    }
+    let list: Vec<String> =
+        smaller.iter().map(|s| format!("{} %: {} CUs", s.percent, s.cus)).collect();
+    let facts = [
+        ("curves", format!("under MPS shares, {}, and all CUs", list.join(", "))),
+        (
+            "shares",
+            format!(
+                "{} points of the same kernel, {} of another one at its place, {} missing",
+                matched.same, matched.by_place, matched.missing
+            ),
+        ),
+    ];
+    merged.provenance.extend(facts.map(|(k, v)| (k.to_owned(), v)));
+    (merged, matched)
+}
+
+type Content<'a> = (&'a str, [u32; 3], u32, u32);
+
+fn content(k: &Kernel) -> (String, [u32; 3], u32, u32) {
+    let (name, grid, block, smem): Content<'_> = (&k.name, k.grid, k.block, k.smem_bytes);
+    (name.to_owned(), grid, block, smem)
+}
+
+/// For each kernel of `whole` the kernel of `share` at its first place, where both iterations have as
+/// many launches and do the same there.
+fn places(whole: &Profile, share: &Profile) -> BTreeMap<usize, usize> {
+    let launches = |p: &Profile| -> Vec<usize> {
+        p.models.values().flat_map(|m| m.batches.values().flatten()).map(|l| l.kernel).collect()
+    };
+    let (ours, theirs) = (launches(whole), launches(share));
+    let mut places = BTreeMap::new();
+    if ours.len() == theirs.len() {
+        for (a, b) in ours.into_iter().zip(theirs) {
+            if whole.kernels[a].op == share.kernels[b].op {
+                places.entry(a).or_insert(b);
+            }
+        }
+    }
+    places
+}
