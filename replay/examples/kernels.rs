@@ -12,7 +12,26 @@ use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Work, reference};
 
 /// Small enough for a CPU: products and convolutions by the naive sums.
-const MOST_FLOPS: u64 = 200_000_000;
+const MOST_FLOPS: u64 = 20_000_000;
+
+/// Convolutions that libraries have other algorithms for.
+fn variant(task: &Task) -> String {
+    match task {
+        Task::Conv { conv: c, .. } => format!(
+            "{}{}{}",
+            if c.is_depthwise() {
+                "depthwise"
+            } else if c.groups > 1 {
+                "grouped"
+            } else {
+                ""
+            },
+            if c.kernel == [1, 1] { "1x1" } else { "" },
+            if c.stride == [1, 1] { "" } else { "strided" },
+        ),
+        _ => String::new(),
+    }
+}
 
 fn works() -> Vec<Work> {
     let mut known: Vec<String> = Vec::new();
@@ -23,11 +42,11 @@ fn works() -> Vec<Work> {
         works.push(Work::new(Task::Gemm { m: 37, n: 64, k: 72, count: 5 }, precision));
         for model in zoo::MODELS {
             for work in launches(&model.spec(), 2, precision) {
-                let kind: String = work.id.chars().take_while(|c| !c.is_ascii_digit()).collect();
-                let kind = format!("{kind}{precision}");
+                let name: String = work.id.chars().take_while(|c| !c.is_ascii_digit()).collect();
+                let kind = format!("{name}{}{precision}", variant(&work.task));
                 let heavy = work.flops() > MOST_FLOPS;
                 let of_kind = known.iter().filter(|k| **k == kind).count();
-                if !heavy && of_kind < 3 {
+                if !heavy && of_kind < 2 {
                     known.push(kind);
                     works.push(work);
                 }

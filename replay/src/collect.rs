@@ -24,6 +24,7 @@ use crate::nvml::Nvml;
 pub use assemble::Collected;
 pub(crate) use assemble::today;
 pub use journal::{Journal, Visit};
+pub(crate) use plan::same_gpu;
 pub use plan::{Plan, PlanError, Point, Request, plan};
 
 /// Launches before those that count: clocks rise, caches fill, code is loaded.
@@ -77,6 +78,11 @@ pub fn collect(
     let mut coarse = Bench::open(Granularity::Coarse)?;
     if fine.gpu.info().kind == Kind::Emulated {
         return Err(DeviceError::NotAGpu(fine.gpu.info().name.clone()).into());
+    }
+    let (found, title) = (fine.gpu.info().name.clone(), request.device.title.clone());
+    if fine.gpu.info().kind == Kind::Gpu && !same_gpu(&title, &found) {
+        let name = request.device.name.clone();
+        return Err(PlanError::OtherName { name, described: title, found }.into());
     }
     let plan = plan(request, fine.gpu.info().cus, fine.gpu.divisible_cus())?;
     let nvml = Nvml::open(&fine.gpu.info().uuid).ok();

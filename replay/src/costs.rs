@@ -57,6 +57,16 @@ pub enum CostError {
         /// CUs of the GPU.
         found: u32,
     },
+    /// The description is of a GPU of another name.
+    #[error("the GPU is `{found}`, {name} describes `{described}`: name the device that it is")]
+    OtherName {
+        /// Name of the description.
+        name: String,
+        /// Its title.
+        described: String,
+        /// Name of the GPU.
+        found: String,
+    },
     /// A file cannot be written.
     #[error("{}: {source}", path.display())]
     Io {
@@ -131,6 +141,10 @@ pub fn measure(
     if info.cus != request.device.cus() {
         let (name, described) = (request.device.name.clone(), request.device.cus());
         return Err(CostError::OtherDevice { name, described, found: info.cus });
+    }
+    if info.kind == Kind::Gpu && !crate::collect::same_gpu(&request.device.title, &info.name) {
+        let (name, described) = (request.device.name.clone(), request.device.title.clone());
+        return Err(CostError::OtherName { name, described, found: info.name });
     }
     let mut log = Log::open(folder, &info)?;
     let mut costs = Vec::new();

@@ -307,7 +307,9 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
     let collected = collect::collect(&request, &folder, &mut tell);
     bar.finish_and_clear();
     let collected = collected.map_err(|e| match e {
-        CollectError::Plan(PlanError::OtherDevice { .. }) => Failure::failed(e),
+        CollectError::Plan(PlanError::OtherDevice { .. } | PlanError::OtherName { .. }) => {
+            Failure::failed(e)
+        }
         CollectError::Plan(_) => Failure::input(e),
         CollectError::Device(DeviceError::Unavailable(_)) => {
             Failure::failed(format!("profile collect: {e}"))

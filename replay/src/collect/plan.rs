@@ -53,6 +53,16 @@ pub enum PlanError {
         /// CUs of the device.
         all: u32,
     },
+    /// The description is of a GPU of another name.
+    #[error("the GPU is `{found}`, {name} describes `{described}`: name the device that it is")]
+    OtherName {
+        /// Name of the description.
+        name: String,
+        /// Title of the description.
+        described: String,
+        /// Name of the GPU.
+        found: String,
+    },
     /// The description is of another GPU.
     #[error("{name} has {described} CUs, this GPU has {found}: name the device that it is")]
     OtherDevice {
@@ -159,6 +169,25 @@ pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanErr
     Ok(plan)
 }
 
+/// Whether a GPU of the name `gpu` may be what `title` describes: an H100 has as many CUs as an H200,
+/// and what was measured on one must not bear the other's name. Words such as `H200` decide; a
+/// title without one fits every GPU.
+pub(crate) fn same_gpu(title: &str, gpu: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        let split = text.split(|c: char| !c.is_ascii_alphanumeric());
+        split.map(str::to_uppercase).collect()
+    };
+    let model = |w: &String| {
+        let digits = w.trim_start_matches(|c: char| c.is_ascii_alphabetic());
+        let letters = w.len() - digits.len();
+        (1..=2).contains(&letters)
+            && (2..=4).contains(&digits.len())
+            && digits.chars().all(|c| c.is_ascii_digit())
+    };
+    let here = words(gpu);
+    words(title).iter().find(|w| model(w)).is_none_or(|w| here.contains(w))
+}
+
 impl Plan {
     /// Every visit in its order, which the seed alone decides.
     #[must_use]
@@ -192,4 +221,22 @@ fn next(state: &mut u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_h100_is_no_h200() {
+        let title = |name: &str| GpuDescription::builtin(name).unwrap().title;
+        assert!(same_gpu(&title("h200-sxm"), "NVIDIA H200"));
+        assert!(!same_gpu(&title("h200-sxm"), "NVIDIA H100 80GB HBM3"));
+        assert!(same_gpu(&title("h100-sxm"), "NVIDIA H100 80GB HBM3"));
+        assert!(same_gpu(&title("a100-sxm-80"), "NVIDIA A100-SXM4-80GB"));
+        assert!(same_gpu(&title("a30"), "NVIDIA A30"));
+        assert!(same_gpu(&title("v100-sxm2-16"), "Tesla V100-SXM2-16GB"));
+        assert!(!same_gpu(&title("a30"), "NVIDIA A100-SXM4-80GB"));
+        assert!(same_gpu("my own GPU", "anything"));
+    }
 }

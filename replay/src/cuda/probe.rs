@@ -86,6 +86,20 @@ fn has(name: &str) -> bool {
     unsafe { sys::culib().get::<*const ()>(name.as_bytes()).is_ok() }
 }
 
+/// Streams that share a hardware queue wait for each other, and the driver makes 8 queues (2 under
+/// MPS) unless it is told before it starts. What the user has set stays.
+fn connections() {
+    const VARIABLE: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os(VARIABLE).is_none() {
+            // SAFETY: once per process, before the driver has threads; Rust's own readers take the
+            // same lock.
+            unsafe { std::env::set_var(VARIABLE, "32") };
+        }
+    });
+}
+
 /// Loads and starts the driver.
 ///
 /// # Errors
@@ -95,6 +109,7 @@ pub fn probe() -> Result<Probe, Unavailable> {
     if !unsafe { sys::is_culib_present() } {
         return Err(Unavailable::NoDriver);
     }
+    connections();
     // SAFETY: cuInit has this signature in every version. Its result is read as an integer: the
     // bindings' enum would be undefined for codes newer than they are.
     let code = unsafe {
