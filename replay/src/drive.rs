@@ -12,6 +12,7 @@ mod clock;
 mod driver;
 mod lateness;
 mod lifecycle;
+mod losses;
 mod streams;
 mod timers;
 mod workers;
@@ -26,8 +27,9 @@ use cotenant_sim::{Policy, Scenario};
 
 pub use clock::RunClock;
 pub use lateness::Lateness;
+pub use losses::Loss;
 pub use streams::{Kernels, Streams};
-pub use workers::{Batch, Ended, HostCosts, Launch, Workers};
+pub use workers::{Batch, Ended, HostCosts, Launch, Lost, Workers};
 
 use crate::error::DeviceError;
 
@@ -38,6 +40,8 @@ pub struct Replayed {
     pub report: Report,
     /// How late the driver itself was.
     pub lateness: Lateness,
+    /// Workers that went without being asked to. The others went on.
+    pub losses: Vec<Loss>,
 }
 
 /// Why a replay came to nothing, or to an early end.

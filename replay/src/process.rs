@@ -12,8 +12,12 @@
 
 pub mod child;
 mod counters;
+mod ground;
 mod handle;
 pub mod messages;
+mod workers;
 
 pub use counters::{Counter, Counters};
+pub use ground::{Ground, needs_processes};
 pub use handle::{Heard, Launcher, Process};
+pub use workers::{Patience, Processes};

@@ -246,6 +246,14 @@ impl Serving {
         self.free.push(id);
     }
 
+    /// Gives up a request that a batch has taken: its worker is gone.
+    pub fn give_up(&mut self, id: RequestId, reason: &'static str) {
+        let desk = &mut self.desks[self.requests[id.0 as usize].tenant as usize];
+        desk.counts.drop_one(reason);
+        desk.in_system -= 1;
+        self.free.push(id);
+    }
+
     /// So much has left the front of a queue.
     #[inline]
     fn left(&mut self, tenant: u32, requests: u32, items: u32) {

@@ -47,6 +47,12 @@ impl RunClock {
         self.clock.slowdown()
     }
 
+    /// Wall time until `at`; nothing if it has passed.
+    #[must_use]
+    pub fn until(&self, at: u64) -> Duration {
+        self.clock.until(self.on_device(at))
+    }
+
     /// Waits until `at`, but no longer than `most` on the wall clock: asleep, and the last of it
     /// awake, because a sleeper wakes late.
     pub fn wait_until(&self, at: u64, most: Duration) {

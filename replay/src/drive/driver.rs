@@ -18,8 +18,9 @@ use cotenant_sim::{Policy, Scenario};
 use super::clock::RunClock;
 use super::lateness::Lateness;
 use super::lifecycle::Pending;
+use super::losses::Loss;
 use super::timers::{Timer, Timers};
-use super::workers::{Ended, HostCosts, Workers};
+use super::workers::{Ended, HostCosts, Lost, Workers};
 use super::{ReplayError, Replayed, Stop};
 use crate::device::Usage;
 use crate::error::DeviceError;
@@ -94,6 +95,11 @@ pub(super) struct Driver<'a> {
     events: u64,
     actions: Vec<Action>,
     ended: Vec<Ended>,
+    pub(super) lost: Vec<Lost>,
+    /// Everybody lost so far.
+    pub(super) record: Vec<Loss>,
+    /// By tenant: why it has no worker any more.
+    pub(super) unserved: Vec<Option<&'static str>>,
     pub(super) scales: Vec<f64>,
     /// Kernels of the merge at hand.
     pub(super) parts: Vec<u32>,
@@ -132,6 +138,9 @@ impl<'a> Driver<'a> {
             events: 0,
             actions: vec![],
             ended: vec![],
+            lost: vec![],
+            record: vec![],
+            unserved: vec![None; setup.tenants.len()],
             scales: vec![],
             parts: vec![],
             handled: 0,
@@ -224,6 +233,7 @@ impl<'a> Driver<'a> {
             self.now = now;
             self.collect()?;
             let busy = self.step()?;
+            self.losses()?;
             if busy {
                 continue;
             }
@@ -272,14 +282,17 @@ impl<'a> Driver<'a> {
         let until = match self.gpu.next_event() {
             Some(at) => timer.min(at),
             None if self.gpu.is_idle() => timer,
-            // A sleeper wakes later than a kernel lasts: look again at once.
-            None => return std::thread::yield_now(),
+            None => return self.gpu.doze(self.clock.until(timer).min(GLANCE)),
         };
         self.clock.wait_until(until, GLANCE);
     }
 
     fn timer(&mut self, at: u64, timer: Timer) -> Result<(), DeviceError> {
         self.events += 1;
+        // What was on its way for a worker that has gone.
+        if timer.worker().is_some_and(|w| self.workers[w as usize].status == Status::Retired) {
+            return Ok(());
+        }
         match timer {
             Timer::Arrival(t) | Timer::Client(t) => self.arrival(at, t, timer),
             Timer::Batch(t) => {
@@ -312,6 +325,7 @@ impl<'a> Driver<'a> {
         if self.depth >= Depth::Request {
             self.tell(Event::RequestArrived { tenant })?;
         }
+        self.give_up_unserved(tenant);
         self.form_batches(tenant)
     }
 
@@ -439,7 +453,7 @@ impl<'a> Driver<'a> {
             window: Nanos(window),
             counters,
         };
-        Replayed { report, lateness: self.lateness }
+        Replayed { report, lateness: self.lateness, losses: self.record }
     }
 }
 

@@ -3,8 +3,8 @@
 //! What starting a process and loading a model cost is kept, in real time, beside an emulated
 //! device; elsewhere opening the worker takes what it takes.
 
-use cotenant_profiles::Nanos;
 use cotenant_profiles::device::Mechanism;
+use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::action::{Event, Resize};
 use cotenant_sim::layout::WorkerSpec;
 use cotenant_sim::observe::Happening;
@@ -35,13 +35,14 @@ enum Step {
 
 impl Driver<'_> {
     pub(super) fn start(&mut self, spec: WorkerSpec) -> Result<(), DeviceError> {
-        let need = self.worker_memory(&spec);
+        let (need, tenant) = (self.worker_memory(&spec), spec.tenant);
         if self.take_memory(&spec, need).is_err() {
             // Refused as on a real GPU: the process dies at its first allocation.
             let worker = self.add_worker(spec, Status::Retired, 0);
             return self.tell(Event::WorkerDown { worker });
         }
         let worker = self.add_worker(spec, Status::Starting, need);
+        self.unserved[tenant as usize] = None;
         let wait = self.start_time(spec.tenant);
         self.timers.set(self.now + wait, Timer::Up(worker));
         self.gpu.open(worker, &spec)?;
@@ -58,7 +59,31 @@ impl Driver<'_> {
         m.cost.0 + m.delay.0 + self.setup.tenants[tenant as usize].model.load.0
     }
 
+    /// Whether a worker has loaded; if not, `timer` comes again a little later.
+    fn loaded(&mut self, worker: u32, timer: Timer) -> bool {
+        /// Short against what loading takes anywhere.
+        const AGAIN: u64 = 100_000;
+        let up = self.gpu.is_up(worker);
+        if !up {
+            self.timers.set(self.now + AGAIN, timer);
+        }
+        up
+    }
+
+    /// A shadow has gone before it could take over: its worker stays as it is.
+    pub(super) fn forget_resize(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        let stage = &mut self.stages[worker as usize];
+        if let Some(pending) = stage.resize.take_if(|p| p.step == Step::Loading) {
+            self.memory[w.spec.pool as usize] -= pending.extra;
+            w.resizing = false;
+        }
+    }
+
     pub(super) fn worker_up(&mut self, worker: u32) -> Result<(), DeviceError> {
+        if !self.loaded(worker, Timer::Up(worker)) {
+            return Ok(());
+        }
         let w = &mut self.workers[worker as usize];
         let tenant = w.spec.tenant;
         w.status = Status::Idle;
@@ -116,6 +141,7 @@ impl Driver<'_> {
                 }
                 let wait = self.start_time(spec.tenant);
                 self.timers.set(self.now + wait, Timer::Shadow(worker));
+                self.gpu.open_shadow(worker, &WorkerSpec { cap, ..spec }, Bytes(extra))?;
                 Pending { cap, extra, step: Step::Loading }
             }
         };
@@ -125,6 +151,11 @@ impl Driver<'_> {
     }
 
     pub(super) fn shadow_loaded(&mut self, worker: u32) -> Result<(), DeviceError> {
+        if self.stages[worker as usize].resize.is_some()
+            && !self.loaded(worker, Timer::Shadow(worker))
+        {
+            return Ok(());
+        }
         // A worker that went meanwhile took its shadow along.
         let Some(pending) = &mut self.stages[worker as usize].resize else { return Ok(()) };
         pending.step = Step::Loaded;

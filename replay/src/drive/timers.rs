@@ -28,6 +28,18 @@ pub(super) enum Timer {
     Policy(u64),
 }
 
+impl Timer {
+    /// The worker that it is for.
+    pub(super) fn worker(self) -> Option<u32> {
+        match self {
+            Self::Prepared(w) | Self::Issued(w) | Self::Dispatched(w) => Some(w),
+            Self::Up(w) | Self::Shadow(w) => Some(w),
+            Self::Arrival(_) | Self::Client(_) | Self::Batch(_) => None,
+            Self::Window | Self::Policy(_) => None,
+        }
+    }
+}
+
 /// Timers in the order of their instants, then in the order in which they were set.
 #[derive(Debug, Default)]
 pub(super) struct Timers {

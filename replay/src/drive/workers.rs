@@ -1,6 +1,8 @@
 //! What the driver asks of those who carry its workers' batches out: streams of this process, or
 //! processes of their own.
 
+use std::time::Duration;
+
 use cotenant_profiles::Bytes;
 use cotenant_sim::CuMask;
 use cotenant_sim::layout::{Layout, WorkerSpec};
@@ -74,6 +76,19 @@ pub struct Ended {
     pub at: u64,
 }
 
+/// A worker has gone without being asked to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Which.
+    pub worker: u32,
+    /// It was only loading, to take the worker's place; the worker itself goes on.
+    pub shadow: bool,
+    /// In a word: the reason under which its requests are given up.
+    pub cause: &'static str,
+    /// In a sentence.
+    pub why: String,
+}
+
 /// Those who carry batches out. What one worker is given is done in order.
 pub trait Workers {
     /// The device that they share.
@@ -96,6 +111,27 @@ pub trait Workers {
     /// # Errors
     /// The device's refusal.
     fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError>;
+
+    /// Another self of a worker begins to load beside it, with `memory` of its own; the next
+    /// [`Self::open`] with the same place puts it in the worker's.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn open_shadow(
+        &mut self,
+        worker: u32,
+        spec: &WorkerSpec,
+        memory: Bytes,
+    ) -> Result<(), DeviceError> {
+        let _ = (worker, spec, memory);
+        Ok(())
+    }
+
+    /// Whether a worker, or its shadow if it has one, has loaded its model.
+    fn is_up(&mut self, worker: u32) -> bool {
+        let _ = worker;
+        true
+    }
 
     /// Makes kernels ready for a worker before it needs them: code, operands.
     ///
@@ -145,6 +181,18 @@ pub trait Workers {
     /// # Errors
     /// A launch that failed.
     fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError>;
+
+    /// Appends the workers that have gone without being asked to, each once.
+    fn lost(&mut self, lost: &mut Vec<Lost>) {
+        let _ = lost;
+    }
+
+    /// Waits until there may be something to poll for, at most so long on the wall clock.
+    fn doze(&mut self, most: Duration) {
+        let _ = most;
+        // A sleeper wakes later than a kernel lasts: look again at once.
+        std::thread::yield_now();
+    }
 
     /// When something will end, if the device knows. `None`: polling tells.
     fn next_event(&mut self) -> Option<u64>;

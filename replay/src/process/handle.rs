@@ -131,6 +131,12 @@ impl Process {
         self.counters.get(Counter::Kernels)
     }
 
+    /// Closes the connection: it ends by itself.
+    pub fn hang_up(&self) {
+        // One that has gone has closed it.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
@@ -138,7 +144,7 @@ impl Process {
 
     /// Ends it at once, and waits for that.
     pub fn kill(&mut self) -> Option<ExitStatus> {
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.hang_up();
         // One that has ended already cannot be killed; its status tells how.
         let _ = self.child.kill();
         self.child.wait().ok()
@@ -149,7 +155,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         /// A worker that has been retired needs no longer to end by itself.
         const GRACE: Duration = Duration::from_millis(200);
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.hang_up();
         let began = Instant::now();
         while began.elapsed() < GRACE && self.ended().is_none() {
             std::thread::sleep(Duration::from_millis(1));

@@ -128,6 +128,19 @@ pub enum FailureKind {
     Device,
 }
 
+impl FailureKind {
+    /// The reason under which requests are given up.
+    #[must_use]
+    pub fn cause(self) -> &'static str {
+        match self {
+            Self::OutOfMemory => "out-of-memory",
+            Self::KernelFailed => "kernel-failed",
+            Self::NeighbourFailed => "neighbour-failed",
+            Self::Device => "worker-failed",
+        }
+    }
+}
+
 impl From<&DeviceError> for FailureKind {
     fn from(e: &DeviceError) -> Self {
         // The driver's numbers for the same.

@@ -1,0 +1,437 @@
+//! Workers as processes of their own, for the driver.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::layout::{Layout, WorkerSpec};
+use cotenant_sim::scenario::Setup;
+
+use super::ground::Ground;
+use super::handle::{Heard, Launcher, Process};
+use super::messages::{Assignment, Command, FailureKind, Message, Program, Run, Site};
+use crate::device::{DeviceInfo, Direction, Usage};
+use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Workers};
+use crate::error::DeviceError;
+
+/// How long a worker may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// Until it has loaded its model. Libraries are loaded and kernels compiled then.
+    pub start: Duration,
+    /// Between two signs of life, after that.
+    pub silence: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { start: Duration::from_secs(120), silence: Duration::from_secs(5) }
+    }
+}
+
+/// How often the workers' signs of life are looked at.
+const ROUND: Duration = Duration::from_millis(50);
+
+/// A process with what is known of it.
+struct Member {
+    process: Process,
+    token: u64,
+    spec: WorkerSpec,
+    up: bool,
+    /// Number of the pass that it runs.
+    running: Option<u64>,
+    /// What it said before it ended.
+    failed: Option<(FailureKind, String)>,
+    since: Instant,
+}
+
+#[derive(Default)]
+struct Slot {
+    member: Option<Member>,
+    /// Loads beside it, to take its place.
+    shadow: Option<Member>,
+}
+
+/// Workers as processes. Dropping it ends them all.
+pub struct Processes {
+    setup: Arc<Setup>,
+    launcher: Launcher,
+    patience: Patience,
+    slots: Vec<Slot>,
+    /// Retired, or superseded: they end by themselves, or by force.
+    leaving: Vec<(Process, Instant)>,
+    inbox: Sender<(u64, Heard)>,
+    letters: Receiver<(u64, Heard)>,
+    /// Which worker a process is, by its token.
+    owners: BTreeMap<u64, u32>,
+    next_token: u64,
+    next_pass: u64,
+    ended: Vec<Ended>,
+    lost: Vec<Lost>,
+    looked: Instant,
+    clock: RunClock,
+    started: u64,
+    announced: Option<Sender<(u32, u32)>>,
+    copies_left_out: u64,
+    /// Last, so that the processes go before what they stand on.
+    ground: Ground,
+}
+
+impl Processes {
+    /// Workers on `ground`, started by `launcher`.
+    #[must_use]
+    pub fn new(setup: Arc<Setup>, ground: Ground, launcher: Launcher, patience: Patience) -> Self {
+        let (inbox, letters) = channel();
+        Self {
+            setup,
+            launcher,
+            patience,
+            slots: vec![],
+            leaving: vec![],
+            inbox,
+            letters,
+            owners: BTreeMap::new(),
+            next_token: 0,
+            next_pass: 0,
+            ended: vec![],
+            lost: vec![],
+            looked: Instant::now(),
+            clock: RunClock::start(ground.clock()),
+            started: 0,
+            announced: None,
+            copies_left_out: 0,
+            ground,
+        }
+    }
+
+    /// Tells `to` the worker and the process id of each process that starts.
+    pub fn announce(&mut self, to: Sender<(u32, u32)>) {
+        self.announced = Some(to);
+    }
+
+    fn start(
+        &mut self,
+        worker: u32,
+        spec: &WorkerSpec,
+        memory: Bytes,
+    ) -> Result<Member, DeviceError> {
+        let model = &self.setup.tenants[spec.tenant as usize].model;
+        let programs = model
+            .programs
+            .iter()
+            .map(|p| Program { kernels: p.kernels.clone(), issued_ns: p.issued_ns.clone() });
+        let WorkerSpec { pool, lane, cap, priority, .. } = *spec;
+        let mut command = self.launcher.command();
+        let (on, gpu) = self.ground.prepare(&mut command, &self.setup, spec)?;
+        let assignment = Assignment {
+            parent: 0,
+            counters: String::new(),
+            on,
+            site: Site { pool, lane, cap, priority },
+            memory: memory.0,
+            programs: programs.collect(),
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        let inbox = self.inbox.clone();
+        let process = Process::start(command, assignment, gpu, token, inbox)
+            .map_err(|e| DeviceError::Gone(format!("a worker process does not start: {e}")))?;
+        self.owners.insert(token, worker);
+        self.started += 1;
+        if let Some(announced) = &self.announced {
+            // Who listens no more misses nothing.
+            let _ = announced.send((worker, process.id()));
+        }
+        let (up, running, failed, since) = (false, None, None, Instant::now());
+        Ok(Member { process, token, spec: *spec, up, running, failed, since })
+    }
+
+    /// Memory that a worker of this tenant takes: model and context.
+    fn memory(&self, spec: &WorkerSpec) -> Bytes {
+        let model = &self.setup.tenants[spec.tenant as usize].model;
+        Bytes(model.memory().0 + spec.overhead.0)
+    }
+
+    fn let_go(&mut self, mut member: Member) {
+        self.owners.remove(&member.token);
+        // One that is gone already needs no word.
+        let _ = member.process.say(&Command::Retire);
+        self.leaving.push((member.process, Instant::now()));
+    }
+
+    /// The process of that token, and whether it is a shadow.
+    fn member(&mut self, token: u64) -> Option<(u32, &mut Member, bool)> {
+        let worker = *self.owners.get(&token)?;
+        let slot = self.slots.get_mut(worker as usize)?;
+        let is = |m: &&mut Member| m.token == token;
+        match slot.member.as_mut().filter(is) {
+            Some(member) => Some((worker, member, false)),
+            None => Some((worker, slot.shadow.as_mut().filter(is)?, true)),
+        }
+    }
+
+    fn heard(&mut self, token: u64, heard: Heard) {
+        let clock = self.clock;
+        // What was let go may still have something to say.
+        let Some((worker, member, _)) = self.member(token) else { return };
+        match heard {
+            Heard::Message(Message::Up) => member.up = true,
+            Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
+                if member.running.take_if(|n| *n == number).is_some() {
+                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)) });
+                    self.copies_left_out += u64::from(copies_left_out);
+                }
+            }
+            Heard::Message(Message::Failed { kind, reason }) => {
+                member.failed = Some((kind, reason));
+            }
+            Heard::Closed => {
+                let status = member.process.kill();
+                let status = status.map_or_else(String::new, |s| s.to_string());
+                let (cause, why) = match member.failed.take() {
+                    Some((kind, reason)) => (kind.cause(), reason),
+                    None => ("worker-killed", format!("its process ended: {status}")),
+                };
+                self.lose(token, cause, why);
+            }
+        }
+    }
+
+    /// A process has gone. A shadow that goes leaves its worker as it was.
+    fn lose(&mut self, token: u64, cause: &'static str, why: String) {
+        let Some((worker, _, is_shadow)) = self.member(token) else { return };
+        let slot = &mut self.slots[worker as usize];
+        let gone = if is_shadow { slot.shadow.take() } else { slot.member.take() };
+        self.owners.remove(&token);
+        drop(gone);
+        self.lost.push(Lost { worker, shadow: is_shadow, cause, why });
+    }
+
+    /// Looks after the processes: who is silent is killed, who was let go is waited for.
+    fn look(&mut self) {
+        if self.looked.elapsed() < ROUND {
+            return;
+        }
+        self.looked = Instant::now();
+        let patience = self.patience;
+        let mut silent = vec![];
+        for slot in &mut self.slots {
+            for m in slot.member.iter_mut().chain(&mut slot.shadow) {
+                let quiet = m.process.silent();
+                let (limit, quiet) = match m.up {
+                    true => (patience.silence, quiet),
+                    false => (patience.start, m.since.elapsed()),
+                };
+                if quiet > limit {
+                    silent.push((m.token, limit));
+                }
+            }
+        }
+        for (token, limit) in silent {
+            if let Some((_, member, _)) = self.member(token) {
+                member.process.kill();
+            }
+            let why = format!("it gave no sign of life for {} s", limit.as_secs_f64());
+            self.lose(token, "worker-hung", why);
+        }
+        self.leaving.retain_mut(|(process, since)| {
+            let done = process.ended().is_some();
+            if !done && since.elapsed() > patience.silence {
+                process.kill();
+                return false;
+            }
+            !done
+        });
+    }
+
+    fn drain_letters(&mut self) {
+        while let Ok((token, heard)) = self.letters.try_recv() {
+            self.heard(token, heard);
+        }
+    }
+
+    fn unsupported<T>(&self, what: &str) -> Result<T, DeviceError> {
+        let reason = "a worker process is given whole batches";
+        Err(DeviceError::unsupported(what, reason))
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        // All at once, so that none is waited for alone.
+        for slot in &self.slots {
+            slot.member.iter().chain(&slot.shadow).for_each(|m| m.process.hang_up());
+        }
+        self.leaving.iter().for_each(|(process, _)| process.hang_up());
+    }
+}
+
+impl Workers for Processes {
+    fn info(&self) -> &DeviceInfo {
+        self.ground.info()
+    }
+
+    fn start_clock(&mut self) -> RunClock {
+        // The run begins with everybody there, or with those who did not come known.
+        let waiting = |s: &Slot| s.member.as_ref().is_some_and(|m| !m.up);
+        while self.slots.iter().any(waiting) {
+            self.doze(ROUND);
+            self.drain_letters();
+            self.look();
+        }
+        self.clock = RunClock::start(self.ground.clock());
+        self.clock
+    }
+
+    fn host_costs(&self) -> HostCosts {
+        self.ground.host_costs()
+    }
+
+    fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError> {
+        self.ground.lay_out(layout)
+    }
+
+    fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError> {
+        let index = worker as usize;
+        if self.slots.len() <= index {
+            self.slots.resize_with(index + 1, Slot::default);
+        }
+        let slot = &mut self.slots[index];
+        let old = slot.member.take();
+        let shadow = slot.shadow.take_if(|s| s.spec == *spec);
+        if let Some(old) = old {
+            self.let_go(old);
+        }
+        let member = match shadow {
+            Some(shadow) => shadow,
+            None => self.start(worker, spec, self.memory(spec))?,
+        };
+        self.slots[index].member = Some(member);
+        Ok(())
+    }
+
+    fn open_shadow(
+        &mut self,
+        worker: u32,
+        spec: &WorkerSpec,
+        memory: Bytes,
+    ) -> Result<(), DeviceError> {
+        let shadow = self.start(worker, spec, memory)?;
+        let before = self.slots[worker as usize].shadow.replace(shadow);
+        if let Some(before) = before {
+            self.let_go(before);
+        }
+        Ok(())
+    }
+
+    fn is_up(&mut self, worker: u32) -> bool {
+        let slot = &self.slots[worker as usize];
+        slot.shadow.as_ref().or(slot.member.as_ref()).is_none_or(|m| m.up)
+    }
+
+    /// Its process makes everything ready before it says that it is up.
+    fn warm(&mut self, _: u32, _: &[u32]) -> Result<(), DeviceError> {
+        Ok(())
+    }
+
+    fn close(&mut self, worker: u32) -> Result<(), DeviceError> {
+        let slot = &mut self.slots[worker as usize];
+        let (member, shadow) = (slot.member.take(), slot.shadow.take());
+        member.into_iter().chain(shadow).for_each(|m| self.let_go(m));
+        Ok(())
+    }
+
+    fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError> {
+        let Some(member) = &mut self.slots[batch.worker as usize].member else {
+            return Ok(()); // It has gone, and the next poll says so.
+        };
+        let model = &self.setup.tenants[member.spec.tenant as usize].model;
+        let same = |p: &cotenant_sim::program::Program| p.kernels == batch.kernels;
+        let program = model.programs.iter().position(same).expect("a batch runs its model");
+        let scale = batch.scales.first().copied().unwrap_or(1.0);
+        let scales = match batch.scales.iter().all(|s| *s == scale) {
+            true => vec![scale],
+            false => batch.scales.to_vec(),
+        };
+        let number = self.next_pass;
+        self.next_pass += 1;
+        member.running = Some(number);
+        let run = Run {
+            number,
+            program: program as u32,
+            base: self.clock.on_device(batch.base).0,
+            scales,
+            input: batch.input.0,
+            output: batch.output.0,
+            first: batch.first,
+            last: batch.last,
+        };
+        // One that has gone is heard of in its own way.
+        let _ = member.process.say(&Command::Run(run));
+        Ok(())
+    }
+
+    fn copy(&mut self, _: u32, _: Direction, _: Bytes, _: u64, _: bool) -> Result<(), DeviceError> {
+        self.unsupported("a copy")
+    }
+
+    fn launch(&mut self, _: &Launch) -> Result<(), DeviceError> {
+        self.unsupported("a kernel")
+    }
+
+    fn merge(&mut self, _: &Launch, _: &[u32]) -> Result<(), DeviceError> {
+        self.unsupported("a merged launch")
+    }
+
+    fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError> {
+        self.drain_letters();
+        self.look();
+        self.ground.check()?;
+        ended.append(&mut self.ended);
+        Ok(())
+    }
+
+    fn lost(&mut self, lost: &mut Vec<Lost>) {
+        lost.append(&mut self.lost);
+    }
+
+    fn next_event(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn doze(&mut self, most: Duration) {
+        match self.letters.recv_timeout(most) {
+            Ok((token, heard)) => self.heard(token, heard),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => unreachable!("we hold a sender ourselves"),
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.slots.iter().all(|s| s.member.as_ref().is_none_or(|m| m.running.is_none()))
+    }
+
+    fn usage(&mut self) -> Option<Usage> {
+        self.ground.usage()
+    }
+
+    fn drain(&mut self) -> Result<(), DeviceError> {
+        while !self.is_idle() {
+            self.doze(ROUND);
+            self.drain_letters();
+            self.look();
+        }
+        self.ended.clear();
+        Ok(())
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let mut counters = vec![("processes_started", self.started as f64)];
+        if self.copies_left_out > 0 {
+            counters.push(("copies_left_out", self.copies_left_out as f64));
+        }
+        counters
+    }
+}
