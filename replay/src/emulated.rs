@@ -15,6 +15,7 @@ use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos, Profile, text};
 use cotenant_sim::CuMask;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
+use cotenant_sim::metrics::Latencies;
 use cotenant_sim::program::{Code, CompileError, KernelCode};
 use cotenant_sim::scenario::Setup;
 
@@ -169,6 +170,13 @@ impl EmulatedDevice {
     /// Streams share so many hardware queues from now on, in the order in which they were made.
     pub fn limit_hardware_queues(&mut self, hardware: u32) {
         self.common.lock().limit_queues(hardware.max(1));
+    }
+
+    /// How long after the host was to have issued it work came to an idle queue: what the path to
+    /// the device adds, in the device's time. Of all contexts.
+    #[must_use]
+    pub fn lateness(&self) -> Latencies {
+        self.common.lock().late().clone()
     }
 
     /// Lets a kernel fail: for tests.

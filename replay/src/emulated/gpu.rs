@@ -9,6 +9,7 @@ use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, PoolSpec};
+use cotenant_sim::metrics::Latencies;
 use cotenant_sim::pool::{Ended, Job, NEVER, Pool};
 use cotenant_sim::program::{Code, KernelCode};
 
@@ -123,6 +124,8 @@ pub(super) struct Gpu {
     merged: HashMap<Vec<u32>, u32>,
     launches: u64,
     fault: Option<Fault>,
+    /// How long after the host's time for it something came that nothing was ahead of.
+    late: Latencies,
 }
 
 impl Gpu {
@@ -151,6 +154,7 @@ impl Gpu {
             merged: HashMap::new(),
             launches: 0,
             fault: None,
+            late: Latencies::default(),
         }
     }
 
@@ -289,6 +293,9 @@ impl Gpu {
             return Err(lost.clone());
         }
         context.outstanding += 1;
+        if s.head.is_none() && item.issued > 0 {
+            self.late.record(Nanos(self.now.saturating_sub(item.issued)));
+        }
         s.waiting.push_back(item);
         self.next_of(stream);
         self.settle();
@@ -511,6 +518,10 @@ impl Gpu {
                 self.abandon(n);
             }
         }
+    }
+
+    pub(super) fn late(&self) -> &Latencies {
+        &self.late
     }
 
     /// What all pools have done so far.

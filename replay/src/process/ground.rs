@@ -99,6 +99,16 @@ impl Ground {
         }
     }
 
+    /// Nine in ten batches come no later than this to an emulated device, ms of its time.
+    pub(super) fn late_ms(&self) -> Option<f64> {
+        match &self.0 {
+            Kind::Emulated { device, .. } => {
+                device.lateness().quantile(0.9).map(|l| l.as_millis_f64())
+            }
+            Kind::Cuda(_) => None,
+        }
+    }
+
     /// Sets up what the layout needs between processes.
     pub(super) fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError> {
         let Kind::Cuda(cuda) = &mut self.0 else { return Ok(()) };

@@ -429,6 +429,7 @@ impl Workers for Processes {
 
     fn counters(&self) -> Vec<(&'static str, f64)> {
         let mut counters = vec![("processes_started", self.started as f64)];
+        counters.extend(self.ground.late_ms().map(|ms| ("late_at_device_p90_ms", ms)));
         if self.copies_left_out > 0 {
             counters.push(("copies_left_out", self.copies_left_out as f64));
         }
