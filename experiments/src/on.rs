@@ -7,8 +7,9 @@ use std::sync::Arc;
 use cotenant_plots::ReplayInfo;
 use cotenant_replay::clock::Clock;
 use cotenant_replay::cuda::{self, CudaDevice, Granularity};
-use cotenant_replay::drive::{self, Kernels, Lateness, Replayed, Stop, Streams};
-use cotenant_replay::emulated::EmulatedDevice;
+use cotenant_replay::drive::{self, Kernels, Lateness, Loss, Replayed, Stop, Streams, Workers};
+use cotenant_replay::emulated::{EmulatedDevice, Fault};
+use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
 use cotenant_replay::{Kind, runnable};
 use cotenant_sim::Policy;
 use cotenant_sim::policy::Depth;
@@ -61,6 +62,8 @@ pub(crate) struct Stage {
     pub(crate) on: On,
     /// Wall time over the experiment's; `None`: as each cell needs. Beside a real GPU always 1.
     slowdown: Option<f64>,
+    /// Workers stay in this process even where the mechanism would have one for each.
+    streams: bool,
     /// What stands behind it, for everything that is written.
     pub(crate) info: ReplayInfo,
 }
@@ -77,7 +80,12 @@ impl Stage {
     ///
     /// # Errors
     /// What is missing, in one line.
-    pub(crate) fn open(on: On, slowdown: Option<f64>, slices: &[Slice]) -> Done<Self> {
+    pub(crate) fn open(
+        on: On,
+        slowdown: Option<f64>,
+        streams: bool,
+        slices: &[Slice],
+    ) -> Done<Self> {
         let mut info = ReplayInfo { on: on.to_string(), ..ReplayInfo::default() };
         match on {
             On::Emulated => {
@@ -97,7 +105,7 @@ impl Stage {
                 }
             }
         }
-        Ok(Self { on, slowdown, info })
+        Ok(Self { on, slowdown, streams, info })
     }
 
     /// In a sentence, what the results are where they are no measurement.
@@ -176,10 +184,14 @@ impl Stage {
         let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));
         let setup = Arc::clone(&ready.setup);
         let count = setup.code.kernels.len();
-        let go = |device: &mut dyn cotenant_replay::Device, kernels| {
-            let mut streams = Streams::new(device, kernels, count);
+        let apart = !self.streams && needs_processes(policy.depth(), &layout);
+        let go = |workers: &mut dyn Workers| {
             let observer = if watch.is_idle() { None } else { Some(&mut watch as _) };
-            drive::run(scenario, &mut *policy, &layout, &mut streams, observer, stop)
+            drive::run(scenario, &mut *policy, &layout, workers, observer, stop)
+        };
+        let processes = |ground| -> Result<Processes, String> {
+            let launcher = Launcher::this_program().map_err(|e| e.to_string())?;
+            Ok(Processes::new(Arc::clone(&setup), ground, launcher, Patience::default()))
         };
         let done: Result<Replayed, _> = match self.on {
             On::Emulated => {
@@ -187,17 +199,38 @@ impl Stage {
                 let pools = &layout.pools;
                 let mut device =
                     EmulatedDevice::for_scenario(&setup, pools, ready.contention, clock);
-                go(&mut device, Kernels::Numbered)
+                device.inject(Fault::from_environment()?);
+                if apart {
+                    let ground = Ground::emulated(device).map_err(|e| e.to_string())?;
+                    go(&mut processes(ground)?)
+                } else {
+                    go(&mut Streams::new(&mut device, Kernels::Numbered, count))
+                }
             }
             On::Cuda(ordinal) => {
                 let works = runnable::works(&setup).map_err(|e| e.to_string())?;
                 let device = CudaDevice::open(ordinal, Granularity::Fine);
                 let mut device = device.map_err(|e| e.to_string())?;
-                go(&mut device, Kernels::Works(works))
+                if apart {
+                    let info = cotenant_replay::Device::info(&device).clone();
+                    // Its context would take its turns, and its memory.
+                    drop(device);
+                    go(&mut processes(Ground::cuda(ordinal, info, works))?)
+                } else {
+                    go(&mut Streams::new(&mut device, Kernels::Works(works), count))
+                }
             }
         };
-        let Replayed { report, lateness } = done.map_err(|e| e.to_string())?;
-        Ok((cell::outcome(&report, wants, watch), lateness))
+        let Replayed { report, lateness, losses } = done.map_err(|e| e.to_string())?;
+        let mut outcome = cell::outcome(&report, wants, watch);
+        if let Some(first) = losses.first() {
+            // What was measured stands in the row; the status says what happened meanwhile.
+            let (tenant, more) = (names[first.tenant as usize], losses.len() - 1);
+            let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
+            let Loss { at, worker, cause, why, .. } = first;
+            outcome.status = format!("{cause}: worker {worker} of `{tenant}` at {at}: {why}{more}");
+        }
+        Ok((outcome, lateness))
     }
 }
 

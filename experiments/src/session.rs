@@ -109,7 +109,7 @@ impl Session {
         if cells.len() < study.cells.len() {
             say::note(&format!("`{BOUND}` is skipped: a bound cannot run on a device"));
         }
-        let stage = Stage::open(args.on, args.slowdown, &slices)?;
+        let stage = Stage::open(args.on, args.slowdown, args.streams, &slices)?;
         let out = args.out.clone();
         let out = out.unwrap_or_else(|| Path::new("out").join(format!("{}-{what}", run.name)));
         let folder = Folder::open(&out)?;

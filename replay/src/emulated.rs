@@ -48,6 +48,23 @@ pub struct Fault {
     pub spreads: bool,
 }
 
+impl Fault {
+    /// The one that the environment asks for, such as `COTENANT_EMULATED_FAULT=500` or
+    /// `500,spreads`.
+    ///
+    /// # Errors
+    /// The variable says something else.
+    pub fn from_environment() -> Result<Option<Self>, String> {
+        const VARIABLE: &str = "COTENANT_EMULATED_FAULT";
+        let Ok(text) = std::env::var(VARIABLE) else { return Ok(None) };
+        let (number, rest) = text.split_once(',').unwrap_or((&text, ""));
+        match (number.parse(), rest) {
+            (Ok(launch), "" | "spreads") => Ok(Some(Self { launch, spreads: !rest.is_empty() })),
+            _ => Err(format!("{VARIABLE}: `{text}` is neither `500` nor `500,spreads`")),
+        }
+    }
+}
+
 /// The GPU and those who wait for it.
 struct Common {
     clock: Clock,

@@ -46,6 +46,10 @@ pub(crate) struct Common {
     /// Run an emulated GPU so many times slower than real time [default: as each cell needs]
     #[arg(long, value_name = "K", value_parser = slowdown)]
     pub(crate) slowdown: Option<f64>,
+    /// Keep the workers of an emulated GPU in this process [default: a process for each where the
+    /// policy's mechanism needs that]
+    #[arg(long)]
+    pub(crate) streams: bool,
     /// Cells side by side on emulated GPUs [default: 4 per processor]; a real one has one at a time
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) jobs: Option<u16>,

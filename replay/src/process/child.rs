@@ -96,9 +96,13 @@ fn work(
             let ready = prepare(assignment, |k| device.prepare_kernel(queue, k))?;
             Worker { device, queue, ready, assignment, counters, out }.serve(commands)
         }
-        On::Cuda { ordinal, works } => {
+        On::Cuda { ordinal, instance, works } => {
             let mut device = CudaDevice::open(*ordinal, Granularity::Fine)?;
-            let whole = Partition { index: 0, granted: device.info().cus };
+            let granted = device.info().cus;
+            if let Some(asked) = instance.filter(|&cus| cus != granted) {
+                return Err(DeviceError::NotGranted { asked, granted }.into());
+            }
+            let whole = Partition { index: 0, granted };
             let queue = device.queue(whole, assignment.site.priority)?;
             let ready = prepare(assignment, |kernel| {
                 counters.add(Counter::Beats, 1);

@@ -45,6 +45,7 @@ struct Cuda {
     ordinal: u32,
     /// By kernel of the scenario.
     works: Vec<Work>,
+    /// MIG instances, by pool of the layout.
     instances: Vec<String>,
     pools: Vec<PoolSpec>,
     mps: Option<Daemon>,
@@ -62,11 +63,10 @@ impl Ground {
         Ok(Self(Kind::Emulated { device, server }))
     }
 
-    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says; `instances` are the
-    /// UUIDs of its MIG instances, if it is cut into some.
+    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says.
     #[must_use]
-    pub fn cuda(ordinal: u32, info: DeviceInfo, works: Vec<Work>, instances: Vec<String>) -> Self {
-        let (pools, mps, checked) = (vec![], None, Instant::now());
+    pub fn cuda(ordinal: u32, info: DeviceInfo, works: Vec<Work>) -> Self {
+        let (pools, instances, mps, checked) = (vec![], vec![], None, Instant::now());
         let cuda = Cuda { info, ordinal, works, instances, pools, mps, checked };
         Self(Kind::Cuda(Box::new(cuda)))
     }
@@ -114,7 +114,7 @@ impl Ground {
         let Kind::Cuda(cuda) = &mut self.0 else { return Ok(()) };
         cuda.pools.clone_from(&layout.pools);
         if layout.pools.len() > 1 {
-            return cuda.check_instances(layout);
+            return cuda.find_instances(layout);
         }
         if !matches!(layout.pools[0].discipline, Discipline::TimeSliced { .. }) {
             let refused = |e: crate::mps::MpsError| DeviceError::Refused(e.to_string());
@@ -153,16 +153,27 @@ impl Ground {
 }
 
 impl Cuda {
-    fn check_instances(&self, layout: &Layout) -> Result<(), DeviceError> {
-        let (need, have) = (layout.pools.len(), self.instances.len());
-        if need <= have {
-            return Ok(());
+    /// The larger the pool, the larger its instance; the workers see whether its CUs are as many.
+    fn find_instances(&mut self, layout: &Layout) -> Result<(), DeviceError> {
+        let listed = Command::new("nvidia-smi").arg("-L").output();
+        let listed = listed.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+        let mut found = instances(&listed.unwrap_or_default(), self.ordinal);
+        let (need, have) = (layout.pools.len(), found.len());
+        if need != have {
+            let reason = format!(
+                "the layout needs {need} MIG instances, the GPU has {have}: create them with \
+                 `nvidia-smi mig -cgi ... -C`"
+            );
+            return Err(DeviceError::unsupported("hardware instances", reason));
         }
-        let reason = format!(
-            "the layout needs {need} MIG instances, the GPU has {have}: create them with \
-             `nvidia-smi mig -cgi ... -C`"
-        );
-        Err(DeviceError::unsupported("hardware instances", reason))
+        found.sort_by_key(|(slices, _)| std::cmp::Reverse(*slices));
+        let mut pools: Vec<usize> = (0..need).collect();
+        pools.sort_by_key(|&p| std::cmp::Reverse(layout.pools[p].cus));
+        self.instances = vec![String::new(); need];
+        for (pool, (_, uuid)) in pools.into_iter().zip(found) {
+            self.instances[pool] = uuid;
+        }
+        Ok(())
     }
 
     fn prepare(
@@ -171,7 +182,7 @@ impl Cuda {
         setup: &Setup,
         spec: &WorkerSpec,
     ) -> Result<On, DeviceError> {
-        let mut ordinal = self.ordinal;
+        let (mut ordinal, mut instance) = (self.ordinal, None);
         if let Some(mps) = &self.mps {
             let lane = self.pools[spec.pool as usize].lanes[spec.lane as usize];
             let share = 100.0 * f64::from(spec.cap.min(lane)) / f64::from(setup.device.cus());
@@ -182,11 +193,9 @@ impl Cuda {
             // A daemon that others run would take the workers in.
             command.env("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent");
         }
-        if let Some(instance) = self.instances.get(spec.pool as usize)
-            && self.pools.len() > 1
-        {
-            command.env("CUDA_VISIBLE_DEVICES", instance);
-            ordinal = 0;
+        if let Some(uuid) = self.instances.get(spec.pool as usize) {
+            command.env("CUDA_VISIBLE_DEVICES", uuid);
+            (ordinal, instance) = (0, Some(self.pools[spec.pool as usize].cus));
         }
         let model = &setup.tenants[spec.tenant as usize].model;
         let mut kernels: Vec<u32> =
@@ -194,6 +203,44 @@ impl Cuda {
         kernels.sort_unstable();
         kernels.dedup();
         let works = kernels.into_iter().map(|k| (k, self.works[k as usize].clone())).collect();
-        Ok(On::Cuda { ordinal, works })
+        Ok(On::Cuda { ordinal, instance, works })
+    }
+}
+
+/// Compute slices and UUIDs of the MIG instances of GPU `ordinal` in what `nvidia-smi -L` prints.
+fn instances(listed: &str, ordinal: u32) -> Vec<(u32, String)> {
+    let mut of_gpu = false;
+    let mut found = vec![];
+    for line in listed.lines().map(str::trim) {
+        if let Some(rest) = line.strip_prefix("GPU ") {
+            of_gpu = rest.split(':').next().and_then(|n| n.parse().ok()) == Some(ordinal);
+        } else if let Some(rest) = line.strip_prefix("MIG ").filter(|_| of_gpu) {
+            let slices = rest.split('g').next().and_then(|n| n.parse().ok());
+            let uuid = rest.split("UUID: ").nth(1).map(|u| u.trim_end_matches(')').to_owned());
+            found.extend(slices.zip(uuid));
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_are_those_of_the_gpu() {
+        // As in NVIDIA's MIG user guide, with a second GPU.
+        let listed = "\
+GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5d5ba0d6)
+  MIG 3g.20gb     Device  0: (UUID: MIG-7df0f88f)
+  MIG 1c.3g.20gb  Device  1: (UUID: MIG-dc2c0d4e)
+  MIG 1g.5gb+me   Device  2: (UUID: MIG-a1b2c3d4)
+GPU 1: NVIDIA A100-SXM4-40GB (UUID: GPU-00000000)
+  MIG 7g.40gb     Device  0: (UUID: MIG-11111111)
+";
+        let first = [(3, "MIG-7df0f88f".to_owned()), (1, "MIG-a1b2c3d4".to_owned())];
+        assert_eq!(instances(listed, 0), first);
+        assert_eq!(instances(listed, 1), [(7, "MIG-11111111".to_owned())]);
+        assert_eq!(instances("", 0), []);
     }
 }

@@ -32,6 +32,8 @@ pub enum On {
     Cuda {
         /// Number of the GPU.
         ordinal: u32,
+        /// CUs of the hardware instance that it is meant to see, if it is one.
+        instance: Option<u32>,
         /// The scenario's kernels, as far as its programs use them: number and work.
         works: Vec<(u32, Work)>,
     },
