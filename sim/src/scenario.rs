@@ -7,7 +7,7 @@ use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_traces::{Arrivals, Rng};
 
 use crate::contention::ContentionModel;
-use crate::layout::{Discipline, Host, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use crate::policy::{LayoutError, Value};
 use crate::program::{Code, ModelCode};
 
@@ -129,6 +129,35 @@ impl Setup {
     #[must_use]
     pub fn client_memory(&self) -> Bytes {
         self.device.mps.map_or(self.costs.context_memory, |m| m.client_memory)
+    }
+
+    /// A worker that is one of several client processes on the whole GPU, side by side.
+    #[must_use]
+    pub fn client(&self, tenant: u32, cap: u32) -> WorkerSpec {
+        WorkerSpec { tenant, pool: 0, lane: 0, cap, priority: 0, overhead: self.client_memory() }
+    }
+
+    /// Every worker a client process on the whole GPU, each tenant's with a cap of its own.
+    ///
+    /// # Errors
+    /// More clients than the device admits.
+    pub fn clients(&self, mut cap: impl FnMut(u32) -> u32) -> Result<Layout, LayoutError> {
+        let workers = self.workers(|tenant, _| self.client(tenant, cap(tenant)));
+        self.check_clients(workers.len())?;
+        Ok(Layout { pools: vec![self.whole_gpu()], workers })
+    }
+
+    /// Every worker a process with a context of its own, which take turns on the whole GPU.
+    #[must_use]
+    pub fn contexts(&self, turns: Discipline, overhead: Bytes) -> Layout {
+        let cus = self.device.cus();
+        let mut workers =
+            self.workers(|tenant, _| WorkerSpec { overhead, ..self.client(tenant, cus) });
+        for (lane, worker) in workers.iter_mut().enumerate() {
+            worker.lane = lane as u32;
+        }
+        let lanes = vec![cus; workers.len()];
+        Layout { pools: vec![PoolSpec { discipline: turns, lanes, ..self.whole_gpu() }], workers }
     }
 
     /// Whether the device admits so many clients.

@@ -2,6 +2,7 @@
 
 use cotenant_profiles::Nanos;
 
+use crate::action::Action;
 use crate::layout::WorkerSpec;
 use crate::scenario::Setup;
 
@@ -84,6 +85,13 @@ impl View<'_> {
         let w = &self.workers[worker as usize];
         let model = &self.setup.tenants[w.spec.tenant as usize].model;
         Nanos(model.program(w.items).remaining_ns[w.position as usize])
+    }
+
+    /// Another limit for a tenant's batches, at the same timeout.
+    #[must_use]
+    pub fn set_batch(&self, tenant: u32, max: u32) -> Action {
+        let timeout = self.tenants[tenant as usize].batch_timeout;
+        Action::SetBatch { tenant, max, timeout }
     }
 
     /// Idle workers of a tenant, lowest index first.

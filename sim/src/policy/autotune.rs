@@ -26,8 +26,9 @@
 
 mod measure;
 
-use cotenant_profiles::Nanos;
+use cotenant_profiles::{Bytes, Nanos};
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
 };
@@ -50,16 +51,6 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     options: OPTIONS,
     build: |options| Ok(Box::new(Autotune::new(options)?)),
 };
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, kind, unit, default, help }
-}
 
 #[rustfmt::skip] // one option, two lines
 const OPTIONS: &[OptionSpec] = &[
@@ -285,14 +276,8 @@ impl Policy for Autotune {
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         setup.check_clients(self.servers.len())?;
         let cap = self.cap(setup);
-        let mut workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap,
-            priority: 0,
-            overhead: cotenant_profiles::Bytes(0),
-        });
+        let mut workers = setup
+            .workers(|tenant, _| WorkerSpec { overhead: Bytes(0), ..setup.client(tenant, cap) });
         // Servers are the clients; an operator's measurements run inside one.
         for worker in workers.iter_mut().take(self.servers.len()) {
             worker.overhead = setup.client_memory();

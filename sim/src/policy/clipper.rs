@@ -21,11 +21,12 @@
 use cotenant_profiles::Nanos;
 
 use super::dnnscaler::band::{Band, Statistic};
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
 };
 use crate::action::{Action, Event};
-use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Layout};
 use crate::scenario::Setup;
 use crate::view::View;
 
@@ -42,16 +43,6 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     options: OPTIONS,
     build: |options| Ok(Box::new(Clipper::new(options)?)),
 };
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, kind, unit, default, help }
-}
 
 #[rustfmt::skip] // one option, two lines
 const OPTIONS: &[OptionSpec] = &[
@@ -131,7 +122,7 @@ impl Clipper {
         if next != job.index {
             job.index = next;
             self.changes += 1;
-            set_batch(t, next + 1, view, act);
+            act.push(view.set_batch(t as u32, next + 1));
         }
     }
 }
@@ -146,11 +137,6 @@ fn next(index: u32, band: Band, increase: u32, decrease: f64) -> u32 {
     }
 }
 
-fn set_batch(t: usize, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
-    let timeout = view.tenants[t].batch_timeout;
-    act.push(Action::SetBatch { tenant: t as u32, max, timeout });
-}
-
 impl Policy for Clipper {
     fn depth(&self) -> Depth {
         Depth::Request
@@ -161,21 +147,7 @@ impl Policy for Clipper {
         let jobs =
             setup.tenants.iter().map(|t| Job { limit: limit(t.batch_max), ..Job::default() });
         self.jobs = jobs.collect();
-        let cus = setup.device.cus();
-        let mut workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: cus,
-            priority: 0,
-            overhead: setup.costs.context_memory,
-        });
-        for (lane, worker) in workers.iter_mut().enumerate() {
-            worker.lane = lane as u32;
-        }
-        let lanes = vec![cus; workers.len()];
-        let pool = PoolSpec { discipline: turns(setup), lanes, ..setup.whole_gpu() };
-        Ok(Layout { pools: vec![pool], workers })
+        Ok(setup.contexts(turns(setup), setup.costs.context_memory))
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
@@ -183,7 +155,7 @@ impl Policy for Clipper {
             Event::Start => {
                 for (t, tenant) in view.setup.tenants.iter().enumerate() {
                     if tenant.slo.is_some() {
-                        set_batch(t, 1, view, act);
+                        act.push(view.set_batch(t as u32, 1));
                     }
                 }
             }

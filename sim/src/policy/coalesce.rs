@@ -34,6 +34,7 @@
 
 use cotenant_profiles::{Nanos, Op};
 
+use super::options::option;
 use super::streams::one_process;
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
@@ -57,66 +58,29 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "gate",
-            kind: Kind::Choice(&["predicted", "always"]),
-            unit: "",
-            default: "predicted",
-            help: "merge where the cost law predicts a gain, or whatever can be merged",
-        },
-        OptionSpec {
-            name: "wave_cap",
-            kind: Kind::Bool,
-            unit: "",
-            default: "true",
-            help: "leave out kernels that would open another wave, where that is predicted to pay",
-        },
-        OptionSpec {
-            name: "ops",
-            kind: Kind::Choice(&["matmul", "all"]),
-            unit: "",
-            default: "matmul",
-            help: "what merges: matrix products and convolutions, or every kernel",
-        },
-        OptionSpec {
-            name: "padding",
-            kind: Kind::Float(0.0, 1.0),
-            unit: "",
-            default: "0.25",
-            help: "most of a merged launch's block time that unequal members may waste",
-        },
-        OptionSpec {
-            name: "max_group",
-            kind: Kind::Integer(2, 1024),
-            unit: "kernels",
-            default: "1024",
-            help: "most kernels in one launch",
-        },
-        OptionSpec {
-            name: "max_wait",
-            kind: Kind::Duration,
-            unit: "",
-            default: "500us",
-            help: "longest that a kernel waits for a partner, whatever its slack; 0: not at all",
-        },
-        OptionSpec {
-            name: "guard",
-            kind: Kind::Float(0.0, 100.0),
-            unit: "",
-            default: "0.2",
-            help: "what a batch still needs is taken to be longer by this share",
-        },
-        OptionSpec {
-            name: "backlog",
-            kind: Kind::Float(0.0, 1000.0),
-            unit: "GPUs",
-            default: "2",
-            help: "hold heads while launched kernels want this many times the GPU's CUs",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Coalesce::new(options))),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("gate", Kind::Choice(&["predicted", "always"]), "", "predicted",
+        "merge where the cost law predicts a gain, or whatever can be merged"),
+    option("wave_cap", Kind::Bool, "", "true",
+        "leave out kernels that would open another wave, where that is predicted to pay"),
+    option("ops", Kind::Choice(&["matmul", "all"]), "", "matmul",
+        "what merges: matrix products and convolutions, or every kernel"),
+    option("padding", Kind::Float(0.0, 1.0), "", "0.25",
+        "most of a merged launch's block time that unequal members may waste"),
+    option("max_group", Kind::Integer(2, 1024), "kernels", "1024",
+        "most kernels in one launch"),
+    option("max_wait", Kind::Duration, "", "500us",
+        "longest that a kernel waits for a partner, whatever its slack; 0: not at all"),
+    option("guard", Kind::Float(0.0, 100.0), "", "0.2",
+        "what a batch still needs is taken to be longer by this share"),
+    option("backlog", Kind::Float(0.0, 1000.0), "GPUs", "2",
+        "hold heads while launched kernels want this many times the GPU's CUs"),
+];
 
 /// Nothing is armed.
 const NEVER: u64 = u64::MAX;

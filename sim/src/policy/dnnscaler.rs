@@ -162,8 +162,7 @@ impl Job {
     }
 
     fn set_batch(&self, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
-        let timeout = view.tenants[self.tenant as usize].batch_timeout;
-        act.push(Action::SetBatch { tenant: self.tenant, max, timeout });
+        act.push(view.set_batch(self.tenant, max));
     }
 
     fn forget(&mut self, now: Nanos) {

@@ -43,12 +43,13 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::Nanos;
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
     Value,
 };
 use crate::action::{Action, Event};
-use crate::layout::{Layout, WorkerSpec};
+use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 use plan::{Job, Slot, free, plan};
@@ -67,16 +68,6 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     options: OPTIONS,
     build: |options| Ok(Box::new(Dstack::new(options)?)),
 };
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, kind, unit, default, help }
-}
 
 #[rustfmt::skip] // one option, two lines
 const OPTIONS: &[OptionSpec] = &[
@@ -174,23 +165,10 @@ struct Counted {
 impl Knobs {
     fn new(options: &Options) -> Result<Self, OptionError> {
         let tolerance = options.float("tolerance").unwrap_or(0.05);
-        let knee = match options.get("knee") {
-            None => Rule::Found(Knee::Efficacy),
-            Some(Value::Text(t)) if t == "efficacy" => Rule::Found(Knee::Efficacy),
-            Some(Value::Text(_)) => Rule::Found(Knee::RightSize(tolerance)),
-            Some(given) => {
-                let legal = |p: f64| p > 0.0 && p <= 100.0;
-                let fine = match given {
-                    Value::Numbers(list) => list.iter().all(|&p| legal(p)),
-                    Value::Table(table) => table.iter().all(|&(_, p)| legal(p)),
-                    _ => false,
-                };
-                if !fine {
-                    let why = "a percentage lies above 0 and at most at 100";
-                    return Err(OptionError::new("knee", why));
-                }
-                Rule::Given(given.clone())
-            }
+        let knee = match (options.percentages("knee")?, options.text("knee")) {
+            (Some(given), _) => Rule::Given(given.clone()),
+            (None, None | Some("efficacy")) => Rule::Found(Knee::Efficacy),
+            (None, Some(_)) => Rule::Found(Knee::RightSize(tolerance)),
         };
         let session = options.duration("session");
         if session == Some(Nanos::ZERO) {
@@ -493,14 +471,7 @@ impl Policy for Dstack {
         for (t, knee) in knees.into_iter().enumerate() {
             let model = self.model(setup, t, knee, workers.len() as u32);
             for context in &model.contexts {
-                let spec = WorkerSpec {
-                    tenant: t as u32,
-                    pool: 0,
-                    lane: 0,
-                    cap: context.cus,
-                    priority: 0,
-                    overhead: setup.client_memory(),
-                };
+                let spec = setup.client(t as u32, context.cus);
                 workers.extend(context.workers.iter().map(|_| spec));
             }
             self.models.push(model);

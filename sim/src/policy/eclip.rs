@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::device::DispatchRule;
 
+use super::options::option;
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::{Layout, WorkerSpec};
@@ -49,31 +50,19 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "switches",
-            kind: Kind::Integer(0, 1_000_000),
-            unit: "per request",
-            default: "14",
-            help: "most changes of stream within one request of one worker",
-        },
-        OptionSpec {
-            name: "streams",
-            kind: Kind::Integer(0, 64),
-            unit: "streams",
-            default: "7",
-            help: "masked streams of all workers, beside the shared default stream",
-        },
-        OptionSpec {
-            name: "shared_queue",
-            kind: Kind::Choice(&["in-order", "concurrent"]),
-            unit: "",
-            default: "in-order",
-            help: "the default stream: one hardware queue for all workers, or one each",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Eclip::new(options))),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("switches", Kind::Integer(0, 1_000_000), "per request", "14",
+        "most changes of stream within one request of one worker"),
+    option("streams", Kind::Integer(0, 64), "streams", "7",
+        "masked streams of all workers, beside the shared default stream"),
+    option("shared_queue", Kind::Choice(&["in-order", "concurrent"]), "", "in-order",
+        "the default stream: one hardware queue for all workers, or one each"),
+];
 
 /// A masked stream of a worker, or the default stream.
 #[derive(Clone, Copy, Debug)]
@@ -267,7 +256,6 @@ impl Policy for Eclip {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let cus = setup.device.cus();
         let queues = setup.device.queues.hardware;
         if self.streams >= queues {
             return Err(LayoutError(format!(
@@ -276,17 +264,9 @@ impl Policy for Eclip {
                 queues.saturating_sub(1)
             )));
         }
-        let workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: cus,
-            priority: 0,
-            overhead: setup.client_memory(),
-        });
-        setup.check_clients(workers.len())?;
-        self.plan(setup, &workers);
-        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+        let layout = setup.clients(|_| setup.device.cus())?;
+        self.plan(setup, &layout.workers);
+        Ok(layout)
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {

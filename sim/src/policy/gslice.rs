@@ -38,12 +38,13 @@ mod schedule;
 
 use cotenant_profiles::Nanos;
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
     Value,
 };
 use crate::action::{Action, Event, Resize};
-use crate::layout::{Layout, WorkerSpec};
+use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 use rules::{GLET_PARTITIONS, Seen, Variant, divide};
@@ -62,16 +63,6 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     options: OPTIONS,
     build: |options| Ok(Box::new(Gslice::new(options)?)),
 };
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, kind, unit, default, help }
-}
 
 #[rustfmt::skip] // one option, two lines
 const OPTIONS: &[OptionSpec] = &[
@@ -251,7 +242,7 @@ impl Gslice {
             let tenant = &view.setup.tenants[t];
             if tenant.slo.is_some() && self.knobs.batch_rounds > 0 {
                 function.batch = self.knobs.initial_batch.min(tenant.batch_max);
-                set_batch(t, function.batch, view, act);
+                act.push(view.set_batch(t as u32, function.batch));
             }
         }
         self.open_window(view, act);
@@ -314,7 +305,7 @@ impl Gslice {
             let next = next.min(tenant.batch_max);
             if next != function.batch {
                 function.batch = next;
-                set_batch(t, next, view, act);
+                act.push(view.set_batch(t as u32, next));
                 self.counted.batch_changes += 1;
                 changed = true;
             }
@@ -386,11 +377,6 @@ impl Gslice {
     }
 }
 
-fn set_batch(t: usize, max: u32, view: &View<'_>, act: &mut Vec<Action>) {
-    let timeout = view.tenants[t].batch_timeout;
-    act.push(Action::SetBatch { tenant: t as u32, max, timeout });
-}
-
 impl Function {
     /// The window as the resize rule sees it; `None` if it says nothing.
     fn seen(&self, slo: Nanos, arrived: u64, window: Nanos, knobs: &Knobs) -> Option<Seen> {
@@ -443,18 +429,11 @@ impl Policy for Gslice {
         });
         let functions = functions.collect();
         self.tenants = functions;
-        let workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: self.cap(tenant as usize, setup),
-            priority: 0,
-            overhead: setup.client_memory(),
-        });
+        let layout = setup.clients(|tenant| self.cap(tenant as usize, setup))?;
         // While they load, shadows are clients too.
         let each = if matches!(self.knobs.how, Resize::Shadow { .. }) { 2 } else { 1 };
-        setup.check_clients(workers.len() * each)?;
-        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+        setup.check_clients(layout.workers.len() * each)?;
+        Ok(layout)
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {

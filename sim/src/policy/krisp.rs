@@ -26,9 +26,10 @@
 
 use std::collections::BTreeMap;
 
+use super::options::option;
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
-use crate::layout::{Layout, WorkerSpec};
+use crate::layout::Layout;
 use crate::mask::CuMask;
 use crate::program::KernelCode;
 use crate::scenario::Setup;
@@ -48,66 +49,29 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "oversubscription",
-            kind: Kind::Integer(0, CuMask::CAPACITY as i64),
-            unit: "CUs",
-            default: "0",
-            help: "CUs of a mask that may already run other kernels: 0 is KRISP-I, all KRISP-O",
-        },
-        OptionSpec {
-            name: "tolerance",
-            kind: Kind::Float(0.0, 1.0),
-            unit: "",
-            default: "0.05",
-            help: "slow-down accepted for fewer CUs",
-        },
-        OptionSpec {
-            name: "shape",
-            kind: Kind::Choice(&["conserved", "packed", "distributed"]),
-            unit: "",
-            default: "conserved",
-            help: "fewest groups evenly filled, one group after the other, or all groups evenly",
-        },
-        OptionSpec {
-            name: "mask_cost",
-            kind: Kind::Choice(&["firmware", "ioctl", "tpc", "ideal"]),
-            unit: "",
-            default: "firmware",
-            help: "how masks are set: packet processor, system call, launch descriptor, for free",
-        },
-        OptionSpec {
-            name: "release",
-            kind: Kind::Choice(&["completion", "next-dispatch"]),
-            unit: "",
-            default: "completion",
-            help: "when a kernel's CUs count as free: at its end, or when its stream's next asks",
-        },
-        OptionSpec {
-            name: "shrink",
-            kind: Kind::Choice(&["balance", "stop"]),
-            unit: "",
-            default: "balance",
-            help: "too few CUs free: the best even mask of those there are, or what is left of it",
-        },
-        OptionSpec {
-            name: "sizing",
-            kind: Kind::Choice(&["mask", "curve"]),
-            unit: "",
-            default: "mask",
-            help: "the size table: swept under masks of this shape, or read off the curve",
-        },
-        OptionSpec {
-            name: "known",
-            kind: Kind::Choice(&["all", "largest-batch", "none"]),
-            unit: "",
-            default: "all",
-            help: "kernels in the table: every batch size's, the largest batch's, or none",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Krisp::new(options))),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("oversubscription", Kind::Integer(0, CuMask::CAPACITY as i64), "CUs", "0",
+        "CUs of a mask that may already run other kernels: 0 is KRISP-I, all KRISP-O"),
+    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
+        "slow-down accepted for fewer CUs"),
+    option("shape", Kind::Choice(&["conserved", "packed", "distributed"]), "", "conserved",
+        "fewest groups evenly filled, one group after the other, or all groups evenly"),
+    option("mask_cost", Kind::Choice(&["firmware", "ioctl", "tpc", "ideal"]), "", "firmware",
+        "how masks are set: packet processor, system call, launch descriptor, for free"),
+    option("release", Kind::Choice(&["completion", "next-dispatch"]), "", "completion",
+        "when a kernel's CUs count as free: at its end, or when its stream's next asks"),
+    option("shrink", Kind::Choice(&["balance", "stop"]), "", "balance",
+        "too few CUs free: the best even mask of those there are, or what is left of it"),
+    option("sizing", Kind::Choice(&["mask", "curve"]), "", "mask",
+        "the size table: swept under masks of this shape, or read off the curve"),
+    option("known", Kind::Choice(&["all", "largest-batch", "none"]), "", "all",
+        "kernels in the table: every batch size's, the largest batch's, or none"),
+];
 
 /// Which kernels the offline sweep saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -255,26 +219,17 @@ impl Policy for Krisp {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let cus = setup.device.cus();
-        let workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: cus,
-            priority: 0,
-            overhead: setup.client_memory(),
-        });
-        setup.check_clients(workers.len())?;
-        let Some(mut board) = Board::new(&setup.device, workers.len() as u32) else {
+        let layout = setup.clients(|_| setup.device.cus())?;
+        let Some(mut board) = Board::new(&setup.device, layout.workers.len() as u32) else {
             return Err(LayoutError(format!(
                 "{}: masks in steps of {} CUs need groups of at least one step and at most 64 CUs",
                 setup.device.name, setup.device.mask.step_cus
             )));
         };
-        self.held = vec![CuMask::EMPTY; workers.len()];
+        self.held = vec![CuMask::EMPTY; layout.workers.len()];
         self.sweep(setup, &mut board);
         self.board = Some(board);
-        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+        Ok(layout)
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {

@@ -13,6 +13,7 @@
 
 use cotenant_profiles::device::{Mig as Table, MigInstance};
 
+use super::options::option;
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties, Value};
 use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
@@ -27,16 +28,15 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[OptionSpec {
-        name: "instances",
-        kind: Kind::Texts,
-        unit: "",
-        default: "",
-        help: "one instance profile per tenant, in tenant order, such as [\"1g\", \"3g\"]; \
-               default: searched",
-    }],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Mig::new(options))),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("instances", Kind::Texts, "", "",
+        "one instance profile per tenant, in tenant order, such as [\"1g\", \"3g\"]; default: searched"),
+];
 
 struct Mig {
     instances: Option<Vec<String>>,

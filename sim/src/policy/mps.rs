@@ -8,8 +8,9 @@
 //! Source: NVIDIA's MPS documentation ("leftover" capacity); priorities as in
 //! `CUDA_MPS_CLIENT_PRIORITY` and stream priorities, a hint that never evicts.
 
+use super::options::option;
 use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
-use crate::layout::{Layout, WorkerSpec};
+use crate::layout::Layout;
 use crate::scenario::{Class, Setup};
 
 /// The registry entry.
@@ -22,15 +23,15 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: true,
         starvation_free: false,
     },
-    options: &[OptionSpec {
-        name: "priorities",
-        kind: Kind::Bool,
-        unit: "",
-        default: "false",
-        help: "latency-critical tenants go before best-effort ones",
-    }],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Mps::new(options))),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("priorities", Kind::Bool, "", "false",
+        "latency-critical tenants go before best-effort ones"),
+];
 
 struct Mps {
     priorities: bool,
@@ -48,16 +49,11 @@ impl Policy for Mps {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let cus = setup.device.cus();
-        let workers = setup.workers(|tenant, t| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: cus,
-            priority: i8::from(self.priorities && t.class == Class::Latency),
-            overhead: setup.client_memory(),
-        });
-        setup.check_clients(workers.len())?;
-        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+        let mut layout = setup.clients(|_| setup.device.cus())?;
+        for worker in &mut layout.workers {
+            let class = setup.tenants[worker.tenant as usize].class;
+            worker.priority = i8::from(self.priorities && class == Class::Latency);
+        }
+        Ok(layout)
     }
 }

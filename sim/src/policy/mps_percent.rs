@@ -8,11 +8,12 @@
 //!
 //! Source: NVIDIA's MPS documentation; rounding as observed (see the device files).
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
     Value,
 };
-use crate::layout::{Layout, WorkerSpec};
+use crate::layout::Layout;
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -25,24 +26,17 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "shares",
-            kind: Kind::PerTenant(&["equal", "right-sized"]),
-            unit: "%",
-            default: "equal",
-            help: "percentage of the CUs that one worker of each tenant may use",
-        },
-        OptionSpec {
-            name: "tolerance",
-            kind: Kind::Float(0.0, 1.0),
-            unit: "",
-            default: "0.05",
-            help: "right-sized: slow-down accepted for fewer CUs",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(MpsPercent::new(options)?)),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("shares", Kind::PerTenant(&["equal", "right-sized"]), "%", "equal",
+        "percentage of the CUs that one worker of each tenant may use"),
+    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
+        "right-sized: slow-down accepted for fewer CUs"),
+];
 
 struct MpsPercent {
     shares: Shares,
@@ -57,23 +51,10 @@ enum Shares {
 impl MpsPercent {
     fn new(options: &Options) -> Result<Self, OptionError> {
         let tolerance = options.float("tolerance").unwrap_or(0.05);
-        let shares = match options.get("shares") {
-            None => Shares::Equal,
-            Some(Value::Text(t)) if t == "equal" => Shares::Equal,
-            Some(Value::Text(_)) => Shares::RightSized { tolerance },
-            Some(given) => {
-                let legal = |p: f64| p > 0.0 && p <= 100.0;
-                let fine = match given {
-                    Value::Numbers(list) => list.iter().all(|&p| legal(p)),
-                    Value::Table(table) => table.iter().all(|&(_, p)| legal(p)),
-                    _ => false,
-                };
-                if !fine {
-                    let why = "a percentage lies above 0 and at most at 100";
-                    return Err(OptionError::new("shares", why));
-                }
-                Shares::Given(given.clone())
-            }
+        let shares = match (options.percentages("shares")?, options.text("shares")) {
+            (Some(given), _) => Shares::Given(given.clone()),
+            (None, None | Some("equal")) => Shares::Equal,
+            (None, Some(_)) => Shares::RightSized { tolerance },
         };
         Ok(Self { shares })
     }
@@ -102,15 +83,6 @@ impl Policy for MpsPercent {
                 .map(|percent| device.mps_cus(percent))
                 .collect(),
         };
-        let workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: caps[tenant as usize],
-            priority: 0,
-            overhead: setup.client_memory(),
-        });
-        setup.check_clients(workers.len())?;
-        Ok(Layout { pools: vec![setup.whole_gpu()], workers })
+        setup.clients(|tenant| caps[tenant as usize])
     }
 }

@@ -8,6 +8,7 @@
 //!
 //! Source: NVIDIA's MPS documentation; chunk sizes as in the device files.
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
     Value,
@@ -25,31 +26,19 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "shares",
-            kind: Kind::PerTenant(&["equal"]),
-            unit: "%",
-            default: "equal",
-            help: "share of the chunks per tenant (per worker with per_worker)",
-        },
-        OptionSpec {
-            name: "chunk",
-            kind: Kind::Integer(1, 320),
-            unit: "CUs",
-            default: "",
-            help: "CUs of one chunk; default: the device's",
-        },
-        OptionSpec {
-            name: "per_worker",
-            kind: Kind::Bool,
-            unit: "",
-            default: "false",
-            help: "a partition per worker instead of one per tenant",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(MpsStatic::new(options)?)),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("shares", Kind::PerTenant(&["equal"]), "%", "equal",
+        "share of the chunks per tenant (per worker with per_worker)"),
+    option("chunk", Kind::Integer(1, 320), "CUs", "",
+        "CUs of one chunk; default: the device's"),
+    option("per_worker", Kind::Bool, "", "false",
+        "a partition per worker instead of one per tenant"),
+];
 
 struct MpsStatic {
     shares: Option<Value>,

@@ -11,8 +11,10 @@
 //! the host's lock is what bounds it is our reading of its figure 7, where the time grows by the same
 //! 55 µs with every GEMM from the second on; the paper names no cause.
 
+use cotenant_profiles::Bytes;
+
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
-use crate::layout::{Host, Layout, PoolSpec};
+use crate::layout::{Host, Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -44,14 +46,8 @@ impl Policy for Streams {
 /// Every worker a stream of one process on the whole GPU.
 pub(super) fn one_process(setup: &Setup) -> Layout {
     let cus = setup.device.cus();
-    let mut workers = setup.workers(|tenant, _| crate::layout::WorkerSpec {
-        tenant,
-        pool: 0,
-        lane: 0,
-        cap: cus,
-        priority: 0,
-        overhead: cotenant_profiles::Bytes(0),
-    });
+    let mut workers =
+        setup.workers(|tenant, _| WorkerSpec { overhead: Bytes(0), ..setup.client(tenant, cus) });
     if let Some(first) = workers.first_mut() {
         first.overhead = setup.costs.context_memory;
     }

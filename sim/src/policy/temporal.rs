@@ -11,10 +11,11 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
+use super::options::option;
 use super::{
     Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
 };
-use crate::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Layout};
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -27,46 +28,23 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: true,
         starvation_free: true,
     },
-    options: &[
-        OptionSpec {
-            name: "quantum",
-            kind: Kind::Duration,
-            unit: "",
-            default: "",
-            help: "longest turn while others wait; default: the device's",
-        },
-        OptionSpec {
-            name: "switch",
-            kind: Kind::Duration,
-            unit: "",
-            default: "",
-            help: "time to preempt one context for another; default: the device's, nothing under \
-                   ideal costs",
-        },
-        OptionSpec {
-            name: "make_way",
-            kind: Kind::Duration,
-            unit: "",
-            default: "",
-            help: "time until the next context runs when one goes idle; default: the device's",
-        },
-        OptionSpec {
-            name: "run_to_completion",
-            kind: Kind::Bool,
-            unit: "",
-            default: "false",
-            help: "a turn ends with the batch, not with the quantum",
-        },
-        OptionSpec {
-            name: "context_memory",
-            kind: Kind::Integer(0, 1 << 20),
-            unit: "MiB",
-            default: "",
-            help: "device memory of one context; default: the device's",
-        },
-    ],
+    options: OPTIONS,
     build: |options| Ok(Box::new(Temporal::new(options)?)),
 };
+
+#[rustfmt::skip] // one option, two lines
+const OPTIONS: &[OptionSpec] = &[
+    option("quantum", Kind::Duration, "", "",
+        "longest turn while others wait; default: the device's"),
+    option("switch", Kind::Duration, "", "",
+        "time to preempt one context for another; default: the device's, nothing under ideal costs"),
+    option("make_way", Kind::Duration, "", "",
+        "time until the next context runs when one goes idle; default: the device's"),
+    option("run_to_completion", Kind::Bool, "", "false",
+        "a turn ends with the batch, not with the quantum"),
+    option("context_memory", Kind::Integer(0, 1 << 20), "MiB", "",
+        "device memory of one context; default: the device's"),
+];
 
 struct Temporal {
     quantum: Option<Nanos>,
@@ -98,27 +76,13 @@ impl Policy for Temporal {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let cus = setup.device.cus();
         let overhead = self.context_memory.unwrap_or(setup.costs.context_memory);
-        let mut workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: 0,
-            lane: 0,
-            cap: cus,
-            priority: 0,
-            overhead,
-        });
-        // Every process has a context of its own.
-        for (lane, worker) in workers.iter_mut().enumerate() {
-            worker.lane = lane as u32;
-        }
-        let discipline = Discipline::TimeSliced {
+        let turns = Discipline::TimeSliced {
             quantum: self.quantum.unwrap_or(setup.costs.quantum),
             switch: self.switch.unwrap_or(setup.costs.context_switch.cost),
             make_way: self.make_way.unwrap_or(setup.costs.context_yield.cost),
             run_to_completion: self.run_to_completion,
         };
-        let pool = PoolSpec { discipline, lanes: vec![cus; workers.len()], ..setup.whole_gpu() };
-        Ok(Layout { pools: vec![pool], workers })
+        Ok(setup.contexts(turns, overhead))
     }
 }

@@ -9,18 +9,9 @@ use super::completion;
 use super::instances::Waits;
 use super::known::{self, Known};
 use crate::layout::WorkerSpec;
+use crate::policy::options::option;
 use crate::policy::{Kind, OptionError, OptionSpec, Options, Value};
 use crate::scenario::Setup;
-
-const fn option(
-    name: &'static str,
-    kind: Kind,
-    unit: &'static str,
-    default: &'static str,
-    help: &'static str,
-) -> OptionSpec {
-    OptionSpec { name, kind, unit, default, help }
-}
 
 #[rustfmt::skip] // one option, two lines
 pub(super) const OPTIONS: &[OptionSpec] = &[
