@@ -7,6 +7,7 @@
 //! `visits.jsonl`, flushed at once: a collection that was killed goes on where it stopped.
 
 mod assemble;
+mod bench;
 mod corun;
 mod journal;
 mod plan;
@@ -16,10 +17,12 @@ use std::time::{Duration, Instant};
 
 use cotenant_profiles::files::FileError;
 
-use crate::cuda::{CudaDevice, Granularity};
+use crate::cuda::Granularity;
 use crate::device::{Device, DeviceInfo, Kind, Overhead};
 use crate::error::DeviceError;
 use crate::nvml::Nvml;
+
+use bench::Bench;
 
 pub use assemble::Collected;
 pub(crate) use assemble::today;
@@ -79,6 +82,8 @@ pub fn collect(
     if fine.gpu.info().kind == Kind::Emulated {
         return Err(DeviceError::NotAGpu(fine.gpu.info().name.clone()).into());
     }
+    fine.gpu.require_partitions()?;
+    coarse.gpu.require_partitions()?;
     let (found, title) = (fine.gpu.info().name.clone(), request.device.title.clone());
     if fine.gpu.info().kind == Kind::Gpu && !same_gpu(&title, &found) {
         let name = request.device.name.clone();
@@ -89,6 +94,7 @@ pub fn collect(
     let identity = identity(request, fine.gpu.info());
     let mut journal = Journal::open(folder, &identity)?;
     let overhead = fine.gpu.overhead()?;
+    (fine.launch, coarse.launch) = (overhead.launch, overhead.launch);
     let known = journal.visits().len();
     for visit in plan.visits(request) {
         if journal.has(&visit) {
@@ -99,8 +105,7 @@ pub fn collect(
         }
         let bench = if visit.point.coarse { &mut coarse } else { &mut fine };
         let samples = bench.visit(&plan, visit.point, request.samples)?;
-        let facts = bench.last_facts.clone();
-        journal.add(visit, samples, facts, nvml.as_ref().map(Nvml::read).unwrap_or_default())?;
+        journal.add(visit, samples, nvml.as_ref().map(Nvml::read).unwrap_or_default())?;
         let (done, planned) = (journal.visits().len(), plan.visit_count(request));
         progress(Progress {
             done,
@@ -122,9 +127,14 @@ struct Measured {
     driver: String,
 }
 
-/// A journal belongs to one GPU and one request.
+/// A journal belongs to one GPU and to one list of kernels, which it counts by their number.
 fn identity(request: &Request, info: &DeviceInfo) -> String {
-    format!("{} {} {} seed {}", info.name, info.uuid, request.precision, request.seed)
+    let (models, batches) = (request.models.join(" "), &request.batches);
+    let seed = request.seed;
+    format!(
+        "{} {} {} seed {seed}, {models}, batches {batches:?}",
+        info.name, info.uuid, request.precision
+    )
 }
 
 fn left(began: Instant, made: usize, to_do: usize, request: &Request) -> Duration {
@@ -134,43 +144,39 @@ fn left(began: Instant, made: usize, to_do: usize, request: &Request) -> Duratio
     budget.map_or(left, |b| left.min(b))
 }
 
-/// A device with the queues of its partitions.
-struct Bench {
-    gpu: CudaDevice,
-    queues: Vec<((u32, u32), crate::device::Queue)>,
-    last_facts: Option<crate::cuda::LaunchFacts>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cotenant_profiles::lower::Precision;
+    use cotenant_profiles::{Bytes, Device as GpuDescription};
 
-impl Bench {
-    fn open(granularity: Granularity) -> Result<Self, DeviceError> {
-        let gpu = CudaDevice::open(0, granularity)?;
-        Ok(Self { gpu, queues: Vec::new(), last_facts: None })
-    }
-
-    /// A queue on `cus` CUs from `first` on, kept for the next visit.
-    fn queue(&mut self, first: u32, cus: u32) -> Result<crate::device::Queue, DeviceError> {
-        if let Some((_, queue)) = self.queues.iter().find(|(k, _)| *k == (first, cus)) {
-            return Ok(*queue);
-        }
-        let whole = cus == self.gpu.info().cus;
-        let partition = if whole { self.gpu.whole() } else { self.gpu.partition(first, cus)? };
-        let queue = self.gpu.queue(partition, 0)?;
-        self.queues.push(((first, cus), queue));
-        Ok(queue)
-    }
-
-    /// Durations of `samples` launches, one behind the other, ns.
-    fn visit(&mut self, plan: &Plan, at: Point, samples: usize) -> Result<Vec<u64>, DeviceError> {
-        let queue = self.queue(0, at.cus)?;
-        let prepared = self.gpu.prepare(queue, &plan.works[at.work])?;
-        self.last_facts = Some(self.gpu.facts(prepared)?.clone());
-        let mut ended = Vec::new();
-        for _ in 0..WARM_UP + samples {
-            self.gpu.launch(prepared)?;
-        }
-        self.gpu.wait(&mut ended)?;
-        self.gpu.release(prepared)?;
-        ended.sort_by_key(|c| c.ticket);
-        Ok(ended.iter().skip(WARM_UP).map(|c| c.duration.0.max(1)).collect())
+    #[test]
+    fn a_journal_counts_the_kernels_of_one_list_alone() {
+        let request = |models: &[&str], batches: &[u32]| Request {
+            device: GpuDescription::builtin("h100-sxm").unwrap(),
+            models: models.iter().map(|m| (*m).to_owned()).collect(),
+            batches: batches.to_vec(),
+            precision: Precision::Fp32,
+            cus: vec![],
+            samples: 1,
+            rounds: 1,
+            corun_kernels: 0,
+            budget: None,
+            seed: 1,
+        };
+        let info = DeviceInfo {
+            name: "NVIDIA H100".to_owned(),
+            kind: Kind::Gpu,
+            uuid: "GPU-1".to_owned(),
+            cus: 132,
+            grain: 2,
+            memory: Bytes(1),
+            driver: "13.0".to_owned(),
+        };
+        let of = |models: &[&str], batches: &[u32]| identity(&request(models, batches), &info);
+        assert_eq!(of(&["vgg19"], &[1, 8]), of(&["vgg19"], &[1, 8]));
+        // Kernel number 3 is another one there.
+        assert_ne!(of(&["vgg19"], &[1, 8]), of(&["vgg19", "alexnet"], &[1, 8]));
+        assert_ne!(of(&["vgg19"], &[1, 8]), of(&["vgg19"], &[1]));
     }
 }

@@ -83,7 +83,9 @@ fn driver(findings: &mut Vec<Finding>) {
     let detail = format!("{}, {} SMs, {}{count}", info.name, info.cus, info.memory);
     let works = info.kind == Kind::Gpu;
     findings.push(Finding { what: "GPU", works, detail });
-    if probe.green_contexts {
+    if let Err(why) = device.require_partitions() {
+        findings.push(missing("green contexts", why.to_string()));
+    } else {
         let coarse = CudaDevice::open(0, Granularity::Coarse);
         let coarse = coarse.map_or_else(
             |e| e.to_string(),
@@ -98,8 +100,6 @@ fn driver(findings: &mut Vec<Finding>) {
         let (fine, grain) = (device.divisible_cus() / info.grain.max(1), info.grain);
         let detail = format!("{fine} atoms of {grain} SMs, or {coarse}");
         findings.push(found("green contexts", detail));
-    } else {
-        findings.push(missing("green contexts", "the driver has none: 550 or newer is needed"));
     }
     if let Ok(nvml) = Nvml::open(&info.uuid) {
         findings.push(match nvml.mig() {

@@ -214,6 +214,29 @@ fn a_partition_that_is_not_granted_is_an_error() {
 }
 
 #[test]
+fn a_device_that_cannot_be_cut_still_runs_whole() {
+    let fail = [("FAKECUDA_FAIL", "cuDevSmResourceSplitByCount:801:1")];
+    with_stand_in("a_device_that_cannot_be_cut_still_runs_whole", &fail, || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let why = |e: DeviceError| match e {
+            DeviceError::Call { call, code, .. } => (call, code),
+            other => panic!("{other}"),
+        };
+        let refused = ("cuDevSmResourceSplitByCount", 801);
+        assert_eq!(why(gpu.partition(0, 4).unwrap_err()), refused, "never another one instead");
+        assert_eq!(why(gpu.require_partitions().unwrap_err()), refused);
+        let queue = gpu.queue(gpu.whole(), 0).unwrap();
+        let work = gpu.prepare(queue, &spin(1, 1000)).unwrap();
+        gpu.launch(work).unwrap();
+        let mut ended = Vec::new();
+        gpu.wait(&mut ended).unwrap();
+        assert_eq!(ended.len(), 1);
+        drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+#[test]
 fn a_driver_that_does_not_start_is_named_with_its_code() {
     let fail = [("FAKECUDA_FAIL", "cuInit:100")];
     with_stand_in("a_driver_that_does_not_start_is_named_with_its_code", &fail, || {

@@ -118,6 +118,7 @@ fn provenance(
     let visits = journal.visits();
     let outliers: usize = visits.iter().map(|v| v.outliers.len()).sum();
     let samples: usize = visits.iter().map(|v| v.ns.len()).sum();
+    let late = visits.iter().filter(|v| !v.queued).count();
     [
         ("tool", tool.to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -125,7 +126,14 @@ fn provenance(
         ("cuda", on.info.driver.clone()),
         ("precision", request.precision.name().to_owned()),
         ("framework", "cuBLASLt, cuDNN and own kernels, one per layer".to_owned()),
-        ("method", "device events; green contexts in the finest atoms".to_owned()),
+        (
+            "method",
+            format!(
+                "device events, launches queued ahead ({late} of {} visits were not), operands as \
+                 warm in L2 as the launch before left them; green contexts in the finest atoms",
+                visits.len()
+            ),
+        ),
         (
             "events_ns",
             format!("{} between two events, part of every duration", on.overhead.events.0),

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::bench::Bench;
 use super::journal::{Journal, Lines};
-use super::{Bench, CollectError, Plan, Request, WARM_UP, assemble};
+use super::{CollectError, Plan, Request, WARM_UP, assemble};
 use crate::device::{Completion, Device, Ticket};
 use crate::error::DeviceError;
 
@@ -89,7 +90,9 @@ impl Bench {
         samples: usize,
     ) -> Result<[Vec<u64>; 2], DeviceError> {
         /// Launches of the shorter kernel for one of the longer one.
-        const MOST: u64 = 64;
+        const MOST: u64 = 16;
+        /// Longest time of the kernel in front, ns.
+        const MOST_HEAD: u64 = 1 << 26;
         let queues = [self.queue(0, cus[0])?, self.queue(cus[0], cus[1])?];
         let prepared = [
             self.gpu.prepare(queues[0], &plan.works[works[0]])?,
@@ -97,6 +100,11 @@ impl Bench {
         ];
         let longest = alone[0].max(alone[1]);
         let each = alone.map(|ns| (longest / ns).clamp(1, MOST));
+        // Both begin when everything is queued, and so together.
+        let launches = each.iter().sum::<u64>() as usize * (WARM_UP + samples);
+        let head = self.head_for(launches).min(MOST_HEAD);
+        self.head(queues[0], head)?;
+        self.head(queues[1], head)?;
         let mut tickets: [Vec<Ticket>; 2] = [Vec::new(), Vec::new()];
         for _ in 0..WARM_UP + samples {
             for side in 0..2 {

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::CollectError;
+use super::bench::Samples;
 use super::plan::{Planned, Point};
-use crate::cuda::LaunchFacts;
 use crate::nvml::Reading;
 
 /// One visit as it was made.
@@ -26,6 +26,8 @@ pub struct Visit {
     pub round: usize,
     /// Durations in order, ns.
     pub ns: Vec<u64>,
+    /// All launches were queued before the first one began: see `collect/bench.rs`.
+    pub queued: bool,
     /// Numbers of those beyond three interquartile ranges: marked, not removed.
     pub outliers: Vec<usize>,
     /// Function, or library and algorithm.
@@ -146,12 +148,10 @@ impl Journal {
     pub(super) fn add(
         &mut self,
         planned: Planned,
-        ns: Vec<u64>,
-        facts: Option<LaunchFacts>,
+        Samples { ns, queued, facts }: Samples,
         reading: Reading,
     ) -> Result<(), CollectError> {
         let Planned { point: Point { work, cus, coarse }, round } = planned;
-        let shape = facts.as_ref().map_or([0, 0, 1], |f| [f.regs, f.smem_bytes, f.blocks_per_cu]);
         let visit = Visit {
             work,
             cus,
@@ -159,9 +159,10 @@ impl Journal {
             round,
             outliers: outliers(&ns),
             ns,
-            grid: facts.as_ref().and_then(|f| f.grid),
-            name: facts.map_or_else(String::new, |f| f.name),
-            shape,
+            queued,
+            grid: facts.grid,
+            shape: [facts.regs, facts.smem_bytes, facts.blocks_per_cu],
+            name: facts.name,
             sm_mhz: reading.sm_mhz,
             celsius: reading.celsius,
             milliwatt: reading.milliwatt,

@@ -49,7 +49,7 @@ pub struct Watch {
 
 /// A GPU with the kernels that measure it. Fields are dropped in this order.
 pub struct Bench {
-    atoms: Option<Atoms>,
+    green: bool,
     spin: CUfunction,
     sweep: CUfunction,
     pauses: CUfunction,
@@ -67,7 +67,8 @@ const BURST: u32 = 256;
 const READERS: u32 = 256;
 
 impl Bench {
-    /// Opens GPU number `ordinal`, and cuts it into partitions where that is possible.
+    /// Opens GPU number `ordinal`. It is not cut into partitions before they are asked for: a client
+    /// of MPS may not be able to.
     ///
     /// # Errors
     /// Why there is none, or what the driver refuses.
@@ -78,7 +79,6 @@ impl Bench {
             return Err(Unavailable::NoSuchDevice { asked: ordinal, found }.into());
         }
         let context = Context::new(ordinal)?;
-        let atoms = probe.green_contexts.then(|| Atoms::cut(&context, true)).transpose()?;
         let cus = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let l2 = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
         let module = Module::load(&context, recipe::PTX)?;
@@ -87,12 +87,12 @@ impl Bench {
             kind: if probe.stand_in { Kind::StandIn } else { Kind::Gpu },
             uuid: context.uuid()?,
             cus,
-            grain: atoms.as_ref().map_or(cus, |a| a.grain),
+            grain: cus,
             memory: Bytes(context.memory()?),
             driver: probe.cuda_version(),
         };
         Ok(Self {
-            atoms,
+            green: probe.green_contexts,
             spin: module.function("spin")?,
             sweep: module.function("sweep")?,
             pauses: module.function("pauses")?,
@@ -142,9 +142,11 @@ impl Bench {
         let streams = match hop {
             None | Some(Hop::Stream) => [self.stream(None)?, self.stream(None)?],
             Some(Hop::Partition | Hop::Barrier) => {
-                let atoms = self.atoms.as_ref().ok_or_else(|| {
-                    DeviceError::unsupported("green contexts", "the driver has none: 550 or newer")
-                })?;
+                if !self.green {
+                    let why = "the driver has none: 550 or newer";
+                    return Err(DeviceError::unsupported("green contexts", why));
+                }
+                let atoms = &Atoms::cut(&self.context, true)?;
                 let half = atoms.len() / 2;
                 let side = |from: u32| (from..from + half).collect::<Vec<u32>>();
                 let left = Green::new(&self.context, atoms, &side(0))?;

@@ -84,7 +84,8 @@ pub struct CudaDevice {
     parts: Vec<Part>,
     functions: BTreeMap<String, CUfunction>,
     module: Option<Module>,
-    atoms: Option<Atoms>,
+    /// Or why there are none: a client of MPS works without them.
+    atoms: Result<Atoms, DeviceError>,
     context: Rc<Context>,
     info: DeviceInfo,
     next_ticket: u64,
@@ -103,7 +104,11 @@ impl CudaDevice {
         }
         let context = Context::new(ordinal)?;
         let fine = granularity == Granularity::Fine;
-        let atoms = probe.green_contexts.then(|| Atoms::cut(&context, fine)).transpose()?;
+        let none = "the driver has none: 550 or newer is needed";
+        let atoms = match probe.green_contexts {
+            true => Atoms::cut(&context, fine),
+            false => Err(DeviceError::unsupported("green contexts", none)),
+        };
         let all = atoms.as_ref().map_or(0, Atoms::len);
         let cus = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let info = DeviceInfo {
@@ -146,6 +151,14 @@ impl CudaDevice {
     #[must_use]
     pub fn divisible_cus(&self) -> u32 {
         self.atoms.as_ref().map_or(0, |a| a.len() * a.grain)
+    }
+
+    /// Makes sure that partitions can be made.
+    ///
+    /// # Errors
+    /// Why they cannot.
+    pub fn require_partitions(&self) -> Result<(), DeviceError> {
+        self.atoms.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
     /// What is known of prepared work.
@@ -320,8 +333,7 @@ impl CudaDevice {
             let granted = atoms.len() as u32 * self.info.grain;
             return Ok(Partition { index: index as u32, granted });
         }
-        let no_such = DeviceError::NoSuch { what: "atom", index: 0 };
-        let cut = self.atoms.as_ref().ok_or(no_such)?;
+        let cut = self.atoms.as_ref().map_err(Clone::clone)?;
         let asked = atoms.len() as u32 * cut.grain;
         let green = Green::new(&self.context, cut, &atoms)?;
         let granted = green.granted;
@@ -374,9 +386,7 @@ impl Device for CudaDevice {
 
     fn partition(&mut self, first: u32, cus: u32) -> Result<Partition, DeviceError> {
         let bad = |reason: String| DeviceError::BadPartition { first, cus, reason };
-        let atoms = self.atoms.as_ref().ok_or_else(|| {
-            bad("the driver has no green contexts: CUDA 12.4 or newer is needed".to_owned())
-        })?;
+        let atoms = self.atoms.as_ref().map_err(Clone::clone)?;
         let grain = atoms.grain.max(1);
         if cus == 0 || !first.is_multiple_of(grain) || !cus.is_multiple_of(grain) {
             return Err(bad(format!("partitions begin and end at multiples of {grain} SMs")));

@@ -1,0 +1,130 @@
+//! Launches that are measured: queued behind a kernel that keeps the GPU busy, so that what is measured
+//! is the GPU and never the host that feeds it.
+
+use std::time::Duration;
+
+use cotenant_profiles::Nanos;
+use cotenant_profiles::lower::Precision;
+
+use super::{Plan, Point, WARM_UP};
+use crate::cuda::{CudaDevice, Granularity, LaunchFacts};
+use crate::device::{Completion, Device, Prepared, Queue, Ticket};
+use crate::error::DeviceError;
+use crate::work::{Task, Work};
+
+/// A device with the queues of its partitions.
+pub(super) struct Bench {
+    pub(super) gpu: CudaDevice,
+    /// Host time of one launch with its events.
+    pub(super) launch: Nanos,
+    queues: Vec<((u32, u32), Queue)>,
+    /// Kernels that keep a queue busy, by queue and time.
+    heads: Vec<(Queue, u64, Prepared)>,
+}
+
+/// What one visit gave.
+pub(super) struct Samples {
+    /// Durations in the order of the launches, ns.
+    pub(super) ns: Vec<u64>,
+    /// Everything was queued before the first launch began. Where not, short kernels may have waited
+    /// for the host, between the event before them and their begin.
+    pub(super) queued: bool,
+    /// What is known of the kernel.
+    pub(super) facts: LaunchFacts,
+}
+
+/// Launches behind one head: with their events they fit into the 1024 places of a queue.
+const CHUNK: usize = 200;
+/// Longer heads are not tried: the host is hopelessly late.
+const LONGEST_HEAD: Duration = Duration::from_millis(200);
+
+impl Bench {
+    pub(super) fn open(granularity: Granularity) -> Result<Self, DeviceError> {
+        let gpu = CudaDevice::open(0, granularity)?;
+        let launch = Nanos::from_micros(10);
+        Ok(Self { gpu, launch, queues: Vec::new(), heads: Vec::new() })
+    }
+
+    /// A queue on `cus` CUs from `first` on, kept for the next visit.
+    pub(super) fn queue(&mut self, first: u32, cus: u32) -> Result<Queue, DeviceError> {
+        if let Some((_, queue)) = self.queues.iter().find(|(k, _)| *k == (first, cus)) {
+            return Ok(*queue);
+        }
+        let whole = cus == self.gpu.info().cus;
+        let partition = if whole { self.gpu.whole() } else { self.gpu.partition(first, cus)? };
+        let queue = self.gpu.queue(partition, 0)?;
+        self.queues.push(((first, cus), queue));
+        Ok(queue)
+    }
+
+    /// Launches a kernel of `ns` that keeps a queue busy while others are queued behind it.
+    pub(super) fn head(&mut self, queue: Queue, ns: u64) -> Result<Ticket, DeviceError> {
+        let known = self.heads.iter().find(|(q, n, _)| (*q, *n) == (queue, ns));
+        let prepared = match known {
+            Some((.., prepared)) => *prepared,
+            None => {
+                let spin = Work::new(Task::Spin { blocks: 1, ns }, Precision::Fp32);
+                let prepared = self.gpu.prepare(queue, &spin)?;
+                self.heads.push((queue, ns, prepared));
+                prepared
+            }
+        };
+        self.gpu.launch(prepared)
+    }
+
+    /// The head for so many launches, ns: four times what queueing them takes, in steps so that few
+    /// different ones are made.
+    pub(super) fn head_for(&self, launches: usize) -> u64 {
+        let queueing = 4 * self.launch.0.max(1000) * launches as u64;
+        queueing.next_power_of_two()
+    }
+
+    /// Durations of `samples` launches, one behind the other.
+    pub(super) fn visit(
+        &mut self,
+        plan: &Plan,
+        at: Point,
+        samples: usize,
+    ) -> Result<Samples, DeviceError> {
+        let queue = self.queue(0, at.cus)?;
+        let prepared = self.gpu.prepare(queue, &plan.works[at.work])?;
+        let facts = self.gpu.facts(prepared)?.clone();
+        let (mut ns, mut queued) = (Vec::with_capacity(samples), true);
+        while ns.len() < samples {
+            let n = (samples - ns.len()).min(CHUNK);
+            let mut head = self.head_for(WARM_UP + n);
+            loop {
+                let (found, in_time) = self.behind_a_head(queue, prepared, head, n)?;
+                head *= 2;
+                if in_time || u128::from(head) > LONGEST_HEAD.as_nanos() {
+                    ns.extend(found);
+                    queued &= in_time;
+                    break;
+                }
+            }
+        }
+        self.gpu.release(prepared)?;
+        Ok(Samples { ns, queued, facts })
+    }
+
+    /// One chunk, and whether all of it was queued before the head ended.
+    fn behind_a_head(
+        &mut self,
+        queue: Queue,
+        prepared: Prepared,
+        head: u64,
+        n: usize,
+    ) -> Result<(Vec<u64>, bool), DeviceError> {
+        let first = self.head(queue, head)?;
+        for _ in 0..WARM_UP + n {
+            self.gpu.launch(prepared)?;
+        }
+        let mut ended: Vec<Completion> = Vec::new();
+        self.gpu.poll(&mut ended)?;
+        let in_time = ended.iter().all(|c| c.ticket != first);
+        self.gpu.wait(&mut ended)?;
+        ended.sort_by_key(|c| c.ticket);
+        let counted = ended.iter().skip(1 + WARM_UP).map(|c| c.duration.0.max(1));
+        Ok((counted.collect(), in_time))
+    }
+}
