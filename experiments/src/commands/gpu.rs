@@ -379,7 +379,7 @@ fn measure_costs(args: &CollectArgs, device: Device, folder: &Path) -> Done {
     let rows: Vec<Vec<String>> = measured.costs.iter().map(row).collect();
     say::out(&align(&["step", "p05", "p50", "p95", "unit", ""], &rows))?;
     let lines = count(measured.lines.len(), "line");
-    say::out(&format!("{lines} of {} measured\n", measured.file.display()))
+    say::out(&format!("{lines} of {} from these\n", measured.file.display()))
 }
 
 /// The helper process of [`measure_costs`].

@@ -146,7 +146,7 @@ fn with_options(policy: &str, model: &str, options: Options) -> Result<Replayed,
 fn policies_drive_streams_and_green_contexts() {
     with_stand_in("policies_drive_streams_and_green_contexts", || {
         for name in ["mps", "mps-static", "krisp", "eclip", "coalesce", "streams"] {
-            let Replayed { report, lateness } = replay(name).unwrap();
+            let Replayed { report, lateness, .. } = replay(name).unwrap();
             let counter = |name: &str| {
                 let found = report.counters.iter().find(|(n, _)| *n == name);
                 found.map_or(0.0, |(_, value)| *value)
