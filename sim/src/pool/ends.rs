@@ -20,6 +20,10 @@ struct Block {
     /// The low halves of the instants again: whether two are equal is a question for half the bits,
     /// which vector instructions of every CPU answer.
     low: [u32; LANES],
+    /// The earliest of them as of the last look among several blocks, unless an instant was set
+    /// since.
+    cached: First,
+    stale: bool,
 }
 
 /// Instants by resident.
@@ -44,10 +48,18 @@ fn min(a: u64, b: u64) -> u64 {
 }
 
 impl Block {
+    const EMPTY: Self = Self {
+        keys: [NEVER; LANES],
+        low: [NEVER as u32; LANES],
+        cached: First { at: NEVER, index: 0, tie: false },
+        stale: true,
+    };
+
     #[inline]
     fn set(&mut self, lane: usize, at: u64) {
         self.keys[lane] = min(at, LAST) << 3 | lane as u64;
         self.low[lane] = at as u32;
+        self.stale = true;
     }
 
     /// The instant of a key.
@@ -72,7 +84,7 @@ impl Ends {
     #[inline]
     pub(super) fn push(&mut self, at: u64) {
         if self.len == self.blocks.len() * LANES {
-            self.blocks.push(Block { keys: [NEVER; LANES], low: [NEVER as u32; LANES] });
+            self.blocks.push(Block::EMPTY);
         }
         self.len += 1;
         self.set(self.len - 1, at);
@@ -107,8 +119,8 @@ impl Ends {
 
     /// The earliest of all; at [`NEVER`] if nobody ends.
     #[inline]
-    pub(super) fn first(&self) -> First {
-        match self.blocks.as_slice() {
+    pub(super) fn first(&mut self) -> First {
+        match self.blocks.as_mut_slice() {
             [] => First { at: NEVER, index: 0, tie: false },
             [block] => block.first(),
             blocks => Self::first_of(blocks),
@@ -116,10 +128,13 @@ impl Ends {
     }
 
     #[inline(never)]
-    fn first_of(blocks: &[Block]) -> First {
+    fn first_of(blocks: &mut [Block]) -> First {
         let mut first = First { at: NEVER, index: 0, tie: false };
-        for (b, block) in blocks.iter().enumerate() {
-            let here = block.first();
+        for (b, block) in blocks.iter_mut().enumerate() {
+            if block.stale {
+                (block.cached, block.stale) = (block.first(), false);
+            }
+            let here = block.cached;
             if here.at < first.at {
                 first = First { index: b * LANES + here.index, ..here };
             } else if here.at == first.at {
