@@ -10,7 +10,7 @@ use cotenant_replay::cuda::{self, CudaDevice, Granularity};
 use cotenant_replay::drive::{self, Kernels, Lateness, Loss, Replayed, Stop, Streams, Workers};
 use cotenant_replay::emulated::{EmulatedDevice, Fault};
 use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
-use cotenant_replay::{Kind, runnable};
+use cotenant_replay::{Kind, mps, runnable};
 use cotenant_sim::Policy;
 use cotenant_sim::policy::Depth;
 use cotenant_sim::scenario::Setup;
@@ -215,7 +215,7 @@ impl Stage {
                     let info = cotenant_replay::Device::info(&device).clone();
                     // Its context would take its turns, and its memory.
                     drop(device);
-                    go(&mut processes(Ground::cuda(ordinal, info, works))?)
+                    go(&mut processes(Ground::cuda(ordinal, info, works, mps::Options::default()))?)
                 } else {
                     go(&mut Streams::new(&mut device, Kernels::Works(works), count))
                 }

@@ -10,7 +10,7 @@ use std::time::Instant;
 use cotenant_plots::{PlotKind, RunInfo};
 use cotenant_replay::drive::{Lateness, Stop};
 use cotenant_sim::metrics::Latencies;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cell::{self, Outcome};
 use crate::commands::replay::Common;
@@ -284,6 +284,8 @@ fn listen() -> Done<Stop> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, stop.flag()).map_err(heard)?;
     }
+    // A limit on file sizes becomes an error of the write that exceeds it.
+    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default()).map_err(heard)?;
     Ok(stop)
 }
 

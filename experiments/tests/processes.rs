@@ -15,10 +15,11 @@ use cotenant_replay::emulated::{EmulatedDevice, Fault};
 use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::metrics::{Counts, Latencies};
+use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{ALL, Options, Value, find};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Load, Scenario, Setup, Tenant};
-use cotenant_sim::{Class, Report};
+use cotenant_sim::{Class, Layout, Policy, Report};
 use cotenant_traces::{Arrivals, Request};
 
 /// Requests at equal gaps.
@@ -97,8 +98,8 @@ impl Play<'_> {
         cotenant_sim::run(self.scenario(), &mut *policy, None).unwrap()
     }
 
-    /// Replays; `meanwhile` hears of every process that starts: its worker and its id.
-    fn replayed(&self, meanwhile: impl FnOnce(Receiver<(u32, u32)>) + Send) -> Replayed {
+    /// Everything that a replay takes.
+    fn cast(&self) -> (Box<dyn Policy>, Layout, Processes, Scenario) {
         let scenario = self.scenario();
         let setup = Arc::clone(&scenario.setup);
         let mut policy = (find(self.policy).unwrap().build)(&self.options).unwrap();
@@ -111,7 +112,12 @@ impl Play<'_> {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_cotenant"));
         let launcher = Launcher { program, arguments: vec!["worker".into()] };
         let patience = Patience { silence: Duration::from_secs(3), ..Patience::default() };
-        let mut workers = Processes::new(setup, ground, launcher, patience);
+        (policy, layout, Processes::new(setup, ground, launcher, patience), scenario)
+    }
+
+    /// Replays; `meanwhile` hears of every process that starts: its worker and its id.
+    fn replayed(&self, meanwhile: impl FnOnce(Receiver<(u32, u32)>) + Send) -> Replayed {
+        let (mut policy, layout, mut workers, scenario) = self.cast();
         let (told, ids) = channel();
         let (also, all) = channel();
         workers.announce(told);
@@ -307,4 +313,33 @@ fn what_does_not_fit_is_refused_before_a_process_starts() {
     let stop = Stop::new();
     let refused = drive::run(scenario, &mut *policy, &layout, &mut workers, None, &stop);
     assert!(refused.unwrap_err().to_string().contains("memory"));
+}
+
+/// Panics when a batch ends.
+struct Panics;
+
+impl Observer for Panics {
+    fn happened(&mut self, _: Nanos, what: Happening) {
+        assert!(!matches!(what, Happening::BatchEnded { .. }), "a panic in the midst of a run");
+    }
+}
+
+#[test]
+fn a_panic_leaves_no_process_behind() {
+    let play = Play::new("temporal");
+    let (mut policy, layout, mut workers, scenario) = play.cast();
+    let (told, ids) = channel();
+    workers.announce(told);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
+        let mut observer = Panics;
+        let stop = Stop::new();
+        let observer: Option<&mut dyn Observer> = Some(&mut observer);
+        drive::run(scenario, &mut *policy, &layout, &mut workers, observer, &stop).is_ok()
+    }));
+    assert!(panicked.is_err());
+    let ids: Vec<_> = ids.into_iter().collect();
+    assert_eq!(ids.len(), 2);
+    for (_, id) in ids {
+        assert!(!PathBuf::from(format!("/proc/{id}")).exists());
+    }
 }

@@ -48,6 +48,7 @@ struct Cuda {
     /// MIG instances, by pool of the layout.
     instances: Vec<String>,
     pools: Vec<PoolSpec>,
+    options: Options,
     mps: Option<Daemon>,
     checked: Instant,
 }
@@ -63,11 +64,12 @@ impl Ground {
         Ok(Self(Kind::Emulated { device, server }))
     }
 
-    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says.
+    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says; where a layout needs
+    /// MPS, its daemon is started as `options` say.
     #[must_use]
-    pub fn cuda(ordinal: u32, info: DeviceInfo, works: Vec<Work>) -> Self {
+    pub fn cuda(ordinal: u32, info: DeviceInfo, works: Vec<Work>, options: Options) -> Self {
         let (pools, instances, mps, checked) = (vec![], vec![], None, Instant::now());
-        let cuda = Cuda { info, ordinal, works, instances, pools, mps, checked };
+        let cuda = Cuda { info, ordinal, works, instances, pools, options, mps, checked };
         Self(Kind::Cuda(Box::new(cuda)))
     }
 
@@ -118,7 +120,7 @@ impl Ground {
         }
         if !matches!(layout.pools[0].discipline, Discipline::TimeSliced { .. }) {
             let refused = |e: crate::mps::MpsError| DeviceError::Refused(e.to_string());
-            cuda.mps = Some(Daemon::start(&Options::default()).map_err(refused)?);
+            cuda.mps = Some(Daemon::start(&cuda.options).map_err(refused)?);
         }
         Ok(())
     }
@@ -136,6 +138,16 @@ impl Ground {
                 Ok((On::Emulated, Some(server.connect().map_err(gone)?)))
             }
             Kind::Cuda(cuda) => Ok((cuda.prepare(command, setup, spec)?, None)),
+        }
+    }
+
+    /// Whether the workers that have started are where they were meant to be.
+    pub(super) fn require(&mut self) -> Result<(), DeviceError> {
+        match &self.0 {
+            Kind::Cuda(cuda) => cuda.mps.as_ref().map_or(Ok(()), |mps| {
+                mps.require_server().map_err(|e| DeviceError::Refused(e.to_string()))
+            }),
+            Kind::Emulated { .. } => Ok(()),
         }
     }
 

@@ -70,6 +70,8 @@ pub struct Processes {
     next_pass: u64,
     ended: Vec<Ended>,
     lost: Vec<Lost>,
+    /// Why the run cannot go on, to be told at the next poll.
+    failed: Option<DeviceError>,
     looked: Instant,
     clock: RunClock,
     started: u64,
@@ -97,6 +99,7 @@ impl Processes {
             next_pass: 0,
             ended: vec![],
             lost: vec![],
+            failed: None,
             looked: Instant::now(),
             clock: RunClock::start(ground.clock()),
             started: 0,
@@ -281,6 +284,7 @@ impl Workers for Processes {
             self.drain_letters();
             self.look();
         }
+        self.failed = self.ground.require().err();
         self.clock = RunClock::start(self.ground.clock());
         self.clock
     }
@@ -389,6 +393,9 @@ impl Workers for Processes {
         self.drain_letters();
         self.look();
         self.ground.check()?;
+        if let Some(failed) = self.failed.take() {
+            return Err(failed);
+        }
         ended.append(&mut self.ended);
         Ok(())
     }
