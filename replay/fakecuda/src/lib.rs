@@ -56,7 +56,11 @@ impl Stream {
     }
 }
 
-thread_local! { static CURRENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) }; }
+thread_local! {
+    static CURRENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    /// The context under it, of which there is one at most.
+    static BELOW: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
 const PRIMARY: usize = 0x1000;
 
 /// Time of a kernel of ours: waves of eight blocks on every SM.
@@ -128,6 +132,9 @@ api! {
         unmake(Kind::Context, PRIMARY)
     }
     fn cuCtxSetCurrent(c: usize) { CURRENT.set(c); OK }
+    fn cuCtxFromGreenCtx(c: *mut usize, g: usize) { *c = g; OK }
+    fn cuCtxPushCurrent_v2(c: usize) { BELOW.set(CURRENT.replace(c)); OK }
+    fn cuCtxPopCurrent_v2(c: *mut usize) { *c = CURRENT.replace(BELOW.get()); OK }
     fn cuCtxGetCurrent(c: *mut usize) { *c = CURRENT.get(); OK }
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) {
         (*least, *greatest) = (0, -5);
@@ -156,9 +163,14 @@ api! {
         if with(s, until).is_some() { OK } else { INVALID_HANDLE }
     }
 
-    fn cuEventCreate(e: *mut usize, _flags: c_uint) { *e = state::add_event(); OK }
+    fn cuEventCreate(e: *mut usize, _flags: c_uint) { *e = state::add_event(CURRENT.get()); OK }
     fn cuEventDestroy_v2(e: usize) { state::drop_event(e) }
     fn cuEventRecord(e: usize, s: usize) {
+        // `FAKECUDA_EVENTS=own` takes an event in a stream of its own context alone.
+        if std::env::var_os("FAKECUDA_EVENTS").is_some() {
+            let green = with(s, |s| s.green).unwrap_or(0);
+            if state::home(e) != if green == 0 { PRIMARY } else { green } { return INVALID_HANDLE }
+        }
         match with(s, |s| s.ready.max(Instant::now())) {
             Some(at) => state::set_event(e, at),
             None => INVALID_HANDLE,

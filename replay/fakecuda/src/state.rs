@@ -36,6 +36,7 @@ struct State {
     next: usize,
     streams: BTreeMap<usize, Stream>,
     events: BTreeMap<usize, Option<Instant>>,
+    homes: BTreeMap<usize, usize>,
     greens: BTreeMap<usize, u32>,
     modules: BTreeMap<usize, Module>,
     memory: BTreeMap<usize, Vec<u8>>,
@@ -136,10 +137,16 @@ pub(crate) fn streams() -> Vec<Stream> {
     state().streams.values().copied().collect()
 }
 
-pub(crate) fn add_event() -> usize {
+pub(crate) fn add_event(home: usize) -> usize {
     let handle = fresh(Kind::Event);
-    state().events.insert(handle, None);
+    let mut s = state();
+    s.events.insert(handle, None);
+    s.homes.insert(handle, home);
     handle
+}
+/// The context that an event was made in.
+pub(crate) fn home(event: usize) -> usize {
+    state().homes.get(&event).copied().unwrap_or(0)
 }
 pub(crate) fn drop_event(handle: usize) -> c_int {
     state().events.remove(&handle);

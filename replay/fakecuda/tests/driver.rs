@@ -213,6 +213,29 @@ fn a_partition_that_is_not_granted_is_an_error() {
     });
 }
 
+/// Drivers differ in whether a green context's stream takes an event of the primary context.
+#[test]
+fn partitions_tell_time_where_events_belong_to_one_context() {
+    let own = [("FAKECUDA_EVENTS", "own")];
+    with_stand_in("partitions_tell_time_where_events_belong_to_one_context", &own, || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let part = gpu.partition(0, 4).unwrap();
+        let queues = [gpu.queue(part, 0).unwrap(), gpu.queue(gpu.whole(), 0).unwrap()];
+        let mut ended = Vec::new();
+        for _ in 0..2 {
+            for queue in queues {
+                let work = gpu.prepare(queue, &spin(1, 50_000)).unwrap();
+                gpu.launch(work).unwrap();
+            }
+            gpu.wait(&mut ended).unwrap();
+        }
+        assert_eq!(ended.len(), 4);
+        assert!(ended.iter().all(|c| c.duration.0 >= 50_000), "{ended:?}");
+        drop(gpu);
+        assert_eq!(alive(), (0, 0), "{:#?}", calls());
+    });
+}
+
 #[test]
 fn a_device_that_cannot_be_cut_still_runs_whole() {
     let fail = [("FAKECUDA_FAIL", "cuDevSmResourceSplitByCount:801:1")];

@@ -173,10 +173,10 @@ impl Bench {
         [a, b]: &[Rc<Stream>; 2],
         head: u64,
     ) -> Result<Option<f64>, DeviceError> {
-        let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);
+        let (start, end) = (Event::new(a)?, Event::new(a)?);
         let mut events = Vec::new();
         let mut pass = |from: &Stream, to: &Stream| {
-            let event = Event::untimed(&self.context)?;
+            let event = Event::untimed(from)?;
             event.record(from)?;
             to.wait(&event)?;
             events.push(event);
@@ -266,7 +266,7 @@ impl Bench {
         once()?;
         let mut rates = Vec::with_capacity(SAMPLES);
         for _ in 0..SAMPLES {
-            let (start, end) = (Event::new(&self.context)?, Event::new(&self.context)?);
+            let (start, end) = (Event::new(stream)?, Event::new(stream)?);
             start.record(stream)?;
             once()?;
             end.record(stream)?;

@@ -37,6 +37,7 @@ pub enum Granularity {
 
 struct Flight {
     ticket: Ticket,
+    queue: Queue,
     start: Event,
     end: Event,
     /// What a copy goes from and to, kept until it has ended.
@@ -71,7 +72,8 @@ struct Anchor {
 /// contexts that they hold.
 pub struct CudaDevice {
     flights: Vec<Flight>,
-    events: Vec<Event>,
+    /// By queue, for the next launches.
+    events: BTreeMap<u32, Vec<Event>>,
     anchor: Option<Anchor>,
     ready: Vec<Option<Ready>>,
     merged: BTreeMap<(u32, Vec<u32>), Prepared>,
@@ -122,7 +124,7 @@ impl CudaDevice {
         };
         Ok(Self {
             flights: Vec::new(),
-            events: Vec::new(),
+            events: BTreeMap::new(),
             anchor: None,
             ready: Vec::new(),
             merged: BTreeMap::new(),
@@ -283,8 +285,11 @@ impl CudaDevice {
         Ok((inputs, output))
     }
 
-    fn event(&mut self) -> Result<Event, DeviceError> {
-        self.events.pop().map_or_else(|| Event::new(&self.context), Ok)
+    /// An event for a queue: one that has been used there, or a new one.
+    fn event(&mut self, queue: Queue) -> Result<Event, DeviceError> {
+        let stream = Rc::clone(&self.lane(queue)?.stream);
+        let used = self.events.get_mut(&queue.0).and_then(Vec::pop);
+        used.map_or_else(|| Event::new(&stream), Ok)
     }
 
     /// Puts something into a queue between two events.
@@ -295,13 +300,13 @@ impl CudaDevice {
         what: impl FnOnce(&Stream) -> Result<(), DeviceError>,
     ) -> Result<Ticket, DeviceError> {
         let stream = Rc::clone(&self.lane(queue)?.stream);
-        let (start, end) = (self.event()?, self.event()?);
+        let (start, end) = (self.event(queue)?, self.event(queue)?);
         start.record(&stream)?;
         what(&stream)?;
         end.record(&stream)?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.flights.push(Flight { ticket, start, end, _staging: staging });
+        self.flights.push(Flight { ticket, queue, start, end, _staging: staging });
         Ok(ticket)
     }
 
@@ -315,13 +320,14 @@ impl CudaDevice {
                 Some(stream) => Rc::clone(stream),
                 None => Rc::clone(self.quiet.insert(Stream::new(&self.context, None, 0)?)),
             };
-            let event = Event::new(&self.context)?;
+            let event = Event::new(&stream)?;
             event.record(&stream)?;
             stream.synchronize()?;
             self.anchor = Some(Anchor { event, at: Clock::wall().now() });
         }
         let anchor = self.anchor.as_ref().expect("made just above");
-        let after = event.after(&anchor.event)?;
+        // Events of two contexts may not be comparable: when it was seen must do then.
+        let Ok(after) = event.after(&anchor.event) else { return Ok(Clock::wall().now()) };
         // Nothing has ended later than it was seen to have.
         Ok(Nanos(anchor.at.0.saturating_add_signed(after).min(Clock::wall().now().0)))
     }
@@ -510,11 +516,11 @@ impl Device for CudaDevice {
         let mut i = 0;
         while i < self.flights.len() {
             if self.flights[i].end.reached()? {
-                let Flight { ticket, start, end, .. } = self.flights.remove(i);
+                let Flight { ticket, queue, start, end, .. } = self.flights.remove(i);
                 let duration = Nanos(end.since(&start)?);
                 let at = self.moment(&end)?;
                 ended.push(Completion { ticket, duration, at });
-                self.events.extend([start, end]);
+                self.events.entry(queue.0).or_default().extend([start, end]);
             } else {
                 i += 1;
             }
@@ -539,12 +545,12 @@ impl Device for CudaDevice {
         let (mut gaps, mut launches, mut polls) = (vec![], vec![], vec![]);
         let mut ended = Vec::new();
         for _ in 0..ROUNDS {
-            let (start, end) = (self.event()?, self.event()?);
+            let (start, end) = (self.event(queue)?, self.event(queue)?);
             start.record(&stream)?;
             end.record(&stream)?;
             stream.synchronize()?;
             gaps.push(end.since(&start)?);
-            self.events.extend([start, end]);
+            self.events.entry(queue.0).or_default().extend([start, end]);
             let began = Instant::now();
             self.launch(prepared)?;
             launches.push(nanos(began));

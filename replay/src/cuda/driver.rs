@@ -237,8 +237,10 @@ impl Drop for Green {
 /// A stream of the device or of one of its partitions.
 pub(super) struct Stream {
     pub(super) raw: sys::CUstream,
-    _green: Option<Rc<Green>>,
-    _context: Rc<Context>,
+    /// Where its events are made, if the driver does not take those of the primary context.
+    home: Option<sys::CUcontext>,
+    green: Option<Rc<Green>>,
+    context: Rc<Context>,
 }
 
 impl Stream {
@@ -257,7 +259,28 @@ impl Stream {
                 Some(g) => cu!(cuGreenCtxStreamCreate(&raw mut raw, g.raw, flags, priority))?,
             }
         }
-        Ok(Rc::new(Self { raw, _green: green.cloned(), _context: Rc::clone(context) }))
+        let mut stream =
+            Self { raw, home: None, green: green.cloned(), context: Rc::clone(context) };
+        if let Some(green) = green {
+            stream.find_home(green)?;
+        }
+        Ok(Rc::new(stream))
+    }
+
+    /// The driver says that an event and its stream are of one context, and it is seen both that a
+    /// green context's stream takes an event of the primary context and that it does not: tried.
+    fn find_home(&mut self, green: &Green) -> Result<(), DeviceError> {
+        const INVALID_HANDLE: i32 = 400;
+        match Event::new(self)?.record(self) {
+            Err(DeviceError::Call { code: INVALID_HANDLE, .. }) => {
+                let mut home = std::ptr::null_mut();
+                // SAFETY: writes one handle, which lives as long as the green context.
+                unsafe { cu!(cuCtxFromGreenCtx(&raw mut home, green.raw))? };
+                self.home = Some(home);
+                Event::new(self)?.record(self)
+            }
+            other => other,
+        }
     }
 
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
@@ -312,24 +335,37 @@ impl Drop for Stream {
 /// An event.
 pub(super) struct Event {
     raw: sys::CUevent,
+    _green: Option<Rc<Green>>,
     _context: Rc<Context>,
 }
 
 impl Event {
-    pub(super) fn new(context: &Rc<Context>) -> Result<Self, DeviceError> {
-        Self::with_flags(context, sys::CUevent_flags::CU_EVENT_DEFAULT)
+    /// An event with timing, to be recorded in `stream`.
+    pub(super) fn new(stream: &Stream) -> Result<Self, DeviceError> {
+        Self::with_flags(stream, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
     /// An event that streams wait for, and that tells no time.
-    pub(super) fn untimed(context: &Rc<Context>) -> Result<Self, DeviceError> {
-        Self::with_flags(context, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    pub(super) fn untimed(stream: &Stream) -> Result<Self, DeviceError> {
+        Self::with_flags(stream, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
-    fn with_flags(context: &Rc<Context>, flags: sys::CUevent_flags) -> Result<Self, DeviceError> {
+    fn with_flags(stream: &Stream, flags: sys::CUevent_flags) -> Result<Self, DeviceError> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: writes one handle.
-        unsafe { cu!(cuEventCreate(&raw mut raw, flags as u32))? };
-        Ok(Self { raw, _context: Rc::clone(context) })
+        // SAFETY: writes one handle; a context that is made current is taken away again at once.
+        unsafe {
+            if let Some(home) = stream.home {
+                cu!(cuCtxPushCurrent_v2(home))?;
+            }
+            let made = cu!(cuEventCreate(&raw mut raw, flags as u32));
+            if stream.home.is_some() {
+                let mut popped = std::ptr::null_mut();
+                cu!(cuCtxPopCurrent_v2(&raw mut popped))?;
+            }
+            made?;
+        }
+        let (context, green) = (Rc::clone(&stream.context), stream.green.clone());
+        Ok(Self { raw, _green: green, _context: context })
     }
 
     pub(super) fn record(&self, stream: &Stream) -> Result<(), DeviceError> {

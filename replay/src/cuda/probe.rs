@@ -56,6 +56,9 @@ const GREEN: &[&str] = &[
     "cuGreenCtxDestroy",
     "cuGreenCtxGetDevResource",
     "cuGreenCtxStreamCreate",
+    "cuCtxFromGreenCtx",
+    "cuCtxPushCurrent_v2",
+    "cuCtxPopCurrent_v2",
 ];
 
 /// What the driver offers.
