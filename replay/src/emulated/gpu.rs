@@ -6,9 +6,8 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos};
-use cotenant_sim::CuMask;
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::layout::{Discipline, PoolSpec};
+use cotenant_sim::layout::PoolSpec;
 use cotenant_sim::metrics::Latencies;
 use cotenant_sim::pool::{Ended, Job, NEVER, Pool};
 use cotenant_sim::program::{Code, KernelCode};
@@ -17,94 +16,11 @@ use super::Fault;
 use crate::device::{Completion, Direction, Ticket, Usage};
 use crate::error::DeviceError;
 
-/// Where a stream's kernels run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Site {
-    pub(super) pool: u32,
-    pub(super) lane: u32,
-    /// CUs by their number in the lane; `None`: all of them.
-    pub(super) mask: Option<CuMask>,
-    /// Most CUs that a kernel may use.
-    pub(super) cap: u32,
-}
+mod contexts;
+mod parts;
 
-/// A kernel with what its launch says.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Shot {
-    pub(super) kernel: u32,
-    pub(super) mask: Option<CuMask>,
-    pub(super) priority: i8,
-    pub(super) scale: f64,
-    pub(super) first: bool,
-    pub(super) last: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum What {
-    Kernel(Shot),
-    Copy { direction: Direction, ns: u64 },
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Item {
-    ticket: Ticket,
-    issued: u64,
-    reported: bool,
-    what: What,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Head {
-    item: Item,
-    /// The host has yet to issue it.
-    waits: bool,
-    /// When it was issued: since then it is copied, or wants CUs.
-    began: u64,
-}
-
-struct Stream {
-    context: u32,
-    site: Site,
-    waiting: VecDeque<Item>,
-    head: Option<Head>,
-    /// Between the first and the last kernel of a batch.
-    in_batch: bool,
-}
-
-impl Stream {
-    /// The kernel at its head.
-    fn kernel(&self) -> Option<Shot> {
-        match self.head?.item.what {
-            What::Kernel(shot) => Some(shot),
-            What::Copy { .. } => None,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Context {
-    ended: Vec<Completion>,
-    /// Launches and copies that have not ended.
-    outstanding: usize,
-    /// Memory taken, by pool.
-    taken: Vec<(u32, u64)>,
-    lost: Option<DeviceError>,
-    closed: bool,
-}
-
-/// When each direction is free again.
-struct CopyEngines {
-    free: [u64; 2],
-    shared: bool,
-}
-
-/// Streams beyond the hardware's queues share them in order.
-struct HardwareQueues {
-    limit: u32,
-    extra_ns: u64,
-    busy: Vec<bool>,
-    waiting: Vec<VecDeque<u32>>,
-}
+use parts::{Context, CopyEngines, HardwareQueues, Head, Item, Stream, What};
+pub(super) use parts::{Shot, Site};
 
 pub(super) struct Gpu {
     now: u64,
@@ -199,56 +115,6 @@ impl Gpu {
         kernel
     }
 
-    pub(super) fn open_context(&mut self) -> u32 {
-        self.contexts.push(Context::default());
-        self.contexts.len() as u32 - 1
-    }
-
-    /// The process is gone: what it queued is dropped, its memory freed. A kernel that is on the
-    /// CUs ends there.
-    pub(super) fn close_context(&mut self, now: u64, context: u32) {
-        self.run_to(now);
-        self.abandon(context);
-        let c = &mut self.contexts[context as usize];
-        c.closed = true;
-        for (pool, bytes) in c.taken.drain(..) {
-            self.memory[pool as usize] -= bytes;
-        }
-        self.settle();
-    }
-
-    fn abandon(&mut self, context: u32) {
-        let mut dropped = 0;
-        for s in 0..self.streams.len() {
-            if self.streams[s].context != context {
-                continue;
-            }
-            let stream = &mut self.streams[s];
-            dropped += stream.waiting.len();
-            stream.waiting.clear();
-            if stream.head.is_none() {
-                self.end_batch(s as u32);
-            }
-        }
-        self.contexts[context as usize].outstanding -= dropped;
-    }
-
-    pub(super) fn take_memory(
-        &mut self,
-        context: u32,
-        pool: u32,
-        bytes: Bytes,
-    ) -> Result<(), DeviceError> {
-        let used = &mut self.memory[pool as usize];
-        let free = self.specs[pool as usize].memory.0 - *used;
-        if bytes.0 > free {
-            return Err(DeviceError::OutOfMemory { need: bytes, free: Bytes(free) });
-        }
-        *used += bytes.0;
-        self.contexts[context as usize].taken.push((pool, bytes.0));
-        Ok(())
-    }
-
     pub(super) fn add_stream(&mut self, context: u32, site: Site) -> u32 {
         let (waiting, head, in_batch) = (VecDeque::new(), None, false);
         self.streams.push(Stream { context, site, waiting, head, in_batch });
@@ -300,32 +166,6 @@ impl Gpu {
         self.next_of(stream);
         self.settle();
         Ok(())
-    }
-
-    /// Appends what has ended in a context; a lost context says so.
-    pub(super) fn take_ended(
-        &mut self,
-        context: u32,
-        ended: &mut Vec<Completion>,
-    ) -> Result<(), DeviceError> {
-        let context = &mut self.contexts[context as usize];
-        ended.append(&mut context.ended);
-        context.lost.clone().map_or(Ok(()), Err)
-    }
-
-    /// Whether a context has something to tell.
-    pub(super) fn has_news(&self, context: u32) -> bool {
-        let context = &self.contexts[context as usize];
-        !context.ended.is_empty() || context.lost.is_some()
-    }
-
-    pub(super) fn outstanding(&self, context: u32) -> usize {
-        self.contexts[context as usize].outstanding
-    }
-
-    /// Ends that have not been taken.
-    pub(super) fn untold(&self, context: u32) -> usize {
-        self.contexts[context as usize].ended.len()
     }
 
     /// The next instant at which something happens by itself.
@@ -492,31 +332,6 @@ impl Gpu {
         if std::mem::take(&mut s.in_batch) {
             let Site { pool, lane, .. } = s.site;
             self.pools[pool as usize].batch(lane, false);
-        }
-    }
-
-    /// The kernel at the head of `stream` fails: its context is lost, and under MPS with it every
-    /// other one on the same pool.
-    fn fail(&mut self, stream: u32) {
-        let s = &self.streams[stream as usize];
-        let (context, pool) = (s.context, s.site.pool);
-        let shot = s.kernel().expect("a kernel fails");
-        let id = self.code.kernels[shot.kernel as usize].id.clone();
-        let mps = self.specs[pool as usize].discipline == Discipline::Concurrent;
-        let spreads = mps && self.fault.is_some_and(|f| f.spreads);
-        let neighbours: Vec<u32> = self
-            .streams
-            .iter()
-            .filter(|s| spreads && s.site.pool == pool && s.context != context)
-            .map(|s| s.context)
-            .collect();
-        self.contexts[context as usize].lost = Some(DeviceError::KernelFailed(id));
-        self.abandon(context);
-        for n in neighbours {
-            if self.contexts[n as usize].lost.is_none() {
-                self.contexts[n as usize].lost = Some(DeviceError::NeighbourFailed);
-                self.abandon(n);
-            }
         }
     }
 

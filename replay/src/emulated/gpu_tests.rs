@@ -1,3 +1,6 @@
+use cotenant_sim::CuMask;
+use cotenant_sim::layout::Discipline;
+
 use super::*;
 
 /// Kernels: 0 and 1 have ten waves of 100 ns on 8 CUs; 2 has two blocks of 400 ns.

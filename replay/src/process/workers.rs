@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use cotenant_profiles::{Bytes, Nanos};
+use cotenant_profiles::Bytes;
 use cotenant_sim::layout::{Layout, WorkerSpec};
 use cotenant_sim::scenario::Setup;
 
 use super::ground::Ground;
 use super::handle::{Heard, Launcher, Process};
-use super::messages::{Assignment, Command, FailureKind, Message, Program, Run, Site};
+use super::messages::{Command, FailureKind, Run};
 use crate::device::{DeviceInfo, Direction, Usage};
 use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Workers};
 use crate::error::DeviceError;
+
+mod care;
 
 /// How long a worker may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,147 +114,6 @@ impl Processes {
     /// Tells `to` the worker and the process id of each process that starts.
     pub fn announce(&mut self, to: Sender<(u32, u32)>) {
         self.announced = Some(to);
-    }
-
-    fn start(
-        &mut self,
-        worker: u32,
-        spec: &WorkerSpec,
-        memory: Bytes,
-    ) -> Result<Member, DeviceError> {
-        let model = &self.setup.tenants[spec.tenant as usize].model;
-        let programs = model
-            .programs
-            .iter()
-            .map(|p| Program { kernels: p.kernels.clone(), issued_ns: p.issued_ns.clone() });
-        let WorkerSpec { pool, lane, cap, priority, .. } = *spec;
-        let mut command = self.launcher.command();
-        let (on, gpu) = self.ground.prepare(&mut command, &self.setup, spec)?;
-        let assignment = Assignment {
-            parent: 0,
-            counters: String::new(),
-            on,
-            site: Site { pool, lane, cap, priority },
-            memory: memory.0,
-            programs: programs.collect(),
-        };
-        let token = self.next_token;
-        self.next_token += 1;
-        let inbox = self.inbox.clone();
-        let process = Process::start(command, assignment, gpu, token, inbox)
-            .map_err(|e| DeviceError::Gone(format!("a worker process does not start: {e}")))?;
-        self.owners.insert(token, worker);
-        self.started += 1;
-        if let Some(announced) = &self.announced {
-            // Who listens no more misses nothing.
-            let _ = announced.send((worker, process.id()));
-        }
-        let (up, running, failed, since) = (false, None, None, Instant::now());
-        Ok(Member { process, token, spec: *spec, up, running, failed, since })
-    }
-
-    /// Memory that a worker of this tenant takes: model and context.
-    fn memory(&self, spec: &WorkerSpec) -> Bytes {
-        let model = &self.setup.tenants[spec.tenant as usize].model;
-        Bytes(model.memory().0 + spec.overhead.0)
-    }
-
-    fn let_go(&mut self, mut member: Member) {
-        self.owners.remove(&member.token);
-        // One that is gone already needs no word.
-        let _ = member.process.say(&Command::Retire);
-        self.leaving.push((member.process, Instant::now()));
-    }
-
-    /// The process of that token, and whether it is a shadow.
-    fn member(&mut self, token: u64) -> Option<(u32, &mut Member, bool)> {
-        let worker = *self.owners.get(&token)?;
-        let slot = self.slots.get_mut(worker as usize)?;
-        let is = |m: &&mut Member| m.token == token;
-        match slot.member.as_mut().filter(is) {
-            Some(member) => Some((worker, member, false)),
-            None => Some((worker, slot.shadow.as_mut().filter(is)?, true)),
-        }
-    }
-
-    fn heard(&mut self, token: u64, heard: Heard) {
-        let clock = self.clock;
-        // What was let go may still have something to say.
-        let Some((worker, member, _)) = self.member(token) else { return };
-        match heard {
-            Heard::Message(Message::Up) => member.up = true,
-            Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
-                if member.running.take_if(|n| *n == number).is_some() {
-                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)) });
-                    self.copies_left_out += u64::from(copies_left_out);
-                }
-            }
-            Heard::Message(Message::Failed { kind, reason }) => {
-                member.failed = Some((kind, reason));
-            }
-            Heard::Closed => {
-                let status = member.process.kill();
-                let status = status.map_or_else(String::new, |s| s.to_string());
-                let (cause, why) = match member.failed.take() {
-                    Some((kind, reason)) => (kind.cause(), reason),
-                    None => ("worker-killed", format!("its process ended: {status}")),
-                };
-                self.lose(token, cause, why);
-            }
-        }
-    }
-
-    /// A process has gone. A shadow that goes leaves its worker as it was.
-    fn lose(&mut self, token: u64, cause: &'static str, why: String) {
-        let Some((worker, _, is_shadow)) = self.member(token) else { return };
-        let slot = &mut self.slots[worker as usize];
-        let gone = if is_shadow { slot.shadow.take() } else { slot.member.take() };
-        self.owners.remove(&token);
-        drop(gone);
-        self.lost.push(Lost { worker, shadow: is_shadow, cause, why });
-    }
-
-    /// Looks after the processes: who is silent is killed, who was let go is waited for.
-    fn look(&mut self) {
-        if self.looked.elapsed() < ROUND {
-            return;
-        }
-        self.looked = Instant::now();
-        let patience = self.patience;
-        let mut silent = vec![];
-        for slot in &mut self.slots {
-            for m in slot.member.iter_mut().chain(&mut slot.shadow) {
-                let quiet = m.process.silent();
-                let (limit, quiet) = match m.up {
-                    true => (patience.silence, quiet),
-                    false => (patience.start, m.since.elapsed()),
-                };
-                if quiet > limit {
-                    silent.push((m.token, limit));
-                }
-            }
-        }
-        for (token, limit) in silent {
-            if let Some((_, member, _)) = self.member(token) {
-                member.process.kill();
-            }
-            let why = format!("it gave no sign of life for {} s", limit.as_secs_f64());
-            self.lose(token, "worker-hung", why);
-        }
-        self.leaving.retain_mut(|(process, since)| {
-            let done = process.ended().is_some();
-            if !done && since.elapsed() > patience.silence {
-                process.kill();
-                return false;
-            }
-            !done
-        });
-    }
-
-    fn drain_letters(&mut self) {
-        while let Ok((token, heard)) = self.letters.try_recv() {
-            self.heard(token, heard);
-        }
     }
 
     fn unsupported<T>(&self, what: &str) -> Result<T, DeviceError> {
