@@ -7,7 +7,7 @@
 //! quantised, and requests can be preempted at any instant at no cost. Whatever a policy completes
 //! uses at least this much of the device, so no mix of completions outside these limits can be reached.
 //!
-//! Within the limits somebody has to go first: see [`order`]. Whatever the order, the mix of
+//! Within the limits somebody has to go first: see `order`. Whatever the order, the mix of
 //! completions lies within what the device can do; the order decides which of these mixes it is.
 
 use std::cmp::Reverse;
