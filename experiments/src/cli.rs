@@ -166,6 +166,9 @@ struct PlanArgs {
     /// Number of shards
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     shards: u32,
+    /// Time no cell, give no advice on the number of shards
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
     overrides: OverrideArgs,
     #[command(flatten)]
@@ -279,6 +282,7 @@ fn dispatch(command: Command) -> Done {
             overrides: args.overrides.into(),
             shards: args.shards as usize,
             extras: args.extras.into(),
+            advise: !args.quick,
         }),
         Command::Status(args) => status::status(&args.folder),
         Command::Submit(SubmitArgs { folder, engine: Engine::Slurm, dry_run, options }) => {

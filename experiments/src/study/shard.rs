@@ -24,6 +24,8 @@ pub(crate) struct PlanOptions {
     pub(crate) overrides: Overrides,
     pub(crate) shards: usize,
     pub(crate) extras: Extras,
+    /// Whether to time a few cells and advise on the number of shards.
+    pub(crate) advise: bool,
 }
 
 /// `cotenant plan`.
@@ -46,7 +48,10 @@ pub(crate) fn plan(options: &PlanOptions) -> Done {
         count(cells, "cell"),
         count(options.shards, "shard"),
     ))?;
-    say::out(&advice(found.study, found.preparer, options.shards))
+    if options.advise {
+        say::out(&advice(found.study, found.preparer, options.shards))?;
+    }
+    Ok(())
 }
 
 /// Which shard of how many, `3/64`.
