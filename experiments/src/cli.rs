@@ -135,17 +135,29 @@ impl From<OverrideArgs> for Overrides {
 
 #[derive(Args)]
 struct ExtraArgs {
-    /// Write every request to requests/CELL.csv.zst
-    #[arg(long)]
-    requests: bool,
+    /// Write every request to requests/CELL.csv.zst; Parquet needs a build with that feature
+    #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "csv")]
+    requests: Option<RequestFormat>,
     /// Write every kernel to timeline/CELL.json (opens in Perfetto and chrome://tracing)
     #[arg(long)]
     timeline: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum RequestFormat {
+    Csv,
+    #[cfg(feature = "parquet")]
+    Parquet,
+}
+
 impl From<ExtraArgs> for Extras {
     fn from(args: ExtraArgs) -> Self {
-        Self { requests: args.requests, timeline: args.timeline }
+        Self {
+            requests: args.requests.is_some(),
+            parquet: args.requests.is_some_and(|format| format != RequestFormat::Csv),
+            timeline: args.timeline,
+        }
     }
 }
 

@@ -85,7 +85,7 @@ impl Session {
         let overrides = Overrides { set: args.set.clone(), seed: args.seed };
         let grid = Grid::read(&args.experiment, &overrides).map_err(Failure::Input)?;
         let build = inputs::build().map_err(Failure::failed)?;
-        let extras = Extras { requests, timeline: false };
+        let extras = Extras { requests, ..Extras::default() };
         let Survey { study, mut run, curves, mut preparer, .. } =
             survey(grid, extras, 1, &build).map_err(Failure::Input)?;
         let mut slices = vec![];

@@ -10,6 +10,8 @@ pub(crate) mod compute;
 pub(crate) mod inputs;
 pub(crate) mod journal;
 pub(crate) mod merge;
+#[cfg(feature = "parquet")]
+mod parquet;
 pub(crate) mod plan_file;
 pub(crate) mod record;
 pub(crate) mod seal;

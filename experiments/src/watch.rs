@@ -17,6 +17,8 @@ pub(crate) struct Wants {
     pub(crate) series: bool,
     /// Every request (`requests/<cell>.csv.zst`).
     pub(crate) requests: bool,
+    /// The same as `requests/<cell>.parquet`.
+    pub(crate) parquet: bool,
     /// Every kernel (`timeline/<cell>.json`).
     pub(crate) timeline: bool,
 }

@@ -230,10 +230,9 @@ impl Worker<'_> {
         let ids = || cells.iter().map(|i| &self.slices.study.cells[*i]);
         let mut extras: Vec<Vec<Extra>> = vec![vec![]; cells.len()];
         if let Some(text) = outcome.requests.take() {
-            let level = ruzstd::encoding::CompressionLevel::Fastest;
-            let packed = ruzstd::encoding::compress_to_vec(text.as_slice(), level);
+            let (packed, kind) = pack(&text, self.slices.study.wants.parquet)?;
             for (id, extras) in ids().zip(&mut extras) {
-                let path = format!("requests/{id}.csv.zst");
+                let path = format!("requests/{id}.{kind}");
                 extras.push(Extra::write(self.folder, path, &packed)?);
             }
         }
@@ -251,4 +250,19 @@ impl Worker<'_> {
         }
         Ok(extras)
     }
+}
+
+/// A table of requests as it is stored, and the end of its name.
+fn pack(text: &[u8], as_parquet: bool) -> Done<(Vec<u8>, &'static str)> {
+    if !as_parquet {
+        let level = ruzstd::encoding::CompressionLevel::Fastest;
+        return Ok((ruzstd::encoding::compress_to_vec(text, level), "csv.zst"));
+    }
+    #[cfg(feature = "parquet")]
+    return match super::parquet::of_csv(text) {
+        Ok(packed) => Ok((packed, "parquet")),
+        Err(e) => Err(Failure::failed(format!("cannot write Parquet: {e}"))),
+    };
+    #[cfg(not(feature = "parquet"))]
+    Err(Failure::input("Parquet needs a build with `--features parquet`"))
 }

@@ -32,6 +32,8 @@ pub(crate) struct Survey {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extras {
     pub(crate) requests: bool,
+    /// Requests as Parquet.
+    pub(crate) parquet: bool,
     pub(crate) timeline: bool,
 }
 
@@ -53,6 +55,7 @@ pub(crate) fn survey(
         cdf: plots(PlotKind::Cdf),
         series: plots(PlotKind::Timeline),
         requests: extras.requests,
+        parquet: extras.parquet,
         timeline: extras.timeline,
     };
     let (mut cells, mut twins) = (vec![], BTreeMap::new());
