@@ -102,7 +102,7 @@ pub(crate) fn write(
     Ok(commit)
 }
 
-/// The record that [`write`] would write.
+/// The record that [`write()`] would write.
 ///
 /// # Errors
 /// A journal cannot be read.

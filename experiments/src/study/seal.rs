@@ -27,7 +27,7 @@ fn seal(json: &str) -> String {
     format!("{HEAD}{}{rest}", &digest::of_text(&rest)[..DIGITS])
 }
 
-/// Reads what [`line`] or [`document`] wrote; nothing where a byte differs.
+/// Reads what [`line()`] or [`document`] wrote; nothing where a byte differs.
 pub(crate) fn open<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?.trim_end_matches('\n');
     let (check, rest) = text.strip_prefix(HEAD)?.split_at_checked(DIGITS)?;
