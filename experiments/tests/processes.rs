@@ -298,6 +298,29 @@ fn gslice_switches_to_a_shadow_process_under_another_share() {
 }
 
 #[test]
+fn dnnscaler_starts_instances_as_processes() {
+    let options = [
+        ("approach", Value::Text("multi-tenancy".to_owned())),
+        ("max_instances", Value::Integer(3)),
+        ("probe", Value::Duration(Nanos::from_millis(15))),
+        ("tick", Value::Duration(Nanos::from_millis(15))),
+    ];
+    let options = Options(options.map(|(n, v)| (n.to_owned(), v)).to_vec());
+    let play = Play { options, edit: quick_starts, ..Play::new("dnnscaler") };
+    let play = Play { length: Nanos::from_millis(150), ..play };
+    let count = |r: &Report, name: &str| {
+        let found = r.counters.iter().find(|(n, _)| *n == name);
+        found.map_or(0.0, |(_, value)| *value)
+    };
+    let replayed = play.replayed(drop);
+    assert_eq!(replayed.losses, []);
+    accounted(&replayed.report);
+    let started = count(&replayed.report, "instances started");
+    assert!(started >= 2.0, "{:?}", replayed.report.counters);
+    assert_eq!(count(&replayed.report, "processes_started"), 2.0 + started);
+}
+
+#[test]
 fn what_does_not_fit_is_refused_before_a_process_starts() {
     let scenario = scenario(Nanos::from_millis(1));
     let setup = Arc::clone(&scenario.setup);
