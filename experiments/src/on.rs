@@ -12,6 +12,7 @@ use cotenant_replay::emulated::{EmulatedDevice, Fault};
 use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
 use cotenant_replay::{Kind, mps, runnable};
 use cotenant_sim::Policy;
+use cotenant_sim::layout::Discipline;
 use cotenant_sim::policy::Depth;
 use cotenant_sim::scenario::Setup;
 
@@ -184,7 +185,8 @@ impl Stage {
         let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));
         let setup = Arc::clone(&ready.setup);
         let count = setup.code.kernels.len();
-        let apart = !self.streams && needs_processes(policy.depth(), &layout);
+        let depth = policy.depth();
+        let apart = !self.streams && needs_processes(depth, &layout);
         let go = |workers: &mut dyn Workers| {
             let observer = if watch.is_idle() { None } else { Some(&mut watch as _) };
             drive::run(scenario, &mut *policy, &layout, workers, observer, stop)
@@ -200,6 +202,13 @@ impl Stage {
                 let mut device =
                     EmulatedDevice::for_scenario(&setup, pools, ready.contention, clock);
                 device.inject(Fault::from_environment()?);
+                let hardware = setup.device.queues.hardware;
+                let side_by_side =
+                    layout.pools.iter().all(|p| p.discipline == Discipline::Concurrent);
+                if depth < Depth::Kernel && side_by_side && layout.workers.len() > hardware as usize
+                {
+                    device.limit_hardware_queues(hardware);
+                }
                 if apart {
                     let ground = Ground::emulated(device).map_err(|e| e.to_string())?;
                     go(&mut processes(ground)?)

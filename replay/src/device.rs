@@ -279,6 +279,17 @@ pub trait Device {
         self.launch(launch.work)
     }
 
+    /// Launches prepared work on another queue than the one it was made ready for: operands and
+    /// plans serve there, too.
+    ///
+    /// # Errors
+    /// Those of [`Device::submit`].
+    fn submit_on(&mut self, queue: Queue, launch: &Launch) -> Result<Ticket, DeviceError> {
+        let _ = (queue, launch);
+        let reason = "this device launches work on the queue that it was made ready for";
+        Err(DeviceError::unsupported("a launch on another queue", reason))
+    }
+
     /// Whether a launch may bring a mask and a priority of its own.
     fn masks_launches(&self) -> bool {
         false

@@ -229,15 +229,16 @@ impl<'a> Driver<'a> {
             if stop.wanted() {
                 return Err(ReplayError::Stopped);
             }
-            let now = self.clock.now().min(self.end);
-            self.now = now;
+            // What ends before the end of the run has to be seen once more behind it.
+            let over = self.clock.now() >= self.end;
             self.collect()?;
+            self.now = self.clock.now().min(self.end);
             let busy = self.step()?;
             self.losses()?;
             if busy {
                 continue;
             }
-            if now >= self.end {
+            if over {
                 self.closed = self.gpu.usage();
                 return Ok(());
             }
@@ -289,6 +290,7 @@ impl<'a> Driver<'a> {
 
     fn timer(&mut self, at: u64, timer: Timer) -> Result<(), DeviceError> {
         self.events += 1;
+        self.handled = self.clock.now();
         // What was on its way for a worker that has gone.
         if timer.worker().is_some_and(|w| self.workers[w as usize].status == Status::Retired) {
             return Ok(());

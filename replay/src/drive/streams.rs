@@ -193,9 +193,9 @@ impl<'a> Streams<'a> {
 
     fn submit(&mut self, launch: &Launch) -> Result<(), DeviceError> {
         let own = self.device.masks_launches();
-        let line = &self.lines[launch.worker as usize];
-        let queue = if own { line.queue } else { self.queue_for(launch)? };
-        let work = self.ready(queue, launch.kernel)?;
+        let home = self.lines[launch.worker as usize].queue;
+        let queue = if own { home } else { self.queue_for(launch)? };
+        let work = self.ready(home, launch.kernel)?;
         self.fire(launch, queue, work)
     }
 
@@ -205,7 +205,8 @@ impl<'a> Streams<'a> {
         self.counts.launches += 1;
         self.counts.hops += u64::from(line.last != queue);
         line.last = queue;
-        let ticket = self.device.submit(&device::Launch {
+        let home = line.queue;
+        let launched = device::Launch {
             work,
             issued: self.clock.on_device(launch.issued),
             mask: launch.mask.filter(|_| own),
@@ -214,7 +215,12 @@ impl<'a> Streams<'a> {
             first: launch.first,
             last: launch.last,
             reported: launch.tell,
-        })?;
+        };
+        let ticket = if queue == home {
+            self.device.submit(&launched)?
+        } else {
+            self.device.submit_on(queue, &launched)?
+        };
         self.note(ticket.0, launch.tell.then_some(launch.worker));
         Ok(())
     }

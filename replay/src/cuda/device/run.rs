@@ -101,24 +101,31 @@ impl Device for CudaDevice {
     }
 
     fn launch(&mut self, work: Prepared) -> Result<Ticket, DeviceError> {
-        let queue = self.ready(work)?.queue;
-        let ready = self.ready[work.0 as usize].take();
-        let ready = ready.expect("looked at just above");
-        let ticket = self.enqueue(queue, None, |stream| ready.launch(stream));
-        self.ready[work.0 as usize] = Some(ready);
-        ticket
+        self.submit(&Launch::of(work))
     }
 
-    /// A launch whose end nobody wants to know needs no events, and nothing to look after.
     fn submit(&mut self, launch: &Launch) -> Result<Ticket, DeviceError> {
+        let queue = self.ready(launch.work)?.queue;
+        self.submit_on(queue, launch)
+    }
+
+    fn submit_on(&mut self, queue: Queue, launch: &Launch) -> Result<Ticket, DeviceError> {
         launch.plain()?;
-        if launch.reported {
-            return self.launch(launch.work);
-        }
-        let ready = self.ready(launch.work)?;
-        ready.launch(&self.lane(ready.queue)?.stream)?;
-        self.next_ticket += 1;
-        Ok(Ticket(self.next_ticket - 1))
+        self.ready(launch.work)?;
+        let ready = self.ready[launch.work.0 as usize].take();
+        let ready = ready.expect("looked at just above");
+        let ticket = if launch.reported {
+            self.enqueue(queue, None, |stream| ready.launch(stream))
+        } else {
+            // A launch whose end nobody wants to know needs no events, and nothing to look after.
+            let launched = self.lane(queue).and_then(|lane| ready.launch(&lane.stream));
+            launched.map(|()| {
+                self.next_ticket += 1;
+                Ticket(self.next_ticket - 1)
+            })
+        };
+        self.ready[launch.work.0 as usize] = Some(ready);
+        ticket
     }
 
     fn copy(
