@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# What only a GPU can show, in at most five minutes: the survey, every kernel against the CPU, a short
-# collection, the costs of the mechanisms, a capture of a PyTorch program. Results as files in OUT;
+# What only a GPU can show, in at most eight minutes: the survey, every kernel against the CPU, a short
+# collection, the costs of the mechanisms, a capture of a PyTorch program; and, in the last three of
+# them, replay and validation of every policy that can run (gpu-replay.sh). Results as files in OUT;
 # status 1 when something fell short.
 #
 # Usage: replay/gpu-check.sh OUT [DEVICE]     DEVICE describes the GPU; found by its name by default.
@@ -123,6 +124,9 @@ torch.cuda.synchronize()'; then
     fi
 else
     say "--    capture: no PyTorch that sees the GPU"
+fi
+if [ -s "$out/profile/kernels.csv" ]; then
+    COTENANT=$bin "$(dirname "$0")/gpu-replay.sh" "$out" "$device" || short=1
 fi
 say "$SECONDS s, results in $out"
 exit "$short"
