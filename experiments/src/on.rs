@@ -124,7 +124,7 @@ impl Stage {
 
     /// How much slower than the experiment's time a cell is to run, so that a dispatcher that is
     /// late by as much as a thread on a busy machine is shows in the second digit at most.
-    pub(crate) fn slowdown(&self, ready: &Prepared, policy: &dyn Policy) -> f64 {
+    pub(crate) fn slowdown(&self, ready: &Prepared, policy: &mut dyn Policy) -> f64 {
         /// Wall time of a cell's shortest batch.
         const BATCH_NS: f64 = 40e6;
         /// Wall time of its mean kernel, where the policy is asked at each.
@@ -138,8 +138,13 @@ impl Stage {
         let kernels =
             programs().map(|p| p.remaining_ns[0].max(1) as f64 / p.kernels.len().max(1) as f64);
         let mean = kernels.fold(f64::INFINITY, f64::min);
-        let deep = policy.depth() == Depth::Kernel;
-        let needed = (BATCH_NS / shortest).max(if deep { KERNEL_NS / mean } else { 0.0 });
+        let depth = policy.depth();
+        let deep = depth == Depth::Kernel;
+        // Word of a process comes later than that of a stream.
+        let layout = policy.layout(&ready.setup);
+        let apart = !self.streams && layout.is_ok_and(|l| needs_processes(depth, &l));
+        let batch_ns = if apart { 8.0 * BATCH_NS } else { BATCH_NS };
+        let needed = (batch_ns / shortest).max(if deep { KERNEL_NS / mean } else { 0.0 });
         self.slowdown.unwrap_or_else(|| needed.ceil().clamp(1.0, 2000.0))
     }
 
@@ -149,8 +154,8 @@ impl Stage {
         let mut played = None;
         let outcome = cell::caught(|| {
             let row = slice.row(cell);
-            let policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
-            let mut slowdown = self.slowdown(&slice.ready, &*policy);
+            let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+            let mut slowdown = self.slowdown(&slice.ready, &mut *policy);
             for again in [true, true, false] {
                 let (outcome, lateness) = self.once(slice, cell, wants, stop, slowdown)?;
                 let late = late_share(&outcome, &lateness, policy.depth(), &slice.ready.setup);

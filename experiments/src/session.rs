@@ -200,9 +200,9 @@ impl Session {
         let seconds = |(s, cell): &(usize, Cell)| {
             let slice = &self.slices[*s];
             let (point, row) = (&slice.e.points[0], slice.row(cell));
-            let policy = (row.info.build)(&row.options).ok()?;
+            let mut policy = (row.info.build)(&row.options).ok()?;
             let span = (point.warmup.0 + point.duration.0) as f64 / 1e9;
-            Some(span * self.stage.slowdown(&slice.ready, &*policy))
+            Some(span * self.stage.slowdown(&slice.ready, &mut *policy))
         };
         let all: f64 = cells.iter().filter_map(seconds).sum();
         let longest = cells.iter().filter_map(seconds).fold(0.0, f64::max);
