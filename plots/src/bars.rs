@@ -30,7 +30,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let panels = cx.panels(table, &rows, spec, split, y.name)?;
     let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
     let series = cx.series(table, spec, by, &flat);
-    let xs = group_names(cx, spec, &groups, &flat);
+    let mut xs = group_names(cx, spec, &groups, &flat);
+    let without = drop_without_value(cx, &groups, y, &flat, &mut xs);
     let mut tally = Tally::default();
     let mut drawn = Vec::new();
     for (title, rows) in &panels {
@@ -53,6 +54,9 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let mut notes = vec![cx.note(spec, whose, intervals)];
     if failed {
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
+    }
+    if !without.is_empty() {
+        notes.push(format!("no such value: {}", without.join(", ")));
     }
     let panels: Vec<Panel> = drawn
         .into_iter()
@@ -177,6 +181,28 @@ fn groups(cx: &Context<'_>, spec: &PlotSpec, by: &str, rows: &[&Row], y: &str) -
         ("tenant" | "model", _) | (_, false) => Groups::Column("label".to_owned()),
         _ => Groups::Column("tenant".to_owned()),
     }
+}
+
+/// Takes out the tenants that have no such value (an attainment without an SLO) though their cells are
+/// fine: nothing will stand there. Returns them.
+fn drop_without_value(
+    cx: &Context<'_>,
+    groups: &Groups,
+    y: &Column,
+    rows: &[&Row],
+    xs: &mut Vec<String>,
+) -> Vec<String> {
+    if !matches!(groups, Groups::Column(c) if c == "tenant") {
+        return vec![];
+    }
+    let table = cx.results;
+    let stands = |x: &String| {
+        let mut own = rows.iter().filter(|r| table.text(r, "tenant") == x);
+        own.any(|r| table.number(r, y.name).is_some() || table.text(r, STATUS) != "ok")
+    };
+    let without = xs.iter().filter(|x| !stands(x)).cloned().collect();
+    xs.retain(stands);
+    without
 }
 
 fn group_of(cx: &Context<'_>, groups: &Groups, row: &Row) -> String {
