@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo;
 use cotenant_replay::cuda::{CudaDevice, Granularity};
+use cotenant_replay::device::Queue;
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Work, reference};
 
@@ -56,6 +57,39 @@ fn works() -> Vec<Work> {
     works
 }
 
+/// Products of one shape that one launch merges where they are: single ones, one of them twice, and
+/// batches, whose matrices lie less aligned than what is allocated.
+fn merges(precision: Precision) -> [Vec<Work>; 2] {
+    let gemm = |(m, n, k), count| Work::new(Task::Gemm { m, n, k, count }, precision);
+    let (even, odd) = ((64, 96, 128), (37, 64, 72));
+    [vec![gemm(even, 1); 3], vec![gemm(odd, 1), gemm(odd, 2), gemm(odd, 3)]]
+}
+
+/// Merges the works as a policy would, the first one named twice, and frees them again.
+fn check_merged(gpu: &mut CudaDevice, queue: Queue, works: &[Work]) -> Result<f64, DeviceError> {
+    let mut parts = Vec::new();
+    for work in works {
+        parts.push(gpu.prepare(queue, work)?);
+    }
+    parts.push(parts[0]);
+    let merged = gpu.merge(queue, &parts)?;
+    parts.pop();
+    parts.push(merged);
+    let distance = gpu.check_merged(merged)?;
+    parts.into_iter().try_for_each(|p| gpu.release(p))?;
+    Ok(distance)
+}
+
+fn report(place: &str, what: &str, distance: Result<f64, DeviceError>, limit: f64) -> usize {
+    let (state, said) = match distance {
+        Ok(d) if d <= limit => ("ok", format!("{d:.2e} (limit {limit:.2e})")),
+        Ok(d) => ("SHORT", format!("{d:.2e} (limit {limit:.2e})")),
+        Err(e) => ("SHORT", e.to_string()),
+    };
+    println!("{state:5} {place:5} {what}: {said}");
+    usize::from(state == "SHORT")
+}
+
 fn run() -> Result<usize, DeviceError> {
     let mut gpu = CudaDevice::open(0, Granularity::Fine)?;
     gpu.info().require_gpu()?;
@@ -69,14 +103,16 @@ fn run() -> Result<usize, DeviceError> {
                 let distance = gpu.check(p, &work)?;
                 gpu.release(p).map(|()| distance)
             });
-            let limit = reference::tolerance(&work);
-            let (state, said) = match distance {
-                Ok(d) if d <= limit => ("ok", format!("{d:.2e} (limit {limit:.2e})")),
-                Ok(d) => ("SHORT", format!("{d:.2e} (limit {limit:.2e})")),
-                Err(e) => ("SHORT", e.to_string()),
-            };
-            short += usize::from(state == "SHORT");
-            println!("{state:5} {place:5} {}: {said}", work.id);
+            short += report(place, &work.id, distance, reference::tolerance(&work));
+        }
+    }
+    for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
+        for works in merges(precision) {
+            for (queue, place) in queues.iter().zip(["whole", "part"]) {
+                let distance = check_merged(&mut gpu, *queue, &works);
+                let what = format!("merged {}", works[0].id);
+                short += report(place, &what, distance, reference::tolerance(&works[0]));
+            }
         }
     }
     Ok(short)

@@ -15,8 +15,15 @@ const PERIOD: u64 = (1 << 18) - 5;
 /// or indices.
 #[must_use]
 pub fn operands(shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
+    operands_of(0, shapes, precision)
+}
+
+/// As [`operands`], other numbers for every `set`.
+#[must_use]
+pub fn operands_of(set: usize, shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
+    let first = set * shapes.inputs.len();
     let all = |(i, o): (usize, &Operand)| {
-        pattern(i, o, precision).iter().copied().cycle().take(o.elements as usize).collect()
+        pattern(first + i, o, precision).iter().copied().cycle().take(o.elements as usize).collect()
     };
     shapes.inputs.iter().enumerate().map(all).collect()
 }

@@ -54,6 +54,11 @@ impl Stream {
     pub(crate) fn push(&mut self, ns: u64) {
         self.ready = self.ready.max(Instant::now()) + Duration::from_nanos(ns);
     }
+
+    /// When all of it will have ended.
+    pub(crate) fn end(&self) -> Instant {
+        self.ready
+    }
 }
 
 thread_local! {

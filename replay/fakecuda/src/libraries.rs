@@ -1,15 +1,18 @@
 //! The little of cuBLASLt and cuDNN that cotenant calls. Matrices and tensors keep their sizes, so
 //! that a product takes a time that depends on them and on the SMs of its stream.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
 use crate::api;
-use crate::state::{OK, add_library, drop_library, enter, with};
+use crate::state::{OK, add_library, drop_library, enter, note, read_until, with, words};
 
-/// Sizes by handle: rows, columns, count of a matrix; four sizes of a tensor or a filter.
+/// Sizes by handle: rows, columns, count of a matrix, bytes of an element; four sizes of a tensor or
+/// a filter.
 static SIZES: Mutex<BTreeMap<usize, [u64; 4]>> = Mutex::new(BTreeMap::new());
+/// Layouts whose matrices lie anywhere: launches are given lists of addresses.
+static LISTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 static STREAMS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 fn sizes(handle: usize) -> [u64; 4] {
@@ -26,28 +29,56 @@ fn run(stream: usize, flops: u64) -> c_int {
     let pushed = with(stream, |s| s.push(6_000 + flops / (400 * u64::from(s.sms))));
     if pushed.is_some() { OK } else { 7 }
 }
+fn listed(layout: usize) -> bool {
+    LISTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&layout)
+}
+/// Notes that the matrices of a layout are read or written until the stream has ended: those of a
+/// list, and the list, must be memory that is alive, and stay so.
+fn touch(list: usize, layout: usize, stream: usize) {
+    let [rows, cols, count, width] = sizes(layout);
+    let until = with(stream, |s| s.end());
+    let addresses = words(list, count as usize);
+    let alive = addresses.len() as u64 == count
+        && read_until(list, 8 * count, until)
+        && addresses.iter().all(|a| read_until(*a as usize, rows * cols * width, until));
+    let text: Vec<String> = addresses.iter().map(|a| format!("{a:x}")).collect();
+    note(&format!("  LIST {}", text.join(" ")), false);
+    if !alive {
+        note("wrong: a list, or a matrix in it, is no memory", true);
+    }
+}
 
 api! {
     fn cublasLtCreate(h: *mut usize) { *h = add_library(); OK }
     fn cublasLtDestroy(h: usize) { drop_library(h) }
-    fn cublasLtMatrixLayoutCreate(l: *mut usize, _kind: c_int, rows: u64, cols: u64, _ld: i64) {
+    fn cublasLtMatrixLayoutCreate(l: *mut usize, kind: c_int, rows: u64, cols: u64, _ld: i64) {
         *l = add_library();
-        set(*l, |s| *s = [rows, cols, 1, 1])
+        // CUDA_R_32F is 0, both halves are others.
+        set(*l, |s| *s = [rows, cols, 1, if kind == 0 { 4 } else { 2 }])
     }
     fn cublasLtMatrixLayoutSetAttribute(l: usize, which: c_int, value: *const i32, _n: usize) {
         let value = *value;
-        if which == 5 { crate::state::note(&format!("  BATCH_COUNT {value}"), false); }
+        if which == 5 { note(&format!("  BATCH_COUNT {value}"), false); }
+        if which == 8 && value == 1 {
+            LISTED.lock().unwrap_or_else(PoisonError::into_inner).insert(l);
+        }
         if which == 5 { set(l, |s| s[2] = value as u64) } else { OK }
     }
-    fn cublasLtMatrixLayoutDestroy(l: usize) { drop_library(l) }
+    fn cublasLtMatrixLayoutDestroy(l: usize) {
+        LISTED.lock().unwrap_or_else(PoisonError::into_inner).remove(&l);
+        drop_library(l)
+    }
     fn cublasLtMatmulDescCreate(d: *mut usize, _compute: c_int, _scale: c_int) { *d = add_library(); OK }
     fn cublasLtMatmulDescSetAttribute(_d: usize, which: c_int, value: *const i32, _n: usize) {
-        if which == 15 { crate::state::note(&format!("  SM_COUNT_TARGET {}", *value), false); }
+        if which == 15 { note(&format!("  SM_COUNT_TARGET {}", *value), false); }
         OK
     }
     fn cublasLtMatmulDescDestroy(d: usize) { drop_library(d) }
     fn cublasLtMatmulPreferenceCreate(p: *mut usize) { *p = add_library(); OK }
-    fn cublasLtMatmulPreferenceSetAttribute(_p: usize, _which: c_int, _value: *const c_void, _n: usize) { OK }
+    fn cublasLtMatmulPreferenceSetAttribute(_p: usize, which: c_int, value: *const u32, _n: usize) {
+        if (5..=8).contains(&which) { note(&format!("  ALIGNED {}", *value), false); }
+        OK
+    }
     fn cublasLtMatmulPreferenceDestroy(p: usize) { drop_library(p) }
     fn cublasLtMatmulAlgoGetHeuristic(
         _h: usize, _d: usize, _a: usize, _b: usize, _c: usize, _out: usize, _p: usize, _want: c_int,
@@ -60,12 +91,16 @@ api! {
         OK
     }
     fn cublasLtMatmul(
-        _h: usize, _d: usize, _alpha: *const f32, _a: usize, la: usize, _b: usize, _lb: usize,
-        _beta: *const f32, _c: usize, _lc: usize, _out: usize, lo: usize, _algo: *const c_void,
+        _h: usize, _d: usize, _alpha: *const f32, a: usize, la: usize, b: usize, lb: usize,
+        _beta: *const f32, _c: usize, _lc: usize, out: usize, lo: usize, _algo: *const c_void,
         _work: usize, _bytes: usize, stream: usize,
     ) {
-        let (a, o) = (sizes(la), sizes(lo));
-        run(stream, 2 * a[1] * o[0] * o[1] * o[2])
+        let (left, o) = (sizes(la), sizes(lo));
+        let code = run(stream, 2 * left[1] * o[0] * o[1] * o[2]);
+        for (list, layout) in [(a, la), (b, lb), (out, lo)] {
+            if listed(layout) { touch(list, layout, stream); }
+        }
+        code
     }
 }
 

@@ -40,6 +40,8 @@ struct State {
     greens: BTreeMap<usize, u32>,
     modules: BTreeMap<usize, Module>,
     memory: BTreeMap<usize, Vec<u8>>,
+    /// Until when launches use memory, where they say so.
+    used: BTreeMap<usize, Instant>,
     /// Handles of host memory, by address.
     host: BTreeMap<usize, usize>,
 }
@@ -212,12 +214,42 @@ pub(crate) fn function_name(handle: usize) -> Option<String> {
 
 pub(crate) fn allocate(n: usize) -> usize {
     let handle = fresh(Kind::Memory);
-    state().memory.insert(handle, vec![0; n]);
+    let mut s = state();
+    // No other handle lies within it: an address inside tells what it belongs to.
+    s.next += n.next_multiple_of(0x100);
+    s.memory.insert(handle, vec![0; n]);
     handle
 }
 pub(crate) fn free(handle: usize) -> c_int {
-    state().memory.remove(&handle);
+    let mut s = state();
+    s.memory.remove(&handle);
+    if s.used.remove(&handle).is_some_and(|until| until > Instant::now()) {
+        s.wrong += 1;
+        s.log.push_str("wrong: memory is freed before the launch that uses it has ended\n");
+    }
+    drop(s);
     unmake(Kind::Memory, handle)
+}
+/// Notes that `n` bytes at this address are used until then; false where they are not all there.
+pub(crate) fn read_until(address: usize, n: u64, until: Option<Instant>) -> bool {
+    let mut s = state();
+    let found = s.memory.range(..=address).next_back().map(|(h, memory)| (*h, memory.len()));
+    match (found, until) {
+        (Some((handle, size)), Some(until)) if (address - handle) as u64 + n <= size as u64 => {
+            let known = s.used.entry(handle).or_insert(until);
+            *known = until.max(*known);
+            true
+        }
+        _ => false,
+    }
+}
+/// The first `n` numbers of 64 bits at this address; none where they are not all there.
+pub(crate) fn words(address: usize, n: usize) -> Vec<u64> {
+    let s = state();
+    let found = s.memory.range(..=address).next_back();
+    let bytes = found.and_then(|(h, memory)| memory.get(address - h..)?.get(..8 * n));
+    let (words, _) = bytes.unwrap_or_default().as_chunks::<8>();
+    words.iter().map(|w| u64::from_le_bytes(*w)).collect()
 }
 pub(crate) fn bytes(handle: usize, n: usize, f: impl FnOnce(&mut [u8])) -> c_int {
     match state().memory.get_mut(&handle) {

@@ -1,64 +1,19 @@
 //! The real CUDA code of cotenant against the stand-in driver: order of calls, clean-up, errors.
 //!
 //! Every test runs in a process of its own, whose loader finds the stand-in under the driver's name.
-#![allow(unsafe_code, clippy::unwrap_used)] // asks the stand-in for its log; helpers of tests
+#![allow(clippy::unwrap_used)] // helpers of tests
 
-use std::path::Path;
-use std::process::Command;
+mod stand_in;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Nanos, zoo};
-use cotenant_replay::cuda::{CudaDevice, Granularity, Loader, probe};
+use cotenant_replay::cuda::{CudaDevice, Granularity, probe};
 use cotenant_replay::device::Direction;
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Kind, Unavailable, Work};
 use cotenant_sim::mask::CuMask;
 
-/// Runs `body` in a child process with the stand-in on the loader's path.
-fn with_stand_in(test: &str, variables: &[(&str, &str)], body: impl FnOnce()) {
-    if std::env::var_os("COTENANT_STAND_IN").is_some() {
-        return body();
-    }
-    let me = std::env::current_exe().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
-    {
-        std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
-    }
-    let mut child = Command::new(me);
-    child.args([test, "--exact", "--nocapture"]).env("COTENANT_STAND_IN", "1");
-    child.env("LD_LIBRARY_PATH", folder.path()).envs(variables.iter().copied());
-    let output = child.output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
-}
-
-fn stand_in() -> Loader {
-    Loader::open(Path::new("libcuda.so.1")).unwrap()
-}
-
-fn calls() -> Vec<String> {
-    // SAFETY: the stand-in's own signature.
-    let read = unsafe {
-        stand_in().function::<unsafe extern "C" fn(*mut u8, usize) -> usize>("cotenant_calls")
-    };
-    let mut text = vec![0u8; 1 << 24];
-    let n = unsafe { read.unwrap()(text.as_mut_ptr(), text.len()) };
-    String::from_utf8_lossy(&text[..n]).lines().map(str::to_owned).collect()
-}
-
-/// Handles alive, and wrong destructions.
-fn alive() -> (usize, usize) {
-    // SAFETY: the stand-in's own signature.
-    let read = unsafe {
-        stand_in().function::<unsafe extern "C" fn(*mut usize, *mut usize)>("cotenant_live")
-    };
-    let (mut alive, mut wrong) = (0, 0);
-    unsafe { read.unwrap()(&raw mut alive, &raw mut wrong) };
-    (alive, wrong)
-}
+use stand_in::{alive, calls, with_stand_in};
 
 fn spin(blocks: u32, ns: u64) -> Work {
     Work::new(Task::Spin { blocks, ns }, Precision::Fp32)
@@ -144,35 +99,6 @@ fn partitions_are_made_of_any_atoms_once_each() {
             assert!(matches!(error, DeviceError::BadPartition { .. }), "{cus:?}: {error}");
         }
         assert!(gpu.subset(whole, &CuMask::EMPTY).is_err());
-        drop(gpu);
-        assert_eq!(alive(), (0, 0));
-    });
-}
-
-#[test]
-fn products_merge_into_one_batched_launch() {
-    with_stand_in("products_merge_into_one_batched_launch", &[], || {
-        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
-        let queue = gpu.queue(gpu.whole(), 0).unwrap();
-        let gemm =
-            |m: u32, count: u32| Work::new(Task::Gemm { m, n: 64, k: 32, count }, Precision::Bf16);
-        let (a, b) = (gpu.prepare(queue, &gemm(16, 1)), gpu.prepare(queue, &gemm(24, 3)));
-        let (a, b) = (a.unwrap(), b.unwrap());
-        let before = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
-        let all = gpu.merge(queue, &[a, b]).unwrap();
-        assert_eq!(gpu.merge(queue, &[b, a]).unwrap(), all, "made once");
-        gpu.launch(all).unwrap();
-        let mut ended = Vec::new();
-        gpu.wait(&mut ended).unwrap();
-        assert_eq!(ended.len(), 1);
-        let launched = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
-        assert_eq!(launched, before + 1, "one launch");
-        assert!(calls().iter().any(|c| c == "  BATCH_COUNT 4"), "of four products");
-        let soft = Work::new(Task::Softmax { rows: 8, width: 64 }, Precision::Bf16);
-        let soft = gpu.prepare(queue, &soft).unwrap();
-        let error = gpu.merge(queue, &[a, soft]).unwrap_err().to_string();
-        assert!(error.contains("only matrix products"), "{error}");
-        assert!(gpu.merge(queue, &[]).is_err());
         drop(gpu);
         assert_eq!(alive(), (0, 0));
     });

@@ -46,11 +46,36 @@ pub(super) struct Shape {
     pub(super) count: u32,
 }
 
+/// Where the matrices of a batch lie.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// One behind the other: a launch is given the addresses of the first ones.
+    Strided,
+    /// Anywhere: a launch is given the addresses of lists, on the device, of their addresses. Those
+    /// of left, right and result matrices are multiples of so many bytes.
+    Listed([u32; 3]),
+}
+
+/// Whether a plan of [`Place::Listed`] failed since the library does not know such batches (before
+/// CUDA 12.9) or has no algorithm for this one.
+pub(super) fn cannot_list(error: &DeviceError) -> bool {
+    use sys::cublasStatus_t as S;
+    let asked = ["cublasLtMatrixLayoutSetAttribute", "cublasLtMatmulAlgoGetHeuristic"];
+    let no = [S::CUBLAS_STATUS_INVALID_VALUE as i32, S::CUBLAS_STATUS_NOT_SUPPORTED as i32];
+    matches!(error, DeviceError::Call { call, code, .. } if asked.contains(call) && no.contains(code))
+}
+
 struct Layout(sys::cublasLtMatrixLayout_t);
 
 impl Layout {
-    /// A column-major matrix, `count` of them one behind the other.
-    fn new(kind: sys::cudaDataType, rows: u32, cols: u32, count: u32) -> Result<Self, DeviceError> {
+    /// A column-major matrix, `count` of them.
+    fn new(
+        kind: sys::cudaDataType,
+        [rows, cols]: [u32; 2],
+        count: u32,
+        place: Place,
+    ) -> Result<Self, DeviceError> {
+        use sys::cublasLtBatchMode_t::CUBLASLT_BATCH_MODE_POINTER_ARRAY;
         use sys::cublasLtMatrixLayoutAttribute_t as A;
         let (rows, cols) = (u64::from(rows), u64::from(cols));
         let raw = result::create_matrix_layout(kind, rows, cols, rows as i64);
@@ -61,10 +86,20 @@ impl Layout {
             let (attribute, value) = (A::CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &raw const count);
             result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 4)
                 .map_err(failed("cublasLtMatrixLayoutSetAttribute"))?;
-            let (attribute, value) =
-                (A::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &raw const stride);
-            result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 8)
-                .map_err(failed("cublasLtMatrixLayoutSetAttribute"))?;
+            match place {
+                Place::Strided => {
+                    let (attribute, value) =
+                        (A::CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &raw const stride);
+                    result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 8)
+                }
+                Place::Listed(_) => {
+                    let mode = CUBLASLT_BATCH_MODE_POINTER_ARRAY as u32;
+                    let (attribute, value) =
+                        (A::CUBLASLT_MATRIX_LAYOUT_BATCH_MODE, &raw const mode);
+                    result::set_matrix_layout_attribute(layout.0, attribute, value.cast(), 4)
+                }
+            }
+            .map_err(failed("cublasLtMatrixLayoutSetAttribute"))?;
         }
         Ok(layout)
     }
@@ -118,10 +153,11 @@ impl Gemm {
         shape: Shape,
         precision: Precision,
         cus: u32,
+        place: Place,
     ) -> Result<Self, DeviceError> {
         use sys::cublasComputeType_t as C;
         use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET;
-        use sys::cublasLtMatmulPreferenceAttributes_t::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES;
+        use sys::cublasLtMatmulPreferenceAttributes_t as P;
         let (kind, compute) = match precision {
             Precision::Fp32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F),
             Precision::Tf32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F_FAST_TF32),
@@ -140,17 +176,32 @@ impl Gemm {
                 .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
         }
         // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ: the operands change places.
-        let left = Layout::new(kind, n, k, count)?;
-        let right = Layout::new(kind, k, m, count)?;
-        let out = Layout::new(kind, n, m, count)?;
+        let left = Layout::new(kind, [n, k], count, place)?;
+        let right = Layout::new(kind, [k, m], count, place)?;
+        let out = Layout::new(kind, [n, m], count, place)?;
         let raw = result::create_matmul_pref().map_err(failed("cublasLtMatmulPreferenceCreate"))?;
         let preference = Preference(raw);
         let most = WORKSPACE;
-        // SAFETY: the attribute is of eight bytes; all descriptors are alive.
+        // Where they lie at equal distances the library sees for itself how they are aligned.
+        let aligned = match place {
+            Place::Strided => Vec::new(),
+            Place::Listed([left, right, out]) => vec![
+                (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, right),
+                (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, left),
+                (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, out),
+                (P::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, out),
+            ],
+        };
+        // SAFETY: the attributes are of eight and four bytes; all descriptors are alive.
         let algorithm = unsafe {
-            let (attribute, value) = (CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &raw const most);
+            let (attribute, value) = (P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &raw const most);
             result::set_matmul_pref_attribute(preference.0, attribute, value.cast(), 8)
                 .map_err(failed("cublasLtMatmulPreferenceSetAttribute"))?;
+            for (attribute, bytes) in &aligned {
+                let value = std::ptr::from_ref(bytes);
+                result::set_matmul_pref_attribute(preference.0, *attribute, value.cast(), 4)
+                    .map_err(failed("cublasLtMatmulPreferenceSetAttribute"))?;
+            }
             result::get_matmul_algo_heuristic(
                 blas.raw,
                 description.0,
@@ -167,6 +218,7 @@ impl Gemm {
         Ok(Self { blas, description, left, right, out, algorithm, workspace })
     }
 
+    /// With the addresses of the operands, or of the lists of them.
     pub(super) fn launch(
         &self,
         stream: &Stream,

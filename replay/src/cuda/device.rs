@@ -1,5 +1,6 @@
 //! The device: partitions are green contexts, queues their streams, times those of events.
 
+mod merge;
 mod run;
 
 use std::collections::BTreeMap;
@@ -8,12 +9,12 @@ use std::rc::Rc;
 use cotenant_profiles::{Bytes, Nanos};
 use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction};
 
-use super::blas::{self, Blas, Gemm};
+use super::blas::{self, Blas, Gemm, Place};
 use super::dnn::{Conv, Dnn};
 use super::driver::{Atoms, Context, Event, Green, Module, Stream, function_facts};
 use super::memory::{Buffer, Pinned};
 use super::probe::probe;
-use super::ready::{Body, LaunchFacts, Ready};
+use super::ready::{Body, LaunchFacts, Operands, Ready};
 use crate::clock::Clock;
 use crate::device::{Device, DeviceInfo, Kind, Partition, Prepared, Queue, Ticket};
 use crate::error::{DeviceError, Unavailable};
@@ -175,6 +176,7 @@ impl CudaDevice {
         self.ready(work)?;
         self.context.synchronize()?;
         self.ready[work.0 as usize] = None;
+        self.merged.retain(|_, known| *known != work);
         Ok(())
     }
 
@@ -188,7 +190,7 @@ impl CudaDevice {
         self.launch(prepared)?;
         self.wait(&mut ended)?;
         let shapes = recipe::shapes(work);
-        let bytes = self.ready(prepared)?.output.read()?;
+        let bytes = self.ready(prepared)?.operands.output.read()?;
         let mut found = reference::from_bytes(&bytes, work.precision);
         found.truncate(shapes.output as usize);
         let operands = reference::operands(&shapes, work.precision);
@@ -257,19 +259,24 @@ impl CudaDevice {
                 Ok((Body::Conv(Box::new(plan)), facts))
             }
             Task::Gemm { m, n, k, count } => {
-                let blas = match &self.blas {
-                    Some(known) => Rc::clone(known),
-                    None => Rc::clone(self.blas.insert(Blas::new(&self.context)?)),
-                };
+                let blas = self.blas()?;
                 let shape = blas::Shape { m: *m, n: *n, k: *k, count: *count };
-                let plan = Gemm::plan(&blas, &self.context, shape, work.precision, cus)?;
+                let context = &self.context;
+                let plan = Gemm::plan(&blas, context, shape, work.precision, cus, Place::Strided)?;
                 Ok((Body::Gemm(Box::new(plan)), library("cublasLtMatmul".to_owned())))
             }
             _ => Err(DeviceError::unsupported(&work.id, "no kernel and no library runs it")),
         }
     }
 
-    fn operands(&self, work: &Work) -> Result<(Vec<Buffer>, Buffer), DeviceError> {
+    fn blas(&mut self) -> Result<Rc<Blas>, DeviceError> {
+        Ok(match &self.blas {
+            Some(known) => Rc::clone(known),
+            None => Rc::clone(self.blas.insert(Blas::new(&self.context)?)),
+        })
+    }
+
+    fn operands(&self, work: &Work) -> Result<Rc<Operands>, DeviceError> {
         let shapes = recipe::shapes(work);
         let mut inputs = Vec::with_capacity(shapes.inputs.len());
         for (i, operand) in shapes.inputs.iter().enumerate() {
@@ -278,7 +285,7 @@ impl CudaDevice {
         }
         let bytes = shapes.output * work.precision.bytes();
         let output = Buffer::zeroed(&self.context, usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        Ok((inputs, output))
+        Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
     }
 
     /// An event for a queue: one that has been used there, or a new one.
@@ -349,28 +356,6 @@ impl CudaDevice {
     fn known(&self, partition: Partition) -> Result<&Part, DeviceError> {
         let index = partition.index;
         self.parts.get(index as usize).ok_or(DeviceError::NoSuch { what: "partition", index })
-    }
-
-    /// One product that stands for several: as many of them as all together, each as large as the
-    /// largest, since a strided batch has one shape.
-    fn union(&self, parts: &[Prepared]) -> Result<Work, DeviceError> {
-        let cannot = |id: &str, why: &str| DeviceError::unsupported(format!("merging {id}"), why);
-        let (mut whole, mut precision) = ([0u32; 3], None);
-        let mut all = 0u32;
-        for part in parts {
-            let work = &self.ready(*part)?.work;
-            let Task::Gemm { m, n, k, count } = work.task else {
-                return Err(cannot(&work.id, "only matrix products become one batched launch"));
-            };
-            if *precision.get_or_insert(work.precision) != work.precision {
-                return Err(cannot(&work.id, "the others are of another precision"));
-            }
-            whole = [whole[0].max(m), whole[1].max(n), whole[2].max(k)];
-            all = all.saturating_add(count);
-        }
-        let precision = precision.ok_or_else(|| cannot("nothing", "name at least one kernel"))?;
-        let [m, n, k] = whole;
-        Ok(Work::new(Task::Gemm { m, n, k, count: all }, precision))
     }
 }
 

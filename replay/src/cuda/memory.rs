@@ -33,13 +33,19 @@ impl Buffer {
 
     pub(super) fn filled(context: &Rc<Context>, content: &[u8]) -> Result<Self, DeviceError> {
         let buffer = Self::zeroed(context, content.len())?;
-        if !content.is_empty() {
-            let from = content.as_ptr().cast();
-            // SAFETY: the buffer is as large as the content.
-            unsafe { cu!(cuMemcpyHtoD_v2(buffer.address, from, content.len()))? };
-        }
-        settle()?;
+        buffer.write(content)?;
         Ok(buffer)
+    }
+
+    /// Overwrites its beginning, or all of it where the content is longer.
+    pub(super) fn write(&self, content: &[u8]) -> Result<(), DeviceError> {
+        let bytes = content.len().min(self.bytes);
+        if bytes > 0 {
+            let from = content.as_ptr().cast();
+            // SAFETY: neither the buffer nor the content is smaller.
+            unsafe { cu!(cuMemcpyHtoD_v2(self.address, from, bytes))? };
+        }
+        settle()
     }
 
     pub(super) fn read(&self) -> Result<Vec<u8>, DeviceError> {

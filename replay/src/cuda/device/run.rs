@@ -79,23 +79,22 @@ impl Device for CudaDevice {
 
     fn prepare(&mut self, queue: Queue, work: &Work) -> Result<Prepared, DeviceError> {
         let (body, facts) = self.plan(work, queue)?;
-        let (inputs, output) = self.operands(work)?;
-        let work = work.clone();
-        self.ready.push(Some(Ready { queue, work, body, inputs, output, facts }));
-        Ok(Prepared(self.ready.len() as u32 - 1))
+        let operands = self.operands(work)?;
+        let (work, more) = (work.clone(), Vec::new());
+        Ok(self.keep(Ready { queue, work, body, operands, more, facts }))
     }
 
-    /// One strided-batched product with operands of its own, as if those of the parts lay at equal
-    /// distances: what is measured is the launch, not where its numbers come from.
     fn merge(&mut self, queue: Queue, parts: &[Prepared]) -> Result<Prepared, DeviceError> {
+        for part in parts {
+            self.ready(*part)?;
+        }
         let mut key: Vec<u32> = parts.iter().map(|p| p.0).collect();
         key.sort_unstable();
         let key = (queue.0, key);
         if let Some(known) = self.merged.get(&key) {
             return Ok(*known);
         }
-        let work = self.union(parts)?;
-        let prepared = self.prepare(queue, &work)?;
+        let prepared = self.batch(queue, parts)?;
         self.merged.insert(key, prepared);
         Ok(prepared)
     }
