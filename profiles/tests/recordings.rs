@@ -1,8 +1,8 @@
 //! Recordings of profilers: the fixtures are made by `fixtures/recordings.py` to the published schemas.
 #![allow(clippy::unwrap_used)] // helpers of tests
 
-use cotenant_profiles::Device;
 use cotenant_profiles::import::{Import, Input, StreamOptions, nsys, torch};
+use cotenant_profiles::{Device, Nanos};
 use proptest::prelude::*;
 
 const TORCH: &str = include_str!("fixtures/torch.json");
@@ -13,7 +13,7 @@ fn device() -> Device {
 }
 
 fn options() -> StreamOptions {
-    StreamOptions { model: "net".to_owned(), batch: 8, range: None }
+    StreamOptions { model: "net".to_owned(), batch: 8, range: None, launch: None }
 }
 
 /// Six launches of four kernels, from four of the five iterations: a stray kernel ends the first.
@@ -53,6 +53,23 @@ fn an_export_of_nsight_systems_becomes_the_launches_of_its_iteration() {
     check(&import);
     let long = import.profile.kernels.iter().find(|k| k.name.contains("softmax")).unwrap();
     assert!(long.name.len() > 1400 && long.name.ends_with("4>"), "a row that overflows its page");
+}
+
+#[test]
+fn the_host_time_of_a_launch_is_the_devices_or_the_users() {
+    let input = Input { file: "torch.json", text: TORCH };
+    let given = StreamOptions { launch: Some(Nanos(8_000)), ..options() };
+    for (options, host, fact) in [
+        (options(), device().costs.launch, "assumed: 5us per launch, costs.launch of h100-sxm"),
+        (given, Nanos(8_000), "given: 8us per launch"),
+    ] {
+        let profile = torch(&input, &device(), &options).unwrap().profile;
+        assert!(profile.models["net"].batches[&8].iter().all(|l| l.host == host));
+        assert_eq!(profile.provenance["host_ns"], fact);
+    }
+    let slip = StreamOptions { launch: Some(Nanos(2_000_000_000)), ..options() };
+    let error = torch(&input, &device(), &slip).unwrap_err().to_string();
+    assert_eq!(error, "torch.json:1: launch: `2s` is not at most 1s");
 }
 
 #[test]

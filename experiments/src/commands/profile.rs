@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cotenant_profiles::files::{self, FileError};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Launch, Profile, analytic, import, zoo};
+use cotenant_profiles::{Device, Launch, Nanos, Profile, analytic, import, zoo};
 
 use crate::config::{IMPORTS, ProfileSource};
 use crate::curves::{self, CurveTable};
@@ -83,6 +83,10 @@ pub(crate) struct ImportArgs {
     /// torch, nsys: kernels of one iteration, by number, in place of the one found
     #[arg(long, value_name = "FIRST..END", value_parser = super::gpu::range)]
     range: Option<[usize; 2]>,
+    /// torch, nsys: host time of one launch, such as 8us: recordings of kernels do not have it
+    /// [default: `costs.launch` of the device file]
+    #[arg(long, value_name = "TIME")]
+    launch: Option<Nanos>,
     /// Folder for the profile
     #[arg(short, long, value_name = "DIR")]
     out: PathBuf,
@@ -150,6 +154,10 @@ fn import(args: &ImportArgs) -> Done {
     let read = if RECORDINGS.contains(&from) {
         recording(args, &device)?
     } else if IMPORTS.contains(&from) {
+        if args.launch.is_some() {
+            let known = RECORDINGS.join(", ");
+            return Err(Failure::input(format!("--launch: for {known} alone, not for {from}")));
+        }
         let mut files = vec![];
         for path in &args.files {
             files.extend(models::input_files(path).map_err(Failure::input)?);
@@ -186,8 +194,8 @@ fn recording(args: &ImportArgs, device: &Device) -> Done<import::Import> {
     let model = args.model.clone().ok_or_else(|| {
         Failure::input(format!("--model: `{}` does not name the model: give one", args.from))
     })?;
-    let (batch, range) = (args.batch, args.range);
-    let options = import::StreamOptions { model, batch, range };
+    let (batch, range, launch) = (args.batch, args.range, args.launch);
+    let options = import::StreamOptions { model, batch, range, launch };
     let bytes = std::fs::read(path).map_err(|e| Failure::input(format!("{file}: {e}")))?;
     let read = if args.from == "nsys" {
         import::nsys(&file, &bytes, device, &options)

@@ -8,6 +8,7 @@ use crate::Device;
 use crate::curve::{Curve, Point};
 use crate::files::{FileError, MODEL_NAME, Problem, is_model_name};
 use crate::kernel::Kernel;
+use crate::units::Nanos;
 
 /// One kernel that ran.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub struct StreamOptions {
     pub batch: u32,
     /// Kernels of one iteration, counted in order of their start, in place of the one found.
     pub range: Option<[usize; 2]>,
+    /// Host time of one launch, in place of the device's `costs.launch`: records of kernels do not
+    /// say when, nor for how long, the host launched them.
+    pub launch: Option<Nanos>,
 }
 
 /// Where a recording repeats itself.
@@ -54,6 +58,10 @@ pub struct Iteration {
 const REPEATS: usize = 3;
 /// Candidate periods that are looked at.
 const CANDIDATES: usize = 256;
+
+/// The host time of a launch that is taken for more than a slip: the slowest frameworks need a
+/// thousandth of it.
+const LONGEST_LAUNCH: Nanos = Nanos(1_000_000_000);
 
 fn same(a: &Record, b: &Record) -> bool {
     (&a.name, a.grid, a.block, a.smem_bytes) == (&b.name, b.grid, b.block, b.smem_bytes)
@@ -164,6 +172,9 @@ pub(super) fn profile(
     if options.batch == 0 {
         return Err(bad("batch", "0".to_owned(), "a batch size of at least 1"));
     }
+    if let Some(long) = options.launch.filter(|l| *l > LONGEST_LAUNCH) {
+        return Err(bad("launch", long.to_string(), &format!("at most {LONGEST_LAUNCH}")));
+    }
     if records.is_empty() {
         return Err(FileError::bad(file, 1, "file", Problem::NoRows("kernel")));
     }
@@ -184,14 +195,19 @@ pub(super) fn profile(
     let mut facts = facts.to_vec();
     let Iteration { first, kernels, repeats } = found;
     facts.push(("curves", "one point, on all CUs".to_owned()));
-    facts.push(("host_ns", format!("assumed: {} per launch", device.costs.launch)));
+    let launch = options.launch.unwrap_or(device.costs.launch);
+    let host = match options.launch {
+        Some(given) => format!("given: {given} per launch"),
+        None => format!("assumed: {launch} per launch, costs.launch of {}", device.name),
+    };
+    facts.push(("host_ns", host));
     facts.push(("iteration", format!("{kernels} kernels from number {first}, {repeats} times")));
     let used = &records[first..first + kernels * repeats];
     let mut builder = Builder::new(device, &facts);
     let add = Adder { device, options, used };
     for position in 0..kernels {
         let kernel = add.kernel(&mut builder, position);
-        builder.launch(&options.model, options.batch, kernel, device.costs.launch);
+        builder.launch(&options.model, options.batch, kernel, launch);
     }
     let outside = records.len() - used.len();
     let mut dropped = BTreeMap::new();
