@@ -77,7 +77,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     };
     let several = panels.len() > 1;
     Ok(Figure {
-        title: cx.title(spec, "Simulated against measured".to_owned()),
+        title: cx.title(spec, "Simulated against replayed".to_owned()),
         notes: vec![cx.note(
             spec,
             &format!("{n} pairs, {} within 5 %, {} within 10 %", within(5.0), within(10.0)),
@@ -144,5 +144,6 @@ fn panel(
         points.push(Mark::Point { at: (measured, simulated), look, hollow: false });
     }
     marks.extend(points);
-    Panel { title: String::new(), x: titled("measured"), y: titled("simulated"), marks }
+    // Not "measured": a replay beside an emulated GPU is none.
+    Panel { title: String::new(), x: titled("replayed"), y: titled("simulated"), marks }
 }

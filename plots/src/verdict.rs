@@ -333,8 +333,10 @@ fn read_point(point: &Point, tenants: &[String]) -> Vec<String> {
             (m, n) if m == n => format!(" All {n} policies meet every SLO."),
             (m, n) => format!(" {m} of {n} policies meet every SLO."),
         };
+        let tied = meeting > 1 && !point.lines.iter().any(|l| l.best);
+        let alone = if tied { ", as others do: compare their times" } else { "" };
         text.push(format!(
-            "`{name}` meets every SLO with the most goodput: {goodput} requests/s{share}.{among}"
+            "`{name}` meets every SLO with the most goodput: {goodput} requests/s{share}{alone}.{among}"
         ));
     } else {
         let met = best.count(Slo::Met);

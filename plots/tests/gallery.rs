@@ -125,7 +125,7 @@ fn axes_carry_units_and_policies_their_colours() {
         ("cdf.svg", vec!["Latency (ms)", "Requests answered within (%)", "SLO 100 ms"]),
         ("timeline-latency_p95_ms.svg", vec!["Time (s)", "p95 latency (ms)"]),
         ("curves.svg", vec!["CUs given (CUs)", "Latency (ms)"]),
-        ("parity.svg", vec!["Latency, simulated (ms)", "Rate, measured (requests/s)"]),
+        ("parity.svg", vec!["Latency, simulated (ms)", "Rate, replayed (requests/s)"]),
         ("pareto.svg", vec!["(ms)", "Goodput, higher is better (requests/s)"]),
     ] {
         let text = svg(name);
