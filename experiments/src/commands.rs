@@ -5,4 +5,5 @@ pub(crate) mod lists;
 pub(crate) mod profile;
 pub(crate) mod replay;
 pub(crate) mod trace;
+pub(crate) mod tune;
 pub(crate) mod validate;

@@ -86,3 +86,25 @@ fn a_share_to_tune_at_lies_above_0() {
     let message = run(&format!("{MODEL}\ntuned_at = 0"), CAPPED, &[]).unwrap_err();
     assert!(message.contains("e.toml:10: tenant.m.tuned_at: is 0: a percentage"), "{message}");
 }
+
+#[test]
+fn a_tuner_refuses_what_it_cannot_measure() {
+    let dir = tempfile::tempdir().unwrap();
+    let collect = |more: &[&str]| {
+        let mut command = Command::cargo_bin("cotenant").unwrap();
+        command.args(["profile", "collect", "--tune", "--device", "h100-sxm", "--models", "vgg11"]);
+        let done = command.args(["--out"]).arg(dir.path()).args(more).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stderr).unwrap())
+    };
+    let (status, words) = collect(&["--precision", "fp16"]);
+    assert_eq!(status, Some(2), "{words}");
+    assert!(words.contains("the tuner's template computes in fp32"), "{words}");
+    let (status, words) = collect(&["--costs"]);
+    assert_eq!(status, Some(2), "{words}");
+    if !std::path::Path::new("/proc/driver/nvidia/version").exists() {
+        let (status, words) = collect(&[]);
+        assert_eq!(status, Some(1), "{words}");
+        assert!(words.contains("profile collect --tune: "), "{words}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "nothing is written");
+}

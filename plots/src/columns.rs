@@ -101,6 +101,10 @@ pub const CURVES: [&str; 7] =
 pub const VALIDATION: [&str; 8] =
     ["label", "tenant", "metric", "simulated", "measured", "error_pct", "ci_low", "ci_high"];
 
+/// Columns of a tuner's `matrix.csv`. `shape` is `*` for the sum over all.
+pub const MATRIX: [&str; 7] =
+    ["shape", "tuned_at_cus", "run_at_cus", "variant", "duration_ns", "best_ns", "slowdown"];
+
 /// Columns of `series.csv` that can be drawn over time.
 pub const SERIES: [&str; 3] = ["throughput_rps", "latency_p95_ms", "cu_utilization"];
 

@@ -1,5 +1,6 @@
 //! `heatmap`: a metric over two sweep keys, one panel per label.
 
+use crate::axis::Axis;
 use crate::bars::whose;
 use crate::columns::{Column, STATUS};
 use crate::figure::{ColorBar, Figure, Mark, Panel};
@@ -7,7 +8,7 @@ use crate::format::{key_title, pretty};
 use crate::select::{Context, SweepAxis, column, grouped};
 use crate::spec::PlotSpec;
 use crate::style::map_color;
-use crate::table::Row;
+use crate::table::{Row, Table};
 
 /// One tile: place and value, or why there is none.
 type Cell = (f64, f64, Option<f64>, bool);
@@ -73,6 +74,48 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         size,
         legend: vec![],
         colors: Some(ColorBar { title: y.axis(), lo, hi }),
+    })
+}
+
+/// The matrix of a tuner over all shapes: how many times as long what was tuned at one share takes at
+/// another as what was tuned there.
+pub(crate) fn matrix(table: &Table, note: &str) -> Result<Figure, String> {
+    let rows: Vec<&Row> = table.rows.iter().filter(|r| table.text(r, "shape") == "*").collect();
+    let (xs, ys) = (table.distinct(&rows, "run_at_cus"), table.distinct(&rows, "tuned_at_cus"));
+    let value = |row: &&Row| {
+        let place = |of: &[String], column| of.iter().position(|v| v == table.text(row, column));
+        let (x, y) = (place(&xs, "run_at_cus")?, place(&ys, "tuned_at_cus")?);
+        Some((x as f64, y as f64, table.number(row, "slowdown"), false))
+    };
+    let cells: Vec<Cell> = rows.iter().filter_map(value).collect();
+    let values: Vec<f64> = cells.iter().filter_map(|c| c.2).collect();
+    if values.is_empty() {
+        return Err("matrix.csv has no row of all shapes (`*`) with a slowdown".to_owned());
+    }
+    let (lo, hi) = values.iter().fold((f64::MAX, f64::MIN), |(l, h), v| (l.min(*v), h.max(*v)));
+    let size = (
+        (xs.len() as f64 * 58.0).clamp(180.0, 460.0),
+        (ys.len() as f64 * 40.0).clamp(120.0, 360.0),
+    );
+    let panel = Panel {
+        title: String::new(),
+        x: Axis::names("Run at (CUs)", xs),
+        y: Axis::names("Tuned at (CUs)", ys),
+        marks: cells.into_iter().map(|c| tile(c, lo, hi)).collect(),
+    };
+    Ok(Figure {
+        title: "Tuned at one share, run at another".to_owned(),
+        notes: vec![note.to_owned()],
+        stacked: false,
+        columns: 1,
+        panels: vec![panel],
+        size,
+        legend: vec![],
+        colors: Some(ColorBar {
+            title: "Time against what was tuned there (×)".to_owned(),
+            lo,
+            hi,
+        }),
     })
 }
 

@@ -118,6 +118,18 @@ pub fn draw_curves(table: &Path, out: &Path, device: &str) -> Result<Vec<PathBuf
     Ok(write_figure(&figure, &out.join("plots"), "curves")?.1)
 }
 
+/// Draws the tuned-at × run-at matrix over all shapes from a tuner's `matrix.csv` alone, into
+/// `out/plots/`. `note` says what was tuned on.
+///
+/// # Errors
+/// The table is missing, malformed or without the sum over all shapes, or a file cannot be written.
+pub fn draw_matrix(table: &Path, out: &Path, note: &str) -> Result<Vec<PathBuf>, PlotError> {
+    let table = Table::matrix(table)?;
+    let figure = heatmap::matrix(&table, note)
+        .map_err(|reason| PlotError::Plot { plot: "matrix".to_owned(), reason })?;
+    Ok(write_figure(&figure, &out.join("plots"), "matrix")?.1)
+}
+
 fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
     match spec.kind {
         PlotKind::Bars => bars::figure(cx, spec),

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::columns::{CDF, CURVES, LEADING, METRICS, NAMES, SERIES_LEADING, STATUS};
+use crate::columns::{CDF, CURVES, LEADING, MATRIX, METRICS, NAMES, SERIES_LEADING, STATUS};
 use crate::columns::{TIMELINE, VALIDATION, unknown};
 use crate::error::PlotError;
 use crate::spec::Wanted;
@@ -59,6 +59,11 @@ impl Table {
     /// Reads `validation.csv`.
     pub(crate) fn validation(path: &Path) -> Result<Self, PlotError> {
         Self::read(path, VALIDATION[..3].to_vec(), VALIDATION[3..].to_vec())
+    }
+
+    /// Reads a tuner's `matrix.csv`.
+    pub(crate) fn matrix(path: &Path) -> Result<Self, PlotError> {
+        Self::read(path, MATRIX[..4].to_vec(), MATRIX[4..].to_vec())
     }
 
     fn read(path: &Path, texts: Vec<&str>, numbers: Vec<&str>) -> Result<Self, PlotError> {

@@ -7,7 +7,7 @@
 //! `visits.jsonl`, flushed at once: a collection that was killed goes on where it stopped.
 
 mod assemble;
-mod bench;
+pub(crate) mod bench;
 mod corun;
 mod journal;
 mod plan;
@@ -25,13 +25,13 @@ use crate::nvml::Nvml;
 use bench::Bench;
 
 pub use assemble::Collected;
-pub(crate) use assemble::today;
+pub(crate) use assemble::{point, today};
 pub use journal::{Journal, Visit};
-pub(crate) use plan::same_gpu;
 pub use plan::{Plan, PlanError, Point, Request, plan};
+pub(crate) use plan::{same_gpu, shuffle};
 
 /// Launches before those that count: clocks rise, caches fill, code is loaded.
-const WARM_UP: usize = 3;
+pub(crate) const WARM_UP: usize = 3;
 
 /// Why a collection ended.
 #[derive(Debug, thiserror::Error)]
@@ -84,11 +84,7 @@ pub fn collect(
     }
     fine.gpu.require_partitions()?;
     coarse.gpu.require_partitions()?;
-    let (found, title) = (fine.gpu.info().name.clone(), request.device.title.clone());
-    if fine.gpu.info().kind == Kind::Gpu && !same_gpu(&title, &found) {
-        let name = request.device.name.clone();
-        return Err(PlanError::OtherName { name, described: title, found }.into());
-    }
+    require_described(request, fine.gpu.info())?;
     let plan = plan(request, fine.gpu.info().cus, fine.gpu.divisible_cus())?;
     let nvml = Nvml::open(&fine.gpu.info().uuid).ok();
     let identity = identity(request, fine.gpu.info());
@@ -118,6 +114,16 @@ pub fn collect(
     let driver = nvml.as_ref().and_then(Nvml::driver).unwrap_or_default();
     let source = Measured { info: fine.gpu.info().clone(), overhead, driver };
     assemble::assemble(request, &plan, &journal, pairs, &source, folder)
+}
+
+/// Refuses a GPU that is not the one that the profile will name.
+pub(crate) fn require_described(request: &Request, info: &DeviceInfo) -> Result<(), PlanError> {
+    let (found, described) = (info.name.clone(), request.device.title.clone());
+    if info.kind == Kind::Gpu && !same_gpu(&described, &found) {
+        let name = request.device.name.clone();
+        return Err(PlanError::OtherName { name, described, found });
+    }
+    Ok(())
 }
 
 /// What was measured on, and what measuring cost.

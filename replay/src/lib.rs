@@ -22,6 +22,7 @@ pub mod recipe;
 pub mod reference;
 pub mod runnable;
 pub mod survey;
+pub mod tune;
 pub mod work;
 
 pub use clock::Clock;

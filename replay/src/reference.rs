@@ -123,6 +123,24 @@ fn from_half(h: u16) -> f64 {
     }
 }
 
+/// Elements `picks` of the result of a product, by their number: large products have too many to
+/// compute them all.
+#[must_use]
+pub fn product_at(work: &Work, picks: &[u64]) -> Vec<f64> {
+    let Task::Gemm { m, n, k, .. } = work.task else { return Vec::new() };
+    let (m, n, k) = (u64::from(m), u64::from(n), u64::from(k));
+    let shapes = crate::recipe::shapes(work);
+    let [a, b] = [0, 1].map(|i| pattern(i, &shapes.inputs[i], work.precision));
+    let at = |x: &[f64], i: u64| x[(i % x.len() as u64) as usize];
+    let element = |&i: &u64| {
+        let (product, row, column) = (i / (m * n), i / n % m, i % n);
+        (0..k)
+            .map(|j| at(&a, (product * m + row) * k + j) * at(&b, (product * k + j) * n + column))
+            .sum()
+    };
+    picks.iter().map(element).collect()
+}
+
 /// `‖a - b‖ / ‖b‖`; infinite where the lengths differ or a value is not finite.
 #[must_use]
 pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
@@ -324,6 +342,19 @@ mod tests {
             assert_eq!(from_bytes(&bytes, precision), x[0]);
             assert!(x[0].iter().any(|v| *v < -0.9) && x[0].iter().any(|v| *v > 0.9));
         }
+    }
+
+    #[test]
+    fn picked_elements_of_a_product_are_those_of_the_whole() {
+        // Long enough that its operands repeat.
+        let work = Work::new(Task::Gemm { m: 3, n: 5, k: 30_000, count: 3 }, Precision::Fp32);
+        let of = shapes(&work);
+        let whole = compute(&work, &operands(&of, work.precision), of.output);
+        let picks: Vec<u64> = (0..of.output).rev().collect();
+        let mut picked = product_at(&work, &picks);
+        picked.reverse();
+        assert_eq!(picked, whole);
+        assert!(of.inputs[1].elements > PERIOD);
     }
 
     #[test]

@@ -235,7 +235,9 @@ fn write_profile(args: &CaptureArgs, profile: &Profile) -> Done {
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
     cotenant profile collect --device h100-sxm --models resnet50,bert-base --batch 1,8 \
-    --budget 8min --out profiles/mine")]
+    --budget 8min --out profiles/mine\n  \
+    cotenant profile collect --tune --device h100-sxm --models resnet50 --batch 8 --cus 32,66,132 \
+    --budget 8min --out out/tuned")]
 pub(crate) struct CollectArgs {
     /// GPU that is in this machine: a name or the path of a .toml file
     #[arg(long)]
@@ -271,6 +273,10 @@ pub(crate) struct CollectArgs {
     /// contexts, processes, MPS, copies, bandwidths; written as a device file
     #[arg(long)]
     costs: bool,
+    /// Tune the models' matrix products in place of curves: every tile size at a few CU counts
+    /// [default: quarters], and how the best at one does at the others; needs NVRTC
+    #[arg(long, conflicts_with_all = ["costs", "pairs"])]
+    tune: bool,
     /// Folder for the profile [default: out/profiles/DEVICE]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -296,6 +302,9 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
         budget: args.budget.map(|b| Duration::from_nanos(b.0)),
         seed: args.seed,
     };
+    if args.tune {
+        return super::tune::tune(&request, &folder.join("tune"));
+    }
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     if !say::quiet() {
         bar.set_draw_target(ProgressDrawTarget::stderr());

@@ -1,4 +1,5 @@
-//! A stand-in for `libcuda.so.1`, and for the little of cuBLASLt and cuDNN that cotenant calls.
+//! A stand-in for `libcuda.so.1`, and for the little of cuBLASLt, cuDNN and NVRTC that cotenant
+//! calls.
 //!
 //! It computes nothing. It keeps what can be checked without a GPU: which calls were made in which
 //! order, which handles are alive, which destruction came too early, and how long a stream is busy

@@ -196,7 +196,7 @@ fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kerne
 }
 
 /// The samples of one CU count.
-fn point(cus: u32, ns: &[u64]) -> CurvePoint {
+pub(crate) fn point(cus: u32, ns: &[u64]) -> CurvePoint {
     let ns = sorted(ns);
     CurvePoint {
         cus,

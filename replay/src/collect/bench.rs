@@ -8,15 +8,15 @@ use cotenant_profiles::lower::Precision;
 
 use super::{Plan, Point, WARM_UP};
 use crate::cuda::{CudaDevice, Granularity, LaunchFacts};
-use crate::device::{Completion, Device, Prepared, Queue, Ticket};
+use crate::device::{Completion, Device, Launch, Prepared, Queue, Ticket};
 use crate::error::DeviceError;
 use crate::work::{Task, Work};
 
 /// A device with the queues of its partitions.
-pub(super) struct Bench {
-    pub(super) gpu: CudaDevice,
+pub(crate) struct Bench {
+    pub(crate) gpu: CudaDevice,
     /// Host time of one launch with its events.
-    pub(super) launch: Nanos,
+    pub(crate) launch: Nanos,
     queues: Vec<((u32, u32), Queue)>,
     /// Kernels that keep a queue busy, by queue and time.
     heads: Vec<(Queue, u64, Prepared)>,
@@ -39,14 +39,14 @@ const CHUNK: usize = 200;
 const LONGEST_HEAD: Duration = Duration::from_millis(200);
 
 impl Bench {
-    pub(super) fn open(granularity: Granularity) -> Result<Self, DeviceError> {
+    pub(crate) fn open(granularity: Granularity) -> Result<Self, DeviceError> {
         let gpu = CudaDevice::open(0, granularity)?;
         let launch = Nanos::from_micros(10);
         Ok(Self { gpu, launch, queues: Vec::new(), heads: Vec::new() })
     }
 
     /// A queue on `cus` CUs from `first` on, kept for the next visit.
-    pub(super) fn queue(&mut self, first: u32, cus: u32) -> Result<Queue, DeviceError> {
+    pub(crate) fn queue(&mut self, first: u32, cus: u32) -> Result<Queue, DeviceError> {
         if let Some((_, queue)) = self.queues.iter().find(|(k, _)| *k == (first, cus)) {
             return Ok(*queue);
         }
@@ -89,6 +89,19 @@ impl Bench {
         let queue = self.queue(0, at.cus)?;
         let prepared = self.gpu.prepare(queue, &plan.works[at.work])?;
         let facts = self.gpu.facts(prepared)?.clone();
+        let (ns, queued) = self.samples(queue, prepared, samples)?;
+        self.gpu.release(prepared)?;
+        Ok(Samples { ns, queued, facts })
+    }
+
+    /// Durations of so many launches on `queue`, one behind the other, ns; and whether each chunk of
+    /// them was queued before the first one began.
+    pub(crate) fn samples(
+        &mut self,
+        queue: Queue,
+        prepared: Prepared,
+        samples: usize,
+    ) -> Result<(Vec<u64>, bool), DeviceError> {
         let (mut ns, mut queued) = (Vec::with_capacity(samples), true);
         while ns.len() < samples {
             let n = (samples - ns.len()).min(CHUNK);
@@ -103,8 +116,7 @@ impl Bench {
                 }
             }
         }
-        self.gpu.release(prepared)?;
-        Ok(Samples { ns, queued, facts })
+        Ok((ns, queued))
     }
 
     /// One chunk, and whether all of it was queued before the head ended.
@@ -117,7 +129,7 @@ impl Bench {
     ) -> Result<(Vec<u64>, bool), DeviceError> {
         let first = self.head(queue, head)?;
         for _ in 0..WARM_UP + n {
-            self.gpu.launch(prepared)?;
+            self.gpu.submit_on(queue, &Launch::of(prepared))?;
         }
         let mut ended: Vec<Completion> = Vec::new();
         self.gpu.poll(&mut ended)?;

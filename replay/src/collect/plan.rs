@@ -197,10 +197,7 @@ impl Plan {
         for round in 0..request.rounds {
             for step in &self.steps {
                 let mut points = step.clone();
-                // Fisher and Yates.
-                for i in (1..points.len()).rev() {
-                    points.swap(i, (next(&mut state) % (i as u64 + 1)) as usize);
-                }
+                shuffle(&mut points, &mut state);
                 all.extend(points.into_iter().map(|point| Planned { point, round }));
             }
         }
@@ -211,6 +208,13 @@ impl Plan {
     #[must_use]
     pub fn visit_count(&self, request: &Request) -> usize {
         request.rounds * self.steps.iter().map(Vec::len).sum::<usize>()
+    }
+}
+
+/// Puts items into a random order (Fisher and Yates).
+pub(crate) fn shuffle<T>(items: &mut [T], state: &mut u64) {
+    for i in (1..items.len()).rev() {
+        items.swap(i, (next(state) % (i as u64 + 1)) as usize);
     }
 }
 

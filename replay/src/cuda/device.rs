@@ -2,6 +2,7 @@
 
 mod merge;
 mod run;
+mod tile;
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -20,6 +21,7 @@ use crate::device::{Device, DeviceInfo, Kind, Partition, Prepared, Queue, Ticket
 use crate::error::{DeviceError, Unavailable};
 use crate::recipe;
 use crate::reference;
+use crate::tune::Tile;
 use crate::work::{Task, Work};
 
 /// How the SMs are cut.
@@ -83,6 +85,8 @@ pub struct CudaDevice {
     parts: Vec<Part>,
     functions: BTreeMap<String, CUfunction>,
     module: Option<Module>,
+    /// Code compiled for one size of tiles each.
+    tiles: BTreeMap<Tile, (Module, CUfunction)>,
     /// Or why there are none: a client of MPS works without them.
     atoms: Result<Atoms, DeviceError>,
     context: Rc<Context>,
@@ -133,6 +137,7 @@ impl CudaDevice {
             parts: vec![Part { green: None, atoms: (0..all).collect() }],
             functions: BTreeMap::new(),
             module: None,
+            tiles: BTreeMap::new(),
             atoms,
             context,
             info,
@@ -186,16 +191,24 @@ impl CudaDevice {
     /// # Errors
     /// Those of launching.
     pub fn check(&mut self, prepared: Prepared, work: &Work) -> Result<f64, DeviceError> {
-        let mut ended = Vec::new();
-        self.launch(prepared)?;
-        self.wait(&mut ended)?;
         let shapes = recipe::shapes(work);
-        let bytes = self.ready(prepared)?.operands.output.read()?;
-        let mut found = reference::from_bytes(&bytes, work.precision);
-        found.truncate(shapes.output as usize);
+        let found = self.result(prepared)?;
         let operands = reference::operands(&shapes, work.precision);
         let expected = reference::compute(work, &operands, shapes.output);
         Ok(reference::distance(&found, &expected))
+    }
+
+    /// Runs prepared work once; its result.
+    ///
+    /// # Errors
+    /// Those of launching.
+    pub fn result(&mut self, prepared: Prepared) -> Result<Vec<f64>, DeviceError> {
+        self.launch(prepared)?;
+        self.wait(&mut Vec::new())?;
+        let ready = self.ready(prepared)?;
+        let mut found = reference::from_bytes(&ready.operands.output.read()?, ready.work.precision);
+        found.truncate(recipe::shapes(&ready.work).output as usize);
+        Ok(found)
     }
 
     fn ready(&self, work: Prepared) -> Result<&Ready, DeviceError> {
@@ -277,15 +290,28 @@ impl CudaDevice {
     }
 
     fn operands(&self, work: &Work) -> Result<Rc<Operands>, DeviceError> {
+        self.operands_with(work, self.inputs(work)?)
+    }
+
+    /// Operands with inputs that are there already, and a result of their own.
+    fn operands_with(
+        &self,
+        work: &Work,
+        inputs: Vec<Rc<Buffer>>,
+    ) -> Result<Rc<Operands>, DeviceError> {
+        let bytes = recipe::shapes(work).output * work.precision.bytes();
+        let output = Buffer::zeroed(&self.context, usize::try_from(bytes).unwrap_or(usize::MAX))?;
+        Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
+    }
+
+    fn inputs(&self, work: &Work) -> Result<Vec<Rc<Buffer>>, DeviceError> {
         let shapes = recipe::shapes(work);
         let mut inputs = Vec::with_capacity(shapes.inputs.len());
         for (i, operand) in shapes.inputs.iter().enumerate() {
             let bytes = reference::operand_bytes(i, operand, work.precision);
-            inputs.push(Buffer::filled(&self.context, &bytes)?);
+            inputs.push(Rc::new(Buffer::filled(&self.context, &bytes)?));
         }
-        let bytes = shapes.output * work.precision.bytes();
-        let output = Buffer::zeroed(&self.context, usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
+        Ok(inputs)
     }
 
     /// An event for a queue: one that has been used there, or a new one.

@@ -13,13 +13,29 @@ use crate::error::DeviceError;
 /// # Errors
 /// The library is missing, or the source does not compile: the compiler's own words.
 pub fn compile(source: &str, architecture: &str) -> Result<String, DeviceError> {
+    compile_with(source, architecture, &[])
+}
+
+/// As [`compile`], with further options such as `-DSIZE=8`.
+///
+/// # Errors
+/// Those of [`compile`]; an option with a zero byte.
+pub fn compile_with(
+    source: &str,
+    architecture: &str,
+    further: &[String],
+) -> Result<String, DeviceError> {
     // SAFETY: tries to load the library.
     require(unsafe { sys::is_culib_present() }, "NVRTC")?;
     let failed =
         |call: &'static str| move |e: result::NvrtcError| DeviceError::call(call, e.0 as i32, &e.0);
     let text =
         CString::new(source).map_err(|_| DeviceError::unsupported("source", "a zero byte"))?;
-    let options = [format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    let mut options = vec![format!("--gpu-architecture={architecture}"), "--std=c++17".to_owned()];
+    options.extend_from_slice(further);
+    if options.iter().any(|o| o.contains('\0')) {
+        return Err(DeviceError::unsupported("compiler options", "a zero byte"));
+    }
     let program =
         result::create_program(&text, Some(c"zoo.cu")).map_err(failed("nvrtcCreateProgram"))?;
     // SAFETY: the program is alive until it is destroyed at the end.

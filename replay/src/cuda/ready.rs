@@ -47,7 +47,8 @@ pub(super) enum Body {
 /// What one work reads and writes.
 pub(super) struct Operands {
     pub(super) work: Work,
-    pub(super) inputs: Vec<Buffer>,
+    /// Shared where several do the same with them.
+    pub(super) inputs: Vec<Rc<Buffer>>,
     pub(super) output: Buffer,
 }
 

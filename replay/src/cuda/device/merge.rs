@@ -150,7 +150,7 @@ fn addresses(sets: &[Rc<Operands>], sizes: [u64; 3]) -> [Vec<u64>; 3] {
     let mut lists = [const { Vec::new() }; 3];
     for set in sets {
         let count = if let Task::Gemm { count, .. } = set.work.task { count } else { 0 };
-        let firsts = set.inputs.iter().chain([&set.output]).map(|b| b.address);
+        let firsts = set.addresses().into_iter().chain([set.output.address]);
         for ((list, first), size) in lists.iter_mut().zip(firsts).zip(sizes) {
             list.extend((0..u64::from(count)).map(|i| first + i * size));
         }

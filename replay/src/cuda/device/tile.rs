@@ -1,0 +1,58 @@
+//! Products in tiles of a chosen size, by code compiled for it, in place of the library's.
+
+use super::CudaDevice;
+use crate::cuda::driver::{Module, function_facts};
+use crate::cuda::ready::{Body, LaunchFacts, Ready};
+use crate::device::{Prepared, Queue};
+use crate::error::DeviceError;
+use crate::tune::Tile;
+use crate::work::Work;
+
+impl CudaDevice {
+    /// Makes a product ready in tiles: `ptx` is the template compiled for them. It reads the operands
+    /// of `like` where that is given, which must be of the same work.
+    ///
+    /// # Errors
+    /// Work that is no product, code that the driver does not take, no memory.
+    pub fn prepare_tile(
+        &mut self,
+        queue: Queue,
+        work: &Work,
+        (tile, ptx): (Tile, &str),
+        like: Option<Prepared>,
+    ) -> Result<Prepared, DeviceError> {
+        self.lane(queue)?;
+        let recipe = tile.recipe(work)?;
+        let function = match self.tiles.get(&tile) {
+            Some((_, function)) => *function,
+            None => {
+                let module = Module::load(&self.context, ptx)?;
+                let function = module.function(&recipe.function)?;
+                self.tiles.insert(tile, (module, function));
+                function
+            }
+        };
+        let facts = function_facts(function, recipe.block)?;
+        let facts = LaunchFacts {
+            name: format!("gemm {tile}"),
+            grid: Some((recipe.blocks, recipe.block)),
+            regs: facts.regs,
+            smem_bytes: facts.smem_bytes,
+            blocks_per_cu: facts.blocks_per_cu,
+        };
+        let inputs = match like {
+            Some(like) => {
+                let known = self.ready(like)?;
+                if known.work != *work {
+                    let why = "the operands to share are of other work";
+                    return Err(DeviceError::unsupported(&work.id, why));
+                }
+                known.operands.inputs.clone()
+            }
+            None => self.inputs(work)?,
+        };
+        let operands = self.operands_with(work, inputs)?;
+        let (body, work, more) = (Body::Ours { function, recipe }, work.clone(), Vec::new());
+        Ok(self.keep(Ready { queue, work, body, operands, more, facts }))
+    }
+}
