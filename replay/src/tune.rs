@@ -7,6 +7,7 @@
 
 mod choice;
 mod files;
+mod sample;
 mod shape;
 mod tile;
 
@@ -24,6 +25,8 @@ use crate::error::DeviceError;
 use crate::nvml::{Nvml, Reading};
 use crate::reference;
 use crate::work::{Task, Work};
+
+use sample::Sample;
 
 pub use choice::{Cell, Timing, Timings, best, matrix, sum};
 pub use shape::{Shape, shapes};
@@ -236,26 +239,12 @@ impl Tuner {
     /// Compares each variant's result with the CPU's, at elements spread over all of it. The stand-in
     /// computes nothing: its results are fetched and not judged.
     fn compare(&mut self, work: &Work, all: &[Prepared]) -> Result<(), TuneError> {
-        /// Elements compared, or all if there are fewer.
-        const PICKS: u64 = 4096;
-        let output = crate::recipe::shapes(work).output;
-        let picks: Vec<u64> = if output <= 16 * PICKS {
-            (0..output).collect()
-        } else {
-            // An odd step, so that they are not all of one column where rows are a power of two long.
-            (0..PICKS).map(|i| output - 1 - i * ((output / PICKS) | 1) % output).collect()
-        };
         let judged = self.bench.gpu.info().kind == Kind::Gpu;
-        let expected = if judged { reference::product_at(work, &picks) } else { Vec::new() };
+        let sample = judged.then(|| Sample::of(work));
         for ((tile, _), &prepared) in self.code.iter().zip(all) {
             let result = self.bench.gpu.result(prepared)?;
-            if !judged {
-                continue;
-            }
-            let found: Vec<f64> =
-                picks.iter().filter_map(|&i| result.get(i as usize).copied()).collect();
-            let distance = reference::distance(&found, &expected);
-            let limit = reference::tolerance(work);
+            let Some(sample) = &sample else { continue };
+            let (distance, limit) = (sample.distance(&result), reference::tolerance(work));
             if distance > limit {
                 let (tile, shape) = (*tile, work.id.clone());
                 return Err(TuneError::Wrong { tile, shape, distance, limit });

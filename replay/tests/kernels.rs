@@ -1,5 +1,5 @@
 //! The kernels' source and what it was compiled into.
-#![allow(clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::print_stderr, clippy::unwrap_used)] // helpers of tests
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,0 +1,71 @@
+//! Elements of a product's result that are compared with the CPU's.
+
+use crate::recipe::shapes;
+use crate::reference;
+use crate::work::Work;
+
+/// Elements compared of a large result.
+const PICKS: u64 = 4096;
+/// Results of up to so many are compared whole.
+const WHOLE: u64 = 16 * PICKS;
+
+/// Numbers of some elements, and their values by the CPU.
+pub(super) struct Sample {
+    elements: u64,
+    picks: Vec<u64>,
+    expected: Vec<f64>,
+}
+
+impl Sample {
+    /// Elements spread over the whole result of `work`, the last one among them; all of a small one.
+    pub(super) fn of(work: &Work) -> Self {
+        let elements = shapes(work).output;
+        let picks: Vec<u64> = if elements <= WHOLE {
+            (0..elements).collect()
+        } else {
+            // An odd step: where rows are a power of two long, other columns in every row.
+            let step = (elements / PICKS) | 1;
+            (0..PICKS).map(|i| elements - 1 - i * step % elements).collect()
+        };
+        let expected = reference::product_at(work, &picks);
+        Self { elements, picks, expected }
+    }
+
+    /// How far a result is off, as a share of the norm; infinite if it is of another size.
+    pub(super) fn distance(&self, result: &[f64]) -> f64 {
+        if result.len() as u64 != self.elements {
+            return f64::INFINITY;
+        }
+        let found: Vec<f64> = self.picks.iter().map(|&i| result[i as usize]).collect();
+        reference::distance(&found, &self.expected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cotenant_profiles::lower::Precision;
+
+    use super::*;
+    use crate::work::Task;
+
+    #[test]
+    fn rounding_passes_and_a_wrong_tile_does_not() {
+        for (m, n) in [(150, 201), (300, 512)] {
+            let work = Work::new(Task::Gemm { m, n, k: 7, count: 2 }, Precision::Fp32);
+            let (of, limit) = (shapes(&work), reference::tolerance(&work));
+            let operands = reference::operands(&of, work.precision);
+            let exact = reference::compute(&work, &operands, of.output);
+            let rounded: Vec<f64> = exact.iter().map(|v| f64::from(*v as f32)).collect();
+            let sample = Sample::of(&work);
+            assert!(sample.picks.contains(&(of.output - 1)));
+            assert!(sample.distance(&rounded) <= limit);
+            // The last rows of the last product, which a tile without an edge would leave out.
+            let mut wrong = rounded.clone();
+            let from = wrong.len() - 4 * n as usize;
+            wrong[from..].fill(0.0);
+            assert!(sample.distance(&wrong) > limit);
+            assert!(sample.distance(&vec![0.0; exact.len()]) > 0.99, "nothing was written");
+            assert!(sample.distance(&rounded[1..]).is_infinite());
+        }
+    }
+}
