@@ -160,11 +160,11 @@ pub fn tune(
         let visited = |queued: bool| {
             origin.visits[0] += 1;
             origin.visits[1] += usize::from(!queued);
+            origin.readings.extend(nvml.as_ref().map(Nvml::read));
         };
         let Some(timings) = tuner.shape(&shape.work, (request, &cus), &spent, visited)? else {
             break;
         };
-        origin.readings.extend(nvml.as_ref().map(Nvml::read));
         tuned.push(Tuned { shape, timings });
         progress(tuned.len(), all);
     }
