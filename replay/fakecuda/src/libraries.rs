@@ -163,7 +163,7 @@ api! {
     fn nvrtcCompileProgram(_p: usize, n: c_int, options: *const *const c_char) {
         for i in 0..usize::try_from(n).unwrap_or(0) {
             let option = CStr::from_ptr(*options.add(i)).to_string_lossy();
-            crate::state::note(&format!("  {option}"), false);
+            note(&format!("  {option}"), false);
         }
         OK
     }
