@@ -1,6 +1,5 @@
 //! SHA-256 digests of what results depend on.
 
-use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
 
@@ -10,6 +9,11 @@ use sha2::{Digest, Sha256};
 /// Of a text, in hex.
 pub(crate) fn of_text(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
+}
+
+/// The first 64 bits of a digest in hex.
+pub(crate) fn number(hex: &str) -> u64 {
+    u64::from_str_radix(&hex[..16], 16).expect("a digest in hex")
 }
 
 /// Of bytes, in hex.
@@ -69,10 +73,6 @@ fn add(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    let halves = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    halves.map(|half| char::from(b"0123456789abcdef"[usize::from(half)])).collect()
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::fail::{Done, Failure};
@@ -69,6 +70,21 @@ impl Folder {
         Ok(())
     }
 
+    /// As [`Folder::put`], piece by piece.
+    pub(crate) fn write(
+        &mut self,
+        name: &str,
+        write: impl FnOnce(&mut dyn io::Write) -> io::Result<()>,
+    ) -> Done {
+        whole(&self.path.join(name), |beside| {
+            let mut file = io::BufWriter::new(fs::File::create(beside)?);
+            write(&mut file)?;
+            io::Write::flush(&mut file)
+        })?;
+        self.keep(name);
+        Ok(())
+    }
+
     /// Counts a file as written by this run.
     pub(crate) fn keep(&mut self, name: &str) {
         self.written.insert(PathBuf::from(name));
@@ -100,13 +116,18 @@ pub(crate) fn is_free(path: &Path) -> bool {
 
 /// Writes beside, then renames.
 pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Done {
+    whole(file, |beside| fs::write(beside, bytes))
+}
+
+/// Has `write` make the file beside, then renames it.
+fn whole(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Done {
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|e| Failure::write(folder, e))?;
     }
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let beside = file.with_file_name(name);
-    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, file));
+    let written = write(&beside).and_then(|()| fs::rename(&beside, file));
     written.map_err(|e| {
         // A left-over is never read; it may not even be there.
         let _ = fs::remove_file(&beside);

@@ -218,10 +218,10 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// Adds a cell; `first` unless its computation served another cell before.
-    pub(crate) fn add(&mut self, cell: &str, events: u64, digest: &str, cpu_s: f64, first: bool) {
+    pub(crate) fn add(&mut self, cell: &str, events: u64, digest: u64, cpu_s: f64, first: bool) {
         self.cpu_s += cpu_s;
         self.events += if first { events } else { 0 };
-        let info = CellInfo { cell: cell.to_owned(), events, digest: digest.to_owned() };
+        let info = CellInfo { cell: cell.to_owned(), events, digest: format!("{digest:016x}") };
         self.cells.push(info);
     }
 

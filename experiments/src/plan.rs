@@ -25,25 +25,26 @@ pub(crate) struct Cell {
 }
 
 /// The cells of one point, in the order of `results.csv`: by policy, then repeat.
-pub(crate) fn cells_of(e: &Experiment, point: usize, meaning: &str) -> Vec<Cell> {
-    let mut cells = vec![];
+pub(crate) fn cells_of(e: &Experiment, point: usize, meaning: &str) -> impl Iterator<Item = Cell> {
+    let cells = e.points[point].policies.len() * e.seeds.len();
+    (0..cells).map(move |number| cell(e, point, meaning, number))
+}
+
+/// One of [`cells_of`] by its number.
+pub(crate) fn cell(e: &Experiment, point: usize, meaning: &str, number: usize) -> Cell {
     let Point { policies, values, .. } = &e.points[point];
     let swept: Vec<String> = e.keys.iter().zip(values).map(|(k, v)| format!("{k}={v}")).collect();
-    for (policy, row) in policies.iter().enumerate() {
-        for (repeat, &seed) in e.seeds.iter().enumerate() {
-            let work = digest::of_text(&format!(
-                "cotenant {}\n{meaning}policy {} {:?}\nseed {seed}\n",
-                env!("CARGO_PKG_VERSION"),
-                row.info.name,
-                row.options.0,
-            ));
-            let whole =
-                digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
-            let id = format!("{}-{}", slug(&row.label), &whole[..12]);
-            cells.push(Cell { id, point, policy, repeat, seed, work });
-        }
-    }
-    cells
+    let (policy, repeat) = (number / e.seeds.len(), number % e.seeds.len());
+    let (row, seed) = (&policies[policy], e.seeds[repeat]);
+    let work = digest::of_text(&format!(
+        "cotenant {}\n{meaning}policy {} {:?}\nseed {seed}\n",
+        env!("CARGO_PKG_VERSION"),
+        row.info.name,
+        row.options.0,
+    ));
+    let whole = digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
+    let id = format!("{}-{}", slug(&row.label), &whole[..12]);
+    Cell { id, point, policy, repeat, seed, work }
 }
 
 /// Digest of the experiment with everything it refers to.

@@ -72,7 +72,7 @@ fn whole(options: &Options) -> Done {
         |table| Some(out.join(TABLES[table])),
         |i, rows| {
             let line = &rows.line;
-            tally.add(&line.cell, line.events, &line.digest, line.cpu_s, study.first_of(i) == i);
+            tally.add(&line.cell, line.events, line.digest, line.cpu_s, study.first_of(i) == i);
             line.extras.iter().for_each(|x| folder.keep(&x.path));
         },
     )?;
@@ -81,7 +81,7 @@ fn whole(options: &Options) -> Done {
         folder.put("curves.csv", &curves)?;
     }
     let run = tally.finish(run, info::host(), start.elapsed().as_secs_f64());
-    folder.put("run.json", run.to_json().as_bytes())?;
+    folder.write("run.json", |file| run.write_json(file))?;
     folder.finish()?;
     let told = tell(&out, &run, start);
     // Last of all: until here, whatever happens costs no finished cell.

@@ -98,7 +98,7 @@ impl Session {
         let mut cells = vec![];
         for (s, slice) in slices.iter().enumerate() {
             let all = plan::cells_of(&slice.e, 0, &slice.ready.meaning);
-            let can = all.into_iter().filter(|c| slice.row(c).info.name != BOUND);
+            let can = all.filter(|c| slice.row(c).info.name != BOUND);
             cells.extend(can.map(|cell| (s, cell)));
         }
         if cells.is_empty() {
@@ -236,8 +236,7 @@ impl Session {
             if let Some(lateness) = lateness {
                 tables[3].1.extend(results::lateness_rows(e, cell, lateness));
             }
-            let digest = format!("{:016x}", measured.digest);
-            tally.add(&cell.id, measured.events, &digest, measured.cpu_s, true);
+            tally.add(&cell.id, measured.events, measured.digest, measured.cpu_s, true);
         }
         for (name, table) in tables.iter().filter(|(n, _)| self.wants.cdf || *n != "cdf.csv") {
             self.folder.put(name, table)?;

@@ -5,11 +5,13 @@
 //! write the rows out in the order of the cells.
 
 pub(crate) mod advice;
+mod cells;
 pub(crate) mod commit;
 pub(crate) mod compute;
 pub(crate) mod inputs;
 pub(crate) mod journal;
 pub(crate) mod merge;
+pub(crate) mod names;
 #[cfg(feature = "parquet")]
 mod parquet;
 pub(crate) mod plan_file;
@@ -24,6 +26,7 @@ pub(crate) mod tables;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::config::Grid;
 use crate::digest;
@@ -32,6 +35,7 @@ use crate::watch::Wants;
 
 use self::commit::Commit;
 use self::journal::Conflict;
+use self::names::Names;
 
 /// Folder of what attempts disagree about.
 const CONFLICTS: &str = "conflicts";
@@ -41,17 +45,29 @@ pub(crate) struct Study {
     pub(crate) grid: Grid,
     pub(crate) wants: Wants,
     /// Names of all cells, in the order of `results.csv`.
-    pub(crate) cells: Vec<String>,
+    pub(crate) cells: Names,
     /// Cells for which the computation of an earlier one serves, with that one.
     pub(crate) twins: BTreeMap<usize, usize>,
     /// Identifies cells, build and options: what bears another is not ours.
     pub(crate) plan: String,
+    /// The cells by name, once somebody asks.
+    pub(crate) by_name: OnceLock<Vec<usize>>,
 }
 
 impl Study {
     /// The cell whose computation serves this one: itself, or an earlier cell.
     pub(crate) fn first_of(&self, cell: usize) -> usize {
         self.twins.get(&cell).copied().unwrap_or(cell)
+    }
+
+    /// The cell of a name.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        let by_name = self.by_name.get_or_init(|| {
+            let mut order: Vec<usize> = (0..self.cells.len()).collect();
+            order.sort_unstable_by_key(|&i| &self.cells[i]);
+            order
+        });
+        by_name.binary_search_by_key(&name, |&i| &self.cells[i]).ok().map(|at| by_name[at])
     }
 
     /// Which point of the grid a cell belongs to, and its number there.
@@ -64,8 +80,8 @@ impl Study {
     /// together, and the others scatter: neighbours in the grid take equally long.
     pub(crate) fn deal(&self, shards: usize) -> Vec<usize> {
         let firsts = (0..self.cells.len()).filter(|&i| self.first_of(i) == i);
-        let mut order: Vec<(String, usize)> =
-            firsts.map(|i| (digest::of_text(&self.cells[i])[..16].to_owned(), i)).collect();
+        let mut order: Vec<(u64, usize)> =
+            firsts.map(|i| (digest::number(&digest::of_text(&self.cells[i])), i)).collect();
         order.sort_unstable();
         let mut shard_of = vec![0; self.cells.len()];
         for (rank, (_, cell)) in order.iter().enumerate() {

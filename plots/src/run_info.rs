@@ -2,6 +2,7 @@
 //! drawn again from the folder alone.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -187,9 +188,18 @@ impl RunInfo {
     /// Never: every field has a JSON form (a float that is not finite becomes `null`).
     #[must_use]
     pub fn to_json(&self) -> String {
-        let mut text = serde_json::to_string_pretty(self).expect("plain data serialises");
-        text.push('\n');
-        text
+        let mut text = vec![];
+        self.write_json(&mut text).expect("plain data serialises");
+        String::from_utf8(text).expect("JSON is text")
+    }
+
+    /// Writes [`RunInfo::to_json`] without holding it: many cells make a long text.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_json(&self, mut to: impl io::Write) -> io::Result<()> {
+        serde_json::to_writer_pretty(&mut to, self)?;
+        to.write_all(b"\n")
     }
 }
 

@@ -1,28 +1,30 @@
 //! Result tables as they stand in files: text columns that name things and numbers that may be
 //! absent. A malformed field is refused with file, line and column.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::columns::{CDF, CURVES, LEADING, MATRIX, METRICS, NAMES, SERIES_LEADING, STATUS};
 use crate::columns::{TIMELINE, VALIDATION, unknown};
 use crate::error::PlotError;
 use crate::spec::Wanted;
 
-/// One row: texts and numbers aligned with the columns of its [`Table`].
-#[derive(Clone, Debug, PartialEq)]
+/// One row: texts and numbers aligned with the columns of its [`Table`]. Small: a table may have
+/// hundreds of thousands.
+#[derive(Clone, Debug)]
 pub(crate) struct Row {
     /// Line in the file, from 1.
     pub(crate) line: u64,
-    texts: Vec<String>,
-    numbers: Vec<Option<f64>>,
+    /// Equal texts of a table are one.
+    texts: Box<[Arc<str>]>,
+    /// NaN where there is none.
+    numbers: Box<[f64]>,
 }
 
 /// A table.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Table {
-    /// Where it came from.
-    pub(crate) path: PathBuf,
     texts: Vec<String>,
     numbers: Vec<String>,
     /// The rows, in file order.
@@ -80,9 +82,9 @@ impl Table {
         let place = |name: &&str| header.iter().position(|h| h == name).expect("checked above");
         let text_at: Vec<usize> = texts.iter().map(place).collect();
         let number_at: Vec<usize> = numbers.iter().map(place).collect();
-        let mut rows = Vec::new();
-        for record in reader.records() {
-            let record = record.map_err(|e| csv_fault(path, &e))?;
+        let (mut rows, mut seen) = (Vec::new(), HashSet::new());
+        let mut record = csv::StringRecord::new();
+        while reader.read_record(&mut record).map_err(|e| csv_fault(path, &e))? {
             let line = record.position().map_or(0, csv::Position::line);
             if record.len() != header.len() {
                 let message =
@@ -93,21 +95,25 @@ impl Table {
                 .iter()
                 .map(|&i| number(&record[i], header[i]).map_err(|m| fault(line, m)))
                 .collect::<Result<_, _>>()?;
-            let texts = text_at.iter().map(|&i| record[i].to_owned()).collect();
+            let texts = text_at.iter().map(|&i| one(&mut seen, &record[i])).collect();
             rows.push(Row { line, texts, numbers });
         }
         let own = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect();
-        Ok(Self { path: path.to_owned(), texts: own(texts), numbers: own(numbers), rows })
+        Ok(Self { texts: own(texts), numbers: own(numbers), rows })
     }
 
     /// The text of `row` in `column`; empty where the table has no such column.
     pub(crate) fn text<'a>(&self, row: &'a Row, column: &str) -> &'a str {
-        self.texts.iter().position(|c| c == column).map_or("", |i| row.texts[i].as_str())
+        self.texts.iter().position(|c| c == column).map_or("", |i| &*row.texts[i])
     }
 
     /// The number of `row` in `column`; `None` where the field is empty.
     pub(crate) fn number(&self, row: &Row, column: &str) -> Option<f64> {
-        self.numbers.iter().position(|c| c == column).and_then(|i| row.numbers[i])
+        self.numbers
+            .iter()
+            .position(|c| c == column)
+            .map(|i| row.numbers[i])
+            .filter(|n| !n.is_nan())
     }
 
     /// Text of a column for filters: numbers count as well.
@@ -146,6 +152,16 @@ impl Table {
     }
 }
 
+/// The text, shared with the others that are equal.
+fn one(seen: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
+    if let Some(same) = seen.get(text) {
+        return same.clone();
+    }
+    let text: Arc<str> = text.into();
+    seen.insert(text.clone());
+    text
+}
+
 fn csv_fault(path: &Path, error: &csv::Error) -> PlotError {
     let line = error.position().map_or(1, csv::Position::line);
     let message = match error.kind() {
@@ -168,12 +184,13 @@ fn check_header(header: &[&str], known: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
-fn number(text: &str, column: &str) -> Result<Option<f64>, String> {
+/// A number of a field; NaN where it is empty.
+fn number(text: &str, column: &str) -> Result<f64, String> {
     if text.is_empty() {
-        return Ok(None);
+        return Ok(f64::NAN);
     }
     match text.parse::<f64>() {
-        Ok(n) if n.is_finite() => Ok(Some(n)),
+        Ok(n) if n.is_finite() => Ok(n),
         _ => Err(format!(
             "column `{column}`: `{text}` is no finite number; a value that does not exist is empty"
         )),

@@ -7,16 +7,17 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Study;
+use super::cells::Cells;
 use super::journal::Kept;
-use super::record::{Line, TABLES};
+use super::record::TABLES;
 use super::seal;
-use super::tables::{self, write_synced};
+use super::tables::{self, Making};
 use crate::digest;
 use crate::fail::{Done, Failure};
 use crate::info;
 
 /// What a finished shard consists of.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Commit {
     pub(crate) plan: String,
     pub(crate) shard: usize,
@@ -27,7 +28,7 @@ pub(crate) struct Commit {
     pub(crate) wall_s: f64,
     pub(crate) tables: Vec<Table>,
     /// In the order of the plan.
-    pub(crate) cells: Vec<Rows>,
+    pub(crate) cells: Cells,
 }
 
 /// A table of the shard.
@@ -37,13 +38,6 @@ pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
-}
-
-/// A cell, and how many bytes its rows take in each table.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct Rows {
-    pub(crate) cell: Line,
-    pub(crate) bytes: [u64; TABLES.len()],
 }
 
 /// Why a shard does not count.
@@ -97,8 +91,9 @@ pub(crate) fn write(
     cells: &[usize],
 ) -> Done<Commit> {
     let commit = make(study, of, kept, cells, |t| Some(table_file(dir, of.shard, t)))?;
-    let text = seal::line(&commit) + "\n";
-    write_synced(&record_file(dir, of.shard), text.as_bytes())?;
+    let mut making = Making::begin(&record_file(dir, of.shard))?;
+    making.fill(|file| seal::record(&commit, file))?;
+    making.finish()?;
     Ok(commit)
 }
 
@@ -117,8 +112,8 @@ fn make(
     cells: &[usize],
     path: impl Fn(usize) -> Option<PathBuf>,
 ) -> Done<Commit> {
-    let mut rows = vec![];
-    let keep = |_, cell: tables::Rows| rows.push(Rows { cell: cell.line, bytes: cell.bytes });
+    let mut finished = Cells::default();
+    let keep = |_, rows: tables::Rows| finished.push(rows.line, rows.bytes);
     let written = tables::assemble(study, kept, cells.iter().copied(), path, keep)?;
     let table = |w: tables::Written| Table {
         name: TABLES[w.table].to_owned(),
@@ -133,7 +128,7 @@ fn make(
         host: std::env::var("SLURMD_NODENAME").unwrap_or_else(|_| info::host()),
         wall_s: of.wall_s,
         tables: written.into_iter().map(table).collect(),
-        cells: rows,
+        cells: finished,
     })
 }
 
@@ -148,20 +143,19 @@ pub(crate) fn read(
     cells: &[usize],
 ) -> Done<Result<Commit, Lack>> {
     let path = record_file(dir, shard);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
+    let sealed = match seal::read::<Commit>(&path) {
+        Ok(sealed) => sealed,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Err(Lack::Missing)),
         Err(e) => return Err(Failure::io(&path, e)),
     };
     let corrupt = |why: &str| Ok(Err(Lack::Corrupt(why.to_owned())));
-    let Some(commit) = seal::open::<Commit>(&bytes) else {
+    let Some(commit) = sealed else {
         return corrupt("its commit record is damaged");
     };
     if commit.plan != study.plan || commit.shard != shard {
         return corrupt("its commit record belongs to another plan");
     }
-    let names = commit.cells.iter().map(|c| c.cell.cell.as_str());
-    if !names.eq(cells.iter().map(|&i| study.cells[i].as_str())) {
+    if !commit.cells.names().eq(cells.iter().map(|&i| &study.cells[i])) {
         return corrupt("its cells are not those of the plan");
     }
     let headers = tables::headers(&study.grid.head().keys);
@@ -185,7 +179,7 @@ pub(crate) fn read(
             Err(e) => return Err(Failure::io(&file, e)),
         }
     }
-    for extra in commit.cells.iter().flat_map(|c| &c.cell.extras) {
+    for extra in commit.cells.extras() {
         if !extra.is_whole(dir) {
             return corrupt(&format!("{} is missing or damaged", extra.path));
         }
@@ -212,13 +206,6 @@ fn digest_of(file: &Path) -> std::io::Result<Option<String>> {
 impl Commit {
     /// Whether another attempt computed the same: everything but times and places.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
-        let timeless = |c: &Self| {
-            let cells = c.cells.iter().map(|rows| {
-                let cell = Line { cpu_s: 0.0, ..rows.cell.clone() };
-                Rows { cell, bytes: rows.bytes }
-            });
-            (c.tables.clone(), cells.collect::<Vec<_>>())
-        };
-        timeless(self) == timeless(other)
+        self.tables == other.tables && self.cells.agrees(&other.cells)
     }
 }

@@ -36,7 +36,6 @@ pub(crate) fn threads(asked: usize) -> usize {
 struct Slice {
     e: Experiment,
     ready: Prepared,
-    cells: Vec<Cell>,
 }
 
 /// Points that are being worked on. Each is prepared once, by the first thread that needs it.
@@ -71,17 +70,7 @@ impl Slices<'_> {
             preparer.facts(&e, &e.points[0])?
         };
         let ready = facts.compile(&e.points[0])?;
-        let cells = plan::cells_of(&e, 0, &ready.meaning);
-        let from = point * cells.len();
-        let planned = self.study.cells.get(from..from + cells.len());
-        if !planned.is_some_and(|ids| ids.iter().eq(cells.iter().map(|c| &c.id))) {
-            let values = e.points[0].values.join(", ");
-            return Err(format!(
-                "the cells of point {point} [{values}] are not those of the plan: a device file or \
-                 profile has changed; restore it, or plan in another folder"
-            ));
-        }
-        Ok(Slice { e, ready, cells })
+        Ok(Slice { e, ready })
     }
 }
 
@@ -196,8 +185,15 @@ impl Worker<'_> {
         let study = self.slices.study;
         let (point, number) = study.point_of(cells[0]);
         let slice = self.slices.get(point).map_err(Failure::Input)?;
-        let cell = &slice.cells[number];
-        let mut outcome = cell::compute(&slice.e, &slice.ready, cell, study.wants);
+        let cell = plan::cell(&slice.e, 0, &slice.ready.meaning, number);
+        let values = slice.e.points[0].values.join(", ");
+        if cell.id != study.cells[cells[0]] {
+            return Err(Failure::Input(format!(
+                "the cells of point {point} [{values}] are not those of the plan: a device file or \
+                 profile has changed; restore it, or plan in another folder"
+            )));
+        }
+        let mut outcome = cell::compute(&slice.e, &slice.ready, &cell, study.wants);
         let extras = self.extras(&mut outcome, cells)?;
         let mut records = vec![];
         for (i, extras) in cells.iter().zip(extras) {
@@ -205,9 +201,9 @@ impl Worker<'_> {
             let own = if p == point { None } else { Some(study.grid.at(p)) };
             let own = own.transpose().map_err(Failure::Input)?;
             let e = own.as_ref().unwrap_or(&slice.e);
-            let like = &slice.cells[number];
-            let id = study.cells[*i].clone();
-            let cell = Cell { id, work: cell.work.clone(), ..like.clone() };
+            // The same policy and repeat in its own point.
+            let like = plan::cell(e, 0, &slice.ready.meaning, number);
+            let cell = Cell { id: study.cells[*i].to_owned(), work: cell.work.clone(), ..like };
             let mut record = Record::of(&study.plan, e, &cell, &outcome);
             record.line.extras = extras;
             if *i != study.first_of(*i) {
@@ -215,9 +211,7 @@ impl Worker<'_> {
             }
             records.push(record);
         }
-        let values = &slice.e.points[0].values;
-        let swept =
-            if values.is_empty() { String::new() } else { format!(" [{}]", values.join(", ")) };
+        let swept = if values.is_empty() { String::new() } else { format!(" [{values}]") };
         let what = format!(
             "{swept} seed {}: {}, {} events, {:.2} s",
             cell.seed, outcome.status, outcome.events, outcome.cpu_s

@@ -3,7 +3,6 @@
 //! Two attempts at the same shard at the same time are normal where a scheduler lost sight of a
 //! node, so that no file has two writers, and what has been computed is the union of all journals.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -143,12 +142,10 @@ impl Kept {
     ) -> Done<Result<Self, Box<Conflict>>> {
         let mut kept =
             Self { files: vec![], places: vec![None; study.cells.len()], others: vec![] };
-        let index: BTreeMap<&str, usize> =
-            study.cells.iter().enumerate().map(|(i, id)| (id.as_str(), i)).collect();
         for path in journals(&folder(dir, shard))? {
             let file = File::open(&path).map_err(|e| Failure::io(&path, e))?;
             kept.files.push((path, file));
-            if let Some(conflict) = kept.read_last(study, dir, &index, thorough)? {
+            if let Some(conflict) = kept.read_last(study, dir, thorough)? {
                 return Ok(Err(Box::new(conflict)));
             }
         }
@@ -156,13 +153,7 @@ impl Kept {
     }
 
     /// Reads the journal that was opened last.
-    fn read_last(
-        &mut self,
-        study: &Study,
-        dir: &Path,
-        index: &BTreeMap<&str, usize>,
-        thorough: bool,
-    ) -> Done<Option<Conflict>> {
+    fn read_last(&mut self, study: &Study, dir: &Path, thorough: bool) -> Done<Option<Conflict>> {
         let is_kept = |x: &Extra| if thorough { x.is_whole(dir) } else { x.is_there(dir) };
         let number = self.files.len() - 1;
         let (path, file) = &self.files[number];
@@ -178,7 +169,7 @@ impl Kept {
             let start = offset;
             offset += bytes as u64;
             let Some(record) = seal::open::<Record>(&line) else { continue };
-            let Some(&i) = index.get(record.line.cell.as_str()) else { continue };
+            let Some(i) = study.find(&record.line.cell) else { continue };
             if record.plan != study.plan || !record.line.extras.iter().all(is_kept) {
                 continue;
             }

@@ -106,7 +106,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
     if present < all {
         run.warnings.push(format!("incomplete: {present} of {}", count(all, "cell")));
     }
-    folder.put("run.json", run.to_json().as_bytes()).map_err(Failure::into_io)?;
+    folder.write("run.json", |file| run.write_json(file)).map_err(Failure::into_io)?;
     folder.finish().map_err(Failure::into_io)?;
     match tell(dir, &run, start) {
         // The results are whole: that some cells could not be had is one of them.
@@ -147,7 +147,7 @@ fn copy(study: &Study, dir: &Path, proof: &Proof, folder: &mut Folder) -> Done {
         let mut bytes = vec![0; study.cells.len()];
         for (cells, commit) in proof.cells.iter().zip(&proof.shards) {
             let Ok(commit) = commit else { continue };
-            cells.iter().zip(&commit.cells).for_each(|(&i, rows)| bytes[i] = rows.bytes[t]);
+            cells.iter().zip(commit.cells.iter()).for_each(|(&i, done)| bytes[i] = done.bytes[t]);
         }
         let mut offset = headers[t].len() as u64;
         // From here on, where the rows of each cell begin.
@@ -166,7 +166,7 @@ fn copy(study: &Study, dir: &Path, proof: &Proof, folder: &mut Folder) -> Done {
             let mut file = BufReader::new(File::open(&path).map_err(failed)?);
             file.seek(SeekFrom::Start(headers[t].len() as u64)).map_err(failed)?;
             let mut rows = vec![];
-            for (&i, cell) in cells.iter().zip(&commit.cells) {
+            for (&i, cell) in cells.iter().zip(commit.cells.iter()) {
                 rows.resize(cell.bytes[t] as usize, 0);
                 file.read_exact(&mut rows).map_err(failed)?;
                 out.seek(bytes[i])?;
@@ -177,8 +177,7 @@ fn copy(study: &Study, dir: &Path, proof: &Proof, folder: &mut Folder) -> Done {
         folder.keep(name);
     }
     for commit in proof.shards.iter().flatten() {
-        let extras = commit.cells.iter().flat_map(|c| &c.cell.extras);
-        extras.for_each(|x| folder.keep(&x.path));
+        commit.cells.extras().for_each(|x| folder.keep(&x.path));
     }
     Ok(())
 }
@@ -193,8 +192,8 @@ fn tally(study: &Study, proof: &Proof) -> Tally {
     for (i, place) in at.into_iter().enumerate() {
         let (s, n) = place.expect("every cell is dealt to a shard");
         let Ok(commit) = &proof.shards[s] else { continue };
-        let line = &commit.cells[n].cell;
-        tally.add(&line.cell, line.events, &line.digest, line.cpu_s, study.first_of(i) == i);
+        let done = &commit.cells[n];
+        tally.add(&study.cells[i], done.events, done.digest, done.cpu_s, study.first_of(i) == i);
     }
     tally
 }

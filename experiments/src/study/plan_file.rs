@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use cotenant_plots::RunInfo;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::{self, Input};
+use super::names::Names;
 use super::seal;
 use super::survey::Survey;
-use super::tables::{sync_folder, write_synced};
+use super::tables::{Making, sync_folder, write_synced};
 use super::{Study, record};
 use crate::config::{Grid, Overrides};
 use crate::digest;
@@ -46,7 +48,7 @@ pub(crate) struct PlanFile {
     /// Cells for which the computation of an earlier one serves, each with that one.
     twins: Vec<(usize, usize)>,
     /// Names of the cells in the order of `results.csv`.
-    cells: Vec<String>,
+    cells: Names,
 }
 
 impl PlanFile {
@@ -91,7 +93,9 @@ impl PlanFile {
         }
         fs::create_dir_all(dir).map_err(|e| Failure::io(dir, e))?;
         let beside = dir.join(format!("{PLAN}.{}.tmp", std::process::id()));
-        write_synced(&beside, seal::document(self).as_bytes())?;
+        let mut making = Making::begin(&beside)?;
+        making.fill(|file| seal::document(self, file))?;
+        making.finish()?;
         let linked = fs::hard_link(&beside, &path);
         let _ = fs::remove_file(&beside);
         let first = match linked {
@@ -134,7 +138,7 @@ impl PlanFile {
     /// There is none, or it is damaged.
     pub(crate) fn read(dir: &Path) -> Done<Self> {
         let path = dir.join(PLAN);
-        let bytes = fs::read(&path).map_err(|e| match e.kind() {
+        let plan: Option<Self> = seal::read(&path).map_err(|e| match e.kind() {
             io::ErrorKind::NotFound => Failure::input(format!(
                 "{}: there is no plan here; make one with `cotenant plan EXP.toml --out {} \
                  --shards N`",
@@ -143,7 +147,6 @@ impl PlanFile {
             )),
             _ => Failure::io(&path, e),
         })?;
-        let plan: Option<Self> = seal::open(&bytes);
         plan.filter(|p| p.format == FORMAT && p.shards > 0 && !p.cells.is_empty()).ok_or_else(
             || {
                 let why = "damaged, edited, or of another version; make the plan again elsewhere";
@@ -186,6 +189,7 @@ impl PlanFile {
             cells: self.cells.clone(),
             twins: self.twins.iter().copied().collect(),
             plan: self.plan.clone(),
+            by_name: OnceLock::new(),
         })
     }
 }

@@ -36,7 +36,8 @@ pub(crate) struct Line {
     pub(crate) status: String,
     pub(crate) events: u64,
     /// Of the event stream.
-    pub(crate) digest: String,
+    #[serde(with = "hex")]
+    pub(crate) digest: u64,
     /// Processor time; 0 where another cell's computation served.
     pub(crate) cpu_s: f64,
     /// Files of its own.
@@ -63,7 +64,7 @@ impl Record {
                 cell: cell.id.clone(),
                 status: outcome.status.clone(),
                 events: outcome.events,
-                digest: format!("{:016x}", outcome.digest),
+                digest: outcome.digest,
                 cpu_s: outcome.cpu_s,
                 extras: vec![],
             },
@@ -79,8 +80,22 @@ impl Record {
     /// Identifies the result: everything but the time that it took.
     pub(crate) fn mark(&self) -> u64 {
         let timeless = Self { line: Line { cpu_s: 0.0, ..self.line.clone() }, ..self.clone() };
-        let digest = digest::of_text(&serde_json::to_string(&timeless).expect("plain data"));
-        u64::from_str_radix(&digest[..16], 16).expect("hex digits")
+        digest::number(&digest::of_text(&serde_json::to_string(&timeless).expect("plain data")))
+    }
+}
+
+/// Digests as 16 hexadecimal digits.
+mod hex {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(digest: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{digest:016x}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        u64::from_str_radix(&text, 16).map_err(D::Error::custom)
     }
 }
 

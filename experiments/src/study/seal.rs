@@ -1,33 +1,30 @@
 //! JSON that carries its own checksum, so that a torn or damaged text is told from a whole one.
 //!
 //! The text of an object begins with `{"check":"<16 hex digits>",`; the digits are the beginning of
-//! the SHA-256 digest of everything that follows them.
+//! the SHA-256 digest of everything that follows them, but for line ends at the end. Long texts are
+//! written and read piece by piece.
+
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::digest;
+use crate::digest::{self, Running};
 
 const HEAD: &str = "{\"check\":\"";
 const DIGITS: usize = 16;
 
 /// The value as one line of JSON with its checksum, without a line end.
 pub(crate) fn line(value: &impl Serialize) -> String {
-    seal(&serde_json::to_string(value).expect("plain data serialises"))
-}
-
-/// The value as indented JSON with its checksum and a final line end.
-pub(crate) fn document(value: &impl Serialize) -> String {
-    seal(&serde_json::to_string_pretty(value).expect("plain data serialises")) + "\n"
-}
-
-fn seal(json: &str) -> String {
+    let json = serde_json::to_string(value).expect("plain data serialises");
     let rest = json.strip_prefix('{').expect("records are objects with fields");
     let rest = format!("\",{rest}");
     format!("{HEAD}{}{rest}", &digest::of_text(&rest)[..DIGITS])
 }
 
-/// Reads what [`line()`] or [`document`] wrote; nothing where a byte differs.
+/// Reads what [`line()`] wrote; nothing where a byte differs.
 pub(crate) fn open<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?.trim_end_matches('\n');
     let (check, rest) = text.strip_prefix(HEAD)?.split_at_checked(DIGITS)?;
@@ -35,6 +32,107 @@ pub(crate) fn open<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
         return None;
     }
     serde_json::from_str(text).ok()
+}
+
+/// Writes [`line()`] and a line end to an empty file.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn record(value: &impl Serialize, file: &mut (impl Write + Seek)) -> io::Result<()> {
+    write(file, |body| Ok(serde_json::to_writer(body, value)?))
+}
+
+/// Writes the value as indented JSON with its checksum and a final line end to an empty file.
+///
+/// # Errors
+/// It cannot be written.
+pub(crate) fn document(value: &impl Serialize, file: &mut (impl Write + Seek)) -> io::Result<()> {
+    write(file, |body| Ok(serde_json::to_writer_pretty(body, value)?))
+}
+
+fn write<W: Write + Seek>(
+    file: &mut W,
+    json: impl FnOnce(&mut Sealing<'_, W>) -> io::Result<()>,
+) -> io::Result<()> {
+    write!(file, "{HEAD}{:0DIGITS$}", 0)?;
+    let mut body = Sealing { file, digest: Running::default(), begun: false };
+    json(&mut body)?;
+    let check = body.digest.finish();
+    file.write_all(b"\n")?;
+    file.seek(SeekFrom::Start(HEAD.len() as u64))?;
+    file.write_all(&check.as_bytes()[..DIGITS])
+}
+
+/// Writes an object behind the checksum, of which it is a field.
+struct Sealing<'a, W> {
+    file: &'a mut W,
+    digest: Running,
+    begun: bool,
+}
+
+impl<W: Write> Write for Sealing<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut rest = bytes;
+        if let Some((first, behind)) = bytes.split_first().filter(|_| !self.begun) {
+            assert_eq!(*first, b'{', "records are objects with fields");
+            self.begun = true;
+            self.digest.add(b"\",");
+            self.file.write_all(b"\",")?;
+            rest = behind;
+        }
+        self.digest.add(rest);
+        self.file.write_all(rest)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Reads what [`record`] or [`document`] wrote; nothing where a byte differs.
+///
+/// # Errors
+/// The file cannot be read.
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let mut file = File::open(path)?;
+    let mut head = [0; HEAD.len() + DIGITS];
+    match file.read_exact(&mut head) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        done => done?,
+    }
+    let Some(check) = head.strip_prefix(HEAD.as_bytes()) else { return Ok(None) };
+    let mut body = Opening { file, digest: Running::default(), ends: 0 };
+    let value = serde_json::from_reader(BufReader::with_capacity(1 << 16, head.chain(&mut body)));
+    match value {
+        Err(e) if e.is_io() => Err(e.into()),
+        Err(_) => Ok(None),
+        Ok(value) => Ok((body.digest.finish().as_bytes()[..DIGITS] == *check).then_some(value)),
+    }
+}
+
+/// Computes the checksum of what is read.
+struct Opening {
+    file: File,
+    digest: Running,
+    /// Line ends that count if anything follows them.
+    ends: usize,
+}
+
+impl Read for Opening {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        let bytes = &buffer[..count];
+        let last = bytes.iter().rposition(|&b| b != b'\n');
+        let text = &bytes[..last.map_or(0, |i| i + 1)];
+        if !text.is_empty() {
+            (0..self.ends).for_each(|_| self.digest.add(b"\n"));
+            self.digest.add(text);
+            self.ends = 0;
+        }
+        self.ends += count - text.len();
+        Ok(count)
+    }
 }
 
 #[cfg(test)]
@@ -50,14 +148,27 @@ mod tests {
     #[test]
     fn what_is_sealed_opens_and_any_flipped_bit_shows() {
         let pair = Pair { a: 7, b: "x\ny".to_owned() };
-        for text in [line(&pair), document(&pair)] {
-            assert_eq!(open::<Pair>(text.as_bytes()), Some(Pair { a: 7, b: "x\ny".to_owned() }));
-            let whole = text.trim_end().as_bytes();
+        let mut indented = io::Cursor::new(vec![]);
+        document(&pair, &mut indented).unwrap();
+        let mut flat = io::Cursor::new(vec![]);
+        record(&pair, &mut flat).unwrap();
+        assert_eq!(String::from_utf8(flat.into_inner()).unwrap(), line(&pair) + "\n");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let by_file = |text: &[u8]| {
+            std::fs::write(file.path(), text).unwrap();
+            read::<Pair>(file.path()).unwrap()
+        };
+        for text in [line(&pair).into_bytes(), indented.into_inner()] {
+            for opened in [open::<Pair>(&text), by_file(&text)] {
+                assert_eq!(opened, Some(Pair { a: 7, b: "x\ny".to_owned() }));
+            }
+            let whole = text.trim_ascii_end();
             for i in 0..whole.len() {
                 let mut bytes = whole.to_vec();
                 bytes[i] ^= 1;
-                assert_eq!(open::<Pair>(&bytes), None, "byte {i}");
-                assert_eq!(open::<Pair>(&whole[..i]), None, "cut at {i}");
+                for text in [&bytes, &whole[..i]] {
+                    assert_eq!((open::<Pair>(text), by_file(text)), (None, None), "byte {i}");
+                }
             }
         }
     }

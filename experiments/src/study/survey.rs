@@ -3,10 +3,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use cotenant_plots::{PlotKind, RunInfo};
 
 use super::Study;
+use super::names::Names;
 use crate::config::{Experiment, Grid};
 use crate::curves;
 use crate::digest;
@@ -58,7 +60,7 @@ pub(crate) fn survey(
         parquet: extras.parquet,
         timeline: extras.timeline,
     };
-    let (mut cells, mut twins) = (vec![], BTreeMap::new());
+    let (mut cells, mut twins) = (Names::default(), BTreeMap::new());
     let mut works: HashMap<[u8; 16], usize> = HashMap::new();
     let mut drawn = None;
     for p in 0..grid.len() {
@@ -73,16 +75,16 @@ pub(crate) fn survey(
             if first != i {
                 twins.insert(i, first);
             }
-            cells.push(cell.id);
+            cells.push(&cell.id);
         }
         if p == 0 && plots(PlotKind::Curves) {
             drawn = Some(curves::of_tenants(point, &facts.profiles));
         }
     }
-    let experiment = plan::digest(&head.name, cells.iter().map(String::as_str));
+    let experiment = plan::digest(&head.name, cells.iter());
     let plan = identity(head, &experiment, wants, shards, build);
     let run = gather.finish(head, experiment);
-    let study = Study { grid, wants, cells, twins, plan };
+    let study = Study { grid, wants, cells, twins, plan, by_name: OnceLock::new() };
     let files = preparer.files().clone();
     Ok(Survey { study, run, curves: drawn, files, preparer })
 }

@@ -43,6 +43,17 @@ impl Making {
         self.file.write_all(bytes).map_err(|e| Failure::io(&self.beside, e))
     }
 
+    /// Has the file written by `write`.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn fill(
+        &mut self,
+        write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+    ) -> Done {
+        write(&mut self.file).map_err(|e| Failure::io(&self.beside, e))
+    }
+
     /// Goes to a place in the file.
     ///
     /// # Errors
