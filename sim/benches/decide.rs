@@ -75,17 +75,7 @@ fn setup(device: &str, workers: usize) -> Setup {
 /// kernel (one decision and one completion).
 fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
     let layout = policy.layout(setup).expect("it fits");
-    let worker = |spec: &_| Worker {
-        spec: *spec,
-        status: Status::Idle,
-        items: 4,
-        position: 0,
-        kernel: 0,
-        began: Nanos::ZERO,
-        deadline: Nanos::MAX,
-        retiring: false,
-        resizing: false,
-    };
+    let worker = |spec: &_| Worker { items: 4, ..Worker::new(*spec, Status::Idle) };
     let mut workers: Vec<Worker> = layout.workers.iter().map(worker).collect();
     let mut actions: Vec<Action> = Vec::with_capacity(64);
     let mut rng = Rng::new(1);

@@ -2,6 +2,7 @@
 //! and the replay, speak exactly this.
 
 use cotenant_profiles::Nanos;
+use cotenant_profiles::device::{Costs, Mechanism};
 
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
@@ -79,6 +80,21 @@ pub enum Via {
     MaskTpc,
     /// A CU mask computed in the packet processor.
     MaskFirmware,
+}
+
+impl Via {
+    /// What it costs.
+    #[must_use]
+    pub const fn mechanism(self, costs: &Costs) -> Mechanism {
+        match self {
+            Self::Stream => Mechanism::FREE,
+            Self::Hop => costs.stream_hop,
+            Self::Barrier => costs.barrier,
+            Self::MaskIoctl => costs.mask_ioctl,
+            Self::MaskTpc => costs.mask_tpc,
+            Self::MaskFirmware => costs.mask_firmware,
+        }
+    }
 }
 
 /// How a worker changes its share.

@@ -192,7 +192,7 @@ impl<'a> Engine<'a> {
 
     fn add_workers(&mut self, layout: &Layout) -> Result<(), Refusal> {
         for spec in &layout.workers {
-            let need = self.worker_memory(spec);
+            let need = self.setup.worker_memory(spec);
             self.take_memory(spec, need)?;
             self.add_worker(*spec, Status::Idle, need);
         }

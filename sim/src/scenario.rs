@@ -125,6 +125,13 @@ impl Setup {
         workers
     }
 
+    /// Device memory of one worker: model and context.
+    #[must_use]
+    pub fn worker_memory(&self, worker: &WorkerSpec) -> Bytes {
+        let model = &self.tenants[worker.tenant as usize].model;
+        Bytes(model.memory().0 + worker.overhead.0)
+    }
+
     /// Device memory of one client process that shares the GPU.
     #[must_use]
     pub fn client_memory(&self) -> Bytes {

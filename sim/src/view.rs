@@ -78,6 +78,24 @@ pub struct Worker {
     pub resizing: bool,
 }
 
+impl Worker {
+    /// A worker without a batch.
+    #[must_use]
+    pub fn new(spec: WorkerSpec, status: Status) -> Self {
+        Self {
+            spec,
+            status,
+            items: 0,
+            position: 0,
+            kernel: 0,
+            began: Nanos::ZERO,
+            deadline: Nanos::MAX,
+            retiring: false,
+            resizing: false,
+        }
+    }
+}
+
 impl View<'_> {
     /// Isolated GPU time on all CUs from the kernel at the head of `worker` to the end of its batch.
     #[must_use]

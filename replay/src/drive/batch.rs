@@ -1,6 +1,5 @@
 //! A batch on its way: host work, copies, kernels, results.
 
-use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::action::{Event, Via};
@@ -261,18 +260,6 @@ impl Driver<'_> {
         self.tell(Event::KernelReady { worker })
     }
 
-    fn mechanism(&self, via: Via) -> Mechanism {
-        let costs = &self.setup.costs;
-        match via {
-            Via::Stream => Mechanism::FREE,
-            Via::Hop => costs.stream_hop,
-            Via::Barrier => costs.barrier,
-            Via::MaskIoctl => costs.mask_ioctl,
-            Via::MaskTpc => costs.mask_tpc,
-            Via::MaskFirmware => costs.mask_firmware,
-        }
-    }
-
     pub(super) fn launch(
         &mut self,
         worker: u32,
@@ -289,7 +276,7 @@ impl Driver<'_> {
                 let ns = launch_ns(self.program(worker), position);
                 issued = self.host_until(worker, self.now, ns);
             }
-            let cost = self.mechanism(via);
+            let cost = via.mechanism(&self.setup.costs);
             issued += cost.cost.0 + cost.delay.0;
         }
         let launch = self.launch_of(worker, kernel, position, (mask, priority), issued);

@@ -154,7 +154,7 @@ impl<'a> Driver<'a> {
             observer,
         };
         for spec in &layout.workers {
-            let need = driver.worker_memory(spec);
+            let need = driver.setup.worker_memory(spec).0;
             driver.take_memory(spec, need)?;
             driver.add_worker(*spec, Status::Idle, need);
         }
@@ -179,17 +179,7 @@ impl<'a> Driver<'a> {
     }
 
     pub(super) fn add_worker(&mut self, spec: WorkerSpec, status: Status, memory: u64) -> u32 {
-        self.workers.push(Worker {
-            spec,
-            status,
-            items: 0,
-            position: 0,
-            kernel: 0,
-            began: Nanos::ZERO,
-            deadline: Nanos::MAX,
-            retiring: false,
-            resizing: false,
-        });
+        self.workers.push(Worker::new(spec, status));
         self.stages.push(Stage { memory, ..Stage::default() });
         self.workers.len() as u32 - 1
     }
@@ -201,11 +191,6 @@ impl<'a> Driver<'a> {
         all.sort_unstable();
         all.dedup();
         self.gpu.warm(worker, &all)
-    }
-
-    /// Device memory of one worker: model and context.
-    pub(super) fn worker_memory(&self, spec: &WorkerSpec) -> u64 {
-        self.setup.tenants[spec.tenant as usize].model.memory().0 + spec.overhead.0
     }
 
     pub(super) fn take_memory(&mut self, spec: &WorkerSpec, need: u64) -> Result<(), Refusal> {

@@ -35,7 +35,7 @@ enum Step {
 
 impl Driver<'_> {
     pub(super) fn start(&mut self, spec: WorkerSpec) -> Result<(), DeviceError> {
-        let (need, tenant) = (self.worker_memory(&spec), spec.tenant);
+        let (need, tenant) = (self.setup.worker_memory(&spec).0, spec.tenant);
         if self.take_memory(&spec, need).is_err() {
             // Refused as on a real GPU: the process dies at its first allocation.
             let worker = self.add_worker(spec, Status::Retired, 0);
@@ -135,7 +135,7 @@ impl Driver<'_> {
             Resize::Shadow { shared_weights } => {
                 let model = &self.setup.tenants[spec.tenant as usize].model;
                 let weights = if shared_weights { model.weights.0 } else { 0 };
-                let extra = self.worker_memory(&spec) - weights;
+                let extra = self.setup.worker_memory(&spec).0 - weights;
                 if self.take_memory(&spec, extra).is_err() {
                     return Ok(()); // No room for a shadow: the worker stays as it is.
                 }

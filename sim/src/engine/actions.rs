@@ -1,7 +1,6 @@
 //! The policy: told what happened, and its actions carried out.
 
 use cotenant_profiles::Nanos;
-use cotenant_profiles::device::Mechanism;
 
 use super::{Engine, INDICES, Kind, Placement};
 use crate::action::{Action, Event, Via};
@@ -82,25 +81,13 @@ impl Engine<'_> {
         }
     }
 
-    fn mechanism(&self, via: Via) -> Mechanism {
-        let costs = &self.setup.costs;
-        match via {
-            Via::Stream => Mechanism::FREE,
-            Via::Hop => costs.stream_hop,
-            Via::Barrier => costs.barrier,
-            Via::MaskIoctl => costs.mask_ioctl,
-            Via::MaskTpc => costs.mask_tpc,
-            Via::MaskFirmware => costs.mask_firmware,
-        }
-    }
-
     fn launch(&mut self, worker: u32, mask: Option<&CuMask>, priority: i8, via: Via) {
         let w = &mut self.workers[worker as usize];
         assert!(w.status == Status::Held, "a policy launches held kernels");
         assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
         w.status = Status::Launched;
         let (kernel, position, pool) = (w.kernel, w.position, w.spec.pool as usize);
-        let cost = self.mechanism(via);
+        let cost = via.mechanism(&self.setup.costs);
         let mut at = self.now;
         if self.sites[pool].spec.host == Host::Shared {
             at = self.host_until(worker, self.launch_ns(worker, position));

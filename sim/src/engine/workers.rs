@@ -32,25 +32,9 @@ enum Step {
 impl Engine<'_> {
     pub(super) fn add_worker(&mut self, spec: WorkerSpec, status: Status, memory: Bytes) -> u32 {
         assert!(self.workers.len() < INDICES, "workers fit a timer's index");
-        self.workers.push(Worker {
-            spec,
-            status,
-            items: 0,
-            position: 0,
-            kernel: 0,
-            began: Nanos::ZERO,
-            deadline: Nanos::MAX,
-            retiring: false,
-            resizing: false,
-        });
+        self.workers.push(Worker::new(spec, status));
         self.stages.push(Stage { memory, ..Stage::default() });
         self.workers.len() as u32 - 1
-    }
-
-    /// Device memory of one worker: model and context.
-    pub(super) fn worker_memory(&self, spec: &WorkerSpec) -> Bytes {
-        let model = &self.setup.tenants[spec.tenant as usize].model;
-        Bytes(model.memory().0 + spec.overhead.0)
     }
 
     pub(super) fn take_memory(&mut self, spec: &WorkerSpec, need: Bytes) -> Result<(), Refusal> {
@@ -63,7 +47,7 @@ impl Engine<'_> {
     }
 
     pub(super) fn start(&mut self, spec: WorkerSpec) {
-        let need = self.worker_memory(&spec);
+        let need = self.setup.worker_memory(&spec);
         let tenant = spec.tenant;
         if self.take_memory(&spec, need).is_err() {
             // Refused as on a real GPU: the process dies at its first allocation.
@@ -133,7 +117,7 @@ impl Engine<'_> {
             Resize::Shadow { shared_weights } => {
                 let model = &self.setup.tenants[spec.tenant as usize].model;
                 let weights = if shared_weights { model.weights.0 } else { 0 };
-                let extra = Bytes(self.worker_memory(&spec).0 - weights);
+                let extra = Bytes(self.setup.worker_memory(&spec).0 - weights);
                 if self.take_memory(&spec, extra).is_err() {
                     return; // No room for a shadow: the worker stays as it is.
                 }
