@@ -27,7 +27,7 @@ mod options;
 mod streams;
 mod temporal;
 
-pub use options::{Kind, OptionError, OptionSpec, Options, Value};
+pub use options::{Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Value, Words};
 
 /// Every policy.
 #[rustfmt::skip] // one line each: adding a policy adds a line

@@ -39,18 +39,24 @@ fn one_policy(info: &PolicyInfo) -> String {
         yes(p.starvation_free),
     );
     if info.options.is_empty() {
-        return text + "no options\n";
+        return text + "It has no options.\n";
     }
-    text += "options:\n";
+    text += "Options, as a [[policy]] table sets them:\n";
     for o in info.options {
-        let unit = if o.unit.is_empty() { String::new() } else { format!(" ({})", o.unit) };
-        let default = if o.default.is_empty() { "see below" } else { o.default };
-        text += &format!(
-            "  {}{unit}: {}\n      default: {default}\n      {}\n",
-            o.name, o.kind, o.help
-        );
+        let default = match ((o.default)(), o.unset) {
+            (Some(value), _) => format!("default {value}{}", unit(o.unit)),
+            (None, "") => "no default".to_owned(),
+            (None, unset) => format!("default: {unset}"),
+        };
+        text += &format!("\n  {}: {}{}; {default}\n", o.name, o.kind, unit(o.unit));
+        text += &format!("      {}\n", o.help);
     }
     text
+}
+
+/// A unit behind a number.
+fn unit(unit: &str) -> String {
+    if unit.is_empty() { String::new() } else { format!(" {unit}") }
 }
 
 /// Lists devices, or shows one.

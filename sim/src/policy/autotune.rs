@@ -28,14 +28,12 @@ mod measure;
 
 use cotenant_profiles::{Bytes, Nanos};
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-};
+use super::{Depth, LayoutError, OptionError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::{Layout, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{options, words};
 use measure::{Best, Learnt, Trial};
 
 /// The registry entry.
@@ -48,31 +46,39 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Autotune::new(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Autotune::new(Knobs::read(options)?)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("servers", Kind::Integer(1, 64), "", "4",
-        "tuning servers side by side"),
-    option("sharing", Kind::Choice(&["controlled", "uncontrolled"]), "", "controlled",
-        "each server within its share, or all on the whole GPU"),
-    option("share", Kind::Float(1.0, 100.0), "%", "",
-        "controlled: share of one server; not given: 100 % over all servers"),
-    option("build_workers", Kind::Integer(1, 1024), "", "8",
-        "host workers that build candidates, for all servers together"),
-    option("build", Kind::Duration, "", "0s",
-        "time to build one candidate; compiling a CUDA kernel takes about a second"),
-    option("cooldown", Kind::Duration, "", "0s",
-        "rest of a server after each trial; AutoTVM's is 100ms"),
-];
+options! {
+    /// Options of `autotune`.
+    struct Knobs {
+        /// tuning servers side by side
+        servers: u32 = 4, whole(1, 64);
+        /// each server within its share, or all on the whole GPU
+        sharing: Sharing = Sharing::Controlled;
+        /// controlled: share of one server
+        share: Option<f64> = None, within(1.0, 100.0), unit("%"), unset("100 % over all servers");
+        /// host workers that build candidates, for all servers together
+        build_workers: u32 = 8, whole(1, 1024);
+        /// time to build one candidate; compiling a CUDA kernel takes about a second
+        build: Nanos = Nanos::ZERO;
+        /// rest of a server after each trial; AutoTVM's is 100ms
+        cooldown: Nanos = Nanos::ZERO;
+    }
+}
+
+/// Whether servers are held to shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sharing {
+    Controlled,
+    Uncontrolled,
+}
+
+words!(Sharing { "controlled" => Sharing::Controlled, "uncontrolled" => Sharing::Uncontrolled });
 
 struct Autotune {
-    share: Option<f64>,
-    controlled: bool,
-    build: Nanos,
-    cooldown: Nanos,
+    knobs: Knobs,
     idle_builders: u32,
     servers: Vec<Server>,
     /// By worker.
@@ -114,21 +120,15 @@ fn token(what: u64, server: usize) -> u64 {
 }
 
 impl Autotune {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let servers = options.integer("servers").unwrap_or(4) as usize;
-        let controlled = options.text("sharing") != Some("uncontrolled");
-        let share = options.float("share");
-        if share.is_some() && !controlled {
+    fn new(knobs: Knobs) -> Result<Self, OptionError> {
+        if knobs.share.is_some() && knobs.sharing == Sharing::Uncontrolled {
             let why = "without control every server has the whole GPU; remove it";
             return Err(OptionError::new("share", why));
         }
         Ok(Self {
-            share,
-            controlled,
-            build: options.duration("build").unwrap_or(Nanos::ZERO),
-            cooldown: options.duration("cooldown").unwrap_or(Nanos::ZERO),
-            idle_builders: options.integer("build_workers").unwrap_or(8) as u32,
-            servers: vec![Server::default(); servers],
+            idle_builders: knobs.build_workers,
+            servers: vec![Server::default(); knobs.servers as usize],
+            knobs,
             server_of: vec![],
             turn: 0,
             gpu_ns: 0,
@@ -139,10 +139,10 @@ impl Autotune {
 
     /// CUs of one server.
     fn cap(&self, setup: &Setup) -> u32 {
-        if !self.controlled {
+        if self.knobs.sharing == Sharing::Uncontrolled {
             return setup.device.cus();
         }
-        setup.device.mps_cus(self.share.unwrap_or(100.0 / self.servers.len() as f64))
+        setup.device.mps_cus(self.knobs.share.unwrap_or(100.0 / self.servers.len() as f64))
     }
 
     /// Gives every idle server an operator, one per tenant: what is left of a queue is known when
@@ -229,7 +229,7 @@ impl Autotune {
         let next = program.kernels.get(w.position as usize + 1);
         if next != Some(&program.kernels[w.position as usize]) {
             s.over += 1;
-            s.rests = view.now.0 + self.cooldown.0;
+            s.rests = view.now.0 + self.knobs.cooldown.0;
             self.learnt.trial(s.trial, &mut s.best);
         }
     }
@@ -244,7 +244,7 @@ impl Autotune {
             let Some(server) = fewest else { return };
             self.idle_builders -= 1;
             self.servers[server].building += 1;
-            act.push(Action::Timer { at: now + self.build, token: token(BUILT, server) });
+            act.push(Action::Timer { at: now + self.knobs.build, token: token(BUILT, server) });
         }
     }
 

@@ -21,12 +21,11 @@
 use cotenant_profiles::Nanos;
 
 use super::dnnscaler::band::{Band, Statistic};
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-};
+use super::options::Latency;
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event};
 use crate::layout::{Discipline, Layout};
+use crate::options;
 use crate::scenario::Setup;
 use crate::view::View;
 
@@ -40,36 +39,32 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Clipper::new(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Clipper::new(Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("increase", Kind::Integer(1, 1024), "items", "4",
-        "added to the batch size while there is room"),
-    option("decrease", Kind::Float(0.0, 1.0), "", "0.9",
-        "factor of the batch size when the SLO is missed"),
-    option("max_batch", Kind::Integer(1, 1024), "items", "127",
-        "largest batch, where the tenant's own limit is not smaller"),
-    option("period", Kind::Duration, "", "3s",
-        "least time between two decisions; they fall on the end of a batch"),
-    option("dead_band", Kind::Float(0.0, 1.0), "", "0.85",
-        "part of the SLO from which on the batch stays as it is"),
-    option("statistic", Kind::Choice(&["mean", "p95"]), "", "p95",
-        "which latency of the period is held against the SLO"),
-    option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
-        "from the start of a batch, or from a request's arrival"),
-];
+options! {
+    /// Options of `clipper`.
+    struct Knobs {
+        /// added to the batch size while there is room
+        increase: u32 = 4, whole(1, 1024), unit("items");
+        /// factor of the batch size when the SLO is missed
+        decrease: f64 = 0.9, within(0.0, 1.0);
+        /// largest batch, where the tenant's own limit is not smaller
+        max_batch: u32 = 127, whole(1, 1024), unit("items");
+        /// least time between two decisions; they fall on the end of a batch
+        period: Nanos = Nanos::from_secs(3), above_zero();
+        /// part of the SLO from which on the batch stays as it is
+        dead_band: f64 = 0.85, within(0.0, 1.0);
+        /// which latency of the period is held against the SLO
+        statistic: Statistic = Statistic::P95;
+        /// from the start of a batch, or from a request's arrival
+        latency: Latency = Latency::Execution;
+    }
+}
 
 struct Clipper {
-    increase: u32,
-    decrease: f64,
-    max_batch: u32,
-    period: Nanos,
-    dead_band: f64,
-    statistic: Statistic,
-    request_latency: bool,
+    knobs: Knobs,
     jobs: Vec<Job>,
     changes: u64,
     over: u64,
@@ -87,38 +82,23 @@ struct Job {
 }
 
 impl Clipper {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let period = options.duration("period").unwrap_or(Nanos::from_secs(3));
-        if period == Nanos::ZERO {
-            return Err(OptionError::new("period", "a period is longer than nothing"));
-        }
-        let mean = options.text("statistic") == Some("mean");
-        Ok(Self {
-            increase: options.integer("increase").map_or(4, |i| i as u32),
-            decrease: options.float("decrease").unwrap_or(0.9),
-            max_batch: options.integer("max_batch").map_or(127, |i| i as u32),
-            period,
-            dead_band: options.float("dead_band").unwrap_or(0.85),
-            statistic: if mean { Statistic::Mean } else { Statistic::P95 },
-            request_latency: options.text("latency") == Some("request"),
-            jobs: vec![],
-            changes: 0,
-            over: 0,
-        })
+    fn new(knobs: Knobs) -> Self {
+        Self { knobs, jobs: vec![], changes: 0, over: 0 }
     }
 
     fn decide(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         let job = &mut self.jobs[t];
         let Some(slo) = view.setup.tenants[t].slo else { return };
-        if view.now.since(job.decided) <= self.period {
+        if view.now.since(job.decided) <= self.knobs.period {
             return;
         }
-        let Some(latency) = self.statistic.of(&job.latencies) else { return };
+        let Some(latency) = self.knobs.statistic.of(&job.latencies) else { return };
         job.decided = view.now;
         job.latencies.clear();
-        let band = Band::of(latency, slo.as_millis_f64(), self.dead_band);
+        let band = Band::of(latency, slo.as_millis_f64(), self.knobs.dead_band);
         self.over += u64::from(band == Band::Over);
-        let next = next(job.index, band, self.increase, self.decrease).min(job.limit - 1);
+        let next =
+            next(job.index, band, self.knobs.increase, self.knobs.decrease).min(job.limit - 1);
         if next != job.index {
             job.index = next;
             self.changes += 1;
@@ -143,7 +123,7 @@ impl Policy for Clipper {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let limit = |most: u32| most.min(self.max_batch).max(1);
+        let limit = |most: u32| most.min(self.knobs.max_batch).max(1);
         let jobs =
             setup.tenants.iter().map(|t| Job { limit: limit(t.batch_max), ..Job::default() });
         self.jobs = jobs.collect();
@@ -159,12 +139,14 @@ impl Policy for Clipper {
                     }
                 }
             }
-            Event::RequestDone { tenant, latency, .. } if self.request_latency => {
+            Event::RequestDone { tenant, latency, .. }
+                if self.knobs.latency == Latency::Request =>
+            {
                 self.jobs[tenant as usize].latencies.push(latency.as_millis_f64());
             }
             Event::BatchDone { worker, took, .. } => {
                 let t = view.workers[worker as usize].spec.tenant as usize;
-                if !self.request_latency {
+                if self.knobs.latency == Latency::Execution {
                     self.jobs[t].latencies.push(took.as_millis_f64());
                 }
                 self.decide(t, view, act);

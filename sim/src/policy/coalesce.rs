@@ -34,13 +34,13 @@
 
 use cotenant_profiles::{Nanos, Op};
 
-use super::options::option;
 use super::streams::one_process;
-use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
+use crate::{options, words};
 
 mod law;
 mod prospects;
@@ -58,29 +58,47 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Coalesce::new(options))),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Coalesce::new(&Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("gate", Kind::Choice(&["predicted", "always"]), "", "predicted",
-        "merge where the cost law predicts a gain, or whatever can be merged"),
-    option("wave_cap", Kind::Bool, "", "true",
-        "leave out kernels that would open another wave, where that is predicted to pay"),
-    option("ops", Kind::Choice(&["matmul", "all"]), "", "matmul",
-        "what merges: matrix products and convolutions, or every kernel"),
-    option("padding", Kind::Float(0.0, 1.0), "", "0.25",
-        "most of a merged launch's block time that unequal members may waste"),
-    option("max_group", Kind::Integer(2, 1024), "kernels", "1024",
-        "most kernels in one launch"),
-    option("max_wait", Kind::Duration, "", "500us",
-        "longest that a kernel waits for a partner, whatever its slack; 0: not at all"),
-    option("guard", Kind::Float(0.0, 100.0), "", "0.2",
-        "what a batch still needs is taken to be longer by this share"),
-    option("backlog", Kind::Float(0.0, 1000.0), "GPUs", "2",
-        "hold heads while launched kernels want this many times the GPU's CUs"),
-];
+options! {
+    /// Options of `coalesce`.
+    struct Knobs {
+        /// merge where the cost law predicts a gain, or whatever can be merged
+        gate: Gate = Gate::Predicted;
+        /// leave out kernels that would open another wave, where that is predicted to pay
+        wave_cap: bool = true;
+        /// what merges: matrix products and convolutions, or every kernel
+        ops: Ops = Ops::Matmul;
+        /// most of a merged launch's block time that unequal members may waste
+        padding: f64 = 0.25, within(0.0, 1.0);
+        /// most kernels in one launch
+        max_group: u32 = 1024, whole(2, 1024), unit("kernels");
+        /// longest that a kernel waits for a partner, whatever its slack; 0: not at all
+        max_wait: Nanos = Nanos::from_micros(500);
+        /// what a batch still needs is taken to be longer by this share
+        guard: f64 = 0.2, within(0.0, 100.0);
+        /// hold heads while launched kernels want this many times the GPU's CUs
+        backlog: f64 = 2.0, within(0.0, 1000.0), unit("GPUs");
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gate {
+    Predicted,
+    Always,
+}
+
+words!(Gate { "predicted" => Gate::Predicted, "always" => Gate::Always });
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ops {
+    Matmul,
+    All,
+}
+
+words!(Ops { "matmul" => Ops::Matmul, "all" => Ops::All });
 
 /// Nothing is armed.
 const NEVER: u64 = u64::MAX;
@@ -130,20 +148,18 @@ struct Counts {
 }
 
 impl Coalesce {
-    fn new(options: &Options) -> Self {
-        let gate = options.text("gate") != Some("always");
-        let wave_cap = options.flag("wave_cap").unwrap_or(true);
+    fn new(knobs: &Knobs) -> Self {
         Self {
             rules: Rules {
-                gate,
-                wave_cap,
-                padding: options.float("padding").unwrap_or(0.25),
-                max_group: options.integer("max_group").unwrap_or(1024) as usize,
+                gate: knobs.gate == Gate::Predicted,
+                wave_cap: knobs.wave_cap,
+                padding: knobs.padding,
+                max_group: knobs.max_group as usize,
             },
-            all_ops: options.text("ops") == Some("all"),
-            max_wait: options.duration("max_wait").unwrap_or(Nanos::from_micros(500)).0,
-            guard: options.float("guard").unwrap_or(0.2),
-            backlog: options.float("backlog").unwrap_or(2.0),
+            all_ops: knobs.ops == Ops::All,
+            max_wait: knobs.max_wait.0,
+            guard: knobs.guard,
+            backlog: knobs.backlog,
             class: vec![],
             prospects: Prospects::default(),
             held: vec![],

@@ -43,14 +43,15 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::Nanos;
 
-use super::{Depth, LayoutError, OptionError, Options, Policy, PolicyInfo, Properties, clipper};
+use super::options::Latency;
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties, clipper};
 use crate::action::{Action, Event};
 use crate::layout::{Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::View;
 use band::Band;
 use instances::{Change, Loop};
-use knobs::{Approach, Knobs, OPTIONS, Probed};
+use knobs::{Approach, Knobs, Probed, Sharing};
 use search::Search;
 
 /// The registry entry.
@@ -63,8 +64,8 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Dnnscaler::new(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Dnnscaler::new(Knobs::read(options)?.checked()?))),
 };
 
 struct Dnnscaler {
@@ -182,13 +183,13 @@ impl Job {
 }
 
 impl Dnnscaler {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        Ok(Self { knobs: Knobs::new(options)?, jobs: vec![], counted: Counted::default() })
+    fn new(knobs: Knobs) -> Self {
+        Self { knobs, jobs: vec![], counted: Counted::default() }
     }
 
     fn begin(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         match self.knobs.approach {
-            Some(Approach::Batching) => self.batching(t, view, act),
+            Approach::Batching => self.batching(t, view, act),
             _ => self.probe(t, Probe::Single, view, act),
         }
     }
@@ -201,7 +202,7 @@ impl Dnnscaler {
         job.set_batch(batch.min(job.limit), view, act);
         job.forget(view.now);
         if probe == Probe::Instances {
-            self.grow(t, self.knobs.probe_instances, view, act);
+            self.grow(t, self.knobs.probe_instances(), view, act);
         }
         let job = &mut self.jobs[t];
         if job.coming == 0 {
@@ -256,7 +257,7 @@ impl Dnnscaler {
         match probe {
             Probe::Single => {
                 (seen.single, seen.alone_ms) = (tally.rate(), tally.mean_ms());
-                let both = self.knobs.approach.is_none();
+                let both = self.knobs.approach == Approach::Probe;
                 let next = if both && job.limit > 1 { Probe::Batch } else { Probe::Instances };
                 self.probe(t, next, view, act);
             }
@@ -269,14 +270,10 @@ impl Dnnscaler {
                 seen.instances = Some(tally.rate() * f64::from(n));
                 seen.beside = (n > 1).then(|| (n, tally.mean_ms()));
                 let (batch, instances) = job.probed.gains();
-                let approach = self.knobs.approach.unwrap_or(if instances > batch {
-                    Approach::MultiTenancy
-                } else {
-                    Approach::Batching
-                });
-                match approach {
-                    Approach::Batching => self.batching(t, view, act),
+                match self.knobs.approach {
                     Approach::MultiTenancy => self.instances(t, view, act),
+                    Approach::Probe if instances > batch => self.instances(t, view, act),
+                    _ => self.batching(t, view, act),
                 }
             }
         }
@@ -320,22 +317,22 @@ impl Dnnscaler {
         let slo = tenant.slo.map_or(f64::INFINITY, Nanos::as_millis_f64);
         let job = &mut self.jobs[t];
         let first = self.knobs.start(&tenant.model.name, slo, &job.probed);
-        job.phase = Phase::Instances(Loop::new(self.knobs.waits));
+        job.phase = Phase::Instances(Loop::new(self.knobs.waits()));
         job.forget(view.now);
         job.served = 0;
         self.counted.retired += job.retire_down_to(first, act);
         self.grow(t, first, view, act);
-        let deployed = Nanos(self.knobs.waits.bias.0 * u64::from(first));
-        self.jobs[t].wake(view.now + deployed + self.knobs.waits.tick, act);
+        let deployed = Nanos(self.knobs.waits().bias.0 * u64::from(first));
+        self.jobs[t].wake(view.now + deployed + self.knobs.waits().tick, act);
     }
 
     fn look(&mut self, t: usize, mut state: Loop, view: &View<'_>, act: &mut Vec<Action>) {
         let slo = view.setup.tenants[t].slo.map_or(f64::INFINITY, Nanos::as_millis_f64);
         let job = &mut self.jobs[t];
-        let ready = job.coming == 0 && job.served > self.knobs.samples as u64;
+        let ready = job.coming == 0 && job.served > u64::from(self.knobs.samples);
         let latency = self.knobs.statistic_of(&job.latencies).filter(|_| ready);
         let Some(latency) = latency else {
-            job.wake(view.now + self.knobs.waits.tick, act);
+            job.wake(view.now + self.knobs.waits().tick, act);
             return;
         };
         job.seen = latency;
@@ -376,7 +373,7 @@ impl Dnnscaler {
             tally.items += u64::from(items);
             tally.busy_ns += u128::from(took.0);
         }
-        if !self.knobs.request_latency {
+        if self.knobs.latency == Latency::Execution {
             self.latency(t, worker, took);
         }
         if matches!(self.jobs[t].phase, Phase::Batching { .. }) {
@@ -460,7 +457,7 @@ impl Policy for Dnnscaler {
             lanes += most;
         }
         let cus = setup.device.cus();
-        let pool = if self.knobs.mps {
+        let pool = if self.knobs.sharing == Sharing::Mps {
             setup.check_clients(lanes as usize)?;
             setup.whole_gpu()
         } else {
@@ -479,7 +476,9 @@ impl Policy for Dnnscaler {
                     }
                 }
             }
-            Event::RequestDone { tenant, worker, latency, .. } if self.knobs.request_latency => {
+            Event::RequestDone { tenant, worker, latency, .. }
+                if self.knobs.latency == Latency::Request =>
+            {
                 self.latency(tenant as usize, worker, latency);
             }
             Event::BatchDone { worker, items, took } => {

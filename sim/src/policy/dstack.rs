@@ -43,15 +43,12 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::Nanos;
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-    Value,
-};
+use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event};
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{options, words};
 use plan::{Job, Slot, free, plan};
 use size::{Batching, Knee, batch_ns, choose, steps};
 
@@ -65,27 +62,41 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Dstack::new(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Dstack::new(Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("knee", Kind::PerTenant(&["efficacy", "right-sized"]), "%", "efficacy",
-        "each model's share: where 1/(E² S) is largest, or within `tolerance` of the whole GPU"),
-    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
-        "right-sized: slow-down accepted for fewer CUs"),
-    option("batch", Kind::Choice(&["efficacy", "largest"]), "", "efficacy",
-        "of those that meet the SLO: that of the best efficacy, or the largest at its share"),
-    option("session", Kind::Duration, "", "",
-        "length of a session; not given: the largest SLO, 100ms where nobody has one"),
-    option("contexts", Kind::Integer(1, 8), "", "3",
-        "shares per tenant: its knee and so many minus one halves of it, for gaps"),
-    option("gaps", Kind::Bool, "", "true",
-        "fill what the plan leaves idle"),
-    option("scoreboard", Kind::Integer(1, 10_000), "sessions", "10",
-        "fairness looks back so far"),
-];
+options! {
+    /// Options of `dstack`.
+    struct Knobs {
+        /// each model's share: where 1/(E² S) is largest, or within `tolerance` of the whole GPU
+        knee: PerTenant<Rule> = PerTenant::Word(Rule::Efficacy), unit("%");
+        /// right-sized: slow-down accepted for fewer CUs
+        tolerance: f64 = 0.05, within(0.0, 1.0);
+        /// of those that meet the SLO: that of the best efficacy, or the largest at its share
+        batch: Batching = Batching::Efficacy;
+        /// length of a session
+        session: Option<Nanos> = None, above_zero(),
+            unset("the largest SLO, 100ms where nobody has one");
+        /// shares per tenant: its knee and so many minus one halves of it, for gaps
+        contexts: u32 = 3, whole(1, 8);
+        /// fill what the plan leaves idle
+        gaps: bool = true;
+        /// fairness looks back so far
+        scoreboard: u32 = 10, whole(1, 10_000), unit("sessions");
+    }
+}
+
+/// How a share is found.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Efficacy,
+    RightSized,
+}
+
+words!(Rule { "efficacy" => Rule::Efficacy, "right-sized" => Rule::RightSized });
+
+words!(Batching { "efficacy" => Batching::Efficacy, "largest" => Batching::Largest });
 
 /// A session without any SLO to take its length from.
 const SESSION: Nanos = Nanos::from_millis(100);
@@ -111,20 +122,6 @@ struct Dstack {
     /// A look is due at this instant.
     looks: Option<Nanos>,
     counted: Counted,
-}
-
-struct Knobs {
-    knee: Rule,
-    batching: Batching,
-    session: Option<Nanos>,
-    contexts: u32,
-    gaps: bool,
-    scoreboard: usize,
-}
-
-enum Rule {
-    Found(Knee),
-    Given(Value),
 }
 
 /// What is known of one tenant.
@@ -163,33 +160,14 @@ struct Counted {
 }
 
 impl Knobs {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let tolerance = options.float("tolerance").unwrap_or(0.05);
-        let knee = match (options.percentages("knee")?, options.text("knee")) {
-            (Some(given), _) => Rule::Given(given.clone()),
-            (None, None | Some("efficacy")) => Rule::Found(Knee::Efficacy),
-            (None, Some(_)) => Rule::Found(Knee::RightSize(tolerance)),
-        };
-        let session = options.duration("session");
-        if session == Some(Nanos::ZERO) {
-            return Err(OptionError::new("session", "a session is longer than nothing"));
-        }
-        let largest = options.text("batch") == Some("largest");
-        Ok(Self {
-            knee,
-            batching: if largest { Batching::Largest } else { Batching::Efficacy },
-            session,
-            contexts: options.integer("contexts").unwrap_or(3) as u32,
-            gaps: options.flag("gaps").unwrap_or(true),
-            scoreboard: options.integer("scoreboard").unwrap_or(10) as usize,
-        })
-    }
-
     /// By tenant.
     fn knees(&self, setup: &Setup) -> Result<Vec<Knee>, LayoutError> {
         match &self.knee {
-            Rule::Found(knee) => Ok(vec![*knee; setup.tenants.len()]),
-            Rule::Given(value) => {
+            PerTenant::Word(Rule::Efficacy) => Ok(vec![Knee::Efficacy; setup.tenants.len()]),
+            PerTenant::Word(Rule::RightSized) => {
+                Ok(vec![Knee::RightSize(self.tolerance); setup.tenants.len()])
+            }
+            PerTenant::Given(value) => {
                 let percent = setup.per_tenant("knee", value)?;
                 Ok(percent.into_iter().map(|p| Knee::Given(setup.device.mps_cus(p))).collect())
             }
@@ -198,9 +176,9 @@ impl Knobs {
 }
 
 impl Dstack {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        Ok(Self {
-            knobs: Knobs::new(options)?,
+    fn new(knobs: Knobs) -> Self {
+        Self {
+            knobs,
             session: 0,
             session_end: 0,
             models: vec![],
@@ -210,7 +188,7 @@ impl Dstack {
             cus: 0,
             looks: None,
             counted: Counted::default(),
-        })
+        }
     }
 
     /// Share, contexts and first batch of tenant `t`; its workers are numbered from `first`.
@@ -307,11 +285,11 @@ impl Dstack {
             let slo = view.setup.tenants[t].slo.map_or(self.session, |s| s.0);
             let knee = Knee::Given(m.contexts[0].cus);
             let rate = (came > 0).then_some(rate);
-            m.batch = choose(view.setup, t, slo, rate, knee, self.knobs.batching).items;
+            m.batch = choose(view.setup, t, slo, rate, knee, self.knobs.batch).items;
             m.scores.push_back(0);
             m.arrived.push_back(now);
         }
-        while m.arrived.len() > self.knobs.scoreboard {
+        while m.arrived.len() > self.knobs.scoreboard as usize {
             m.arrived.pop_front();
             m.scores.pop_front();
         }

@@ -27,14 +27,14 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::device::DispatchRule;
 
-use super::options::option;
-use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::program::Program;
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{options, words};
 
 mod plan;
 
@@ -50,19 +50,30 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Eclip::new(options))),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Eclip::new(Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("switches", Kind::Integer(0, 1_000_000), "per request", "14",
-        "most changes of stream within one request of one worker"),
-    option("streams", Kind::Integer(0, 64), "streams", "7",
-        "masked streams of all workers, beside the shared default stream"),
-    option("shared_queue", Kind::Choice(&["in-order", "concurrent"]), "", "in-order",
-        "the default stream: one hardware queue for all workers, or one each"),
-];
+options! {
+    /// Options of `eclip`.
+    struct Knobs {
+        /// most changes of stream within one request of one worker
+        switches: u32 = 14, whole(0, 1_000_000), unit("per request");
+        /// masked streams of all workers, beside the shared default stream
+        streams: u32 = 7, whole(0, 64), unit("streams");
+        /// the default stream: one hardware queue for all workers, or one each
+        shared_queue: Queue = Queue::InOrder;
+    }
+}
+
+/// The default stream of the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Queue {
+    InOrder,
+    Concurrent,
+}
+
+words!(Queue { "in-order" => Queue::InOrder, "concurrent" => Queue::Concurrent });
 
 /// A masked stream of a worker, or the default stream.
 #[derive(Clone, Copy, Debug)]
@@ -94,9 +105,7 @@ struct Counts {
 }
 
 struct Eclip {
-    budget: u32,
-    streams: u32,
-    in_order: bool,
+    knobs: Knobs,
     plans: Vec<Plan>,
     /// The worker whose kernel is in the default queue, and those behind it with how they enter.
     running: Option<u32>,
@@ -105,11 +114,9 @@ struct Eclip {
 }
 
 impl Eclip {
-    fn new(options: &Options) -> Self {
+    fn new(knobs: Knobs) -> Self {
         Self {
-            budget: options.integer("switches").unwrap_or(14) as u32,
-            streams: options.integer("streams").unwrap_or(7) as u32,
-            in_order: options.text("shared_queue") != Some("concurrent"),
+            knobs,
             plans: vec![],
             running: None,
             waiting: VecDeque::new(),
@@ -121,7 +128,7 @@ impl Eclip {
     fn plan(&mut self, setup: &Setup, workers: &[WorkerSpec]) {
         let count = workers.len() as u32;
         let streams: Vec<Vec<Stream>> =
-            (0..count).map(|w| streams(setup, w, count, self.streams)).collect();
+            (0..count).map(|w| streams(setup, w, count, self.knobs.streams)).collect();
         let model = |w: usize| &setup.tenants[workers[w].tenant as usize].model;
         let problem = |w: usize, program: &Program| Problem {
             cus: streams[w].iter().map(|s| s.mask.count()).collect(),
@@ -139,7 +146,7 @@ impl Eclip {
         let problems: Vec<Problem> =
             (0..workers.len()).map(|w| problem(w, &model(w).programs[largest(w)])).collect();
         let total = setup.device.cus();
-        let (joint, scores) = plan::plan(&problems, Score::default(), self.budget, total);
+        let (joint, scores) = plan::plan(&problems, Score::default(), self.knobs.switches, total);
         self.plans = (0..workers.len())
             .map(|w| {
                 // Smaller batches get the best table beside what the others do at their largest.
@@ -150,7 +157,7 @@ impl Eclip {
                         return joint[w].clone();
                     }
                     let alone = [problem(w, program)];
-                    plan::plan(&alone, plan::sum(&others), self.budget, total).0.remove(0)
+                    plan::plan(&alone, plan::sum(&others), self.knobs.switches, total).0.remove(0)
                 };
                 let choices = model(w).programs.iter().enumerate().map(table).collect();
                 Plan { streams: streams[w].clone(), choices, last: 0 }
@@ -174,7 +181,7 @@ impl Eclip {
         self.counts.kernels += 1;
         self.counts.switches += u64::from(switched);
         self.counts.shared += u64::from(shared);
-        if shared && self.in_order {
+        if shared && self.knobs.shared_queue == Queue::InOrder {
             if self.running.is_some() {
                 self.waiting.push_back((worker, via));
                 self.counts.waited += 1;
@@ -257,7 +264,7 @@ impl Policy for Eclip {
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         let queues = setup.device.queues.hardware;
-        if self.streams >= queues {
+        if self.knobs.streams >= queues {
             return Err(LayoutError(format!(
                 "{} has {queues} hardware queues: `streams` is at most {} beside the default stream",
                 setup.device.name,

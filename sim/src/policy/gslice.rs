@@ -38,17 +38,15 @@ mod schedule;
 
 use cotenant_profiles::Nanos;
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-    Value,
-};
+use super::options::Latency;
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Resize};
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{options, words};
 use rules::{GLET_PARTITIONS, Seen, Variant, divide};
-use schedule::Entry;
+use schedule::Schedule;
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -60,71 +58,100 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: false,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Gslice::new(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Gslice::new(Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("variant", Kind::Choice(&["igniter", "glet"]), "", "igniter",
-        "whose re-implementation of the rules"),
-    option("window", Kind::Duration, "", "10s",
-        "statistics are taken over this long before each step"),
-    option("initial", Kind::Float(1.0, 100.0), "%", "30",
-        "share that every tenant starts with"),
-    option("initial_batch", Kind::Integer(1, 32), "items", "",
-        "batch limit that every tenant starts with; not given: 1 (igniter), 2 (glet)"),
-    option("batch_rounds", Kind::Integer(0, i64::MAX), "windows", "5",
-        "batch steps before a resize, fewer once nothing changes; 0: batches stay as configured"),
-    option("latency", Kind::Choice(&["execution", "request"]), "", "execution",
-        "latency that the resize rule holds against the SLO"),
-    option("execution_share", Kind::Float(0.01, 1.0), "", "0.5",
-        "share of the SLO that a batch's execution may take"),
-    option("throughput", Kind::Choice(&["capacity", "served"]), "", "capacity",
-        "throughput that the resize rule holds against the offered rate"),
-    option("max_step", Kind::Float(0.0, f64::INFINITY), "", "",
-        "largest relative change of a share in one step; not given: as published, unbounded"),
-    option("sum", Kind::Choice(&["variant", "none", "max-min"]), "", "variant",
-        "what bounds the sum of shares: nothing (igniter) or a max-min division of 100 % (glet)"),
-    option("partitions", Kind::Choice(&["variant", "glet", "device"]), "", "variant",
-        "shares that max-min hands out: 20, 40, 50, 60, 80, 100 %, or the device's steps"),
-    option("resize", Kind::Choice(&["shadow", "restart"]), "", "shadow",
-        "how a worker gets another share"),
-    option("shared_weights", Kind::Bool, "", "false",
-        "a shadow uses its original's weights instead of a second copy"),
-    option("schedule", Kind::Texts, "", "",
-        "no control loop: shares at given times, such as [\"20s:60\", \"vision@40s:80\"]"),
-];
+options! {
+    /// Options of `gslice`.
+    struct Knobs {
+        /// whose re-implementation of the rules
+        variant: Variant = Variant::Igniter;
+        /// statistics are taken over this long before each step
+        window: Nanos = Nanos::from_secs(10), above_zero();
+        /// share that every tenant starts with
+        initial: f64 = 30.0, within(1.0, 100.0), unit("%");
+        /// batch limit that every tenant starts with
+        initial_batch: Option<u32> = None, whole(1, 32), unit("items"),
+            unset("1 (igniter), 2 (glet)");
+        /// batch steps before a resize, fewer once nothing changes; 0: batches stay as configured
+        batch_rounds: u32 = 5, whole(0, 1_000_000), unit("windows");
+        /// latency that the resize rule holds against the SLO
+        latency: Latency = Latency::Execution;
+        /// share of the SLO that a batch's execution may take
+        execution_share: f64 = 0.5, within(0.01, 1.0);
+        /// throughput that the resize rule holds against the offered rate
+        throughput: Throughput = Throughput::Capacity;
+        /// largest relative change of a share in one step
+        max_step: Option<f64> = None, within(0.0, f64::INFINITY), unset("as published, unbounded");
+        /// what bounds the sum of shares: nothing (igniter) or a max-min division of 100 % (glet)
+        sum: Sum = Sum::Variant;
+        /// shares that max-min hands out: 20, 40, 50, 60, 80, 100 %, or the device's steps
+        partitions: Partitions = Partitions::Variant;
+        /// how a worker gets another share
+        resize: How = How::Shadow;
+        /// a shadow uses its original's weights instead of a second copy
+        shared_weights: bool = false;
+        /// no control loop: shares at given times, such as ["20s:60", "vision@40s:80"]
+        schedule: Option<Schedule> = None, unset("the control loop");
+    }
+}
+
+words!(Variant { "igniter" => Variant::Igniter, "glet" => Variant::Glet });
+
+/// What the resize rule takes for a tenant's throughput.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Throughput {
+    Capacity,
+    Served,
+}
+
+words!(Throughput { "capacity" => Throughput::Capacity, "served" => Throughput::Served });
+
+/// What bounds the sum of shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sum {
+    Variant,
+    None,
+    MaxMin,
+}
+
+words!(Sum { "variant" => Sum::Variant, "none" => Sum::None, "max-min" => Sum::MaxMin });
+
+/// Shares that the divider hands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Partitions {
+    Variant,
+    Glet,
+    Device,
+}
+
+words!(Partitions {
+    "variant" => Partitions::Variant,
+    "glet" => Partitions::Glet,
+    "device" => Partitions::Device,
+});
+
+/// How a worker gets another share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    Shadow,
+    Restart,
+}
+
+words!(How { "shadow" => How::Shadow, "restart" => How::Restart });
 
 /// The timer that follows a resize at once, to see whether it was refused.
 const ASKED: u64 = u64::MAX;
 
 struct Gslice {
     knobs: Knobs,
-    /// Shares written down beforehand; they replace the loop.
-    schedule: Option<Vec<Entry>>,
     tenants: Vec<Function>,
     step: Step,
     /// The window that the next timer closes; timers of earlier windows are stale.
     window: u64,
     opened: Nanos,
     counted: Counted,
-}
-
-/// Options, in the form in which they are used.
-struct Knobs {
-    variant: Variant,
-    window: Nanos,
-    initial: f64,
-    initial_batch: u32,
-    batch_rounds: u32,
-    request_latency: bool,
-    execution_share: f64,
-    served: bool,
-    max_step: f64,
-    max_min: bool,
-    device_steps: bool,
-    how: Resize,
 }
 
 /// What the next window is for.
@@ -166,32 +193,37 @@ struct Counted {
 }
 
 impl Knobs {
-    fn new(options: &Options) -> Self {
-        let word = |name: &str, other: &'static str| options.text(name) == Some(other);
-        let given = |name: &str| options.text(name).filter(|&w| w != "variant");
-        let variant = if word("variant", "glet") { Variant::Glet } else { Variant::Igniter };
-        let first_batch = if variant == Variant::Glet { 2 } else { 1 };
-        let shared_weights = options.flag("shared_weights").unwrap_or(false);
-        let restart = word("resize", "restart");
-        Self {
-            variant,
-            window: options.duration("window").unwrap_or(Nanos::from_secs(10)),
-            initial: options.float("initial").unwrap_or(30.0),
-            initial_batch: options.integer("initial_batch").map_or(first_batch, |b| b as u32),
-            batch_rounds: options.integer("batch_rounds").unwrap_or(5).min(1 << 20) as u32,
-            request_latency: word("latency", "request"),
-            execution_share: options.float("execution_share").unwrap_or(0.5),
-            served: word("throughput", "served"),
-            max_step: options.float("max_step").unwrap_or(f64::INFINITY),
-            max_min: given("sum").map_or(variant == Variant::Glet, |w| w == "max-min"),
-            device_steps: given("partitions").map_or(variant != Variant::Glet, |w| w == "device"),
-            how: if restart { Resize::Restart } else { Resize::Shadow { shared_weights } },
+    fn first_batch(&self) -> u32 {
+        let published = if self.variant == Variant::Glet { 2 } else { 1 };
+        self.initial_batch.unwrap_or(published)
+    }
+
+    fn max_min(&self) -> bool {
+        match self.sum {
+            Sum::Variant => self.variant == Variant::Glet,
+            Sum::None => false,
+            Sum::MaxMin => true,
+        }
+    }
+
+    fn device_steps(&self) -> bool {
+        match self.partitions {
+            Partitions::Variant => self.variant != Variant::Glet,
+            Partitions::Glet => false,
+            Partitions::Device => true,
+        }
+    }
+
+    fn how(&self) -> Resize {
+        match self.resize {
+            How::Shadow => Resize::Shadow { shared_weights: self.shared_weights },
+            How::Restart => Resize::Restart,
         }
     }
 
     /// Shares that the divider hands out on a device, percent, ascending.
     fn partitions(&self, setup: &Setup) -> Vec<f64> {
-        if !self.device_steps {
+        if !self.device_steps() {
             return GLET_PARTITIONS.to_vec();
         }
         let cus = setup.device.cus();
@@ -202,28 +234,19 @@ impl Knobs {
 }
 
 impl Gslice {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let schedule = match options.get("schedule") {
-            Some(Value::Texts(texts)) => Some(schedule::parse(texts)?),
-            _ => None,
-        };
-        let knobs = Knobs::new(options);
-        if knobs.window == Nanos::ZERO {
-            return Err(OptionError::new("window", "a window is longer than nothing"));
-        }
-        Ok(Self {
+    fn new(knobs: Knobs) -> Self {
+        Self {
             step: Step::Batch(0),
             knobs,
-            schedule,
             tenants: vec![],
             window: 0,
             opened: Nanos::ZERO,
             counted: Counted::default(),
-        })
+        }
     }
 
     fn loops(&self) -> bool {
-        self.schedule.is_none()
+        self.knobs.schedule.is_none()
     }
 
     /// CUs of each worker of tenant `t`.
@@ -233,7 +256,7 @@ impl Gslice {
     }
 
     fn start(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
-        if let Some(entries) = &self.schedule {
+        if let Some(Schedule(entries)) = &self.knobs.schedule {
             let later = entries.iter().enumerate().filter(|(_, e)| e.at > Nanos::ZERO);
             act.extend(later.map(|(i, e)| Action::Timer { at: e.at, token: i as u64 }));
             return;
@@ -241,7 +264,7 @@ impl Gslice {
         for (t, function) in self.tenants.iter_mut().enumerate() {
             let tenant = &view.setup.tenants[t];
             if tenant.slo.is_some() && self.knobs.batch_rounds > 0 {
-                function.batch = self.knobs.initial_batch.min(tenant.batch_max);
+                function.batch = self.knobs.first_batch().min(tenant.batch_max);
                 act.push(view.set_batch(t as u32, function.batch));
             }
         }
@@ -315,7 +338,7 @@ impl Gslice {
 
     fn resize(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let mut shares: Vec<f64> = (0..self.tenants.len()).map(|t| self.wanted(t, view)).collect();
-        if self.knobs.max_min {
+        if self.knobs.max_min() {
             shares = divide(&shares, &self.knobs.partitions(view.setup));
         }
         for (t, share) in shares.into_iter().enumerate() {
@@ -333,7 +356,7 @@ impl Gslice {
         });
         let Some(seen) = seen else { return function.share };
         let change = self.knobs.variant.resize(function.share, &seen) - function.share;
-        let most = self.knobs.max_step * function.share;
+        let most = self.knobs.max_step.unwrap_or(f64::INFINITY) * function.share;
         (function.share + change.clamp(-most, most)).clamp(1.0, 100.0)
     }
 
@@ -352,14 +375,15 @@ impl Gslice {
         let cap = self.cap(now.spec.tenant as usize, view.setup);
         if now.spec.cap != cap && !now.resizing {
             self.counted.resizes += 1;
-            act.push(Action::Resize { worker, cap, how: self.knobs.how });
+            act.push(Action::Resize { worker, cap, how: self.knobs.how() });
             act.push(Action::Timer { at: view.now, token: ASKED });
         }
     }
 
     fn follow_schedule(&mut self, entry: usize, view: &View<'_>, act: &mut Vec<Action>) {
-        let entry =
-            self.schedule.as_ref().expect("its timers are set where there is one")[entry].clone();
+        let entry = self.knobs.schedule.as_ref().expect("its timers are set where there is one").0
+            [entry]
+            .clone();
         for t in 0..self.tenants.len() {
             if entry.concerns(t, view.setup) {
                 self.set_share(t, entry.share, view, act);
@@ -384,12 +408,12 @@ impl Function {
         let rate = (arrived - w.arrived_before) as f64 / seconds;
         let execution = w.execution_ms().filter(|_| rate > 0.0 && w.done > 0)?;
         let slo = slo.as_millis_f64();
-        let (slo, latency) = if knobs.request_latency {
+        let (slo, latency) = if knobs.latency == Latency::Request {
             (slo, w.latency_ns as f64 / w.done as f64 / 1e6)
         } else {
             (slo * knobs.execution_share, execution)
         };
-        let throughput = if knobs.served {
+        let throughput = if knobs.throughput == Throughput::Served {
             w.done as f64 / seconds
         } else {
             let busy = w.execution_ns as f64 / 1e9;
@@ -413,7 +437,7 @@ impl Policy for Gslice {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let entries = self.schedule.as_deref().unwrap_or_default();
+        let entries = self.knobs.schedule.as_ref().map_or(&[][..], |s| &s.0);
         entries.iter().try_for_each(|e| e.check(setup))?;
         let at_first = |t: usize| {
             let mut first = entries.iter().filter(|e| e.at == Nanos::ZERO && e.concerns(t, setup));
@@ -431,7 +455,7 @@ impl Policy for Gslice {
         self.tenants = functions;
         let layout = setup.clients(|tenant| self.cap(tenant as usize, setup))?;
         // While they load, shadows are clients too.
-        let each = if matches!(self.knobs.how, Resize::Shadow { .. }) { 2 } else { 1 };
+        let each = if matches!(self.knobs.how(), Resize::Shadow { .. }) { 2 } else { 1 };
         setup.check_clients(layout.workers.len() * each)?;
         Ok(layout)
     }

@@ -26,14 +26,14 @@
 
 use std::collections::BTreeMap;
 
-use super::options::option;
-use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::Layout;
 use crate::mask::CuMask;
 use crate::program::KernelCode;
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{options, words};
 
 mod placement;
 
@@ -49,29 +49,31 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Krisp::new(options))),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Krisp::new(Knobs::read(options)?))),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("oversubscription", Kind::Integer(0, CuMask::CAPACITY as i64), "CUs", "0",
-        "CUs of a mask that may already run other kernels: 0 is KRISP-I, all KRISP-O"),
-    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
-        "slow-down accepted for fewer CUs"),
-    option("shape", Kind::Choice(&["conserved", "packed", "distributed"]), "", "conserved",
-        "fewest groups evenly filled, one group after the other, or all groups evenly"),
-    option("mask_cost", Kind::Choice(&["firmware", "ioctl", "tpc", "ideal"]), "", "firmware",
-        "how masks are set: packet processor, system call, launch descriptor, for free"),
-    option("release", Kind::Choice(&["completion", "next-dispatch"]), "", "completion",
-        "when a kernel's CUs count as free: at its end, or when its stream's next asks"),
-    option("shrink", Kind::Choice(&["balance", "stop"]), "", "balance",
-        "too few CUs free: the best even mask of those there are, or what is left of it"),
-    option("sizing", Kind::Choice(&["mask", "curve"]), "", "mask",
-        "the size table: swept under masks of this shape, or read off the curve"),
-    option("known", Kind::Choice(&["all", "largest-batch", "none"]), "", "all",
-        "kernels in the table: every batch size's, the largest batch's, or none"),
-];
+options! {
+    /// Options of `krisp`.
+    struct Knobs {
+        /// CUs of a mask that may already run other kernels: 0 is KRISP-I, all KRISP-O
+        oversubscription: u32 = 0, whole(0, CuMask::CAPACITY as i64), unit("CUs");
+        /// slow-down accepted for fewer CUs
+        tolerance: f64 = 0.05, within(0.0, 1.0);
+        /// fewest groups evenly filled, one group after the other, or all groups evenly
+        shape: Shape = Shape::Conserved;
+        /// how masks are set: packet processor, system call, launch descriptor, for free
+        mask_cost: MaskCost = MaskCost::Firmware;
+        /// when a kernel's CUs count as free: at its end, or when its stream's next asks
+        release: Release = Release::Completion;
+        /// too few CUs free: the best even mask of those there are, or what is left of it
+        shrink: Shrink = Shrink::Balance;
+        /// the size table: swept under masks of this shape, or read off the curve
+        sizing: Sizing = Sizing::Mask;
+        /// kernels in the table: every batch size's, the largest batch's, or none
+        known: Known = Known::All;
+    }
+}
 
 /// Which kernels the offline sweep saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,15 +83,67 @@ enum Known {
     None,
 }
 
+words!(Known {
+    "all" => Known::All,
+    "largest-batch" => Known::LargestBatch,
+    "none" => Known::None,
+});
+
+words!(Shape {
+    "conserved" => Shape::Conserved,
+    "packed" => Shape::Packed,
+    "distributed" => Shape::Distributed,
+});
+
+words!(Shrink { "balance" => Shrink::Balance, "stop" => Shrink::Stop });
+
+/// How a mask is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum MaskCost {
+    Firmware,
+    Ioctl,
+    Tpc,
+    Ideal,
+}
+
+words!(MaskCost {
+    "firmware" => MaskCost::Firmware,
+    "ioctl" => MaskCost::Ioctl,
+    "tpc" => MaskCost::Tpc,
+    "ideal" => MaskCost::Ideal,
+});
+
+/// When a kernel's CUs count as free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Release {
+    Completion,
+    NextDispatch,
+}
+
+words!(Release { "completion" => Release::Completion, "next-dispatch" => Release::NextDispatch });
+
+/// Where the size table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sizing {
+    Mask,
+    Curve,
+}
+
+words!(Sizing { "mask" => Sizing::Mask, "curve" => Sizing::Curve });
+
+impl MaskCost {
+    fn via(self) -> Via {
+        match self {
+            Self::Firmware => Via::MaskFirmware,
+            Self::Ioctl => Via::MaskIoctl,
+            Self::Tpc => Via::MaskTpc,
+            Self::Ideal => Via::Stream,
+        }
+    }
+}
+
 struct Krisp {
-    limit: u32,
-    tolerance: f64,
-    shape: Shape,
-    shrink: Shrink,
-    via: Via,
-    at_completion: bool,
-    shaped: bool,
-    known: Known,
+    knobs: Knobs,
     board: Option<Board>,
     /// By kernel: CUs to ask for, and whether the table knows it.
     table: Vec<(u32, bool)>,
@@ -110,41 +164,14 @@ struct Counts {
 }
 
 impl Krisp {
-    fn new(options: &Options) -> Self {
-        let word = |name| options.text(name).unwrap_or_default();
-        Self {
-            limit: options.integer("oversubscription").unwrap_or(0) as u32,
-            tolerance: options.float("tolerance").unwrap_or(0.05),
-            shape: match word("shape") {
-                "packed" => Shape::Packed,
-                "distributed" => Shape::Distributed,
-                _ => Shape::Conserved,
-            },
-            shrink: if word("shrink") == "stop" { Shrink::Stop } else { Shrink::Balance },
-            via: match word("mask_cost") {
-                "ioctl" => Via::MaskIoctl,
-                "tpc" => Via::MaskTpc,
-                "ideal" => Via::Stream,
-                _ => Via::MaskFirmware,
-            },
-            at_completion: word("release") != "next-dispatch",
-            shaped: word("sizing") != "curve",
-            known: match word("known") {
-                "largest-batch" => Known::LargestBatch,
-                "none" => Known::None,
-                _ => Known::All,
-            },
-            board: None,
-            table: vec![],
-            held: vec![],
-            counts: Counts::default(),
-        }
+    fn new(knobs: Knobs) -> Self {
+        Self { knobs, board: None, table: vec![], held: vec![], counts: Counts::default() }
     }
 
     /// The offline sweep: the size of every kernel, by the key that the runtime sees.
     fn sweep(&mut self, setup: &Setup, board: &mut Board) {
         let all = board.cus();
-        let effective: Vec<u32> = (0..=all).map(|n| board.effective(self.shape, n)).collect();
+        let effective: Vec<u32> = (0..=all).map(|n| board.effective(self.knobs.shape, n)).collect();
         let kernels = &setup.code.kernels;
         let mut sizes: BTreeMap<(&str, u64), u32> = BTreeMap::new();
         for (kernel, profiled) in kernels.iter().zip(self.profiled(setup)) {
@@ -165,18 +192,18 @@ impl Krisp {
     /// The fewest CUs of a mask at which the kernel is at most `tolerance` slower than on all.
     fn size(&self, kernel: &KernelCode, effective: &[u32]) -> u32 {
         let all = effective.len() as u32 - 1;
-        if !self.shaped {
-            return kernel.min_cu(self.tolerance).min(all);
+        if self.knobs.sizing == Sizing::Curve {
+            return kernel.min_cu(self.knobs.tolerance).min(all);
         }
-        let limit = kernel.at(effective[all as usize]) as f64 * (1.0 + self.tolerance);
+        let limit = kernel.at(effective[all as usize]) as f64 * (1.0 + self.knobs.tolerance);
         let fits = |n: &u32| kernel.at(effective[*n as usize]) as f64 <= limit;
         (1..=all).find(fits).unwrap_or(all)
     }
 
     /// Which kernels the sweep saw, by kernel.
     fn profiled(&self, setup: &Setup) -> Vec<bool> {
-        let mut seen = vec![self.known == Known::All; setup.code.kernels.len()];
-        if self.known == Known::LargestBatch {
+        let mut seen = vec![self.knobs.known == Known::All; setup.code.kernels.len()];
+        if self.knobs.known == Known::LargestBatch {
             for tenant in &setup.tenants {
                 for &k in &tenant.model.program(tenant.batch_max).kernels {
                     seen[k as usize] = true;
@@ -191,7 +218,8 @@ impl Krisp {
         let held = &mut self.held[worker as usize];
         board.release(held);
         let (asked, known) = self.table[kernel as usize];
-        let grant = board.acquire(asked, self.shape, self.limit, self.shrink);
+        let knobs = &self.knobs;
+        let grant = board.acquire(asked, knobs.shape, knobs.oversubscription, knobs.shrink);
         *held = grant.mask;
         let granted = grant.count;
         self.counts.kernels += 1;
@@ -200,7 +228,12 @@ impl Krisp {
         self.counts.overlapped += u64::from(grant.overlap > 0);
         self.counts.asked += u64::from(asked);
         self.counts.granted += u64::from(granted);
-        Action::Launch { worker, mask: Some(grant.mask), priority: 0, via: self.via }
+        Action::Launch {
+            worker,
+            mask: Some(grant.mask),
+            priority: 0,
+            via: self.knobs.mask_cost.via(),
+        }
     }
 }
 
@@ -237,7 +270,7 @@ impl Policy for Krisp {
             Event::KernelReady { worker } => {
                 act.push(self.launch(worker, view.workers[worker as usize].kernel));
             }
-            Event::KernelDone { worker } if self.at_completion => {
+            Event::KernelDone { worker } if self.knobs.release == Release::Completion => {
                 let held = std::mem::take(&mut self.held[worker as usize]);
                 self.board.as_mut().expect("layout comes before events").release(&held);
             }

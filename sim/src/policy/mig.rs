@@ -13,9 +13,9 @@
 
 use cotenant_profiles::device::{Mig as Table, MigInstance};
 
-use super::options::option;
-use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties, Value};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
+use crate::options;
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -28,27 +28,15 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Mig::new(options))),
+    options: Mig::SPECS,
+    build: |options| Ok(Box::new(Mig::read(options)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("instances", Kind::Texts, "", "",
-        "one instance profile per tenant, in tenant order, such as [\"1g\", \"3g\"]; default: searched"),
-];
-
-struct Mig {
-    instances: Option<Vec<String>>,
-}
-
-impl Mig {
-    fn new(options: &Options) -> Self {
-        let instances = match options.get("instances") {
-            Some(Value::Texts(names)) => Some(names.clone()),
-            _ => None,
-        };
-        Self { instances }
+options! {
+    /// Options of `mig`.
+    struct Mig {
+        /// one instance profile per tenant, in tenant order, such as ["1g", "3g"]
+        instances: Option<Vec<String>> = None, unset("searched");
     }
 }
 

@@ -8,9 +8,9 @@
 //! Source: NVIDIA's MPS documentation ("leftover" capacity); priorities as in
 //! `CUDA_MPS_CLIENT_PRIORITY` and stream priorities, a hint that never evicts.
 
-use super::options::option;
-use super::{Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::layout::Layout;
+use crate::options;
 use crate::scenario::{Class, Setup};
 
 /// The registry entry.
@@ -23,23 +23,15 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: true,
         starvation_free: false,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Mps::new(options))),
+    options: Mps::SPECS,
+    build: |options| Ok(Box::new(Mps::read(options)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("priorities", Kind::Bool, "", "false",
-        "latency-critical tenants go before best-effort ones"),
-];
-
-struct Mps {
-    priorities: bool,
-}
-
-impl Mps {
-    fn new(options: &Options) -> Self {
-        Self { priorities: options.flag("priorities").unwrap_or(false) }
+options! {
+    /// Options of `mps`.
+    struct Mps {
+        /// latency-critical tenants go before best-effort ones
+        priorities: bool = false;
     }
 }
 

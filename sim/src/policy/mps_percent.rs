@@ -8,13 +8,10 @@
 //!
 //! Source: NVIDIA's MPS documentation; rounding as observed (see the device files).
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-    Value,
-};
+use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::layout::Layout;
 use crate::scenario::Setup;
+use crate::{options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -26,39 +23,28 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(MpsPercent::new(options)?)),
+    options: MpsPercent::SPECS,
+    build: |options| Ok(Box::new(MpsPercent::read(options)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("shares", Kind::PerTenant(&["equal", "right-sized"]), "%", "equal",
-        "percentage of the CUs that one worker of each tenant may use"),
-    option("tolerance", Kind::Float(0.0, 1.0), "", "0.05",
-        "right-sized: slow-down accepted for fewer CUs"),
-];
-
-struct MpsPercent {
-    shares: Shares,
-}
-
-enum Shares {
-    Equal,
-    RightSized { tolerance: f64 },
-    Given(Value),
-}
-
-impl MpsPercent {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let tolerance = options.float("tolerance").unwrap_or(0.05);
-        let shares = match (options.percentages("shares")?, options.text("shares")) {
-            (Some(given), _) => Shares::Given(given.clone()),
-            (None, None | Some("equal")) => Shares::Equal,
-            (None, Some(_)) => Shares::RightSized { tolerance },
-        };
-        Ok(Self { shares })
+options! {
+    /// Options of `mps-percent`.
+    struct MpsPercent {
+        /// percentage of the CUs that one worker of each tenant may use
+        shares: PerTenant<Rule> = PerTenant::Word(Rule::Equal), unit("%");
+        /// right-sized: slow-down accepted for fewer CUs
+        tolerance: f64 = 0.05, within(0.0, 1.0);
     }
 }
+
+/// How a share is found.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Equal,
+    RightSized,
+}
+
+words!(Rule { "equal" => Rule::Equal, "right-sized" => Rule::RightSized });
 
 impl Policy for MpsPercent {
     fn depth(&self) -> Depth {
@@ -69,15 +55,15 @@ impl Policy for MpsPercent {
         let device = &setup.device;
         let total: u32 = setup.tenants.iter().map(|t| t.workers).sum();
         let caps = match &self.shares {
-            Shares::Equal => {
+            PerTenant::Word(Rule::Equal) => {
                 vec![device.mps_cus(100.0 / f64::from(total.max(1))); setup.tenants.len()]
             }
-            Shares::RightSized { tolerance } => {
+            PerTenant::Word(Rule::RightSized) => {
                 let step = device.mps.map_or(1, |m| m.round_cus);
-                let size = |t| setup.right_size(t, *tolerance).next_multiple_of(step);
+                let size = |t| setup.right_size(t, self.tolerance).next_multiple_of(step);
                 (0..setup.tenants.len()).map(|t| size(t).min(device.cus())).collect()
             }
-            Shares::Given(value) => setup
+            PerTenant::Given(value) => setup
                 .per_tenant("shares", value)?
                 .into_iter()
                 .map(|percent| device.mps_cus(percent))

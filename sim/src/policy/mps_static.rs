@@ -8,13 +8,10 @@
 //!
 //! Source: NVIDIA's MPS documentation; chunk sizes as in the device files.
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-    Value,
-};
+use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::layout::{Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
+use crate::{options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -26,39 +23,29 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(MpsStatic::new(options)?)),
+    options: MpsStatic::SPECS,
+    build: |options| Ok(Box::new(MpsStatic::read(options)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("shares", Kind::PerTenant(&["equal"]), "%", "equal",
-        "share of the chunks per tenant (per worker with per_worker)"),
-    option("chunk", Kind::Integer(1, 320), "CUs", "",
-        "CUs of one chunk; default: the device's"),
-    option("per_worker", Kind::Bool, "", "false",
-        "a partition per worker instead of one per tenant"),
-];
-
-struct MpsStatic {
-    shares: Option<Value>,
-    chunk: Option<u32>,
-    per_worker: bool,
-}
-
-impl MpsStatic {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let shares = match options.get("shares") {
-            None | Some(Value::Text(_)) => None,
-            given => given.cloned(),
-        };
-        Ok(Self {
-            shares,
-            chunk: options.integer("chunk").map(|c| c as u32),
-            per_worker: options.flag("per_worker").unwrap_or(false),
-        })
+options! {
+    /// Options of `mps-static`.
+    struct MpsStatic {
+        /// share of the chunks per tenant (per worker with per_worker)
+        shares: PerTenant<Rule> = PerTenant::Word(Rule::Equal), unit("%");
+        /// CUs of one chunk
+        chunk: Option<u32> = None, whole(1, 320), unit("CUs"), unset("the device's");
+        /// a partition per worker instead of one per tenant
+        per_worker: bool = false;
     }
 }
+
+/// How a share is found.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Equal,
+}
+
+words!(Rule { "equal" => Rule::Equal });
 
 impl Policy for MpsStatic {
     fn depth(&self) -> Depth {
@@ -83,8 +70,8 @@ impl Policy for MpsStatic {
         let owners: Vec<u32> = owners.collect();
         let count: u32 = owners.iter().sum();
         let each: Vec<u32> = match &self.shares {
-            None => vec![chunks / count.max(1); owners.len()],
-            Some(value) => {
+            PerTenant::Word(Rule::Equal) => vec![chunks / count.max(1); owners.len()],
+            PerTenant::Given(value) => {
                 let shares = setup.per_tenant("shares", value)?;
                 let chunks_of = |p: f64| (f64::from(chunks) * p / 100.0 + 1e-9) as u32;
                 shares.into_iter().map(chunks_of).collect()

@@ -11,11 +11,9 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
-use super::options::option;
-use super::{
-    Depth, Kind, LayoutError, OptionError, OptionSpec, Options, Policy, PolicyInfo, Properties,
-};
+use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::layout::{Discipline, Layout};
+use crate::options;
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -28,45 +26,23 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: true,
         starvation_free: true,
     },
-    options: OPTIONS,
-    build: |options| Ok(Box::new(Temporal::new(options)?)),
+    options: Temporal::SPECS,
+    build: |options| Ok(Box::new(Temporal::read(options)?)),
 };
 
-#[rustfmt::skip] // one option, two lines
-const OPTIONS: &[OptionSpec] = &[
-    option("quantum", Kind::Duration, "", "",
-        "longest turn while others wait; default: the device's"),
-    option("switch", Kind::Duration, "", "",
-        "time to preempt one context for another; default: the device's, nothing under ideal costs"),
-    option("make_way", Kind::Duration, "", "",
-        "time until the next context runs when one goes idle; default: the device's"),
-    option("run_to_completion", Kind::Bool, "", "false",
-        "a turn ends with the batch, not with the quantum"),
-    option("context_memory", Kind::Integer(0, 1 << 20), "MiB", "",
-        "device memory of one context; default: the device's"),
-];
-
-struct Temporal {
-    quantum: Option<Nanos>,
-    switch: Option<Nanos>,
-    make_way: Option<Nanos>,
-    run_to_completion: bool,
-    context_memory: Option<Bytes>,
-}
-
-impl Temporal {
-    fn new(options: &Options) -> Result<Self, OptionError> {
-        let quantum = options.duration("quantum");
-        if quantum == Some(Nanos::ZERO) {
-            return Err(OptionError::new("quantum", "a turn takes time: give more than 0"));
-        }
-        Ok(Self {
-            quantum,
-            switch: options.duration("switch"),
-            make_way: options.duration("make_way"),
-            run_to_completion: options.flag("run_to_completion").unwrap_or(false),
-            context_memory: options.integer("context_memory").map(|mib| Bytes((mib as u64) << 20)),
-        })
+options! {
+    /// Options of `temporal`.
+    struct Temporal {
+        /// longest turn while others wait
+        quantum: Option<Nanos> = None, above_zero(), unset("the device's");
+        /// time to preempt one context for another
+        switch: Option<Nanos> = None, unset("the device's, nothing under ideal costs");
+        /// time until the next context runs when one goes idle
+        make_way: Option<Nanos> = None, unset("the device's");
+        /// a turn ends with the batch, not with the quantum
+        run_to_completion: bool = false;
+        /// device memory of one context
+        context_memory: Option<u32> = None, whole(0, 1 << 20), unit("MiB"), unset("the device's");
     }
 }
 
@@ -76,7 +52,8 @@ impl Policy for Temporal {
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let overhead = self.context_memory.unwrap_or(setup.costs.context_memory);
+        let given = self.context_memory.map(|mib| Bytes(u64::from(mib) << 20));
+        let overhead = given.unwrap_or(setup.costs.context_memory);
         let turns = Discipline::TimeSliced {
             quantum: self.quantum.unwrap_or(setup.costs.quantum),
             switch: self.switch.unwrap_or(setup.costs.context_switch.cost),

@@ -60,7 +60,7 @@ pub(crate) fn random(info: &PolicyInfo, tenants: usize, rng: &mut Rng) -> Box<dy
     let mut given = Options::default();
     for option in info.options {
         // Windows and waits of seconds would never end.
-        let needed = option.kind == Kind::Duration;
+        let needed = matches!(option.kind, Kind::Duration(_));
         let Some(value) = value(info, option, tenants, rng) else { continue };
         if !needed && rng.below(2) == 0 {
             continue;
@@ -78,7 +78,7 @@ fn value(info: &PolicyInfo, option: &OptionSpec, tenants: usize, rng: &mut Rng) 
     let mut word =
         |words: &[&str]| Value::Text(words[below(words.len() as u64) as usize].to_owned());
     Some(match option.kind {
-        Kind::Duration => Value::Duration(Nanos(below(20_000))),
+        Kind::Duration(_) => Value::Duration(Nanos(below(20_000))),
         Kind::Integer(lo, hi) => Value::Integer(lo + below((hi - lo).min(8) as u64 + 1) as i64),
         Kind::Float(lo, hi) => {
             let width = if hi.is_finite() { hi - lo } else { 3.0 };

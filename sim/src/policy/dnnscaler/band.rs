@@ -1,5 +1,7 @@
 //! Latencies of a window, and where they lie against the SLO.
 
+use crate::words;
+
 /// Which number stands for a window of latencies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::policy) enum Statistic {
@@ -7,6 +9,8 @@ pub(in crate::policy) enum Statistic {
     /// The 95th percentile, interpolated between neighbours.
     P95,
 }
+
+words!(Statistic { "mean" => Statistic::Mean, "p95" => Statistic::P95 });
 
 impl Statistic {
     /// Of these latencies; `None` if there are none.

@@ -1,6 +1,6 @@
 //! Latency rows of other models, as the option `known` writes them.
 
-use crate::policy::OptionError;
+use crate::policy::{Kind, OptionType, Value};
 
 /// One model's latencies.
 #[derive(Clone, Debug, PartialEq)]
@@ -10,11 +10,46 @@ pub(super) struct Known {
     pub(super) ms: Vec<f64>,
 }
 
-/// Reads rows of `n` latencies each: `"inception_v1: 10.0 10.7 14.3"`.
-pub(super) fn parse(texts: &[String], n: u32) -> Result<Vec<Known>, OptionError> {
+/// Rows of different models.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rows(pub(super) Vec<Known>);
+
+impl OptionType for Rows {
+    const KIND: Kind = Kind::Texts;
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Texts(texts) => parse(texts).map(Self),
+            other => Err(format!("{other} is no list")),
+        }
+    }
+
+    fn value(&self) -> Option<Value> {
+        let row = |k: &Known| {
+            let ms: Vec<String> = k.ms.iter().map(f64::to_string).collect();
+            format!("{}: {}", k.model, ms.join(" "))
+        };
+        (!self.0.is_empty()).then(|| Value::Texts(self.0.iter().map(row).collect()))
+    }
+}
+
+impl Rows {
+    /// That each has `n` latencies.
+    pub(super) fn check(&self, n: u32) -> Result<(), String> {
+        match self.0.iter().find(|k| k.ms.len() != n as usize) {
+            Some(Known { model, ms }) => {
+                Err(format!("`{model}` has {} latencies; max_instances is {n}", ms.len()))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads rows of latencies: `"inception_v1: 10.0 10.7 14.3"`.
+fn parse(texts: &[String]) -> Result<Vec<Known>, String> {
     let mut rows: Vec<Known> = vec![];
     for text in texts {
-        let wrong = |why: String| OptionError::new("known", format!("`{text}` {why}"));
+        let wrong = |why: String| format!("`{text}` {why}");
         let Some((model, numbers)) = text.split_once(':') else {
             return Err(wrong("names no model; write \"inception_v1: 10.0 10.7 …\"".to_owned()));
         };
@@ -22,10 +57,6 @@ pub(super) fn parse(texts: &[String], n: u32) -> Result<Vec<Known>, OptionError>
         let Some(ms) = ms else {
             return Err(wrong("holds something that is no latency in ms above 0".to_owned()));
         };
-        if ms.len() != n as usize {
-            let have = ms.len();
-            return Err(wrong(format!("has {have} latencies; max_instances is {n}")));
-        }
         let model = model.trim().to_owned();
         if rows.iter().any(|r| r.model == model) {
             return Err(wrong("names a model that another row names too".to_owned()));
@@ -45,7 +76,8 @@ mod tests {
 
     fn read(texts: &[&str]) -> Result<Vec<Known>, String> {
         let texts: Vec<String> = texts.iter().map(|&t| t.to_owned()).collect();
-        parse(&texts, 3).map_err(|e| e.to_string())
+        let rows = Rows(parse(&texts)?);
+        rows.check(3).map(|()| rows.0)
     }
 
     #[test]

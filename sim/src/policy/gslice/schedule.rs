@@ -1,8 +1,10 @@
 //! Shares written down beforehand: `20s:60`, or `vision@20s:60` for one tenant.
 
+use std::fmt;
+
 use cotenant_profiles::Nanos;
 
-use crate::policy::{LayoutError, OptionError};
+use crate::policy::{Kind, LayoutError, OptionType, Value};
 use crate::scenario::Setup;
 
 /// One line of a schedule.
@@ -16,18 +18,44 @@ pub(super) struct Entry {
     pub(super) share: f64,
 }
 
+/// Entries in order of time.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Schedule(pub(super) Vec<Entry>);
+
+impl OptionType for Schedule {
+    const KIND: Kind = Kind::Texts;
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Texts(texts) => parse(texts).map(Self),
+            other => Err(format!("{other} is no list")),
+        }
+    }
+
+    fn value(&self) -> Option<Value> {
+        Some(Value::Texts(self.0.iter().map(Entry::to_string).collect()))
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(tenant) = &self.tenant {
+            write!(f, "{tenant}@")?;
+        }
+        write!(f, "{}:{}", self.at, self.share)
+    }
+}
+
 /// Reads `[TENANT@]TIME:SHARE`, and puts the entries in order of time.
-pub(super) fn parse(texts: &[String]) -> Result<Vec<Entry>, OptionError> {
+fn parse(texts: &[String]) -> Result<Vec<Entry>, String> {
     let mut entries = texts.iter().map(|text| entry(text)).collect::<Result<Vec<_>, _>>()?;
     entries.sort_by_key(|e| e.at);
     Ok(entries)
 }
 
-fn entry(text: &str) -> Result<Entry, OptionError> {
+fn entry(text: &str) -> Result<Entry, String> {
     let wrong = |what: String| {
-        let why =
-            format!("`{text}`: {what}; write TIME:SHARE such as \"20s:60\", or TENANT@TIME:SHARE");
-        OptionError::new("schedule", why)
+        format!("`{text}`: {what}; write TIME:SHARE such as \"20s:60\", or TENANT@TIME:SHARE")
     };
     let (when, share) =
         text.rsplit_once(':').ok_or_else(|| wrong("no `:` before the share".to_owned()))?;
@@ -69,7 +97,7 @@ impl Entry {
 mod tests {
     use super::*;
 
-    fn read(texts: &[&str]) -> Result<Vec<Entry>, OptionError> {
+    fn read(texts: &[&str]) -> Result<Vec<Entry>, String> {
         parse(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>())
     }
 
@@ -94,7 +122,7 @@ mod tests {
             ("20s:NaN", "between 1 and 100 %, not at NaN"),
             ("x@y:5", "`y` is not a duration"),
         ] {
-            let message = read(&[text]).unwrap_err().to_string();
+            let message = read(&[text]).unwrap_err();
             assert!(message.contains(says), "{text}: {message}");
             assert!(message.contains("write TIME:SHARE"), "{message}");
         }
