@@ -1,0 +1,99 @@
+//! Settings that divide GPUs between models, in the formats that people deploy.
+//!
+//! A [`Plan`] says who runs where: it is what a format is written from, and what reading files comes
+//! to. Every format is one file here with three parts: how it is written, how it is read, and what
+//! the real thing makes of it without a word (what it rounds, ignores or refuses), which reading
+//! reports as [`Finding`]s. This crate knows GPUs as data and nothing of simulation: whether a plan is
+//! any good is for others to say.
+//!
+//! | file | format | written for |
+//! |---|---|---|
+//! | `mig_parted.rs` | NVIDIA mig-parted | hardware instances |
+//! | `device_plugin.rs` | NVIDIA's Kubernetes device plugin | time slicing, equal MPS shares |
+//! | `dra.rs` | NVIDIA's DRA driver: claims and `GpuConfig` | all |
+//! | `kubernetes.rs` | Deployments; KAI and HAMi shares | all |
+//! | `mps.rs` | `CUDA_MPS_*` environments, start script, static partitions | MPS |
+//! | `triton.rs` | Triton `config.pbtxt` | batching, instances |
+//! | `engine.rs` | vLLM and SGLang memory fractions | generating models |
+//! | `green.rs` | green contexts of PyTorch | exclusive CUs inside one process |
+
+mod board;
+mod device_plugin;
+mod dra;
+mod engine;
+mod finding;
+mod found;
+mod green;
+mod kubernetes;
+mod mig_parted;
+mod mps;
+mod plan;
+mod readme;
+mod triton;
+mod yaml;
+
+pub use board::{instance_name, short_name};
+pub use finding::{Finding, ReadError, Weight};
+pub use found::{Found, Known, Mechanism, TenantFound};
+pub use plan::{File, Gpu, Plan, Sharing, Tenant};
+
+/// A format's name, and whether a file is of it.
+type Reader = (fn(&str, &str) -> bool, fn(&str, &str, &mut Found) -> Result<(), ReadError>);
+
+/// In the order in which they are tried: the first that recognises a file reads it.
+const READERS: &[Reader] = &[
+    (triton::recognises, triton::read),
+    (mig_parted::recognises, mig_parted::read),
+    (device_plugin::recognises, device_plugin::read),
+    (green::recognises, green::read),
+    (engine::recognises, engine::read),
+    (mps::recognises, mps::read),
+    (yaml::recognises, yaml::read),
+];
+
+/// Every file that deploys `plan`, its explanation (`README.md`) among them. A format that cannot
+/// express the plan is left out, and the explanation says why.
+///
+/// # Errors
+/// The plan names an instance that the device does not have.
+pub fn emit(plan: &Plan) -> Result<Vec<File>, String> {
+    let mut files = vec![];
+    let mut left_out = vec![];
+    for format in [
+        mig_parted::emit,
+        device_plugin::emit,
+        dra::emit,
+        kubernetes::emit,
+        mps::emit,
+        triton::emit,
+        engine::emit,
+        green::emit,
+    ] {
+        match format(plan)? {
+            plan::Emitted::Files(more) => files.extend(more),
+            plan::Emitted::Cannot(why) => left_out.push(why),
+            plan::Emitted::Nothing => {}
+        }
+    }
+    files.push(readme::file(plan, &files, &left_out));
+    Ok(files)
+}
+
+/// Reads a file of any of the formats into `found`. `path` is what messages call it; its name helps
+/// to recognise the format.
+///
+/// # Errors
+/// No format recognises it, or it breaks the grammar of its format.
+pub fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> {
+    let reader = READERS.iter().find(|(recognises, _)| recognises(path, text));
+    let Some((_, reader)) = reader else {
+        return Err(ReadError::new(
+            path,
+            None,
+            "",
+            "is of no format that is known here: mig-parted, device plugin, DRA or Kubernetes YAML, \
+             CUDA_MPS_* environment or script, config.pbtxt, vLLM or SGLang command, green contexts",
+        ));
+    };
+    reader(path, text, found)
+}

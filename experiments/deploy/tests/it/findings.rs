@@ -1,0 +1,230 @@
+//! What is illegal, rounded or ignored in files that others wrote.
+
+use cotenant_deploy::{Found, Sharing};
+
+use super::{device, read_all, tenant};
+
+fn findings(path: &str, text: &str) -> Vec<String> {
+    read_all([(path, text)].into_iter()).findings.iter().map(ToString::to_string).collect()
+}
+
+fn error(path: &str, text: &str) -> String {
+    cotenant_deploy::read(path, text, &mut Found::new(device())).unwrap_err().to_string()
+}
+
+fn says(all: &[String], parts: &[&str]) -> bool {
+    all.iter().any(|f| parts.iter().all(|p| f.contains(p)))
+}
+
+#[test]
+fn a_mig_layout_that_does_not_fit_is_illegal() {
+    let text = "version: v1\nmig-configs:\n  big:\n    - devices: all\n      mig-enabled: true\n      \
+                mig-devices:\n        4g.40gb: 2\n";
+    let all = findings("mig.yaml", text);
+    assert!(says(&all, &["illegal: mig.yaml:5", "`4g`", "at most 1"]), "{all:#?}");
+    let text = text.replace("4g.40gb: 2", "3g.40gb: 2\n        1g.10gb: 1");
+    let all = findings("mig.yaml", &text);
+    assert!(says(&all, &["illegal", "memory slices"]), "{all:#?}");
+}
+
+#[test]
+fn mig_parted_refuses_what_its_grammar_does() {
+    let text = |tail: &str| {
+        format!(
+            "version: v1\nmig-configs:\n  a:\n    - devices: [0]\n      mig-enabled: true\n{tail}"
+        )
+    };
+    assert!(
+        error("m.yaml", &text("      mig-device: {}\n")).contains("unknown field `mig-device`")
+    );
+    assert!(error("m.yaml", &text("")).contains("without `mig-devices`"));
+    let minus = error("m.yaml", &text("      mig-devices: {1g.10gb: -1}\n"));
+    assert!(minus.contains("m.yaml:6: mig-configs.a[0].mig-devices: counts"), "{minus}");
+    let other = error("m.yaml", &text("      mig-devices: {1g.5gb: 1}\n"));
+    assert!(other.contains("1g.10gb"), "{other}");
+    assert!(
+        error("m.yaml", &text("      mig-devices: {}\n").replace("v1", "v2"))
+            .contains("version v1")
+    );
+    assert!(error("m.yaml", "mig-configs: [\n").contains("m.yaml:"));
+}
+
+#[test]
+fn the_device_plugin_shares_equally_and_ignores_devices() {
+    let text = "version: v1\nsharing:\n  mps:\n    resources:\n    - name: nvidia.com/gpu\n      \
+                replicas: 3\n      devices: [0]\n  timeSlicing:\n    resources:\n    - name: \
+                nvidia.com/gpu\n      replicas: 4\n";
+    let all = findings("plugin.yaml", text);
+    assert!(says(&all, &["ignored: plugin.yaml:8", "timeSlicing"]), "{all:#?}");
+    assert!(says(&all, &["ignored: plugin.yaml:7", "devices", "never per GPU"]), "{all:#?}");
+    assert!(says(&all, &["rounded", "33 % (42 of 132 SMs)"]), "{all:#?}");
+    let mixed = format!("flags:\n  migStrategy: mixed\n{text}");
+    assert!(says(&findings("plugin.yaml", &mixed), &["illegal: plugin.yaml:2"]));
+    let one = error("p.yaml", &text.replace("replicas: 3", "replicas: 1"));
+    assert!(
+        one.contains("p.yaml:6: sharing.mps.resources[0].replicas: is required and at least 2"),
+        "{one}"
+    );
+    assert!(error("p.yaml", "sharing:\n  mpi: {}\n").contains("not by `mpi`"));
+}
+
+#[test]
+fn percentages_become_whole_steps() {
+    let mut found = read_all(
+        [
+            ("a.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=33\n"),
+            ("b.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=50\n"),
+        ]
+        .into_iter(),
+    );
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["rounded: a.env:1", "33 % of 132 SMs is 43.56", "42 SMs"]), "{all:#?}");
+    assert_eq!(all.len(), 1, "{all:#?}");
+    let gpus = found.resolve(&[tenant("a", 1, 1), tenant("b", 1, 1)]).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![33, 50] });
+    let wrong = error("a.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=130\n");
+    assert!(wrong.starts_with("a.env:1: CUDA_MPS_ACTIVE_THREAD_PERCENTAGE: `130`"), "{wrong}");
+}
+
+#[test]
+fn a_client_can_only_lower_the_default() {
+    let mut found = read_all(
+        [
+            (
+                "start.sh",
+                "export CUDA_MPS_PIPE_DIRECTORY=/tmp/p\nnvidia-cuda-mps-control -d\necho \
+              set_default_active_thread_percentage 40 | nvidia-cuda-mps-control\n",
+            ),
+            ("a.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=60\n"),
+        ]
+        .into_iter(),
+    );
+    let gpus = found.resolve(&[tenant("a", 1, 1), tenant("b", 1, 1)]).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![40, 40] });
+}
+
+#[test]
+fn sixteen_chunks_are_one_too_many() {
+    let script = |n: u32| {
+        format!(
+            "nvidia-cuda-mps-control -d -S\n# tenant=a\necho sm_partition add GPU-1 8 | \
+             nvidia-cuda-mps-control\n# tenant=b\necho sm_partition add GPU-1 {n} | nvidia-cuda-mps-control\n"
+        )
+    };
+    let all = findings("s.sh", &script(8));
+    assert!(
+        says(&all, &["illegal: s.sh:5", "16 chunks of 8 SMs", "strands 12 of its 132"]),
+        "{all:#?}"
+    );
+    assert!(!says(&findings("s.sh", &script(7)), &["illegal"]));
+    let mut found = read_all([("s.sh", script(7).as_str())].into_iter());
+    let error = found.resolve(&[tenant("a", 1, 1), tenant("c", 1, 1)]).unwrap_err();
+    assert!(error.contains("`c` has no static partition"), "{error}");
+}
+
+#[test]
+fn tritons_own_syntax_is_read() {
+    let text = r#"
+name: "text"
+platform: "onnxruntime_onnx"
+max_batch_size: 16
+input [ { name: "x" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] } ]
+instance_group [{ kind: KIND_GPU count: 2
+  rate_limiter { resources [{ name: "R" count: 1 }] priority: 2 } }]
+dynamic_batching { preferred_batch_size: [8, 16] max_queue_delay_microseconds: 2000
+  priority_levels: 2 default_priority_level: 2
+  default_queue_policy { timeout_action: REJECT default_timeout_microseconds: 50000 max_queue_size: 64 } }
+parameters: { key: "k" value: { string_value: "v" } }
+"#;
+    let mut found = read_all([("models/text/config.pbtxt", text)].into_iter());
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["ignored", "rate_limiter", "--rate-limit"]), "{all:#?}");
+    assert!(says(&all, &["on every GPU"]), "{all:#?}");
+    let gpus = found.resolve(&[tenant("text", 1, 1)]).unwrap();
+    let t = &gpus[0].tenants[0];
+    assert_eq!((t.workers, t.batch_max, t.batch_timeout.0), (2, 16, 2_000_000));
+    assert_eq!(gpus[0].sharing, Sharing::Streams);
+    let typo = error("config.pbtxt", "name: \"a\"\ninput [ ]\nmax_batch: 3\n");
+    assert!(typo.starts_with("config.pbtxt:3: ") && typo.contains("max_batch"), "{typo}");
+}
+
+#[test]
+fn claims_say_what_they_need() {
+    let text = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: shared}
+spec:
+  devices:
+    requests:
+    - name: gpu
+      exactly: {deviceClassName: gpu.nvidia.com}
+    config:
+    - requests: [gpu]
+      opaque:
+        driver: gpu.nvidia.com
+        parameters:
+          apiVersion: resource.nvidia.com/v1beta1
+          kind: GpuConfig
+          sharing:
+            strategy: MPS
+            mpsConfig: {defaultActiveThreadPercentage: 40}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  resourceClaims: [{name: gpu, resourceClaimName: shared}]
+  containers:
+  - name: c
+    image: x
+    resources: {claims: [{name: gpu}]}
+"#;
+    let mut found = read_all([("c.yaml", text)].into_iter());
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["MPSSupport", "off by default"]), "{all:#?}");
+    let gpus = found.resolve(&[tenant("a", 3, 1)]).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![40] });
+    assert_eq!(gpus[0].tenants[0].workers, 1);
+    let mixed = text.replace("strategy: MPS", "strategy: TimeSlicing");
+    assert!(error("c.yaml", &mixed).contains("mpsConfig: stands beside the strategy TimeSlicing"));
+}
+
+#[test]
+fn engines_with_defaults_do_not_fit_together() {
+    let text = "# tenant=a\nvllm serve x\n# tenant=b\nvllm serve y --gpu-memory-utilization 0.5\n";
+    let all = findings("run.sh", text);
+    assert!(says(&all, &["illegal: run.sh:4", "1.42"]), "{all:#?}");
+}
+
+#[test]
+fn green_contexts_round_up() {
+    let text = "import torch\nSMS = {\"a\": 51, \"b\": 64}\nGreenContext\n";
+    let all = findings("g.py", text);
+    assert!(says(&all, &["rounded: g.py:2", "51 SMs: the driver rounds up to 52"]), "{all:#?}");
+}
+
+#[test]
+fn fractions_of_schedulers_limit_nothing() {
+    let pod = |extra: &str| format!("apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n{extra}");
+    let kai = pod("  annotations:\n    gpu-fraction: \"0.5\"\nspec:\n  containers: []\n");
+    assert!(says(&findings("k.yaml", &kai), &["note", "limits neither memory nor compute"]));
+    let hami = pod(
+        "spec:\n  containers:\n  - name: c\n    image: x\n    resources:\n      limits:\n        \
+         nvidia.com/gpu: 1\n        nvidia.com/gpumem: 1000\n        nvidia.com/gpucores: 30\n",
+    );
+    let mut found = read_all([("h.yaml", hami.as_str())].into_iter());
+    let gpus = found.resolve(&[tenant("a", 1, 1)]).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::TimeSlicing);
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["rounded", "token bucket"]), "{all:#?}");
+    assert!(says(&all, &["illegal", "tenant.a", "below the"]), "{all:#?}");
+}
+
+#[test]
+fn an_unknown_file_is_refused_with_what_is_known() {
+    assert!(error("x.txt", "hello").contains("mig-parted"));
+    assert!(error("x.yaml", "a: 1\n").contains("neither a workload"));
+    let mut nothing = Found::new(device());
+    assert!(nothing.resolve(&[tenant("a", 1, 1)]).unwrap_err().contains("do not say how"));
+}
