@@ -19,10 +19,10 @@ use cotenant_traces::Rng;
 /// Scenario, events, digest.
 const WRITTEN: &[(&str, u64, u64)] = &[
     ("fifo", 21304, 0xdd35ac377433ea0c),
-    ("bandwidth", 6157, 0xd12eff375c1994e4),
-    ("linear", 6182, 0x87b801b7828b9175),
-    ("igniter", 6577, 0xb1ea3c36d2f92efb),
-    ("turns", 6591, 0x55842bf0525f633a),
+    ("bandwidth", 6086, 0xcf4ec038e8b0a2a9),
+    ("linear", 6255, 0x97c8e982f1f37e7f),
+    ("igniter", 6627, 0xb54ba8efcd5a1441),
+    ("turns", 6625, 0xf93da7faf8e931b7),
 ];
 
 /// Three tenants with think times, jitter and memory-bound kernels: every kind of floating point.

@@ -3,9 +3,10 @@
 //! power through `libm`, so that a seed means the same arrivals on every machine.
 
 use cotenant_profiles::Nanos;
+use rand_distr::{LogNormal, Pareto, Weibull};
 
 use crate::request::Request;
-use crate::rng::Rng;
+use crate::rng::{Real, Rng};
 
 /// An instant that advances by fractional nanoseconds without losing any.
 #[derive(Clone, Debug, Default)]
@@ -108,11 +109,15 @@ impl Gap {
             Self::Constant => 1.0,
             Self::Exponential => rng.exp1(),
             Self::Gamma { shape } => rng.gamma(shape) / shape,
-            Self::LogNormal { sigma } => libm::exp(sigma * rng.normal() - 0.5 * sigma * sigma),
-            Self::Weibull { shape, scale } => scale * libm::pow(rng.exp1(), 1.0 / shape),
+            Self::LogNormal { sigma } => rng.sample(
+                LogNormal::new(Real(-0.5 * sigma * sigma), Real(sigma)).expect("a finite sigma"),
+            ),
+            Self::Weibull { shape, scale } => {
+                rng.sample(Weibull::new(Real(scale), Real(shape)).expect("a shape above 0"))
+            }
             Self::Pareto { shape } => {
-                let tail = libm::pow(1.0 - rng.uniform(), -1.0 / shape);
-                tail * (shape - 1.0) / shape
+                let scale = (shape - 1.0) / shape;
+                rng.sample(Pareto::new(Real(scale), Real(shape)).expect("a shape above 1"))
             }
         }
     }

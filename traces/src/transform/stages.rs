@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
+use rand_distr::Zipf;
 
 use super::{Condition, MapMode, Step, Test, Transform, whole};
 use crate::error::{TraceError, hint};
-use crate::rng::{Rng, mix};
+use crate::rng::{Real, Rng, mix};
 use crate::row::{Columns, Row, Source, Stream, Tally};
 
 pub(super) fn apply(
@@ -294,13 +295,9 @@ impl Mapper {
         let model = match self.mode {
             MapMode::Zipf(s) => {
                 let mut rng = Rng::for_names(self.seed, &[tenant, "map-zipf"]);
-                let weight = |k: usize| libm::pow(k as f64 + 1.0, -s);
-                let mut point = rng.uniform() * (0..n).map(weight).sum::<f64>();
-                let below = |k: &usize| {
-                    point -= weight(*k);
-                    point < 0.0
-                };
-                (0..n).find(below).unwrap_or(n - 1)
+                let zipf = Zipf::new(Real(n as f64), Real(s)).expect("models, and s from 0");
+                // Ranks count from 1.
+                (rng.sample(zipf) as usize).clamp(1, n) - 1
             }
             MapMode::Hash => {
                 (Rng::for_names(0, &[tenant, "map-hash"]).next_u64() % n as u64) as usize

@@ -1,7 +1,5 @@
 //! Broken traces, each with its exact message; and any bytes at all, which must never panic.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests; the lint spares test functions alone")]
-
 use std::path::Path;
 
 use cotenant_traces::read::{self, FORMATS};
@@ -20,7 +18,7 @@ fn read(path: &Path, format: Option<&str>) -> Result<u64, String> {
 }
 
 /// File name and format (empty: told from the file), and the message behind the file's path.
-const CORPUS: &[(&str, &str, &str)] = &include!("broken/messages.in");
+const CORPUS: &[(&str, &str, &str)] = &include!("../broken/messages.in");
 
 #[test]
 fn every_broken_trace_has_its_message() {

@@ -1,8 +1,6 @@
 //! Trace files end to end: what is written reads back, what is dropped is accounted for, and what
 //! each transform does.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests; the lint spares test functions alone")]
-
 use std::path::{Path, PathBuf};
 
 use cotenant_profiles::Nanos;

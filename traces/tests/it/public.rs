@@ -1,8 +1,6 @@
 //! Known answers on public traces. They are not part of the project: the tests run where the
 //! environment variable `COTENANT_PUBLIC_DATA` names the folder that holds `traces/`.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
-
 use std::path::{Path, PathBuf};
 
 use cotenant_profiles::Nanos;

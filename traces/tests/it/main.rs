@@ -1,0 +1,13 @@
+//! The promises of the trace crate: readers, transforms, generators, memory.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests; notes on absent data"
+)]
+
+mod broken;
+mod files;
+mod generators;
+mod public;
+mod streaming;
