@@ -360,8 +360,7 @@ fn spelled(off: &[Off]) -> Vec<String> {
 const SLICED: &[Off] = &[
     ("deepvs_dhf1k", &[2, 3, 4, 5, 6, 7, 8]),
     ("deepvs_ledov", &[5, 6, 7]),
-    ("mobilenet_v2_14_caltech", &[3]),
-    ("mobilenet_v2_14_imagenet", &[4, 5]),
+    ("mobilenet_v2_14_imagenet", &[5]),
     ("mobilenet_v2_1_caltech", &[5, 6]),
     ("mobilenet_v2_1_imagenet", &[4, 5, 6, 7, 8, 9]),
 ];
