@@ -33,7 +33,7 @@ pub(crate) fn kernels(
 ) -> Vec<KernelUse> {
     let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
     launches.iter().for_each(|l| *counts.entry(l.kernel).or_default() += 1);
-    let ns = |k: usize| profile.kernels[k].curve.at(cus);
+    let ns = |k: usize| profile.kernels[k].at(cus);
     let total: u64 = launches.iter().map(|l| ns(l.kernel)).sum();
     let mut uses: Vec<KernelUse> = counts
         .into_iter()
@@ -41,7 +41,7 @@ pub(crate) fn kernels(
             kernel,
             launches,
             share: launches as f64 * ns(kernel) as f64 / total.max(1) as f64,
-            min_cus: profile.kernels[kernel].curve.min_cu(cus, tolerance),
+            min_cus: profile.kernels[kernel].min_cu(cus, tolerance),
             total_ns: ns(kernel) * launches as u64,
         })
         .collect();
@@ -51,8 +51,8 @@ pub(crate) fn kernels(
 
 /// The right size of one batch: the fewest CUs for the whole model within the tolerance.
 pub(crate) fn right_size(profile: &Profile, launches: &[Launch], cus: u32, tolerance: f64) -> u32 {
-    let all = launches.iter().map(|l| &profile.kernels[l.kernel].curve);
-    curve::right_size(all, cus, tolerance)
+    let total = |c| launches.iter().map(|l| u128::from(profile.kernels[l.kernel].at(c))).sum();
+    curve::right_size(total, cus, tolerance)
 }
 
 /// A `curves.csv` in the making.
@@ -72,13 +72,13 @@ impl CurveTable {
         let Some(launches) = model.batches.get(&batch) else { return };
         let size = right_size(profile, launches, cus, tolerance);
         for c in 1..=cus {
-            let ns: u64 = launches.iter().map(|l| profile.kernels[l.kernel].curve.at(c)).sum();
+            let ns: u64 = launches.iter().map(|l| profile.kernels[l.kernel].at(c)).sum();
             self.point(found, batch, "*", 1.0, (c, ns), size);
         }
         for used in kernels(profile, launches, cus, tolerance) {
             let kernel = &profile.kernels[used.kernel];
             for c in 1..=cus {
-                let at = (c, kernel.curve.at(c));
+                let at = (c, kernel.at(c));
                 self.point(found, batch, &kernel.id, used.share, at, used.min_cus);
             }
         }

@@ -101,6 +101,7 @@ impl Gather {
 
     fn warn(&mut self, point: &Point, profiles: &[Found]) {
         self.warnings.extend(profiles.iter().filter_map(|f| f.warning.clone()));
+        self.warnings.extend(profiles.iter().filter_map(|f| unknown_beyond(f, point.device.cus())));
         if point.tenants.iter().any(|t| t.batch_max > 16) {
             self.warnings.insert(
                 "analytic profiles above batch 16 hold four sizes per doubling: a batch in \
@@ -110,8 +111,8 @@ impl Gather {
         }
         if point.contention == "none" {
             self.warnings.insert(
-                "contention is switched off: co-running kernels slow each other by taking CUs \
-                 alone"
+                "contention is switched off: co-running kernels share CUs and bandwidth, and slow \
+                 each other in no other way"
                     .to_owned(),
             );
         }
@@ -167,6 +168,23 @@ impl Gather {
             ..RunInfo::default()
         }
     }
+}
+
+/// Says that a model was not measured on as many CUs as the device has.
+fn unknown_beyond(found: &Found, cus: u32) -> Option<String> {
+    let launches = found.profile.models.get(&found.model)?.batches.values().flatten();
+    let kernels = launches.map(|l| &found.profile.kernels[l.kernel]);
+    // A kernel with a block for each CU that it was measured on gains nothing from more.
+    let short = kernels.filter(|k| {
+        let known = k.curve.known_to();
+        known < cus && k.geometry().is_none_or(|blocks| blocks > u64::from(known))
+    });
+    let known = short.map(|k| k.curve.known_to()).min()?;
+    Some(format!(
+        "`{}` was measured on up to {known} of {cus} CUs: beyond them its time is unknown, and that \
+         on {known} CUs stands in",
+        found.model
+    ))
 }
 
 impl First {

@@ -73,18 +73,48 @@ impl Curve {
         &self.points
     }
 
-    /// Duration in ns on `cus` compute units.
-    ///
-    /// A measured point is returned as measured. Between two points the duration is linear in
-    /// `1/cus` (exact for perfectly parallel work plus a serial part). Below the first point the
-    /// work is taken to be conserved (`duration × cus` constant); above the last one it is flat.
+    /// The most compute units that a point was taken at: beyond it nothing is known.
+    #[must_use]
+    pub fn known_to(&self) -> u32 {
+        self.points[self.points.len() - 1].cus
+    }
+
+    /// Duration in ns on `cus` compute units, of a kernel whose blocks are unknown: see
+    /// [`Curve::of_blocks`].
     #[must_use]
     pub fn at(&self, cus: u32) -> u64 {
+        self.of_blocks(cus, None)
+    }
+
+    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all `cus`.
+    #[must_use]
+    pub fn min_cu(&self, cus: u32, tolerance: f64) -> u32 {
+        let limit = self.at(cus) as f64 * (1.0 + tolerance);
+        (1..=cus).find(|&c| self.at(c) as f64 <= limit).unwrap_or(cus)
+    }
+
+    /// Duration in ns on `cus` compute units of a kernel of `blocks` thread blocks; `None`: unknown.
+    ///
+    /// A measured point is returned as measured. Elsewhere blocks count: a kernel lasts as long as
+    /// its busiest compute unit has blocks to run, `ceil(blocks / cus)` of them. Between two points
+    /// the duration is linear in that number; below the first point it is proportional to it, so
+    /// that a kernel with a block for each CU or fewer takes the same time on any larger number.
+    /// Where the blocks are unknown, or the number of them on a CU is the same at both points, the
+    /// duration is linear in `1/cus` (exact for perfectly parallel work plus a serial part), and the
+    /// work is conserved (`duration × cus` constant) below the first point. Beyond the last point
+    /// nothing is known and the last duration is returned: see [`Curve::known_to`].
+    #[must_use]
+    pub fn of_blocks(&self, cus: u32, blocks: Option<u64>) -> u64 {
         assert!(cus > 0, "a kernel cannot run on 0 CUs");
         let (first, last) = (self.points[0], self.points[self.points.len() - 1]);
+        let load = |c: u32| blocks.map(|b| b.max(1).div_ceil(u64::from(c)));
         if cus <= first.cus {
-            let work = u128::from(first.duration_ns) * u128::from(first.cus);
-            return u64::try_from(work.div_ceil(u128::from(cus))).unwrap_or(u64::MAX);
+            let (here, there) = match (load(cus), load(first.cus)) {
+                (Some(here), Some(there)) => (here, there),
+                _ => (u64::from(first.cus), u64::from(cus)),
+            };
+            let work = u128::from(first.duration_ns) * u128::from(here);
+            return u64::try_from(work.div_ceil(u128::from(there))).unwrap_or(u64::MAX);
         }
         if cus >= last.cus {
             return last.duration_ns;
@@ -94,36 +124,26 @@ impl Curve {
         if b.cus == cus {
             return b.duration_ns;
         }
-        // d(c) = da + (db - da) * (1/a - 1/c) / (1/a - 1/b), in integers: same bits everywhere.
-        let (ca, cb, c) = (i128::from(a.cus), i128::from(b.cus), i128::from(cus));
+        // In integers: same bits everywhere.
         let (da, db) = (i128::from(a.duration_ns), i128::from(b.duration_ns));
-        let d = da + ((db - da) * (c - ca) * cb).div_euclid(c * (cb - ca));
+        let d = match (load(a.cus), load(cus), load(b.cus)) {
+            (Some(la), Some(l), Some(lb)) if la != lb => {
+                db + ((da - db) * i128::from(l - lb)).div_euclid(i128::from(la - lb))
+            }
+            _ => {
+                // d(c) = da + (db - da) * (1/a - 1/c) / (1/a - 1/b)
+                let (ca, cb, c) = (i128::from(a.cus), i128::from(b.cus), i128::from(cus));
+                da + ((db - da) * (c - ca) * cb).div_euclid(c * (cb - ca))
+            }
+        };
         u64::try_from(d.max(1)).expect("between two u64 durations")
-    }
-
-    /// Durations for every count: entry `c` is the duration on `c` CUs, entry 0 is `u64::MAX`.
-    #[must_use]
-    pub fn dense(&self, cus: u32) -> Vec<u64> {
-        std::iter::once(u64::MAX).chain((1..=cus).map(|c| self.at(c))).collect()
-    }
-
-    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all `cus`.
-    #[must_use]
-    pub fn min_cu(&self, cus: u32, tolerance: f64) -> u32 {
-        let limit = self.at(cus) as f64 * (1.0 + tolerance);
-        (1..=cus).find(|&c| self.at(c) as f64 <= limit).unwrap_or(cus)
     }
 }
 
-/// The fewest CUs at which the sum of `curves` (one inference, kernel by kernel) stays within
-/// `(1 + tolerance)` of its value on all `cus`: a model's right size, or knee.
+/// The fewest CUs at which `total` (of one inference on so many CUs) stays within `(1 + tolerance)`
+/// of its value on all `cus`: a model's right size, or knee.
 #[must_use]
-pub fn right_size<'a>(
-    curves: impl Iterator<Item = &'a Curve> + Clone,
-    cus: u32,
-    tolerance: f64,
-) -> u32 {
-    let total = |c: u32| curves.clone().map(|k| u128::from(k.at(c))).sum::<u128>();
+pub fn right_size(total: impl Fn(u32) -> u128, cus: u32, tolerance: f64) -> u32 {
     let limit = total(cus) as f64 * (1.0 + tolerance);
     (1..=cus).find(|&c| total(c) as f64 <= limit).unwrap_or(cus)
 }
@@ -140,25 +160,40 @@ mod tests {
     #[test]
     fn measured_points_are_honoured_and_the_rest_is_linear_in_one_over_c() {
         let c = curve(&[(10, 1000), (20, 600), (40, 700)]);
-        assert_eq!((c.at(10), c.at(20), c.at(40)), (1000, 600, 700));
-        assert_eq!(c.at(15), 733); // 1000 - 400 * (5 * 20) / (15 * 10) = 733.3
-        assert_eq!(c.at(5), 2000); // work conserved below the first point
-        assert_eq!(c.at(80), 700);
+        let at = |cus| c.at(cus);
+        assert_eq!((at(10), at(20), at(40)), (1000, 600, 700));
+        assert_eq!(at(15), 733); // 1000 - 400 * (5 * 20) / (15 * 10) = 733.3
+        assert_eq!(at(5), 2000); // work conserved below the first point
+        assert_eq!((at(80), c.known_to()), (700, 40));
     }
 
     #[test]
     fn min_cu_does_not_assume_a_falling_curve() {
         let c = curve(&[(1, 400), (2, 190), (3, 230), (4, 200)]);
-        assert_eq!(c.min_cu(4, 0.05), 2);
-        assert_eq!(c.min_cu(4, 0.0), 2);
+        assert_eq!((c.min_cu(4, 0.05), c.min_cu(4, 0.0)), (2, 2));
         assert_eq!(curve(&[(1, 500), (4, 125)]).min_cu(4, 0.0), 4);
     }
 
     #[test]
     fn a_models_right_size_weighs_its_kernels_by_time() {
         let (flat, scaling) = (curve(&[(1, 10), (60, 10)]), curve(&[(1, 6000), (60, 100)]));
-        assert_eq!(right_size([&flat].into_iter(), 60, 0.05), 1);
-        assert_eq!(right_size([&flat, &scaling].into_iter(), 60, 0.0), 60);
+        let total = |c: u32| u128::from(flat.at(c) + scaling.at(c));
+        assert_eq!(right_size(|c| u128::from(flat.at(c)), 60, 0.05), 1);
+        assert_eq!(right_size(total, 60, 0.0), 60);
+    }
+
+    #[test]
+    fn where_blocks_are_known_the_busiest_cu_decides() {
+        // Eight blocks, measured on 66 and 132 CUs: a block for each CU from eight on.
+        let c = curve(&[(66, 1000), (132, 1000)]);
+        let at = |cus| c.of_blocks(cus, Some(8));
+        assert_eq!([132, 100, 66, 8].map(at), [1000; 4]);
+        assert_eq!([7, 4, 3, 1].map(at), [2000, 2000, 3000, 8000]);
+        // One block is as fast anywhere.
+        assert_eq!(curve(&[(2, 1000), (132, 1000)]).of_blocks(1, Some(1)), 1000);
+        // 60 blocks between 20 CUs (three each) and 60 (one each): two each from 30 on.
+        let c = curve(&[(20, 3100), (60, 1100)]);
+        assert_eq!([25, 29, 30, 59].map(|n| c.of_blocks(n, Some(60))), [3100, 3100, 2100, 2100]);
     }
 
     #[test]
@@ -174,10 +209,12 @@ mod tests {
         #[test]
         fn between_two_points_lies_between_their_durations(
             a in 1u32..100, gap in 2u32..100, da in 1u64..1 << 40, db in 1u64..1 << 40,
+            blocks in 1u64..1000,
         ) {
             let c = curve(&[(a, da), (a + gap, db)]);
             for cus in a..=a + gap {
                 prop_assert!((da.min(db)..=da.max(db)).contains(&c.at(cus)));
+                prop_assert!((da.min(db)..=da.max(db)).contains(&c.of_blocks(cus, Some(blocks))));
             }
         }
     }

@@ -103,6 +103,33 @@ impl Kernel {
         self.grid.iter().map(|&n| u64::from(n)).product()
     }
 
+    /// Its thread blocks where they are known: not of a whole model behind one number.
+    #[must_use]
+    pub fn geometry(&self) -> Option<u64> {
+        Some(self.blocks()).filter(|&blocks| blocks > 0 && self.op != Op::Pseudo)
+    }
+
+    /// Isolated duration on `cus` CUs, ns: see [`Curve::of_blocks`].
+    #[must_use]
+    pub fn at(&self, cus: u32) -> u64 {
+        self.curve.of_blocks(cus, self.geometry())
+    }
+
+    /// Durations for every count: entry `c` is the duration on `c` CUs, entry 0 is `u64::MAX`.
+    #[must_use]
+    pub fn dense(&self, cus: u32) -> Vec<u64> {
+        std::iter::once(u64::MAX).chain((1..=cus).map(|c| self.at(c))).collect()
+    }
+
+    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all `cus`; never
+    /// more than the kernel has blocks.
+    #[must_use]
+    pub fn min_cu(&self, cus: u32, tolerance: f64) -> u32 {
+        let limit = self.at(cus) as f64 * (1.0 + tolerance);
+        let least = (1..=cus).find(|&c| self.at(c) as f64 <= limit).unwrap_or(cus);
+        self.geometry().map_or(least, |blocks| u64::from(least).min(blocks) as u32)
+    }
+
     /// CUs that its blocks fill at full occupancy, at least 1: more CUs than this stay idle.
     #[must_use]
     pub fn cus_wanted(&self) -> u64 {
@@ -193,4 +220,37 @@ pub struct Profile {
     pub models: BTreeMap<String, Model>,
     /// Measured pairs.
     pub corun: Vec<CoRun>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::curve::Point;
+
+    fn kernel(op: Op, blocks: u32, points: &[(u32, u64)]) -> Kernel {
+        let points = points.iter().map(|&(c, d)| Point::exact(c, d)).collect();
+        Kernel {
+            id: "k".to_owned(),
+            name: "k".to_owned(),
+            op,
+            grid: [blocks, 1, 1],
+            block: 256,
+            regs: 0,
+            smem_bytes: 0,
+            blocks_per_cu: 1,
+            flops: 0,
+            dram_bytes: 0,
+            curve: Curve::new(points).unwrap(),
+        }
+    }
+
+    #[test]
+    fn min_cu_is_never_more_than_the_blocks() {
+        assert_eq!(kernel(Op::Other, 8, &[(66, 1000), (132, 1000)]).min_cu(132, 0.05), 8);
+        // Noise among points that are all the same to eight blocks.
+        let noisy = kernel(Op::Other, 8, &[(8, 1100), (66, 1000), (132, 1000)]);
+        assert_eq!(noisy.min_cu(132, 0.05), 8);
+        // What is no kernel has no blocks.
+        assert_eq!(kernel(Op::Pseudo, 8, &[(66, 1000), (132, 900)]).min_cu(132, 0.05), 91);
+    }
 }

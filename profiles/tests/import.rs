@@ -45,7 +45,7 @@ fn table(text: &str) -> Result<Import, ImportError> {
 /// Sum of the durations of one inference on all CUs, ns.
 fn solo_ns(profile: &Profile, model: &str, batch: u32, cus: u32) -> u64 {
     let launches = &profile.models[model].batches[&batch];
-    launches.iter().map(|l| profile.kernels[l.kernel].curve.at(cus)).sum()
+    launches.iter().map(|l| profile.kernels[l.kernel].at(cus)).sum()
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn orions_models_add_up_to_the_published_times() {
     let small = |model: &str, batch: u32| {
         let kernels = import.profile.models[model].batches[&batch].iter();
         let kernels = kernels.map(|l| &import.profile.kernels[l.kernel]);
-        let time = |k: &cotenant_profiles::Kernel| k.curve.at(80) as f64;
+        let time = |k: &cotenant_profiles::Kernel| k.at(80) as f64;
         let small: f64 = kernels.clone().filter(|k| k.cus_wanted() < 80).map(time).sum();
         small / kernels.map(time).sum::<f64>()
     };
@@ -149,13 +149,13 @@ fn a_need_and_a_duration_make_a_staircase() {
     let profile = orion(&[("m_2_fwd.csv", &text)]).unwrap().profile;
     let [conv, norm] = &profile.kernels[..] else { panic!("{:?}", profile.kernels) };
     // 98 SMs' worth on 80 takes two waves; on 49 still two, on 48 three, on 10 ten, on 1 98.
-    let at = [80, 49, 48, 10, 1].map(|c| conv.curve.at(c));
+    let at = [80, 49, 48, 10, 1].map(|c| conv.at(c));
     assert_eq!(at, [1000, 1000, 1500, 5000, 49_000]);
-    assert_eq!((norm.curve.at(80), norm.curve.at(20), norm.curve.at(10)), (500, 500, 1000));
+    assert_eq!((norm.at(80), norm.at(20), norm.at(10)), (500, 500, 1000));
     for c in 1..=80u32 {
-        assert_eq!(conv.curve.at(c), 500 * u64::from(98u32.div_ceil(c)), "on {c}");
+        assert_eq!(conv.at(c), 500 * u64::from(98u32.div_ceil(c)), "on {c}");
     }
-    assert_eq!(norm.curve.min_cu(80, 0.05), 20);
+    assert_eq!(norm.min_cu(80, 0.05), 20);
     assert_eq!((conv.cus_wanted(), conv.op, norm.op), (98, Op::Conv, Op::Norm));
     assert!(conv.curve.points().iter().all(|p| p.samples == 0));
     assert_eq!(profile.provenance["curves"], "derived-from-sm-need");
@@ -255,7 +255,7 @@ fn latency_by_occupancy_shapes_the_curve() {
     let text = format!("{REEF}m,0,fused_nn_dense_add_kernel0,90,1,1,64,1,1,90,64,24,10,10|12|18\n");
     let profile = reef(&text).unwrap().profile;
     let kernel = &profile.kernels[0];
-    assert_eq!([60, 45, 30, 15].map(|c| kernel.curve.at(c)), [24_000, 24_000, 36_000, 72_000]);
+    assert_eq!([60, 45, 30, 15].map(|c| kernel.at(c)), [24_000, 24_000, 36_000, 72_000]);
     assert_eq!((kernel.blocks_per_cu, kernel.op, kernel.block), (3, Op::Gemm, 64));
 }
 

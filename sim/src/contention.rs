@@ -5,9 +5,10 @@ use cotenant_profiles::Device;
 /// The model in force; results name it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ContentionModel {
-    /// Nothing: kernels slow each other only by taking CUs.
+    /// Nothing beyond capacity, as under every model: kernels take CUs from each other, and share
+    /// DRAM bandwidth max-min.
     None,
-    /// Max-min shares of DRAM bandwidth, and a penalty when working sets overflow L2.
+    /// A penalty when working sets overflow L2.
     Bandwidth {
         /// Slow-down, minus 1, of a fully memory-bound kernel whose L2 share is lost.
         l2_penalty: f64,
@@ -77,6 +78,8 @@ pub struct Demand {
 pub struct Shared {
     /// DRAM bandwidth, bytes per microsecond.
     pub dram: u64,
+    /// DRAM bandwidth of the whole GPU, bytes per microsecond.
+    pub board: u64,
     /// L2 bandwidth, bytes per microsecond.
     pub l2_rate: u64,
     /// L2 capacity, bytes.
@@ -93,21 +96,37 @@ impl ContentionModel {
     /// Whether a pool with these sums slows nobody: then rates need not be looked at.
     #[inline]
     pub(crate) fn calm(&self, shared: &Shared, count: usize, dram: u64, footprint: u64) -> bool {
-        match self {
+        let calm = match self {
             Self::None => true,
-            Self::Bandwidth { .. } => dram <= shared.dram && (footprint <= shared.l2 || count < 2),
+            Self::Bandwidth { .. } => footprint <= shared.l2 || count < 2,
             Self::Linear { .. } => count < 2,
             Self::Igniter { .. } => false,
-        }
+        };
+        calm && dram <= shared.dram
     }
 
     /// Slow-down of every kernel in `demands` (at least 1 each, 1 when alone and unthrottled),
-    /// into `slow`. A pure function of the multiset: sums are integers, so order cannot matter.
+    /// into `slow`: what this model says, and at least what sharing the bandwidth costs. A pure
+    /// function of the multiset: sums are integers, so order cannot matter.
     pub fn slow_downs(&self, shared: &Shared, demands: &[Demand], slow: &mut Vec<f64>) {
         slow.clear();
+        self.beyond_bandwidth(shared, demands, slow);
+        let total: u64 = demands.iter().map(|d| d.dram).sum();
+        if total <= shared.dram {
+            return;
+        }
+        let fair = fair_share(shared.dram, demands);
+        for (s, d) in slow.iter_mut().zip(demands) {
+            if d.dram > fair {
+                *s = s.max(d.dram as f64 / fair as f64);
+            }
+        }
+    }
+
+    fn beyond_bandwidth(&self, shared: &Shared, demands: &[Demand], slow: &mut Vec<f64>) {
         match *self {
             Self::None => slow.resize(demands.len(), 1.0),
-            Self::Bandwidth { l2_penalty } => bandwidth(shared, demands, l2_penalty, slow),
+            Self::Bandwidth { l2_penalty } => overflow(shared, demands, l2_penalty, slow),
             Self::Linear { c } => {
                 let l2 = |d: &Demand| ratio(d.dram, shared.l2_rate);
                 let dram = |d: &Demand| ratio(d.dram, shared.dram);
@@ -149,21 +168,16 @@ fn ratio(a: u64, b: u64) -> f64 {
     (a as f64 / b as f64).min(1.0)
 }
 
-fn bandwidth(shared: &Shared, demands: &[Demand], l2_penalty: f64, slow: &mut Vec<f64>) {
-    let total: u64 = demands.iter().map(|d| d.dram).sum();
+/// What losing L2 costs: the share of the working sets that it can no longer hold, beyond what each
+/// loses alone.
+fn overflow(shared: &Shared, demands: &[Demand], l2_penalty: f64, slow: &mut Vec<f64>) {
     let footprint: u64 = demands.iter().map(|d| d.footprint).sum();
-    let fair = if total > shared.dram { fair_share(shared.dram, demands) } else { u64::MAX };
-    // Share of the working sets that L2 can no longer hold, beyond what each loses alone.
     let overflow = if demands.len() > 1 && footprint > shared.l2 {
         1.0 - shared.l2 as f64 / footprint as f64
     } else {
         0.0
     };
-    slow.extend(demands.iter().map(|d| {
-        let queueing = if d.dram > fair { d.dram as f64 / fair as f64 } else { 1.0 };
-        let memory_bound = ratio(d.dram, shared.dram);
-        queueing.max(1.0 + l2_penalty * overflow * memory_bound)
-    }));
+    slow.extend(demands.iter().map(|d| 1.0 + l2_penalty * overflow * ratio(d.dram, shared.dram)));
 }
 
 /// The max-min fair rate: who asks for less gets what it asks for, the others get this.
@@ -194,6 +208,7 @@ mod tests {
     fn shared() -> Shared {
         Shared {
             dram: 900_000,
+            board: 900_000,
             l2_rate: 2_500_000,
             l2: 6 << 20,
             power: [50.0, 2.5, 300.0],
@@ -212,7 +227,7 @@ mod tests {
 
     #[test]
     fn bandwidth_is_shared_max_min() {
-        let model = ContentionModel::Bandwidth { l2_penalty: 1.15 };
+        let model = ContentionModel::None;
         assert_eq!(slow(model, &[400_000, 500_000]), [1.0, 1.0]);
         // 100k is below the fair share; the other two split the remaining 800k.
         assert_eq!(slow(model, &[100_000, 800_000, 800_000]), [1.0, 2.0, 2.0]);

@@ -17,7 +17,6 @@ use std::sync::Arc;
 use cotenant_profiles::Nanos;
 use cotenant_traces::rng::mix;
 
-use crate::contention::ContentionModel;
 use crate::metrics::Counts;
 use crate::observe::{Happening, Observer};
 use crate::pool::Totals;
@@ -85,12 +84,10 @@ struct Fluid<'a> {
 
 /// Simulates the bound.
 pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report {
-    let Scenario { setup, loads, warmup, duration, contention, .. } = scenario;
+    let Scenario { setup, loads, warmup, duration, .. } = scenario;
     let bandwidth = (setup.device.memory.dram_gbps * 1000.0) as u64;
     let needs = setup.tenants.iter().map(|t| need(t, &setup.code, bandwidth)).collect();
-    // Only the bandwidth model keeps the sum of all traffic within the device.
-    let limited = matches!(contention, ContentionModel::Bandwidth { .. });
-    let rate = if limited { setup.device.memory.dram_gbps } else { f64::INFINITY };
+    let rate = setup.device.memory.dram_gbps;
     let sides = loads.into_iter().map(|load| Side {
         source: Source::new(load),
         counts: Counts::default(),

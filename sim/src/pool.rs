@@ -97,7 +97,7 @@ pub enum Ended {
 pub struct Totals {
     /// CU-nanoseconds in use.
     pub busy_cu_ns: u64,
-    /// Bytes to and from DRAM, of the kernels that have ended.
+    /// Bytes to and from DRAM.
     pub dram_bytes: f64,
     /// Context switches.
     pub switches: u64,
@@ -181,6 +181,14 @@ struct Scratch {
     slow: Vec<f64>,
 }
 
+/// What the CUs of a place can draw of its bandwidth, bytes per microsecond: a few of them do not
+/// saturate DRAM.
+fn attainable(spec: &PoolSpec, device: &Device) -> u64 {
+    let saturating = f64::from(device.analytic.dram_saturating_cus).max(1.0);
+    let reach = device.memory.dram_gbps * 1000.0 * f64::from(spec.cus) / saturating;
+    spec.dram_bytes_per_us.min(reach as u64)
+}
+
 impl Pool {
     /// An empty pool. With `observed` it keeps notes, to be drained after every settling.
     #[must_use]
@@ -208,7 +216,8 @@ impl Pool {
                 _ => None,
             },
             shared: Shared {
-                dram: spec.dram_bytes_per_us,
+                dram: attainable(spec, device),
+                board: (device.memory.dram_gbps * 1000.0) as u64,
                 l2_rate: (device.memory.l2_gbps * 1000.0 * share).max(1.0) as u64,
                 l2: spec.l2.0,
                 power: [device.power.idle_w * share, device.power.cu_w, device.power.cap_w * share],
@@ -257,9 +266,18 @@ impl Pool {
     pub fn totals(&self, now: u64) -> Totals {
         Totals {
             busy_cu_ns: self.busy_cu_ns + u64::from(self.busy) * (now - self.busy_since),
-            dram_bytes: self.dram_bytes,
+            dram_bytes: self.moved_by(now),
             switches: self.switches,
         }
+    }
+
+    /// Bytes moved until `now`: bytes count while they move, not when their kernel ends.
+    fn moved_by(&self, now: u64) -> f64 {
+        let gone = |i: usize| self.hole == Some(i);
+        let running = self.run.iter().enumerate().filter(|&(i, _)| !gone(i));
+        let running: f64 = running.map(|(_, r)| r.moved_by(now)).sum();
+        let parked: f64 = self.lanes.iter().flat_map(|l| &l.parked).map(|r| r.moved).sum();
+        self.dram_bytes + running + parked
     }
 
     /// CUs in use.

@@ -41,13 +41,15 @@ pub struct Tile {
 }
 
 impl KernelCode {
-    fn new(kernel: &Kernel, cus: u32) -> Self {
+    /// A profile's kernel on a device of `cus` CUs.
+    #[must_use]
+    pub fn new(kernel: &Kernel, cus: u32) -> Self {
         let packed = kernel.cus_wanted().min(u64::from(cus)) as u32;
         let mut code = Self {
             id: kernel.id.clone(),
             name: kernel.name.clone(),
             op: kernel.op,
-            duration_ns: kernel.curve.dense(cus).into_boxed_slice(),
+            duration_ns: kernel.dense(cus).into_boxed_slice(),
             want: packed,
             blocks: kernel.blocks(),
             threads: kernel.block,
@@ -173,12 +175,14 @@ impl KernelCode {
         self.blocks <= u64::from(cus) * u64::from(self.blocks_per_cu)
     }
 
-    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all of them.
+    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all of them; never
+    /// more than the kernel has blocks.
     #[must_use]
     pub fn min_cu(&self, tolerance: f64) -> u32 {
         let full = self.duration_ns.len() - 1;
         let limit = self.duration_ns[full] as f64 * (1.0 + tolerance);
-        (1..=full).find(|&c| self.duration_ns[c] as f64 <= limit).unwrap_or(full) as u32
+        let least = (1..=full).find(|&c| self.duration_ns[c] as f64 <= limit).unwrap_or(full);
+        (least as u64).min(self.blocks.max(1)) as u32
     }
 
     /// The least CU-time (CUs × ns) at which the kernel can be run at all.

@@ -226,7 +226,7 @@ fn write(dir: &Path, profile: &Profile, device: &Device) -> Done {
         .flat_map(|m| m.batches.iter().map(move |(batch, launches)| (m, batch, launches)))
         .map(|(m, batch, launches)| {
             let cus = device.cus();
-            let ns: u64 = launches.iter().map(|l| profile.kernels[l.kernel].curve.at(cus)).sum();
+            let ns: u64 = launches.iter().map(|l| profile.kernels[l.kernel].at(cus)).sum();
             vec![
                 m.name.clone(),
                 batch.to_string(),
@@ -305,7 +305,7 @@ fn kernel_table(
                 u.launches.to_string(),
                 format!("{:.1}", u.share * 100.0),
                 u.min_cus.to_string(),
-                rounded(Some(kernel.curve.at(cus) as f64 / 1e3)),
+                rounded(Some(kernel.at(cus) as f64 / 1e3)),
             ]
         })
         .collect();

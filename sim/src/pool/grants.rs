@@ -27,7 +27,8 @@ impl Pool {
             assert!(lane.under.is_none(), "only the last one in is left short");
             lane.under = Some(seq);
         }
-        let ns = duration(kernel, grant, job.scale, job.extra_ns, self.launch_delay, self.granted);
+        let once = (job.scale, job.extra_ns);
+        let ns = duration(kernel, grant, once, &self.shared, self.launch_delay, self.granted);
         let (dram, footprint) = demand_of(kernel, grant, &self.shared);
         self.granted += 1;
         self.demand += dram;
@@ -41,6 +42,7 @@ impl Pool {
             anchor: now,
             rem: float(ns),
             slow: 1.0,
+            moved: 0.0,
             dram,
             footprint,
             scale: job.scale,
@@ -84,6 +86,7 @@ impl Pool {
             anchor: now,
             rem: 0.0,
             slow: 1.0,
+            moved: 0.0,
             dram: 0,
             footprint: 0,
             scale: job.scale,
@@ -109,8 +112,7 @@ impl Pool {
     pub(super) fn release(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
         let (l, seq, used) = (r.lane as usize, r.seq, r.used);
-        let kernel = &code.kernels[r.kernel as usize];
-        self.dram_bytes += float(kernel.dram_bytes) * r.scale;
+        self.dram_bytes += r.moved_by(now);
         self.granted -= 1;
         self.demand -= r.dram;
         self.footprint -= r.footprint;
@@ -212,12 +214,12 @@ impl Pool {
             let mut finish = NEVER;
             if grant > 0 {
                 if r.basis == 0 {
-                    let delay = self.launch_delay;
-                    let ns = duration(kernel, grant, r.scale, r.extra_ns, delay, self.granted);
+                    let (once, delay) = ((r.scale, r.extra_ns), self.launch_delay);
+                    let ns = duration(kernel, grant, once, &self.shared, delay, self.granted);
                     (r.basis, r.rem) = (grant, float(ns));
                     finish = now + ns;
                 } else {
-                    r.rebase(kernel);
+                    r.rebase(kernel, &self.shared);
                     finish = r.finish();
                 }
                 (r.dram, r.footprint) = demand_of(kernel, grant, &self.shared);

@@ -14,6 +14,8 @@ pub(super) struct Resident {
     pub(super) rem: f64,
     /// Slow-down by contention, at least 1.
     pub(super) slow: f64,
+    /// Bytes that it has moved so far.
+    pub(super) moved: f64,
     /// What it asks of the memory system at its grant, as in [`Demand`].
     pub(super) dram: u64,
     pub(super) footprint: u64,
@@ -49,15 +51,23 @@ impl Resident {
 
     /// Takes the time since the anchor off what is left.
     pub(super) fn age(&mut self, now: u64) {
-        let dt = float(now - self.anchor);
-        self.rem = (self.rem - dt / self.slow).max(0.0);
+        let worked = float(now - self.anchor) / self.slow;
+        self.moved += worked * float(self.dram) / 1000.0;
+        self.rem = (self.rem - worked).max(0.0);
         self.anchor = now;
     }
 
+    /// Bytes that it will have moved at `now`.
+    pub(super) fn moved_by(&self, now: u64) -> f64 {
+        let worked = float(now - self.anchor) / self.slow;
+        self.moved + if self.grant > 0 { worked * float(self.dram) / 1000.0 } else { 0.0 }
+    }
+
     /// Counts what is left at the current grant.
-    pub(super) fn rebase(&mut self, kernel: &KernelCode) {
+    pub(super) fn rebase(&mut self, kernel: &KernelCode, shared: &Shared) {
         if self.basis != self.grant {
-            self.rem *= float(kernel.at(self.grant)) / float(kernel.at(self.basis));
+            let here = undisturbed(kernel, self.grant, shared);
+            self.rem *= float(here) / float(undisturbed(kernel, self.basis, shared));
             self.basis = self.grant;
         }
     }
@@ -91,18 +101,37 @@ fn whole(x: f64) -> u64 {
     x as i64 as u64
 }
 
+/// What a kernel's work takes on so many CUs undisturbed, ns: its curve, and in a part of the GPU
+/// with less bandwidth at least as long as its bytes take there. On the whole GPU the curve holds
+/// what bandwidth costs.
+#[inline]
+pub(super) fn undisturbed(kernel: &KernelCode, cus: u32, shared: &Shared) -> u64 {
+    let curve = kernel.at(cus);
+    if shared.dram >= shared.board { curve } else { curve.max(bytes_ns(kernel, shared)) }
+}
+
+/// How long a kernel's bytes take in a part of the GPU, ns. What it moves is at most what the whole
+/// memory system can while the kernel lasts on the whole GPU: a profile may count more.
+#[inline(never)]
+fn bytes_ns(kernel: &KernelCode, shared: &Shared) -> u64 {
+    let full = kernel.duration_ns.len() as u32 - 1;
+    let most = u128::from(shared.board) * u128::from(kernel.at(full));
+    let thousandths = most.min(u128::from(kernel.dram_bytes) * 1000);
+    u64::try_from(thousandths.div_ceil(u128::from(shared.dram.max(1)))).unwrap_or(u64::MAX)
+}
+
 /// How long a kernel that starts on so many CUs takes undisturbed, ns. `beside`: kernels that run
 /// already, each of which delays it by so many ns, plus a constant (`igniter`).
 #[inline]
 pub(super) fn duration(
     kernel: &KernelCode,
     grant: u32,
-    scale: f64,
-    extra_ns: u64,
+    (scale, extra_ns): (f64, u64),
+    shared: &Shared,
     delay: Option<[f64; 2]>,
     beside: usize,
 ) -> u64 {
-    let mut ns = kernel.at(grant);
+    let mut ns = undisturbed(kernel, grant, shared);
     if scale != 1.0 {
         // Whole nanoseconds, at least one: what a drawn duration is.
         ns = whole(float(ns) * scale) + 1;
@@ -117,6 +146,7 @@ pub(super) fn duration(
 /// draws more than the memory system has, whatever its profile says.
 #[inline]
 pub(super) fn demand_of(kernel: &KernelCode, cus: u32, shared: &Shared) -> (u64, u64) {
-    let dram = kernel.dram_bytes.saturating_mul(1000) / kernel.at(cus).max(1);
+    let ns = undisturbed(kernel, cus, shared);
+    let dram = kernel.dram_bytes.saturating_mul(1000) / ns.max(1);
     (dram.min(shared.dram), kernel.dram_bytes.min(shared.l2))
 }

@@ -285,6 +285,7 @@ impl<'a> Oracle<'a> {
             let at = pool_at.min(timer.map_or(NEVER, |t| t.0)).min(self.end);
             let busy: u32 = self.pools.iter().map(Pool::busy).sum();
             self.out.busy_cu_ns += u64::from(busy) * (at - self.now);
+            self.out.dram_bytes += self.moving(at - self.now);
             self.now = at;
             if at == self.end {
                 self.count_down_workers();

@@ -13,6 +13,11 @@ impl Job {
         self.since = now;
     }
 
+    /// Bytes per microsecond that it asks for.
+    fn asks(&self, kernel: &KernelCode, place: &Place) -> u64 {
+        (kernel.dram_bytes * 1000 / place.alone(kernel, self.grant)).min(place.rate)
+    }
+
     fn limit(&self, kernel: &KernelCode, capacity: u32) -> u32 {
         kernel.want.min(self.cap).min(capacity)
     }
@@ -20,6 +25,26 @@ impl Job {
     /// Its last wave is on the CUs.
     fn settled(&self, kernel: &KernelCode) -> bool {
         self.grant > 0 && kernel.blocks <= u64::from(self.grant * kernel.blocks_per_cu)
+    }
+}
+
+/// The memory system of a pool, in bytes per microsecond, and that of the whole board.
+pub(crate) struct Place {
+    rate: u64,
+    board: u64,
+}
+
+impl Place {
+    /// How long a kernel lasts here on so many CUs if nobody else is about. Half the bandwidth moves
+    /// the same bytes in no less than twice the time that all of it takes.
+    pub(crate) fn alone(&self, kernel: &KernelCode, cus: u32) -> u64 {
+        let curve = kernel.duration_ns[cus as usize];
+        if self.rate >= self.board {
+            return curve;
+        }
+        let whole = *kernel.duration_ns.last().unwrap();
+        let moved = (kernel.dram_bytes * 1000).min(self.board * whole);
+        curve.max(moved.div_ceil(self.rate))
     }
 }
 
@@ -158,7 +183,29 @@ impl Oracle<'_> {
         (limit, groups.into_iter().flat_map(|g| g.into_iter().take(each)).collect())
     }
 
+    pub(crate) fn place(&self, p: usize) -> Place {
+        let (device, spec) = (&self.setup.device, &self.pools[p].spec);
+        let board = device.memory.dram_gbps * 1000.0;
+        // So many CUs draw all of it.
+        let of_cus = f64::from(spec.cus) / f64::from(device.analytic.dram_saturating_cus);
+        Place { rate: spec.dram_bytes_per_us.min((board * of_cus) as u64), board: board as u64 }
+    }
+
+    /// Bytes to and from DRAM in all pools within the time to come, at today's rates.
+    pub(crate) fn moving(&self, ns: u64) -> f64 {
+        let mut bytes = 0.0;
+        for (p, pool) in self.pools.iter().enumerate() {
+            let place = self.place(p);
+            for job in pool.jobs.iter().filter(|j| pool.on(j.lane) && j.grant > 0) {
+                let rate = job.asks(&self.kernels[job.kernel], &place);
+                bytes += rate as f64 / 1000.0 / job.slow * ns as f64;
+            }
+        }
+        bytes
+    }
+
     fn grant(&mut self, p: usize, i: usize, grant: u32, used: u32) {
+        let place = self.place(p);
         let Self { now, pools, kernels, contention, .. } = self;
         let (now, pool) = (*now, &mut pools[p]);
         let beside = (0..pool.jobs.len())
@@ -180,7 +227,7 @@ impl Oracle<'_> {
         }
         let kernel = &kernels[job.kernel];
         if job.basis == 0 {
-            let ns = kernel.at(grant);
+            let ns = place.alone(kernel, grant);
             let ns = if job.scale == 1.0 { ns } else { (ns as f64 * job.scale) as u64 + 1 };
             let mut extra = job.extra_ns;
             if let (ContentionModel::Igniter { sched_ns, .. }, true) = (&*contention, beside > 0) {
@@ -188,7 +235,7 @@ impl Oracle<'_> {
             }
             job.left = (ns + extra) as f64;
         } else if job.basis != grant {
-            job.left *= kernel.at(grant) as f64 / kernel.at(job.basis) as f64;
+            job.left *= place.alone(kernel, grant) as f64 / place.alone(kernel, job.basis) as f64;
         }
         job.basis = grant;
     }
@@ -216,27 +263,21 @@ impl Oracle<'_> {
         let pool = &self.pools[p];
         let device = &self.setup.device;
         let jobs = || running.iter().map(|&i| &pool.jobs[i]);
-        let dram = pool.spec.dram_bytes_per_us;
+        let place = self.place(p);
+        let dram = place.rate;
         let share = f64::from(pool.spec.cus) / f64::from(device.cus());
         let l2_rate = ((device.memory.l2_gbps * 1000.0 * share) as u64).max(1);
-        let rates: Vec<u64> = jobs()
-            .map(|j| (self.code(j).dram_bytes * 1000 / self.code(j).at(j.grant)).min(dram))
-            .collect();
+        let rates: Vec<u64> = jobs().map(|j| j.asks(self.code(j), &place)).collect();
         let total: u64 = rates.iter().sum();
         let part = |a: u64, b: u64| (a as f64 / b as f64).min(1.0);
-        match self.contention {
+        let costs: Vec<f64> = match self.contention {
             ContentionModel::None => vec![1.0; running.len()],
             ContentionModel::Bandwidth { l2_penalty } => {
                 let l2 = pool.spec.l2.0;
                 let sets: u64 = jobs().map(|j| self.code(j).dram_bytes.min(l2)).sum();
                 let crowded = running.len() > 1 && sets > l2;
                 let lost = if crowded { 1.0 - l2 as f64 / sets as f64 } else { 0.0 };
-                let fair = max_min(&rates, dram);
-                let slow = |&rate: &u64| {
-                    let queued =
-                        if total > dram && rate > fair { rate as f64 / fair as f64 } else { 1.0 };
-                    queued.max(1.0 + l2_penalty * lost * part(rate, dram))
-                };
+                let slow = |&rate: &u64| 1.0 + l2_penalty * lost * part(rate, dram);
                 rates.iter().map(slow).collect()
             }
             ContentionModel::Linear { c } => {
@@ -263,7 +304,11 @@ impl Oracle<'_> {
                 let slow = |&rate: &u64| (1.0 + cache * part(total - rate, l2_rate)) * throttle;
                 rates.iter().map(slow).collect()
             }
-        }
+        };
+        // Whatever else: nobody gets more than a fair share of what is there.
+        let fair = if total > dram { max_min(&rates, dram) } else { u64::MAX };
+        let shared = |rate: u64| if rate > fair { rate as f64 / fair as f64 } else { 1.0 };
+        costs.into_iter().zip(rates).map(|(cost, rate)| cost.max(shared(rate))).collect()
     }
 }
 

@@ -252,7 +252,6 @@ impl Oracle<'_> {
             return;
         };
         let job = pool.jobs.remove(i);
-        self.out.dram_bytes += self.kernels[job.kernel].dram_bytes as f64 * job.scale;
         self.regrant(p, job.lane);
         let (w, kernel) = (job.worker, job.kernel as u32);
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
