@@ -74,8 +74,10 @@ fn mean_ns(report: &Report) -> f64 {
     sum as f64 / done as f64
 }
 
-/// Curve shapes: blocks, per CU, points.
-fn shapes(cus: u32) -> Vec<(&'static str, u32, u32, Vec<(u32, u64)>)> {
+/// A curve's shape: its name, blocks, how many fit on a CU, points.
+type Shape = (&'static str, u32, u32, Vec<(u32, u64)>);
+
+fn shapes(cus: u32) -> Vec<Shape> {
     let full = 1_000_000;
     vec![
         ("eight blocks", 8, 8, vec![(cus / 2, full), (cus, full)]),
