@@ -147,7 +147,6 @@ struct ExtraArgs {
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum RequestFormat {
     Csv,
-    #[cfg(feature = "parquet")]
     Parquet,
 }
 

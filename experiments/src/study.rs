@@ -12,7 +12,6 @@ pub(crate) mod inputs;
 pub(crate) mod journal;
 pub(crate) mod merge;
 pub(crate) mod names;
-#[cfg(feature = "parquet")]
 mod parquet;
 pub(crate) mod plan_file;
 pub(crate) mod record;

@@ -366,8 +366,10 @@ pub struct Power {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Analytic {
-    /// Share of the peak arithmetic rate that a full wave of a GEMM or convolution reaches.
+    /// Share of the peak arithmetic rate that the inner loop of a large product reaches.
     pub matmul_efficiency: f64,
+    /// The same for dense convolutions, whose inner loops also find their inputs' addresses.
+    pub conv_efficiency: f64,
     /// The same for depthwise and grouped convolutions.
     pub grouped_efficiency: f64,
     /// Share of the DRAM bandwidth that a streaming kernel reaches with all CUs.
@@ -376,6 +378,15 @@ pub struct Analytic {
     pub dram_saturating_cus: u32,
     /// Start-up and tail of any kernel on the GPU.
     pub kernel_floor: Nanos,
+    /// From the start of a wave of a product's blocks until its units have work: addresses and the
+    /// first panels.
+    pub block_start: Nanos,
+    /// Shortest time of 32 steps of a product's inner loop, however small the tile: the latency of
+    /// panels that its stages do not hide.
+    pub step_latency: Nanos,
+    /// Share of the shorter one of a product's arithmetic and traffic that the longer one does not
+    /// hide, 0 to 1.
+    pub serial_share: f64,
 }
 
 impl Device {

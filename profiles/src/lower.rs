@@ -18,6 +18,7 @@ use std::str::FromStr;
 pub use matmul::{Gemm, gemm};
 pub use variants::{Operator, fastest_on, operators};
 
+use crate::analytic;
 use crate::device::Device;
 use crate::kernel::Op;
 use crate::zoo::{Layer, ModelSpec, Node};
@@ -160,13 +161,30 @@ pub struct KernelShape {
     /// Bytes between L2 and the CUs.
     pub l2_bytes: u64,
     /// Time that one block takes of a CU whose units it keeps busy, ns: executed operations,
-    /// padding included, at the efficiency of its kind.
+    /// padding included, at the efficiency of its kind, or its operands through the CU's port to
+    /// L2, whichever takes longer.
     pub block_ns: f64,
-    /// Shortest time from a block's start to its end, ns: round trips to memory that wait for each
-    /// other.
+    /// Shortest time of a block's inner loop, ns, however many units are free: round trips to
+    /// memory that wait for each other.
     pub latency_ns: f64,
-    /// Resident warps that draw a CU's full share of bandwidth.
-    pub memory_warps: f64,
+    /// Start of a wave of blocks until its units have work, ns: addresses, parameters, the first
+    /// panels.
+    pub start_ns: f64,
+    /// End of each block, ns: results through shared memory to L2, while its units idle.
+    pub end_ns: f64,
+    /// Blocks end at different times, so that a wave's stragglers run beside the next one: many
+    /// short blocks of a streaming kernel. Otherwise the busiest CU works in whole waves.
+    pub staggered: bool,
+    /// Bytes that a resident warp keeps in flight between memory and its CU.
+    pub in_flight: f64,
+    /// Share of the device's attainable DRAM bandwidth that the kernel's access pattern reaches.
+    pub dram_share: f64,
+    /// The arithmetic is done by matrix units, which few warps keep busy.
+    pub matrix_units: bool,
+    /// Share of the shorter one of arithmetic and traffic that the longer one does not hide.
+    pub serial: f64,
+    /// Kernels that belong to the call beside this one, ns: sums of partial products.
+    pub helpers_ns: f64,
     /// Traffic and arithmetic follow each other instead of overlapping, with this many further
     /// start-ups in between: a library call that is several kernels behind one name.
     pub phases: u32,
@@ -260,7 +278,8 @@ impl Context<'_> {
         }
         match &group.main.layer {
             Layer::Conv(c) => {
-                let mut kernels = vec![self.conv(c, group)];
+                let mut kernels = self.layout_changes(c);
+                kernels.push(self.conv(c, group));
                 if c.bias && !self.config.fused {
                     // PyTorch adds the bias of a cuDNN convolution in a kernel of its own
                     // (pytorch/pytorch#31524).
@@ -294,10 +313,23 @@ impl Context<'_> {
     }
 
     /// DRAM bytes of one launch: parameters always, results always (they are written back sooner
-    /// or later), inputs unless the kernel before can have left them in L2.
-    fn dram_bytes(&self, params: u64, inputs: u64, outputs: u64) -> u64 {
-        let resident = params + inputs + outputs <= self.device.memory.l2.0;
+    /// or later), inputs unless the kernel before can have left them in L2. What is written in
+    /// place of an input takes no room of its own.
+    fn dram_bytes(&self, params: u64, inputs: u64, outputs: u64, in_place: u64) -> u64 {
+        let resident = params + inputs + outputs - in_place <= self.kept_in_l2();
         params + outputs + if resident { 0 } else { inputs }
+    }
+
+    /// Bytes that stay in L2 from one kernel to the next: half of it. The other half is under
+    /// replacement, and on a device whose L2 is two partitions (A100, H100) a line that both sides
+    /// read stands in both.
+    fn kept_in_l2(&self) -> u64 {
+        self.device.memory.l2.0 / 2
+    }
+
+    /// 10^9 bytes per second through one CU's port to L2.
+    fn port_gbps(&self) -> f64 {
+        analytic::port_gbps(self.device)
     }
 }
 

@@ -136,6 +136,8 @@ pub struct Node {
     pub inputs: Vec<usize>,
     /// The tensor it writes; every node writes its own.
     pub output: usize,
+    /// The result lies where the first input lay.
+    pub in_place: bool,
 }
 
 /// A model: its layers in execution order, and its sizes. Everything is per item of a batch.

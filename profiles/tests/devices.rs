@@ -39,6 +39,7 @@ fn every_value_says_where_it_comes_from() {
         "paper: ",
         "source code: ",
         "measured: ",
+        "calibrated: ",
         "derived: ",
         "knob: ",
     ];

@@ -252,11 +252,8 @@ fn pack(text: &[u8], as_parquet: bool) -> Done<(Vec<u8>, &'static str)> {
         let level = ruzstd::encoding::CompressionLevel::Fastest;
         return Ok((ruzstd::encoding::compress_to_vec(text, level), "csv.zst"));
     }
-    #[cfg(feature = "parquet")]
-    return match super::parquet::of_csv(text) {
+    match super::parquet::of_csv(text) {
         Ok(packed) => Ok((packed, "parquet")),
         Err(e) => Err(Failure::failed(format!("cannot write Parquet: {e}"))),
-    };
-    #[cfg(not(feature = "parquet"))]
-    Err(Failure::input("Parquet needs a build with `--features parquet`"))
+    }
 }

@@ -142,11 +142,16 @@ fn models(d: &Device) -> Result<(), Fault> {
     })?;
     for (field, share) in [
         ("analytic.matmul_efficiency", d.analytic.matmul_efficiency),
+        ("analytic.conv_efficiency", d.analytic.conv_efficiency),
         ("analytic.grouped_efficiency", d.analytic.grouped_efficiency),
         ("analytic.dram_efficiency", d.analytic.dram_efficiency),
     ] {
         ensure(share > 0.0 && share <= 1.0, field, || format!("{share} must be above 0, up to 1"))?;
     }
+    let serial = d.analytic.serial_share;
+    ensure((0.0..=1.0).contains(&serial), "analytic.serial_share", || {
+        format!("{serial} must be from 0 to 1")
+    })?;
     in_range(
         "analytic.dram_saturating_cus",
         d.analytic.dram_saturating_cus.into(),

@@ -40,30 +40,66 @@ const VECTOR_TILES: [Tile; 7] = [
     tile(32, 32, 128, 57, 8, 0.5),
 ];
 
-/// Tiles on matrix units: multi-stage panels in shared memory (CUTLASS's defaults). Matrix units
-/// starve sooner on small tiles; knob as above.
-const MATRIX_TILES: [Tile; 6] = [
+/// Tiles on matrix units: multi-stage panels in shared memory (CUTLASS's defaults). The relative
+/// efficiency is (results / 128²)^0.3, calibrated with the device's knobs on the training half of
+/// the A100's and H100's products: small tiles issue more instructions per multiply-add.
+const MATRIX_TILES: [Tile; 14] = [
     tile(256, 128, 256, 200, 72, 1.0),
     tile(128, 256, 256, 200, 72, 1.0),
-    tile(128, 128, 256, 128, 48, 0.9),
-    tile(128, 64, 128, 128, 36, 0.7),
-    tile(64, 128, 128, 128, 36, 0.7),
-    tile(64, 64, 128, 96, 24, 0.5),
+    tile(128, 128, 128, 230, 48, 1.0),
+    tile(128, 64, 128, 150, 36, 0.81),
+    tile(64, 128, 128, 150, 36, 0.81),
+    tile(64, 64, 128, 96, 24, 0.66),
+    tile(128, 32, 128, 96, 24, 0.66),
+    tile(32, 128, 128, 96, 24, 0.66),
+    tile(64, 32, 128, 80, 16, 0.54),
+    tile(32, 64, 128, 80, 16, 0.54),
+    tile(128, 16, 128, 80, 20, 0.54),
+    tile(16, 128, 128, 80, 20, 0.54),
+    tile(64, 16, 128, 64, 12, 0.44),
+    tile(16, 64, 128, 64, 12, 0.44),
 ];
 
-/// Warps that draw a CU's full bandwidth: panels are fetched well ahead of use.
-const MEMORY_WARPS: f64 = 4.0;
+/// A block's results on their way out, in passes of the CU's port to L2: through shared memory, in
+/// rows, converted. Calibrated as above.
+const EPILOGUE_PASSES: f64 = 3.0;
+/// Sum of the parts of a cut inner product: a kernel of its own, start-up and drain included.
+/// Calibrated as above.
+const REDUCE_NS: f64 = 2500.0;
+/// Share of the attainable DRAM bandwidth that reading panels of rows reaches: shorter runs of
+/// addresses than a copy has. Calibrated as above, with `dram_efficiency` being that of copies.
+const PANEL_BANDWIDTH: f64 = 0.9;
+/// Inner steps to which the device file's `step_latency` belongs.
+const STEP: u64 = 32;
+/// Share of the FP32 peak left to multiply-adds where every issue slot of a CU has a lane behind it
+/// (four schedulers and 128 lanes: Pascal's consumer parts, Ampere's GA10x and later): an 8×8
+/// `sgemm` step is 64 multiply-adds, 4 vector loads from shared memory and about 8 instructions of
+/// indices, panel copies and barriers. With 64 lanes per four schedulers the latter cost nothing.
+const ISSUE_BOUND: f64 = 0.84;
+/// Lanes per CU above which that holds.
+const ISSUE_LANES: f64 = 96.0;
+
+/// Bytes in flight per warp: panels are fetched stages ahead of use, so that one block of four
+/// warps draws all that a CU can.
+const IN_FLIGHT: f64 = 16384.0;
+/// The same of kernels whose threads load 16 bytes for themselves.
+const LOADS_IN_FLIGHT: f64 = 512.0;
 /// Parts into which a library cuts a long inner product to fill the device.
-const SPLITS: [u64; 7] = [1, 2, 3, 4, 6, 8, 16];
+const SPLITS: [u64; 9] = [1, 2, 3, 4, 6, 8, 12, 16, 32];
+/// Bytes of a partial sum: FP32 whatever the operands are.
+const PARTIAL_BYTES: u64 = 4;
 /// Shortest part of an inner product worth a block of its own; knob.
-const SPLIT_K_MIN: u64 = 128;
+const SPLIT_K_MIN: u64 = 256;
 /// A library's heuristic does not chase differences below this share: it takes the kernel with
 /// fewer parts and larger tiles; knob.
-const INDIFFERENCE: f64 = 0.05;
+const INDIFFERENCE: f64 = 0.02;
 /// Rows up to which a matrix-vector kernel (one warp per column) is on offer.
 const GEMV_ROWS: u64 = 8;
 /// Share of the vector peak of a matrix-vector kernel's arithmetic; knob, it is bound by bytes.
 const GEMV_EFFICIENCY: f64 = 0.3;
+/// Time of a warp's trip for 512 bytes of its column, ns, with the next ones in flight: a latency of
+/// 500 ns over eight of them; knob.
+const GEMV_TRIP_NS: f64 = 60.0;
 /// Multiplications of a direct 3×3 convolution per one of Winograd's F(2×2, 3×3): 36 / 16 (Lavin
 /// and Gray 2015, arXiv:1509.09308).
 const WINOGRAD_GAIN: f64 = 2.25;
@@ -334,7 +370,11 @@ impl Context<'_> {
         kernel.op = op;
         kernel.l2_bytes = l2 * self.bytes();
         kernel.dram_bytes = self.product_dram(&p, None, 1);
-        kernel.memory_warps = 12.0;
+        kernel.in_flight = LOADS_IN_FLIGHT;
+        kernel.staggered = true;
+        kernel.matrix_units = false;
+        kernel.start_ns = 0.0;
+        kernel.serial = 0.0;
         kernel
     }
 
@@ -354,9 +394,10 @@ impl Context<'_> {
         // Channels are taken eight at a time.
         let depth = u64::from(c.in_ch.next_multiple_of(8)) * 9;
         let ops = 2.0 * (128 * 64 * depth) as f64 / WINOGRAD_GAIN;
-        let rate = self.peak() * self.device.analytic.matmul_efficiency * tile.efficiency;
+        let rate = self.matmul_rate(p.op) * tile.efficiency;
         let grid = [grid_dim(by_pixels), grid_dim(by_channels), 1];
         let mut kernel = self.shape(p, &tile, grid, self.block_ns(ops, rate));
+        kernel.end_ns = self.end_ns(tile.m * tile.n);
         kernel.id = format!("{}-winograd-{}", p.id, self.config.precision);
         kernel.name = "winograd_fused_2x2_3x3_128x64".to_owned();
         // Each block of channels reads the 4×4 inputs behind every 2×2 tile (4 per pixel, of which
@@ -428,8 +469,17 @@ impl Context<'_> {
         // Padding to the tile is executed; inner products advance eight steps at a time.
         let depth = p.k.div_ceil(split).next_multiple_of(8);
         let ops = (2 * t.m * t.n * depth) as f64;
-        let rate = self.peak() * self.device.analytic.matmul_efficiency * t.efficiency;
-        let mut kernel = self.shape(p, t, grid, self.block_ns(ops, rate));
+        let rate = self.matmul_rate(p.op) * t.efficiency;
+        // Both panels pass the port to L2.
+        let panels = ((t.m + t.n) * depth * self.bytes()) as f64;
+        let block_ns = self.block_ns(ops, rate).max(panels / self.port_gbps());
+        let mut kernel = self.shape(p, t, grid, block_ns);
+        let steps = depth.div_ceil(STEP);
+        kernel.latency_ns = steps as f64 * self.device.analytic.step_latency.0 as f64;
+        kernel.end_ns = self.end_ns(t.m * t.n);
+        if split > 1 {
+            kernel.helpers_ns = REDUCE_NS;
+        }
         let parts = if split > 1 { format!("x{split}") } else { String::new() };
         let algorithm = format!("{}x{}{parts}", t.m, t.n);
         kernel.id = format!("{}-{algorithm}-{}", p.id, self.config.precision);
@@ -437,9 +487,8 @@ impl Context<'_> {
         // Every column of blocks reads the left operand, every row of blocks the right one; parts
         // of inner products are written and read once more.
         let left = ((p.a * columns) as f64 * p.a_reuse.max(1.0 / columns as f64)) as u64;
-        let partial = if split > 1 { 2 * split * p.out } else { 0 };
-        let l2 = left + p.b * rows + p.out + p.extra + partial;
-        kernel.l2_bytes = l2 * self.bytes();
+        let partial = if split > 1 { 2 * split * p.out * PARTIAL_BYTES } else { 0 };
+        kernel.l2_bytes = (left + p.b * rows + p.out + p.extra) * self.bytes() + partial;
         kernel.dram_bytes = self.product_dram(p, Some((t, kernel.blocks_per_cu)), split);
         kernel
     }
@@ -461,7 +510,14 @@ impl Context<'_> {
         let l2 = long + short / few.max(1) * blocks.min(64) + p.out + p.extra;
         kernel.l2_bytes = l2 * self.bytes();
         kernel.dram_bytes = self.product_dram(p, None, 1);
-        kernel.memory_warps = 12.0;
+        kernel.in_flight = LOADS_IN_FLIGHT;
+        kernel.staggered = true;
+        kernel.matrix_units = false;
+        kernel.start_ns = 0.0;
+        kernel.serial = 0.0;
+        // A warp reads 512 bytes of a column at a time, a few of them in flight.
+        let trips = (p.k * self.bytes()).div_ceil(512);
+        kernel.latency_ns = trips as f64 * GEMV_TRIP_NS;
         kernel
     }
 
@@ -495,7 +551,7 @@ impl Context<'_> {
         let tile = Tile { m: 64, n: d, threads: 128, regs: 168, smem: 48 * 1024, efficiency: 0.6 };
         let by_rows = m.div_ceil(tile.m);
         let ops = (4 * tile.m * n.next_multiple_of(64) * d) as f64;
-        let rate = self.peak() * self.device.analytic.matmul_efficiency * tile.efficiency;
+        let rate = self.matmul_rate(Op::Attention) * tile.efficiency;
         let grid = [grid_dim(by_rows), 1, grid_dim(count)];
         let mut kernel = self.shape(&problem, &tile, grid, self.block_ns(ops, rate));
         kernel.id = format!("{}-{}", problem.id, self.config.precision);
@@ -521,9 +577,34 @@ impl Context<'_> {
             l2_bytes: 0,
             block_ns,
             latency_ns: 0.0,
-            memory_warps: MEMORY_WARPS,
+            start_ns: self.device.analytic.block_start.0 as f64,
+            end_ns: 0.0,
+            staggered: false,
+            in_flight: IN_FLIGHT,
+            dram_share: PANEL_BANDWIDTH,
+            matrix_units: self.config.precision.on_matrix_units(self.device),
+            serial: self.device.analytic.serial_share,
+            helpers_ns: 0.0,
             phases: 0,
         }
+    }
+
+    /// Time of a block of so many results to write them, ns.
+    fn end_ns(&self, results: u64) -> f64 {
+        EPILOGUE_PASSES * (results * self.bytes()) as f64 / self.port_gbps()
+    }
+
+    /// 10^12 operations per second that the largest tiles reach on the whole device.
+    fn matmul_rate(&self, op: Op) -> f64 {
+        let knobs = &self.device.analytic;
+        let share = if op == Op::Conv { knobs.conv_efficiency } else { knobs.matmul_efficiency };
+        let rate = self.peak() * share;
+        let (device, precision) = (self.device, self.config.precision);
+        // Two operations per multiply-add.
+        let lanes = device.compute.fp32_tflops * 1e6
+            / (2.0 * device.clock.boost_mhz * f64::from(device.cus()));
+        let issue_bound = !precision.on_matrix_units(device) && lanes > ISSUE_LANES;
+        if issue_bound { rate * ISSUE_BOUND } else { rate }
     }
 
     /// 10^12 operations per second of the precision.
@@ -540,15 +621,15 @@ impl Context<'_> {
     /// blocks of one wave cannot cover them.
     fn product_dram(&self, p: &Problem, tiled: Option<(&Tile, u32)>, split: u64) -> u64 {
         let bytes = self.bytes();
-        let partial = if split > 1 { split * p.out } else { 0 };
+        let partial = if split > 1 { split * p.out * PARTIAL_BYTES } else { 0 };
         let (params, inputs) = if p.b_is_params { (p.b, p.a) } else { (0, p.a + p.b) };
-        let once = self.dram_bytes(params * bytes, (inputs + p.extra) * bytes, p.out * bytes);
+        let once = self.dram_bytes(params * bytes, (inputs + p.extra) * bytes, p.out * bytes, 0);
         let l2 = self.device.memory.l2.0;
         let Some((tile, resident)) = tiled else {
             return once;
         };
         // Partial sums stay in L2 if they fit.
-        let spilled = if partial * bytes > l2 { 2 * partial * bytes } else { 0 };
+        let spilled = if partial > l2 { 2 * partial } else { 0 };
         if (p.a + p.b) * bytes <= l2 {
             return once + spilled;
         }

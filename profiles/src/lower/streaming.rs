@@ -3,7 +3,7 @@
 use super::{Context, Group, KernelShape, grid_dim};
 use crate::kernel::Op;
 use crate::zoo::Layer;
-use crate::zoo::layer::PoolKind;
+use crate::zoo::layer::{Conv, PoolKind, product};
 
 /// Elements per thread of a vectorised element-wise kernel (PyTorch's `thread_work_size`, and one
 /// 16-byte access in FP32).
@@ -13,15 +13,25 @@ const THREADS: u32 = 128;
 /// Registers of a streaming kernel: enough to keep four accesses in flight, few enough for full
 /// residency on every device here.
 const REGS: u32 = 32;
-/// Resident warps that draw a CU's full bandwidth, each with 512 bytes in flight. Little's law on a
-/// V100: 900 GB/s × 500 ns / 80 SMs is 5.6 kB, 11 such warps; knob.
-const MEMORY_WARPS: f64 = 12.0;
-/// Life of a block that has next to nothing to do: two dependent round trips to memory (a parameter
-/// or an index, then the data) of about 500 ns; knob. It is what many tiny blocks cost.
-const LATENCY_NS: f64 = 1000.0;
+/// One round trip to memory that a block waits for, ns; a knob, as `DRAM_LATENCY_NS` of the analytic
+/// model.
+const TRIP_NS: f64 = 500.0;
+/// Round trips in the life of a block that has next to nothing to do: a parameter or an index, then
+/// the data. It is what many tiny blocks cost.
+const TRIPS: f64 = 2.0;
+/// Bytes of a warp's access where every thread loads 16 of them, and where it loads one FP32.
+const VECTOR_ACCESS: f64 = 512.0;
+const SCALAR_ACCESS: f64 = 128.0;
 /// Share of the FP32 peak that pointwise arithmetic reaches: no fused multiply-add and index
 /// arithmetic beside it; knob, seldom decisive.
 const ARITHMETIC: f64 = 0.25;
+
+/// Instructions of a thread of PyTorch's pools beside its window: four divisions and remainders that
+/// turn its index into image, channel, row and column, bounds of the window; and those per element
+/// of the window: bounds, address, load, comparison with a test for NaN, choice of value and index.
+/// Counted in the source of `max_pool_forward_nchw`; knobs.
+const POOL_INDEX: u64 = 150;
+const POOL_STEP: u64 = 12;
 
 /// One streaming kernel: who does how much per block, and what moves.
 struct Streaming {
@@ -34,6 +44,14 @@ struct Streaming {
     params: u64,
     inputs: u64,
     outputs: u64,
+    /// Elements of the result that lie where an input lay.
+    in_place: u64,
+    /// Bytes written beside the results.
+    beside: u64,
+    /// Bytes that a warp keeps in flight.
+    in_flight: f64,
+    /// Round trips to memory, one after the other, in the life of a block.
+    trips: f64,
 }
 
 impl Context<'_> {
@@ -57,7 +75,44 @@ impl Context<'_> {
             params,
             inputs: total * inputs,
             outputs: total,
+            in_place: 0,
+            beside: 0,
+            in_flight: VECTOR_ACCESS * inputs as f64,
+            trips: TRIPS,
         })
+    }
+
+    /// Changes of layout around a convolution on matrix units: their kernels want channels last,
+    /// the framework's tensors have them first. cuDNN copies the input and the filters of every
+    /// call (`nchwToNhwcKernel`); results are written channels first. Compilers keep channels last.
+    pub(super) fn layout_changes(&self, c: &Conv) -> Vec<KernelShape> {
+        let precision = self.config.precision;
+        if self.config.fused || c.groups > 1 || !precision.on_matrix_units(self.device) {
+            return Vec::new();
+        }
+        let input = product(&[c.in_ch, c.input[0], c.input[1]]) * self.batch();
+        let change = |what: &str, id: String, elements: u64, params: bool| {
+            self.stream(Streaming {
+                id,
+                name: format!("nchwToNhwcKernel<{what}>"),
+                op: Op::Copy,
+                // Tiles of 32×32 through shared memory.
+                blocks: elements.div_ceil(1024),
+                block: 256,
+                flops: 0,
+                params: if params { elements } else { 0 },
+                inputs: if params { 0 } else { elements },
+                outputs: elements,
+                in_place: 0,
+                beside: 0,
+                in_flight: 4.0 * SCALAR_ACCESS,
+                trips: TRIPS,
+            })
+        };
+        let filters =
+            format!("nhwc-filters-{}x{}x{}x{}", c.out_ch, c.in_ch, c.kernel[0], c.kernel[1]);
+        let map = format!("nhwc-c{}x{}x{}", c.in_ch, c.input[0], c.input[1]);
+        vec![change("input", map, input, false), change("filters", filters, c.weights(), true)]
     }
 
     pub(super) fn streaming(&self, group: &Group<'_>) -> Vec<KernelShape> {
@@ -75,6 +130,13 @@ impl Context<'_> {
         // A normalisation over rows shapes the whole kernel, wherever it stands in the chain.
         let shape = if matches!(last, Layer::LayerNorm { .. }) { last } else { layer };
         let mut kernel = self.layer_kernel(layer, shape, &followers);
+        if group.main.in_place {
+            kernel.in_place = kernel.outputs;
+        }
+        let tensors = kernel.inputs.div_ceil(kernel.outputs.max(1)).max(1);
+        if matches!(layer, Layer::Pointwise { .. }) {
+            kernel.in_flight *= tensors as f64;
+        }
         kernel.flops += kernel.outputs * group.epilogue.len() as u64;
         kernel.inputs += extra * self.batch();
         kernel.params = params;
@@ -86,6 +148,11 @@ impl Context<'_> {
         let batch = self.batch();
         let (inputs, outputs) = (layer.input_elements() * batch, layer.output_elements() * batch);
         let layout = match shape {
+            // A compiler that did not merge it makes a pointwise kernel of it.
+            Layer::BatchNorm { channels, pixels } if self.config.fused => {
+                let id = format!("-c{channels}x{pixels}");
+                Layout { op: Op::Norm, id, ..pointwise("batch_norm", outputs) }
+            }
             Layer::BatchNorm { .. } | Layer::LayerNorm { .. } | Layer::Softmax { .. } => {
                 normalising(shape, batch)
             }
@@ -102,6 +169,10 @@ impl Context<'_> {
             params: 0,
             inputs,
             outputs,
+            in_place: 0,
+            beside: layout.beside * outputs,
+            in_flight: layout.access,
+            trips: layout.trips,
         }
     }
 
@@ -121,11 +192,18 @@ impl Context<'_> {
             smem_bytes: 0,
             blocks_per_cu: self.residency(s.block, REGS, 0),
             flops: s.flops,
-            dram_bytes: self.dram_bytes(params, inputs, outputs),
-            l2_bytes: params + inputs + outputs,
+            dram_bytes: self.dram_bytes(params, inputs, outputs + s.beside, s.in_place * bytes),
+            l2_bytes: params + inputs + outputs + s.beside,
             block_ns: s.flops as f64 / blocks as f64 / cu_flops_per_ns,
-            latency_ns: LATENCY_NS,
-            memory_warps: MEMORY_WARPS,
+            latency_ns: s.trips * TRIP_NS,
+            start_ns: 0.0,
+            end_ns: 0.0,
+            staggered: true,
+            in_flight: s.in_flight,
+            dram_share: 1.0,
+            matrix_units: false,
+            serial: 0.0,
+            helpers_ns: 0.0,
             phases: 0,
         }
     }
@@ -141,20 +219,63 @@ struct Layout {
     block: u32,
     /// Operations per result.
     arithmetic: u64,
+    /// Bytes of a warp's access.
+    access: f64,
+    /// Round trips to memory in the life of a block.
+    trips: f64,
+    /// Bytes written beside each result.
+    beside: u64,
+}
+
+/// A thread for four elements, one after the other in memory.
+fn pointwise(name: &str, outputs: u64) -> Layout {
+    Layout {
+        id: String::new(),
+        name: format!("vectorized_elementwise_kernel<{name}>"),
+        op: Op::Elementwise,
+        blocks: outputs.div_ceil(PER_THREAD * u64::from(THREADS)),
+        block: THREADS,
+        arithmetic: 1,
+        access: VECTOR_ACCESS,
+        trips: TRIPS,
+        beside: 0,
+    }
+}
+
+/// PyTorch's choice of threads for a row (`getNumThreads` of its normalisations).
+fn threads_for(elements: u64) -> u64 {
+    [32, 64, 128, 256].into_iter().find(|&t| elements <= t).unwrap_or(512)
+}
+
+/// PyTorch's batch normalisation in inference (`batch_norm_transform_input_kernel`): a block takes
+/// one channel of one image, or of a few where the map is small; its threads walk the map, one
+/// scalar load after the other, each behind the store of the one before. The grids are those of
+/// Orion's V100 profiles.
+fn batch_norm(channels: u64, pixels: u64, batch: u64) -> Layout {
+    let across = threads_for(pixels / 4).max(threads_for(pixels).min(64));
+    let images = (64 / across).max(1);
+    let down = batch.div_ceil(images).min((256 * 1024 / channels).max(1)).max(1);
+    let walk = pixels.div_ceil(across) * batch.div_ceil(images * down);
+    Layout {
+        id: format!("-c{channels}x{pixels}"),
+        name: "batch_norm_transform_input_kernel".to_owned(),
+        op: Op::Norm,
+        blocks: channels * down,
+        block: u32::try_from(across * images).expect("at most 512 threads"),
+        arithmetic: 4,
+        access: SCALAR_ACCESS,
+        // The parameters, then the walk.
+        trips: 1.0 + walk as f64,
+        beside: 0,
+    }
 }
 
 /// Kernels whose blocks or warps own a channel or a row.
 fn normalising(layer: &Layer, batch: u64) -> Layout {
     match layer {
-        Layer::BatchNorm { channels, pixels } => Layout {
-            id: format!("-c{channels}x{pixels}"),
-            name: "batch_norm_transform_input_kernel".to_owned(),
-            op: Op::Norm,
-            // Blocks walk the pixels of one channel of one image.
-            blocks: u64::from(*channels) * batch * u64::from(*pixels).div_ceil(PER_THREAD * 256),
-            block: 256,
-            arithmetic: 4,
-        },
+        Layer::BatchNorm { channels, pixels } => {
+            batch_norm(u64::from(*channels), u64::from(*pixels), batch)
+        }
         Layer::LayerNorm { rows, width } => Layout {
             id: format!("-{rows}x{width}"),
             name: "vectorized_layer_norm_kernel".to_owned(),
@@ -162,6 +283,10 @@ fn normalising(layer: &Layer, batch: u64) -> Layout {
             blocks: u64::from(*rows) * batch,
             block: THREADS,
             arithmetic: 8,
+            access: VECTOR_ACCESS,
+            // The row twice (statistics, result) with a reduction between.
+            trips: TRIPS + 1.0,
+            beside: 0,
         },
         Layer::Softmax { rows, width } => {
             let rows_in_all = u64::from(*rows) * batch;
@@ -171,8 +296,17 @@ fn normalising(layer: &Layer, batch: u64) -> Layout {
             } else {
                 ("cunn_SoftMaxForward", rows_in_all)
             };
-            let (id, name) = (format!("-{rows}x{width}"), name.to_owned());
-            Layout { id, name, op: Op::Softmax, blocks, block: THREADS, arithmetic: 8 }
+            Layout {
+                id: format!("-{rows}x{width}"),
+                name: name.to_owned(),
+                op: Op::Softmax,
+                blocks,
+                block: THREADS,
+                arithmetic: 8,
+                access: VECTOR_ACCESS,
+                trips: TRIPS,
+                beside: 0,
+            }
         }
         _ => unreachable!("only normalisations are laid out by rows"),
     }
@@ -190,7 +324,11 @@ fn pooling(layer: &Layer, inputs: u64, outputs: u64) -> Layout {
                 op: Op::Pool,
                 blocks: outputs.div_ceil(256),
                 block: 256,
-                arithmetic: u64::from(k) * u64::from(k),
+                arithmetic: POOL_INDEX + POOL_STEP * u64::from(k) * u64::from(k),
+                access: SCALAR_ACCESS * f64::from(k),
+                trips: TRIPS + 1.0,
+                // PyTorch's maximum also writes where it was found, 8 bytes.
+                beside: if p.kind == PoolKind::Max { 8 } else { 0 },
             }
         }
         Layer::AdaptiveAvgPool { channels, input: [h, w], output } => Layout {
@@ -201,6 +339,9 @@ fn pooling(layer: &Layer, inputs: u64, outputs: u64) -> Layout {
             blocks: outputs.div_ceil(16),
             block: 512,
             arithmetic: inputs.div_ceil(outputs),
+            access: VECTOR_ACCESS,
+            trips: TRIPS,
+            beside: 0,
         },
         _ => unreachable!("only pools reduce windows"),
     }
@@ -231,7 +372,7 @@ fn moving(layer: &Layer, outputs: u64) -> Layout {
     };
     let block = if op == Op::Concat { 512 } else { THREADS };
     let blocks = outputs.div_ceil(PER_THREAD * u64::from(block));
-    Layout { id, name, op, blocks, block, arithmetic: 1 }
+    Layout { id, name, op, blocks, block, ..pointwise("", outputs) }
 }
 
 /// A merged layer inside an id: which function, of how many tensors.

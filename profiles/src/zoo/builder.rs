@@ -157,7 +157,7 @@ impl Builder {
             self.params += layer.params();
         }
         let inputs = inputs.iter().map(|t| t.id).collect();
-        self.nodes.push(Node { layer, inputs, output: id });
+        self.nodes.push(Node { layer, inputs, output: id, in_place });
         Tensor { id, shape }
     }
 
