@@ -1,6 +1,7 @@
 //! Commands other than `run` and `plot`.
 
 pub(crate) mod gpu;
+pub(crate) mod import;
 pub(crate) mod lists;
 pub(crate) mod profile;
 pub(crate) mod replay;

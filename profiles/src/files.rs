@@ -11,7 +11,7 @@ pub(crate) mod table;
 mod write;
 
 pub use error::{FileError, Problem};
-pub use merge::merge;
+pub use merge::{merge, without};
 pub use read::{read, read_for};
 pub use store::Store;
 pub(crate) use write::{MODEL_NAME, is_model_name};

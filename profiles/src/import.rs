@@ -5,21 +5,17 @@
 //! | [`table()`] | a whole model at one batch and share | one pseudo-kernel per batch |
 //! | [`orion()`] | one kernel launch, with the SMs it needs | one kernel per distinct row |
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
-//! | [`torch()`] | one kernel that ran (PyTorch profiler) | the launches of the repeating iteration |
-//! | [`nsys()`] | the same (Nsight Systems, SQLite) | the same |
-//! | [`records()`] | the same, by our own capture | the same |
+//! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems) | the launches of the typical pass |
+//! | [`records()`] | one kernel that ran, by our own capture | the same |
 //!
 //! Every row of the input is accounted for: it becomes a launch or a point, or it is dropped for a
 //! named reason. What the source does not say and a model needs is assumed by a documented knob,
 //! and the provenance of the profile says so.
 
-mod nsys;
 mod orion;
+mod recording;
 mod reef;
-mod sqlite;
-mod stream;
 mod table;
-mod torch;
 
 use std::collections::BTreeMap;
 
@@ -29,12 +25,10 @@ use crate::files::FileError;
 use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
-pub use nsys::nsys;
 pub use orion::{Class, OrionOptions, class_of, orion};
+pub use recording::{Gpu, GpuUse, Progress, Range, Record, Recording, StreamOptions, Tool};
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
-pub use stream::{Iteration, Record, StreamOptions, iteration};
 pub use table::table;
-pub use torch::torch;
 
 /// Why nothing was imported: always with file, line and field.
 pub type ImportError = FileError;
@@ -50,6 +44,10 @@ pub struct Import {
     pub rows_used: usize,
     /// The other rows, by reason: `rows_in = rows_used + dropped`.
     pub dropped: BTreeMap<&'static str, usize>,
+    /// What was taken of what, and what it stands for, one line each.
+    pub notes: Vec<String>,
+    /// What a user of the profile has to know.
+    pub warnings: Vec<String>,
 }
 
 /// An input file, as errors call it, and its text.
@@ -71,9 +69,9 @@ pub fn records(
     recorded: Vec<Record>,
     device: &Device,
     options: &StreamOptions,
-    facts: &[(&str, String)],
+    facts: &[(&'static str, String)],
 ) -> Result<Import, ImportError> {
-    stream::profile(file, recorded, device, options, facts)
+    Recording::captured(file, recorded, facts).model(device, options)
 }
 
 /// Collects kernels by content, so that equal rows share one kernel.
@@ -129,7 +127,14 @@ impl<'a> Builder<'a> {
         let fact = |n: usize| n.to_string();
         self.profile.provenance.insert("rows_in".to_owned(), fact(rows_in));
         self.profile.provenance.insert("rows_used".to_owned(), fact(rows_used));
-        Import { profile: self.profile, rows_in, rows_used, dropped }
+        Import {
+            profile: self.profile,
+            rows_in,
+            rows_used,
+            dropped,
+            notes: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 

@@ -62,8 +62,8 @@ pub(crate) struct CaptureArgs {
     /// Kernels of one iteration, by number, in place of the one found
     #[arg(long, value_name = "FIRST..END", value_parser = range)]
     range: Option<[usize; 2]>,
-    /// Host time of one launch, such as 8us: recordings of kernels do not have it [default:
-    /// `costs.launch` of the device file]
+    /// Host time of one launch, such as 8us: in place of what the gaps between kernels
+    /// show
     #[arg(long, value_name = "TIME", requires = "device")]
     launch: Option<Nanos>,
     /// Run the program once under each of these MPS shares of the SMs, in percent, and once on all of
@@ -210,8 +210,9 @@ fn captured(
 ) -> Done<Profile> {
     let longest = recordings.into_iter().max_by_key(|(_, r)| r.records.len());
     let (path, recording) = longest.expect("a kernel was recorded by somebody");
-    let (model, batch, range, launch) = (args.model.clone(), args.batch, args.range, args.launch);
-    let options = StreamOptions { model, batch, range, launch };
+    let (model, batch, launch) = (args.model.clone(), args.batch, args.launch);
+    let range = args.range.map(import::Range::Kernels);
+    let options = StreamOptions { model, batch, range, launch, ..StreamOptions::default() };
     let facts = [
         ("tool", "cotenant capture (CUPTI activity records)".to_owned()),
         ("framework", args.command[0].to_string_lossy().into_owned()),

@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use cotenant_profiles::files::{self, FileError};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Launch, Nanos, Profile, analytic, import, zoo};
+use cotenant_profiles::{Device, Launch, Profile, analytic, zoo};
 
-use crate::config::{IMPORTS, ProfileSource};
+use crate::config::ProfileSource;
 use crate::curves::{self, CurveTable};
-use crate::fail::{Done, Failure, did_you_mean};
+use crate::fail::{Done, Failure};
 use crate::folder::write_whole;
-use crate::models::{self, Found, Library, Variant};
+use crate::models::{Found, Library, Variant};
 use crate::say;
 use crate::text::{align, count, rounded};
 
@@ -20,7 +20,7 @@ use crate::text::{align, count, rounded};
 pub(crate) enum Command {
     Analyze(AnalyzeArgs),
     Collect(super::gpu::CollectArgs),
-    Import(ImportArgs),
+    Import(super::import::ImportArgs),
     Show(ShowArgs),
 }
 
@@ -57,41 +57,6 @@ pub(crate) struct AnalyzeArgs {
     out: Option<PathBuf>,
 }
 
-/// Read other tools' measurements as a profile
-#[derive(Args)]
-#[command(after_help = "Example:\n  \
-    cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
-pub(crate) struct ImportArgs {
-    /// Format of the files: table, orion, reef, torch or nsys
-    #[arg(long, value_name = "FORMAT")]
-    from: String,
-    /// GPU that was measured: a name or the path of a .toml file
-    #[arg(long)]
-    device: String,
-    /// Files, or a folder of them
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
-    /// reef: scale the kernels of a model so that they add up to its profiled time
-    #[arg(long)]
-    rescale: bool,
-    /// torch, nsys: name of the model
-    #[arg(long)]
-    model: Option<String>,
-    /// torch, nsys: items of one iteration
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    batch: u32,
-    /// torch, nsys: kernels of one iteration, by number, in place of the one found
-    #[arg(long, value_name = "FIRST..END", value_parser = super::gpu::range)]
-    range: Option<[usize; 2]>,
-    /// torch, nsys: host time of one launch, such as 8us: recordings of kernels do not have it
-    /// [default: `costs.launch` of the device file]
-    #[arg(long, value_name = "TIME")]
-    launch: Option<Nanos>,
-    /// Folder for the profile
-    #[arg(short, long, value_name = "DIR")]
-    out: PathBuf,
-}
-
 /// Show a model's kernels with the fewest CUs that each needs
 #[derive(Args)]
 #[command(after_help = "Example:\n  \
@@ -123,12 +88,13 @@ pub(crate) fn run(command: Command) -> Done {
     match command {
         Command::Analyze(args) => analyze(&args),
         Command::Collect(args) => super::gpu::collect(&args),
-        Command::Import(args) => import(&args),
+        Command::Import(args) => super::import::run(&args),
         Command::Show(args) => show(&args),
     }
 }
 
-fn device(name: &str) -> Done<Device> {
+/// A device by its name or file.
+pub(super) fn device(name: &str) -> Done<Device> {
     Device::find(name, Path::new("")).map_err(Failure::input)
 }
 
@@ -145,77 +111,27 @@ fn analyze(args: &AnalyzeArgs) -> Done {
     let profile = analytic::profile(&device, &refs, &args.batch, &options);
     let profile = profile.map_err(Failure::input)?;
     let default = || Path::new("out/profiles").join(&device.name);
-    write(&args.out.clone().unwrap_or_else(default), &profile, &device)
-}
-
-fn import(args: &ImportArgs) -> Done {
-    let device = device(&args.device)?;
-    let from = args.from.as_str();
-    let read = if RECORDINGS.contains(&from) {
-        recording(args, &device)?
-    } else if IMPORTS.contains(&from) {
-        if args.launch.is_some() {
-            let known = RECORDINGS.join(", ");
-            return Err(Failure::input(format!("--launch: for {known} alone, not for {from}")));
-        }
-        let mut files = vec![];
-        for path in &args.files {
-            files.extend(models::input_files(path).map_err(Failure::input)?);
-        }
-        let options = import::ReefOptions { rescale: args.rescale };
-        models::import_files(from, &files, &device, options).map_err(Failure::input)?
-    } else {
-        let known: Vec<&str> = IMPORTS.iter().chain(RECORDINGS).copied().collect();
-        let near = did_you_mean(from, known.iter().copied());
-        let known = known.join(", ");
-        return Err(Failure::input(format!(
-            "--from {from}: no such format; known are {known}{near}"
-        )));
-    };
-    write(&args.out, &read.profile, &device)?;
-    let dropped: usize = read.dropped.values().sum();
-    let mut text =
-        format!("rows: {} read, {} used, {dropped} dropped\n", read.rows_in, read.rows_used);
-    for (why, n) in &read.dropped {
-        text += &format!("  {n} {why}\n");
-    }
-    say::out(&text)
-}
-
-/// Formats that record what ran, of one model at one batch, which they do not name.
-const RECORDINGS: &[&str] = &["torch", "nsys"];
-
-fn recording(args: &ImportArgs, device: &Device) -> Done<import::Import> {
-    let [path] = args.files.as_slice() else {
-        let n = args.files.len();
-        return Err(Failure::input(format!("`{}` reads one file, not {n}", args.from)));
-    };
-    let file = path.display().to_string();
-    let model = args.model.clone().ok_or_else(|| {
-        Failure::input(format!("--model: `{}` does not name the model: give one", args.from))
-    })?;
-    let (batch, range, launch) = (args.batch, args.range, args.launch);
-    let options = import::StreamOptions { model, batch, range, launch };
-    let bytes = std::fs::read(path).map_err(|e| Failure::input(format!("{file}: {e}")))?;
-    let read = if args.from == "nsys" {
-        import::nsys(&file, &bytes, device, &options)
-    } else {
-        let text = String::from_utf8(bytes);
-        let text = text.map_err(|_| Failure::input(format!("{file}:1: file: not UTF-8 text")))?;
-        import::torch(&import::Input { file: &file, text: &text }, device, &options)
-    };
-    read.map_err(Failure::input)
+    write(&args.out.clone().unwrap_or_else(default), &profile, &device, false)
 }
 
 /// Writes a profile, together with what the folder already holds of the same device and source.
-fn write(dir: &Path, profile: &Profile, device: &Device) -> Done {
+/// With `replace`, what it already holds of the same models and batches goes.
+pub(super) fn write(dir: &Path, profile: &Profile, device: &Device, replace: bool) -> Done {
     let failed = |e: FileError| match e {
         FileError::Io { .. } => Failure::failed(e),
         e => Failure::input(e),
     };
     let whole = if dir.join("kernels.csv").exists() {
         let known = files::read_for(dir, device).map_err(failed)?;
-        files::merge(known, profile).map_err(failed)?
+        let known = if replace { files::without(known, profile) } else { known };
+        match files::merge(known, profile) {
+            Err(e) if !replace => {
+                return Err(Failure::input(format!(
+                    "{e}: --replace puts the new one in its place"
+                )));
+            }
+            merged => merged.map_err(failed)?,
+        }
     } else {
         profile.clone()
     };

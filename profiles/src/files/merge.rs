@@ -59,6 +59,47 @@ pub fn merge(mut base: Profile, more: &Profile) -> Result<Profile, FileError> {
     Ok(base)
 }
 
+/// `base` without the batches of models that `more` has too, and without the kernels and pairs that only
+/// they used: what is left to merge `more` into.
+#[must_use]
+pub fn without(mut base: Profile, more: &Profile) -> Profile {
+    let used = |p: &Profile| -> Vec<bool> {
+        let mut used = vec![false; p.kernels.len()];
+        let launches = p.models.values().flat_map(|m| m.batches.values()).flatten();
+        launches.for_each(|l| used[l.kernel] = true);
+        used
+    };
+    let before = used(&base);
+    for (name, model) in &more.models {
+        if let Some(known) = base.models.get_mut(name) {
+            known.batches.retain(|batch, _| !model.batches.contains_key(batch));
+        }
+    }
+    base.models.retain(|_, m| !m.batches.is_empty());
+    if base.models.is_empty() {
+        base.provenance.clear();
+    }
+    let after = used(&base);
+    // Kernels that nothing launched stay, as they were.
+    let keep: Vec<bool> = before.iter().zip(&after).map(|(b, a)| !b || *a).collect();
+    let mut place = vec![0; keep.len()];
+    let mut next = 0;
+    for (place, keep) in place.iter_mut().zip(&keep) {
+        *place = next;
+        next += usize::from(*keep);
+    }
+    base.corun.retain(|c| keep[c.a.0] && keep[c.b.0]);
+    for pair in &mut base.corun {
+        (pair.a.0, pair.b.0) = (place[pair.a.0], place[pair.b.0]);
+    }
+    for launch in base.models.values_mut().flat_map(|m| m.batches.values_mut()).flatten() {
+        launch.kernel = place[launch.kernel];
+    }
+    let mut keep = keep.into_iter();
+    base.kernels.retain(|_| keep.next().unwrap_or(true));
+    base
+}
+
 fn same(what: &str, here: &str, there: &str) -> Result<(), FileError> {
     if here == there {
         return Ok(());

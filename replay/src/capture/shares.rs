@@ -34,14 +34,14 @@ pub fn merge(whole: Profile, smaller: &[Share]) -> (Profile, Matched) {
     let mut matched = Matched::default();
     let mut merged = whole.clone();
     for share in smaller {
-        let known: BTreeMap<_, &Kernel> =
-            share.profile.kernels.iter().rev().map(|k| (content(k), k)).collect();
+        let known = by_content(&share.profile.kernels);
+        let ranks = ranks(&whole.kernels);
         let places = places(&whole, &share.profile);
         for (number, kernel) in merged.kernels.iter_mut().enumerate() {
             let found = match (known.get(&content(kernel)), places.get(&number)) {
                 (Some(same), _) => {
                     matched.same += 1;
-                    *same
+                    same[ranks[number].min(same.len() - 1)]
                 }
                 (None, Some(&other)) => {
                     matched.by_place += 1;
@@ -72,6 +72,25 @@ pub fn merge(whole: Profile, smaller: &[Share]) -> (Profile, Matched) {
     ];
     merged.provenance.extend(facts.map(|(k, v)| (k.to_owned(), v)));
     (merged, matched)
+}
+
+/// Kernels of one content, the shortest first: where their work differs they are several.
+fn by_content(kernels: &[Kernel]) -> BTreeMap<(String, [u32; 3], u32, u32), Vec<&Kernel>> {
+    let mut known: BTreeMap<_, Vec<&Kernel>> = BTreeMap::new();
+    for kernel in kernels {
+        known.entry(content(kernel)).or_default().push(kernel);
+    }
+    for same in known.values_mut() {
+        same.sort_by_key(|k| k.curve.points().last().map(|p| p.duration_ns));
+    }
+    known
+}
+
+/// The place of each kernel among those of its content.
+fn ranks(kernels: &[Kernel]) -> Vec<usize> {
+    let known = by_content(kernels);
+    let rank = |k: &Kernel| known[&content(k)].iter().position(|other| other.id == k.id);
+    kernels.iter().map(|k| rank(k).unwrap_or(0)).collect()
 }
 
 type Content<'a> = (&'a str, [u32; 3], u32, u32);

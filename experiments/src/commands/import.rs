@@ -1,0 +1,238 @@
+//! `cotenant profile import`.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use cotenant_profiles::import::{self, Import, Recording, Tool};
+use cotenant_profiles::{Device, Nanos};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::profile::{device, write};
+use crate::config::IMPORTS;
+use crate::fail::{Done, Failure, did_you_mean};
+use crate::models;
+use crate::say;
+
+/// Read other tools' measurements as a profile
+///
+/// docs/recordings.md shows how to record with each tool. Files may be packed with gzip or zstd.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cotenant profile import --from torch --model bert trace.json.gz --out profiles/mine\n  \
+    cotenant profile import --from nsys --device a100-sxm-80 --gpu-index 1 --range forward \
+    --model gpt --batch 8 report.sqlite --out profiles/mine\n  \
+    cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
+pub(crate) struct ImportArgs {
+    /// Format of the files: table, orion, reef, torch or nsys
+    #[arg(long, value_name = "FORMAT")]
+    from: String,
+    /// GPU that was measured: a name or the path of a .toml file [default: what the recording says]
+    #[arg(long)]
+    device: Option<String>,
+    /// Files, or a folder of them
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// reef: scale the kernels of a model so that they add up to its profiled time
+    #[arg(long)]
+    rescale: bool,
+    /// Recordings: name of the model
+    #[arg(long)]
+    model: Option<String>,
+    /// Recordings: items of one pass
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    batch: u32,
+    /// Recordings: the GPU, by its number in the file, where several ran kernels
+    #[arg(long, value_name = "N")]
+    gpu_index: Option<u32>,
+    /// Recordings: the step to take, by the number in its mark, in place of the median one
+    #[arg(long, value_name = "N")]
+    step: Option<u64>,
+    /// Recordings: what one pass is: the name of a mark (annotation, NVTX range), or kernels by number
+    #[arg(long, value_name = "NAME|FIRST..END", value_parser = range)]
+    range: Option<import::Range>,
+    /// Recordings: host time of one launch, such as 8us, in place of what the file shows
+    #[arg(long, value_name = "TIME|auto", value_parser = launch)]
+    launch: Option<Launch>,
+    /// Import although the file says that it was recorded on another GPU
+    #[arg(long)]
+    force: bool,
+    /// Replace what the folder already holds of the same model and batch
+    #[arg(long)]
+    replace: bool,
+    /// Folder for the profile
+    #[arg(short, long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy)]
+enum Launch {
+    Auto,
+    Given(Nanos),
+}
+
+fn launch(text: &str) -> Result<Launch, String> {
+    match text {
+        "auto" => Ok(Launch::Auto),
+        text => text
+            .parse()
+            .map(Launch::Given)
+            .map_err(|e: cotenant_profiles::units::UnitError| e.to_string()),
+    }
+}
+
+fn range(text: &str) -> Result<import::Range, String> {
+    match text.split_once("..") {
+        Some((a, b)) if [a, b].iter().all(|n| n.trim().bytes().all(|c| c.is_ascii_digit())) => {
+            super::gpu::range(text).map(import::Range::Kernels)
+        }
+        _ if text.trim().is_empty() => Err("write a mark's name, or two numbers".to_owned()),
+        _ => Ok(import::Range::Mark(text.to_owned())),
+    }
+}
+
+/// Formats that record what ran, of one model at one batch, which they do not name.
+const RECORDINGS: [(&str, Tool); 2] = [("torch", Tool::Torch), ("nsys", Tool::Nsys)];
+
+/// Runs the command.
+pub(crate) fn run(args: &ImportArgs) -> Done {
+    let from = args.from.as_str();
+    if let Some((_, tool)) = RECORDINGS.iter().find(|(name, _)| *name == from) {
+        let (read, device) = recording(args, *tool)?;
+        return finish(args, &read, &device);
+    }
+    let names = RECORDINGS.iter().map(|(name, _)| *name);
+    if !IMPORTS.contains(&from) {
+        let known: Vec<&str> = IMPORTS.iter().copied().chain(names).collect();
+        let near = did_you_mean(from, known.iter().copied());
+        let known = known.join(", ");
+        return Err(Failure::input(format!(
+            "--from {from}: no such format; known are {known}{near}"
+        )));
+    }
+    let recordings: Vec<&str> = names.collect();
+    let alone = [
+        ("--launch", args.launch.is_some()),
+        ("--gpu-index", args.gpu_index.is_some()),
+        ("--step", args.step.is_some()),
+        ("--range", args.range.is_some()),
+    ];
+    if let Some((flag, _)) = alone.iter().find(|(_, given)| *given) {
+        let known = recordings.join(", ");
+        return Err(Failure::input(format!("{flag}: for {known} alone, not for {from}")));
+    }
+    let Some(name) = &args.device else {
+        return Err(Failure::input(format!("--device: `{from}` does not name the GPU: give one")));
+    };
+    let device = device(name)?;
+    let mut files = vec![];
+    for path in &args.files {
+        files.extend(models::input_files(path).map_err(Failure::input)?);
+    }
+    let options = import::ReefOptions { rescale: args.rescale };
+    let read = models::import_files(from, &files, &device, options).map_err(Failure::input)?;
+    finish(args, &read, &device)
+}
+
+fn recording(args: &ImportArgs, tool: Tool) -> Done<(Import, Device)> {
+    let [path] = args.files.as_slice() else {
+        let n = args.files.len();
+        return Err(Failure::input(format!("`{}` reads one file, not {n}", args.from)));
+    };
+    let model = args.model.clone().ok_or_else(|| {
+        Failure::input(format!("--model: `{}` does not name the model: give one", args.from))
+    })?;
+    let bar = bar(path);
+    let read = Recording::read(tool, path, &mut |bytes| bar.set_position(bytes));
+    bar.finish_and_clear();
+    let read = read.map_err(Failure::input)?;
+    let gpu = read.gpu(args.gpu_index).map_err(Failure::input)?;
+    let device = match (&args.device, gpu) {
+        (Some(name), gpu) => {
+            let device = device(name)?;
+            match gpu.and_then(|g| g.mismatch(&device)) {
+                Some(why) if args.force => say::warn(&format!("--force: {why}")),
+                Some(why) => {
+                    let why = format!("--device {name}: {why}; --force imports it all the same");
+                    return Err(Failure::input(why));
+                }
+                None => {}
+            }
+            device
+        }
+        (None, Some(gpu)) => known(gpu)?,
+        (None, None) => {
+            let why = "the recording does not name its GPU: give one (`cotenant devices`)";
+            return Err(Failure::input(format!("--device: {why}")));
+        }
+    };
+    let given = match args.launch {
+        Some(Launch::Given(time)) => Some(time),
+        Some(Launch::Auto) | None => None,
+    };
+    let options = import::StreamOptions {
+        model,
+        batch: args.batch,
+        range: args.range.clone(),
+        step: args.step,
+        gpu: args.gpu_index,
+        launch: given,
+    };
+    let import = read.model(&device, &options).map_err(Failure::input)?;
+    Ok((import, device))
+}
+
+/// The device that the recording's GPU is.
+fn known(gpu: &import::Gpu) -> Done<Device> {
+    let all = Device::builtin_names().filter_map(|n| Device::builtin(n).ok());
+    // Without its compute units a name alone is too little to go by.
+    let fits: Vec<Device> =
+        all.filter(|d| gpu.cus.is_some() && gpu.mismatch(d).is_none()).collect();
+    match <[Device; 1]>::try_from(fits) {
+        Ok([device]) => {
+            say::note(&format!("recorded on {}: device {}", gpu.name, device.name));
+            Ok(device)
+        }
+        Err(fits) => {
+            let names: Vec<&str> = if fits.is_empty() {
+                Device::builtin_names().collect()
+            } else {
+                fits.iter().map(|d| d.name.as_str()).collect()
+            };
+            let count = if fits.is_empty() { "no device here" } else { "several devices" };
+            let (name, names) = (&gpu.name, names.join(", "));
+            Err(Failure::input(format!(
+                "--device: recorded on {name}, which is {count}; give one of {names}, or the path of a \
+                 .toml file"
+            )))
+        }
+    }
+}
+
+/// How far a large file has been read.
+fn bar(path: &Path) -> ProgressBar {
+    let size = std::fs::metadata(path).map_or(0, |m| m.len());
+    let hidden = size < 32 << 20 || !std::io::stderr().is_terminal() || say::quiet();
+    let target = if hidden { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(size), target);
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}, {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    bar
+}
+
+fn finish(args: &ImportArgs, read: &Import, device: &Device) -> Done {
+    write(&args.out, &read.profile, device, args.replace)?;
+    let dropped: usize = read.dropped.values().sum();
+    let mut text =
+        format!("rows: {} read, {} used, {dropped} dropped\n", read.rows_in, read.rows_used);
+    for (why, n) in &read.dropped {
+        text += &format!("  {n} {why}\n");
+    }
+    for note in &read.notes {
+        text += &format!("{note}\n");
+    }
+    for warning in &read.warnings {
+        say::warn(warning);
+    }
+    say::out(&text)
+}

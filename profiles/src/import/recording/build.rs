@@ -1,0 +1,311 @@
+//! A recording's passes as a model: launches, kernels that keep the recording's time, a report.
+
+use std::collections::BTreeMap;
+
+use super::clean::Timeline;
+use super::host::Timing;
+use super::passes::{Passes, Typical, busy_ns};
+use super::{Recording, Shape, StreamOptions};
+use crate::Device;
+use crate::curve::{Curve, Point};
+use crate::files::{MODEL_NAME, is_model_name};
+use crate::import::{Builder, Import, ImportError, one_line, op_of};
+use crate::kernel;
+use crate::units::{Bytes, Nanos};
+
+/// The host time of a launch that is taken for more than a slip: the slowest frameworks need a
+/// thousandth of it.
+const LONGEST_LAUNCH: Nanos = Nanos(1_000_000_000);
+
+/// Launches of one name and shape are one kernel as long as the longest takes at most this much of
+/// the shortest; beyond it their work differs (messages of collectives, ragged attention).
+const SAME_WORK: f64 = 1.25;
+
+/// One launch of the model before kernels are told apart.
+struct Position {
+    name: u32,
+    shape: Shape,
+    ns: u64,
+    samples: Vec<u64>,
+}
+
+impl Recording {
+    /// Makes a model of the recording: the launches of the typical pass, with their durations, shapes
+    /// and host times, on `device`.
+    ///
+    /// # Errors
+    /// No kernel, several GPUs and none chosen, a range or step that is not there, or no marks and no
+    /// repetition that explains the launches.
+    pub fn model(&self, device: &Device, options: &StreamOptions) -> Result<Import, ImportError> {
+        if !is_model_name(&options.model) {
+            return Err(self.bad("model", &options.model, MODEL_NAME));
+        }
+        if options.batch == 0 {
+            return Err(self.bad("batch", "0", "a batch size of at least 1"));
+        }
+        if let Some(long) = options.launch.filter(|l| *l > LONGEST_LAUNCH) {
+            return Err(self.bad("launch", long.to_string(), format!("at most {LONGEST_LAUNCH}")));
+        }
+        let timeline = self.timeline(self.gpu_index(options.gpu)?)?;
+        let found = self.passes(&timeline, options)?;
+        let typical = self.typical(&timeline, &found, options.step)?;
+        let positions = self.positions(&timeline, &found, &typical);
+        let stream = Self::by_stream(&timeline, &found.passes[typical.timing]);
+        let place: BTreeMap<usize, usize> =
+            stream.iter().enumerate().map(|(position, &i)| (i, position)).collect();
+        let mut timing =
+            self.timing(&timeline, &found, typical.timing, |i| positions[place[&i]].ns, device);
+        if let Some(given) = options.launch {
+            timing.host.fill(given.0);
+        }
+        let report = self.report(&timeline, &found, &typical, &positions, &timing, options);
+        let mut facts = self.facts.clone();
+        facts.push(("curves", "one point, on all CUs".to_owned()));
+        facts.extend(report.facts);
+        let mut builder = Builder::new(device, &facts);
+        let kernels = self.kernels(&mut builder, &positions, device, options);
+        for (i, host) in timing.order.iter().zip(&timing.host) {
+            builder.launch(&options.model, options.batch, kernels[place[i]], Nanos(*host));
+        }
+        if let Some(model) = builder.profile.models.get_mut(&options.model) {
+            let per_item = |bytes: u64| Bytes(bytes / u64::from(options.batch));
+            model.input_per_item = per_item(timing.input);
+            model.output_per_item = per_item(timing.output);
+        }
+        let used: usize = typical.alike.iter().map(|&p| found.passes[p].launches.len()).sum();
+        let mut dropped = timeline.dropped.clone();
+        let other = timeline.launches.len() - found.outside - used;
+        let outside =
+            if found.marked { "outside the passes" } else { "outside the repeating rounds" };
+        for (why, n) in
+            [(outside, found.outside), ("of passes that differ from the one taken", other)]
+        {
+            if n > 0 {
+                dropped.insert(why, n);
+            }
+        }
+        let kept = dropped.remove(super::clean::CLIPPED);
+        let rows = used + dropped.values().sum::<usize>();
+        let mut import = builder.finish(rows, dropped);
+        import.notes = report.notes;
+        import.warnings = self.warnings.clone();
+        import.warnings.extend(report.warnings);
+        if let Some(n) = kept {
+            import.notes.push(format!("{} {n}", super::clean::CLIPPED));
+        }
+        Ok(import)
+    }
+
+    /// What each launch of the pass stands for, stream by stream.
+    fn positions(&self, timeline: &Timeline, found: &Passes, typical: &Typical) -> Vec<Position> {
+        let order = |p: usize| Self::by_stream(timeline, &found.passes[p]);
+        let middle: Vec<Vec<usize>> = typical.middle.iter().map(|&p| order(p)).collect();
+        let alike: Vec<Vec<usize>> = typical.alike.iter().map(|&p| order(p)).collect();
+        let took = |i: usize| timeline.launches[i].kernel.duration;
+        let positions = middle[0].iter().enumerate().map(|(position, &i)| {
+            let kernel = &timeline.launches[i].kernel;
+            let sum: u64 = middle.iter().fold(0, |s, o| s.saturating_add(took(o[position])));
+            Position {
+                name: kernel.name,
+                shape: self.shapes[kernel.shape as usize],
+                ns: (sum / middle.len() as u64).max(1),
+                samples: alike.iter().map(|o| took(o[position])).collect(),
+            }
+        });
+        positions.collect()
+    }
+
+    /// Tells kernels apart by name, shape and work; the sum over the launches of a kernel stays.
+    fn kernels(
+        &self,
+        builder: &mut Builder<'_>,
+        positions: &[Position],
+        device: &Device,
+        options: &StreamOptions,
+    ) -> Vec<usize> {
+        let mut same: BTreeMap<(u32, Shape), Vec<usize>> = BTreeMap::new();
+        for (i, p) in positions.iter().enumerate() {
+            same.entry((p.name, p.shape)).or_default().push(i);
+        }
+        // Kernels are numbered in the order of their first launch.
+        let mut works: Vec<Vec<usize>> = Vec::new();
+        for mut launches in same.into_values() {
+            launches.sort_by_key(|&i| (positions[i].ns, i));
+            let mut work: Vec<usize> = Vec::new();
+            for i in launches {
+                let shortest = work.first().map_or(0, |&f| positions[f].ns);
+                if !work.is_empty() && positions[i].ns as f64 > shortest as f64 * SAME_WORK {
+                    works.push(std::mem::take(&mut work));
+                }
+                work.push(i);
+            }
+            works.push(work);
+        }
+        works.sort_by_key(|w| w.iter().min().copied());
+        let mut kernel_of = vec![0; positions.len()];
+        for work in works {
+            let kernel = self.kernel(builder, positions, &work, device, options);
+            work.iter().for_each(|&i| kernel_of[i] = kernel);
+        }
+        kernel_of
+    }
+
+    fn kernel(
+        &self,
+        builder: &mut Builder<'_>,
+        positions: &[Position],
+        work: &[usize],
+        device: &Device,
+        options: &StreamOptions,
+    ) -> usize {
+        let one = &positions[work[0]];
+        let sum: u128 = work.iter().map(|&i| u128::from(positions[i].ns)).sum();
+        let n = work.len() as u128;
+        let mean = u64::try_from((sum + n / 2) / n).unwrap_or(u64::MAX).max(1);
+        let mut samples: Vec<u64> =
+            work.iter().flat_map(|&i| positions[i].samples.iter().map(|s| (*s).max(1))).collect();
+        samples.sort_unstable();
+        let point = Point {
+            cus: device.cus(),
+            duration_ns: mean,
+            p05_ns: quantile(&samples, 5).min(mean),
+            p95_ns: quantile(&samples, 95).max(mean),
+            samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
+        };
+        let name = one_line(self.names.text(one.name));
+        let name = if name.is_empty() { "unnamed".to_owned() } else { name };
+        let op = op_of(&name);
+        let Shape { grid, block, regs, smem_bytes } = one.shape;
+        let next = builder.profile.kernels.len();
+        builder.kernel(next.to_string(), |number| kernel::Kernel {
+            id: format!("{}-b{}/{}/{number}", options.model, options.batch, op.name()),
+            name,
+            op,
+            // Of unknown shape: it is taken to fill the device.
+            grid: grid.unwrap_or([device.cus(), 1, 1]),
+            block,
+            regs,
+            smem_bytes,
+            blocks_per_cu: if grid.is_some() { residency(device, &one.shape) } else { 1 },
+            flops: 0,
+            dram_bytes: 0,
+            curve: Curve::new(vec![point]).expect("one point of at least 1 CU and 1 ns"),
+        })
+    }
+
+    fn report(
+        &self,
+        timeline: &Timeline,
+        found: &Passes,
+        typical: &Typical,
+        positions: &[Position],
+        timing: &Timing,
+        options: &StreamOptions,
+    ) -> Report {
+        let mut report = Report::default();
+        let n = positions.len();
+        let busy: u64 = positions.iter().fold(0, |s, p| s.saturating_add(p.ns));
+        let took = format!("{n} launches, {} ms of kernels in {} ms", ms(busy), ms(timing.took));
+        report.notes.push(format!("passes: {}", found.how));
+        report.notes.push(format!("taken: {}: {took}", typical.words));
+        report.facts.push(("passes", found.how.clone()));
+        report.facts.push(("taken", typical.words.clone()));
+        report.facts.push(("took_ns", timing.took.to_string()));
+        if let Some(differ) = &typical.differ {
+            report.notes.push(format!("the passes differ: {differ}"));
+            report.facts.push(("passes_differ", differ.clone()));
+        }
+        let inside: u64 = found.passes.iter().map(|p| busy_ns(timeline, p)).sum();
+        let all = timeline.launches.iter().fold(0u64, |s, l| s.saturating_add(l.kernel.duration));
+        if found.outside > 0 {
+            let left = ms(all.saturating_sub(inside));
+            let of = timeline.launches.len();
+            report.notes.push(format!(
+                "left out: {} of {of} launches, {left} of {} ms of kernels, in no pass",
+                found.outside,
+                ms(all)
+            ));
+        }
+        let streams = {
+            let pass = &found.passes[typical.timing];
+            let mut streams: Vec<u32> =
+                pass.launches.iter().map(|&i| timeline.launches[i].kernel.stream).collect();
+            streams.sort_unstable();
+            streams.dedup();
+            streams.len()
+        };
+        if streams > 1 {
+            let how = if timeline.called {
+                "in the order of the launch calls"
+            } else {
+                "stream by stream"
+            };
+            report.notes.push(format!("{streams} streams, made one {how}"));
+            report.facts.push(("streams", format!("{streams}, made one {how}")));
+        }
+        if options.launch.is_none() && timing.alone > timing.took / 20 * 21 && timing.took > 0 {
+            report.warnings.push(format!(
+                "streams ran side by side: in one, the model takes {} ms alone, the recording {} ms",
+                ms(timing.alone),
+                ms(timing.took)
+            ));
+        }
+        let unknown = positions.iter().filter(|p| p.shape.grid.is_none()).count();
+        if unknown > 0 {
+            let text = format!("{unknown} of {n} launches");
+            report.notes.push(format!(
+                "launch shape unknown for {text}: they are taken to fill the device"
+            ));
+            report.facts.push(("shape_unknown", text));
+        }
+        let host: u64 = timing.host.iter().fold(0, |s, h| s.saturating_add(*h));
+        let host = match options.launch {
+            Some(given) => format!("given: {given} per launch"),
+            None if timeline.called => format!("from the launch calls: {} ms in all", ms(host)),
+            None => {
+                format!("from the gaps between kernels: {} ms in all; no launch calls", ms(host))
+            }
+        };
+        report.notes.push(format!("host time {host}"));
+        report.facts.push(("host_ns", host));
+        let (copies, time) = timing.inside;
+        if timing.input + timing.output > 0 || copies > 0 {
+            report.notes.push(format!(
+                "copies: {} bytes in, {} bytes out; {copies} between the kernels, {} ms, are part of \
+                 the gaps",
+                timing.input,
+                timing.output,
+                ms(time)
+            ));
+        }
+        report
+    }
+}
+
+#[derive(Default)]
+struct Report {
+    notes: Vec<String>,
+    warnings: Vec<String>,
+    facts: Vec<(&'static str, String)>,
+}
+
+fn ms(ns: u64) -> String {
+    format!("{:.3}", ns as f64 / 1e6)
+}
+
+/// The value that `percent` of the ascending samples do not exceed.
+fn quantile(samples: &[u64], percent: usize) -> u64 {
+    samples[(samples.len() * percent).div_ceil(100).clamp(1, samples.len()) - 1]
+}
+
+/// Blocks that fit on one CU by threads, registers and shared memory, at least 1.
+fn residency(device: &Device, shape: &Shape) -> u32 {
+    let t = &device.topology;
+    let smem = u32::try_from(t.smem_per_cu.0).unwrap_or(u32::MAX);
+    let fits = |have: u32, need: u32| have.checked_div(need).unwrap_or(u32::MAX);
+    fits(t.threads_per_cu, shape.block)
+        .min(fits(t.registers_per_cu, shape.regs.saturating_mul(shape.block)))
+        .min(fits(smem, shape.smem_bytes))
+        .min(t.blocks_per_cu)
+        .max(1)
+}

@@ -1,0 +1,98 @@
+//! A file as bytes, unpacked where it is packed, with a word about how far it is.
+
+use std::fs::File;
+use std::io::{self, BufReader, Chain, Cursor, Read};
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+use ruzstd::decoding::StreamingDecoder;
+
+/// Is told how many bytes of the file have been read.
+pub type Progress<'a> = &'a mut dyn FnMut(u64);
+
+/// Opens a file; gzip and zstd are known by their first bytes, whatever the file is called.
+pub(super) fn open<'a>(path: &Path, progress: Progress<'a>) -> io::Result<Box<dyn Read + 'a>> {
+    unpacked(Counted { from: File::open(path)?, done: 0, progress })
+}
+
+/// The content of a stream that may be packed.
+pub(super) fn unpacked<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    let mut magic = Vec::new();
+    from.by_ref().take(4).read_to_end(&mut magic)?;
+    let packing = packing(&magic);
+    let whole = BufReader::with_capacity(64 << 10, Cursor::new(magic).chain(from));
+    Ok(match packing {
+        Packing::None => Box::new(whole),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Packing::Zstd => Box::new(Zstd { from: Some(whole), frame: None }),
+    })
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Packing {
+    None,
+    Gzip,
+    Zstd,
+}
+
+fn packing(magic: &[u8]) -> Packing {
+    match magic {
+        [0x1f, 0x8b, ..] => Packing::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstd,
+        _ => Packing::None,
+    }
+}
+
+/// Whether a file is packed.
+pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut magic)?;
+    Ok(packing(&magic) != Packing::None)
+}
+
+struct Counted<'a> {
+    from: File,
+    done: u64,
+    progress: Progress<'a>,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let n = self.from.read(into)?;
+        self.done += n as u64;
+        (self.progress)(self.done);
+        Ok(n)
+    }
+}
+
+type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
+type Frame<R> = StreamingDecoder<Whole<R>, ruzstd::decoding::FrameDecoder>;
+
+/// The frames of a zstd file, one behind the other.
+struct Zstd<R: Read> {
+    from: Option<Whole<R>>,
+    frame: Option<Frame<R>>,
+}
+
+impl<R: Read> Read for Zstd<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.frame.is_none() {
+                let Some(mut from) = self.from.take() else { return Ok(0) };
+                if io::BufRead::fill_buf(&mut from)?.is_empty() {
+                    return Ok(0);
+                }
+                self.frame = Some(StreamingDecoder::new(from).map_err(io::Error::other)?);
+            }
+            let Some(frame) = &mut self.frame else { return Ok(0) };
+            let n = frame.read(into)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            self.from = self.frame.take().map(StreamingDecoder::into_inner);
+        }
+    }
+}

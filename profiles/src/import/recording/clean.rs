@@ -1,0 +1,146 @@
+//! One process's launches on one GPU, without what cannot have happened, each with its launch call.
+
+use std::collections::BTreeMap;
+
+use super::{Call, Copy, Kernel, Recording};
+use crate::files::{FileError, Problem};
+use crate::import::ImportError;
+
+/// A launch: the kernel that ran, and when the host called for it, if that is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Launch {
+    pub kernel: Kernel,
+    pub call: Option<(i64, i64)>,
+}
+
+impl Launch {
+    /// When the host asked for it, or it began.
+    pub(super) fn asked(&self) -> i64 {
+        self.call.map_or(self.kernel.start, |(start, _)| start)
+    }
+}
+
+/// The launches of one process on one GPU.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    /// In the host's order where the calls are known, else by start.
+    pub launches: Vec<Launch>,
+    /// By start.
+    pub copies: Vec<Copy>,
+    /// Nearly every launch has its call.
+    pub called: bool,
+    pub process: u32,
+    /// The place of each stream, the busiest first.
+    pub ranks: BTreeMap<u32, usize>,
+    pub dropped: BTreeMap<&'static str, usize>,
+}
+
+/// Counted beside what was dropped: they are kept.
+pub(super) const CLIPPED: &str = "kernels cut where the next one of their stream begins:";
+
+/// How far a kernel may reach into the next one of its stream before it counts as an error of the
+/// recording: clocks of old files tick in microseconds.
+const SLACK_NS: i64 = 2_000;
+
+impl Recording {
+    /// Why there is nothing to import.
+    pub(super) fn empty(&self) -> ImportError {
+        match &self.first_bad {
+            Some((field, problem)) => FileError::bad(&self.file, 1, field, problem.clone()),
+            None => FileError::bad(&self.file, 1, "file", Problem::NoRows("kernel")),
+        }
+    }
+
+    pub(super) fn timeline(&self, gpu: u32) -> Result<Timeline, ImportError> {
+        let mut dropped = self.dropped.clone();
+        let mut drop = |why, n: usize| {
+            if n > 0 {
+                *dropped.entry(why).or_default() += n;
+            }
+        };
+        let mut kernels: Vec<Kernel> =
+            self.kernels.iter().filter(|k| k.gpu == gpu).copied().collect();
+        drop("on other GPUs", self.kernels.len() - kernels.len());
+        let before = kernels.len();
+        kernels.retain(|k| k.start != 0 || k.duration != 0);
+        drop("without times: start and duration are 0", before - kernels.len());
+        let process = self.busiest_process(&kernels);
+        let before = kernels.len();
+        kernels.retain(|k| self.processes.get(k.stream as usize) == Some(&process));
+        drop("of other processes", before - kernels.len());
+        if kernels.is_empty() {
+            return Err(self.empty());
+        }
+        let clipped = clip(&mut kernels);
+        let ranks = ranks(&kernels);
+        let mut calls: Vec<Call> = self.calls.clone();
+        calls.sort_by_key(|c| (c.link, c.start));
+        let mut launches: Vec<Launch> = kernels
+            .into_iter()
+            .map(|kernel| Launch { call: call_of(&calls, kernel.link, kernel.start), kernel })
+            .collect();
+        let with_call = launches.iter().filter(|l| l.call.is_some()).count();
+        let called = with_call * 20 >= launches.len() * 19;
+        if called {
+            launches.sort_by_key(|l| (l.asked(), l.kernel.start));
+        } else {
+            launches.iter_mut().for_each(|l| l.call = None);
+            launches.sort_by_key(|l| (l.kernel.start, ranks[&l.kernel.stream]));
+        }
+        let mut copies: Vec<Copy> = self.copies.iter().filter(|c| c.gpu == gpu).copied().collect();
+        copies.sort_by_key(|c| c.start);
+        if clipped > 0 {
+            dropped.insert(CLIPPED, clipped);
+        }
+        Ok(Timeline { launches, copies, called, process, ranks, dropped })
+    }
+
+    fn busiest_process(&self, kernels: &[Kernel]) -> u32 {
+        let mut busy: BTreeMap<u32, u64> = BTreeMap::new();
+        for k in kernels {
+            let process = self.processes.get(k.stream as usize).copied().unwrap_or(0);
+            let sum = busy.entry(process).or_default();
+            *sum = sum.saturating_add(k.duration);
+        }
+        let most = busy.into_iter().max_by_key(|&(p, sum)| (sum, std::cmp::Reverse(p)));
+        most.map_or(0, |(p, _)| p)
+    }
+}
+
+/// The call of a kernel or copy: the last one of its link that had begun by then.
+pub(super) fn call_of(calls: &[Call], link: u64, start: i64) -> Option<(i64, i64)> {
+    if link == 0 {
+        return None;
+    }
+    let from = calls.partition_point(|c| c.link < link);
+    let same = calls[from..].iter().take_while(|c| c.link == link);
+    same.take_while(|c| c.start <= start).last().map(|c| (c.start, c.end))
+}
+
+/// Ends kernels where the next one of their stream begins, if they outlast that one: a stream runs one
+/// at a time. Nodes of graphs, and the early starts of dependent launches, may overlap.
+fn clip(kernels: &mut [Kernel]) -> usize {
+    kernels.sort_by_key(|k| (k.stream, k.start, k.duration));
+    let mut clipped = 0;
+    for i in 1..kernels.len() {
+        let next = kernels[i];
+        let k = &mut kernels[i - 1];
+        let past = k.end().saturating_sub(next.end());
+        if k.stream == next.stream && !k.graph && !next.graph && past > SLACK_NS {
+            k.duration = u64::try_from(next.start.saturating_sub(k.start)).unwrap_or(0);
+            clipped += 1;
+        }
+    }
+    clipped
+}
+
+fn ranks(kernels: &[Kernel]) -> BTreeMap<u32, usize> {
+    let mut busy: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
+    for k in kernels {
+        let sum = busy.entry(k.stream).or_default();
+        *sum = (sum.0 + 1, sum.1.saturating_add(k.duration));
+    }
+    let mut order: Vec<(u32, (usize, u64))> = busy.into_iter().collect();
+    order.sort_by_key(|&(stream, sum)| (std::cmp::Reverse(sum), stream));
+    order.into_iter().enumerate().map(|(rank, (stream, _))| (stream, rank)).collect()
+}

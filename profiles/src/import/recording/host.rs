@@ -1,0 +1,171 @@
+//! When the host issued the launches of a pass, from its calls and from the gaps on the GPU.
+//!
+//! The simulator starts a kernel when its predecessor has ended and the host has issued it. So the
+//! issue times are chosen such that a request alone takes what the pass took:
+//!
+//! * A kernel that began after a gap, because the host came late or waited for something (a copy, an
+//!   event, a value that it read back), was issued when it began.
+//! * A kernel that waited in its stream was issued when its call returned, or, where no call is
+//!   recorded, together with its predecessor.
+//! * The short gaps between kernels that were all issued in time are the GPU's own. They cannot be
+//!   told from host time in a profile, and go to the first launch in one sum.
+//!
+//! Copies before the first and after the last kernel are the input and output of the model. What they
+//! took beyond the device's link (pageable memory is staged by the host) is host time.
+
+use super::clean::{Launch, Timeline, call_of};
+use super::passes::{Pass, Passes, launches, span_ns};
+use super::{Call, Copy, Recording, Way};
+use crate::Device;
+
+/// What a pass cost beside its kernels.
+#[derive(Debug, Default)]
+pub(super) struct Timing {
+    /// Launches in the order in which the model issues them, by their place in the timeline.
+    pub order: Vec<usize>,
+    /// Host time of each, ns.
+    pub host: Vec<u64>,
+    /// Bytes copied to the device before the first kernel.
+    pub input: u64,
+    /// Bytes copied back behind the last one.
+    pub output: u64,
+    /// Copies, memsets and their time in between: part of the gaps.
+    pub inside: (usize, u64),
+    /// From the first copy or kernel to the end of the last one, ns.
+    pub took: u64,
+    /// What the model takes alone, ns: more where streams ran side by side.
+    pub alone: u64,
+}
+
+/// A gap that the GPU leaves between kernels that wait for it, at most.
+const GPU_GAP_NS: i64 = 5_000;
+/// From the return of a launch call to the begin of the kernel on an idle GPU, at most.
+const LAUNCH_LATENCY_NS: i64 = 6_000;
+
+impl Recording {
+    /// The timing of pass number `of`; `durations` are those that the model gives its launches.
+    pub(super) fn timing(
+        &self,
+        timeline: &Timeline,
+        found: &Passes,
+        of: usize,
+        duration: impl Fn(usize) -> u64,
+        device: &Device,
+    ) -> Timing {
+        let pass = &found.passes[of];
+        // Without calls nobody knows how streams were interleaved: one behind the other.
+        let order =
+            if timeline.called { pass.launches.clone() } else { Self::by_stream(timeline, pass) };
+        let first = launches(timeline, pass).map(|l| l.kernel.start).min().unwrap_or(0);
+        let last = first.saturating_add(span_ns(timeline, pass));
+        let mut timing = Timing { order, ..Timing::default() };
+        let (mut begin, mut end) = (first, last);
+        for copy in self.copies_of(timeline, found, of, first, last) {
+            let copied = copy.start.saturating_add_unsigned(copy.duration);
+            match copy.way {
+                Way::In if copy.start < first => {
+                    timing.input = timing.input.saturating_add(copy.bytes);
+                    begin = begin.min(copy.start);
+                }
+                Way::Out if copy.start >= last => {
+                    timing.output = timing.output.saturating_add(copy.bytes);
+                    end = end.max(copied);
+                }
+                _ => {
+                    timing.inside.0 += 1;
+                    timing.inside.1 = timing.inside.1.saturating_add(copy.duration);
+                }
+            }
+        }
+        let latency = launches(timeline, pass)
+            .next()
+            .and_then(|l| {
+                Some(l.kernel.start.saturating_sub(l.call?.0).clamp(0, LAUNCH_LATENCY_NS))
+            })
+            .unwrap_or(0)
+            .unsigned_abs();
+        timing.took = end.saturating_sub(begin).max(0).unsigned_abs();
+        let copies = link_ns(timing.input, device.pcie.h2d_gbps)
+            + link_ns(timing.output, device.pcie.d2h_gbps);
+        let before = first.saturating_sub(begin).max(0).unsigned_abs();
+        let lead = before.saturating_sub(link_ns(timing.input, device.pcie.h2d_gbps)).max(latency);
+        let mut issued = issue_times(timeline, &timing.order, first);
+        let run = |issued: &[u64]| {
+            let each = timing.order.iter().zip(issued);
+            each.fold(0u64, |done, (&i, &at)| done.max(at).saturating_add(duration(i)))
+        };
+        let alone = run(&issued).saturating_add(lead).saturating_add(copies);
+        // The GPU's own gaps, and what the copies took beyond the link.
+        let missing = timing.took.saturating_sub(alone);
+        timing.alone = alone.saturating_add(missing);
+        issued.iter_mut().for_each(|at| *at = at.saturating_add(lead).saturating_add(missing));
+        let mut before = 0;
+        timing.host = issued
+            .into_iter()
+            .map(|at| {
+                let host = at - before;
+                before = at;
+                host
+            })
+            .collect();
+        timing
+    }
+
+    /// The copies that belong to a pass.
+    fn copies_of(
+        &self,
+        timeline: &Timeline,
+        found: &Passes,
+        of: usize,
+        first: i64,
+        last: i64,
+    ) -> Vec<Copy> {
+        let pass = &found.passes[of];
+        let mut calls: Vec<Call> = self.calls.clone();
+        calls.sort_by_key(|c| (c.link, c.start));
+        let ends = |p: &Pass| launches(timeline, p).map(|l| l.kernel.end()).max();
+        let starts = |p: &Pass| launches(timeline, p).map(|l| l.kernel.start).min();
+        let before = of.checked_sub(1).and_then(|p| ends(&found.passes[p]));
+        let next = found.passes.get(of + 1).and_then(starts);
+        let mine = |copy: &&Copy| {
+            if found.marked && pass.from > i64::MIN {
+                let at = call_of(&calls, copy.link, copy.start).map_or(copy.start, |c| c.0);
+                return pass.from <= at && at < pass.to;
+            }
+            match copy.way {
+                _ if (first..last).contains(&copy.start) => true,
+                Way::In => copy.start < first && before.is_some_and(|b| copy.start >= b),
+                Way::Out => copy.start >= last && next.is_some_and(|n| copy.start < n),
+                Way::Inside => false,
+            }
+        };
+        timeline.copies.iter().filter(mine).copied().collect()
+    }
+}
+
+/// When the host issued each launch, ns after the first kernel began; never falling.
+fn issue_times(timeline: &Timeline, order: &[usize], first: i64) -> Vec<u64> {
+    let mut issued = Vec::with_capacity(order.len());
+    let (mut free, mut latest) = (i64::MIN, 0u64);
+    for &i in order {
+        let Launch { kernel, call } = &timeline.launches[i];
+        let begun = kernel.start.saturating_sub(first).max(0);
+        let gap = kernel.start.saturating_sub(free);
+        let in_time = call.is_some_and(|(_, end)| end.saturating_add(LAUNCH_LATENCY_NS) < free);
+        let waited_for_host = free > i64::MIN && gap > 0 && !(in_time && gap <= GPU_GAP_NS);
+        let at = if waited_for_host {
+            begun
+        } else {
+            call.map_or(0, |(_, end)| end.saturating_sub(first).clamp(0, begun))
+        };
+        latest = latest.max(at.unsigned_abs());
+        issued.push(latest);
+        free = free.max(kernel.end());
+    }
+    issued
+}
+
+/// How long the device's link takes for so many bytes, as the simulator counts it.
+fn link_ns(bytes: u64, gbps: f64) -> u64 {
+    libm::ceil(bytes as f64 / gbps) as u64
+}

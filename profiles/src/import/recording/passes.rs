@@ -1,0 +1,303 @@
+//! Which launches are one pass of the model, and which pass stands for all.
+
+use std::collections::BTreeMap;
+
+use super::clean::{Launch, Timeline};
+use super::repeat::{Iteration, NoIteration, iteration};
+use super::{Range, Recording, StreamOptions};
+use crate::import::ImportError;
+
+/// One pass.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    /// What it is called.
+    pub label: String,
+    /// The number in its mark.
+    pub number: Option<u64>,
+    /// Its launches, by their place in the timeline, in its order.
+    pub launches: Vec<usize>,
+    /// The host's time in which its launches and copies were asked for.
+    pub from: i64,
+    pub to: i64,
+}
+
+/// The passes of a recording.
+#[derive(Debug)]
+pub(super) struct Passes {
+    /// How they were told.
+    pub how: String,
+    pub passes: Vec<Pass>,
+    /// Launches of no pass.
+    pub outside: usize,
+    /// By marks, or as the user says.
+    pub marked: bool,
+}
+
+/// The pass that stands for all.
+#[derive(Debug)]
+pub(super) struct Typical {
+    /// The passes whose launches are the same but for their grids, of which it was chosen.
+    pub alike: Vec<usize>,
+    /// The one or two in the middle by GPU time.
+    pub middle: Vec<usize>,
+    /// The one in the middle by its time from the first launch to the last end.
+    pub timing: usize,
+    /// In words.
+    pub words: String,
+    /// How the passes differ, if they do.
+    pub differ: Option<String>,
+}
+
+impl Recording {
+    pub(super) fn passes(
+        &self,
+        timeline: &Timeline,
+        options: &StreamOptions,
+    ) -> Result<Passes, ImportError> {
+        match &options.range {
+            Some(Range::Kernels(range)) => self.by_number(timeline, *range),
+            Some(Range::Mark(name)) => self.marked(timeline, Some(name)).ok_or_else(|| {
+                let marks = self.mark_names(timeline).join(", ");
+                let known = if marks.is_empty() { "none".to_owned() } else { marks };
+                self.bad(
+                    "range",
+                    name,
+                    format!("a mark that holds kernels; the recording has {known}"),
+                )
+            }),
+            None => match self.marked(timeline, None) {
+                Some(passes) => Ok(passes),
+                None => self.repeated(timeline),
+            },
+        }
+    }
+
+    fn by_number(
+        &self,
+        timeline: &Timeline,
+        [first, end]: [usize; 2],
+    ) -> Result<Passes, ImportError> {
+        let n = timeline.launches.len();
+        if first >= end || end > n {
+            let text = format!("{first}..{end}");
+            return Err(self.bad("range", text, format!("within the {n} kernels")));
+        }
+        let mut by_start: Vec<usize> = (0..n).collect();
+        by_start.sort_by_key(|&i| timeline.launches[i].kernel.start);
+        let mut launches = by_start[first..end].to_vec();
+        launches.sort_unstable();
+        let label = format!("kernels {first} to {}", end - 1);
+        let pass =
+            Pass { label: label.clone(), number: None, launches, from: i64::MIN, to: i64::MAX };
+        Ok(Passes { how: label, passes: vec![pass], outside: n - (end - first), marked: true })
+    }
+
+    /// Without marks: the repetition of the busiest stream, which the others are dealt to.
+    fn repeated(&self, timeline: &Timeline) -> Result<Passes, ImportError> {
+        let all = &timeline.launches;
+        let main: Vec<usize> =
+            (0..all.len()).filter(|&i| timeline.ranks[&all[i].kernel.stream] == 0).collect();
+        let times: Vec<(i64, i64)> =
+            main.iter().map(|&i| (all[i].kernel.start, all[i].kernel.end())).collect();
+        let keys = |exact: bool| {
+            let mut ids: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+            let each = main.iter().map(|&i| {
+                let (name, shape) = (all[i].kernel.name, all[i].kernel.shape);
+                let next = ids.len() as u32;
+                *ids.entry((name, if exact { shape } else { 0 })).or_insert(next)
+            });
+            each.collect::<Vec<u32>>()
+        };
+        let (exact, loose) = (iteration(&keys(true), &times), iteration(&keys(false), &times));
+        let (found, grids) = match (exact, loose) {
+            (Ok(a), Ok(b)) if b.covered > a.covered + a.kernels.max(b.kernels) => (b, true),
+            (Ok(a), _) => (a, false),
+            (Err(_), Ok(b)) => (b, true),
+            (Err(why), Err(_)) => return Err(self.no_iteration(timeline, why)),
+        };
+        let Iteration { first, kernels, repeats, .. } = found;
+        let mut passes: Vec<Pass> = (0..repeats)
+            .map(|i| {
+                let begin = first + i * kernels;
+                let launches = main[begin..begin + kernels].to_vec();
+                let next = main.get(begin + kernels).map(|&m| all[m].asked());
+                let last = all[launches[kernels - 1]].kernel.end();
+                let (from, to) = (all[launches[0]].asked(), next.unwrap_or(last.saturating_add(1)));
+                Pass { label: format!("round {i}"), number: None, launches, from, to }
+            })
+            .collect();
+        let mut outside = main.len() - kernels * repeats;
+        for (i, launch) in all.iter().enumerate() {
+            if timeline.ranks[&launch.kernel.stream] == 0 {
+                continue;
+            }
+            let at = launch.asked();
+            let place = passes.partition_point(|p| p.from <= at).checked_sub(1);
+            match place.filter(|&p| at < passes[p].to) {
+                Some(p) => passes[p].launches.push(i),
+                None => outside += 1,
+            }
+        }
+        passes.iter_mut().for_each(|p| p.launches.sort_unstable());
+        let but = if grids { " but for their grids" } else { "" };
+        let how = format!("{repeats} rounds of {kernels} kernels that repeat{but}");
+        Ok(Passes { how, passes, outside, marked: false })
+    }
+
+    fn no_iteration(&self, timeline: &Timeline, why: NoIteration) -> ImportError {
+        let n = timeline.launches.len();
+        let marks = self.mark_names(timeline).join(", ");
+        let help = match marks.as_str() {
+            "" => "give --range FIRST..END, or record with marked steps".to_owned(),
+            marks => {
+                format!("give --range NAME of one of the marks {marks}, or --range FIRST..END")
+            }
+        };
+        match why {
+            NoIteration::Nothing => self.bad(
+                "file",
+                format!("a recording of {n} kernels"),
+                format!("three equal iterations one behind the other: {help}"),
+            ),
+            NoIteration::Layer { period, repeats, behind } => self.bad(
+                "file",
+                format!(
+                    "a recording of {n} kernels in which {period} repeat {repeats} times, with \
+                     {behind} behind the last time"
+                ),
+                format!("clearly a sequence of passes, since layers of one pass repeat like this: {help}"),
+            ),
+        }
+    }
+
+    /// What a pass launches, stream by stream: names, and places in the timeline.
+    pub(super) fn by_stream(timeline: &Timeline, pass: &Pass) -> Vec<usize> {
+        let mut order = pass.launches.clone();
+        order.sort_by_key(|&i| {
+            let k = &timeline.launches[i].kernel;
+            (timeline.ranks[&k.stream], i)
+        });
+        order
+    }
+
+    /// Chooses the pass that stands for all: the median by GPU time among those that launch the same.
+    pub(super) fn typical(
+        &self,
+        timeline: &Timeline,
+        found: &Passes,
+        step: Option<u64>,
+    ) -> Result<Typical, ImportError> {
+        let all = &found.passes;
+        let names: Vec<Vec<(u32, u32)>> = all
+            .iter()
+            .map(|p| {
+                let order = Self::by_stream(timeline, p);
+                let key = |i: usize| {
+                    let k = &timeline.launches[i].kernel;
+                    (k.stream, k.name)
+                };
+                order.into_iter().map(key).collect()
+            })
+            .collect();
+        let busy: Vec<u64> = all.iter().map(|p| busy_ns(timeline, p)).collect();
+        let span: Vec<i64> = all.iter().map(|p| span_ns(timeline, p)).collect();
+        let alike_to =
+            |i: usize| (0..all.len()).filter(|&j| names[j] == names[i]).collect::<Vec<_>>();
+        if let Some(step) = step {
+            let by_number = all.iter().position(|p| p.number == Some(step));
+            let by_place = usize::try_from(step).ok().filter(|&s| s < all.len());
+            let numbered = all.iter().any(|p| p.number.is_some());
+            let Some(one) = by_number.or(by_place.filter(|_| !numbered)) else {
+                let known: Vec<String> = (0u64..)
+                    .zip(all)
+                    .map(|(i, p)| p.number.filter(|_| numbered).unwrap_or(i).to_string())
+                    .collect();
+                return Err(self.bad(
+                    "step",
+                    step.to_string(),
+                    format!("one of {}", known.join(", ")),
+                ));
+            };
+            let words = format!("{}, as given", all[one].label);
+            return Ok(Typical {
+                alike: vec![one],
+                middle: vec![one],
+                timing: one,
+                words,
+                differ: None,
+            });
+        }
+        // The largest set of passes that launch the same; of two as large, the later one.
+        let mut sets: BTreeMap<&[(u32, u32)], Vec<usize>> = BTreeMap::new();
+        for (i, key) in names.iter().enumerate() {
+            sets.entry(key).or_default().push(i);
+        }
+        let largest = sets.values().max_by_key(|s| (s.len(), s.last().copied()));
+        let mut alike = largest.cloned().unwrap_or_default();
+        if alike.len() * 2 < all.len() {
+            let mut order: Vec<usize> = (0..all.len()).collect();
+            order.sort_by_key(|&i| (busy[i], i));
+            alike = alike_to(order[order.len() / 2]);
+            // Among passes that all differ, the one in the middle is itself the choice.
+        }
+        let mut order = alike.clone();
+        order.sort_by_key(|&i| (busy[i], i));
+        let n = order.len();
+        let middle =
+            if n % 2 == 1 { vec![order[n / 2]] } else { vec![order[n / 2 - 1], order[n / 2]] };
+        order.sort_by_key(|&i| (span[i], i));
+        // What comes before the first round of an unmarked recording is not known to belong to it.
+        let timing = match order[n / 2] {
+            0 if !found.marked && n > 1 => order[(n / 2 + 1) % n],
+            other => other,
+        };
+        let of = match (all.len(), n) {
+            (1, _) => String::new(),
+            (all, n) if all == n => format!(", the median of {all} by GPU time"),
+            (all, n) => format!(", the median by GPU time of {n} that launch the same, of {all}"),
+        };
+        let labels: Vec<&str> = middle.iter().map(|&i| all[i].label.as_str()).collect();
+        let words = format!("{}{of}", labels.join(" and "));
+        let differ = self.differences(timeline, found, &alike);
+        Ok(Typical { alike, middle, timing, words, differ })
+    }
+
+    fn differences(&self, timeline: &Timeline, found: &Passes, alike: &[usize]) -> Option<String> {
+        let mut words = Vec::new();
+        let counts = found.passes.iter().map(|p| p.launches.len());
+        let (fewest, most) = (counts.clone().min()?, counts.max()?);
+        if fewest != most {
+            words.push(format!("from {fewest} to {most} launches"));
+        } else if alike.len() < found.passes.len() {
+            words.push("other kernels".to_owned());
+        }
+        let orders: Vec<Vec<usize>> =
+            alike.iter().map(|&p| Self::by_stream(timeline, &found.passes[p])).collect();
+        let first = orders.first()?;
+        let shape = |i: usize| timeline.launches[i].kernel.shape;
+        let differs = |k: &usize| orders.iter().any(|o| shape(o[*k]) != shape(first[*k]));
+        let grids = (0..first.len()).filter(differs).count();
+        if grids > 0 {
+            words.push(format!("other grids in {grids} of {} launches", first.len()));
+        }
+        (!words.is_empty()).then(|| words.join(", "))
+    }
+}
+
+pub(super) fn launches<'a>(
+    timeline: &'a Timeline,
+    pass: &'a Pass,
+) -> impl Iterator<Item = &'a Launch> {
+    pass.launches.iter().map(|&i| &timeline.launches[i])
+}
+
+pub(super) fn busy_ns(timeline: &Timeline, pass: &Pass) -> u64 {
+    launches(timeline, pass).fold(0, |sum, l| sum.saturating_add(l.kernel.duration))
+}
+
+/// From the begin of the first kernel to the end of the last.
+pub(super) fn span_ns(timeline: &Timeline, pass: &Pass) -> i64 {
+    let first = launches(timeline, pass).map(|l| l.kernel.start).min().unwrap_or(0);
+    let last = launches(timeline, pass).map(|l| l.kernel.end()).max().unwrap_or(0);
+    last.saturating_sub(first)
+}

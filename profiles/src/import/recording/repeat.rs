@@ -1,0 +1,207 @@
+//! Where a recording without marks repeats itself.
+
+/// Where a sequence repeats itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Iteration {
+    /// Number of the first kernel of the first whole iteration.
+    pub first: usize,
+    /// Kernels of one iteration.
+    pub kernels: usize,
+    /// Whole iterations, one behind the other.
+    pub repeats: usize,
+    /// Kernels that repeat with this period, the part of a last iteration included.
+    pub covered: usize,
+}
+
+/// Why a repetition was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoIteration {
+    /// Nothing repeats three times.
+    Nothing,
+    /// So many kernels follow the last round, and no pause tells the rounds apart: it may be a layer.
+    Layer { period: usize, repeats: usize, behind: usize },
+}
+
+/// Fewer repeats than these may be chance.
+const REPEATS: usize = 3;
+/// Candidate periods that are looked at.
+const CANDIDATES: usize = 256;
+/// The pause between iterations, over the longest pause within one, that tells an iteration from a
+/// layer.
+const PROMINENT: u64 = 3;
+
+/// Finds the iteration: the shortest period under which the longest stretch of the recording repeats
+/// itself, at least three times. What comes before (warm-up), after, and between two stretches
+/// (another kernel now and then) is left out. An iteration begins where the GPU has waited longest.
+///
+/// Layers of one pass repeat as well; the rest of the pass stands behind them. So where kernels follow
+/// that begin no further round, the pauses have to show that it is no layer.
+///
+/// # Errors
+/// Nothing repeats, or only what may be a layer.
+pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration, NoIteration> {
+    let mut best: Option<(usize, usize, usize)> = None; // covered, period, first
+    for period in periods(keys) {
+        let (first, covered) = stretch(keys, period);
+        if covered / period < REPEATS {
+            continue;
+        }
+        // A multiple of the period covers as much: the shortest wins unless another covers more.
+        let better = best.is_none_or(|(most, p, _)| {
+            covered > most + p.max(period) || (covered + p.max(period) >= most && period < p)
+        });
+        if better {
+            best = Some((covered, period, first));
+        }
+    }
+    let (covered, period, first) = best.ok_or(NoIteration::Nothing)?;
+    let pauses = pauses(times, first, covered, period);
+    let longest = pauses.iter().max().copied().unwrap_or(0);
+    let turn = pauses.iter().position(|&p| p == longest).unwrap_or(0);
+    let repeats = (covered - turn) / period;
+    let behind = keys.len() - (first + covered);
+    if behind > 0 && !comes_again(keys, first, covered, period) {
+        let others = pauses.iter().enumerate().filter(|&(i, _)| i != turn);
+        let second = others.map(|(_, p)| *p).max().unwrap_or(0);
+        if longest <= second.saturating_mul(PROMINENT) || longest == 0 {
+            return Err(NoIteration::Layer { period, repeats, behind });
+        }
+    }
+    Ok(Iteration { first: first + turn, kernels: period, repeats, covered })
+}
+
+/// Whether a whole iteration stands behind the stretch as well, after something else.
+fn comes_again(keys: &[u32], first: usize, covered: usize, period: usize) -> bool {
+    let one = &keys[first..first + period];
+    keys[first + covered..].windows(period).any(|w| w == one)
+}
+
+/// Distances at which the rarest kernels come again, ascending.
+fn periods(keys: &[u32]) -> Vec<usize> {
+    let distinct = keys.iter().max().map_or(0, |k| *k as usize + 1);
+    let mut places: Vec<Vec<usize>> = vec![Vec::new(); distinct];
+    for (i, key) in keys.iter().enumerate() {
+        places[*key as usize].push(i);
+    }
+    places.retain(|p| p.len() >= REPEATS);
+    places.sort_by_key(Vec::len);
+    let mut counts: std::collections::BTreeMap<usize, usize> = std::collections::BTreeMap::new();
+    for place in places.iter().take(16) {
+        for reach in 1..=32usize.min(place.len() - 1) {
+            for pair in place.windows(reach + 1).take(4096) {
+                *counts.entry(pair[reach] - pair[0]).or_default() += 1;
+            }
+        }
+    }
+    let mut found: Vec<(usize, usize)> = counts.into_iter().map(|(p, n)| (n, p)).collect();
+    found.sort_by_key(|&(n, p)| (std::cmp::Reverse(n), p));
+    let mut periods: Vec<usize> = found.into_iter().take(CANDIDATES).map(|(_, p)| p).collect();
+    periods.sort_unstable();
+    periods
+}
+
+/// The longest stretch that repeats with this period: its begin and its length.
+fn stretch(keys: &[u32], period: usize) -> (usize, usize) {
+    let (mut best, mut begin, mut length) = ((0, 0), 0, 0);
+    for i in 0..keys.len().saturating_sub(period) {
+        if keys[i] == keys[i + period] {
+            if length == 0 {
+                begin = i;
+            }
+            length += 1;
+            if length > best.1 {
+                best = (begin, length);
+            }
+        } else {
+            length = 0;
+        }
+    }
+    if best.1 == 0 { best } else { (best.0, best.1 + period) }
+}
+
+/// The pause before each kernel of an iteration, ns, on the average over the rounds.
+fn pauses(times: &[(i64, i64)], first: usize, covered: usize, period: usize) -> Vec<u64> {
+    let mut pause = vec![(0u64, 0u64); period];
+    for i in (first + 1)..(first + covered) {
+        let gap = times[i].0.saturating_sub(times[i - 1].1).max(0).unsigned_abs();
+        let sum = &mut pause[(i - first) % period];
+        *sum = (sum.0.saturating_add(gap), sum.1 + 1);
+    }
+    pause.into_iter().map(|(sum, n)| sum / n.max(1)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Kernels of 10 ns, 10 ns apart, and a longer pause before each kernel 1.
+    fn found(names: &[u32], pause: i64) -> Result<Iteration, NoIteration> {
+        let mut at = 0;
+        let times: Vec<(i64, i64)> = names
+            .iter()
+            .map(|n| {
+                at += 20 + if *n == 1 { pause } else { 0 };
+                (at, at + 10)
+            })
+            .collect();
+        iteration(names, &times)
+    }
+
+    #[test]
+    fn the_iteration_is_found_behind_warm_up_and_around_noise() {
+        // An iteration with an inner repetition, as networks have them.
+        let one = [1, 2, 3, 2, 3, 2, 3, 4];
+        for noise_after in [3, 6] {
+            let mut names = vec![9, 8, 1, 2, 3, 2, 7]; // warm-up
+            for i in 0..10 {
+                names.extend(one);
+                if i == noise_after {
+                    names.push(77);
+                }
+            }
+            let found = found(&names, 500).unwrap();
+            let repeats = if noise_after == 3 { 6 } else { 7 };
+            assert_eq!((found.kernels, found.repeats), (8, repeats), "{found:?}");
+            assert_eq!(names[found.first], 1);
+        }
+    }
+
+    #[test]
+    fn a_layer_is_no_iteration() {
+        // embed, six layers, head: one pass alone.
+        let mut names = vec![7];
+        (0..6).for_each(|_| names.extend([1, 2]));
+        names.push(8);
+        let layer = NoIteration::Layer { period: 2, repeats: 6, behind: 1 };
+        assert_eq!(found(&names, 0), Err(layer));
+        // With pauses before each round, and something behind the last one.
+        assert_eq!(found(&names, 500).unwrap().kernels, 2);
+        // Three passes are told by the kernels around the layers.
+        let three: Vec<u32> = names.iter().copied().cycle().take(names.len() * 3).collect();
+        assert_eq!(found(&three, 0).unwrap().kernels, 14);
+    }
+
+    #[test]
+    fn what_does_not_repeat_has_no_iteration() {
+        assert_eq!(found(&(0..100).collect::<Vec<_>>(), 0), Err(NoIteration::Nothing));
+        assert_eq!(found(&[1, 2, 1, 2], 0), Err(NoIteration::Nothing));
+        assert_eq!(found(&[], 0), Err(NoIteration::Nothing));
+    }
+
+    proptest! {
+        #[test]
+        fn a_repeated_sequence_is_found_with_its_period(
+            mut one in proptest::collection::vec(0u32..6, 1..20),
+            repeats in 4usize..9,
+            before in proptest::collection::vec(10u32..13, 0..5),
+        ) {
+            one.push(99); // once per iteration: the period cannot be shorter
+            let mut names = before.clone();
+            (0..repeats).for_each(|_| names.extend(&one));
+            let found = found(&names, 0).unwrap();
+            prop_assert_eq!(found.kernels, one.len());
+            prop_assert!(found.repeats >= repeats - 1);
+        }
+    }
+}
