@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cotenant_profiles::Nanos;
+use cotenant_results::Metric;
 use cotenant_sim::report::TenantReport;
 use cotenant_sim::scenario::Think;
 use cotenant_sim::{Load, Report, Scenario};
@@ -207,31 +208,31 @@ fn metrics(report: &Report) -> Vec<Metrics> {
 fn of_tenant(t: &TenantReport, window: f64) -> Metrics {
     let c = &t.counts;
     let mut m = Metrics::default();
-    m.set("offered", Some(c.offered as f64));
-    m.set("completed", Some(c.completed as f64));
-    m.set("dropped", Some(c.dropped_total() as f64));
-    m.set("in_flight", Some(t.in_flight as f64));
-    m.set("throughput_rps", Some(c.completed as f64 / window));
-    m.set("goodput_rps", Some(c.good as f64 / window));
-    m.set("slo_attainment", t.attainment());
-    m.set("latency_mean_ms", t.latency_mean().map(ms));
+    m.set(Metric::Offered, Some(c.offered as f64));
+    m.set(Metric::Completed, Some(c.completed as f64));
+    m.set(Metric::Dropped, Some(c.dropped_total() as f64));
+    m.set(Metric::InFlight, Some(t.in_flight as f64));
+    m.set(Metric::Throughput, Some(c.completed as f64 / window));
+    m.set(Metric::Goodput, Some(c.good as f64 / window));
+    m.set(Metric::SloAttainment, t.attainment());
+    m.set(Metric::LatencyMean, t.latency_mean().map(ms));
     quantiles(&mut m, &c.latencies);
-    m.set("queue_mean_ms", t.queue_mean().map(ms));
-    m.set("batch_mean", t.batch_mean());
-    m.set("reconfigurations", Some(c.reconfigurations as f64));
-    m.set("downtime_ms", Some(ms(Nanos(c.downtime_ns))));
+    m.set(Metric::QueueMean, t.queue_mean().map(ms));
+    m.set(Metric::BatchMean, t.batch_mean());
+    m.set(Metric::Reconfigurations, Some(c.reconfigurations as f64));
+    m.set(Metric::Downtime, Some(ms(Nanos(c.downtime_ns))));
     m
 }
 
 fn quantiles(m: &mut Metrics, latencies: &cotenant_sim::metrics::Latencies) {
-    for (name, q) in [
-        ("latency_p50_ms", 0.5),
-        ("latency_p90_ms", 0.9),
-        ("latency_p95_ms", 0.95),
-        ("latency_p99_ms", 0.99),
-        ("latency_p999_ms", 0.999),
+    for (metric, q) in [
+        (Metric::LatencyP50, 0.5),
+        (Metric::LatencyP90, 0.9),
+        (Metric::LatencyP95, 0.95),
+        (Metric::LatencyP99, 0.99),
+        (Metric::LatencyP999, 0.999),
     ] {
-        m.set(name, latencies.quantile(q).map(ms));
+        m.set(metric, latencies.quantile(q).map(ms));
     }
 }
 
@@ -242,25 +243,25 @@ fn of_gpu(report: &Report, window: f64) -> Metrics {
     let mean_ms =
         |total: u128| (completed > 0.0).then(|| ms(Nanos((total / completed as u128) as u64)));
     let mut m = Metrics::default();
-    m.set("offered", Some(sum(|t| t.counts.offered)));
-    m.set("completed", Some(completed));
-    m.set("dropped", Some(sum(|t| t.counts.dropped_total())));
-    m.set("in_flight", Some(sum(|t| t.in_flight)));
-    m.set("throughput_rps", Some(completed / window));
-    m.set("goodput_rps", Some(sum(|t| t.counts.good) / window));
-    m.set("slo_attainment", attainment(report));
-    m.set("latency_mean_ms", mean_ms(all().map(|c| c.latency_sum).sum()));
+    m.set(Metric::Offered, Some(sum(|t| t.counts.offered)));
+    m.set(Metric::Completed, Some(completed));
+    m.set(Metric::Dropped, Some(sum(|t| t.counts.dropped_total())));
+    m.set(Metric::InFlight, Some(sum(|t| t.in_flight)));
+    m.set(Metric::Throughput, Some(completed / window));
+    m.set(Metric::Goodput, Some(sum(|t| t.counts.good) / window));
+    m.set(Metric::SloAttainment, attainment(report));
+    m.set(Metric::LatencyMean, mean_ms(all().map(|c| c.latency_sum).sum()));
     let mut latencies = cotenant_sim::metrics::Latencies::default();
     all().for_each(|c| latencies.merge(&c.latencies));
     quantiles(&mut m, &latencies);
-    m.set("queue_mean_ms", mean_ms(all().map(|c| c.queue_sum).sum()));
+    m.set(Metric::QueueMean, mean_ms(all().map(|c| c.queue_sum).sum()));
     let (batches, items) = (sum(|t| t.counts.batches), sum(|t| t.counts.batch_items));
-    m.set("batch_mean", (batches > 0.0).then(|| items / batches));
-    m.set("cu_utilization", Some(report.gpu.cu_utilization));
-    m.set("dram_utilization", Some(report.gpu.dram_utilization));
-    m.set("energy_j", Some(report.gpu.energy_j));
-    m.set("reconfigurations", Some(sum(|t| t.counts.reconfigurations)));
-    m.set("downtime_ms", Some(sum(|t| t.counts.downtime_ns) / 1e6));
+    m.set(Metric::BatchMean, (batches > 0.0).then(|| items / batches));
+    m.set(Metric::CuUtilization, Some(report.gpu.cu_utilization));
+    m.set(Metric::DramUtilization, Some(report.gpu.dram_utilization));
+    m.set(Metric::Energy, Some(report.gpu.energy_j));
+    m.set(Metric::Reconfigurations, Some(sum(|t| t.counts.reconfigurations)));
+    m.set(Metric::Downtime, Some(sum(|t| t.counts.downtime_ns) / 1e6));
     m
 }
 

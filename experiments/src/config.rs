@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cotenant_plots::PlotSpec;
 use cotenant_profiles::{Device, Nanos};
+use cotenant_results::PlotSpec;
 use cotenant_sim::contention;
 
 use self::fields::{Fields, no_such};

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cotenant_plots::columns;
 use cotenant_profiles::{Launch, Profile, curve};
+use cotenant_results::columns;
 
 use crate::config::Point;
 use crate::models::Found;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cotenant_plots::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
 use cotenant_profiles::Nanos;
+use cotenant_results::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
 use cotenant_sim::Class;
 
 use crate::config::{Experiment, Point, Slo, units};

@@ -4,13 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use cotenant_plots::ReplayInfo;
 use cotenant_replay::clock::Clock;
 use cotenant_replay::cuda::{self, CudaDevice, Granularity};
 use cotenant_replay::drive::{self, Kernels, Lateness, Loss, Replayed, Stop, Streams, Workers};
 use cotenant_replay::emulated::{EmulatedDevice, Fault};
 use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
 use cotenant_replay::{Kind, mps, runnable};
+use cotenant_results::{Metric, ReplayInfo};
 use cotenant_sim::Policy;
 use cotenant_sim::layout::Discipline;
 use cotenant_sim::policy::Depth;
@@ -261,7 +261,7 @@ fn late_share(outcome: &Outcome, lateness: &Lateness, depth: Depth, setup: &Setu
         let kernels = tenant.model.program(1).kernels.len() as f64;
         let steps = if depth == Depth::Kernel { kernels } else { 1.0 };
         let late = ms(&lateness.arrivals) + steps * ms(&lateness.completions);
-        if let Some(median) = metrics.get("latency_p50_ms") {
+        if let Some(median) = metrics.get(Metric::LatencyP50) {
             most = most.max(late / median);
         }
     }

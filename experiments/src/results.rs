@@ -1,26 +1,32 @@
 //! `results.csv` and the tables beside it: which columns, and how a value is written.
 
-use cotenant_plots::columns::{self, METRICS};
 use cotenant_replay::drive::Lateness;
+use cotenant_results::Metric;
+use cotenant_results::columns::{self, METRICS};
 
 use crate::cell::{Outcome, bin, counter_text};
 use crate::config::{Experiment, Point};
 use crate::plan::Cell;
 
 /// The numeric columns of one row; what does not exist is empty.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metrics([Option<f64>; METRICS.len()]);
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self([None; METRICS.len()])
+    }
+}
+
 impl Metrics {
-    /// Sets a column by its name.
-    pub(crate) fn set(&mut self, column: &str, value: Option<f64>) {
-        let i = columns::metric_index(column).expect("a column of results.csv");
-        self.0[i] = value;
+    /// Sets a metric.
+    pub(crate) fn set(&mut self, metric: Metric, value: Option<f64>) {
+        self.0[metric as usize] = value;
     }
 
-    /// A column by its name.
-    pub(crate) fn get(&self, column: &str) -> Option<f64> {
-        self.0[columns::metric_index(column).expect("a column of results.csv")]
+    /// A metric's value.
+    pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
+        self.0[metric as usize]
     }
 }
 
@@ -120,7 +126,7 @@ pub(crate) fn series_header(keys: &[String]) -> Vec<u8> {
 
 /// The header of `counters.csv`.
 pub(crate) fn counters_header(keys: &[String]) -> Vec<u8> {
-    side_header(keys, &["counter", "value"])
+    side_header(keys, &columns::COUNTERS)
 }
 
 fn side_row(table: &mut Table, leading: &[String], fields: &[String]) {

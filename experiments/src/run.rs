@@ -93,7 +93,7 @@ fn whole(options: &Options) -> Done {
 ///
 /// # Errors
 /// Cells failed; the drawing failed.
-pub(crate) fn tell(out: &Path, run: &cotenant_plots::RunInfo, start: Instant) -> Done {
+pub(crate) fn tell(out: &Path, run: &cotenant_results::RunInfo, start: Instant) -> Done {
     run.warnings.iter().for_each(|w| say::warn(w));
     let drawn = draw(out);
     let summary = Summary::read(&out.join("results.csv"), &run.sweep_keys)?;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use cotenant_plots::{PlotKind, RunInfo};
 use cotenant_replay::drive::{Lateness, Stop};
+use cotenant_results::{PlotKind, RunInfo};
 use cotenant_sim::metrics::Latencies;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 

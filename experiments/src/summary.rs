@@ -3,21 +3,21 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cotenant_plots::columns;
+use cotenant_results::{Metric, columns};
 
 use crate::fail::{Done, Failure};
 use crate::text::{align, rounded};
 
 /// Rows that a terminal is asked to show.
 const MOST_ROWS: usize = 120;
-/// Columns that are shown, and by what they are multiplied.
-const SHOWN: [(&str, f64); 6] = [
-    ("throughput_rps", 1.0),
-    ("goodput_rps", 1.0),
-    ("slo_attainment", 100.0),
-    ("latency_p50_ms", 1.0),
-    ("latency_p99_ms", 1.0),
-    ("cu_utilization", 100.0),
+/// Metrics that are shown.
+const SHOWN: [Metric; 6] = [
+    Metric::Throughput,
+    Metric::Goodput,
+    Metric::SloAttainment,
+    Metric::LatencyP50,
+    Metric::LatencyP99,
+    Metric::CuUtilization,
 ];
 
 /// What the repeats of one policy at one point say of one tenant.
@@ -54,7 +54,7 @@ impl Summary {
             })
         };
         let (label, tenant, status) = (column("label")?, column("tenant")?, column("status")?);
-        let shown: Vec<usize> = SHOWN.iter().map(|(c, _)| column(c)).collect::<Done<_>>()?;
+        let shown: Vec<usize> = SHOWN.iter().map(|m| column(m.name())).collect::<Done<_>>()?;
         let swept = columns::LEADING.len()..columns::LEADING.len() + keys.len();
         let mut index: HashMap<Vec<String>, usize> = HashMap::new();
         let mut summary = Self { groups: vec![], failures: vec![], header: keys.to_vec() };
@@ -123,8 +123,8 @@ impl Summary {
 
 impl Group {
     fn row(&self) -> Vec<String> {
-        let mean = |(&(sum, n), (_, scale)): (&(f64, usize), &(&str, f64))| {
-            rounded((n > 0).then(|| sum / n as f64 * scale))
+        let mean = |(&(sum, n), metric): (&(f64, usize), &Metric)| {
+            rounded((n > 0).then(|| sum / n as f64 * metric.column().scale))
         };
         let mut row = self.names.clone();
         row.extend(self.sums.iter().zip(&SHOWN).map(mean));

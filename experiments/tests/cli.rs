@@ -111,7 +111,9 @@ fn every_row_accounts_for_its_requests() {
          completed,dropped,in_flight,throughput_rps,goodput_rps,slo_attainment,latency_mean_ms,\
          latency_p50_ms,latency_p90_ms,latency_p95_ms,latency_p99_ms,latency_p999_ms,\
          queue_mean_ms,batch_mean,cu_utilization,dram_utilization,energy_j,reconfigurations,\
-         downtime_ms,status\n"
+         downtime_ms,latency_service_ms,clock_mhz,power_w,gpu_util,sm_active,ttft_mean_ms,\
+         ttft_p50_ms,ttft_p99_ms,tpot_mean_ms,tpot_p50_ms,tpot_p99_ms,tokens_per_s,\
+         kv_utilization,preemptions,status\n"
     ));
     let rows = rows(&text);
     // 2 policies × 2 sweep values × 2 repeats × (2 tenants + the GPU).

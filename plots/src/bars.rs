@@ -2,11 +2,11 @@
 //! confidence intervals over the repeats.
 
 use crate::axis::Axis;
-use crate::columns::{Column, STATUS};
 use crate::figure::{Figure, Key, Mark, Panel};
 use crate::select::{Context, WHOLE, column, logs};
-use crate::spec::PlotSpec;
-use crate::table::Row;
+use cotenant_results::PlotSpec;
+use cotenant_results::Row;
+use cotenant_results::columns::{Column, STATUS};
 
 /// Part of a group's place that its bars fill.
 const FILLED: f64 = 0.82;

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use crate::axis::Axis;
-use crate::columns::LATENCY;
 use crate::figure::{Figure, Key, Mark, Panel};
 use crate::format::plain_ms;
 use crate::select::{Context, WHOLE, grouped, logs};
-use crate::spec::PlotSpec;
-use crate::table::{Row, Table};
+use cotenant_results::PlotSpec;
+use cotenant_results::columns::LATENCY;
+use cotenant_results::{Row, Table};
 
 /// A spread of latencies above which the axis is logarithmic unless asked otherwise.
 const WIDE: f64 = 40.0;
@@ -91,7 +91,7 @@ fn tenants(
             let known = table.distinct(rows, "tenant");
             if !known.iter().any(|k| k == t) {
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                return Err(crate::columns::unknown("tenant", t, &known));
+                return Err(cotenant_results::columns::unknown("tenant", t, &known));
             }
             Ok(vec![t.to_owned()])
         }

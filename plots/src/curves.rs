@@ -3,9 +3,9 @@
 use crate::axis::Axis;
 use crate::figure::{Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, grouped, logs};
-use crate::spec::PlotSpec;
 use crate::style::{FAINT, INK, Look, Shape, other_look};
-use crate::table::{Row, Table};
+use cotenant_results::PlotSpec;
+use cotenant_results::{Row, Table};
 
 /// Kernels drawn beside the whole model: those with the largest share of its time.
 const KERNELS: usize = 6;

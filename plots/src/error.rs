@@ -2,19 +2,14 @@
 
 use std::path::PathBuf;
 
-use crate::spec::SpecError;
+use cotenant_results::ReadError;
 
 /// Why `draw` did not, or not fully, succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
-    /// A file cannot be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: std::io::Error,
-    },
+    /// The folder's results cannot be read.
+    #[error(transparent)]
+    Results(#[from] ReadError),
     /// A file cannot be written.
     #[error("cannot write {}: {source}", path.display())]
     Write {
@@ -23,29 +18,6 @@ pub enum PlotError {
         /// Why not.
         source: std::io::Error,
     },
-    /// `run.json` is not what `RunInfo` describes.
-    #[error("{}:{line}: {message}", path.display())]
-    Json {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: usize,
-        /// What is wrong, with the field's name.
-        message: String,
-    },
-    /// A table is malformed.
-    #[error("{}:{line}: {message}", path.display())]
-    Table {
-        /// The file.
-        path: PathBuf,
-        /// Line, from 1.
-        line: u64,
-        /// What is wrong, with the column's name.
-        message: String,
-    },
-    /// A `[[plot]]` table asks for what cannot be.
-    #[error(transparent)]
-    Spec(#[from] SpecError),
     /// One plot cannot be drawn from the data there is.
     #[error("plot `{plot}`: {reason}")]
     Plot {

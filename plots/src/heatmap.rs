@@ -2,13 +2,13 @@
 
 use crate::axis::Axis;
 use crate::bars::whose;
-use crate::columns::{Column, STATUS};
 use crate::figure::{ColorBar, Figure, Mark, Panel};
 use crate::format::{key_title, pretty};
 use crate::select::{Context, SweepAxis, column, grouped};
-use crate::spec::PlotSpec;
 use crate::style::map_color;
-use crate::table::{Row, Table};
+use cotenant_results::PlotSpec;
+use cotenant_results::columns::{Column, STATUS};
+use cotenant_results::{Row, Table};
 
 /// One tile: place and value, or why there is none.
 type Cell = (f64, f64, Option<f64>, bool);

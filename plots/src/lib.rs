@@ -1,23 +1,11 @@
 //! Result files to figures and a report. This crate reads a result folder and nothing else: it
 //! knows neither the simulator nor its policies beyond the names that stand in the tables.
 //!
-//! | file | one row is | columns |
-//! |---|---|---|
-//! | `results.csv` | a cell's tenant, or `*`: the whole GPU | [`columns::LEADING`], sweep keys, … |
-//! | `cdf.csv` | a quantile of a tenant's latency | as `series.csv`, then [`columns::CDF`] |
-//! | `series.csv` | a time bin of a tenant or `*` | [`columns::SERIES_LEADING`], sweep keys, … |
-//! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
-//! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
-//!
-//! `results.csv` ends in [`columns::NAMES`], [`columns::METRICS`] and [`columns::STATUS`],
-//! `series.csv` in [`columns::TIMELINE`]. Attainment and utilisations are fractions in files and
-//! percent in pictures. A value that does not exist is an empty field: drawn as a gap and printed
-//! as a dash, never as 0.
+//! The folder's files, and what stands in them, are those of [`cotenant_results`].
 
 mod axis;
 mod bars;
 mod cdf;
-pub mod columns;
 mod curves;
 mod error;
 mod figure;
@@ -31,27 +19,19 @@ mod pareto;
 mod parity;
 mod raster;
 mod report;
-mod run_info;
 mod scene;
 mod select;
-mod spec;
-mod stats;
 mod style;
-mod table;
 mod timeline;
 mod verdict;
 
 use std::path::{Path, PathBuf};
 
-pub use columns::{Better, Column, METRICS};
 pub use error::PlotError;
-pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo};
-pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
-pub use stats::student_975;
 
+use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
 use figure::Figure;
 use select::Context;
-use table::Table;
 
 /// One plot as the report needs it.
 struct Drawn {

@@ -5,8 +5,8 @@ use crate::bars::{cap_percent, whose};
 use crate::figure::{Figure, Key, Mark, Panel};
 use crate::format::key_title;
 use crate::select::{Context, SweepAxis, column, grouped, logs};
-use crate::spec::PlotSpec;
-use crate::table::Row;
+use cotenant_results::PlotSpec;
+use cotenant_results::Row;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
     let y = column(spec.y.as_deref().unwrap_or("goodput_rps"))?;
@@ -69,7 +69,7 @@ impl Line<'_> {
         &self,
         cx: &Context<'_>,
         (key, sweep): (&str, &SweepAxis),
-        y: &crate::Column,
+        y: &cotenant_results::Column,
         (marks, heights, intervals): (&mut Vec<Mark>, &mut Vec<f64>, &mut bool),
     ) -> Result<(), String> {
         let look = self.look;

@@ -3,13 +3,13 @@
 
 use crate::axis::Axis;
 use crate::bars::whose;
-use crate::columns::{Better, Column};
 use crate::figure::{Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, column, grouped, logs};
-use crate::spec::PlotSpec;
-use crate::stats::Estimate;
 use crate::style::{FAINT, INK, Look, Shape};
-use crate::table::Row;
+use cotenant_results::Estimate;
+use cotenant_results::PlotSpec;
+use cotenant_results::Row;
+use cotenant_results::columns::{Better, Column};
 
 /// One point.
 struct Point {
@@ -182,7 +182,7 @@ fn marks(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::columns::metric;
+    use cotenant_results::columns::metric;
 
     #[test]
     fn the_frontier_is_what_nothing_beats_and_the_bound_does_not_compete() {

@@ -2,12 +2,12 @@
 //! bands of ±5 % and ±10 % around it.
 
 use crate::axis::{Axis, Scale};
-use crate::columns::metric;
 use crate::figure::{Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, logs};
-use crate::spec::PlotSpec;
 use crate::style::{FAINT, Look, Shape};
-use crate::table::{Row, Table};
+use cotenant_results::PlotSpec;
+use cotenant_results::columns::metric;
+use cotenant_results::{Row, Table};
 
 /// Metrics that share a panel, by the start of their names.
 fn family(name: &str) -> &str {
@@ -37,7 +37,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         let all: Vec<&Row> = table.rows.iter().collect();
         let known = table.distinct(&all, "metric");
         let known: Vec<&str> = known.iter().map(String::as_str).collect();
-        return Err(crate::columns::unknown("metric", y, &known));
+        return Err(cotenant_results::columns::unknown("metric", y, &known));
     }
     if rows.is_empty() {
         return Err("validation.csv has no pair of a simulated and a measured value".to_owned());

@@ -4,11 +4,11 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::Drawn;
-use crate::columns::{LEADING, METRICS, NAMES, STATUS};
 use crate::format::{fixed, plain_ms, pretty};
 use crate::select::Context;
-use crate::stats::Estimate;
 use crate::verdict::{self, Cell, Line, Point, Slo, Verdict, with_interval};
+use cotenant_results::Estimate;
+use cotenant_results::columns::{LEADING, METRICS, NAMES, STATUS};
 
 /// Sweep points and result rows that a page shows; beyond, `results.csv` is the better reader.
 const MAX_POINTS: usize = 60;

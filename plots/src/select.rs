@@ -4,17 +4,16 @@
 use std::path::PathBuf;
 
 use crate::axis::Axis;
-use crate::columns::{Column, metric};
 use crate::figure::{Entry, Key};
 use crate::format::{Quantity, key_axis, key_title, quantity};
-use crate::run_info::RunInfo;
-use crate::spec::{LogAxes, PlotSpec};
-use crate::stats::Estimate;
 use crate::style::{Look, Looks};
-use crate::table::{Row, Table};
+use cotenant_results::Estimate;
+use cotenant_results::RunInfo;
+use cotenant_results::columns::{Column, metric};
+use cotenant_results::{LogAxes, PlotSpec};
+use cotenant_results::{Row, Table};
 
-/// The tenant that stands for the whole GPU.
-pub(crate) const WHOLE: &str = "*";
+pub(crate) use cotenant_results::WHOLE;
 
 /// Everything a plot is drawn from.
 pub(crate) struct Context<'a> {
@@ -102,7 +101,7 @@ impl Context<'_> {
                 known.push("each".to_owned());
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 if !known.contains(&tenant) {
-                    return Err(crate::columns::unknown("tenant", tenant, &known));
+                    return Err(cotenant_results::columns::unknown("tenant", tenant, &known));
                 }
                 Ok(vec![(String::new(), of(tenant))])
             }

@@ -4,7 +4,7 @@
 //! "muted" scheme ("Colour Schemes", SRON/EPS/TN/09-002), both made for colour-blind readers. Since
 //! nobody tells fourteen hues apart, marker shape and dash differ as well.
 
-use crate::run_info::RunInfo;
+use cotenant_results::RunInfo;
 
 /// A colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,7 +157,7 @@ impl Looks {
     pub(crate) fn of(run: &RunInfo) -> Self {
         let mut labels = Vec::new();
         for (i, policy) in run.policies.iter().enumerate() {
-            let same = |other: &&crate::PolicyInfo| other.name == policy.name;
+            let same = |other: &&cotenant_results::PolicyInfo| other.name == policy.name;
             let own = run.policies.iter().filter(same).any(|p| p.label == p.name);
             let before = run.policies[..i].iter().filter(same);
             let n = if policy.label == policy.name {
@@ -203,7 +203,7 @@ pub(crate) fn map_color(share: f64) -> Rgb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::PolicyInfo;
+    use cotenant_results::PolicyInfo;
 
     fn run(labels: &[(&str, &str)]) -> RunInfo {
         let policy = |&(label, name): &(&str, &str)| PolicyInfo {

@@ -4,9 +4,9 @@ use crate::axis::Axis;
 use crate::bars::cap_percent;
 use crate::figure::{Figure, Key, Mark, Panel};
 use crate::select::{Context, column, grouped, logs};
-use crate::spec::PlotSpec;
 use crate::style::Look;
-use crate::table::{Row, Table};
+use cotenant_results::PlotSpec;
+use cotenant_results::{Row, Table};
 
 /// Seconds rather than milliseconds from here on.
 const LONG_MS: f64 = 10_000.0;
@@ -89,7 +89,7 @@ fn steps(
     cx: &Context<'_>,
     table: &Table,
     rows: &[&Row],
-    y: &crate::Column,
+    y: &cotenant_results::Column,
     scale: f64,
 ) -> Result<Vec<Vec<(f64, f64)>>, String> {
     cx.unmixed(table, rows)?;

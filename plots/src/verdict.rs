@@ -1,11 +1,11 @@
 //! Which policy meets which SLO at what goodput, and what that means in a sentence: computed from
 //! `results.csv`, for every sweep point.
 
-use crate::columns::{Column, STATUS, metric};
 use crate::format::{fixed, pretty};
 use crate::select::{Context, WHOLE};
-use crate::stats::Estimate;
-use crate::table::Row;
+use cotenant_results::Estimate;
+use cotenant_results::Row;
+use cotenant_results::columns::{Column, STATUS, metric};
 
 /// A tenant's SLO counts as met when `slo_attainment` is at least this: the p99 is within it.
 pub(crate) const SLO_TARGET: f64 = 0.99;

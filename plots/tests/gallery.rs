@@ -178,7 +178,7 @@ fn run_json_reads_back_and_no_plot_tables_means_the_default_ones() {
     let fixture = Fixture { repeats: 1, ..Fixture::plain("") };
     let dir = tempfile::tempdir().unwrap();
     fixture.write(dir.path());
-    let read = cotenant_plots::RunInfo::read(&dir.path().join("run.json")).unwrap();
+    let read = cotenant_results::RunInfo::read(&dir.path().join("run.json")).unwrap();
     assert_eq!(read, fixture.run());
     assert_eq!(cotenant_plots::draw(dir.path()).unwrap().len(), 7);
 }

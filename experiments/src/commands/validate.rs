@@ -1,7 +1,7 @@
 //! `cotenant validate`: simulation and replay on identical arrivals, and how far they are apart.
 
 use clap::Args as ClapArgs;
-use cotenant_plots::{PlotKind, PlotSpec};
+use cotenant_results::{PlotKind, PlotSpec};
 
 use super::replay::Common;
 use crate::cell;

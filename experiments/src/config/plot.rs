@@ -1,6 +1,6 @@
 //! `[[plot]]` tables: the plots crate defines them, this adds the line to its errors.
 
-use cotenant_plots::PlotSpec;
+use cotenant_results::PlotSpec;
 
 use super::fields::{table, unknown_key};
 use super::tree::{Data, Flaw, Node};

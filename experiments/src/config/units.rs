@@ -15,7 +15,7 @@ pub(crate) fn unit<'a>(
     match parts[..] {
         ["tenant", _, ref rest @ ..] => match rest {
             ["workers"] => Some("workers"),
-            ["batch", "max"] | ["batch"] => Some("requests"),
+            ["batch", "max"] | ["batch"] => Some("items"),
             ["slo", "isolated"] => Some("× isolated p95"),
             ["arrivals", rest @ ..] => arrivals(rest.first().copied()?),
             _ => None,
@@ -61,7 +61,7 @@ mod tests {
         let of = |field: &str| unit(field, |label| (label == "slow").then_some("temporal"));
         assert_eq!(of("tenant.vision.arrivals.rate"), Some("requests/s"));
         assert_eq!(of("tenant.*.arrivals.concurrency"), Some("requests outstanding"));
-        assert_eq!(of("tenant.\"a.b\".batch.max"), Some("requests"));
+        assert_eq!(of("tenant.\"a.b\".batch.max"), Some("items"));
         assert_eq!(of("tenant.a.model"), None);
         assert_eq!(of("policy.slow.quantum"), None, "durations bring theirs");
         assert_eq!(of("policy.*.nothing"), None);

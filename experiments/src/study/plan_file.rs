@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use cotenant_plots::RunInfo;
+use cotenant_results::RunInfo;
 use serde::{Deserialize, Serialize};
 
 use super::inputs::{self, Input};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use cotenant_plots::{PlotKind, RunInfo};
+use cotenant_results::{PlotKind, RunInfo};
 
 use super::Study;
 use super::names::Names;

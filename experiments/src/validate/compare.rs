@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use cotenant_plots::columns::VALIDATION;
-use cotenant_plots::student_975;
+use cotenant_results::columns::VALIDATION;
+use cotenant_results::{Metric, student_975};
 
 use crate::cell::Outcome;
 use crate::results::{Metrics, number};
@@ -11,18 +11,18 @@ use crate::session::Session;
 use crate::text::{align, rounded};
 
 /// What is compared.
-const COMPARED: [&str; 7] = [
-    "throughput_rps",
-    "goodput_rps",
-    "latency_mean_ms",
-    "latency_p50_ms",
-    "latency_p90_ms",
-    "latency_p95_ms",
-    "latency_p99_ms",
+const COMPARED: [Metric; 7] = [
+    Metric::Throughput,
+    Metric::Goodput,
+    Metric::LatencyMean,
+    Metric::LatencyP50,
+    Metric::LatencyP90,
+    Metric::LatencyP95,
+    Metric::LatencyP99,
 ];
 
 /// Metrics by which policies are ranked, all tenants together.
-const RANKED: [&str; 3] = ["goodput_rps", "latency_p50_ms", "latency_p99_ms"];
+const RANKED: [Metric; 3] = [Metric::Goodput, Metric::LatencyP50, Metric::LatencyP99];
 
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,7 +32,7 @@ pub(crate) struct Row {
     /// The sweep point alone.
     pub(crate) point: usize,
     pub(crate) tenant: String,
-    pub(crate) metric: &'static str,
+    pub(crate) metric: Metric,
     /// Means over the repeats.
     pub(crate) simulated: f64,
     pub(crate) measured: f64,
@@ -87,7 +87,7 @@ fn row(
     label: &str,
     point: usize,
     tenant: &str,
-    metric: &'static str,
+    metric: Metric,
     both: &[(f64, f64)],
 ) -> Option<Row> {
     // Where nothing was measured, there is nothing to be wrong by.
@@ -115,7 +115,7 @@ pub(crate) fn table(rows: &[Row]) -> Vec<u8> {
             r.half.map(|h| r.error - h),
             r.half.map(|h| r.error + h),
         ];
-        let names = [r.label.clone(), r.tenant.clone(), r.metric.to_owned()];
+        let names = [r.label.clone(), r.tenant.clone(), r.metric.name().to_owned()];
         let fields = names.into_iter().chain(numbers.into_iter().map(number));
         table.write_record(fields).expect("writing to memory, rows of one width");
     }
@@ -124,7 +124,7 @@ pub(crate) fn table(rows: &[Row]) -> Vec<u8> {
 
 /// Errors by policy, all tenants together, for the terminal.
 pub(crate) fn summary(rows: &[Row]) -> String {
-    let metrics = ["throughput_rps", "latency_mean_ms", "latency_p50_ms", "latency_p99_ms"];
+    let metrics = [Metric::Throughput, Metric::LatencyMean, Metric::LatencyP50, Metric::LatencyP99];
     let mut labels: Vec<&str> = vec![];
     for r in rows {
         if !labels.contains(&r.label.as_str()) {
@@ -132,7 +132,7 @@ pub(crate) fn summary(rows: &[Row]) -> String {
         }
     }
     let line = |label: &str| {
-        let error = |metric: &str| {
+        let error = |metric: Metric| {
             let is = |r: &&Row| r.label == label && r.tenant == "*" && r.metric == metric;
             let found = rows.iter().find(is);
             found.map_or("-".to_owned(), |r| {
@@ -180,13 +180,13 @@ mod tests {
 
     #[test]
     fn errors_are_of_what_was_measured_and_bounded_over_repeats() {
-        let r = row("mps", 0, "a", "latency_p50_ms", &[(11.0, 10.0), (24.0, 20.0)]).unwrap();
+        let r = row("mps", 0, "a", Metric::LatencyP50, &[(11.0, 10.0), (24.0, 20.0)]).unwrap();
         assert_eq!((r.simulated, r.measured, r.error), (17.5, 15.0, 15.0));
         // Two repeats, 10 % and 20 %: s = 7.07, standard error 5, t(1) = 12.706.
         assert!((r.half.unwrap() - 12.706 * 5.0).abs() < 1e-9);
-        let one = row("mps", 0, "a", "latency_p50_ms", &[(11.0, 10.0)]).unwrap();
+        let one = row("mps", 0, "a", Metric::LatencyP50, &[(11.0, 10.0)]).unwrap();
         assert_eq!(one.half, None);
-        assert_eq!(row("mps", 0, "a", "goodput_rps", &[(1.0, 0.0)]), None);
+        assert_eq!(row("mps", 0, "a", Metric::Goodput, &[(1.0, 0.0)]), None);
     }
 
     #[test]
@@ -195,7 +195,7 @@ mod tests {
             label: label.to_owned(),
             point: 0,
             tenant: "*".to_owned(),
-            metric: "latency_p99_ms",
+            metric: Metric::LatencyP99,
             simulated,
             measured,
             error: 0.0,

@@ -1,6 +1,7 @@
 //! The verdict in words: how far apart, in which order, and which term of the device model is the
 //! weakest.
 
+use cotenant_results::Metric;
 use cotenant_sim::policy::Depth;
 
 use super::compare::{Row, ranking};
@@ -10,10 +11,10 @@ use crate::session::{Session, Slice};
 use crate::text::rounded;
 
 /// Targets: throughput, median and 99th percentile, percent.
-const TARGETS: [(&str, &str, f64); 3] = [
-    ("throughput_rps", "throughput", 5.0),
-    ("latency_p50_ms", "p50", 10.0),
-    ("latency_p99_ms", "p99", 15.0),
+const TARGETS: [(Metric, &str, f64); 3] = [
+    (Metric::Throughput, "throughput", 5.0),
+    (Metric::LatencyP50, "p50", 10.0),
+    (Metric::LatencyP99, "p99", 15.0),
 ];
 
 /// The text of `verdict.txt`.
@@ -97,17 +98,17 @@ fn residuals(session: &Session) -> Vec<Residual> {
         let deep = policy.depth() == Depth::Kernel;
         let late_ms = |l| lateness.in_run(l, 0.5).map_or(0.0, |l| l.as_millis_f64());
         let (late, seen) = (late_ms(&lateness.arrivals), late_ms(&lateness.completions));
-        let get = |o: &Outcome, t: usize, name| o.metrics.get(t).and_then(|x| x.get(name));
+        let get = |o: &Outcome, t: usize, metric| o.metrics.get(t).and_then(|x| x.get(metric));
         let whole = point.tenants.len();
-        let completed = get(m, whole, "completed").unwrap_or(0.0).max(1.0);
+        let completed = get(m, whole, Metric::Completed).unwrap_or(0.0).max(1.0);
         let busy_ms = |t: usize| {
             let program = ready.setup.tenants[t].model.program(1);
-            let rate = get(s, t, "completed").unwrap_or(0.0);
+            let rate = get(s, t, Metric::Completed).unwrap_or(0.0);
             program.remaining_ns[0] as f64 / 1e6 * rate
         };
         let span_ms = point.duration.0 as f64 / 1e6;
         for t in 0..whole {
-            let latency = |o| get(o, t, "latency_mean_ms");
+            let latency = |o| get(o, t, Metric::LatencyMean);
             let (Some(simulated_ms), Some(measured_ms)) = (latency(s), latency(m)) else {
                 continue;
             };
@@ -126,7 +127,7 @@ fn residuals(session: &Session) -> Vec<Residual> {
                     masks,
                     gpu_ms * (others / span_ms).min(1.0),
                     s.context_switches as f64 / completed,
-                    get(m, t, "downtime_ms").unwrap_or(0.0) / completed,
+                    get(m, t, Metric::Downtime).unwrap_or(0.0) / completed,
                     late + steps * seen,
                 ],
             });

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::PlotError;
+use crate::error::ReadError;
 use crate::spec::PlotSpec;
 
 /// The content of `run.json`. Keys that a newer version added are ignored on reading.
@@ -159,10 +159,10 @@ impl RunInfo {
     /// # Errors
     /// The file is missing or unreadable, no JSON, lacks a required key, or has a bad plot table;
     /// the message names file, line and field.
-    pub fn read(path: &Path) -> Result<Self, PlotError> {
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
         let text = std::fs::read_to_string(path)
-            .map_err(|source| PlotError::Read { path: path.to_owned(), source })?;
-        let run: Self = serde_json::from_str(&text).map_err(|e| PlotError::Json {
+            .map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
+        let run: Self = serde_json::from_str(&text).map_err(|e| ReadError::Json {
             path: path.to_owned(),
             line: e.line(),
             message: strip_position(&e),
@@ -175,7 +175,7 @@ impl RunInfo {
     ///
     /// # Errors
     /// The first table that asks for what cannot be drawn.
-    pub fn check_plots(&self) -> Result<(), PlotError> {
+    pub fn check_plots(&self) -> Result<(), ReadError> {
         for (i, plot) in self.plots.iter().enumerate() {
             plot.check(i, &self.sweep_keys)?;
         }

@@ -5,17 +5,19 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::columns::{CDF, CURVES, LEADING, MATRIX, METRICS, NAMES, SERIES_LEADING, STATUS};
+use crate::columns::{
+    CDF, COUNTERS, CURVES, LEADING, MATRIX, Metric, NAMES, SERIES_LEADING, STATUS,
+};
 use crate::columns::{TIMELINE, VALIDATION, unknown};
-use crate::error::PlotError;
+use crate::error::ReadError;
 use crate::spec::Wanted;
 
 /// One row: texts and numbers aligned with the columns of its [`Table`]. Small: a table may have
 /// hundreds of thousands.
 #[derive(Clone, Debug)]
-pub(crate) struct Row {
+pub struct Row {
     /// Line in the file, from 1.
-    pub(crate) line: u64,
+    pub line: u64,
     /// Equal texts of a table are one.
     texts: Box<[Arc<str>]>,
     /// NaN where there is none.
@@ -24,61 +26,103 @@ pub(crate) struct Row {
 
 /// A table.
 #[derive(Clone, Debug)]
-pub(crate) struct Table {
+pub struct Table {
     texts: Vec<String>,
     numbers: Vec<String>,
     /// The rows, in file order.
-    pub(crate) rows: Vec<Row>,
+    pub rows: Vec<Row>,
 }
 
 impl Table {
     /// Reads `results.csv`.
-    pub(crate) fn results(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn results(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = LEADING.into_iter().chain(keys).chain(NAMES).chain([STATUS]).collect();
-        Self::read(path, texts, METRICS.iter().map(|c| c.name).collect())
+        Self::open(path, texts, Metric::ALL.map(Metric::name).to_vec(), |name| {
+            Metric::find(name).is_some_and(|m| !m.always())
+        })
     }
 
     /// Reads `cdf.csv`.
-    pub(crate) fn cdf(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn cdf(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = SERIES_LEADING.into_iter().chain(keys).chain([CDF[0]]).collect();
         Self::read(path, texts, CDF[1..].to_vec())
     }
 
     /// Reads `series.csv`.
-    pub(crate) fn series(path: &Path, sweep_keys: &[String]) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn series(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = SERIES_LEADING.into_iter().chain(keys).chain([TIMELINE[0]]).collect();
         Self::read(path, texts, TIMELINE[1..].to_vec())
     }
 
+    /// Reads `counters.csv`.
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn counters(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
+        let keys = sweep_keys.iter().map(String::as_str);
+        let texts = SERIES_LEADING.into_iter().chain(keys).chain([COUNTERS[0]]).collect();
+        Self::read(path, texts, COUNTERS[1..].to_vec())
+    }
+
     /// Reads `curves.csv`.
-    pub(crate) fn curves(path: &Path) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn curves(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, CURVES[..3].to_vec(), CURVES[3..].to_vec())
     }
 
     /// Reads `validation.csv`.
-    pub(crate) fn validation(path: &Path) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn validation(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, VALIDATION[..3].to_vec(), VALIDATION[3..].to_vec())
     }
 
     /// Reads a tuner's `matrix.csv`.
-    pub(crate) fn matrix(path: &Path) -> Result<Self, PlotError> {
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn matrix(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, MATRIX[..4].to_vec(), MATRIX[4..].to_vec())
     }
 
-    fn read(path: &Path, texts: Vec<&str>, numbers: Vec<&str>) -> Result<Self, PlotError> {
+    fn read(path: &Path, texts: Vec<&str>, numbers: Vec<&str>) -> Result<Self, ReadError> {
+        Self::open(path, texts, numbers, |_| false)
+    }
+
+    /// Reads a table in which the columns that are `optional` may be missing.
+    fn open(
+        path: &Path,
+        texts: Vec<&str>,
+        mut numbers: Vec<&str>,
+        optional: impl Fn(&str) -> bool,
+    ) -> Result<Self, ReadError> {
         let file = std::fs::File::open(path)
-            .map_err(|source| PlotError::Read { path: path.to_owned(), source })?;
-        let fault = |line, message| PlotError::Table { path: path.to_owned(), line, message };
+            .map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
+        let fault = |line, message| ReadError::Table { path: path.to_owned(), line, message };
         let mut reader =
             csv::ReaderBuilder::new().comment(Some(b'#')).flexible(true).from_reader(file);
         let header = reader.headers().map_err(|e| csv_fault(path, &e))?.clone();
         let header_line = header.position().map_or(1, csv::Position::line);
         let header: Vec<&str> = header.iter().collect();
         let known: Vec<&str> = texts.iter().chain(&numbers).copied().collect();
-        check_header(&header, &known).map_err(|m| fault(header_line, m))?;
+        let may_lack = |name: &&str| !header.contains(name) && optional(name);
+        check_header(&header, &known, may_lack).map_err(|m| fault(header_line, m))?;
+        numbers.retain(|name| !may_lack(name));
         let place = |name: &&str| header.iter().position(|h| h == name).expect("checked above");
         let text_at: Vec<usize> = texts.iter().map(place).collect();
         let number_at: Vec<usize> = numbers.iter().map(place).collect();
@@ -103,12 +147,12 @@ impl Table {
     }
 
     /// The text of `row` in `column`; empty where the table has no such column.
-    pub(crate) fn text<'a>(&self, row: &'a Row, column: &str) -> &'a str {
+    pub fn text<'a>(&self, row: &'a Row, column: &str) -> &'a str {
         self.texts.iter().position(|c| c == column).map_or("", |i| &*row.texts[i])
     }
 
     /// The number of `row` in `column`; `None` where the field is empty.
-    pub(crate) fn number(&self, row: &Row, column: &str) -> Option<f64> {
+    pub fn number(&self, row: &Row, column: &str) -> Option<f64> {
         self.numbers
             .iter()
             .position(|c| c == column)
@@ -125,14 +169,14 @@ impl Table {
     }
 
     /// Rows whose cell succeeded and that `filter` lets through.
-    pub(crate) fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
+    pub fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         let has_status = self.texts.iter().any(|c| c == STATUS);
         let ok = |row: &&Row| !has_status || self.text(row, STATUS) == "ok";
         self.matching(filter).into_iter().filter(ok).collect()
     }
 
     /// Rows that `filter` lets through, those of failed cells too.
-    pub(crate) fn matching(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
+    pub fn matching(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         self.rows
             .iter()
             .filter(|row| filter.iter().all(|(c, wanted)| wanted.matches(&self.field(row, c))))
@@ -140,7 +184,7 @@ impl Table {
     }
 
     /// Different values of a text column among `rows`, in order of appearance.
-    pub(crate) fn distinct(&self, rows: &[&Row], column: &str) -> Vec<String> {
+    pub fn distinct(&self, rows: &[&Row], column: &str) -> Vec<String> {
         let mut seen: Vec<String> = Vec::new();
         for row in rows {
             let text = self.text(row, column);
@@ -162,23 +206,27 @@ fn one(seen: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
     text
 }
 
-fn csv_fault(path: &Path, error: &csv::Error) -> PlotError {
+fn csv_fault(path: &Path, error: &csv::Error) -> ReadError {
     let line = error.position().map_or(1, csv::Position::line);
     let message = match error.kind() {
         csv::ErrorKind::Utf8 { .. } => "is not UTF-8 text".to_owned(),
         _ => error.to_string(),
     };
-    PlotError::Table { path: path.to_owned(), line, message }
+    ReadError::Table { path: path.to_owned(), line, message }
 }
 
-fn check_header(header: &[&str], known: &[&str]) -> Result<(), String> {
+fn check_header(
+    header: &[&str],
+    known: &[&str],
+    may_lack: impl Fn(&&str) -> bool,
+) -> Result<(), String> {
     if let Some(stranger) = header.iter().find(|h| !known.contains(h)) {
         return Err(unknown("column", stranger, known));
     }
-    if let Some(missing) = known.iter().find(|k| !header.contains(k)) {
+    if let Some(missing) = known.iter().find(|k| !header.contains(k) && !may_lack(k)) {
         return Err(format!("column `{missing}` is missing"));
     }
-    if header.len() != known.len() {
+    if header.iter().enumerate().any(|(i, h)| header[..i].contains(h)) {
         return Err("a column stands twice in the header".to_owned());
     }
     Ok(())
@@ -194,5 +242,33 @@ fn number(text: &str, column: &str) -> Result<f64, String> {
         _ => Err(format!(
             "column `{column}`: `{text}` is no finite number; a value that does not exist is empty"
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::columns::METRICS;
+
+    #[test]
+    fn an_older_folder_lacks_the_newer_columns_alone() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let path = dir.path().join("results.csv");
+        let header = |keep: fn(&Metric) -> bool| {
+            let metrics = Metric::ALL.into_iter().filter(keep).map(Metric::name);
+            let all: Vec<&str> =
+                LEADING.into_iter().chain(NAMES).chain(metrics).chain([STATUS]).collect();
+            all.join(",") + "\n"
+        };
+        let old = header(|m| m.always());
+        let blanks = ",".repeat(old.matches(',').count() - 12);
+        let row = format!("e,c,mps,mps,0,1,*,,10,9,1,0,3{blanks}ok\n");
+        std::fs::write(&path, old + &row).expect("a file is written");
+        let table = Table::results(&path, &[]).expect("readable");
+        assert_eq!(table.number(&table.rows[0], Metric::Throughput.name()), Some(3.0));
+        assert_eq!(table.number(&table.rows[0], METRICS[METRICS.len() - 1].name), None);
+        std::fs::write(&path, header(|m| *m != Metric::Goodput)).expect("a file is written");
+        let error = Table::results(&path, &[]).expect_err("goodput is no newer column").to_string();
+        assert!(error.ends_with("results.csv:1: column `goodput_rps` is missing"), "{error}");
     }
 }

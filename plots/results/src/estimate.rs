@@ -2,23 +2,23 @@
 
 /// A mean with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Estimate {
+pub struct Estimate {
     /// Mean over the repeats.
-    pub(crate) mean: f64,
+    pub mean: f64,
     /// Half the width of the 95 % confidence interval; `None` for a single repeat.
-    pub(crate) half: Option<f64>,
+    pub half: Option<f64>,
     /// Values that the quantity can take: Student's interval knows no bounds, a share does.
-    pub(crate) range: (f64, f64),
+    pub range: (f64, f64),
 }
 
 impl Estimate {
     /// A value known without an interval.
-    pub(crate) fn exact(mean: f64) -> Self {
+    pub fn exact(mean: f64) -> Self {
         Self { mean, half: None, range: (f64::NEG_INFINITY, f64::INFINITY) }
     }
 
     /// The mean of `values` with Student's interval, or `None` where there is no value.
-    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+    pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
             return None;
         }
@@ -33,23 +33,23 @@ impl Estimate {
     }
 
     /// Lower end of the interval.
-    pub(crate) fn low(&self) -> f64 {
+    pub fn low(&self) -> f64 {
         (self.mean - self.half.unwrap_or(0.0)).max(self.range.0)
     }
 
     /// Upper end of the interval.
-    pub(crate) fn high(&self) -> f64 {
+    pub fn high(&self) -> f64 {
         (self.mean + self.half.unwrap_or(0.0)).min(self.range.1)
     }
 
     /// In another unit.
-    pub(crate) fn scaled(&self, by: f64) -> Self {
+    pub fn scaled(&self, by: f64) -> Self {
         let range = (self.range.0 * by, self.range.1 * by);
         Self { mean: self.mean * by, half: self.half.map(|h| h * by), range }
     }
 
     /// Of a quantity between `low` and `high`.
-    pub(crate) fn within(self, low: f64, high: f64) -> Self {
+    pub fn within(self, low: f64, high: f64) -> Self {
         Self { range: (low, high), ..self }
     }
 }

@@ -1,0 +1,371 @@
+//! Every column of every result table: one place for name, unit and meaning. The writer, the reader,
+//! the plots, `docs/results.md` and `cotenant metrics` all use it.
+
+/// Which way a metric is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Better {
+    /// Less is better, such as latency.
+    Lower,
+    /// More is better, such as goodput.
+    Higher,
+    /// Neither is, such as the number of requests offered.
+    Neither,
+}
+
+/// On which rows of `results.csv` a metric has a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// Tenants and the whole GPU.
+    All,
+    /// The whole GPU alone (tenant `*`).
+    Gpu,
+    /// Tenants that generate tokens, and the whole GPU where there are any.
+    Generating,
+}
+
+/// A numeric column of `results.csv`, `series.csv` or `cdf.csv`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Column {
+    /// The name in the header.
+    pub name: &'static str,
+    /// For axes and tables, without the unit.
+    pub title: &'static str,
+    /// The unit of what is drawn, as axes write it.
+    pub unit: &'static str,
+    /// File value × `scale` = drawn value: fractions are drawn in percent.
+    pub scale: f64,
+    /// Which way is good.
+    pub better: Better,
+    /// Where it has a value.
+    pub rows: Rows,
+    /// What it means, in one sentence without the full stop.
+    pub doc: &'static str,
+}
+
+impl Column {
+    /// `title (unit)`.
+    #[must_use]
+    pub fn axis(&self) -> String {
+        format!("{} ({})", self.title, self.unit)
+    }
+
+    /// The unit in the file: fractions are not percent there.
+    #[must_use]
+    pub fn file_unit(&self) -> &'static str {
+        if self.scale == 100.0 { "0 to 1" } else { self.unit }
+    }
+
+    /// The largest value that it can take, in the file's unit; none of them is negative.
+    #[must_use]
+    pub fn most(&self) -> f64 {
+        if self.scale == 100.0 { 1.0 } else { f64::INFINITY }
+    }
+}
+
+/// Declares the enum and the table from one list, so that they cannot disagree.
+macro_rules! metrics {
+    ($($metric:ident $name:literal $title:literal $unit:literal $scale:literal
+       $better:ident $rows:ident $doc:literal;)*) => {
+        /// A numeric column of `results.csv`.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Metric { $(#[doc = $doc] $metric,)* }
+
+        /// The numeric columns of `results.csv`, in file order; [`Metric`] is the index.
+        pub const METRICS: [Column; [$(Metric::$metric),*].len()] = [$(Column {
+            name: $name, title: $title, unit: $unit, scale: $scale,
+            better: Better::$better, rows: Rows::$rows, doc: $doc,
+        },)*];
+
+        impl Metric {
+            /// Every metric, in file order.
+            pub const ALL: [Self; METRICS.len()] = [$(Self::$metric,)*];
+        }
+    };
+}
+
+// To add a metric, add its line before the last group of its kind: old folders, which lack it, stay
+// readable as long as it stands behind `downtime_ms`.
+metrics! {
+    Offered "offered" "Offered" "requests" 1.0 Neither All
+        "requests in the system when counting opens, plus arrivals while it lasts";
+    Completed "completed" "Completed" "requests" 1.0 Higher All
+        "requests whose result reached the host within the window";
+    Dropped "dropped" "Dropped" "requests" 1.0 Lower All
+        "requests given up within the window";
+    InFlight "in_flight" "In flight at the end" "requests" 1.0 Lower All
+        "requests neither completed nor dropped when the window ends; offered = completed + dropped + in_flight";
+    Throughput "throughput_rps" "Throughput" "requests/s" 1.0 Higher All
+        "completed requests over the window's length";
+    Goodput "goodput_rps" "Goodput" "requests/s" 1.0 Higher All
+        "requests completed within their goal (any, where there is no goal) over the window's length";
+    SloAttainment "slo_attainment" "Goal attainment" "% of requests" 100.0 Higher All
+        "share of the requests with a goal whose fate is known (completed, dropped, or past their deadline) that completed within it; empty without a goal";
+    LatencyMean "latency_mean_ms" "Mean latency" "ms" 1.0 Lower All
+        "mean time from the scheduled arrival to the result, over completed requests";
+    LatencyP50 "latency_p50_ms" "Median latency" "ms" 1.0 Lower All
+        "median latency";
+    LatencyP90 "latency_p90_ms" "p90 latency" "ms" 1.0 Lower All
+        "latency that 90 % of the completed requests do not exceed";
+    LatencyP95 "latency_p95_ms" "p95 latency" "ms" 1.0 Lower All
+        "latency that 95 % of the completed requests do not exceed";
+    LatencyP99 "latency_p99_ms" "p99 latency" "ms" 1.0 Lower All
+        "latency that 99 % of the completed requests do not exceed";
+    LatencyP999 "latency_p999_ms" "p99.9 latency" "ms" 1.0 Lower All
+        "latency that 99.9 % of the completed requests do not exceed";
+    QueueMean "queue_mean_ms" "Mean queueing time" "ms" 1.0 Lower All
+        "mean time from the scheduled arrival to the start of the request's batch";
+    BatchMean "batch_mean" "Mean batch size" "items per batch" 1.0 Neither All
+        "items per batch";
+    CuUtilization "cu_utilization" "CU utilisation" "% of CUs" 100.0 Higher Gpu
+        "compute units in use over all compute units, mean over the window";
+    DramUtilization "dram_utilization" "DRAM utilisation" "% of bandwidth" 100.0 Higher Gpu
+        "DRAM bytes moved over what the memory's pins could move";
+    Energy "energy_j" "Energy" "J" 1.0 Lower Gpu
+        "energy over the window: idle power, busy compute units and DRAM traffic";
+    Reconfigurations "reconfigurations" "Reconfigurations" "count" 1.0 Neither All
+        "resizes, repartitions and worker starts that took effect";
+    Downtime "downtime_ms" "Downtime" "ms" 1.0 Lower All
+        "time in which reconfigurations left requests without a worker";
+    LatencyService "latency_service_ms" "Mean service time" "ms" 1.0 Lower All
+        "mean time from the start of a request's batch to its result; with queue_mean_ms it adds up to latency_mean_ms";
+    Clock "clock_mhz" "Clock" "MHz" 1.0 Higher Gpu
+        "mean clock of the compute units while the GPU was busy";
+    Power "power_w" "Power" "W" 1.0 Lower Gpu
+        "mean power of the board over the window";
+    GpuUtil "gpu_util" "GPU busy time" "% of time" 100.0 Neither Gpu
+        "share of the window in which at least one kernel ran, as nvidia-smi counts utilisation";
+    SmActive "sm_active" "Active CUs" "% of CUs" 100.0 Higher Gpu
+        "compute units with at least one resident block over all, mean over the window, as DCGM counts SM activity";
+    TtftMean "ttft_mean_ms" "Mean time to first token" "ms" 1.0 Lower Generating
+        "mean time from the scheduled arrival to the first token";
+    TtftP50 "ttft_p50_ms" "Median time to first token" "ms" 1.0 Lower Generating
+        "median time from the scheduled arrival to the first token";
+    TtftP99 "ttft_p99_ms" "p99 time to first token" "ms" 1.0 Lower Generating
+        "time to the first token that 99 % of the requests do not exceed";
+    TpotMean "tpot_mean_ms" "Mean time per output token" "ms" 1.0 Lower Generating
+        "mean over requests of the time from the first to the last token over the tokens after the first";
+    TpotP50 "tpot_p50_ms" "Median time per output token" "ms" 1.0 Lower Generating
+        "median over requests of the time per output token";
+    TpotP99 "tpot_p99_ms" "p99 time per output token" "ms" 1.0 Lower Generating
+        "time per output token that 99 % of the requests do not exceed";
+    TokensPerS "tokens_per_s" "Token rate" "tokens/s" 1.0 Higher Generating
+        "tokens generated over the window's length";
+    KvUtilization "kv_utilization" "KV-cache use" "% of blocks" 100.0 Neither Generating
+        "KV-cache blocks in use over all, mean over the window";
+    Preemptions "preemptions" "Preemptions" "count" 1.0 Lower Generating
+        "generating requests that lost their KV-cache blocks and began again";
+}
+
+impl Metric {
+    /// Its column.
+    #[must_use]
+    pub const fn column(self) -> &'static Column {
+        &METRICS[self as usize]
+    }
+
+    /// Its name in the header.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.column().name
+    }
+
+    /// The metric of that name.
+    #[must_use]
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|m| m.name() == name)
+    }
+
+    /// Whether every result folder has it; a newer one may be missing in an older folder.
+    #[must_use]
+    pub const fn always(self) -> bool {
+        self as usize <= Self::Downtime as usize
+    }
+}
+
+/// A column of a table beside `results.csv`, or a naming column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// The name in the header.
+    pub name: &'static str,
+    /// Its unit; empty for texts.
+    pub unit: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+const fn field(name: &'static str, unit: &'static str, doc: &'static str) -> Field {
+    Field { name, unit, doc }
+}
+
+/// Names of a list of columns.
+#[must_use]
+pub const fn names<const N: usize>(fields: &[Field; N]) -> [&'static str; N] {
+    let mut names = [""; N];
+    let mut i = 0;
+    while i < N {
+        names[i] = fields[i].name;
+        i += 1;
+    }
+    names
+}
+
+/// Columns of `results.csv` before the sweep keys, of which there is one column each.
+pub const LEADING_FIELDS: [Field; 6] = [
+    field("experiment", "", "the experiment's name"),
+    field("cell", "", "digest of everything that decides the cell's numbers"),
+    field("label", "", "what plots and tables call the policy's row"),
+    field("policy", "", "the policy"),
+    field("repeat", "", "the repeat, from 0"),
+    field("seed", "", "the repeat's seed"),
+];
+/// Columns of `results.csv` right after the sweep keys.
+pub const NAME_FIELDS: [Field; 2] = [
+    field("tenant", "", "the tenant; `*` is the whole GPU"),
+    field("model", "", "the tenant's model"),
+];
+/// The last column of `results.csv`.
+pub const STATUS_FIELD: Field =
+    field("status", "", "`ok`, or why the cell failed; `overloaded: …` where the load outgrew it");
+
+/// Columns of `cdf.csv`, `series.csv`, and `counters.csv` before the sweep keys.
+pub const SIDE_FIELDS: [Field; 3] = [
+    field("cell", "", "as in results.csv"),
+    field("label", "", "as in results.csv"),
+    field("repeat", "", "as in results.csv"),
+];
+/// Columns of `cdf.csv` after the sweep keys.
+pub const CDF_FIELDS: [Field; 3] = [
+    field("tenant", "", "the tenant; `*` is the whole GPU"),
+    field("quantile", "0 to 1", "share of the completed requests"),
+    field("latency_ms", "ms", "latency that this share does not exceed"),
+];
+/// Columns of `series.csv` after the sweep keys.
+pub const TIMELINE_FIELDS: [Field; 5] = [
+    field("tenant", "", "the tenant; `*` is the whole GPU"),
+    field("t_ms", "ms", "start of the time bin, from the end of the warm-up"),
+    field("throughput_rps", "requests/s", "completed requests over the bin's length"),
+    field("latency_p95_ms", "ms", "p95 latency of those requests"),
+    field("cu_utilization", "0 to 1", "compute units in use over all; on `*` alone"),
+];
+/// Columns of `counters.csv` after the sweep keys.
+pub const COUNTER_FIELDS: [Field; 2] = [
+    field("counter", "", "what the policy counted"),
+    field("value", "", "the count over the whole run, warm-up included"),
+];
+/// Columns of `curves.csv`.
+pub const CURVE_FIELDS: [Field; 7] = [
+    field("model", "", "the model"),
+    field("batch", "items", "items of a batch"),
+    field("kernel", "", "the kernel; `*` is the whole model"),
+    field("share_pct_of_model_time", "%", "its share of the model's GPU time on all compute units"),
+    field("cus", "CUs", "compute units given"),
+    field("duration_us", "µs", "duration alone on so many compute units, of all its launches"),
+    field("min_cus", "CUs", "fewest compute units within 5 % of the duration on all"),
+];
+/// Columns of `validation.csv`.
+pub const VALIDATION_FIELDS: [Field; 8] = [
+    field("label", "", "as in results.csv"),
+    field("tenant", "", "as in results.csv"),
+    field("metric", "", "a metric of results.csv"),
+    field("simulated", "", "mean over the repeats, in the metric's unit"),
+    field("measured", "", "the same on the device"),
+    field("error_pct", "%", "simulated against measured"),
+    field("ci_low", "%", "lower end of the error's 95 % confidence interval"),
+    field("ci_high", "%", "upper end of it"),
+];
+/// Columns of a tuner's `matrix.csv`.
+pub const MATRIX_FIELDS: [Field; 7] = [
+    field("shape", "", "the operator; `*` is the sum over all"),
+    field("tuned_at_cus", "CUs", "compute units on which the variant was chosen"),
+    field("run_at_cus", "CUs", "compute units on which it ran"),
+    field("variant", "", "the variant"),
+    field("duration_ns", "ns", "its duration there"),
+    field("best_ns", "ns", "duration of what was tuned there"),
+    field("slowdown", "×", "the one over the other"),
+];
+
+/// Columns of `results.csv` that come before the sweep keys.
+pub const LEADING: [&str; 6] = names(&LEADING_FIELDS);
+/// Text columns of `results.csv` that come right after the sweep keys.
+pub const NAMES: [&str; 2] = names(&NAME_FIELDS);
+/// The last column of `results.csv`: `ok`, or the reason why the cell failed.
+pub const STATUS: &str = STATUS_FIELD.name;
+/// Columns of the tables beside `results.csv` that come before the sweep keys.
+pub const SERIES_LEADING: [&str; 3] = names(&SIDE_FIELDS);
+/// Columns of `cdf.csv` after the sweep keys.
+pub const CDF: [&str; 3] = names(&CDF_FIELDS);
+/// Columns of `series.csv` after the sweep keys.
+pub const TIMELINE: [&str; 5] = names(&TIMELINE_FIELDS);
+/// Columns of `counters.csv` after the sweep keys.
+pub const COUNTERS: [&str; 2] = names(&COUNTER_FIELDS);
+/// Columns of `curves.csv`.
+pub const CURVES: [&str; 7] = names(&CURVE_FIELDS);
+/// Columns of `validation.csv`.
+pub const VALIDATION: [&str; 8] = names(&VALIDATION_FIELDS);
+/// Columns of a tuner's `matrix.csv`.
+pub const MATRIX: [&str; 7] = names(&MATRIX_FIELDS);
+
+/// Columns of `series.csv` that can be drawn over time.
+pub const SERIES: [&str; 3] = ["throughput_rps", "latency_p95_ms", "cu_utilization"];
+
+/// Latency in general, for distribution plots.
+pub const LATENCY: Column = Column {
+    name: "latency_ms",
+    title: "Latency",
+    unit: "ms",
+    scale: 1.0,
+    better: Better::Lower,
+    rows: Rows::All,
+    doc: "latency from the scheduled arrival",
+};
+
+/// Looks a numeric column up.
+#[must_use]
+pub fn metric(name: &str) -> Option<&'static Column> {
+    Metric::find(name).map(Metric::column)
+}
+
+/// The known name nearest to `name`, if one is near enough to be meant.
+#[must_use]
+pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .filter(|(distance, k)| *distance <= (name.len().max(k.len()) / 2).max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, k)| k)
+}
+
+/// `` unknown WHAT `name`; did you mean `x`? Known: a, b, c ``.
+#[must_use]
+pub fn unknown(what: &str, name: &str, known: &[&str]) -> String {
+    let list = known.join(", ");
+    match closest(name, known.iter().copied()) {
+        Some(near) => format!("unknown {what} `{name}`; did you mean `{near}`? Known: {list}"),
+        None => format!("unknown {what} `{name}`. Known: {list}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_has_a_title_a_unit_and_a_meaning() {
+        for c in METRICS.iter().chain([&LATENCY]) {
+            assert!(!c.title.is_empty() && !c.unit.is_empty() && !c.doc.is_empty(), "{}", c.name);
+            assert!(c.scale > 0.0 && !c.doc.ends_with('.'), "{}", c.name);
+        }
+        for m in Metric::ALL {
+            assert_eq!(Metric::find(m.name()), Some(m));
+        }
+        assert!(SERIES.iter().all(|s| metric(s).is_some()));
+    }
+
+    #[test]
+    fn a_typo_finds_its_column() {
+        let names = || METRICS.iter().map(|c| c.name);
+        assert_eq!(closest("goodput", names()), Some("goodput_rps"));
+        assert_eq!(closest("latency_p99", names()), Some("latency_p99_ms"));
+        assert_eq!(closest("zzzzzzzzzzzzzzzzzzzz", names()), None);
+    }
+}

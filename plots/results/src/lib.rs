@@ -1,0 +1,34 @@
+//! What a result folder holds, typed: the columns of its tables with units and meanings, their
+//! reader, and `run.json`. Whoever writes or reads results uses this crate; it knows neither the
+//! simulator nor its policies beyond the names in the tables.
+//!
+//! | file | one row is | columns |
+//! |---|---|---|
+//! | `results.csv` | a cell's tenant, or `*`: the whole GPU | [`columns::LEADING`], sweep keys, [`columns::NAMES`], [`METRICS`], [`columns::STATUS`] |
+//! | `cdf.csv` | a quantile of a tenant's latency | [`columns::SERIES_LEADING`], sweep keys, [`columns::CDF`] |
+//! | `series.csv` | a time bin of a tenant or `*` | [`columns::SERIES_LEADING`], sweep keys, [`columns::TIMELINE`] |
+//! | `counters.csv` | what a policy counted in a cell | [`columns::SERIES_LEADING`], sweep keys, [`columns::COUNTERS`] |
+//! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
+//! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
+//!
+//! Shares are fractions in files and percent in pictures. A value that does not exist is an empty
+//! field: drawn as a gap and printed as a dash, never as 0.
+
+pub mod columns;
+mod doc;
+mod error;
+mod estimate;
+mod run_info;
+mod spec;
+mod table;
+
+pub use columns::{Better, Column, Field, METRICS, Metric};
+pub use doc::markdown;
+pub use error::ReadError;
+pub use estimate::{Estimate, student_975};
+pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo};
+pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
+pub use table::{Row, Table};
+
+/// The tenant that stands for the whole GPU.
+pub const WHOLE: &str = "*";
