@@ -292,7 +292,9 @@ fn fill(message: &str) -> String {
     let policies = names(cotenant_sim::policy::ALL.iter().map(|p| p.name).collect());
     let temporal = cotenant_sim::policy::find("temporal").unwrap();
     let options = names(temporal.options.iter().map(|o| o.name).collect());
-    message.replace("<policies>", &policies).replace("<options of temporal>", &options)
+    let metrics = names(cotenant_results::METRICS.iter().map(|c| c.name).collect());
+    let message = message.replace("<policies>", &policies).replace("<metrics>", &metrics);
+    message.replace("<options of temporal>", &options)
 }
 
 #[test]
