@@ -99,6 +99,11 @@ impl Gather {
         self.warn(point, profiles);
     }
 
+    /// Adds what is odd about the input.
+    pub(crate) fn notes(&mut self, notes: &BTreeSet<String>) {
+        self.warnings.extend(notes.iter().cloned());
+    }
+
     fn warn(&mut self, point: &Point, profiles: &[Found]) {
         self.warnings.extend(profiles.iter().filter_map(|f| f.warning.clone()));
         self.warnings.extend(profiles.iter().filter_map(|f| unknown_beyond(f, point.device.cus())));

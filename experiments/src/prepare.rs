@@ -43,8 +43,10 @@ pub(crate) struct Preparer {
     /// Sizes of requests, by tenant and arrivals.
     sizes: BTreeMap<String, BTreeMap<u32, u64>>,
     files: BTreeMap<PathBuf, String>,
-    /// Arrivals whose files have been read through.
+    /// Arrivals whose files have been read through, with the run's length.
     readable: BTreeSet<String>,
+    /// What is odd about traces, once each.
+    notes: BTreeSet<String>,
 }
 
 impl Preparer {
@@ -81,6 +83,11 @@ impl Preparer {
     /// Input files that have been read, with their digests.
     pub(crate) fn files(&self) -> &BTreeMap<PathBuf, String> {
         &self.files
+    }
+
+    /// What is odd about the traces that have been read.
+    pub(crate) fn notes(&self) -> &BTreeSet<String> {
+        &self.notes
     }
 
     /// Takes the digests of files as known.
@@ -192,7 +199,7 @@ impl Preparer {
             for file in config.arrivals.files(base) {
                 files.push(self.file(&file, &config.arrivals_at)?);
             }
-            self.readable(base, config, &arrivals)?;
+            self.readable(base, config, &arrivals, point.warmup + point.duration)?;
             text += &format!(
                 "tenant {} model {} profile {} arrivals {} files {} slo {:?} class {:?} workers {} \
                  batch {} {}\n",
@@ -211,18 +218,21 @@ impl Preparer {
         Ok(text)
     }
 
-    /// Opens arrivals that come from a file once, so that a bad row is bad input and no failed cell.
+    /// Reads arrivals that come from a file once, so that a bad row is bad input and no failed cell,
+    /// and a trace without a request in the run is pointed out.
     fn readable(
         &mut self,
         base: &Path,
         config: &TenantConfig,
         arrivals: &str,
+        until: Nanos,
     ) -> Result<(), String> {
-        if !config.arrivals.files(base).is_empty() && self.readable.insert(arrivals.to_owned()) {
-            config
-                .arrivals
-                .open(base, 1, &config.name)
-                .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+        if !config.arrivals.files(base).is_empty()
+            && self.readable.insert(format!("{} {} {arrivals}", config.name, until.0))
+        {
+            let notes = config.arrivals.notes(base, 1, &config.name, until);
+            let notes = notes.map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+            self.notes.extend(notes.into_iter().map(|n| format!("tenant `{}`: {n}", config.name)));
         }
         Ok(())
     }

@@ -1,7 +1,6 @@
 //! Whole jobs on trace files: convert, generate, describe.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use crate::error::TraceError;
 use crate::io;
 use crate::read::{self, ReadOptions};
 use crate::row::{Columns, Counts, Meta, NAME_RULE, Row, Stream, is_name};
-use crate::spec::ArrivalSpec;
+use crate::spec::{ArrivalSpec, Process};
 use crate::stats::{self, Stats};
 use crate::transform::{self, Transform};
 use crate::writer::Writer;
@@ -96,12 +95,7 @@ fn sha256(path: &Path) -> Result<String, TraceError> {
             n => hasher.update(&buffer[..n]),
         }
     }
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(format!("{:x}", hasher.finalize()))
 }
 
 /// Writes a stream to a file, and hands back the accounting and the number of rows.
@@ -152,9 +146,9 @@ pub fn generate(
     }
     let mut arrivals = spec.open(base_dir, seed, tenant)?;
     // Only a file can say more of a request than when it comes and how many items it has.
-    let file = matches!(spec, ArrivalSpec::Trace(_) | ArrivalSpec::Counts(_));
-    let (slo, prio, work) = (file, file, file);
-    let columns = Columns { items: true, slo, prio, work, ..Columns::default() };
+    let file = matches!(spec.process, Process::Trace(_) | Process::Counts(_));
+    let (slo, prio, work, tokens) = (file, file, file, file || spec.tokens.is_some());
+    let columns = Columns { items: true, slo, prio, work, tokens, ..Columns::default() };
     let mut writer = Writer::create(output, &columns)?;
     let (tenant, model): (Arc<str>, Arc<str>) = (Arc::from(tenant), Arc::from(model));
     let mut counts = Counts::default();
@@ -162,6 +156,8 @@ pub fn generate(
         let mut row = Row::new(request.arrival, Arc::clone(&tenant), Arc::clone(&model));
         (row.items, row.slo, row.prio) = (request.items, request.slo, request.prio);
         row.work = request.work;
+        let tokens = |n: u32| (n > 0 || spec.tokens.is_some()).then_some(n);
+        (row.tokens_in, row.tokens_out) = (tokens(request.tokens_in), tokens(request.tokens_out));
         writer.write(&row)?;
         counts.rows_in += 1;
     }

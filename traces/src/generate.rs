@@ -244,6 +244,41 @@ impl RateShape {
         }
     }
 
+    /// A rate that is not exceeded from `t` (s) until a later time, and that time (infinite: for
+    /// good). Thinning by it draws few candidates in vain where the rate is far below its peak.
+    fn stretch(&self, t: f64) -> (f64, f64) {
+        match self {
+            Self::OnOff { base, peak, start, len, ramp, period } => {
+                let within = period.map_or(t, |p| libm::fmod(t, p));
+                let round = t - within;
+                let (rise, fall) = (start - ramp, start + len + ramp);
+                if within < rise {
+                    (*base, round + rise)
+                } else if within < fall {
+                    (base.max(*peak), round + fall)
+                } else {
+                    (*base, period.map_or(f64::INFINITY, |p| round + p))
+                }
+            }
+            Self::Diurnal { .. } => (self.peak(), f64::INFINITY),
+            Self::Piecewise { points, linear, repeat } => {
+                let within = match points.last() {
+                    Some(last) if *repeat && last.0 > 0.0 => libm::fmod(t, last.0),
+                    _ => t,
+                };
+                let next = points.partition_point(|p| p.0 <= within);
+                let before = next.checked_sub(1).map(|i| points[i].1);
+                let rate = match (before, points.get(next)) {
+                    (Some(before), Some(after)) if *linear => before.max(after.1),
+                    (Some(before), _) => before,
+                    (None, Some(after)) => after.1,
+                    (None, None) => 0.0,
+                };
+                (rate, points.get(next).map_or(f64::INFINITY, |p| t - within + p.0))
+            }
+        }
+    }
+
     /// The time in s from which on the rate is 0 for good.
     #[must_use]
     pub fn end(&self) -> Option<f64> {
@@ -274,7 +309,6 @@ fn interpolate(points: &[(f64, f64)], linear: bool, t: f64) -> f64 {
 #[derive(Clone, Debug)]
 pub struct Varying {
     shape: RateShape,
-    peak: f64,
     end_ns: f64,
     clock: Clock,
     rng: Rng,
@@ -284,9 +318,8 @@ impl Varying {
     /// Arrivals of `shape`; none at all where its peak is 0.
     #[must_use]
     pub fn new(shape: RateShape, rng: Rng) -> Self {
-        let (peak, end) = (shape.peak(), shape.end());
-        let end_ns = end.map_or(f64::INFINITY, |s| s * 1e9);
-        Self { shape, peak, end_ns, clock: Clock::default(), rng }
+        let end_ns = shape.end().map_or(f64::INFINITY, |s| s * 1e9);
+        Self { shape, end_ns, clock: Clock::default(), rng }
     }
 }
 
@@ -294,16 +327,28 @@ impl Iterator for Varying {
     type Item = Request;
 
     fn next(&mut self) -> Option<Request> {
-        if self.peak <= 0.0 {
+        if self.shape.peak() <= 0.0 {
             return None;
         }
-        let mean_ns = 1e9 / self.peak;
         loop {
-            let at = self.clock.advance(self.rng.exp1() * mean_ns)?;
+            let now_ns = self.clock.ns as f64 + self.clock.carry;
+            if now_ns >= self.end_ns {
+                return None;
+            }
+            let (bound, until) = self.shape.stretch(now_ns / 1e9);
+            // Whatever the rounding, time goes on.
+            let left_ns = (until * 1e9 - now_ns).max(1.0);
+            let gap_ns = if bound > 0.0 { self.rng.exp1() * 1e9 / bound } else { f64::INFINITY };
+            if gap_ns >= left_ns {
+                // An exponential gap that outlives the stretch may be drawn anew.
+                self.clock.advance(left_ns)?;
+                continue;
+            }
+            let at = self.clock.advance(gap_ns)?;
             if at.0 as f64 >= self.end_ns {
                 return None;
             }
-            if self.rng.uniform() * self.peak < self.shape.at(at.as_secs_f64()) {
+            if self.rng.uniform() * bound < self.shape.at(at.as_secs_f64()) {
                 return Some(Request::at(at));
             }
         }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
@@ -26,8 +28,21 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.display().to_string()
 }
 
+/// Refuses what is no regular file: a device or a pipe may never end, and a trace is read more than
+/// once.
+pub(crate) fn regular(path: &Path) -> Result<(), TraceError> {
+    let name = name_of(path);
+    let meta = std::fs::metadata(path).map_err(|cause| TraceError::io(&name, cause))?;
+    if meta.is_file() {
+        return Ok(());
+    }
+    let what = if meta.is_dir() { "a folder" } else { "a device or a pipe" };
+    Err(TraceError::file(&name, format!("is {what}; give a regular file")))
+}
+
 /// Opens a plain, gzip or zstd file and skips a byte order mark.
 pub(crate) fn open(path: &Path) -> Result<Input, TraceError> {
+    regular(path)?;
     let name = name_of(path);
     let fail = |cause| TraceError::io(&name, cause);
     let mut raw = BufReader::with_capacity(BUFFER, File::open(path).map_err(fail)?);
@@ -43,6 +58,36 @@ pub(crate) fn open(path: &Path) -> Result<Input, TraceError> {
         input.consume(3);
     }
     Ok(input)
+}
+
+/// The longest record of a trace: a line of more is an error, not all memory. Lines of public
+/// traces are below 64 KiB.
+pub(crate) const LONGEST_RECORD: usize = 1 << 20;
+
+/// Text behind a reader that looks for the end of a record: it fails where that end does not come.
+pub(crate) struct Capped<R> {
+    inner: R,
+    /// Bytes handed out since the last record, shared with who counts the records.
+    since: Arc<AtomicUsize>,
+}
+
+impl<R> Capped<R> {
+    pub(crate) fn new(inner: R) -> (Self, Arc<AtomicUsize>) {
+        let since = Arc::new(AtomicUsize::new(0));
+        (Self { inner, since: Arc::clone(&since) }, since)
+    }
+}
+
+impl<R: Read> Read for Capped<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.since.load(Ordering::Relaxed) > LONGEST_RECORD {
+            let problem = "a record of over 1 MiB: this is no trace";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
+        }
+        let n = self.inner.read(buffer)?;
+        self.since.fetch_add(n, Ordering::Relaxed);
+        Ok(n)
+    }
 }
 
 /// Reads every frame of a zstd file: the decoder underneath stops after the first.

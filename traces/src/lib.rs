@@ -4,6 +4,7 @@
 //! This crate knows nothing of GPUs or sharing policies.
 
 pub mod canonical;
+pub mod closed;
 pub mod convert;
 pub mod error;
 pub mod generate;
@@ -15,6 +16,7 @@ pub mod rng;
 pub mod row;
 pub mod spec;
 pub mod stats;
+pub mod tokens;
 pub mod transform;
 pub mod writer;
 
@@ -24,6 +26,7 @@ mod io;
 mod spec_fields;
 mod table;
 
+pub use closed::Closed;
 pub use convert::{ConversionReport, convert, generate, stats};
 pub use error::TraceError;
 pub use mlperf::{Scenario, Settings};
@@ -31,5 +34,6 @@ pub use read::{FORMATS, ReadOptions};
 pub use request::{Arrivals, Request};
 pub use rng::Rng;
 pub use row::{Row, Stream};
-pub use spec::{ArrivalSpec, Closed, KINDS};
+pub use spec::{ArrivalSpec, KINDS, Process};
+pub use tokens::{TokenCount, TokenDraws, Tokens};
 pub use transform::Transform;

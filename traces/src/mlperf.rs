@@ -8,8 +8,9 @@
 use cotenant_profiles::Nanos;
 use serde::Serialize;
 
+use crate::closed::Closed;
 use crate::error::TraceError;
-use crate::spec::Closed;
+use crate::request::check_items;
 use crate::spec_fields::Fields;
 
 /// Confidence of the early-stopping rule.
@@ -120,8 +121,10 @@ impl Settings {
             (Scenario::Server, Some(_)) if self.samples != 1 => {
                 spec("samples", "is 1 in the scenario `server`")
             }
-            (Scenario::Server, _) | (_, None) if self.samples > 0 => Ok(()),
-            (_, None) => spec("samples", "is not at least 1"),
+            (Scenario::Server, _) => Ok(()),
+            (Scenario::Offline, None) if self.samples > 0 => Ok(()),
+            (Scenario::Offline, None) => spec("samples", "is not at least 1"),
+            (_, None) => check_items("samples", self.samples),
             (_, Some(_)) => spec("target_qps", "belongs to the scenario `server` alone"),
         }
     }

@@ -15,11 +15,13 @@ pub mod azure_llm;
 pub mod burstgpt;
 pub mod counts;
 pub mod disb;
+pub mod genai;
 pub mod intervals;
 pub mod maf1;
 pub mod maf2;
 pub mod mooncake;
 pub mod servegen;
+pub mod splitwise;
 pub mod vidur;
 
 pub(crate) mod timed;
@@ -38,6 +40,8 @@ pub struct ReadOptions {
     /// ServeGen: the largest coefficient of variation that a window's gaps may have. Fits of nearly
     /// idle windows go up to several hundred.
     pub cv_max: f64,
+    /// Columns that the format does not have are kept as `x_…` instead of refused.
+    pub keep_extra: bool,
     /// The tenant of every row, in place of what the format says.
     pub tenant: Option<String>,
     /// The model of every row, in place of what the format says.
@@ -52,6 +56,7 @@ impl Default for ReadOptions {
             sort: false,
             drop_failures: false,
             cv_max: 10.0,
+            keep_extra: false,
             tenant: None,
             model: None,
         }
@@ -101,6 +106,8 @@ pub const FORMATS: &[Format] = &[
     maf2::FORMAT,
     burstgpt::FORMAT,
     vidur::FORMAT,
+    splitwise::FORMAT,
+    genai::FORMAT,
     mooncake::MOONCAKE,
     mooncake::BAILIAN,
     disb::FORMAT,
@@ -147,11 +154,34 @@ pub fn find(name: &str) -> Result<&'static Format, TraceError> {
 /// It looks like none.
 pub fn sniff(path: &Path) -> Result<&'static Format, TraceError> {
     let probe = probe(path)?;
+    if let Some(what) = no_requests(&probe) {
+        let problem = format!("{what}: this is not a request trace");
+        return Err(TraceError::file(&io::name_of(path), problem));
+    }
     FORMATS.iter().find(|f| (f.sniff)(&probe)).ok_or_else(|| {
         let known: Vec<_> = FORMATS.iter().map(|f| f.name).collect();
         let problem = format!("the format is not recognised; name one of {}", known.join(", "));
         TraceError::file(&io::name_of(path), problem)
     })
+}
+
+/// What a file of a known kind is that holds no requests.
+fn no_requests(probe: &Probe) -> Option<&'static str> {
+    let has = |words: &[&str]| words.iter().all(|w| probe.lines.iter().any(|l| l.contains(w)));
+    let jobs = "a log of cluster jobs, each hours of training and not an inference";
+    if has(&["\"jobid\"", "\"vc\""]) || has(&["\"attempts\""]) {
+        Some(jobs) // Philly
+    } else if has(&["job_id", "gpu_num"]) || has(&["job_name", "organization"]) {
+        Some(jobs) // Helios, Acme, Alibaba spot
+    } else if has(&["cpu_milli", "gpu_milli"]) || has(&["instance_sn", "role"]) {
+        Some("a list of pods (Alibaba), each a service and not a request")
+    } else if has(&["timestamp_anon", "container_ip"]) {
+        Some("samples of request rates per container (Alibaba); sum them to a counts file")
+    } else if has(&["\"traceEvents\""]) || has(&["schemaVersion"]) {
+        Some("a recording of kernels; read it with `cotenant profile import`")
+    } else {
+        None
+    }
 }
 
 fn probe(path: &Path) -> Result<Probe, TraceError> {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::error::TraceError;
 use crate::read::{self, Expand, ReadOptions};
 use crate::request::{Arrivals, Request};
+use crate::rng::Rng;
 use crate::row::{Row, Source, Stream};
 use crate::spec_fields::Fields;
 use crate::transform::{self, Transform};
@@ -126,10 +127,7 @@ impl TraceSpec {
 
     /// Everything that is done to the rows, in order.
     fn pipeline(&self) -> Result<Vec<Transform>, TraceError> {
-        let mut transforms = Vec::new();
-        if let Some(window) = &self.window {
-            transforms.push(format!("window:{window}").parse()?);
-        }
+        let mut transforms: Vec<Transform> = self.window().transpose()?.into_iter().collect();
         for (field, name) in [("tenant", &self.tenant), ("model", &self.model)] {
             if let Some(name) = name {
                 transforms.push(format!("filter:{field}={name}").parse()?);
@@ -139,6 +137,71 @@ impl TraceSpec {
             transforms.push(text.parse()?);
         }
         Ok(transforms)
+    }
+
+    fn window(&self) -> Option<Result<Transform, TraceError>> {
+        self.window.as_ref().map(|window| format!("window:{window}").parse())
+    }
+
+    /// The arrival, on the file's own clock, of the request that is nearest to the window; `None`
+    /// where there is no window, or nothing outside it either.
+    fn nearest(&self, base_dir: &Path, seed: u64) -> Result<Option<Nanos>, TraceError> {
+        let Some(window) = self.window().transpose()? else { return Ok(None) };
+        let Some((from, until)) = window.window() else { return Ok(None) };
+        let mut stream = Self { window: None, ..self.clone() }.stream(base_dir, seed)?;
+        let mut nearest: Option<(u64, Nanos)> = None;
+        while let Some(row) = stream.rows.next_row()? {
+            let at = row.arrival.0;
+            let distance = from.0.saturating_sub(at).max(at.saturating_sub(until.0));
+            if nearest.is_none_or(|(least, _)| distance < least) {
+                nearest = Some((distance, row.arrival));
+            }
+        }
+        Ok(nearest.map(|(_, at)| at))
+    }
+
+    /// What a user should know before a run of the length `until` replays the file.
+    pub(crate) fn notes(
+        &self,
+        base_dir: &Path,
+        seed: u64,
+        tenant: &str,
+        until: Nanos,
+    ) -> Result<Vec<String>, TraceError> {
+        let seed = tenant_seed(seed, tenant);
+        let mut stream = self.stream(base_dir, seed)?;
+        let first = stream.rows.next_row()?;
+        let survey = survey(self, base_dir, seed)?;
+        let mut notes = survey.warnings;
+        let name = &stream.name;
+        let at = first.map(|row| row.arrival.0 as f64 / self.rate_scale);
+        match at {
+            Some(at) if at < until.0 as f64 => {}
+            Some(at) => {
+                // A window counts on the clock behind the one that is given already.
+                let (own, start) = (self.window.as_deref(), Nanos((at * self.rate_scale) as u64));
+                let advice = match own {
+                    None => format!("window = \"{}..\"", whole_seconds(start)),
+                    Some(_) => "a later `window`".to_owned(),
+                };
+                notes.push(format!(
+                    "{name}: no request falls into the run of {until}; the nearest arrives at {}: \
+                     give {advice} or a longer `duration`",
+                    Nanos(at.min(1.8e19) as u64)
+                ));
+            }
+            None => {
+                let window = self.window.as_deref().unwrap_or("0..");
+                let nearest = self.nearest(base_dir, seed)?;
+                notes.push(match nearest {
+                    Some(at) => format!(
+                        "{name}: no request in the window {window}; the nearest arrives at {at}"
+                    ),
+                    None => format!("{name}: no request at all"),
+                });
+            }
+        }
+        Ok(notes)
     }
 
     fn stream(&self, base_dir: &Path, seed: u64) -> Result<Stream, TraceError> {
@@ -152,6 +215,7 @@ impl TraceSpec {
 /// What one pass over the trace finds.
 struct Survey {
     rows: u64,
+    warnings: Vec<String>,
     duration: Nanos,
     mean_tokens: f64,
 }
@@ -171,13 +235,26 @@ fn survey(spec: &TraceSpec, base_dir: &Path, seed: u64) -> Result<Survey, TraceE
         }
         rows += 1;
     }
-    if rows == 0 {
-        let read = stream.tally.counts();
-        let problem = format!("no row is left of {} (dropped: {:?})", read.rows_in, read.dropped);
+    let counts = stream.tally.counts();
+    // An empty window is a quiet tenant; a filter that nothing passes is a mistake.
+    if rows == 0 && !counts.dropped.is_empty() && spec.nearest(base_dir, seed)?.is_none() {
+        let problem =
+            format!("no row is left of {} (dropped: {:?})", counts.rows_in, counts.dropped);
         return Err(TraceError::file(&stream.name, problem));
     }
     let duration = stream.rows.duration().unwrap_or(Nanos::ZERO);
-    Ok(Survey { rows, duration, mean_tokens: tokens / rows as f64 })
+    let mean_tokens = if rows == 0 { 1.0 } else { tokens / rows as f64 };
+    Ok(Survey { rows, warnings: counts.warnings, duration, mean_tokens })
+}
+
+/// Rounded down, as short as a window is written by hand.
+fn whole_seconds(at: Nanos) -> Nanos {
+    Nanos(at.0 - at.0 % 1_000_000_000)
+}
+
+/// Two tenants that replay the same counts file must not get the same expansion.
+fn tenant_seed(seed: u64, tenant: &str) -> u64 {
+    Rng::for_names(seed, &[tenant, "arrivals"]).next_u64()
 }
 
 fn weigh(row: &Row, a: f64, b: f64) -> Option<f64> {
@@ -191,8 +268,7 @@ pub(crate) fn open(
     seed: u64,
     tenant: &str,
 ) -> Result<Box<dyn Arrivals>, TraceError> {
-    // Two tenants that replay the same counts file must not get the same expansion.
-    let seed = crate::rng::Rng::for_names(seed, &[tenant, "arrivals"]).next_u64();
+    let seed = tenant_seed(seed, tenant);
     let survey = survey(spec, base_dir, seed)?;
     let work = match spec.work {
         Work::Tokens { a, b, mean } => Some((a, b, mean.unwrap_or(survey.mean_tokens))),

@@ -2,6 +2,8 @@
 
 use cotenant_profiles::Nanos;
 
+use crate::error::TraceError;
+
 /// One request of one tenant, as the simulator and the replay need it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Request {
@@ -15,13 +17,17 @@ pub struct Request {
     pub prio: i8,
     /// Multiplies the profiled service time; finite and above 0.
     pub work: f32,
+    /// Tokens of the prompt; 0 where nothing says it.
+    pub tokens_in: u32,
+    /// Tokens to generate; 0 where nothing says it.
+    pub tokens_out: u32,
 }
 
 impl Request {
     /// A plain request of one item.
     #[must_use]
     pub const fn at(arrival: Nanos) -> Self {
-        Self { arrival, items: 1, slo: None, prio: 0, work: 1.0 }
+        Self { arrival, items: 1, slo: None, prio: 0, work: 1.0, tokens_in: 0, tokens_out: 0 }
     }
 }
 
@@ -36,4 +42,14 @@ impl<I: Iterator<Item = Request> + Send> Arrivals for I {
     fn next_request(&mut self) -> Option<Request> {
         self.next()
     }
+}
+
+/// The most samples of one request: beyond what any batcher takes at once.
+pub const MOST_ITEMS: u32 = 1_000_000;
+
+pub(crate) fn check_items(field: &str, items: u32) -> Result<(), TraceError> {
+    if (1..=MOST_ITEMS).contains(&items) {
+        return Ok(());
+    }
+    Err(TraceError::spec(field, format!("is not from 1 to {MOST_ITEMS}")))
 }

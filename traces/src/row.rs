@@ -63,6 +63,8 @@ impl Row {
             slo: self.slo,
             prio: self.prio,
             work: self.work,
+            tokens_in: self.tokens_in.unwrap_or(0),
+            tokens_out: self.tokens_out.unwrap_or(0),
         }
     }
 }

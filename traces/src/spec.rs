@@ -6,23 +6,48 @@ use std::path::{Path, PathBuf};
 use cotenant_profiles::Nanos;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::closed::Closed;
 use crate::error::TraceError;
 use crate::generate::{Gap, Mmpp, RateShape, Renewal, Varying};
 use crate::mlperf::{self, Scenario};
 use crate::replay::{self, TraceSpec};
-use crate::request::{Arrivals, Request};
+use crate::request::{Arrivals, Request, check_items};
 use crate::rng::Rng;
 use crate::spec_fields::Fields;
+use crate::tokens::Tokens;
 
 mod kinds;
 
 pub use kinds::{KINDS, Kind};
 
-/// How the requests of one tenant arrive. Rates are requests/s.
+/// How the requests of one tenant arrive, and how many tokens each has.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ArrivalSpec {
+    /// When they arrive.
+    #[serde(flatten)]
+    pub process: Process,
+    /// Prompt and output of each, for models that generate; a trace brings its own.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<Tokens>,
+}
+
+impl From<Process> for ArrivalSpec {
+    fn from(process: Process) -> Self {
+        Self { process, tokens: None }
+    }
+}
+
+impl From<Closed> for ArrivalSpec {
+    fn from(closed: Closed) -> Self {
+        Process::Closed(closed).into()
+    }
+}
+
+/// When requests arrive. Rates are requests/s.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum ArrivalSpec {
+pub enum Process {
     /// Equal gaps.
     Constant {
         /// Requests/s.
@@ -117,36 +142,6 @@ pub enum ArrivalSpec {
     Mlperf(mlperf::Settings),
 }
 
-/// A closed loop: `concurrency` clients, each sending its next request a think time after the
-/// completion of its last.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Closed {
-    /// Requests in flight or being thought about, at least 1.
-    pub concurrency: u32,
-    /// Mean time from a completion to the client's next request.
-    pub think: Nanos,
-    /// Think times are exponential with that mean; else constant.
-    pub exponential: bool,
-    /// Samples per request.
-    pub items: u32,
-    /// No more requests than this; absent: until the end of the run.
-    pub max_requests: Option<u64>,
-}
-
-impl Default for Closed {
-    fn default() -> Self {
-        let think = Nanos::ZERO;
-        Self { concurrency: 1, think, exponential: false, items: 1, max_requests: None }
-    }
-}
-
-impl Closed {
-    /// One think time. `rng` is the tenant's stream for this purpose.
-    pub fn think_time(&self, rng: &mut Rng) -> Nanos {
-        if self.exponential { Nanos((rng.exp1() * self.think.0 as f64) as u64) } else { self.think }
-    }
-}
-
 impl<'de> Deserialize<'de> for ArrivalSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut fields = Fields::deserialize(deserializer)?;
@@ -179,7 +174,7 @@ fn secs(ns: Nanos) -> f64 {
     ns.as_secs_f64()
 }
 
-impl ArrivalSpec {
+impl Process {
     /// The value of `kind`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -199,19 +194,6 @@ impl ArrivalSpec {
             Self::Closed(_) => "closed",
             Self::Mlperf(_) => "mlperf",
         }
-    }
-
-    fn parse(fields: &mut Fields) -> Result<Self, TraceError> {
-        let names: Vec<&str> = KINDS.iter().map(|k| k.name).collect();
-        let name = fields.choice("kind", &names)?;
-        let name = name.ok_or_else(|| {
-            TraceError::spec("kind", format!("is missing; known: {}", names.join(", ")))
-        })?;
-        let kind = KINDS.iter().find(|k| k.name == name).expect("a choice among these names");
-        fields.only(kind.name, kind.fields)?;
-        let spec = (kind.parse)(fields)?;
-        spec.validate()?;
-        Ok(spec)
     }
 
     /// Checks every value without opening a file.
@@ -240,11 +222,11 @@ impl ArrivalSpec {
                 check("period", period.0 > 0, "is not above 0")?;
                 check("phase", (0.0..=1.0).contains(phase), "is not from 0 to 1 (of a period)")
             }
-            Self::Piecewise { points, .. } => validate_points(points),
+            Self::Piecewise { points, repeat, .. } => validate_points(points, *repeat),
             Self::Counts(spec) | Self::Trace(spec) => spec.validate(),
             Self::Closed(closed) => {
                 check("concurrency", closed.concurrency > 0, "is not at least 1")?;
-                check("items", closed.items > 0, "is not at least 1")
+                check_items("items", closed.items)
             }
             Self::Mlperf(settings) => settings.validate(),
         }
@@ -260,98 +242,11 @@ impl ArrivalSpec {
             let used = start.0.checked_add(len.0).and_then(|s| s.checked_add(ramp.0));
             let problem = "is shorter than start + len + ramp";
             check("period", used.is_some_and(|used| used <= period.0), problem)?;
+            let mean = base + (peak - base) * (secs(*len) + secs(*ramp)) / secs(*period);
+            let problem = "changes the rate over 1e5 times for each request: give a longer one";
+            check("period", 4.0 / (mean * secs(*period)) <= MOST_JUMPS, problem)?;
         }
         Ok(())
-    }
-
-    /// The closed loop, for the kinds that are one: the simulator drives these by completions.
-    #[must_use]
-    pub fn closed(&self) -> Option<Closed> {
-        match self {
-            Self::Closed(closed) => Some(*closed),
-            Self::Mlperf(settings) => settings.closed(),
-            _ => None,
-        }
-    }
-
-    /// The mean rate in requests/s, where the specification alone says it.
-    #[must_use]
-    pub fn mean_rate(&self) -> Option<f64> {
-        match self {
-            Self::Constant { rate, .. }
-            | Self::Poisson { rate }
-            | Self::Gamma { rate, .. }
-            | Self::Lognormal { rate, .. }
-            | Self::Weibull { rate, .. }
-            | Self::Pareto { rate, .. }
-            | Self::Diurnal { rate, .. } => Some(*rate),
-            Self::Mmpp { rates, dwell } => {
-                let time: f64 = dwell.iter().map(|d| secs(*d)).sum();
-                Some(rates.iter().zip(dwell).map(|(r, d)| r * secs(*d)).sum::<f64>() / time)
-            }
-            Self::Mlperf(s) if s.scenario == Scenario::Server => s.target_qps,
-            _ => None,
-        }
-    }
-
-    /// The files that the arrivals come from.
-    #[must_use]
-    pub fn files(&self, base_dir: &Path) -> Vec<PathBuf> {
-        match self {
-            Self::Counts(spec) | Self::Trace(spec) => vec![base_dir.join(&spec.file)],
-            _ => Vec::new(),
-        }
-    }
-
-    /// Opens the arrivals of `tenant`. File names are relative to `base_dir`. The random stream
-    /// depends on `seed` and `tenant` alone, so that no tenant moves another's arrivals.
-    ///
-    /// A trace file is read through once here, so that a bad row is an error before the simulation
-    /// starts and never a trace cut short in silence.
-    ///
-    /// # Errors
-    /// A field out of range, a file that cannot be read, or a closed loop, which has no arrivals of
-    /// its own.
-    pub fn open(
-        &self,
-        base_dir: &Path,
-        seed: u64,
-        tenant: &str,
-    ) -> Result<Box<dyn Arrivals>, TraceError> {
-        self.validate()?;
-        let rng = Rng::for_names(seed, &[tenant, "arrivals"]);
-        let renewal =
-            |gap, rate, rng| -> Box<dyn Arrivals> { Box::new(Renewal::new(gap, rate, None, rng)) };
-        Ok(match self {
-            Self::Constant { rate, phase } => {
-                let phase = phase.map(|p| secs(p) * rate);
-                Box::new(Renewal::new(Gap::Constant, *rate, phase, rng))
-            }
-            Self::Poisson { rate } => renewal(Gap::Exponential, *rate, rng),
-            Self::Gamma { rate, cv } => renewal(Gap::gamma_cv(*cv), *rate, rng),
-            Self::Lognormal { rate, sigma } => {
-                renewal(Gap::LogNormal { sigma: *sigma }, *rate, rng)
-            }
-            Self::Weibull { rate, shape } => renewal(Gap::weibull(*shape), *rate, rng),
-            Self::Pareto { rate, shape } => renewal(Gap::Pareto { shape: *shape }, *rate, rng),
-            Self::Mmpp { rates, dwell } => {
-                let states: Vec<_> = rates.iter().copied().zip(dwell.iter().copied()).collect();
-                Box::new(Mmpp::new(&states, rng))
-            }
-            Self::Onoff { .. } | Self::Diurnal { .. } | Self::Piecewise { .. } => {
-                let shape = self.rate_shape().expect("these kinds have a rate over time");
-                Box::new(Varying::new(shape, rng))
-            }
-            Self::Counts(spec) | Self::Trace(spec) => replay::open(spec, base_dir, seed, tenant)?,
-            Self::Closed(_) => return Err(no_arrivals("closed")),
-            Self::Mlperf(s) => match (s.scenario, s.target_qps) {
-                (Scenario::Server, Some(rate)) => renewal(Gap::Exponential, rate, rng),
-                (Scenario::Offline, _) => {
-                    Box::new((0..s.samples).map(|_| Request::at(Nanos::ZERO)))
-                }
-                _ => return Err(no_arrivals(s.scenario.name())),
-            },
-        })
     }
 
     /// The rate over time of the kinds that have one.
@@ -382,6 +277,164 @@ impl ArrivalSpec {
     }
 }
 
+impl ArrivalSpec {
+    fn parse(fields: &mut Fields) -> Result<Self, TraceError> {
+        let names: Vec<&str> = KINDS.iter().map(|k| k.name).collect();
+        let name = fields.choice("kind", &names)?;
+        let name = name.ok_or_else(|| {
+            TraceError::spec("kind", format!("is missing; known: {}", names.join(", ")))
+        })?;
+        let kind = KINDS.iter().find(|k| k.name == name).expect("a choice among these names");
+        fields.only(kind.name, kind.fields)?;
+        let tokens = fields.tokens()?;
+        let spec = Self { process: (kind.parse)(fields)?, tokens };
+        spec.validate()?;
+        Ok(spec)
+    }
+
+    /// The value of `kind`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        self.process.kind()
+    }
+
+    /// Checks every value without opening a file.
+    ///
+    /// # Errors
+    /// The first field that is out of range, with the range.
+    pub fn validate(&self) -> Result<(), TraceError> {
+        self.process.validate()
+    }
+
+    /// The closed loop, for the kinds that are one: the simulator drives these by completions.
+    #[must_use]
+    pub fn closed(&self) -> Option<Closed> {
+        match &self.process {
+            Process::Closed(closed) => Some(*closed),
+            Process::Mlperf(settings) => settings.closed(),
+            _ => None,
+        }
+    }
+
+    /// The mean rate in requests/s, where the specification alone says it.
+    #[must_use]
+    pub fn mean_rate(&self) -> Option<f64> {
+        match &self.process {
+            Process::Constant { rate, .. }
+            | Process::Poisson { rate }
+            | Process::Gamma { rate, .. }
+            | Process::Lognormal { rate, .. }
+            | Process::Weibull { rate, .. }
+            | Process::Pareto { rate, .. }
+            | Process::Diurnal { rate, .. } => Some(*rate),
+            Process::Mmpp { rates, dwell } => {
+                let time: f64 = dwell.iter().map(|d| secs(*d)).sum();
+                Some(rates.iter().zip(dwell).map(|(r, d)| r * secs(*d)).sum::<f64>() / time)
+            }
+            Process::Mlperf(s) if s.scenario == Scenario::Server => s.target_qps,
+            _ => None,
+        }
+    }
+
+    /// The files that the arrivals come from.
+    #[must_use]
+    pub fn files(&self, base_dir: &Path) -> Vec<PathBuf> {
+        match &self.process {
+            Process::Counts(spec) | Process::Trace(spec) => vec![base_dir.join(&spec.file)],
+            _ => Vec::new(),
+        }
+    }
+
+    /// Opens the arrivals of `tenant`. File names are relative to `base_dir`. The random stream
+    /// depends on `seed` and `tenant` alone, so that no tenant moves another's arrivals.
+    ///
+    /// A trace file is read through once here, so that a bad row is an error before the simulation
+    /// starts and never a trace cut short in silence.
+    ///
+    /// # Errors
+    /// A field out of range, a file that cannot be read, or a closed loop, which has no arrivals of
+    /// its own.
+    pub fn open(
+        &self,
+        base_dir: &Path,
+        seed: u64,
+        tenant: &str,
+    ) -> Result<Box<dyn Arrivals>, TraceError> {
+        self.validate()?;
+        let Some(tokens) = self.tokens else { return self.open_process(base_dir, seed, tenant) };
+        let mut arrivals = self.open_process(base_dir, seed, tenant)?;
+        let mut draws = tokens.draws(seed, tenant);
+        Ok(Box::new(std::iter::from_fn(move || {
+            let mut request = arrivals.next_request()?;
+            (request.tokens_in, request.tokens_out) = draws.draw();
+            Some(request)
+        })))
+    }
+
+    /// What a user should know before a run of the length `until` (warm-up included): a trace of
+    /// which no request falls into it, and what its reader found odd. Nothing for what is generated.
+    ///
+    /// # Errors
+    /// As [`ArrivalSpec::open`].
+    pub fn notes(
+        &self,
+        base_dir: &Path,
+        seed: u64,
+        tenant: &str,
+        until: Nanos,
+    ) -> Result<Vec<String>, TraceError> {
+        match &self.process {
+            Process::Counts(spec) | Process::Trace(spec) => {
+                spec.notes(base_dir, seed, tenant, until)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn open_process(
+        &self,
+        base_dir: &Path,
+        seed: u64,
+        tenant: &str,
+    ) -> Result<Box<dyn Arrivals>, TraceError> {
+        let rng = Rng::for_names(seed, &[tenant, "arrivals"]);
+        let renewal =
+            |gap, rate, rng| -> Box<dyn Arrivals> { Box::new(Renewal::new(gap, rate, None, rng)) };
+        Ok(match &self.process {
+            Process::Constant { rate, phase } => {
+                let phase = phase.map(|p| secs(p) * rate);
+                Box::new(Renewal::new(Gap::Constant, *rate, phase, rng))
+            }
+            Process::Poisson { rate } => renewal(Gap::Exponential, *rate, rng),
+            Process::Gamma { rate, cv } => renewal(Gap::gamma_cv(*cv), *rate, rng),
+            Process::Lognormal { rate, sigma } => {
+                renewal(Gap::LogNormal { sigma: *sigma }, *rate, rng)
+            }
+            Process::Weibull { rate, shape } => renewal(Gap::weibull(*shape), *rate, rng),
+            Process::Pareto { rate, shape } => renewal(Gap::Pareto { shape: *shape }, *rate, rng),
+            Process::Mmpp { rates, dwell } => {
+                let states: Vec<_> = rates.iter().copied().zip(dwell.iter().copied()).collect();
+                Box::new(Mmpp::new(&states, rng))
+            }
+            Process::Onoff { .. } | Process::Diurnal { .. } | Process::Piecewise { .. } => {
+                let shape = self.process.rate_shape().expect("these kinds have a rate over time");
+                Box::new(Varying::new(shape, rng))
+            }
+            Process::Counts(spec) | Process::Trace(spec) => {
+                replay::open(spec, base_dir, seed, tenant)?
+            }
+            Process::Closed(_) => return Err(no_arrivals("closed")),
+            Process::Mlperf(s) => match (s.scenario, s.target_qps) {
+                (Scenario::Server, Some(rate)) => renewal(Gap::Exponential, rate, rng),
+                (Scenario::Offline, _) => {
+                    Box::new((0..s.samples).map(|_| Request::at(Nanos::ZERO)))
+                }
+                _ => return Err(no_arrivals(s.scenario.name())),
+            },
+        })
+    }
+}
+
 fn no_arrivals(kind: &str) -> TraceError {
     let problem = format!("`{kind}` is a closed loop: its requests follow completions");
     TraceError::spec("kind", problem)
@@ -395,14 +448,42 @@ fn validate_mmpp(rates: &[f64], dwell: &[Nanos]) -> Result<(), TraceError> {
     check("rates", rates.iter().any(|&r| r > 0.0), "are all 0: no request at all")?;
     let problem = "has not as many times as `rates` has rates";
     check("dwell", dwell.len() == rates.len(), problem)?;
-    check("dwell", dwell.iter().all(|d| d.0 > 0), "has a time that is not above 0")
+    check("dwell", dwell.iter().all(|d| d.0 > 0), "has a time that is not above 0")?;
+    let time: f64 = dwell.iter().map(|d| secs(*d)).sum();
+    let requests: f64 = rates.iter().zip(dwell).map(|(r, d)| r * secs(*d)).sum();
+    let jumps = dwell.len() as f64 / requests;
+    if jumps > MOST_JUMPS {
+        let mean = requests / time;
+        return Err(TraceError::spec(
+            "dwell",
+            format!(
+                "changes the state {jumps:.1e} times for each request (at most {MOST_JUMPS:.0e}): \
+                 give longer times, or kind = \"poisson\" with the mean rate of {mean}"
+            ),
+        ));
+    }
+    Ok(())
 }
 
-fn validate_points(points: &[(Nanos, f64)]) -> Result<(), TraceError> {
+/// The most changes of state, or of rate, for each request: each of them costs time, and a process
+/// that changes so much faster than requests come is a plain Poisson process.
+const MOST_JUMPS: f64 = 1e5;
+
+fn validate_points(points: &[(Nanos, f64)], repeat: bool) -> Result<(), TraceError> {
     check("points", !points.is_empty(), "is empty: give at least one [time, rate]")?;
     let ascending = points.windows(2).all(|w| w[0].0 < w[1].0);
     check("points", ascending, "has times that do not ascend")?;
     let legal = points.iter().all(|p| (0.0..=1e9).contains(&p.1));
     check("points", legal, "has a rate not from 0 to 1e9 requests/s")?;
-    check("points", points.iter().any(|p| p.1 > 0.0), "has only rates of 0: no request at all")
+    check("points", points.iter().any(|p| p.1 > 0.0), "has only rates of 0: no request at all")?;
+    if repeat && let (Some(first), Some(last)) = (points.first(), points.last()) {
+        let problem = "of one point repeat nothing: give a second one, later than 0";
+        check("points", points.len() > 1 && last.0.0 > 0, problem)?;
+        let head = secs(first.0) * first.1;
+        let parts = points.windows(2).map(|w| secs(w[1].0 - w[0].0) * (w[0].1 + w[1].1) / 2.0);
+        let requests = head + parts.sum::<f64>();
+        let problem = "change the rate over 1e5 times for each request: stretch them";
+        check("points", points.len() as f64 / requests <= MOST_JUMPS, problem)?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::error::{TraceError, hint};
+use crate::tokens::{TokenCount, Tokens};
 
 /// The keys and values of one `arrivals = { … }` table.
 #[derive(Debug)]
@@ -115,6 +116,19 @@ impl Fields {
     pub(crate) fn required_duration(&mut self, field: &str) -> Result<Nanos, TraceError> {
         self.duration(field)?
             .ok_or_else(|| TraceError::spec(field, "is missing: give a duration, such as `2s`"))
+    }
+
+    /// `tokens_in` and `tokens_out`, which come together.
+    pub(crate) fn tokens(&mut self) -> Result<Option<Tokens>, TraceError> {
+        let mut take = |field: &str| {
+            self.0.remove(field).map(|value| TokenCount::parse(field, &value)).transpose()
+        };
+        match (take("tokens_in")?, take("tokens_out")?) {
+            (None, None) => Ok(None),
+            (Some(tokens_in), Some(tokens_out)) => Ok(Some(Tokens { tokens_in, tokens_out })),
+            (None, _) => Err(TraceError::spec("tokens_in", "is missing beside `tokens_out`")),
+            (_, None) => Err(TraceError::spec("tokens_out", "is missing beside `tokens_in`")),
+        }
     }
 
     fn list(&mut self, field: &str, of: &str) -> Result<Vec<Value>, TraceError> {

@@ -2,24 +2,31 @@
 
 use std::io::{BufRead, Read};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use csv::{Reader, ReaderBuilder, StringRecord};
 
 use crate::error::{TraceError, excerpt, hint};
-use crate::io::{self, Input};
+use crate::io::{self, Capped, Input, LONGEST_RECORD};
+use crate::row::legal_name;
 
 /// The `# key=value` lines in front of a header, without the `#`.
 pub(crate) type Preamble = Vec<(u64, String)>;
 
-/// Lines longer than this before the header are no trace: better an error than all memory.
-const LONGEST_PREAMBLE_LINE: u64 = 1 << 20;
+/// The most `#` lines in front of a header.
+const LONGEST_PREAMBLE: u64 = 10_000;
 
 pub(crate) struct Table {
     pub(crate) file: String,
     pub(crate) columns: Vec<String>,
     pub(crate) header_line: u64,
-    reader: Reader<Input>,
+    reader: Reader<Capped<Input>>,
+    /// Bytes read since the last record.
+    since: Arc<AtomicUsize>,
     record: StringRecord,
+    /// Columns that no format knows, kept on request, and what they are called then.
+    kept: Vec<(usize, String)>,
     first_line: u64,
     exhausted: bool,
 }
@@ -38,8 +45,13 @@ impl Table {
         while input.fill_buf().map_err(|cause| TraceError::io(&file, cause))?.first() == Some(&b'#')
         {
             lines += 1;
+            if lines > LONGEST_PREAMBLE {
+                let problem = format!("more than {LONGEST_PREAMBLE} `#` lines: this is no trace");
+                return Err(TraceError::line(&file, lines, problem));
+            }
             preamble.push((lines, read_line(&mut input, &file, lines)?));
         }
+        let (input, since) = Capped::new(input);
         let reader = ReaderBuilder::new()
             .has_headers(false)
             .flexible(true)
@@ -52,7 +64,9 @@ impl Table {
             columns,
             header_line: 0,
             reader,
+            since,
             record,
+            kept: Vec::new(),
             first_line: lines,
             exhausted: false,
         };
@@ -79,6 +93,7 @@ impl Table {
     }
 
     fn read(&mut self) -> Result<bool, TraceError> {
+        self.since.store(0, Ordering::Relaxed);
         self.reader.read_record(&mut self.record).map_err(|error| {
             let line = error.position().map_or(0, |p| p.line() + self.first_line);
             match error.into_kind() {
@@ -153,6 +168,29 @@ impl Table {
         }
     }
 
+    /// As [`Table::only`]; on request unknown columns become pass-through columns `x_…`, whose
+    /// names are handed back.
+    pub(crate) fn only_or_keep(
+        &mut self,
+        known: &[&str],
+        keep: bool,
+    ) -> Result<Vec<String>, TraceError> {
+        if !keep {
+            return self.only(known, |_| false).map(|()| Vec::new());
+        }
+        for (at, column) in self.columns.iter().enumerate() {
+            if !known.contains(&column.as_str()) {
+                self.kept.push((at, extra_name(column)));
+            }
+        }
+        Ok(self.kept.iter().map(|(_, name)| name.clone()).collect())
+    }
+
+    /// The values of the columns that were kept.
+    pub(crate) fn kept(&self) -> impl Iterator<Item = Arc<str>> {
+        self.kept.iter().map(|&(at, _)| Arc::from(self.raw(at)))
+    }
+
     /// The current record's value of `column` is not what it should be.
     pub(crate) fn bad(&self, column: usize, expected: &'static str) -> TraceError {
         TraceError::Value {
@@ -174,12 +212,18 @@ impl Table {
     }
 }
 
+/// The pass-through name of a foreign column: `Session ID` becomes `x_session_id`.
+pub(crate) fn extra_name(column: &str) -> String {
+    format!("x_{}", legal_name(&column.trim().to_lowercase().replace(' ', "_"), 62))
+}
+
 /// One line of at most a mebibyte, without its end.
 pub(crate) fn read_line(input: &mut Input, file: &str, line: u64) -> Result<String, TraceError> {
     let mut bytes = Vec::new();
-    let mut limited = input.take(LONGEST_PREAMBLE_LINE);
+    let longest = LONGEST_RECORD as u64;
+    let mut limited = input.take(longest);
     limited.read_until(b'\n', &mut bytes).map_err(|cause| TraceError::io(file, cause))?;
-    if bytes.len() as u64 == LONGEST_PREAMBLE_LINE && bytes.last() != Some(&b'\n') {
+    if bytes.len() as u64 == longest && bytes.last() != Some(&b'\n') {
         return Err(TraceError::line(file, line, "a line of over 1 MiB: this is no trace"));
     }
     let text = String::from_utf8(bytes)

@@ -140,6 +140,14 @@ impl fmt::Display for Transform {
 }
 
 impl Transform {
+    /// The bounds of a window; without an end, the end of time.
+    pub(crate) fn window(&self) -> Option<(Nanos, Nanos)> {
+        match self.step {
+            Step::Window { from, to } => Some((from, to.unwrap_or(Nanos(u64::MAX)))),
+            _ => None,
+        }
+    }
+
     /// Whether it is `sort`, which foreign readers do themselves before they check the order.
     #[must_use]
     pub fn is_sort(&self) -> bool {

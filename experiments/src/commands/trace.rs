@@ -25,7 +25,7 @@ pub(crate) enum Command {
 #[derive(Args)]
 struct ReadArgs {
     /// Format; told from the file's beginning if left out: canonical, counts, azure-llm, maf1,
-    /// maf2, burstgpt, mooncake, bailian, disb, servegen, vidur or intervals
+    /// maf2, burstgpt, vidur, splitwise, genai, mooncake, bailian, disb, servegen or intervals
     #[arg(long, value_name = "FORMAT")]
     from: Option<String>,
     /// Transform, applied in order, such as window:0..600s or thin:0.5; repeatable
@@ -46,6 +46,9 @@ struct ReadArgs {
     /// servegen: largest coefficient of variation of a window's gaps
     #[arg(long, value_name = "CV")]
     cv_max: Option<f64>,
+    /// Keep columns that the format does not have, as x_NAME, instead of refusing them
+    #[arg(long)]
+    keep_extra: bool,
     /// Tenant of every row, in place of what the format says
     #[arg(long)]
     tenant: Option<String>,
@@ -62,6 +65,7 @@ impl ReadArgs {
             expand: self.expand.unwrap_or(default.expand),
             sort: self.sort,
             drop_failures: self.drop_failures,
+            keep_extra: self.keep_extra,
             cv_max: self.cv_max.unwrap_or(default.cv_max),
             tenant: self.tenant.clone(),
             model: self.model.clone(),
@@ -78,6 +82,7 @@ impl ReadArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cotenant trace convert --from azure-llm AzureLLMInferenceTrace_conv.csv -o conv.csv\n  \
+    cotenant trace convert --keep-extra BurstGPT_3.csv -o calls.csv spread:1s\n  \
     cotenant trace convert --from maf1 invocations.csv -o day.csv.zst window:0..3600s top:10")]
 pub(crate) struct ConvertArgs {
     /// File (folder for servegen)
@@ -96,7 +101,9 @@ pub(crate) struct ConvertArgs {
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cotenant trace generate poisson rate=120 --duration 60s -o poisson.csv\n  \
-    cotenant trace generate gamma rate=50 cv=4 --duration 10min --seed 7 -o bursty.csv.gz\n\n\
+    cotenant trace generate gamma rate=50 cv=4 --duration 10min --seed 7 -o bursty.csv.gz\n  \
+    cotenant trace generate poisson rate=2 tokens_in=512 'tokens_out={ lognormal = [128, 0.8] }' \
+    --duration 1h -o chat.csv\n\n\
     Kinds and fields are those of `arrivals` in an experiment file.")]
 pub(crate) struct GenerateArgs {
     /// Kind of arrivals, such as constant, poisson, gamma, mmpp, onoff or diurnal

@@ -5,7 +5,7 @@ use cotenant_profiles::tune::Trials;
 use cotenant_profiles::{Device, Nanos, zoo};
 use cotenant_sim::Class;
 use cotenant_traces::ArrivalSpec;
-use cotenant_traces::spec::Closed;
+use cotenant_traces::Closed;
 
 use super::expand_variables;
 use super::fields::{Fields, duration, table};
@@ -221,7 +221,7 @@ fn arrivals(f: &Fields<'_>) -> Result<(ArrivalSpec, String), Flaw> {
     let Some(node) = f.get("arrivals") else {
         if f.get("tune").is_some() {
             let once = Closed { max_requests: Some(1), ..Closed::default() };
-            return Ok((ArrivalSpec::Closed(once), "once, at the start".to_owned()));
+            return Ok((ArrivalSpec::from(once), "once, at the start".to_owned()));
         }
         let why = "is missing; write arrivals = { kind = \"poisson\", rate = 120.0 }";
         return Err(f.flaw("arrivals", why));

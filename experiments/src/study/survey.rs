@@ -83,6 +83,7 @@ pub(crate) fn survey(
     }
     let experiment = plan::digest(&head.name, cells.iter());
     let plan = identity(head, &experiment, wants, shards, build);
+    gather.notes(preparer.notes());
     let run = gather.finish(head, experiment);
     let study = Study { grid, wants, cells, twins, plan, by_name: OnceLock::new() };
     let files = preparer.files().clone();

@@ -39,8 +39,8 @@ struct Reader {
 }
 
 fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
-    let (_, table) = Table::open(path, None)?;
-    table.only(&COLUMNS, |_| false)?;
+    let (_, mut table) = Table::open(path, None)?;
+    let kept = table.only_or_keep(&COLUMNS, options.keep_extra)?;
     let (stamp, tokens_in) = (table.require(COLUMNS[0])?, table.require(COLUMNS[1])?);
     let (tokens_out, images) = (table.require(COLUMNS[2])?, table.find(COLUMNS[3]));
     let name = stem(path, "AzureLLMInferenceTrace_", "_1week");
@@ -52,7 +52,8 @@ fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     let mut meta = Meta::default();
     meta.push("licence", "CC-BY-4.0");
     meta.push("quantum_ns", QUANTUM_NS.to_string());
-    let columns = Columns { tokens: true, items: images.is_some(), ..Columns::default() };
+    let columns =
+        Columns { tokens: true, extra: kept, items: images.is_some(), ..Columns::default() };
     Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
 }
 
@@ -71,6 +72,7 @@ impl Parser for Reader {
         if let Some(column) = self.images {
             row.items = self.table.number::<u32>(column, "a whole number of images")?.max(1);
         }
+        row.extra.extend(self.table.kept());
         Ok(Some(Record { at, row, drop: None }))
     }
 

@@ -51,8 +51,8 @@ struct Reader {
 }
 
 fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
-    let (_, table) = Table::open(path, None)?;
-    table.only(&COLUMNS, |_| false)?;
+    let (_, mut table) = Table::open(path, None)?;
+    let kept = table.only_or_keep(&COLUMNS, options.keep_extra)?;
     let reader = Reader {
         stamp: table.require(COLUMNS[0])?,
         model: table.require(COLUMNS[1])?,
@@ -68,7 +68,7 @@ fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     if options.drop_failures {
         tally.drop_rows("failed", 0);
     }
-    let extra = reader.log_type.map(|_| "x_log_type".to_owned()).into_iter().collect();
+    let extra = reader.log_type.map(|_| "x_log_type".to_owned()).into_iter().chain(kept).collect();
     let session = reader.session.is_some();
     let columns = Columns { tokens: true, session, extra, ..Columns::default() };
     let shared = Arc::clone(&tally);
@@ -98,6 +98,7 @@ impl Parser for Reader {
         if let Some(column) = self.log_type {
             row.extra.push(self.names.get(table.get(column)));
         }
+        row.extra.extend(table.kept());
         let failed = self.drop_failures && row.tokens_out == Some(0);
         Ok(Some(Record { at, row, drop: failed.then_some("failed") }))
     }

@@ -34,9 +34,9 @@ struct Reader {
     names: Names,
 }
 
-fn open(path: &Path, _: &ReadOptions) -> Result<Stream, TraceError> {
-    let (_, table) = Table::open(path, None)?;
-    table.only(&COLUMNS, |_| false)?;
+fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
+    let (_, mut table) = Table::open(path, None)?;
+    let kept = table.only_or_keep(&COLUMNS, options.keep_extra)?;
     let mut columns = [0; 4];
     for (at, name) in columns.iter_mut().zip(COLUMNS) {
         *at = table.require(name)?;
@@ -48,7 +48,8 @@ fn open(path: &Path, _: &ReadOptions) -> Result<Stream, TraceError> {
     let rows = Timed::new(reader, &name, Origin::Zero, 1, true, Arc::clone(&tally));
     let mut meta = Meta::default();
     meta.push("licence", "CC-BY-4.0");
-    let columns = Columns { extra: vec!["x_duration_ns".to_owned()], ..Columns::default() };
+    let extra = std::iter::once("x_duration_ns".to_owned()).chain(kept).collect();
+    let columns = Columns { extra, ..Columns::default() };
     Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
 }
 
@@ -70,6 +71,7 @@ impl Parser for Reader {
         let tenant = self.names.get(&key);
         let mut row = Row::new(Nanos::ZERO, Arc::clone(&tenant), tenant);
         row.extra.push(Arc::from(duration.to_string().as_str()));
+        row.extra.extend(table.kept());
         let start = end.checked_sub(duration);
         Ok(Some(Record { at: start.unwrap_or(0), row, drop: start.is_none().then_some(EARLY) }))
     }

@@ -6,6 +6,7 @@
 //! that. The tenant is the file's own name, the model `llm`; Bailian's `type` becomes `x_type`, and
 //! its conversations become sessions, each named by the `chat_id` of its first turn.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::BufRead as _;
 use std::path::Path;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use cotenant_profiles::Nanos;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::decimal;
@@ -22,7 +24,7 @@ use crate::io::{self, Input};
 use crate::read::timed::{Origin, Parser, Record, Timed};
 use crate::read::{Format, ReadOptions, stem};
 use crate::row::{Columns, Meta, Names, Row, Stream, Tally};
-use crate::table::read_line;
+use crate::table::{extra_name, read_line};
 
 pub(crate) const MOONCAKE: Format = Format {
     name: "mooncake",
@@ -76,6 +78,11 @@ struct Reader {
     names: Names,
     /// The first turn of each conversation.
     roots: HashMap<i64, i64>,
+    tally: Arc<Tally>,
+    /// A fractional stamp has been seen.
+    warned: bool,
+    /// Keys that the format does not have, kept on request.
+    kept: Vec<String>,
 }
 
 fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceError> {
@@ -84,6 +91,8 @@ fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceE
         Unit::Seconds => stem(path, "qwen_", "_blksz_16"),
     };
     let (name, tally) = (io::name_of(path), Arc::new(Tally::default()));
+    let kept = if options.keep_extra { unknown_keys(path)? } else { Vec::new() };
+    let extra: Vec<String> = kept.iter().map(|key| extra_name(key)).collect();
     let reader = Reader {
         input: io::open(path)?,
         file: name.clone(),
@@ -93,6 +102,9 @@ fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceE
         model: Arc::from("llm"),
         names: Names::default(),
         roots: HashMap::new(),
+        tally: Arc::clone(&tally),
+        warned: false,
+        kept,
     };
     let quantum = 1_000_000;
     let shared = Arc::clone(&tally);
@@ -105,6 +117,7 @@ fn open(path: &Path, options: &ReadOptions, unit: Unit) -> Result<Stream, TraceE
         columns.session = true;
         columns.extra.push("x_type".to_owned());
     }
+    columns.extra.extend(extra);
     Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
 }
 
@@ -132,7 +145,8 @@ fn not_a_row(error: &serde_json::Error) -> String {
 impl Reader {
     fn record(&mut self, text: &str) -> Result<Record, TraceError> {
         let fail = |problem: String| TraceError::line(&self.file, self.line, problem);
-        let line: Line = serde_json::from_str(text).map_err(|e| fail(not_a_row(&e)))?;
+        let (text, kept) = self.split(text)?;
+        let line: Line = serde_json::from_str(&text).map_err(|e| fail(not_a_row(&e)))?;
         if (self.unit == Unit::Seconds) != line.chat_id.is_some() {
             return Err(fail(match self.unit {
                 Unit::Milliseconds => "`chat_id` in a mooncake file: read it as bailian".to_owned(),
@@ -148,6 +162,16 @@ impl Reader {
             value: excerpt(stamp),
             expected: "a time of 0 or later",
         })?;
+        if power == 6 && !self.warned && !at.is_multiple_of(1_000_000) {
+            self.warned = true;
+            self.tally.warn(format!(
+                "{}:{}: timestamp `{}` is a fraction, where Mooncake counts whole milliseconds; it \
+                 is read as milliseconds. If the file counts seconds, add `scale-time:1000`",
+                self.file,
+                self.line,
+                excerpt(stamp)
+            ));
+        }
         let mut row = Row::new(Nanos::ZERO, Arc::clone(&self.tenant), Arc::clone(&self.model));
         (row.tokens_in, row.tokens_out) = (Some(line.input_length), Some(line.output_length));
         if let Some(chat) = line.chat_id {
@@ -157,8 +181,32 @@ impl Reader {
             row.session = Some(self.names.get(&root.to_string()));
             row.extra.push(self.names.get(line.kind.as_deref().unwrap_or("")));
         }
+        row.extra.extend(kept);
         Ok(Record { at, row, drop: None })
     }
+
+    /// The line without the keys that are kept, and their values in order.
+    fn split<'a>(&self, text: &'a str) -> Result<(Cow<'a, str>, Vec<Arc<str>>), TraceError> {
+        if self.kept.is_empty() {
+            return Ok((text.into(), Vec::new()));
+        }
+        let fail = |e| TraceError::line(&self.file, self.line, format!("not a row: {e}"));
+        let mut all: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(fail)?;
+        let value = |key: &String| match all.remove(key) {
+            None | Some(Value::Null) => Arc::from(""),
+            Some(Value::String(text)) => Arc::from(text),
+            Some(other) => Arc::from(other.to_string()),
+        };
+        let kept = self.kept.iter().map(value).collect();
+        Ok((Value::Object(all).to_string().into(), kept))
+    }
+}
+
+/// The keys of the first row that the format does not have.
+fn unknown_keys(path: &Path) -> Result<Vec<String>, TraceError> {
+    let first = read_line(&mut io::open(path)?, &io::name_of(path), 1)?;
+    let all: serde_json::Map<String, Value> = serde_json::from_str(&first).unwrap_or_default();
+    Ok(all.into_iter().map(|(key, _)| key).filter(|key| !KEYS.contains(&key.as_str())).collect())
 }
 
 impl Parser for Reader {

@@ -78,8 +78,17 @@ impl<P: Parser> Timed<P> {
 
     /// Reads everything and sorts it; equal times keep their order.
     fn read_all(&mut self) -> Result<(), TraceError> {
-        let mut rows = Vec::new();
+        let (mut rows, mut latest, mut warned) = (Vec::new(), 0, false);
         while let Some(record) = self.pull()? {
+            if !warned && restarts(self.origin.unwrap_or(0), latest, record.at) {
+                warned = true;
+                self.tally.warn(format!(
+                    "{}:{}: the clock restarts here: sorting interleaves two periods",
+                    self.file,
+                    self.parser.line()
+                ));
+            }
+            latest = latest.max(record.at);
             rows.push((record.at, record.row));
         }
         rows.sort_by_key(|(at, _)| *at);
@@ -87,6 +96,26 @@ impl<P: Parser> Timed<P> {
         self.sorted = Some(rows.into_iter());
         Ok(())
     }
+}
+
+/// Whether a stamp behind `latest` looks like a second recording in the same file and not like
+/// rows that overtook each other: it falls back to the first tenth of what has passed.
+fn restarts(origin: u64, latest: u64, at: u64) -> bool {
+    let passed = latest.saturating_sub(origin);
+    at < latest && at.saturating_sub(origin) < passed / 10
+}
+
+/// What to say of a row that is earlier than the one before.
+pub(crate) fn disorder(origin: u64, latest: u64, at: u64) -> String {
+    let back = latest - at;
+    if restarts(origin, latest, at) {
+        return format!(
+            "the clock restarts: this row is {} earlier than the one before. Sorting would \
+             interleave the two periods; split the file here",
+            Nanos(back)
+        );
+    }
+    format!("this row is {back} ns earlier than the one before; convert with `sort`")
 }
 
 impl<P: Parser> Source for Timed<P> {
@@ -104,10 +133,7 @@ impl<P: Parser> Source for Timed<P> {
         };
         let earliest = self.last.or(self.origin).unwrap_or(at);
         if at < earliest {
-            let problem = format!(
-                "this row is {} ns earlier than the one before; convert with `sort`",
-                earliest - at
-            );
+            let problem = disorder(self.origin.unwrap_or(0), earliest, at);
             return Err(TraceError::line(&self.file, self.parser.line(), problem));
         }
         self.last = Some(at);

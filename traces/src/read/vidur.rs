@@ -33,8 +33,8 @@ struct Reader {
 }
 
 fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
-    let (_, table) = Table::open(path, None)?;
-    table.only(&COLUMNS, |_| false)?;
+    let (_, mut table) = Table::open(path, None)?;
+    let kept = table.only_or_keep(&COLUMNS, options.keep_extra)?;
     let columns =
         [table.require(COLUMNS[0])?, table.require(COLUMNS[1])?, table.require(COLUMNS[2])?];
     let tenant = Arc::from(stem(path, "splitwise_", "").as_str());
@@ -44,7 +44,7 @@ fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     let rows = Timed::new(reader, &name, Origin::Zero, QUANTUM_NS, options.sort, shared);
     let mut meta = Meta::default();
     meta.push("quantum_ns", QUANTUM_NS.to_string());
-    let columns = Columns { tokens: true, ..Columns::default() };
+    let columns = Columns { tokens: true, extra: kept, ..Columns::default() };
     Ok(Stream { name, meta, columns, tally, rows: Box::new(rows) })
 }
 
@@ -60,6 +60,7 @@ impl Parser for Reader {
         let rule = "a whole number of tokens";
         row.tokens_in = Some(self.table.number(prefill, rule)?);
         row.tokens_out = Some(self.table.number(decode, rule)?);
+        row.extra.extend(self.table.kept());
         Ok(Some(Record { at, row, drop: None }))
     }
 

@@ -51,10 +51,10 @@ const PROCESSES: &[(&str, f64, f64)] = &[
 #[test]
 fn renewal_processes_have_their_rate_and_variation() {
     for &(json, rate, cv) in PROCESSES {
-        let s = summary(json, HOUR * 10);
+        let s = summary(json, HOUR * 5);
         let (r, c) = (s.rate.unwrap(), s.cv.unwrap());
-        // Over n = 1.8 million requests the rate's standard error is cv/√n < 0.2 %; the variation
-        // of heavy tails converges more slowly: 0.6 % for the log-normal gaps.
+        // Over n = 900,000 requests the rate's standard error is cv/√n < 0.3 %; the variation of
+        // heavy tails converges more slowly: 0.8 % for the log-normal gaps.
         assert!((r / rate - 1.0).abs() < 0.02, "{json}: rate {r}");
         assert!((c - cv).abs() < 0.03 * cv.max(0.01), "{json}: cv {c}");
         assert!((spec(json).mean_rate().unwrap() - rate).abs() < 1e-6, "{json}");
@@ -138,6 +138,36 @@ fn varying_rates_follow_their_shape() {
 }
 
 #[test]
+fn a_short_peak_costs_no_candidates_in_vain() {
+    // A million times the base rate for a microsecond a minute: thinning by the peak alone would
+    // draw a billion candidates for each second.
+    let json = r#"{"kind":"onoff","base":10,"peak":1e9,"start":"30s","len":"1us","period":"1min"}"#;
+    let n = take(json, 1, "t", HOUR).len() as f64;
+    let want = 36_000.0 + 60.0 * 1_000.0;
+    assert!((n - want).abs() < 6.0 * want.sqrt(), "{n}, not {want}");
+    let json = r#"{"kind":"piecewise","points":[["0s",0],["1s",1e4],["1001ms",0],["60s",0]],"repeat":true}"#;
+    let n = take(json, 1, "t", HOUR).len() as f64;
+    let want = 60.0 * (5_000.0 + 5.0);
+    assert!((n - want).abs() < 6.0 * want.sqrt(), "{n}, not {want}");
+}
+
+#[test]
+fn generated_requests_have_tokens() {
+    let plain = r#"{"kind":"poisson","rate":50}"#;
+    let json = r#"{"kind":"poisson","rate":50,"tokens_in":512,"tokens_out":{"lognormal":[128,0.8],"max":1024}}"#;
+    let all = take(json, 1, "t", HOUR);
+    // Tokens have a stream of their own: they move no arrival.
+    let times = |all: &[Request]| all.iter().map(|r| r.arrival).collect::<Vec<_>>();
+    assert_eq!(times(&all), times(&take(plain, 1, "t", HOUR)));
+    assert!(all.iter().all(|r| r.tokens_in == 512 && (1..=1024).contains(&r.tokens_out)));
+    let mean = all.iter().map(|r| f64::from(r.tokens_out)).sum::<f64>() / all.len() as f64;
+    // Cut at 1024 the mean is 0.5 % lower.
+    assert!((mean / 128.0 - 1.0).abs() < 0.02, "{mean}");
+    let written = serde_json::to_string(&spec(json)).unwrap();
+    assert_eq!(spec(&written), spec(json), "{written}");
+}
+
+#[test]
 fn a_process_that_ends_ends() {
     for json in [
         r#"{"kind":"onoff","base":0,"peak":100,"len":"1s"}"#,
@@ -194,6 +224,16 @@ fn every_error_names_its_field() {
         (r#"{"kind":"mmpp","rates":[1],"dwell":[]}"#, "arrivals.dwell: has not as many times"),
         (r#"{"kind":"closed","think":"3"}"#, "arrivals.think: `3` is not a duration"),
         (r#"{"kind":"closed","concurrency":0}"#, "arrivals.concurrency: is not at least 1"),
+        (r#"{"kind":"closed","items":4294967295}"#, "arrivals.items: is not from 1 to 1000000"),
+        (
+            r#"{"kind":"mmpp","rates":[1,2],"dwell":["1ns","1ns"]}"#,
+            "arrivals.dwell: changes the state 6.7e8 times for each request",
+        ),
+        (r#"{"kind":"poisson","rate":1,"tokens_in":5}"#, "arrivals.tokens_out: is missing beside"),
+        (
+            r#"{"kind":"trace","file":"a","tokens_in":5}"#,
+            "arrivals.tokens_in: `trace` has no such field",
+        ),
         (r#"{"kind":"mlperf","scenario":"server"}"#, "arrivals.target_qps: is missing"),
         (r#"{"kind":"trace"}"#, "arrivals.file: is missing: name a trace file"),
         (

@@ -7,6 +7,7 @@
 )]
 
 mod broken;
+mod cases;
 mod files;
 mod generators;
 mod public;
