@@ -12,7 +12,6 @@ use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_proc
 use cotenant_replay::{Kind, mps, runnable};
 use cotenant_results::{Metric, ReplayInfo};
 use cotenant_sim::Policy;
-use cotenant_sim::layout::Discipline;
 use cotenant_sim::policy::Depth;
 use cotenant_sim::scenario::Setup;
 
@@ -208,11 +207,8 @@ impl Stage {
                     EmulatedDevice::for_scenario(&setup, pools, ready.contention, clock);
                 device.inject(Fault::from_environment()?);
                 let hardware = setup.device.queues.hardware;
-                let side_by_side =
-                    layout.pools.iter().all(|p| p.discipline == Discipline::Concurrent);
-                if depth < Depth::Kernel && side_by_side && layout.workers.len() > hardware as usize
-                {
-                    device.limit_hardware_queues(hardware);
+                for pool in layout.shared_queues(depth, hardware) {
+                    device.limit_hardware_queues(pool, hardware);
                 }
                 if apart {
                     let ground = Ground::emulated(device).map_err(|e| e.to_string())?;

@@ -3,6 +3,7 @@
 use cotenant_profiles::Nanos;
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Time of a device: the system's monotonic clock, or that clock slowed down.
@@ -10,19 +11,35 @@ use std::time::Duration;
 /// The monotonic clock is one for all processes of a machine, so that a clock sent to another
 /// process tells the same time there. A slowed clock makes an emulated GPU's microseconds long
 /// enough for a thread that sleeps and wakes on a busy machine to keep them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+///
+/// A virtual clock ([`Clock::virtual_time`]) moves only when its driver waits. A run on it depends on
+/// nothing of the machine.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Clock {
     /// Instant 0, ns of the monotonic clock.
     origin: u64,
     /// Wall time over this clock's time.
     slowdown: f64,
+    /// What a virtual clock shows; it stays within its process.
+    #[serde(skip)]
+    shown: Option<&'static AtomicU64>,
+}
+
+impl PartialEq for Clock {
+    fn eq(&self, other: &Self) -> bool {
+        let same = match (self.shown, other.shown) {
+            (Some(a), Some(b)) => std::ptr::eq(a, b),
+            (a, b) => a.is_none() && b.is_none(),
+        };
+        same && (self.origin, self.slowdown) == (other.origin, other.slowdown)
+    }
 }
 
 impl Clock {
     /// The monotonic clock itself.
     #[must_use]
     pub fn wall() -> Self {
-        Self { origin: 0, slowdown: 1.0 }
+        Self { origin: 0, slowdown: 1.0, shown: None }
     }
 
     /// A clock that stands at 0 now; a second of it lasts `slowdown` seconds.
@@ -32,12 +49,36 @@ impl Clock {
     #[must_use]
     pub fn start(slowdown: f64) -> Self {
         assert!(slowdown >= 1.0 && slowdown.is_finite(), "a clock is slowed down, if anything");
-        Self { origin: monotonic(), slowdown }
+        Self { origin: monotonic(), slowdown, shown: None }
+    }
+
+    /// A clock that stands at 0 and moves only by [`Clock::move_to`]. Copies show the same time. Its
+    /// memory, one word, is never freed.
+    #[must_use]
+    pub fn virtual_time() -> Self {
+        let shown = Box::leak(Box::new(AtomicU64::new(0)));
+        Self { origin: 0, slowdown: 1.0, shown: Some(shown) }
+    }
+
+    /// Whether it moves only by [`Clock::move_to`].
+    #[must_use]
+    pub fn is_virtual(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// A virtual clock shows `at` from now on, or later if it did already; other clocks cannot be moved.
+    pub fn move_to(&self, at: Nanos) {
+        if let Some(shown) = self.shown {
+            shown.fetch_max(at.0, Ordering::Relaxed);
+        }
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Nanos {
+        if let Some(shown) = self.shown {
+            return Nanos(shown.load(Ordering::Relaxed));
+        }
         Nanos(self.scaled(monotonic().saturating_sub(self.origin)))
     }
 
@@ -48,6 +89,9 @@ impl Clock {
     /// Wall time until this clock shows `at`; nothing if it has.
     #[must_use]
     pub fn until(&self, at: Nanos) -> Duration {
+        if self.is_virtual() {
+            return Duration::from_nanos(at.since(self.now()).0);
+        }
         let wall = monotonic();
         // Rounded up: who sleeps so long wakes at `at`, not just before.
         let then = (at.0 as f64 * self.slowdown).ceil();

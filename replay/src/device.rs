@@ -159,15 +159,7 @@ pub struct Overhead {
 }
 
 /// What a device has done since it was opened.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// CUs in use, integrated over its clock, ns.
-    pub busy_cu_ns: u64,
-    /// Bytes moved to and from DRAM by the kernels that ended.
-    pub dram_bytes: f64,
-    /// Times that a context made way for another.
-    pub switches: u64,
-}
+pub use cotenant_sim::pool::Totals as Usage;
 
 /// A GPU, or what keeps its time.
 pub trait Device {
@@ -288,6 +280,16 @@ pub trait Device {
         let _ = (queue, launch);
         let reason = "this device launches work on the queue that it was made ready for";
         Err(DeviceError::unsupported("a launch on another queue", reason))
+    }
+
+    /// A batch begins or ends on a queue whose kernels are launched one by one: a context that runs to
+    /// completion keeps its turn in between.
+    ///
+    /// # Errors
+    /// No such queue.
+    fn batch(&mut self, queue: Queue, began: bool) -> Result<(), DeviceError> {
+        let _ = (queue, began);
+        Ok(())
     }
 
     /// Whether a launch may bring a mask and a priority of its own.

@@ -1,25 +1,23 @@
-//! The replay driver: the same policies and scenarios as the simulator's, in real time on a device.
+//! Replay: the same policies and scenarios as the simulator's, in real time on a device.
 //!
 //! [`run`] is to a device what [`cotenant_sim::run`] is to virtual time: it takes the same scenario
-//! and the same policy and returns the same report, counted by the same code. One loop feeds the
-//! policy events (arrivals, ends on the device, its timers) and carries its actions out. What the
-//! host costs (work per request, launches, mechanisms) is what it is on a GPU; beside an emulated
-//! device, the driver keeps the scenario's, in real time. Latency counts from the scheduled arrival,
-//! so that a driver that is late shows it; how late it was itself is in [`Lateness`].
+//! and the same policy and returns the same report. The same [`Host`] carries the policy's decisions
+//! out; only the world below it is another one, workers on a device and the wall clock. What the host
+//! costs (work per request, launches, mechanisms) is what it is on a GPU; beside an emulated device,
+//! the scenario's costs are kept, in real time. Latency counts from the scheduled arrival, so that a
+//! dispatcher that is late shows it; how late it was itself is in [`Lateness`].
 
-mod batch;
 mod clock;
-mod driver;
 mod lateness;
-mod lifecycle;
-mod losses;
 mod streams;
-mod timers;
 mod workers;
+mod world;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cotenant_profiles::Nanos;
+use cotenant_sim::host::Host;
 use cotenant_sim::layout::Discipline;
 use cotenant_sim::observe::Observer;
 use cotenant_sim::report::{Refusal, Report};
@@ -27,7 +25,6 @@ use cotenant_sim::{Policy, Scenario};
 
 pub use clock::RunClock;
 pub use lateness::Lateness;
-pub use losses::Loss;
 pub use streams::{Kernels, Streams};
 pub use workers::{Batch, Ended, HostCosts, Launch, Lost, Workers};
 
@@ -38,10 +35,25 @@ use crate::error::DeviceError;
 pub struct Replayed {
     /// As a simulation's. There is no digest; what the device does not tell is not a number.
     pub report: Report,
-    /// How late the driver itself was.
+    /// How late the dispatcher itself was.
     pub lateness: Lateness,
     /// Workers that went without being asked to. The others went on.
     pub losses: Vec<Loss>,
+}
+
+/// A worker that went without being asked to, for the record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// When it was noticed, in the experiment's time.
+    pub at: Nanos,
+    /// Whose worker.
+    pub tenant: u32,
+    /// Which.
+    pub worker: u32,
+    /// In a word.
+    pub cause: &'static str,
+    /// In a sentence.
+    pub why: String,
 }
 
 /// Why a replay came to nothing, or to an early end.
@@ -112,9 +124,15 @@ pub fn run<'a>(
     stop: &'a Stop,
 ) -> Result<Replayed, ReplayError> {
     check(layout)?;
-    let mut driver = driver::Driver::new(scenario, policy, layout, workers, observer)?;
-    let gone = driver.go(stop);
-    driver.drain();
-    gone?;
-    Ok(driver.replayed())
+    let Scenario { setup, loads, warmup, duration, jitter, .. } = scenario;
+    let end = Nanos(warmup.0 + duration.0);
+    let world = world::RealWorld::new(&setup, workers, jitter, observer, stop, end);
+    let mut host = Host::new(world, &setup, loads, layout, policy, (warmup, duration))?;
+    host.go();
+    let (report, mut world) = host.finish();
+    world.drain();
+    match world.failed {
+        Some(why) => Err(why),
+        None => Ok(Replayed { report, lateness: world.lateness, losses: world.losses }),
+    }
 }

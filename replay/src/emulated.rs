@@ -179,9 +179,10 @@ impl EmulatedDevice {
         Self::open(Arc::clone(&self.common), self.info.clone(), Arc::clone(&self.ids))
     }
 
-    /// Streams share so many hardware queues from now on, in the order in which they were made.
-    pub fn limit_hardware_queues(&mut self, hardware: u32) {
-        self.common.lock().limit_queues(hardware.max(1));
+    /// Streams of a pool share so many hardware queues from now on, in the order in which they were
+    /// made.
+    pub fn limit_hardware_queues(&mut self, pool: u32, hardware: u32) {
+        self.common.lock().limit_queues(pool, hardware.max(1));
     }
 
     /// How long after the host was to have issued it work came to an idle queue: what the path to

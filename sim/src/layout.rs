@@ -3,6 +3,8 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
+use crate::policy::Depth;
+
 /// Memory systems and workers at time zero.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Layout {
@@ -10,6 +12,19 @@ pub struct Layout {
     pub pools: Vec<PoolSpec>,
     /// Model instances.
     pub workers: Vec<WorkerSpec>,
+}
+
+impl Layout {
+    /// The pools whose streams share the device's hardware queues: more workers side by side than
+    /// there are queues. Who launches every kernel itself keeps to as many streams as there are.
+    pub fn shared_queues(&self, depth: Depth, hardware: u32) -> impl Iterator<Item = u32> + '_ {
+        let crowded = move |&(p, pool): &(u32, &PoolSpec)| {
+            depth < Depth::Kernel
+                && pool.discipline == Discipline::Concurrent
+                && self.workers.iter().filter(|w| w.pool == p).count() > hardware as usize
+        };
+        (0..).zip(&self.pools).filter(crowded).map(|(p, _)| p)
+    }
 }
 
 /// A set of CUs behind one memory system.

@@ -6,8 +6,8 @@
 
 pub mod action;
 pub mod contention;
-mod engine;
 pub mod fluid;
+pub mod host;
 pub mod layout;
 pub mod mask;
 pub mod metrics;
@@ -21,10 +21,34 @@ pub mod serving;
 pub mod source;
 pub mod timeline;
 pub mod view;
+pub mod virtual_world;
 
-pub use engine::run;
 pub use layout::Layout;
 pub use mask::CuMask;
 pub use policy::{Policy, PolicyInfo};
 pub use report::{Refusal, Report};
 pub use scenario::{Class, Load, Scenario, Tenant};
+pub use virtual_world::VirtualWorld;
+
+use cotenant_profiles::Nanos;
+
+/// Simulates `scenario` under `policy`.
+///
+/// # Errors
+/// The policy cannot lay the tenants out, or they do not fit into memory.
+pub fn run(
+    scenario: Scenario,
+    policy: &mut dyn Policy,
+    observer: Option<&mut dyn observe::Observer>,
+) -> Result<Report, Refusal> {
+    let layout = policy.layout(&scenario.setup)?;
+    if layout.pools.iter().any(|p| p.discipline == layout::Discipline::Fluid) {
+        return Ok(fluid::run(scenario, observer));
+    }
+    let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
+    let (depth, end) = (policy.depth(), Nanos(warmup.0 + duration.0));
+    let world = VirtualWorld::new(&setup, &layout, depth, &contention, jitter, observer, end);
+    let mut host = host::Host::new(world, &setup, loads, &layout, policy, (warmup, duration))?;
+    host.go();
+    Ok(host.finish().0)
+}

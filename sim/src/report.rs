@@ -48,6 +48,14 @@ pub struct GpuReport {
 }
 
 impl GpuReport {
+    /// Of a GPU that does not tell. Not a number is what tables leave empty.
+    pub const UNKNOWN: Self = Self {
+        cu_utilization: f64::NAN,
+        dram_utilization: f64::NAN,
+        energy_j: f64::NAN,
+        context_switches: 0,
+    };
+
     /// What `used` within `window` comes to on `device`.
     #[must_use]
     pub fn of(device: &Device, window: Nanos, used: Totals) -> Self {

@@ -61,7 +61,8 @@ pub struct Streams<'a> {
     host: HostCosts,
     clock: RunClock,
     pools: Vec<PoolSpec>,
-    lines: Vec<Line>,
+    /// By worker; nothing of those that found no memory.
+    lines: Vec<Option<Line>>,
     /// By queue and kernel.
     prepared: Vec<Vec<Option<Prepared>>>,
     /// Whose end a launch is, by its number from `oldest` on; `None`: nobody waits for it.
@@ -106,6 +107,11 @@ impl<'a> Streams<'a> {
             parts: vec![],
             counts: Counts::default(),
         }
+    }
+
+    fn line(&mut self, worker: u32) -> &mut Line {
+        let line = self.lines[worker as usize].as_mut();
+        line.expect("only workers that have come are given something to do")
     }
 
     fn make_queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
@@ -153,7 +159,7 @@ impl<'a> Streams<'a> {
 
     /// The queue for a kernel: the worker's own, or the one of the pool whose CUs come closest.
     fn queue_for(&mut self, launch: &Launch) -> Result<Queue, DeviceError> {
-        let line = &self.lines[launch.worker as usize];
+        let line = self.line(launch.worker);
         let own = line.spec.priority;
         let priority = launch.priority.unwrap_or(own);
         if launch.mask.is_none() && priority == own {
@@ -170,7 +176,7 @@ impl<'a> Streams<'a> {
             None => line.partition,
         };
         let queue = self.make_queue(partition, priority)?;
-        self.lines[launch.worker as usize].hops.push(Hop { first, cus, priority, queue });
+        self.line(launch.worker).hops.push(Hop { first, cus, priority, queue });
         Ok(queue)
     }
 
@@ -193,7 +199,7 @@ impl<'a> Streams<'a> {
 
     fn submit(&mut self, launch: &Launch) -> Result<(), DeviceError> {
         let own = self.device.masks_launches();
-        let home = self.lines[launch.worker as usize].queue;
+        let home = self.line(launch.worker).queue;
         let queue = if own { home } else { self.queue_for(launch)? };
         let work = self.ready(home, launch.kernel)?;
         self.fire(launch, queue, work)
@@ -201,11 +207,10 @@ impl<'a> Streams<'a> {
 
     fn fire(&mut self, launch: &Launch, queue: Queue, work: Prepared) -> Result<(), DeviceError> {
         let own = self.device.masks_launches();
-        let line = &mut self.lines[launch.worker as usize];
+        let line = self.line(launch.worker);
+        let (hops, home) = (std::mem::replace(&mut line.last, queue) != queue, line.queue);
         self.counts.launches += 1;
-        self.counts.hops += u64::from(line.last != queue);
-        line.last = queue;
-        let home = line.queue;
+        self.counts.hops += u64::from(hops);
         let launched = device::Launch {
             work,
             issued: self.clock.on_device(launch.issued),
@@ -227,7 +232,7 @@ impl<'a> Streams<'a> {
 
     fn issue(&mut self, worker: u32, most: usize) -> Result<(), DeviceError> {
         for _ in 0..most {
-            let Some(due) = self.lines[worker as usize].due.pop_front() else { break };
+            let Some(due) = self.line(worker).due.pop_front() else { break };
             match due {
                 Due::Kernel(launch) => self.submit(&launch)?,
                 Due::Copy(direction, bytes, issued, tell) => {
@@ -263,16 +268,14 @@ impl Workers for Streams<'_> {
         let queue = self.make_queue(partition, spec.priority)?;
         let (hops, due) = (vec![], VecDeque::new());
         let line = Line { partition, spec: *spec, queue, hops, last: queue, due };
-        match self.lines.get_mut(worker as usize) {
-            Some(known) => *known = line,
-            None => self.lines.push(line),
-        }
-        assert!((worker as usize) < self.lines.len(), "workers are numbered as they come");
+        let lines = self.lines.len().max(worker as usize + 1);
+        self.lines.resize_with(lines, || None);
+        self.lines[worker as usize] = Some(line);
         Ok(())
     }
 
     fn warm(&mut self, worker: u32, kernels: &[u32]) -> Result<(), DeviceError> {
-        let queue = self.lines[worker as usize].queue;
+        let queue = self.line(worker).queue;
         kernels.iter().try_for_each(|&kernel| self.ready(queue, kernel).map(|_| ()))
     }
 
@@ -282,7 +285,7 @@ impl Workers for Streams<'_> {
 
     fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError> {
         let Batch { worker, base, .. } = *batch;
-        let due = &mut self.lines[worker as usize].due;
+        let due = &mut self.line(worker).due;
         if batch.input.0 > 0 {
             due.push_back(Due::Copy(Direction::In, batch.input, base, false));
         }
@@ -315,7 +318,7 @@ impl Workers for Streams<'_> {
         issued: u64,
         tell: bool,
     ) -> Result<(), DeviceError> {
-        let queue = self.lines[worker as usize].queue;
+        let queue = self.line(worker).queue;
         match self.device.copy(queue, direction, bytes, self.clock.on_device(issued)) {
             Ok(ticket) => self.note(ticket.0, tell.then_some(worker)),
             Err(DeviceError::Unsupported { .. }) => {
@@ -335,7 +338,7 @@ impl Workers for Streams<'_> {
 
     /// What the device cannot merge goes one after the other, and ends together.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError> {
-        let queue = self.lines[launch.worker as usize].queue;
+        let queue = self.line(launch.worker).queue;
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
         for &kernel in kernels {
@@ -354,25 +357,39 @@ impl Workers for Streams<'_> {
         if one_by_one { Ok(()) } else { self.fire(launch, queue, merged?) }
     }
 
+    fn batch(&mut self, worker: u32, began: bool) -> Result<(), DeviceError> {
+        let queue = self.line(worker).queue;
+        self.device.batch(queue, began)
+    }
+
     fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError> {
         if self.host == HostCosts::Real {
             for worker in 0..self.lines.len() as u32 {
-                if !self.lines[worker as usize].due.is_empty() {
+                if self.lines[worker as usize].as_ref().is_some_and(|l| !l.due.is_empty()) {
                     self.issue(worker, TURN)?;
                 }
             }
         }
         let at = self.clock.now();
         ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at }));
-        if self.waiting == 0 {
+        // On a virtual clock, what nobody waits for has to pass as well.
+        if self.waiting == 0 && !self.clock.is_virtual() {
             return Ok(());
         }
-        self.device.poll(&mut self.completions)?;
-        for c in self.completions.drain(..) {
-            let Some(index) = c.ticket.0.checked_sub(self.oldest) else { continue };
-            if let Some(worker) = self.owners.get_mut(index as usize).and_then(Option::take) {
-                self.waiting -= 1;
-                ended.push(Ended { worker, at: self.clock.in_run(c.at) });
+        loop {
+            self.device.poll(&mut self.completions)?;
+            let more = self.clock.is_virtual() && !self.completions.is_empty();
+            for c in self.completions.drain(..) {
+                let Some(index) = c.ticket.0.checked_sub(self.oldest) else { continue };
+                if let Some(worker) = self.owners.get_mut(index as usize).and_then(Option::take) {
+                    self.waiting -= 1;
+                    ended.push(Ended { worker, at: self.clock.in_run(c.at) });
+                }
+            }
+            // A virtual clock's device tells one end at a time, so that the answer to it comes before
+            // the next; where nobody waits for it, there is none.
+            if !more || !ended.is_empty() {
+                break;
             }
         }
         self.forget();
@@ -385,7 +402,7 @@ impl Workers for Streams<'_> {
     }
 
     fn is_idle(&self) -> bool {
-        let issued = || self.lines.iter().all(|l| l.due.is_empty());
+        let issued = || self.lines.iter().flatten().all(|l| l.due.is_empty());
         self.waiting == 0 && self.skipped.is_empty() && issued()
     }
 
@@ -394,7 +411,7 @@ impl Workers for Streams<'_> {
     }
 
     fn drain(&mut self) -> Result<(), DeviceError> {
-        self.lines.iter_mut().for_each(|l| l.due.clear());
+        self.lines.iter_mut().flatten().for_each(|l| l.due.clear());
         let mut rest = vec![];
         self.device.wait(&mut rest)
     }

@@ -1,4 +1,4 @@
-//! What the driver asks of those who carry its workers' batches out: streams of this process, or
+//! What the real world asks of those who carry its workers' batches out: streams of this process, or
 //! processes of their own.
 
 use std::time::Duration;
@@ -175,6 +175,16 @@ pub trait Workers {
     /// # Errors
     /// Kernels that the device cannot merge.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError>;
+
+    /// A worker whose kernels are handed over one by one begins or ends a batch: contexts that run
+    /// to completion keep their turn in between.
+    ///
+    /// # Errors
+    /// The device's refusal.
+    fn batch(&mut self, worker: u32, began: bool) -> Result<(), DeviceError> {
+        let _ = (worker, began);
+        Ok(())
+    }
 
     /// Appends what has ended, in the order in which it did.
     ///

@@ -134,6 +134,12 @@ impl Device for EmulatedDevice {
         Ok(ticket)
     }
 
+    fn batch(&mut self, queue: Queue, began: bool) -> Result<(), DeviceError> {
+        let stream = self.queue_state(queue)?.stream;
+        self.common.lock().batch(stream, began);
+        Ok(())
+    }
+
     fn masks_launches(&self) -> bool {
         true
     }
@@ -158,19 +164,19 @@ impl Device for EmulatedDevice {
     }
 
     fn next_event(&mut self) -> Option<Nanos> {
-        let gpu = self.common.lock();
+        let mut gpu = self.common.lock();
         if gpu.has_news(self.context) { Some(Nanos::ZERO) } else { gpu.next_event().map(Nanos) }
     }
 
     fn usage(&mut self) -> Option<Usage> {
         let now = self.now();
         let mut gpu = self.common.lock();
-        gpu.run_to(now);
+        gpu.run_before(now);
         Some(gpu.usage())
     }
 
     fn doze(&mut self, most: Duration) {
-        let gpu = self.common.lock();
+        let mut gpu = self.common.lock();
         if gpu.has_news(self.context) {
             return;
         }
@@ -183,21 +189,29 @@ impl Device for EmulatedDevice {
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         let now = self.now();
         let mut gpu = self.common.lock();
-        gpu.run_to(now);
+        if self.common.clock.is_virtual() {
+            // The host's answer to one end is at the same instant: it comes before the next end.
+            gpu.run_to_news(now, self.context);
+        } else {
+            gpu.run_to(now);
+        }
         gpu.take_ended(self.context, ended)
     }
 
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         loop {
             self.poll(ended)?;
-            let gpu = self.common.lock();
+            let mut gpu = self.common.lock();
             if gpu.outstanding(self.context) == 0 {
                 return Ok(());
             }
-            let next = gpu.next_event();
+            // Others' turns end by themselves; our own batches may be left unfinished.
+            let Some(next) = gpu.next_event() else {
+                gpu.end_batches(self.context);
+                continue;
+            };
             drop(gpu);
-            // Without a next event others' turns are awaited, and theirs end by themselves.
-            let next = next.expect("what is outstanding ends at some time");
+            self.common.clock.move_to(Nanos(next));
             std::thread::sleep(self.common.clock.until(Nanos(next)));
         }
     }

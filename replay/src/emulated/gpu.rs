@@ -31,7 +31,8 @@ pub(super) struct Gpu {
     pools: Vec<Pool>,
     memory: Vec<u64>,
     copies: Vec<CopyEngines>,
-    queues: Option<HardwareQueues>,
+    /// By pool, where streams share them.
+    queues: Vec<Option<HardwareQueues>>,
     streams: Vec<Stream>,
     contexts: Vec<Context>,
     /// Instant, order, stream: something at its head is issued or copied.
@@ -58,7 +59,7 @@ impl Gpu {
             pools: pools.iter().map(|p| Pool::new(p, device, &contention, false)).collect(),
             memory: vec![0; pools.len()],
             copies: pools.iter().map(engines).collect(),
-            queues: None,
+            queues: pools.iter().map(|_| None).collect(),
             specs: pools.to_vec(),
             device: device.clone(),
             costs,
@@ -91,10 +92,10 @@ impl Gpu {
         self.fault = fault;
     }
 
-    /// From now on streams share so many hardware queues, by their number.
-    pub(super) fn limit_queues(&mut self, hardware: u32) {
+    /// From now on the streams of a pool share so many hardware queues, by their number.
+    pub(super) fn limit_queues(&mut self, pool: u32, hardware: u32) {
         let n = hardware as usize;
-        self.queues = Some(HardwareQueues {
+        self.queues[pool as usize] = Some(HardwareQueues {
             limit: hardware,
             extra_ns: self.device.queues.overflow.0,
             busy: vec![false; n],
@@ -152,7 +153,7 @@ impl Gpu {
     }
 
     fn push(&mut self, now: u64, stream: u32, item: Item) -> Result<(), DeviceError> {
-        self.run_to(now);
+        self.run_before(now);
         let s = &mut self.streams[stream as usize];
         let context = &mut self.contexts[s.context as usize];
         if let Some(lost) = &context.lost {
@@ -164,37 +165,58 @@ impl Gpu {
         }
         s.waiting.push_back(item);
         self.next_of(stream);
-        self.settle();
         Ok(())
     }
 
     /// The next instant at which something happens by itself.
-    pub(super) fn next_event(&self) -> Option<u64> {
+    pub(super) fn next_event(&mut self) -> Option<u64> {
+        // Only now: what is submitted at the instant of an end comes before anybody makes way.
+        self.settle();
         let pools = self.pools.iter().map(Pool::next).min().unwrap_or(NEVER);
         let timer = self.timers.peek().map_or(NEVER, |t| t.0.0);
         Some(pools.min(timer)).filter(|&t| t != NEVER)
     }
 
-    /// Lets time pass until `until`; at equal times pools go before streams, as in the simulator.
+    /// Lets time pass until `until`, what happens at that instant included.
     pub(super) fn run_to(&mut self, until: u64) {
-        while let Some(next) = self.next_event().filter(|&t| t <= until) {
-            assert!(next >= self.now, "time runs forward");
-            self.now = next;
-            match self.pools.iter().position(|p| p.next() == next) {
-                Some(pool) => {
-                    if let Ended::Kernel { owner, .. } = self.pools[pool].advance(next, &self.code)
-                    {
-                        self.kernel_ended(owner);
-                    }
-                }
-                None => {
-                    let stream = self.timers.pop().expect("it is the next event").0.2;
-                    self.timer(stream);
+        while self.happens(until) {}
+        self.now = self.now.max(until);
+    }
+
+    /// Lets time pass until `until`; what happens at that instant is still to come.
+    pub(super) fn run_before(&mut self, until: u64) {
+        while until > self.now && self.happens(until - 1) {}
+        self.now = self.now.max(until);
+    }
+
+    /// As [`Self::run_to`], but no further than to the first thing that a context has to tell.
+    pub(super) fn run_to_news(&mut self, until: u64, context: u32) {
+        while !self.has_news(context) {
+            if !self.happens(until) {
+                self.now = self.now.max(until);
+                return;
+            }
+        }
+    }
+
+    /// The next thing happens, if it does by `until`; at equal times pools go before streams, as in
+    /// the simulator.
+    fn happens(&mut self, until: u64) -> bool {
+        let Some(next) = self.next_event().filter(|&t| t <= until) else { return false };
+        assert!(next >= self.now, "time runs forward");
+        self.now = next;
+        match self.pools.iter().position(|p| p.next() == next) {
+            Some(pool) => {
+                if let Ended::Kernel { owner, .. } = self.pools[pool].advance(next, &self.code) {
+                    self.kernel_ended(owner);
                 }
             }
-            self.settle();
+            None => {
+                let stream = self.timers.pop().expect("it is the next event").0.2;
+                self.timer(stream);
+            }
         }
-        self.now = self.now.max(until);
+        true
     }
 
     fn settle(&mut self) {
@@ -217,12 +239,8 @@ impl Gpu {
         let Some(item) = s.waiting.pop_front() else { return };
         let waits = item.issued > self.now;
         s.head = Some(Head { item, waits, began: self.now });
-        if let What::Kernel(Shot { first: true, .. }) = item.what
-            && !s.in_batch
-        {
-            s.in_batch = true;
-            let Site { pool, lane, .. } = s.site;
-            self.pools[pool as usize].batch(lane, true);
+        if let What::Kernel(Shot { first: true, .. }) = item.what {
+            self.batch(stream, true);
         }
         if waits {
             self.arm(item.issued, stream);
@@ -259,7 +277,8 @@ impl Gpu {
 
     fn through_queue(&mut self, stream: u32) {
         let mut extra_ns = 0;
-        if let Some(queues) = &mut self.queues {
+        let pool = self.streams[stream as usize].site.pool;
+        if let Some(queues) = &mut self.queues[pool as usize] {
             extra_ns = queues.extra_ns;
             let q = (stream % queues.limit) as usize;
             if queues.busy[q] {
@@ -289,7 +308,8 @@ impl Gpu {
     }
 
     fn kernel_ended(&mut self, stream: u32) {
-        if let Some(queues) = &mut self.queues {
+        let pool = self.streams[stream as usize].site.pool;
+        if let Some(queues) = &mut self.queues[pool as usize] {
             let q = (stream % queues.limit) as usize;
             match queues.waiting[q].pop_front() {
                 Some(next) => {
@@ -317,21 +337,22 @@ impl Gpu {
             context.ended.push(Completion { ticket: item.ticket, duration, at });
         }
         if matches!(item.what, What::Kernel(Shot { last: true, .. })) {
-            self.end_batch(stream);
+            self.batch(stream, false);
         }
         self.next_of(stream);
         let s = &self.streams[stream as usize];
         let context = &self.contexts[s.context as usize];
         if s.head.is_none() && (context.closed || context.lost.is_some()) {
-            self.end_batch(stream);
+            self.batch(stream, false);
         }
     }
 
-    fn end_batch(&mut self, stream: u32) {
+    /// A batch begins or ends on a stream, unless it has already.
+    pub(super) fn batch(&mut self, stream: u32, began: bool) {
         let s = &mut self.streams[stream as usize];
-        if std::mem::take(&mut s.in_batch) {
+        if std::mem::replace(&mut s.in_batch, began) != began {
             let Site { pool, lane, .. } = s.site;
-            self.pools[pool as usize].batch(lane, false);
+            self.pools[pool as usize].batch(lane, began);
         }
     }
 

@@ -181,7 +181,7 @@ fn merged_kernels_are_one_launch() {
 fn streams_beyond_the_hardware_queues_wait_in_them() {
     let mut w = World::whole();
     let (a, b) = (w.stream(0, None), w.stream(0, None));
-    w.gpu.limit_queues(1);
+    w.gpu.limit_queues(0, 1);
     w.launch(0, a, 2);
     w.launch(0, b, 2);
     let extra = w.gpu.device.queues.overflow.0;

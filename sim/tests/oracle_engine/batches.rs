@@ -105,6 +105,7 @@ impl Oracle<'_> {
         let worker = &mut self.workers[w];
         assert_eq!(worker.status, Status::Idle);
         worker.status = Status::Host;
+        (worker.handed, worker.opened) = (false, false);
         worker.items = items;
         worker.began = self.now;
         worker.deadline = batch.iter().map(|r| r.deadline).min().expect("a batch of something");

@@ -41,12 +41,20 @@ impl Oracle<'_> {
     fn worker_views(&self) -> Vec<view::Worker> {
         let view = |w: &super::Worker| {
             let busy = matches!(w.status, Status::Host | Status::Held | Status::Launched);
-            let kernel = w.program.kernels.get(w.position).copied().unwrap_or(0);
+            // How far a batch is on the GPU, only those know who launch its kernels.
+            let (mut status, mut position) = (w.status, w.position);
+            let mut kernel = w.program.kernels.get(w.position).copied().unwrap_or(0);
+            if self.depth < Depth::Kernel {
+                (position, kernel) = (0, 0);
+                if busy {
+                    status = if w.handed { Status::Launched } else { Status::Host };
+                }
+            }
             view::Worker {
                 spec: w.spec,
-                status: w.status,
+                status,
                 items: w.items,
-                position: w.position as u32,
+                position: position as u32,
                 kernel,
                 began: Nanos(w.began),
                 deadline: Nanos(if busy { w.deadline } else { NEVER }),

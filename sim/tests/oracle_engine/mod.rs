@@ -4,8 +4,8 @@
 //!
 //! Shared with the engine is only what results are defined by: a kernel's remaining time is brought
 //! up to date when its own grant or slow-down changes and at no other instant, so that both round
-//! alike; kernels end before timers at the same instant, and timers go in the order in which they
-//! were set; what an action leads to at once is told before the next action is carried out; and the
+//! alike; at the same instant kernels end before timers, the GPU's timers go before the host's, each
+//! in the order in which they were set; what an action leads to at once is told before the next action is carried out; and the
 //! curve of a merged launch.
 
 mod batches;
@@ -157,6 +157,12 @@ struct Change {
 struct Worker {
     spec: WorkerSpec,
     status: Status,
+    /// How many streams were made before its own.
+    stream: usize,
+    /// The host has handed its batch to the GPU.
+    handed: bool,
+    /// The first kernel of its batch is in its stream.
+    opened: bool,
     memory: u64,
     retiring: bool,
     change: Option<Change>,
@@ -193,8 +199,10 @@ pub(crate) struct Oracle<'a> {
     pub(crate) pools: Vec<Pool>,
     sources: Vec<Source>,
     workers: Vec<Worker>,
-    timers: Vec<(u64, u64, Timer)>,
+    /// When, whether it is the host's, its number, what for.
+    timers: Vec<(u64, bool, u64, Timer)>,
     set: u64,
+    streams: usize,
     jobs: u64,
     pub(crate) now: u64,
     warmup: u64,
@@ -240,6 +248,7 @@ impl<'a> Oracle<'a> {
             workers: vec![],
             timers: vec![],
             set: 0,
+            streams: 0,
             jobs: 0,
             now: 0,
             warmup: warmup.0,
@@ -263,6 +272,7 @@ impl<'a> Oracle<'a> {
             let memory = self.memory_of(spec);
             self.check_memory(spec, memory)?;
             self.workers.push(Worker::new(*spec, Status::Idle, memory));
+            self.new_stream(self.workers.len() - 1);
         }
         // The first worker is the first to be taken.
         for w in (0..self.workers.len()).rev() {
@@ -278,7 +288,7 @@ impl<'a> Oracle<'a> {
         self.tell(Event::Start);
         self.after();
         loop {
-            let timer = self.timers.iter().enumerate().min_by_key(|(_, t)| (t.0, t.1));
+            let timer = self.timers.iter().enumerate().min_by_key(|(_, t)| (t.0, t.1, t.2));
             let timer = timer.map(|(i, t)| (t.0, i));
             let pool = (0..self.pools.len()).map(|p| (self.pools[p].next(), p)).min();
             let (pool_at, p) = pool.expect("a layout has a pool");
@@ -295,7 +305,7 @@ impl<'a> Oracle<'a> {
             self.out.events += 1;
             match timer {
                 Some((timer_at, i)) if timer_at < pool_at => {
-                    let (_, _, timer) = self.timers.remove(i);
+                    let (_, _, _, timer) = self.timers.remove(i);
                     self.timer(timer);
                 }
                 _ => self.pool_event(p),
@@ -314,7 +324,18 @@ impl<'a> Oracle<'a> {
 
     fn set(&mut self, at: u64, timer: Timer) {
         self.set += 1;
-        self.timers.push((at, self.set, timer));
+        let of_gpu = match timer {
+            Timer::CopiedIn(_) | Timer::CopiedOut(_) | Timer::Placed(_) => true,
+            Timer::Issued(_) => self.depth < Depth::Kernel,
+            _ => false,
+        };
+        self.timers.push((at, !of_gpu, self.set, timer));
+    }
+
+    /// A worker's process is made, and with it its stream.
+    fn new_stream(&mut self, w: usize) {
+        self.workers[w].stream = self.streams;
+        self.streams += 1;
     }
 
     fn timer(&mut self, timer: Timer) {
@@ -375,6 +396,9 @@ impl Worker {
         Self {
             spec,
             status,
+            stream: 0,
+            handed: false,
+            opened: false,
             memory,
             retiring: false,
             change: None,

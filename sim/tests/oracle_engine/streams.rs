@@ -17,6 +17,7 @@ impl Oracle<'_> {
 
     /// The batch is at hand: the host begins to copy it and to issue its launches.
     pub(super) fn prepared(&mut self, w: usize) {
+        self.workers[w].handed = true;
         self.begin_pass(w);
         let t = self.workers[w].spec.tenant as usize;
         let bytes = self.setup.tenants[t].model.input_per_item.0 * u64::from(self.workers[w].items);
@@ -49,6 +50,7 @@ impl Oracle<'_> {
         let head_waited = std::mem::take(&mut self.workers[w].unissued);
         self.queue_for_host(w);
         if head_waited {
+            self.open(w);
             self.ready(w);
         }
     }
@@ -80,9 +82,19 @@ impl Oracle<'_> {
     }
 
     pub(super) fn copied_in(&mut self, w: usize) {
-        let spec = self.workers[w].spec;
-        self.pools[spec.pool as usize].open[spec.lane as usize] += 1;
+        // A host that workers share puts the first kernel into the stream once it has issued it.
+        if !self.pools[self.pool_of(w)].shares_host() || self.depth == Depth::Kernel {
+            self.open(w);
+        }
         self.head(w);
+    }
+
+    /// The first kernel of its batch is in its stream.
+    fn open(&mut self, w: usize) {
+        let spec = self.workers[w].spec;
+        if !std::mem::replace(&mut self.workers[w].opened, true) {
+            self.pools[spec.pool as usize].open[spec.lane as usize] += 1;
+        }
     }
 
     /// The next kernel is at the head of its stream, and waits until it has been issued.
@@ -95,6 +107,7 @@ impl Oracle<'_> {
             (false, _) => worker.host_base + worker.program.issued_ns[worker.position] <= self.now,
         };
         if issued {
+            self.open(w);
             return self.ready(w);
         }
         worker.status = Status::Host;
@@ -212,7 +225,7 @@ impl Oracle<'_> {
         let n = self.pools[p].queues.len();
         if n > 0 {
             job.extra_ns = self.setup.device.queues.overflow.0;
-            let queue = &mut self.pools[p].queues[w % n];
+            let queue = &mut self.pools[p].queues[self.workers[w].stream % n];
             if queue.0.is_some() {
                 queue.1.push_back(job);
                 return;
@@ -257,7 +270,7 @@ impl Oracle<'_> {
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
         let n = self.pools[p].queues.len();
         if n > 0 {
-            let queue = &mut self.pools[p].queues[w % n];
+            let queue = &mut self.pools[p].queues[self.workers[w].stream % n];
             let next = queue.1.pop_front();
             queue.0 = next.as_ref().map(|j| j.worker);
             if let Some(job) = next {

@@ -43,6 +43,7 @@ impl Oracle<'_> {
         let (w, need) = (self.workers.len(), self.memory_of(&spec));
         if self.check_memory(&spec, need).is_ok() {
             self.workers.push(Worker::new(spec, Status::Starting, need));
+            self.new_stream(w);
             self.set(self.now + self.start_ns(&spec), Timer::Up(w));
         } else {
             self.workers.push(Worker::new(spec, Status::Retired, 0));
@@ -92,6 +93,7 @@ impl Oracle<'_> {
         let ns = if restart { self.start_ns(&spec) } else { self.setup.costs.shadow_switch.cost.0 };
         self.out.log.push((self.now, Happening::WorkerDown { worker: w as u32 }));
         self.set(self.now + ns, Timer::Up(w));
+        self.new_stream(w);
         true
     }
 

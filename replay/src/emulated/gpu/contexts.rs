@@ -24,7 +24,6 @@ impl Gpu {
         for (pool, bytes) in c.taken.drain(..) {
             self.memory[pool as usize] -= bytes;
         }
-        self.settle();
     }
 
     pub(super) fn abandon(&mut self, context: u32) {
@@ -37,10 +36,19 @@ impl Gpu {
             dropped += stream.waiting.len();
             stream.waiting.clear();
             if stream.head.is_none() {
-                self.end_batch(s as u32);
+                self.batch(s as u32, false);
             }
         }
         self.contexts[context as usize].outstanding -= dropped;
+    }
+
+    /// No batch of a context goes on: nobody's turn has to wait for one.
+    pub(in crate::emulated) fn end_batches(&mut self, context: u32) {
+        for s in 0..self.streams.len() {
+            if self.streams[s].context == context {
+                self.batch(s as u32, false);
+            }
+        }
     }
 
     pub(in crate::emulated) fn take_memory(

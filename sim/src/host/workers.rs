@@ -3,7 +3,7 @@
 use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Bytes, Nanos};
 
-use super::{Engine, INDICES, Kind, Stage};
+use super::{Alarm, Host, INDICES, Stage, World};
 use crate::action::{Event, Resize};
 use crate::layout::WorkerSpec;
 use crate::observe::Happening;
@@ -29,21 +29,24 @@ enum Step {
     Loaded,
 }
 
-impl Engine<'_> {
+impl<W: World> Host<'_, W> {
     pub(super) fn add_worker(&mut self, spec: WorkerSpec, status: Status, memory: Bytes) -> u32 {
-        assert!(self.workers.len() < INDICES, "workers fit a timer's index");
+        assert!(self.workers.len() < INDICES, "workers fit an alarm's index");
         self.workers.push(Worker::new(spec, status));
         self.stages.push(Stage { memory, ..Stage::default() });
         self.workers.len() as u32 - 1
     }
 
     pub(super) fn take_memory(&mut self, spec: &WorkerSpec, need: Bytes) -> Result<(), Refusal> {
-        let site = &mut self.sites[spec.pool as usize];
-        let have = site.spec.memory;
-        site.take_memory(need).map_err(|need| {
+        let taken = &mut self.memory[spec.pool as usize];
+        let (need, have) = (Bytes(taken.0 + need.0), self.pools[spec.pool as usize].memory);
+        if need > have {
             let name = &self.setup.tenants[spec.tenant as usize].name;
-            Refusal::OutOfMemory { who: format!("a worker of tenant `{name}`"), need, have }
-        })
+            let who = format!("a worker of tenant `{name}`");
+            return Err(Refusal::OutOfMemory { who, need, have });
+        }
+        *taken = need;
+        Ok(())
     }
 
     pub(super) fn start(&mut self, spec: WorkerSpec) {
@@ -56,8 +59,10 @@ impl Engine<'_> {
             return;
         }
         let worker = self.add_worker(spec, Status::Starting, need);
+        self.unserved[tenant as usize] = None;
         let wait = self.start_time(tenant);
-        self.arm(self.now + wait, Kind::Up, worker);
+        self.world.arm(self.world.now() + wait, Alarm::Up, worker);
+        self.world.open(worker, &spec);
     }
 
     /// Process start and model load; the load is part of the process start's cost, so `ideal` zeroes
@@ -67,7 +72,8 @@ impl Engine<'_> {
         if m == Mechanism::FREE {
             return 0;
         }
-        m.cost.0 + m.delay.0 + self.setup.tenants[tenant as usize].model.load.0
+        let load = self.setup.tenants[tenant as usize].model.load.0;
+        self.world.charged(m.cost.0 + m.delay.0 + load)
     }
 
     pub(super) fn worker_up(&mut self, worker: u32) {
@@ -77,8 +83,8 @@ impl Engine<'_> {
         if let Some(pending) = self.stages[worker as usize].resize.take() {
             w.spec.cap = pending.cap;
             w.resizing = false;
-            self.sites[w.spec.pool as usize].memory.0 -= pending.extra.0;
-            self.serving.stood_still(tenant, w.began, Nanos(self.now));
+            self.memory[w.spec.pool as usize].0 -= pending.extra.0;
+            self.serving.stood_still(tenant, w.began, Nanos(self.world.now()));
         }
         if w.retiring {
             self.retire(worker);
@@ -86,7 +92,7 @@ impl Engine<'_> {
         }
         self.serving.reconfigured(tenant);
         self.serving.idle(tenant, worker);
-        self.observe(Happening::WorkerUp { worker });
+        self.world.observe(Happening::WorkerUp { worker });
         self.tell(Event::WorkerUp { worker });
         self.form_batches(tenant);
     }
@@ -98,9 +104,10 @@ impl Engine<'_> {
         let stage = &mut self.stages[worker as usize];
         let shadow = stage.resize.take().map_or(Bytes(0), |p| p.extra);
         let freed = std::mem::take(&mut stage.memory).0 + shadow.0;
-        self.sites[w.spec.pool as usize].memory.0 -= freed;
+        self.memory[w.spec.pool as usize].0 -= freed;
         self.serving.not_idle(w.spec.tenant, worker);
-        self.observe(Happening::WorkerDown { worker });
+        self.world.close(worker);
+        self.world.observe(Happening::WorkerDown { worker });
         self.tell(Event::WorkerDown { worker });
     }
 
@@ -122,7 +129,8 @@ impl Engine<'_> {
                     return; // No room for a shadow: the worker stays as it is.
                 }
                 let wait = self.start_time(spec.tenant);
-                self.arm(self.now + wait, Kind::Resized, worker);
+                self.world.arm(self.world.now() + wait, Alarm::Resized, worker);
+                self.world.open_shadow(worker, &WorkerSpec { cap, ..spec }, extra);
                 Pending { cap, extra, step: Step::Loading }
             }
         };
@@ -155,13 +163,24 @@ impl Engine<'_> {
         let pending = self.stages[worker as usize].resize.expect("a resize is due");
         let w = &mut self.workers[worker as usize];
         w.status = Status::Starting;
-        w.began = Nanos(self.now);
-        let tenant = w.spec.tenant;
+        w.began = Nanos(self.world.now());
+        let spec = WorkerSpec { cap: pending.cap, ..w.spec };
         let wait = match pending.step {
-            Step::Restart => self.start_time(tenant),
-            _ => self.setup.costs.shadow_switch.cost.0,
+            Step::Restart => self.start_time(spec.tenant),
+            _ => self.world.charged(self.setup.costs.shadow_switch.cost.0),
         };
-        self.observe(Happening::WorkerDown { worker });
-        self.arm(self.now + wait, Kind::Up, worker);
+        self.world.observe(Happening::WorkerDown { worker });
+        self.world.arm(self.world.now() + wait, Alarm::Up, worker);
+        self.world.open(worker, &spec);
+    }
+
+    /// A shadow has gone before it could take over: its worker stays as it is.
+    pub(super) fn forget_shadow(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        let stage = &mut self.stages[worker as usize];
+        if let Some(pending) = stage.resize.take_if(|p| p.step == Step::Loading) {
+            self.memory[w.spec.pool as usize].0 -= pending.extra.0;
+            w.resizing = false;
+        }
     }
 }

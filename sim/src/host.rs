@@ -1,0 +1,255 @@
+//! The host: the state machine that carries a policy's decisions out. Queues, batches, launches,
+//! workers, memory, mechanisms' costs, losses and the account, written once.
+//!
+//! A [`Host`] runs on a [`World`], which it knows by its trait alone: the simulator's
+//! [`crate::VirtualWorld`], or a device on the wall clock. It has no clock and no GPU of its own.
+//!
+//! | what | where |
+//! |---|---|
+//! | requests arrive, form batches, are answered | `host/batches.rs` |
+//! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
+//! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
+//! | the policy is told, its actions are carried out | `host/actions.rs` |
+//! | the report | `host/account.rs` |
+
+use std::sync::Arc;
+
+use cotenant_profiles::{Bytes, Nanos};
+
+use crate::action::{Action, Event};
+use crate::layout::{Layout, PoolSpec};
+use crate::policy::{Depth, Policy};
+use crate::report::Refusal;
+use crate::scenario::{Load, Setup};
+use crate::serving::{RequestId, Serving};
+use crate::source::Source;
+use crate::view::{Status, Worker};
+
+mod account;
+mod actions;
+mod batches;
+mod launches;
+mod losses;
+mod programs;
+mod timers;
+mod workers;
+mod world;
+
+pub use programs::Programs;
+pub use timers::{Alarm, INDICES, Timers};
+pub use world::{Direction, Launch, Pass, Signal, World};
+
+/// What the end of something that a worker was given means for its batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    #[default]
+    Nothing,
+    /// Its inputs are there.
+    CopyIn,
+    /// A kernel that the policy launched has ended.
+    Kernel,
+    /// A pass over the model.
+    Pass,
+    /// Its results are back.
+    CopyOut,
+}
+
+/// What a host keeps of a worker besides its [`Worker`] view.
+#[derive(Clone, Debug, Default)]
+struct Stage {
+    batch: Vec<RequestId>,
+    phase: Phase,
+    /// The batch's program among its model's, where its launches begin, and how many they are.
+    program: u32,
+    first: u32,
+    count: u32,
+    /// When the host began to issue the current pass.
+    base: u64,
+    /// Launches of the current pass that a shared host has issued.
+    issued: u32,
+    /// Passes over the program left, for requests larger than the largest batch.
+    passes: u32,
+    /// Multiplies kernel times: the most work of a request in the batch.
+    work: f64,
+    /// How many requests of the tenant came before the batch's first one.
+    ordinal: u64,
+    /// Owner of a merged launch: the others follow its end.
+    merged: Vec<u32>,
+    resize: Option<workers::Pending>,
+    memory: Bytes,
+}
+
+/// The state machine above a world.
+pub struct Host<'a, W> {
+    world: W,
+    setup: Arc<Setup>,
+    programs: Programs,
+    policy: &'a mut dyn Policy,
+    depth: Depth,
+    /// The policy starts batches, not the host.
+    policy_batches: bool,
+    pools: Vec<PoolSpec>,
+    /// By pool: device memory taken.
+    memory: Vec<Bytes>,
+    /// By pool: when a host that its workers share is free again.
+    host_free: Vec<u64>,
+    sources: Vec<Source>,
+    serving: Serving,
+    workers: Vec<Worker>,
+    stages: Vec<Stage>,
+    tokens: Vec<u64>,
+    free_tokens: Vec<u32>,
+    /// By tenant: why nobody serves it any more.
+    unserved: Vec<Option<&'static str>>,
+    window: Nanos,
+    actions: Vec<Action>,
+    /// The kernels of the merge at hand.
+    parts: Vec<u32>,
+}
+
+impl<'a, W: World> Host<'a, W> {
+    /// Everybody at their places, nothing asked for yet. What is counted begins `warmup` after the
+    /// start and lasts for `duration`.
+    ///
+    /// # Errors
+    /// The workers of the layout do not fit into memory.
+    ///
+    /// # Panics
+    /// There is not one load per tenant, or the window is empty.
+    pub fn new(
+        world: W,
+        setup: &Arc<Setup>,
+        loads: Vec<Load>,
+        layout: &Layout,
+        policy: &'a mut dyn Policy,
+        (warmup, duration): (Nanos, Nanos),
+    ) -> Result<Self, Refusal> {
+        assert_eq!(loads.len(), setup.tenants.len(), "one load per tenant");
+        assert!(setup.tenants.len() < INDICES, "tenants fit an alarm's index");
+        // A warm-up as long as the run would never open the window.
+        assert!(duration > Nanos::ZERO, "a run has a window");
+        let (depth, policy_batches) = (policy.depth(), policy.forms_batches());
+        let mut host = Self {
+            world,
+            programs: Programs::new(setup),
+            policy,
+            depth,
+            policy_batches,
+            pools: layout.pools.clone(),
+            memory: vec![Bytes(0); layout.pools.len()],
+            host_free: vec![0; layout.pools.len()],
+            sources: loads.into_iter().map(Source::new).collect(),
+            serving: Serving::new(setup),
+            workers: vec![],
+            stages: vec![],
+            tokens: vec![],
+            free_tokens: vec![],
+            unserved: vec![None; setup.tenants.len()],
+            window: duration,
+            actions: vec![],
+            parts: vec![],
+            setup: Arc::clone(setup),
+        };
+        host.add_workers(layout)?;
+        host.arm_loads();
+        host.world.arm(warmup.0, Alarm::Window, 0);
+        Ok(host)
+    }
+
+    fn add_workers(&mut self, layout: &Layout) -> Result<(), Refusal> {
+        for spec in &layout.workers {
+            let need = self.setup.worker_memory(spec);
+            self.take_memory(spec, need)?;
+            self.add_worker(*spec, Status::Idle, need);
+        }
+        self.world.lay_out(layout);
+        for (worker, spec) in layout.workers.iter().enumerate() {
+            self.world.open(worker as u32, spec);
+        }
+        // The highest index first, so that the lowest serves first.
+        for (worker, spec) in layout.workers.iter().enumerate().rev() {
+            self.serving.idle(spec.tenant, worker as u32);
+        }
+        Ok(())
+    }
+
+    fn arm_loads(&mut self) {
+        for (t, source) in self.sources.iter_mut().enumerate() {
+            let alarm = if source.is_open() { Alarm::Arrival } else { Alarm::Client };
+            for at in source.first() {
+                self.world.arm(at.0, alarm, t as u32);
+            }
+        }
+    }
+
+    /// Runs to the end.
+    pub fn go(&mut self) {
+        self.world.start();
+        self.tell(Event::Start);
+        while let Some(signal) = self.world.next() {
+            self.signal(signal);
+        }
+    }
+
+    #[inline(always)]
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::Ended(worker) => self.ended(worker),
+            Signal::Alarm(alarm, index) => self.alarm(alarm, index),
+            Signal::Lost(worker, cause) => self.lose(worker, cause),
+            Signal::ShadowLost(worker) => self.forget_shadow(worker),
+        }
+    }
+
+    #[inline(always)]
+    fn alarm(&mut self, alarm: Alarm, index: u32) {
+        match alarm {
+            Alarm::Arrival => self.arrival(index),
+            Alarm::Client => self.client(index),
+            Alarm::Prepared => self.prepared(index),
+            Alarm::Issued => self.ready(index),
+            Alarm::Batch => {
+                self.serving.woken(index);
+                self.form_batches(index);
+            }
+            Alarm::Up => self.worker_up(index),
+            Alarm::Resized => self.resized(index),
+            Alarm::Dispatched => self.dispatched(index),
+            Alarm::Policy => {
+                let token = self.tokens[index as usize];
+                self.free_tokens.push(index);
+                self.tell(Event::Timer { token });
+            }
+            Alarm::Window => {
+                self.serving.open_window(Nanos(self.world.now()));
+                self.world.open_window();
+            }
+            Alarm::CopiedIn | Alarm::Placed | Alarm::CopiedOut => {
+                unreachable!("a world keeps its own alarms to itself")
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn ended(&mut self, worker: u32) {
+        match self.stages[worker as usize].phase {
+            Phase::Kernel => self.kernel_done(worker),
+            Phase::Pass => self.pass_done(worker),
+            Phase::CopyIn => self.copied_in(worker),
+            Phase::CopyOut => self.batch_done(worker),
+            Phase::Nothing => unreachable!("only what is under way ends"),
+        }
+    }
+
+    /// The world below.
+    pub fn world(&self) -> &W {
+        &self.world
+    }
+
+    /// What the host and its policy counted, and the world, which has more to tell.
+    #[must_use]
+    pub fn finish(mut self) -> (crate::Report, W) {
+        let report = self.report();
+        (report, self.world)
+    }
+}

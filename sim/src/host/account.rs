@@ -1,0 +1,31 @@
+//! The report.
+
+use cotenant_profiles::Nanos;
+
+use super::{Host, World};
+use crate::report::{GpuReport, Report};
+use crate::view::Status;
+
+impl<W: World> Host<'_, W> {
+    pub(super) fn report(&mut self) -> Report {
+        let (world, end) = (&self.world, Nanos(self.world.now()));
+        // Workers that the end of the run finds down for a resize: down until then.
+        for w in self.workers.iter().filter(|w| w.resizing && w.status == Status::Starting) {
+            self.serving.stood_still(w.spec.tenant, w.began, end);
+        }
+        let device = &self.setup.device;
+        let gpu = world
+            .used()
+            .map_or(GpuReport::UNKNOWN, |used| GpuReport::of(device, self.window, used));
+        let mut counters = self.policy.counters();
+        counters.extend(world.counters());
+        Report {
+            tenants: self.serving.reports(end),
+            gpu,
+            events: world.events(),
+            digest: world.digest(),
+            window: self.window,
+            counters,
+        }
+    }
+}

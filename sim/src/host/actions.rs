@@ -1,0 +1,82 @@
+//! The policy: told what happened, and its actions carried out.
+
+use cotenant_profiles::Nanos;
+
+use super::{Alarm, Host, INDICES, World};
+use crate::action::{Action, Event};
+use crate::observe::Happening;
+use crate::policy::Depth;
+use crate::view::{Status, View};
+
+impl<W: World> Host<'_, W> {
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.depth == Depth::Layout {
+            return;
+        }
+        let mut actions = std::mem::take(&mut self.actions);
+        debug_assert!(actions.is_empty());
+        let view = View {
+            now: Nanos(self.world.now()),
+            setup: &self.setup,
+            tenants: self.serving.views(),
+            workers: &self.workers,
+        };
+        self.policy.event(event, &view, &mut actions);
+        for action in &actions {
+            self.act(action);
+        }
+        // Events raised while acting use a fresh buffer; keep the larger allocation.
+        if actions.capacity() > self.actions.capacity() {
+            actions.clear();
+            self.actions = actions;
+        }
+    }
+
+    fn act(&mut self, action: &Action) {
+        match *action {
+            Action::Launch { worker, ref mask, priority, via } => {
+                self.launch(worker, mask.as_ref(), priority, via);
+            }
+            Action::Dispatch { worker, items } => {
+                let tenant = self.workers[worker as usize].spec.tenant;
+                let idle = self.serving.not_idle(tenant, worker);
+                assert!(idle, "a policy dispatches to idle workers");
+                self.begin(worker, items);
+            }
+            Action::SetBatch { tenant, max, timeout } => {
+                self.serving.set_batch(tenant, max, timeout);
+                self.form_batches(tenant);
+            }
+            Action::Merge { ref workers, priority } => self.merge(workers, priority),
+            Action::Timer { at, token } => self.set_timer(at, token),
+            Action::Start { spec } => self.start(spec),
+            Action::Resize { worker, cap, how } => self.resize(worker, cap, how),
+            Action::Retire { worker } => {
+                self.workers[worker as usize].retiring = true;
+                if self.workers[worker as usize].status == Status::Idle {
+                    self.retire(worker);
+                }
+            }
+            Action::Drop { tenant, reason } => {
+                self.serving.drop_oldest(tenant, reason);
+                self.world.observe(Happening::Dropped { tenant });
+                self.again(tenant);
+            }
+        }
+    }
+
+    fn set_timer(&mut self, at: Nanos, token: u64) {
+        let slot = match self.free_tokens.pop() {
+            Some(slot) => {
+                self.tokens[slot as usize] = token;
+                slot
+            }
+            None => {
+                self.tokens.push(token);
+                self.tokens.len() as u32 - 1
+            }
+        };
+        assert!((slot as usize) < INDICES, "policy timers fit an alarm's index");
+        self.world.arm(at.0.max(self.world.now()), Alarm::Policy, slot);
+    }
+}

@@ -1,0 +1,186 @@
+//! Requests arrive, form batches, and are answered.
+
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_traces::Request;
+
+use super::{Alarm, Host, Pass, Phase, World};
+use crate::action::Event;
+use crate::layout::Host as Issuer;
+use crate::observe::Happening;
+use crate::policy::Depth;
+use crate::serving::{Due, RequestId};
+use crate::view::Status;
+
+impl<W: World> Host<'_, W> {
+    /// An open-loop arrival.
+    pub(super) fn arrival(&mut self, tenant: u32) {
+        let at = Nanos(self.world.due());
+        let (request, next) = self.sources[tenant as usize].arrive(at);
+        self.world.next_arrival(next.map(|at| at.0), tenant);
+        self.admit(tenant, &request);
+    }
+
+    /// A closed-loop client asks.
+    pub(super) fn client(&mut self, tenant: u32) {
+        let at = Nanos(self.world.due());
+        let (request, _) = self.sources[tenant as usize].arrive(at);
+        self.admit(tenant, &request);
+    }
+
+    fn admit(&mut self, tenant: u32, request: &Request) {
+        self.serving.admit(tenant, request);
+        self.world.observe(Happening::Arrived { tenant });
+        if self.depth >= Depth::Request {
+            self.tell(Event::RequestArrived { tenant });
+        }
+        self.give_up_unserved(tenant);
+        self.form_batches(tenant);
+    }
+
+    /// A closed-loop client has its answer, or none to expect, and asks again.
+    pub(super) fn again(&mut self, tenant: u32) {
+        if let Some(at) = self.sources[tenant as usize].again(Nanos(self.world.now())) {
+            self.world.arm(at.0, Alarm::Client, tenant);
+        }
+    }
+
+    /// Starts what batches are due, unless the policy does.
+    pub(super) fn form_batches(&mut self, tenant: u32) {
+        if self.policy_batches {
+            return;
+        }
+        loop {
+            match self.serving.due(tenant, Nanos(self.world.now())) {
+                Due::Batch { worker } => {
+                    let items = self.serving.views()[tenant as usize].batch_max;
+                    self.begin(worker, items);
+                }
+                Due::WakeAt(at) => return self.world.arm(at.0, Alarm::Batch, tenant),
+                Due::Nothing => return,
+            }
+        }
+    }
+
+    /// Takes up to `max` items off the queue and starts them on a worker that was idle.
+    pub(super) fn begin(&mut self, worker: u32, max: u32) {
+        let now = Nanos(self.world.now());
+        let w = &mut self.workers[worker as usize];
+        let stage = &mut self.stages[worker as usize];
+        let tenant = w.spec.tenant;
+        let taken = self.serving.take(tenant, max, now, &mut stage.batch);
+        let model = &self.setup.tenants[tenant as usize].model;
+        let largest = model.max_items();
+        stage.passes = taken.items.div_ceil(largest);
+        stage.program = model.program_for[taken.items.min(largest) as usize];
+        (stage.first, stage.count) = self.programs.span(tenant, stage.program);
+        (stage.work, stage.ordinal) = (f64::from(taken.work), taken.ordinal);
+        w.status = Status::Host;
+        (w.items, w.position) = (taken.items, 0);
+        (w.began, w.deadline) = (now, taken.deadline);
+        let prepare = model.host_per_request.0 * u64::from(taken.requests);
+        self.world.observe(Happening::BatchBegan { worker, items: taken.items });
+        let prepare = self.world.charged(prepare);
+        if prepare > 0 {
+            self.world.arm(now.0 + prepare, Alarm::Prepared, worker);
+        } else {
+            self.prepared_at(worker, now.0);
+        }
+    }
+
+    /// The host has the batch ready.
+    pub(super) fn prepared(&mut self, worker: u32) {
+        let at = self.world.due();
+        self.prepared_at(worker, at);
+    }
+
+    /// The host has had the batch ready since `at`, and issues its copy and its kernels.
+    fn prepared_at(&mut self, worker: u32, at: u64) {
+        self.stages[worker as usize].base = at;
+        if self.depth == Depth::Kernel {
+            self.copy_in(worker);
+        } else {
+            self.pass(worker, true);
+        }
+    }
+
+    /// Gives the world a pass over the model, with nobody asked in between.
+    fn pass(&mut self, worker: u32, first: bool) {
+        let w = &mut self.workers[worker as usize];
+        let ahead = self.pools[w.spec.pool as usize].host == Issuer::Own;
+        w.status = Status::Launched;
+        let model = &self.setup.tenants[w.spec.tenant as usize].model;
+        let items = u64::from(w.items);
+        let stage = &mut self.stages[worker as usize];
+        stage.phase = Phase::Pass;
+        let last = stage.passes == 1;
+        let pass = Pass {
+            worker,
+            program: stage.program,
+            base: stage.base,
+            ahead,
+            input: Bytes(if first { model.input_per_item.0 * items } else { 0 }),
+            output: Bytes(if last { model.output_per_item.0 * items } else { 0 }),
+            first,
+            last,
+            work: stage.work,
+            ordinal: stage.ordinal,
+        };
+        if !ahead {
+            stage.issued = 0;
+            let at = stage.base;
+            self.dispatch_next(worker, at);
+        }
+        self.world.run(&pass);
+    }
+
+    /// A pass over the model has ended.
+    pub(super) fn pass_done(&mut self, worker: u32) {
+        let stage = &mut self.stages[worker as usize];
+        stage.passes -= 1;
+        if stage.passes == 0 {
+            return self.batch_done(worker);
+        }
+        stage.base = self.world.due();
+        self.pass(worker, false);
+    }
+
+    /// The results are back.
+    pub(super) fn batch_done(&mut self, worker: u32) {
+        let now = Nanos(self.world.now());
+        let w = &self.workers[worker as usize];
+        let (tenant, items, took) = (w.spec.tenant, w.items, now.since(w.began));
+        self.stages[worker as usize].phase = Phase::Nothing;
+        self.serving.batch_ended(tenant, items);
+        self.world.observe(Happening::BatchEnded { worker, items });
+        let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
+        for id in batch.drain(..) {
+            self.request_done(id, worker);
+        }
+        self.stages[worker as usize].batch = batch;
+        // Only now: a policy that is told of a request must not find its worker idle before it is.
+        let w = &mut self.workers[worker as usize];
+        (w.status, w.deadline, w.position) = (Status::Idle, Nanos::MAX, 0);
+        if w.retiring {
+            self.retire(worker);
+        } else if self.resize_due(worker) {
+            self.take_down(worker);
+        } else {
+            self.serving.idle(tenant, worker);
+        }
+        if self.depth >= Depth::Request {
+            self.tell(Event::BatchDone { worker, items, took });
+        }
+        self.form_batches(tenant);
+    }
+
+    fn request_done(&mut self, id: RequestId, worker: u32) {
+        let done = self.serving.finish(id, Nanos(self.world.now()));
+        let tenant = done.tenant;
+        self.again(tenant);
+        self.world.observe(Happening::RequestDone { tenant, arrival: done.arrival });
+        if self.depth >= Depth::Request {
+            let (latency, queued) = (done.latency, done.queued);
+            self.tell(Event::RequestDone { tenant, worker, latency, queued });
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! A batch's kernels one by one: where the policy launches them, and where workers share a host.
+
+use cotenant_profiles::Bytes;
+
+use super::{Alarm, Direction, Host, Launch, Phase, World};
+use crate::action::{Event, Via};
+use crate::layout::Host as Issuer;
+use crate::mask::CuMask;
+use crate::policy::Depth;
+use crate::view::Status;
+
+/// A host that workers share issues one launch after the other, by turns.
+impl<W: World> Host<'_, W> {
+    /// The worker's thread queues for the process's lock, to issue its next launch.
+    pub(super) fn dispatch_next(&mut self, worker: u32, at: u64) {
+        let stage = &self.stages[worker as usize];
+        if stage.issued < stage.count {
+            let ns = self.programs.launch_ns(stage.first, stage.issued);
+            let at = self.host_until(worker, at, ns);
+            self.world.arm(at, Alarm::Dispatched, worker);
+        }
+    }
+
+    /// The shared host has issued a worker's next launch.
+    pub(super) fn dispatched(&mut self, worker: u32) {
+        let at = self.world.due();
+        let position = self.stages[worker as usize].issued;
+        self.stages[worker as usize].issued += 1;
+        self.dispatch_next(worker, at);
+        self.world.issue(worker, position);
+    }
+
+    /// When the host that the worker shares will have spent `ns` more, from `at` on and after what it
+    /// has to do already.
+    fn host_until(&mut self, worker: u32, at: u64, ns: u64) -> u64 {
+        let free = &mut self.host_free[self.workers[worker as usize].spec.pool as usize];
+        *free = (*free).max(at) + self.world.charged(ns);
+        *free
+    }
+
+    fn shares_host(&self, worker: u32) -> bool {
+        self.pools[self.workers[worker as usize].spec.pool as usize].host == Issuer::Shared
+    }
+}
+
+/// Kernels that the policy launches.
+impl<W: World> Host<'_, W> {
+    pub(super) fn copy_in(&mut self, worker: u32) {
+        let w = &self.workers[worker as usize];
+        let per_item = self.setup.tenants[w.spec.tenant as usize].model.input_per_item.0;
+        self.copy(worker, Direction::In, Bytes(per_item * u64::from(w.items)));
+    }
+
+    fn copy_out(&mut self, worker: u32) {
+        let w = &self.workers[worker as usize];
+        let per_item = self.setup.tenants[w.spec.tenant as usize].model.output_per_item.0;
+        self.copy(worker, Direction::Out, Bytes(per_item * u64::from(w.items)));
+    }
+
+    fn copy(&mut self, worker: u32, direction: Direction, bytes: Bytes) {
+        let issued = match direction {
+            Direction::In => self.stages[worker as usize].base,
+            Direction::Out => self.world.due(),
+        };
+        let awaited = bytes.0 > 0 && self.world.copy(worker, direction, bytes, issued);
+        match direction {
+            Direction::In if awaited => self.stages[worker as usize].phase = Phase::CopyIn,
+            Direction::Out if awaited => self.stages[worker as usize].phase = Phase::CopyOut,
+            Direction::In => self.copied_in(worker),
+            Direction::Out => self.batch_done(worker),
+        }
+    }
+
+    pub(super) fn copied_in(&mut self, worker: u32) {
+        self.world.batch(worker, true);
+        self.head(worker);
+    }
+
+    /// The worker's next kernel is at the head of its stream: wait for the host, or ask.
+    #[inline(always)]
+    fn head(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        let stage = &self.stages[worker as usize];
+        let step = self.programs.step(stage.first, w.position);
+        w.kernel = step.kernel;
+        let issued = stage.base + self.world.charged(step.issued_ns);
+        // A shared host issues a launch when the policy asks for it.
+        if issued > self.world.now() && self.pools[w.spec.pool as usize].host == Issuer::Own {
+            w.status = Status::Host;
+            self.world.arm(issued, Alarm::Issued, worker);
+        } else {
+            self.ready(worker);
+        }
+    }
+
+    /// The policy is asked.
+    #[inline(always)]
+    pub(super) fn ready(&mut self, worker: u32) {
+        self.workers[worker as usize].status = Status::Held;
+        self.tell(Event::KernelReady { worker });
+    }
+
+    pub(super) fn launch(&mut self, worker: u32, mask: Option<&CuMask>, priority: i8, via: Via) {
+        let w = &mut self.workers[worker as usize];
+        assert!(w.status == Status::Held, "a policy launches held kernels");
+        assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
+        w.status = Status::Launched;
+        let (kernel, position) = (w.kernel, w.position);
+        let mut issued = self.world.now();
+        if self.shares_host(worker) {
+            let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
+            issued = self.host_until(worker, issued, ns);
+        }
+        let cost = via.mechanism(&self.setup.costs);
+        issued += self.world.charged(cost.cost.0 + cost.delay.0);
+        let stage = &mut self.stages[worker as usize];
+        stage.phase = Phase::Kernel;
+        let (work, ordinal) = (stage.work, stage.ordinal);
+        let launch = Launch { worker, kernel, position, mask, priority, issued, work, ordinal };
+        self.world.launch(&launch);
+    }
+
+    /// Several held kernels become one launch, owned by the first worker.
+    pub(super) fn merge(&mut self, workers: &[u32], priority: i8) {
+        assert!(workers.len() > 1, "a merge takes at least two kernels");
+        let mut parts = std::mem::take(&mut self.parts);
+        parts.clear();
+        // Kernels in one launch end together: with the one that has the most work.
+        let mut work = f64::NEG_INFINITY;
+        for &w in workers {
+            let worker = &mut self.workers[w as usize];
+            assert!(worker.status == Status::Held, "a policy merges held kernels");
+            worker.status = Status::Launched;
+            parts.push(worker.kernel);
+            work = work.max(self.stages[w as usize].work);
+        }
+        let worker = workers[0];
+        let costs = &self.setup.costs;
+        let ns = costs.merge_fixed.0 + costs.merge_each.0 * workers.len() as u64;
+        let now = self.world.now();
+        let issued = match self.shares_host(worker) {
+            true => self.host_until(worker, now, ns),
+            false => now + self.world.charged(ns),
+        };
+        let stage = &mut self.stages[worker as usize];
+        stage.phase = Phase::Kernel;
+        stage.merged.extend_from_slice(&workers[1..]);
+        let launch = Launch {
+            worker,
+            kernel: parts[0],
+            position: self.workers[worker as usize].position,
+            mask: None,
+            priority,
+            issued,
+            work,
+            ordinal: stage.ordinal,
+        };
+        self.world.merge(&launch, &parts);
+        self.parts = parts;
+    }
+
+    /// A launched kernel has ended, and with it those that were merged into it.
+    #[inline(always)]
+    pub(super) fn kernel_done(&mut self, worker: u32) {
+        self.tell(Event::KernelDone { worker });
+        if !self.stages[worker as usize].merged.is_empty() {
+            self.merged_done(worker);
+        }
+        self.kernel_ended(worker);
+    }
+
+    #[inline(never)]
+    fn merged_done(&mut self, owner: u32) {
+        let mut others = std::mem::take(&mut self.stages[owner as usize].merged);
+        for &worker in &others {
+            self.tell(Event::KernelDone { worker });
+            self.kernel_ended(worker);
+        }
+        // Keep the allocation for the next merge, unless one has begun meanwhile.
+        others.clear();
+        let merged = &mut self.stages[owner as usize].merged;
+        if merged.is_empty() {
+            *merged = others;
+        }
+    }
+
+    #[inline(always)]
+    fn kernel_ended(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        w.position += 1;
+        if w.position < self.stages[worker as usize].count {
+            self.head(worker);
+        } else {
+            self.kernels_done(worker);
+        }
+    }
+
+    /// All kernels of a pass have ended.
+    #[inline(never)]
+    fn kernels_done(&mut self, worker: u32) {
+        debug_assert!(self.depth == Depth::Kernel, "otherwise a pass is the world's affair");
+        let stage = &mut self.stages[worker as usize];
+        self.workers[worker as usize].position = 0;
+        stage.passes -= 1;
+        if stage.passes > 0 {
+            stage.base = self.world.due();
+            return self.head(worker);
+        }
+        self.workers[worker as usize].status = Status::Host;
+        self.world.batch(worker, false);
+        self.copy_out(worker);
+    }
+}

@@ -1,0 +1,54 @@
+//! Workers that go without being asked to: killed, hung, failed.
+//!
+//! The requests of the lost worker's batch are given up, for the reason that it went. A tenant that
+//! has no worker left is not served any more: what it has queued and what still arrives is given up
+//! too. Everybody else goes on.
+
+use cotenant_profiles::Nanos;
+
+use super::{Host, Phase, World};
+use crate::observe::Happening;
+use crate::view::{Status, Worker};
+
+impl<W: World> Host<'_, W> {
+    pub(super) fn lose(&mut self, worker: u32, cause: &'static str) {
+        let w = &mut self.workers[worker as usize];
+        if w.status == Status::Retired {
+            return;
+        }
+        let tenant = w.spec.tenant;
+        w.deadline = Nanos::MAX;
+        if w.resizing && w.status == Status::Starting {
+            self.serving.stood_still(tenant, w.began, Nanos(self.world.now()));
+        }
+        self.stages[worker as usize].phase = Phase::Nothing;
+        let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
+        let alive = |(i, w): (usize, &Worker)| {
+            i != worker as usize && w.spec.tenant == tenant && w.status != Status::Retired
+        };
+        let unserved = !self.workers.iter().enumerate().any(alive);
+        self.unserved[tenant as usize] = unserved.then_some(cause);
+        for id in batch.drain(..) {
+            self.serving.give_up(id, cause);
+            self.world.observe(Happening::Dropped { tenant });
+            // A client whose tenant nobody serves would ask again for ever.
+            if !unserved {
+                self.again(tenant);
+            }
+        }
+        self.stages[worker as usize].batch = batch;
+        self.retire(worker);
+        self.give_up_unserved(tenant);
+        self.form_batches(tenant);
+    }
+
+    /// Gives up what a tenant without workers has queued.
+    #[inline]
+    pub(super) fn give_up_unserved(&mut self, tenant: u32) {
+        let Some(cause) = self.unserved[tenant as usize] else { return };
+        while self.serving.views()[tenant as usize].queued > 0 {
+            self.serving.drop_oldest(tenant, cause);
+            self.world.observe(Happening::Dropped { tenant });
+        }
+    }
+}

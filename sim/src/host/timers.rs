@@ -1,0 +1,144 @@
+//! The heap of alarms: what happens at a known instant unless the end of the run comes first.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
+
+use crate::pool::NEVER;
+
+/// What an alarm is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Alarm {
+    /// An open-loop arrival, by tenant.
+    Arrival = 0,
+    /// A closed-loop client asks, by tenant.
+    Client = 1,
+    /// The host has prepared a batch, by worker.
+    Prepared = 2,
+    /// A copy to the GPU has ended, by worker: a world's own.
+    CopiedIn = 3,
+    /// The host has issued the launch at the head of a worker's stream, by worker; a world's own
+    /// where the policy does not launch kernels.
+    Issued = 4,
+    /// The mechanism by which a launch is placed has taken effect, by worker: a world's own.
+    Placed = 5,
+    /// A copy from the GPU has ended, by worker: a world's own.
+    CopiedOut = 6,
+    /// A batch has waited long enough to fill, by tenant.
+    Batch = 7,
+    /// A worker has started, by worker.
+    Up = 8,
+    /// The policy's own, by slot.
+    Policy = 9,
+    /// The counted window opens.
+    Window = 10,
+    /// A shadow has loaded, by worker.
+    Resized = 11,
+    /// A shared host has issued a worker's next launch, by worker.
+    Dispatched = 14,
+}
+
+impl Alarm {
+    /// By number. Digests tell 12 and 13 apart from alarms: a kernel's end and a turn's.
+    const ALL: [Option<Self>; 16] = [
+        Some(Self::Arrival),
+        Some(Self::Client),
+        Some(Self::Prepared),
+        Some(Self::CopiedIn),
+        Some(Self::Issued),
+        Some(Self::Placed),
+        Some(Self::CopiedOut),
+        Some(Self::Batch),
+        Some(Self::Up),
+        Some(Self::Policy),
+        Some(Self::Window),
+        Some(Self::Resized),
+        None,
+        None,
+        Some(Self::Dispatched),
+        None,
+    ];
+}
+
+/// Bits of a key that hold the index. The alarm takes four more, the sequence 39, and one tells the
+/// GPU's from the host's.
+const INDEX_BITS: u32 = 20;
+
+/// One more than the largest index that an alarm can carry.
+pub const INDICES: usize = 1 << INDEX_BITS;
+
+/// Set in the keys of the host's alarms: the GPU's come first.
+const HOST: u64 = 1 << 63;
+
+/// Alarms by instant; at equal ones the GPU's before the host's, then by the order in which they were
+/// set.
+#[derive(Debug, Default)]
+pub struct Timers {
+    heap: BinaryHeap<Reverse<u128>>,
+    sequence: u64,
+}
+
+impl Timers {
+    fn key(&mut self, at: u64, class: u64, alarm: Alarm, index: u32) -> Reverse<u128> {
+        debug_assert!((index as usize) < INDICES);
+        self.sequence += 1;
+        let low =
+            self.sequence << (INDEX_BITS + 4) | u64::from((alarm as u32) << INDEX_BITS | index);
+        Reverse(u128::from(at) << 64 | u128::from(low | class))
+    }
+
+    /// Sets an alarm of the host.
+    #[inline]
+    pub fn arm(&mut self, at: u64, alarm: Alarm, index: u32) {
+        let key = self.key(at, HOST, alarm, index);
+        self.heap.push(key);
+    }
+
+    /// Sets an alarm for something that the GPU does by itself.
+    #[inline]
+    pub fn arm_gpu(&mut self, at: u64, alarm: Alarm, index: u32) {
+        let key = self.key(at, 0, alarm, index);
+        self.heap.push(key);
+    }
+
+    /// When the first one is due, or [`NEVER`].
+    #[inline]
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.heap.peek().map_or(NEVER, |k| (k.0 >> 64) as u64)
+    }
+
+    /// What the first one is for, and its index.
+    ///
+    /// # Panics
+    /// There is none.
+    #[inline]
+    #[must_use]
+    pub fn first(&self) -> (Alarm, u32) {
+        let low = self.heap.peek().expect("an alarm is due").0 as u32;
+        let alarm = Alarm::ALL[(low >> INDEX_BITS & 0xF) as usize];
+        (alarm.expect("every alarm has a number"), low & (INDICES as u32 - 1))
+    }
+
+    /// Takes the first one away.
+    #[inline]
+    pub fn pop(&mut self) {
+        self.heap.pop();
+    }
+
+    /// Sets the first one, of the host, anew, or takes it away. Replacing the top costs one sift
+    /// instead of two.
+    ///
+    /// # Panics
+    /// There is none.
+    #[inline]
+    pub fn replace_first(&mut self, at: Option<u64>, alarm: Alarm, index: u32) {
+        let key = at.map(|at| self.key(at, HOST, alarm, index));
+        let mut top = self.heap.peek_mut().expect("it is the alarm being served");
+        match key {
+            Some(key) => *top = key,
+            None => drop(PeekMut::pop(top)),
+        }
+    }
+}

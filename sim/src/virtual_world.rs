@@ -1,0 +1,330 @@
+//! The simulated world: the GPU's model on an event queue.
+//!
+//! Two sources of events, neither ever stale: a heap of alarms (the host's, and what copy engines and
+//! launches on their way wait for) and one next instant per pool. At equal instants pools go first,
+//! then the GPU's alarms, then the host's, each in the order in which they were set.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cotenant_profiles::device::Pcie;
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_traces::rng::mix;
+
+use crate::contention::ContentionModel;
+use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Timers, World};
+use crate::layout::{Discipline, Layout, WorkerSpec};
+use crate::observe::{Happening, Observer};
+use crate::policy::Depth;
+use crate::pool::{Ended, NEVER, Note, Totals};
+use crate::program::{Code, KernelCode};
+use crate::scenario::{Jitter, Setup};
+
+mod site;
+mod streams;
+
+use site::Site;
+use streams::{Parcel, Stream};
+
+/// What the digest calls a kernel's end and the end of a turn; see [`Alarm`] for the others.
+const KERNEL_ENDED: u32 = 12;
+const TURN_ENDED: u32 = 13;
+
+/// A simulated GPU in virtual time.
+pub struct VirtualWorld<'a> {
+    setup: Arc<Setup>,
+    pcie: Pcie,
+    /// The setup's kernels, and behind them the merged ones met so far.
+    code: Code,
+    /// Which kernel a sorted list of kernels merges into.
+    merged: HashMap<Vec<u32>, u32>,
+    /// The kernels of the merge at hand, sorted.
+    parts: Vec<u32>,
+    programs: Programs,
+    /// The policy launches every kernel.
+    asked: bool,
+    jitter: Option<Box<dyn Jitter>>,
+    observer: Option<&'a mut dyn Observer>,
+    sites: Vec<Site>,
+    streams: Vec<Stream>,
+    parcels: Vec<Parcel>,
+    /// Streams opened so far.
+    opened_streams: u32,
+    timers: Timers,
+    now: u64,
+    end: u64,
+    /// Totals when the window opened.
+    opened: Totals,
+    events: u64,
+    digest: u64,
+}
+
+impl<'a> VirtualWorld<'a> {
+    /// An idle GPU, divided as `layout` says, for a policy of that depth. Time ends at `end`.
+    #[must_use]
+    pub fn new(
+        setup: &Arc<Setup>,
+        layout: &Layout,
+        depth: Depth,
+        contention: &ContentionModel,
+        jitter: Option<Box<dyn Jitter>>,
+        observer: Option<&'a mut dyn Observer>,
+        end: Nanos,
+    ) -> Self {
+        let observed = observer.is_some();
+        let site = |p| Site::new(p, &setup.device, contention, observed);
+        let mut sites: Vec<_> = layout.pools.iter().map(site).collect();
+        for pool in layout.shared_queues(depth, setup.device.queues.hardware) {
+            sites[pool as usize].share_queues(&setup.device.queues);
+        }
+        Self {
+            pcie: setup.device.pcie.clone(),
+            code: setup.code.clone(),
+            merged: HashMap::new(),
+            parts: vec![],
+            programs: Programs::new(setup),
+            asked: depth == Depth::Kernel,
+            jitter,
+            observer,
+            sites,
+            streams: vec![],
+            parcels: vec![],
+            opened_streams: 0,
+            timers: Timers::default(),
+            now: 0,
+            end: end.0,
+            opened: Totals::default(),
+            events: 0,
+            digest: 0,
+            setup: Arc::clone(setup),
+        }
+    }
+
+    /// Into the digest: something of this kind happened now, to this index.
+    #[inline]
+    fn note(&mut self, kind: u32, index: u32) {
+        let word = self.now ^ u64::from(kind) << 56 ^ u64::from(index) << 32;
+        self.digest = (self.digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    }
+
+    /// Brings the pools up to date after what happened at this instant: when something happens next
+    /// in one of them, and in which.
+    #[inline]
+    fn settle(&mut self) -> (u64, usize) {
+        let (mut at, mut pool) = (NEVER, 0);
+        for (i, site) in self.sites.iter_mut().enumerate() {
+            site.pool.settle(self.now, &self.code);
+            if site.pool.next() < at {
+                (at, pool) = (site.pool.next(), i);
+            }
+        }
+        if self.observer.is_some() {
+            self.drain_notes();
+        }
+        (at, pool)
+    }
+
+    /// Tells the observer how grants have changed.
+    #[cold]
+    fn drain_notes(&mut self) {
+        let Self { sites, observer: Some(observer), now, .. } = self else { return };
+        for (p, site) in sites.iter_mut().enumerate() {
+            let (pool, now, busy) = (p as u32, Nanos(*now), site.pool.busy());
+            let notes = site.pool.notes();
+            if notes.is_empty() && site.spec.discipline != Discipline::Concurrent {
+                continue;
+            }
+            for note in notes.drain(..) {
+                let what = match note {
+                    Note::Granted { owner, kernel, cus } => {
+                        Happening::Granted { worker: owner, kernel, cus }
+                    }
+                    Note::Switching { lane } => Happening::Switching { pool, lane },
+                };
+                observer.happened(now, what);
+            }
+            observer.happened(now, Happening::Busy { pool, cus: busy });
+        }
+    }
+
+    #[inline(always)]
+    fn pool_event(&mut self, p: usize) -> Option<Signal> {
+        let ended = self.sites[p].pool.advance(self.now, &self.code);
+        let Ended::Kernel { owner, kernel } = ended else {
+            self.note(TURN_ENDED, p as u32);
+            return None;
+        };
+        self.note(KERNEL_ENDED, owner);
+        self.observe(Happening::KernelEnded { worker: owner, kernel });
+        let queue = self.streams[owner as usize].number;
+        self.sites[p].ended(self.now, queue, &self.code);
+        if self.asked { Some(Signal::Ended(owner)) } else { self.kernel_ended(owner) }
+    }
+
+    fn alarm(&mut self) -> Option<Signal> {
+        let (alarm, index) = self.timers.first();
+        self.note(alarm as u32, index);
+        if alarm != Alarm::Arrival {
+            self.timers.pop();
+        }
+        match alarm {
+            Alarm::CopiedOut => Some(Signal::Ended(index)),
+            Alarm::CopiedIn if self.asked => Some(Signal::Ended(index)),
+            Alarm::CopiedIn => {
+                self.copied_in(index);
+                None
+            }
+            Alarm::Issued if !self.asked => {
+                self.go(index);
+                None
+            }
+            Alarm::Placed => {
+                self.placed(index);
+                None
+            }
+            _ => Some(Signal::Alarm(alarm, index)),
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        self.sites.iter().fold(Totals::default(), |sum, site| sum + site.pool.totals(self.now))
+    }
+
+    #[cold]
+    fn new_merged(&mut self) -> u32 {
+        let kernels: Vec<_> = self.parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
+        let merged = KernelCode::merged(&kernels, &self.setup.device, &self.setup.costs);
+        self.code.kernels.push(merged);
+        let kernel = self.code.kernels.len() as u32 - 1;
+        self.merged.insert(self.parts.clone(), kernel);
+        kernel
+    }
+}
+
+impl World for VirtualWorld<'_> {
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    #[inline(always)]
+    fn due(&self) -> u64 {
+        self.now
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Signal> {
+        loop {
+            let (at, pool) = self.settle();
+            let timer = self.timers.next();
+            let next = at.min(timer);
+            if next >= self.end {
+                self.now = self.end;
+                return None;
+            }
+            assert!(next >= self.now, "time runs forward");
+            self.now = next;
+            self.events += 1;
+            let signal = if at <= timer { self.pool_event(pool) } else { self.alarm() };
+            if signal.is_some() {
+                return signal;
+            }
+        }
+    }
+
+    #[inline]
+    fn arm(&mut self, at: u64, alarm: Alarm, index: u32) {
+        self.timers.arm(at, alarm, index);
+    }
+
+    #[inline]
+    fn next_arrival(&mut self, at: Option<u64>, tenant: u32) {
+        self.timers.replace_first(at, Alarm::Arrival, tenant);
+    }
+
+    #[inline(always)]
+    fn charged(&self, ns: u64) -> u64 {
+        ns
+    }
+
+    fn lay_out(&mut self, _: &Layout) {}
+
+    fn open(&mut self, worker: u32, spec: &WorkerSpec) {
+        let number = self.opened_streams;
+        self.opened_streams += 1;
+        let stream = Stream::new(spec, number);
+        let streams = self.streams.len().max(worker as usize + 1);
+        self.streams.resize(streams, stream);
+        self.parcels.resize(streams, Parcel::default());
+        self.streams[worker as usize] = stream;
+    }
+
+    fn open_shadow(&mut self, _: u32, _: &WorkerSpec, _: Bytes) {}
+
+    fn close(&mut self, _: u32) {}
+
+    fn run(&mut self, pass: &Pass) {
+        self.begin_pass(pass);
+    }
+
+    fn issue(&mut self, worker: u32, position: u32) {
+        self.issued(worker, position);
+    }
+
+    fn copy(&mut self, worker: u32, direction: Direction, bytes: Bytes, _: u64) -> bool {
+        let pool = self.streams[worker as usize].pool as usize;
+        let Some(done) = self.sites[pool].copy(self.now, &self.pcie, direction, bytes.0) else {
+            return false;
+        };
+        let alarm = match direction {
+            Direction::In => Alarm::CopiedIn,
+            Direction::Out => Alarm::CopiedOut,
+        };
+        self.timers.arm_gpu(done, alarm, worker);
+        true
+    }
+
+    #[inline]
+    fn launch(&mut self, launch: &Launch<'_>) {
+        self.place(launch, launch.kernel);
+    }
+
+    fn merge(&mut self, launch: &Launch<'_>, kernels: &[u32]) {
+        self.parts.clear();
+        self.parts.extend_from_slice(kernels);
+        self.parts.sort_unstable();
+        let kernel = match self.merged.get(self.parts.as_slice()) {
+            Some(&kernel) => kernel,
+            None => self.new_merged(),
+        };
+        self.place(launch, kernel);
+    }
+
+    fn batch(&mut self, worker: u32, began: bool) {
+        let Stream { pool, lane, .. } = self.streams[worker as usize];
+        self.sites[pool as usize].pool.batch(lane, began);
+    }
+
+    fn open_window(&mut self) {
+        self.opened = self.totals();
+    }
+
+    fn used(&self) -> Option<Totals> {
+        Some(self.totals() - self.opened)
+    }
+
+    fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn digest(&self) -> u64 {
+        mix(self.digest ^ self.events)
+    }
+
+    #[inline]
+    fn observe(&mut self, what: Happening) {
+        if let Some(observer) = &mut self.observer {
+            observer.happened(Nanos(self.now), what);
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! Kernels in stream order: issued by the host, handed to the GPU, ended.
+
+use cotenant_profiles::Bytes;
+
+use super::VirtualWorld;
+use crate::host::{Alarm, Direction, Launch, Pass, Signal, World};
+use crate::layout::WorkerSpec;
+use crate::mask::CuMask;
+use crate::pool::Job;
+
+/// A worker's stream on the GPU, as far as every kernel needs it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stream {
+    pub(super) tenant: u32,
+    pub(super) pool: u32,
+    pub(super) lane: u32,
+    cap: u32,
+    /// How many streams were opened before it: its hardware queue goes by that.
+    pub(super) number: u32,
+    /// Where its program's launches begin, and how many they are.
+    first: u32,
+    count: u32,
+    /// The launch at the head, and its kernel.
+    position: u32,
+    kernel: u32,
+    priority: i8,
+    /// The host issues launches ahead of the GPU, at the program's times.
+    ahead: bool,
+    /// When the host began to issue the pass.
+    base: u64,
+    /// Multiplies kernel times.
+    work: f64,
+    ordinal: u64,
+}
+
+/// What only a pass or a launch on its way needs of a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Parcel {
+    /// Launches that a shared host has issued so far, and whether the head waits for its own.
+    issued: u32,
+    unissued: bool,
+    /// Between the first and the last kernel of a batch.
+    in_batch: bool,
+    /// The pass is its batch's last one, and these are its results.
+    last: bool,
+    output: Bytes,
+    /// How the launch on its way is to be placed.
+    mask: Option<CuMask>,
+    priority: i8,
+}
+
+impl Stream {
+    pub(super) fn new(spec: &WorkerSpec, number: u32) -> Self {
+        let WorkerSpec { tenant, pool, lane, cap, priority, .. } = *spec;
+        let (first, count, position, kernel) = (0, 0, 0, 0);
+        let (ahead, base, work, ordinal) = (true, 0, 1.0, 0);
+        Self {
+            tenant,
+            pool,
+            lane,
+            cap,
+            number,
+            first,
+            count,
+            position,
+            kernel,
+            priority,
+            ahead,
+            base,
+            work,
+            ordinal,
+        }
+    }
+}
+
+/// Passes over a model, which nobody is asked about.
+impl VirtualWorld<'_> {
+    pub(super) fn begin_pass(&mut self, pass: &Pass) {
+        let worker = pass.worker;
+        let stream = &mut self.streams[worker as usize];
+        (stream.first, stream.count) = self.programs.span(stream.tenant, pass.program);
+        (stream.position, stream.base, stream.ahead) = (0, pass.base, pass.ahead);
+        (stream.work, stream.ordinal) = (pass.work, pass.ordinal);
+        let parcel = &mut self.parcels[worker as usize];
+        (parcel.issued, parcel.unissued) = (0, false);
+        (parcel.last, parcel.output) = (pass.last, pass.output);
+        if !self.copy(worker, Direction::In, pass.input, pass.base) {
+            self.copied_in(worker);
+        }
+    }
+
+    pub(super) fn copied_in(&mut self, worker: u32) {
+        if self.streams[worker as usize].ahead {
+            self.open_batch(worker);
+        }
+        self.head(worker);
+    }
+
+    /// The first kernel of a batch is the next in its stream.
+    fn open_batch(&mut self, worker: u32) {
+        if !std::mem::replace(&mut self.parcels[worker as usize].in_batch, true) {
+            self.batch(worker, true);
+        }
+    }
+
+    /// The next kernel is at the head of the stream: wait for the host, or go.
+    #[inline(always)]
+    fn head(&mut self, worker: u32) {
+        let stream = &mut self.streams[worker as usize];
+        if !stream.ahead {
+            self.head_of_shared(worker);
+            return;
+        }
+        let step = self.programs.step(stream.first, stream.position);
+        stream.kernel = step.kernel;
+        let issued = stream.base + step.issued_ns;
+        if issued > self.now {
+            self.timers.arm_gpu(issued, Alarm::Issued, worker);
+        } else {
+            self.go(worker);
+        }
+    }
+
+    #[inline(never)]
+    fn head_of_shared(&mut self, worker: u32) {
+        let stream = &mut self.streams[worker as usize];
+        stream.kernel = self.programs.step(stream.first, stream.position).kernel;
+        let parcel = &mut self.parcels[worker as usize];
+        if parcel.issued > stream.position {
+            self.open_batch(worker);
+            self.go(worker);
+        } else {
+            parcel.unissued = true;
+        }
+    }
+
+    /// A shared host has issued a launch.
+    pub(super) fn issued(&mut self, worker: u32, position: u32) {
+        let parcel = &mut self.parcels[worker as usize];
+        parcel.issued = position + 1;
+        if std::mem::take(&mut parcel.unissued) {
+            self.open_batch(worker);
+            self.go(worker);
+        }
+    }
+
+    /// The kernel at the head wants CUs.
+    #[inline(always)]
+    pub(super) fn go(&mut self, worker: u32) {
+        let Stream { kernel, priority, .. } = self.streams[worker as usize];
+        self.submit(worker, kernel, None, priority);
+    }
+
+    #[inline(always)] // the path of almost every event
+    pub(super) fn kernel_ended(&mut self, worker: u32) -> Option<Signal> {
+        let stream = &mut self.streams[worker as usize];
+        stream.position += 1;
+        if stream.position < stream.count {
+            self.head(worker);
+            return None;
+        }
+        self.pass_ended(worker)
+    }
+
+    #[inline(never)]
+    fn pass_ended(&mut self, worker: u32) -> Option<Signal> {
+        let parcel = &mut self.parcels[worker as usize];
+        let output = parcel.output;
+        if parcel.last {
+            parcel.in_batch = false;
+            self.batch(worker, false);
+        }
+        let awaited = self.copy(worker, Direction::Out, output, self.now);
+        (!awaited).then_some(Signal::Ended(worker))
+    }
+}
+
+/// Kernels that the policy launches.
+impl VirtualWorld<'_> {
+    /// Hands a launch to the GPU, now or once its host and its mechanism are done with it.
+    #[inline]
+    pub(super) fn place(&mut self, launch: &Launch<'_>, kernel: u32) {
+        let Launch { worker, mask, priority, issued, .. } = *launch;
+        let stream = &mut self.streams[worker as usize];
+        (stream.work, stream.ordinal) = (launch.work, launch.ordinal);
+        stream.position = launch.position;
+        if issued > self.now {
+            stream.kernel = kernel;
+            let parcel = &mut self.parcels[worker as usize];
+            (parcel.mask, parcel.priority) = (mask.copied(), priority);
+            self.timers.arm_gpu(issued, Alarm::Placed, worker);
+        } else {
+            self.submit(worker, kernel, mask, priority);
+        }
+    }
+
+    pub(super) fn placed(&mut self, worker: u32) {
+        let Parcel { mask, priority, .. } = self.parcels[worker as usize];
+        let kernel = self.streams[worker as usize].kernel;
+        self.submit(worker, kernel, mask.as_ref(), priority);
+    }
+
+    #[inline(always)]
+    fn submit(&mut self, worker: u32, kernel: u32, mask: Option<&CuMask>, priority: i8) {
+        let stream = &self.streams[worker as usize];
+        let Stream { lane, cap, pool, number, .. } = *stream;
+        let mut scale = stream.work;
+        if let Some(jitter) = &mut self.jitter {
+            scale *= jitter.factor(stream.tenant, stream.ordinal, stream.position);
+        }
+        let job = Job { owner: worker, kernel, lane, cap, priority, scale, extra_ns: 0 };
+        self.sites[pool as usize].submit(self.now, number, job, mask, &self.code);
+    }
+}
