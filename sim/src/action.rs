@@ -1,5 +1,5 @@
-//! What happens to a policy, and what a policy may do: two closed enums. Both drivers, the simulator
-//! and the replay, speak exactly this.
+//! What happens to a policy, and what a policy may do: two closed enums, which the host speaks whatever
+//! the world below it.
 
 use cotenant_profiles::Nanos;
 use cotenant_profiles::device::{Costs, Mechanism};

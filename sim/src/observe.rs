@@ -1,4 +1,4 @@
-//! Watching a run: hooks that the engine calls, for timelines and time series. A run without an
+//! Watching a run: hooks that the host and its world call, for timelines and time series. A run without an
 //! observer pays one predictable branch per hook.
 
 use cotenant_profiles::Nanos;

@@ -62,12 +62,12 @@ pub enum Depth {
     Kernel,
 }
 
-/// Decides; the driver acts.
+/// Decides; the host acts.
 pub trait Policy: Send {
     /// How deep it looks.
     fn depth(&self) -> Depth;
 
-    /// Whether it starts batches itself ([`Action::Dispatch`]); otherwise the driver does, when a
+    /// Whether it starts batches itself ([`Action::Dispatch`]); otherwise the host does, when a
     /// batch is full or has waited long enough.
     fn forms_batches(&self) -> bool {
         self.depth() >= Depth::Batch

@@ -1,4 +1,4 @@
-//! What a policy may see. Both drivers keep these tables and hand them out read-only.
+//! What a policy may see. The host keeps these tables and hands them out read-only.
 
 use cotenant_profiles::Nanos;
 
@@ -60,11 +60,12 @@ pub enum Status {
 pub struct Worker {
     /// Tenant, pool, lane, cap, priority.
     pub spec: WorkerSpec,
-    /// What it is doing.
+    /// What it is doing. Below kernel depth a batch that the host has handed to the GPU is
+    /// [`Status::Launched`] until it ends: how far it is, no host knows.
     pub status: Status,
     /// Items of the current batch.
     pub items: u32,
-    /// Position of the kernel at the head in the batch's program.
+    /// Position of the kernel at the head in the batch's program; 0 below kernel depth.
     pub position: u32,
     /// The kernel at the head, an index into [`crate::program::Code::kernels`].
     pub kernel: u32,

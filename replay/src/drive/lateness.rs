@@ -1,4 +1,4 @@
-//! How late the dispatcher itself was: what of a deviation is the driver's own.
+//! How late the dispatcher itself was: what of a deviation is its own.
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::metrics::Latencies;

@@ -1,4 +1,4 @@
-//! Workers as processes of their own, for the driver.
+//! Workers as processes of their own.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
