@@ -169,10 +169,10 @@ pub fn sniff(path: &Path) -> Result<&'static Format, TraceError> {
 fn no_requests(probe: &Probe) -> Option<&'static str> {
     let has = |words: &[&str]| words.iter().all(|w| probe.lines.iter().any(|l| l.contains(w)));
     let jobs = "a log of cluster jobs, each hours of training and not an inference";
-    if has(&["\"jobid\"", "\"vc\""]) || has(&["\"attempts\""]) {
-        Some(jobs) // Philly
-    } else if has(&["job_id", "gpu_num"]) || has(&["job_name", "organization"]) {
-        Some(jobs) // Helios, Acme, Alibaba spot
+    // Philly; Helios and Acme; Alibaba spot.
+    let philly = has(&["\"jobid\"", "\"vc\""]) || has(&["\"attempts\""]);
+    if philly || has(&["job_id", "gpu_num"]) || has(&["job_name", "organization"]) {
+        Some(jobs)
     } else if has(&["cpu_milli", "gpu_milli"]) || has(&["instance_sn", "role"]) {
         Some("a list of pods (Alibaba), each a service and not a request")
     } else if has(&["timestamp_anon", "container_ip"]) {
