@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use cotenant_profiles::analytic;
 use cotenant_profiles::files::Store;
-use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions};
+use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions, TableOptions};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Profile, Source, tune, zoo};
+use cotenant_profiles::{Device, Executor, Launch, Profile, Source, tune, zoo};
 
 use crate::config::{Part, ProfileSource, TenantConfig};
 use crate::digest;
@@ -28,6 +28,16 @@ pub(crate) struct Found {
     pub(crate) warning: Option<String>,
 }
 
+impl Found {
+    /// One more thing that a reader of results must know.
+    fn warn(&mut self, what: &str) {
+        self.warning = Some(match self.warning.take() {
+            Some(before) => format!("{before}; {what}"),
+            None => what.to_owned(),
+        });
+    }
+}
+
 /// Profiles already read or computed.
 #[derive(Default)]
 pub(crate) struct Library {
@@ -42,6 +52,8 @@ pub(crate) struct Variant {
     pub(crate) fused: bool,
     /// Kernels as a tuner picks them on so many CUs.
     pub(crate) tuned_cus: Option<u32>,
+    /// What the host pays per launch; `None`: as the profile says, and an analytic one by `fused`.
+    pub(crate) executor: Option<Executor>,
 }
 
 impl Variant {
@@ -50,13 +62,15 @@ impl Variant {
             precision: self.precision,
             fused: self.fused,
             tuned_cus: self.tuned_cus,
+            executor: self.executor,
             ..analytic::Options::default()
         }
     }
 
-    /// `, fused, tuned on 20 CUs`.
+    /// `, fused, eager, tuned on 20 CUs`.
     fn words(self) -> String {
         let fused = if self.fused { ", fused" } else { "" };
+        let fused = format!("{fused}, {}", self.options().executor());
         let tuned = self.tuned_cus.map_or_else(String::new, |c| format!(", tuned on {c} CUs"));
         format!("{fused}{tuned}")
     }
@@ -78,6 +92,7 @@ impl Library {
             precision: tenant.precision,
             fused: tenant.fused,
             tuned_cus: tenant.tuned_at.map(|percent| device.mps_cus(percent)),
+            executor: tenant.executor,
         };
         let key = format!(
             "{} {variant:?} {:?} {} {sources:?} {on}",
@@ -90,7 +105,10 @@ impl Library {
         let computed = tenant.tuned_at.is_some() || tenant.part != Part::Whole;
         let measured = if computed { None } else { self.read(&tenant.model, device, sources)? };
         let found = match (measured, &tenant.part) {
-            (Some(found), _) => Ok(with_precision_check(found, variant.precision)),
+            (Some(found), _) => {
+                let asked = tenant.precision_given.then_some(variant.precision);
+                Ok(with_executor(with_precision_check(found, asked), device, variant.executor))
+            }
             (None, Part::Whole) => {
                 analytic(&tenant.model, device, &batches(tenant.batch_max), variant)
             }
@@ -114,7 +132,7 @@ impl Library {
         variant: Variant,
     ) -> Result<Found, String> {
         match self.read(model, device, sources)? {
-            Some(found) => Ok(with_precision_check(found, variant.precision)),
+            Some(found) => Ok(with_precision_check(found, None)),
             None => analytic(model, device, &[batch], variant),
         }
     }
@@ -152,7 +170,7 @@ impl Library {
             None => {
                 let files = input_files(path).map_err(|e| format!("{at}{e}"))?;
                 let import =
-                    Arc::new(import_files(format, &files, device, ReefOptions::default())?);
+                    Arc::new(import_files(format, &files, device, &ImportOptions::default())?);
                 self.imports.insert(key, import.clone());
                 import
             }
@@ -167,7 +185,7 @@ impl Library {
             profile: Arc::new(profile),
             model: name.clone(),
             words,
-            warning: None,
+            warning: Some(import.warnings.join("; ")).filter(|w| !w.is_empty()),
         }))
     }
 }
@@ -177,6 +195,13 @@ fn only(profile: &Profile, model: &str) -> Profile {
     let mut one = profile.clone();
     one.models.retain(|name, _| name == model);
     one
+}
+
+/// How other tools' files are read.
+#[derive(Default)]
+pub(crate) struct ImportOptions {
+    pub(crate) reef: ReefOptions,
+    pub(crate) table: TableOptions,
 }
 
 /// The files at a path: the file itself, or the CSV files of a folder, sorted.
@@ -205,7 +230,7 @@ pub(crate) fn import_files(
     format: &str,
     files: &[PathBuf],
     device: &Device,
-    reef: ReefOptions,
+    options: &ImportOptions,
 ) -> Result<Import, String> {
     let mut texts = vec![];
     for file in files {
@@ -221,8 +246,8 @@ pub(crate) fn import_files(
     };
     let import = match format {
         "orion" => import::orion(&inputs, device, &OrionOptions::default()),
-        "reef" => import::reef(single()?, device, &reef),
-        _ => import::table(single()?, device),
+        "reef" => import::reef(single()?, device, &options.reef),
+        _ => import::table(single()?, device, &options.table),
     };
     import.map_err(|e| e.to_string())
 }
@@ -266,17 +291,39 @@ fn same(a: &str, b: &str) -> bool {
     plain(a) == plain(b)
 }
 
-fn with_precision_check(mut found: Found, wanted: Precision) -> Found {
+/// Warns if a precision was asked for that the profile is not of.
+fn with_precision_check(mut found: Found, asked: Option<Precision>) -> Found {
     let measured = found.profile.provenance.get("precision");
-    if let Some(measured) = measured.filter(|m| !m.eq_ignore_ascii_case(wanted.name()))
-        && wanted != Precision::default()
+    if let (Some(measured), Some(asked)) = (measured, asked)
+        && !measured.eq_ignore_ascii_case(asked.name())
     {
-        found.warning = Some(format!(
+        let why = format!(
             "the profile of {} is of precision {measured}, not {}",
             found.model,
-            wanted.name()
-        ));
+            asked.name()
+        );
+        found.warn(&why);
     }
+    found
+}
+
+/// Puts an executor's host times in the place of those that a profile brings.
+fn with_executor(mut found: Found, device: &Device, executor: Option<Executor>) -> Found {
+    let Some(executor) = executor else { return found };
+    let mut profile = (*found.profile).clone();
+    for launches in profile.models.values_mut().flat_map(|m| m.batches.values_mut()) {
+        for (position, launch) in launches.iter_mut().enumerate() {
+            *launch =
+                Launch { host: executor.host(device, position, false), kernel: launch.kernel };
+        }
+    }
+    found.warn(&format!(
+        "{}: executor = \"{executor}\" replaces the host times of its profile",
+        found.model
+    ));
+    found.digest = digest::of_text(&format!("{} {executor}", found.digest));
+    found.words += &format!(", launches as {executor}");
+    found.profile = Arc::new(profile);
     found
 }
 
@@ -308,10 +355,11 @@ pub(crate) fn analytic(
         env!("CARGO_PKG_VERSION"),
     ));
     let warning = format!(
-        "{} on {}: no measured profile, so an analytic one was computed ({})",
+        "{} on {}: no measured profile, so an analytic one was computed ({}{})",
         spec.name,
         device.name,
-        variant.precision.name()
+        variant.precision.name(),
+        variant.words()
     );
     Ok(Found {
         profile: Arc::new(profile),

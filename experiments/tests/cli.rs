@@ -20,6 +20,8 @@ repeats = 2
 [[tenant]]
 name = "a"
 model = "squeezenet1_1"
+precision = "fp32"
+executor = "compiled"
 arrivals = { kind = "poisson", rate = 100.0 }
 slo = { isolated = 3.0 }
 batch = { max = 4, timeout = "1ms" }
@@ -27,6 +29,8 @@ batch = { max = 4, timeout = "1ms" }
 [[tenant]]
 name = "b"
 model = "mobilenet-v2"
+precision = "fp32"
+executor = "compiled"
 class = "best-effort"
 arrivals = { kind = "closed", concurrency = 2 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::curve::{Curve, Point};
 use crate::device::{Device, Vendor};
+use crate::drawn::Drawn;
+use crate::executor::Executor;
 use crate::kernel::{Kernel, Launch, Model, Profile, Source};
 use crate::lower::{Config, KernelShape, LowerError, Precision, lower_tuned};
 use crate::units::Nanos;
@@ -24,12 +26,29 @@ pub struct Options {
     /// Kernels as a tuner picks them that measures on so many compute units; `None`: as a library
     /// picks them, for the whole device.
     pub tuned_cus: Option<u32>,
+    /// What the host pays per launch; `None`: a compiler's graph where operators are fused, else an
+    /// eager framework's dispatch.
+    pub executor: Option<Executor>,
+}
+
+impl Options {
+    /// The executor that decides host times.
+    #[must_use]
+    pub fn executor(&self) -> Executor {
+        self.executor.unwrap_or(Executor::of(self.fused))
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
         let host_per_request = Nanos::from_micros(20);
-        Self { precision: Precision::Fp32, fused: false, host_per_request, tuned_cus: None }
+        Self {
+            precision: Precision::Fp32,
+            fused: false,
+            host_per_request,
+            tuned_cus: None,
+            executor: None,
+        }
     }
 }
 
@@ -58,6 +77,7 @@ pub fn profile(
         for &batch in batches {
             let config = Config { batch, precision: options.precision, fused: options.fused };
             let lowered = lower_tuned(spec, device, config, options.tuned_cus)?;
+            let helpers: Vec<bool> = lowered.kernels.iter().map(|k| k.helper).collect();
             let indices: Vec<usize> = lowered
                 .kernels
                 .into_iter()
@@ -68,8 +88,10 @@ pub fn profile(
                     })
                 })
                 .collect();
-            let host = device.costs.launch;
-            let launches = lowered.launches.iter().map(|&k| Launch { kernel: indices[k], host });
+            let launches = lowered.launches.iter().enumerate().map(|(position, &k)| {
+                let host = options.executor().host(device, position, helpers[k]);
+                Launch { kernel: indices[k], host }
+            });
             model.batches.insert(batch, launches.collect());
         }
         profile.models.insert(model.name.clone(), model);
@@ -85,6 +107,7 @@ pub(crate) fn provenance(options: &Options) -> BTreeMap<String, String> {
         ("method", "analytic: waves of blocks, arithmetic, bytes"),
         ("precision", options.precision.name()),
         ("framework", build),
+        ("executor", options.executor().name()),
         ("clocks", "boost"),
         ("licence", "MIT OR Apache-2.0"),
     ]
@@ -111,7 +134,7 @@ fn model(device: &Device, spec: &ModelSpec, options: &Options) -> Model {
 }
 
 pub(crate) fn kernel(device: &Device, shape: KernelShape) -> Kernel {
-    let curve = curve(device, &shape);
+    let curve = curve(device, &shape).with_drawn(vec![drawn(device, &shape)]);
     Kernel {
         id: shape.id,
         name: shape.name,
@@ -125,6 +148,19 @@ pub(crate) fn kernel(device: &Device, shape: KernelShape) -> Kernel {
         dram_bytes: shape.dram_bytes,
         curve,
     }
+}
+
+/// What a kernel draws on all CUs.
+fn drawn(device: &Device, shape: &KernelShape) -> Drawn {
+    let cus = device.cus();
+    let ns = duration_ns(device, shape, cus) as f64;
+    let memory = &device.memory;
+    let part = |bytes: u64, gbps: f64| (bytes as f64 / ns / gbps).min(1.0);
+    let l2 = part(shape.l2_bytes, memory.l2_gbps);
+    let dram = part(shape.dram_bytes, memory.dram_gbps);
+    let watts =
+        device.watts(shape.matrix_units, shape.flops as f64 / ns, shape.dram_bytes as f64 / ns);
+    Drawn::new(cus, Some(l2), Some(dram), Some(watts))
 }
 
 /// The latency curve of a kernel, with a point at every count of CUs: steps between waves are

@@ -1,5 +1,7 @@
 //! A kernel's isolated duration against the compute units it may use.
 
+use crate::drawn::Drawn;
+
 /// One measured or computed point of a curve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Point {
@@ -28,6 +30,8 @@ impl Point {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Curve {
     points: Vec<Point>,
+    /// Ascending in CUs.
+    drawn: Vec<Drawn>,
 }
 
 /// Why points are no curve.
@@ -64,7 +68,33 @@ impl Curve {
         if let Some(w) = points.windows(2).find(|w| w[0].cus == w[1].cus) {
             return Err(CurveError::Duplicate(w[0].cus));
         }
-        Ok(Self { points })
+        Ok(Self { points, drawn: Vec::new() })
+    }
+
+    /// With what the kernel draws of memory system and power supply at some counts of CUs.
+    #[must_use]
+    pub fn with_drawn(mut self, mut drawn: Vec<Drawn>) -> Self {
+        drawn.sort_by_key(|d| d.cus);
+        self.drawn = drawn;
+        self
+    }
+
+    /// What the kernel draws, where it is known; empty if nowhere.
+    #[must_use]
+    pub fn drawn(&self) -> &[Drawn] {
+        &self.drawn
+    }
+
+    /// What the kernel draws on so many CUs: between two known counts linear in the CUs, beyond them
+    /// that of the nearest. `None`: nothing is known.
+    #[must_use]
+    pub fn drawn_at(&self, cus: u32) -> Option<Drawn> {
+        let right = self.drawn.partition_point(|d| d.cus < cus);
+        match (right.checked_sub(1).and_then(|i| self.drawn.get(i)), self.drawn.get(right)) {
+            (Some(a), Some(b)) => Some(Drawn::between(a, b, cus)),
+            (Some(d), None) | (None, Some(d)) => Some(Drawn { cus, ..*d }),
+            (None, None) => None,
+        }
     }
 
     /// The points, ascending in CUs.
@@ -165,6 +195,18 @@ mod tests {
         assert_eq!(at(15), 733); // 1000 - 400 * (5 * 20) / (15 * 10) = 733.3
         assert_eq!(at(5), 2000); // work conserved below the first point
         assert_eq!((at(80), c.known_to()), (700, 40));
+    }
+
+    #[test]
+    fn what_is_drawn_lies_between_what_was_seen() {
+        let c = curve(&[(10, 100), (30, 50)]);
+        assert_eq!(c.drawn_at(10), None);
+        let seen = |cus, l2, watts| Drawn::new(cus, l2, None, watts);
+        let c = c.with_drawn(vec![seen(30, Some(0.6), Some(200.0)), seen(10, Some(0.2), None)]);
+        let at = c.drawn_at(20).unwrap();
+        assert_eq!((at.l2(), at.dram(), at.watts()), (Some(0.4), None, Some(200.0)));
+        assert_eq!(c.drawn_at(5).unwrap().l2(), Some(0.2));
+        assert_eq!(c.drawn_at(80).unwrap().l2(), Some(0.6));
     }
 
     #[test]

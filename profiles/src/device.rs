@@ -7,6 +7,7 @@ mod mig;
 
 use serde::{Deserialize, Serialize};
 
+use crate::lower::Precision;
 use crate::units::{Bytes, Nanos};
 
 pub use load::DeviceError;
@@ -45,6 +46,8 @@ pub struct Device {
     pub mps: Option<Mps>,
     /// Legal hardware instances; absent where the device has none.
     pub mig: Option<Mig>,
+    /// What the host pays to issue kernels.
+    pub host: Host,
     /// What every sharing mechanism costs.
     pub costs: Costs,
     /// How co-running kernels slow each other.
@@ -103,6 +106,8 @@ pub struct Compute {
     pub bf16_tflops: Option<f64>,
     /// INT8.
     pub int8_tops: f64,
+    /// Whether there are matrix units (tensor cores) for FP16.
+    pub matrix_units: bool,
 }
 
 /// DRAM and L2.
@@ -219,6 +224,20 @@ pub struct MigProfile {
     pub starts: Vec<u32>,
     /// Most instances of this profile at once.
     pub max: u32,
+}
+
+/// What the host pays to issue kernels, by executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Host {
+    /// One operator of an eager framework: dispatch, checks, launch.
+    pub eager: Nanos,
+    /// One kernel of a compiled graph.
+    pub compiled: Nanos,
+    /// One launch of a CUDA graph.
+    pub graph_launch: Nanos,
+    /// From one kernel of a CUDA graph to the next.
+    pub graph_kernel: Nanos,
 }
 
 /// What a mechanism does to the work already on the CUs it concerns.
@@ -354,8 +373,15 @@ pub struct Contention {
 pub struct Power {
     /// Whole board, nothing running, W. CUs are not gated one by one.
     pub idle_w: f64,
-    /// One busy CU, W.
+    /// What the board draws besides as soon as anything runs, W: clocks and memory awake.
+    pub active_w: f64,
+    /// One busy CU, W, whatever it does: where a kernel's own draw is unknown.
     pub cu_w: f64,
+    /// An operation on vector units at the boost clock, picojoules.
+    pub vector_pj_per_flop: f64,
+    /// An operation on matrix units at the boost clock, picojoules; that of vector units where there
+    /// are none.
+    pub matrix_pj_per_flop: f64,
     /// DRAM traffic, picojoules per byte.
     pub dram_pj_per_byte: f64,
     /// Board limit, W.
@@ -394,6 +420,36 @@ impl Device {
     #[must_use]
     pub fn cus(&self) -> u32 {
         self.topology.groups.iter().sum()
+    }
+
+    /// Share of the boost clock that the board's limit leaves to kernels that keep the vector or the
+    /// matrix units (at `peak_tops` 10^12 operations per second) busy: energy per operation at the
+    /// boost clock against what the limit leaves above idle. Small boards (L4, T4) hold much less
+    /// than they print.
+    #[must_use]
+    pub fn held_clock(&self, matrix_units: bool, peak_tops: f64) -> f64 {
+        let p = &self.power;
+        let each = if matrix_units { p.matrix_pj_per_flop } else { p.vector_pj_per_flop };
+        // 10^12 operations per second at one picojoule each are one watt.
+        ((p.cap_w - p.idle_w) / (peak_tops * each)).min(1.0)
+    }
+
+    /// Watts of the whole board while kernels run that do so many operations and move so many bytes
+    /// of DRAM per nanosecond, at most the limit.
+    #[must_use]
+    pub fn watts(&self, matrix_units: bool, flops_per_ns: f64, dram_bytes_per_ns: f64) -> f64 {
+        let p = &self.power;
+        let each = if matrix_units { p.matrix_pj_per_flop } else { p.vector_pj_per_flop };
+        // One picojoule per nanosecond is one milliwatt.
+        let work = (flops_per_ns * each + dram_bytes_per_ns * p.dram_pj_per_byte) / 1e3;
+        (p.idle_w + p.active_w + work).min(p.cap_w)
+    }
+
+    /// Numbers that models are served in on this device where nothing else is asked for: FP16 where
+    /// there are matrix units for it, else FP32.
+    #[must_use]
+    pub fn default_precision(&self) -> Precision {
+        if Precision::Fp16.on_matrix_units(self) { Precision::Fp16 } else { Precision::Fp32 }
     }
 
     /// CUs that an MPS percentage grants: rounded down to the device's step, at least one step.

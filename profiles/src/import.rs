@@ -2,7 +2,7 @@
 //!
 //! | format | one row is | becomes |
 //! |---|---|---|
-//! | [`table()`] | a whole model at one batch and share | one pseudo-kernel per batch |
+//! | [`table()`] | a whole model at one batch and share | equal kernels behind a host part |
 //! | [`orion()`] | one kernel launch, with the SMs it needs | one kernel per distinct row |
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
 //! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems) | the launches of the typical pass |
@@ -28,7 +28,7 @@ use crate::units::{Bytes, Nanos};
 pub use orion::{Class, OrionOptions, class_of, orion};
 pub use recording::{Gpu, GpuUse, Progress, Range, Record, Recording, StreamOptions, Tool};
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
-pub use table::table;
+pub use table::{LaunchFloor, TableOptions, table};
 
 /// Why nothing was imported: always with file, line and field.
 pub type ImportError = FileError;

@@ -6,6 +6,8 @@
 pub mod analytic;
 pub mod curve;
 pub mod device;
+mod drawn;
+mod executor;
 pub mod files;
 pub mod import;
 pub mod kernel;
@@ -17,5 +19,7 @@ pub mod zoo;
 
 pub use curve::{Curve, Point};
 pub use device::Device;
+pub use drawn::Drawn;
+pub use executor::{Executor, ExecutorError};
 pub use kernel::{CoRun, Kernel, Launch, Model, Op, Profile, Source};
 pub use units::{Bytes, Nanos};

@@ -6,6 +6,7 @@
 //! kernel, as TensorRT or TVM would have it. Launch configurations that are identical become one
 //! kernel with several launches.
 
+mod calls;
 mod fuse;
 mod matmul;
 mod streaming;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+pub use calls::{AttentionCall, layer, linear};
 pub use matmul::{Gemm, gemm};
 pub use variants::{Operator, fastest_on, operators};
 
@@ -87,10 +89,19 @@ impl Precision {
         rate.max(c.fp32_tflops)
     }
 
-    /// Whether that rate is one of matrix units: vector units gain at most 4 times (DP4A, packed
-    /// FP16) over FP32.
-    fn on_matrix_units(self, device: &Device) -> bool {
-        self.peak_tops(device) > 4.5 * device.compute.fp32_tflops
+    /// Whether products in it run on matrix units: FP16 where there are any, TF32 and BF16 where the
+    /// device knows BF16, INT8 where its rate is beyond that of vector units (four products per lane,
+    /// DP4A).
+    #[must_use]
+    pub fn on_matrix_units(self, device: &Device) -> bool {
+        let c = &device.compute;
+        c.matrix_units
+            && match self {
+                Self::Fp32 => false,
+                Self::Fp16 => true,
+                Self::Tf32 | Self::Bf16 => c.bf16_tflops.is_some(),
+                Self::Int8 => c.int8_tops > 4.5 * c.fp32_tflops,
+            }
     }
 }
 
@@ -185,6 +196,8 @@ pub struct KernelShape {
     pub serial: f64,
     /// Kernels that belong to the call beside this one, ns: sums of partial products.
     pub helpers_ns: f64,
+    /// A library starts it within the call of the operator behind it: no dispatch of its own.
+    pub helper: bool,
     /// Traffic and arithmetic follow each other instead of overlapping, with this many further
     /// start-ups in between: a library call that is several kernels behind one name.
     pub phases: u32,
@@ -325,6 +338,12 @@ impl Context<'_> {
     /// read stands in both.
     fn kept_in_l2(&self) -> u64 {
         self.device.memory.l2.0 / 2
+    }
+
+    /// Share of the boost clock held while the units of a precision are busy.
+    fn held(&self, precision: Precision) -> f64 {
+        let matrix = precision.on_matrix_units(self.device);
+        self.device.held_clock(matrix, precision.peak_tops(self.device))
     }
 
     /// 10^9 bytes per second through one CU's port to L2.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use cotenant_profiles::Device;
 use cotenant_profiles::device::{DispatchRule, Mig, MigPlacement};
+use cotenant_profiles::lower::Precision;
 use proptest::prelude::*;
 
 fn builtin(name: &str) -> Device {
@@ -314,4 +315,43 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn instances_answer_to_nvidias_names() {
+    let names = |device: &str| {
+        let device = Device::builtin(device).unwrap();
+        let mig = device.mig.unwrap();
+        mig.profiles.iter().map(|p| mig.nvidias_name(p)).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("a100-sxm-40"), "1g.5gb 1g.10gb 2g.10gb 3g.20gb 4g.20gb 7g.40gb");
+    assert_eq!(names("a100-sxm-80"), "1g.10gb 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb");
+    assert_eq!(names("h100-sxm"), "1g.10gb 1g.20gb 2g.20gb 3g.40gb 4g.40gb 7g.80gb");
+    assert_eq!(names("h200-sxm"), "1g.18gb 1g.35gb 2g.35gb 3g.71gb 4g.71gb 7g.141gb");
+    assert_eq!(names("a30"), "1g.6gb 2g.12gb 4g.24gb");
+    let mig = Device::builtin("a100-sxm-80").unwrap().mig.unwrap();
+    let short = |name: &str| mig.profile(name).map(|(_, p)| p.name.clone());
+    assert_eq!(short("3g.40gb").as_deref(), Ok("3g"));
+    assert_eq!(short("1g.20gb").as_deref(), Ok("1g+mem"));
+    assert_eq!(short("1g.10gb+me").as_deref(), Ok("1g"));
+    assert_eq!(short("2g").as_deref(), Ok("2g"));
+    let error = short("3g.20gb").unwrap_err().to_string();
+    assert!(error.contains("3g.40gb (3g)"), "{error}");
+    let error = mig.placements(&["1g.10gb+me", "1g.10gb+me"]).unwrap_err().to_string();
+    assert!(error.contains("at most 1"), "{error}");
+    assert!(mig.placements(&["1g.10gb+me", "1g.10gb", "3g.40gb"]).is_ok());
+}
+
+#[test]
+fn small_boards_do_not_hold_their_clock() {
+    let held = |name: &str, precision: Precision| {
+        let d = Device::builtin(name).unwrap();
+        d.held_clock(precision.on_matrix_units(&d), precision.peak_tops(&d))
+    };
+    assert!(held("l4", Precision::Fp32) < 0.5 && held("t4", Precision::Fp32) < 0.6);
+    assert!(held("v100-sxm2-16", Precision::Fp32) > 0.99);
+    assert!((held("h100-sxm", Precision::Bf16) - 1.0).abs() < 1e-9);
+    let served = |name: &str| Device::builtin(name).unwrap().default_precision();
+    assert_eq!((served("h100-sxm"), served("rtx-4090")), (Precision::Fp16, Precision::Fp16));
+    assert_eq!((served("p40"), served("mi50")), (Precision::Fp32, Precision::Fp32));
 }

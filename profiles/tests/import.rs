@@ -9,7 +9,8 @@
 use std::path::PathBuf;
 
 use cotenant_profiles::import::{
-    self, Class, Import, ImportError, Input, MODEL_TIMES_US, OrionOptions, ReefOptions,
+    self, Class, Import, ImportError, Input, LaunchFloor, MODEL_TIMES_US, OrionOptions,
+    ReefOptions, TableOptions,
 };
 use cotenant_profiles::{Device, Op, Profile, Source, files};
 use proptest::prelude::*;
@@ -39,7 +40,7 @@ fn reef(text: &str) -> Result<Import, ImportError> {
 }
 
 fn table(text: &str) -> Result<Import, ImportError> {
-    import::table(&Input { file: "t.csv", text }, &device("v100-sxm2-16"))
+    import::table(&Input { file: "t.csv", text }, &device("v100-sxm2-16"), &TableOptions::default())
 }
 
 /// Sum of the durations of one inference on all CUs, ns.
@@ -298,8 +299,47 @@ fn a_table_becomes_one_pseudo_kernel_per_batch() {
     let kernel = &profile.kernels[0];
     assert_eq!((kernel.op, kernel.cus_wanted()), (Op::Pseudo, 80));
     assert_eq!(kernel.dram_bytes, 860_400_000); // 40 % of 900 GB/s for 2.39 ms
-    assert_eq!(profile.provenance["power_w.resnet50.b1"], "133");
-    assert_eq!(profile.provenance["l2_util_pct.resnet50.b1"], "15.4");
+    let drawn = kernel.curve.drawn_at(80).unwrap();
+    assert_eq!((drawn.watts(), drawn.l2(), drawn.dram()), (Some(133.0), Some(0.154), Some(0.4)));
+    assert_eq!(kernel.curve.drawn_at(8).unwrap().watts(), Some(80.0));
+    let warned = |what: &str| import.warnings.iter().any(|w| w.contains(what));
+    assert!(warned("give `kernels`") && warned("one share alone at batch 16"));
+    let folder = tempfile::tempdir().unwrap();
+    files::write(folder.path(), profile).unwrap();
+    assert_eq!(files::read(folder.path()).unwrap(), *profile);
+}
+
+#[test]
+fn a_table_with_kernels_becomes_equal_ones_behind_a_host_part() {
+    let text = "model,batch,share_pct,latency_ms,kernels,width_cus,host_ms,weights_mib\n\
+                m,8,50,10,100,40,4,97.5\nm,8,100,6,100,40,4,97.5\n";
+    let profile = table(text).unwrap().profile;
+    let launches = &profile.models["m"].batches[&8];
+    assert_eq!(launches.len(), 100);
+    assert!(launches.iter().all(|l| l.host.0 == 40_000));
+    // Host and GPU side by side: one launch, then the kernels, are the latency.
+    assert_eq!(solo_ns(&profile, "m", 8, 80) + 40_000, 6_000_000);
+    assert_eq!(solo_ns(&profile, "m", 8, 40) + 40_000, 10_000_000);
+    assert_eq!((profile.kernels[0].op, profile.kernels[0].cus_wanted()), (Op::Other, 40));
+    assert_eq!(profile.models["m"].weights.0, 102_236_160);
+}
+
+#[test]
+fn a_latency_that_is_flat_over_batches_is_the_hosts() {
+    let text = "model,batch,share_pct,latency_ms,kernels\n\
+                m,1,100,5.0,50\nm,2,100,5.1,50\nm,4,100,9.0,50\nm,8,100,17.0,50\n";
+    let input = Input { file: "t.csv", text };
+    let options = TableOptions { launch_floor: LaunchFloor::Auto };
+    let import = import::table(&input, &device("v100-sxm2-16"), &options).unwrap();
+    let host =
+        |batch| import.profile.models["m"].batches[&batch].iter().map(|l| l.host.0).sum::<u64>();
+    assert!((4_900_000..=5_000_000).contains(&host(1)) && host(8) == 5_000_000);
+    // 2 ms an item and 0.9 ms besides: what batches 4 and 8 say.
+    assert_eq!(solo_ns(&import.profile, "m", 1, 80) / 100_000, 29);
+    assert_eq!(solo_ns(&import.profile, "m", 8, 80), 16_900_000);
+    assert!(import.warnings.iter().any(|w| w.contains("flat over batches 1, 2")), "{import:?}");
+    let none = import::table(&input, &device("v100-sxm2-16"), &TableOptions::default()).unwrap();
+    assert_eq!(solo_ns(&none.profile, "m", 1, 80), 5_000_000);
 }
 
 #[test]
@@ -311,7 +351,7 @@ fn shares_that_come_to_the_same_cus_are_accounted_for() {
     assert_eq!(solo_ns(&import.profile, "m", 1, 40), 3_000_000);
     // Percentages mean nothing to MPS on Pascal, and the table was still measured at something.
     let input = Input { file: "t.csv", text };
-    let p40 = import::table(&input, &device("p40")).unwrap();
+    let p40 = import::table(&input, &device("p40"), &TableOptions::default()).unwrap();
     assert_eq!(solo_ns(&p40.profile, "m", 1, 15), 3_000_000);
 }
 
@@ -321,7 +361,8 @@ fn bad_tables_say_where() {
         (
             "model,batch,share,latency_ms\n",
             "t.csv:1: share: unknown column: did you mean `share_pct`?; known are model, batch, \
-             latency_ms, share_pct, cus, l2_util_pct, dram_util_pct, power_w",
+             latency_ms, share_pct, cus, kernels, width_cus, host_ms, l2_util_pct, dram_util_pct, \
+             power_w, weights_mib",
         ),
         (
             "model,batch,latency_ms\nm,1,2\n",
@@ -352,9 +393,13 @@ fn bad_tables_say_where() {
             "t.csv:3: model: `m at the same batch and share` stands there twice",
         ),
         (
+            "model,batch,cus,latency_ms,kernels\nm,1,20,2,10\nm,1,40,1,11\n",
+            "t.csv:3: kernels: `11` is not the one of the other rows of `m` at batch 1",
+        ),
+        (
             "",
             "t.csv:1: file: no header; expected the columns model, batch, latency_ms, share_pct, \
-              cus, l2_util_pct, dram_util_pct, power_w",
+              cus, kernels, width_cus, host_ms, l2_util_pct, dram_util_pct, power_w, weights_mib",
         ),
     ] {
         assert_eq!(table(text).unwrap_err().to_string(), message);
@@ -401,7 +446,7 @@ proptest! {
 fn a_model_with_its_size_in_the_name_is_written_and_read() {
     let text = "model,batch,share_pct,latency_ms\nbert_base@384,1,100,9.5\n";
     let input = Input { file: "t.csv", text };
-    let import = import::table(&input, &device("a100-sxm-40")).unwrap();
+    let import = import::table(&input, &device("a100-sxm-40"), &TableOptions::default()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     files::write(folder.path(), &import.profile).unwrap();
     assert!(folder.path().join("models/bert_base@384.csv").exists());

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use cotenant_profiles::import::{self, Import, Recording, Tool};
+use cotenant_profiles::import::{self, Import, LaunchFloor, Recording, Tool};
 use cotenant_profiles::{Device, Nanos};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -22,6 +22,8 @@ use crate::say;
     cotenant profile import --from torch --model bert trace.json.gz --out profiles/mine\n  \
     cotenant profile import --from nsys --device a100-sxm-80 --gpu-index 1 --range forward \
     --model gpt --batch 8 report.sqlite --out profiles/mine\n  \
+    cotenant profile import --from table --device a100-sxm-80 --launch-floor auto latencies.csv \
+    --out profiles/mine\n  \
     cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
 pub(crate) struct ImportArgs {
     /// Format of the files: table, orion, reef, torch or nsys
@@ -54,6 +56,10 @@ pub(crate) struct ImportArgs {
     /// Recordings: host time of one launch, such as 8us, in place of what the file shows
     #[arg(long, value_name = "TIME|auto", value_parser = launch)]
     launch: Option<Launch>,
+    /// table: the host's part of every latency, such as 4ms; auto: the least latency of a model where
+    /// latencies are flat over batches [default: the column host_ms, or none]
+    #[arg(long, value_name = "TIME|auto", value_parser = launch)]
+    launch_floor: Option<Launch>,
     /// Import although the file says that it was recorded on another GPU
     #[arg(long)]
     force: bool,
@@ -129,8 +135,20 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
     for path in &args.files {
         files.extend(models::input_files(path).map_err(Failure::input)?);
     }
-    let options = import::ReefOptions { rescale: args.rescale };
-    let read = models::import_files(from, &files, &device, options).map_err(Failure::input)?;
+    if args.launch_floor.is_some() && from != "table" {
+        return Err(Failure::input(format!("--launch-floor: for table alone, not for {from}")));
+    }
+    let options = models::ImportOptions {
+        reef: import::ReefOptions { rescale: args.rescale },
+        table: import::TableOptions {
+            launch_floor: match args.launch_floor {
+                None => LaunchFloor::None,
+                Some(Launch::Auto) => LaunchFloor::Auto,
+                Some(Launch::Given(time)) => LaunchFloor::Given(time),
+            },
+        },
+    };
+    let read = models::import_files(from, &files, &device, &options).map_err(Failure::input)?;
     finish(args, &read, &device)
 }
 

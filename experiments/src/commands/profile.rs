@@ -27,9 +27,10 @@ pub(crate) enum Command {
 /// How a model is turned into kernels.
 #[derive(Args)]
 struct VariantArgs {
-    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8
-    #[arg(long, default_value = "fp32")]
-    precision: Precision,
+    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8 [default: the device's: fp16 with matrix
+    /// units, else fp32]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Merge element-wise followers, as compilers do
     #[arg(long)]
     fused: bool,
@@ -104,7 +105,7 @@ fn analyze(args: &AnalyzeArgs) -> Done {
     let specs = specs.map_err(Failure::input)?;
     let refs: Vec<&zoo::ModelSpec> = specs.iter().collect();
     let options = analytic::Options {
-        precision: args.variant.precision,
+        precision: args.variant.precision.unwrap_or(device.default_precision()),
         fused: args.variant.fused,
         ..analytic::Options::default()
     };
@@ -168,8 +169,12 @@ fn show(args: &ShowArgs) -> Done {
     if !(0.0..=10.0).contains(&args.tolerance) {
         return Err(Failure::input(format!("--tolerance {}: is not from 0 to 10", args.tolerance)));
     }
-    let variant =
-        Variant { precision: args.variant.precision, fused: args.variant.fused, tuned_cus: None };
+    let variant = Variant {
+        precision: args.variant.precision.unwrap_or(device.default_precision()),
+        fused: args.variant.fused,
+        tuned_cus: None,
+        executor: None,
+    };
     let sources: Vec<_> = args.profiles.iter().cloned().map(ProfileSource::Folder).collect();
     let found = Library::default().find_for_show(
         &args.model,

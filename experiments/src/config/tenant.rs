@@ -2,7 +2,7 @@
 
 use cotenant_profiles::lower::{Config, MAX_BATCH, Precision, operators};
 use cotenant_profiles::tune::Trials;
-use cotenant_profiles::{Device, Nanos, zoo};
+use cotenant_profiles::{Device, Executor, Nanos, zoo};
 use cotenant_sim::Class;
 use cotenant_traces::ArrivalSpec;
 use cotenant_traces::Closed;
@@ -27,8 +27,12 @@ pub(crate) struct TenantConfig {
     pub(crate) workers: u32,
     pub(crate) batch_max: u32,
     pub(crate) batch_timeout: Nanos,
-    /// For analytic profiles.
+    /// For analytic profiles; the device's default where the file does not say.
     pub(crate) precision: Precision,
+    /// The file says so.
+    pub(crate) precision_given: bool,
+    /// What the host pays per launch; `None`: as the profile says, and an analytic one by `fused`.
+    pub(crate) executor: Option<Executor>,
     /// For analytic profiles.
     pub(crate) fused: bool,
     /// Kernels as a tuner picks them at this percentage of the CUs; `None`: as a library does.
@@ -78,6 +82,7 @@ const KEYS: &[&str] = &[
     "workers",
     "batch",
     "precision",
+    "executor",
     "fused",
     "tuned_at",
     "operator",
@@ -96,7 +101,7 @@ pub(crate) fn rows(root: &Node, device: &Device) -> Result<Vec<TenantConfig>, Fl
     };
     let mut rows: Vec<TenantConfig> = vec![];
     for (i, node) in nodes.iter().enumerate() {
-        for tenant in tuned(tenant(node, i)?, node, device)? {
+        for tenant in tuned(tenant(node, i, device)?, node, device)? {
             if rows.iter().any(|t| t.name == tenant.name) {
                 let why = format!("two tenants are called `{}`", tenant.name);
                 return Err(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
@@ -110,7 +115,7 @@ pub(crate) fn rows(root: &Node, device: &Device) -> Result<Vec<TenantConfig>, Fl
     Ok(rows)
 }
 
-fn tenant(node: &Node, index: usize) -> Result<TenantConfig, Flaw> {
+fn tenant(node: &Node, index: usize, device: &Device) -> Result<TenantConfig, Flaw> {
     table(node, &format!("tenant[{index}]"))?;
     let name = node.get("name").and_then(|e| e.node.text());
     let path = name.map_or_else(|| format!("tenant[{index}]"), |n| format!("tenant.{n}"));
@@ -130,8 +135,10 @@ fn tenant(node: &Node, index: usize) -> Result<TenantConfig, Flaw> {
         _ => Class::Latency,
     };
     let names = Precision::ALL.map(Precision::name);
-    let precision = f.choice("precision", &names)?.unwrap_or(names[0]);
-    let precision = Precision::ALL.into_iter().find(|p| p.name() == precision);
+    let named = f.choice("precision", &names)?;
+    let precision = Precision::ALL.into_iter().find(|p| Some(p.name()) == named);
+    let executor = f.choice("executor", &Executor::ALL.map(Executor::name))?;
+    let executor = Executor::ALL.into_iter().find(|e| Some(e.name()) == executor);
     Ok(TenantConfig {
         name: name.to_owned(),
         model: model.to_owned(),
@@ -144,7 +151,9 @@ fn tenant(node: &Node, index: usize) -> Result<TenantConfig, Flaw> {
         workers: f.whole("workers", 1..=1024)?.unwrap_or(1) as u32,
         batch_max,
         batch_timeout,
-        precision: precision.expect("a choice among these names"),
+        precision: precision.unwrap_or(device.default_precision()),
+        precision_given: precision.is_some(),
+        executor,
         fused: f.flag("fused")?.unwrap_or(false),
         tuned_at: tuned_at(&f)?,
         part: f.text("operator")?.map_or(Part::Whole, |o| Part::Operator(o.to_owned())),

@@ -135,7 +135,10 @@ fn models(d: &Device) -> Result<(), Fault> {
     not_negative("contention.igniter_cache", c.igniter_cache)?;
     not_negative("contention.igniter_mhz_per_watt", c.igniter_mhz_per_watt)?;
     not_negative("power.idle_w", d.power.idle_w)?;
+    not_negative("power.active_w", d.power.active_w)?;
     not_negative("power.cu_w", d.power.cu_w)?;
+    positive("power.vector_pj_per_flop", d.power.vector_pj_per_flop)?;
+    positive("power.matrix_pj_per_flop", d.power.matrix_pj_per_flop)?;
     not_negative("power.dram_pj_per_byte", d.power.dram_pj_per_byte)?;
     ensure(d.power.cap_w.is_finite() && d.power.cap_w > d.power.idle_w, "power.cap_w", || {
         format!("{} must be above idle_w, {}", d.power.cap_w, d.power.idle_w)

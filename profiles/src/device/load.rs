@@ -6,14 +6,28 @@ use super::Device;
 use crate::text;
 
 /// The devices that ship, by name.
-const BUILTIN: [(&str, &str); 8] = [
+const BUILTIN: [(&str, &str); 22] = [
+    ("a100-pcie-40", include_str!("../../devices/a100-pcie-40.toml")),
+    ("a100-pcie-80", include_str!("../../devices/a100-pcie-80.toml")),
     ("a100-sxm-40", include_str!("../../devices/a100-sxm-40.toml")),
     ("a100-sxm-80", include_str!("../../devices/a100-sxm-80.toml")),
+    ("a10g", include_str!("../../devices/a10g.toml")),
     ("a30", include_str!("../../devices/a30.toml")),
+    ("b200-sxm", include_str!("../../devices/b200-sxm.toml")),
+    ("h100-nvl", include_str!("../../devices/h100-nvl.toml")),
+    ("h100-pcie", include_str!("../../devices/h100-pcie.toml")),
     ("h100-sxm", include_str!("../../devices/h100-sxm.toml")),
     ("h200-sxm", include_str!("../../devices/h200-sxm.toml")),
+    ("l4", include_str!("../../devices/l4.toml")),
+    ("l40s", include_str!("../../devices/l40s.toml")),
+    ("mi210", include_str!("../../devices/mi210.toml")),
+    ("mi300x", include_str!("../../devices/mi300x.toml")),
     ("mi50", include_str!("../../devices/mi50.toml")),
     ("p40", include_str!("../../devices/p40.toml")),
+    ("rtx-3080", include_str!("../../devices/rtx-3080.toml")),
+    ("rtx-4090", include_str!("../../devices/rtx-4090.toml")),
+    ("rtx-pro-6000", include_str!("../../devices/rtx-pro-6000.toml")),
+    ("t4", include_str!("../../devices/t4.toml")),
     ("v100-sxm2-16", include_str!("../../devices/v100-sxm2-16.toml")),
 ];
 

@@ -83,19 +83,54 @@ pub enum MigError {
 }
 
 impl Mig {
-    /// The profile of that name.
+    /// The profile of that name: the short one (`3g`, `1g+mem`), or NVIDIA's (`3g.40gb`, `1g.20gb`,
+    /// `1g.10gb+me`). NVIDIA's sizes follow what the driver calls the whole memory, and differ by a
+    /// gigabyte between boards; the profile of so many slices whose memory is nearest is meant, if it
+    /// is near. Attributes (`+me`, `+gfx`, `-me`) change no size.
     ///
     /// # Errors
     /// There is none; the error names the closest.
     pub fn profile(&self, name: &str) -> Result<(usize, &MigProfile), MigError> {
-        self.profiles.iter().enumerate().find(|(_, p)| p.name == name).ok_or_else(|| {
+        let short = self.profiles.iter().enumerate().find(|(_, p)| p.name == name);
+        short.or_else(|| self.by_nvidias_name(name)).ok_or_else(|| {
             let known = || self.profiles.iter().map(|p| p.name.as_str());
+            let both =
+                self.profiles.iter().map(|p| format!("{} ({})", self.nvidias_name(p), p.name));
             MigError::Unknown {
                 name: name.to_owned(),
                 hint: text::did_you_mean(name, known()),
-                known: known().collect::<Vec<_>>().join(", "),
+                known: both.collect::<Vec<_>>().join(", "),
             }
         })
+    }
+
+    fn by_nvidias_name(&self, name: &str) -> Option<(usize, &MigProfile)> {
+        let (compute, rest) = name.split_once("g.")?;
+        let compute: u32 = compute.parse().ok()?;
+        let (size, attribute) = rest.split_once("gb")?;
+        let size: f64 = size.parse::<u32>().ok()?.into();
+        if !["", "+me", "+me.all", "+gfx", "-me"].contains(&attribute) {
+            return None;
+        }
+        let away = |p: &MigProfile| (self.nvidias_size(p) - size).abs();
+        let slices = self.profiles.iter().enumerate().filter(|(_, p)| p.compute == compute);
+        let (index, profile) = slices.min_by(|a, b| away(a.1).total_cmp(&away(b.1)))?;
+        (away(profile) <= 1.0f64.max(0.03 * size)).then_some((index, profile))
+    }
+
+    /// Gigabytes in NVIDIA's name of a profile: its memory slices' share of the whole memory, rounded
+    /// (mig-parted, `pkg/mig`).
+    fn nvidias_size(&self, profile: &MigProfile) -> f64 {
+        // The whole device's own instance holds a little less than the device.
+        let whole = self.profiles.iter().map(|p| p.capacity.0).max().unwrap_or(0) as f64;
+        let gib = (whole / f64::from(1u32 << 30) * 1.006).ceil();
+        (gib * f64::from(profile.memory) / f64::from(self.memory_slices)).round()
+    }
+
+    /// NVIDIA's name of a profile, such as `3g.40gb`.
+    #[must_use]
+    pub fn nvidias_name(&self, profile: &MigProfile) -> String {
+        format!("{}g.{}gb", profile.compute, self.nvidias_size(profile))
     }
 
     /// Places instances of the named profiles: one placement per name, in the order of `names`,
@@ -112,6 +147,12 @@ impl Mig {
                 let (name, max) = (profile.name.clone(), profile.max);
                 return Err(MigError::TooMany { name, count, max });
             }
+        }
+        // The engines of `+me` are in one instance.
+        let media = |name: &&&str| name.ends_with("+me") || name.ends_with("+me.all");
+        if let Some(name) = names.iter().filter(media).nth(1) {
+            let count = names.iter().filter(media).count();
+            return Err(MigError::TooMany { name: (*name).to_owned(), count, max: 1 });
         }
         let compute: u32 = wanted.iter().map(|&w| self.profiles[w].compute).sum();
         if compute > self.compute_slices {

@@ -9,6 +9,7 @@ use super::error::{FileError, Problem};
 use super::table::{Columns, Row, Table};
 use crate::Device;
 use crate::curve::{Curve, Point};
+use crate::drawn::Drawn;
 use crate::kernel::{CoRun, Kernel, Launch, Model, Op, Profile, Source};
 use crate::text::{self, TomlPlace};
 use crate::units::{Bytes, Nanos};
@@ -30,8 +31,10 @@ pub(super) const KERNELS: Columns = Columns {
 };
 pub(super) const CURVES: Columns = Columns {
     needed: &["kernel", "cus", "duration_ns", "p05_ns", "p95_ns", "samples"],
-    optional: &[],
+    optional: &DRAWN,
 };
+/// What a kernel draws at a point of its curve, where it is known.
+pub(super) const DRAWN: [&str; 3] = ["l2_util_pct", "dram_util_pct", "power_w"];
 pub(super) const LAUNCHES: Columns =
     Columns { needed: &["batch", "position", "kernel", "host_ns"], optional: &[] };
 pub(super) const CORUN: Columns = Columns {
@@ -219,6 +222,7 @@ fn read_kernels(
         }
     }
     let mut points: BTreeMap<&str, BTreeMap<u32, Point>> = BTreeMap::new();
+    let mut drawn: BTreeMap<&str, Vec<Drawn>> = BTreeMap::new();
     for row in curves.rows() {
         let id = row.text("kernel");
         if !ids.contains(id) {
@@ -229,6 +233,9 @@ fn read_kernels(
             let what = format!("{id} on {} CUs", point.cus);
             return Err(row.bad("cus", Problem::Duplicate(what)));
         }
+        if let Some(seen) = read_drawn(row, point.cus)? {
+            drawn.entry(id).or_default().push(seen);
+        }
     }
     kernels
         .rows()
@@ -238,10 +245,24 @@ fn read_kernels(
                 .remove(id)
                 .ok_or_else(|| row.bad("kernel", Problem::NoCurve(id.to_owned())))?;
             let curve = Curve::new(points.into_values().collect())
-                .map_err(|e| row.bad("kernel", Problem::Curve(e)))?;
+                .map_err(|e| row.bad("kernel", Problem::Curve(e)))?
+                .with_drawn(drawn.remove(id).unwrap_or_default());
             read_kernel(row, curve)
         })
         .collect()
+}
+
+fn read_drawn(row: Row<'_>, cus: u32) -> Result<Option<Drawn>, FileError> {
+    let [l2, dram, watts] = DRAWN;
+    let number = |column: &str, high: f64| match row.get(column) {
+        // 0 itself is what `decimal` leaves out.
+        Some(text) if text.parse() == Ok(0.0) => Ok(Some(0.0)),
+        Some(_) => row.decimal(column, 0.0, high).map(Some),
+        None => Ok(None),
+    };
+    let part = |column: &str| number(column, 100.0).map(|x| x.map(|percent| percent / 100.0));
+    let seen = Drawn::new(cus, part(l2)?, part(dram)?, number(watts, 1e5)?);
+    Ok(Some(seen).filter(|d| *d != Drawn { cus, ..Drawn::default() }))
 }
 
 fn read_kernel(row: Row<'_>, curve: Curve) -> Result<Kernel, FileError> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::error::{FileError, Problem};
-use super::read::{CORUN, CURVES, KERNELS, LAUNCHES, ModelFile};
+use super::read::{CORUN, CURVES, DRAWN, KERNELS, LAUNCHES, ModelFile};
 use super::table::{Columns, VERSION};
 use crate::kernel::{Model, Profile, Source};
 
@@ -78,7 +78,10 @@ fn write_files(
     std::fs::create_dir_all(&models)
         .map_err(|source| FileError::Io { path: models.clone(), source })?;
     put(&dir.join("kernels.csv"), &csv(&head, KERNELS, kernel_rows(profile)))?;
-    put(&dir.join("curves.csv"), &csv(&head, CURVES, curve_rows(profile)))?;
+    let drawn = profile.kernels.iter().any(|k| !k.curve.drawn().is_empty());
+    let further: &[&str] = if drawn { &DRAWN } else { &[] };
+    let rows = curve_rows(profile, drawn);
+    put(&dir.join("curves.csv"), &csv_with(&head, CURVES, further, rows))?;
     for model in profile.models.values() {
         let rows = launch_rows(profile, model);
         put(&models.join(format!("{}.csv", model.name)), &csv(&head, LAUNCHES, rows))?;
@@ -103,11 +106,22 @@ fn head(profile: &Profile, provenance: &BTreeMap<String, String>) -> String {
 }
 
 fn csv(head: &str, columns: Columns, rows: impl Iterator<Item = Vec<String>>) -> String {
+    csv_with(head, columns, &[], rows)
+}
+
+/// With further columns behind the needed ones.
+fn csv_with(
+    head: &str,
+    columns: Columns,
+    further: &[&str],
+    rows: impl Iterator<Item = Vec<String>>,
+) -> String {
     let mut writer = csv::Writer::from_writer(head.as_bytes().to_vec());
     let write = |writer: &mut csv::Writer<Vec<u8>>, row: &[String]| {
         writer.write_record(row).expect("every row has the header's width, and memory never fails");
     };
-    write(&mut writer, &columns.needed.iter().map(|c| (*c).to_owned()).collect::<Vec<_>>());
+    let names = columns.needed.iter().chain(further);
+    write(&mut writer, &names.map(|c| (*c).to_owned()).collect::<Vec<_>>());
     for row in rows {
         write(&mut writer, &row);
     }
@@ -132,17 +146,28 @@ fn kernel_rows(profile: &Profile) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
-fn curve_rows(profile: &Profile) -> impl Iterator<Item = Vec<String>> {
-    profile.kernels.iter().flat_map(|k| {
-        k.curve.points().iter().map(|p| {
-            vec![
+fn curve_rows(profile: &Profile, with_drawn: bool) -> impl Iterator<Item = Vec<String>> {
+    profile.kernels.iter().flat_map(move |k| {
+        k.curve.points().iter().map(move |p| {
+            let mut row = vec![
                 k.id.clone(),
                 p.cus.to_string(),
                 p.duration_ns.to_string(),
                 p.p05_ns.to_string(),
                 p.p95_ns.to_string(),
                 p.samples.to_string(),
-            ]
+            ];
+            if with_drawn {
+                let seen = k.curve.drawn().iter().find(|d| d.cus == p.cus);
+                // Whole parts per million and milliwatts, so that what is read is what was written.
+                let text = |n: Option<u32>, unit: f64, places: usize| {
+                    n.map_or_else(String::new, |n| format!("{:.places$}", f64::from(n) / unit))
+                };
+                row.push(text(seen.and_then(|d| d.l2_ppm), 1e4, 4));
+                row.push(text(seen.and_then(|d| d.dram_ppm), 1e4, 4));
+                row.push(text(seen.and_then(|d| d.milliwatts), 1e3, 3));
+            }
+            row
         })
     })
 }

@@ -66,7 +66,8 @@ struct KernelRow {
 ///
 /// With the latency by occupancy, a kernel of `n` blocks takes on `c` CUs the time of its full
 /// waves and of its last one at the occupancy that it leaves, scaled so that all CUs give the
-/// measured time. Without, it is `D(c) = D × ceil(n/c) / ceil(n/C)`.
+/// measured time. Without, 14 µs are taken as a floor, and the rest is flat while the busiest CU has no
+/// more than ten wavefronts, then proportional to them.
 ///
 /// # Errors
 /// A row that does not read, launches of a model out of order, or no row.
@@ -94,7 +95,7 @@ pub fn reef(
     let facts = [
         ("tool", "reef kernel profiles (OSDI 2022)".to_owned()),
         ("framework", "TVM, fused kernels".to_owned()),
-        ("curves", "derived-from-latency-by-occupancy, else derived-from-blocks".to_owned()),
+        ("curves", "derived-from-latency-by-occupancy, else assumed: 14 us floor, flat up to 10 wavefronts per CU".to_owned()),
         ("dram_bytes", "unknown: 0".to_owned()),
         ("host_ns", format!("assumed: {} per launch", device.costs.launch)),
         ("timer", "2 us steps, floor of 12 to 16 us per kernel".to_owned()),
@@ -158,14 +159,33 @@ fn add(builder: &mut Builder<'_>, model: &str, row: KernelRow) -> usize {
             flops: 0,
             dram_bytes: 0,
             curve: staircase(cus, |c| {
-                scaled(row.solo_ns, waves(blocks, c, &row.by_occupancy), whole)
+                if row.by_occupancy.is_empty() {
+                    assumed(row.solo_ns, blocks, row.threads, [c, cus])
+                } else {
+                    scaled(row.solo_ns, waves(blocks, c, &row.by_occupancy), whole)
+                }
             }),
         }
     })
 }
 
+/// Part of every duration that does not depend on CUs: launch and timer.
+const FLOOR_NS: u64 = 14_000;
+/// Wavefronts that a CU runs in the time of one: latencies hide each other. Where REEF's artifact has
+/// latencies by occupancy, curves from these two numbers lie within 18 % of those from the latencies.
+const FLAT_WAVEFRONTS: u64 = 10;
+
+/// Time on `cus` of all `all` CUs, ns, of a kernel whose latency by occupancy is unknown: the floor,
+/// and the rest in proportion to the wavefronts of the busiest CU, flat while they are few.
+fn assumed(solo_ns: u64, blocks: u64, threads: u32, [cus, all]: [u32; 2]) -> u64 {
+    let each = u64::from(threads.div_ceil(64));
+    let load = |c: u32| (blocks.div_ceil(u64::from(c)) * each).max(FLAT_WAVEFRONTS);
+    let floor = solo_ns.min(FLOOR_NS);
+    floor + scaled(solo_ns - floor, u128::from(load(cus)), u128::from(load(all)))
+}
+
 /// Time of `blocks` on `cus` CUs, in the unit of `by_occupancy`: full waves at the highest
-/// occupancy, and a last one at the occupancy it needs. Without data, a wave is one block per CU.
+/// occupancy, and a last one at the occupancy it needs.
 fn waves(blocks: u64, cus: u32, by_occupancy: &[u64]) -> u128 {
     let cus = u64::from(cus);
     let Some(&full) = by_occupancy.last() else { return u128::from(blocks.div_ceil(cus)) };

@@ -68,7 +68,7 @@ const EPILOGUE_PASSES: f64 = 3.0;
 const REDUCE_NS: f64 = 2500.0;
 /// Share of the attainable DRAM bandwidth that reading panels of rows reaches: shorter runs of
 /// addresses than a copy has. Calibrated as above, with `dram_efficiency` being that of copies.
-const PANEL_BANDWIDTH: f64 = 0.9;
+pub(super) const PANEL_BANDWIDTH: f64 = 0.9;
 /// Inner steps to which the device file's `step_latency` belongs.
 const STEP: u64 = 32;
 /// Share of the FP32 peak left to multiply-adds where every issue slot of a CU has a lane behind it
@@ -81,7 +81,7 @@ const ISSUE_LANES: f64 = 96.0;
 
 /// Bytes in flight per warp: panels are fetched stages ahead of use, so that one block of four
 /// warps draws all that a CU can.
-const IN_FLIGHT: f64 = 16384.0;
+pub(super) const IN_FLIGHT: f64 = 16384.0;
 /// The same of kernels whose threads load 16 bytes for themselves.
 const LOADS_IN_FLIGHT: f64 = 512.0;
 /// Parts into which a library cuts a long inner product to fill the device.
@@ -585,12 +585,13 @@ impl Context<'_> {
             matrix_units: self.config.precision.on_matrix_units(self.device),
             serial: self.device.analytic.serial_share,
             helpers_ns: 0.0,
+            helper: false,
             phases: 0,
         }
     }
 
     /// Time of a block of so many results to write them, ns.
-    fn end_ns(&self, results: u64) -> f64 {
+    pub(super) fn end_ns(&self, results: u64) -> f64 {
         EPILOGUE_PASSES * (results * self.bytes()) as f64 / self.port_gbps()
     }
 
@@ -598,7 +599,7 @@ impl Context<'_> {
     fn matmul_rate(&self, op: Op) -> f64 {
         let knobs = &self.device.analytic;
         let share = if op == Op::Conv { knobs.conv_efficiency } else { knobs.matmul_efficiency };
-        let rate = self.peak() * share;
+        let rate = self.peak() * share * self.held(self.config.precision);
         let (device, precision) = (self.device, self.config.precision);
         // Two operations per multiply-add.
         let lanes = device.compute.fp32_tflops * 1e6
@@ -613,7 +614,7 @@ impl Context<'_> {
     }
 
     /// Time of `ops` on one CU, ns, where the whole device does `tops` 10^12 per second.
-    fn block_ns(&self, ops: f64, tops: f64) -> f64 {
+    pub(super) fn block_ns(&self, ops: f64, tops: f64) -> f64 {
         ops * f64::from(self.device.cus()) / (tops * 1e3)
     }
 

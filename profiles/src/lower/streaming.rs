@@ -48,6 +48,9 @@ struct Streaming {
     in_place: u64,
     /// Bytes written beside the results.
     beside: u64,
+    /// Times that the inputs are read again, and the bytes of a block's part of them: from DRAM unless
+    /// all resident blocks' parts stay in L2.
+    again: [u64; 2],
     /// Bytes that a warp keeps in flight.
     in_flight: f64,
     /// Round trips to memory, one after the other, in the life of a block.
@@ -77,6 +80,7 @@ impl Context<'_> {
             outputs: total,
             in_place: 0,
             beside: 0,
+            again: [0, 0],
             in_flight: VECTOR_ACCESS * inputs as f64,
             trips: TRIPS,
         })
@@ -105,6 +109,7 @@ impl Context<'_> {
                 outputs: elements,
                 in_place: 0,
                 beside: 0,
+                again: [0, 0],
                 in_flight: 4.0 * SCALAR_ACCESS,
                 trips: TRIPS,
             })
@@ -112,7 +117,9 @@ impl Context<'_> {
         let filters =
             format!("nhwc-filters-{}x{}x{}x{}", c.out_ch, c.in_ch, c.kernel[0], c.kernel[1]);
         let map = format!("nhwc-c{}x{}x{}", c.in_ch, c.input[0], c.input[1]);
-        vec![change("input", map, input, false), change("filters", filters, c.weights(), true)]
+        let both =
+            [change("input", map, input, false), change("filters", filters, c.weights(), true)];
+        both.map(|kernel| KernelShape { helper: true, ..kernel }).to_vec()
     }
 
     pub(super) fn streaming(&self, group: &Group<'_>) -> Vec<KernelShape> {
@@ -171,6 +178,7 @@ impl Context<'_> {
             outputs,
             in_place: 0,
             beside: layout.beside * outputs,
+            again: [layout.again, inputs / layout.blocks.max(1) * self.bytes()],
             in_flight: layout.access,
             trips: layout.trips,
         }
@@ -182,6 +190,11 @@ impl Context<'_> {
         let blocks = s.blocks.max(1);
         let cu_flops_per_ns =
             self.device.compute.fp32_tflops * 1e3 / f64::from(self.device.cus()) * ARITHMETIC;
+        let resident = u64::from(self.residency(s.block, REGS, 0)) * u64::from(self.device.cus());
+        let [again, part] = s.again;
+        let kept = blocks.min(resident) * part <= self.kept_in_l2();
+        let again = again * inputs;
+        let once = self.dram_bytes(params, inputs, outputs + s.beside, s.in_place * bytes);
         KernelShape {
             id: format!("{}-b{}-{}", s.id, self.config.batch, self.config.precision),
             name: s.name,
@@ -192,8 +205,8 @@ impl Context<'_> {
             smem_bytes: 0,
             blocks_per_cu: self.residency(s.block, REGS, 0),
             flops: s.flops,
-            dram_bytes: self.dram_bytes(params, inputs, outputs + s.beside, s.in_place * bytes),
-            l2_bytes: params + inputs + outputs + s.beside,
+            dram_bytes: once + if kept { 0 } else { again },
+            l2_bytes: params + inputs + outputs + s.beside + again,
             block_ns: s.flops as f64 / blocks as f64 / cu_flops_per_ns,
             latency_ns: s.trips * TRIP_NS,
             start_ns: 0.0,
@@ -204,6 +217,7 @@ impl Context<'_> {
             matrix_units: false,
             serial: 0.0,
             helpers_ns: 0.0,
+            helper: false,
             phases: 0,
         }
     }
@@ -225,6 +239,8 @@ struct Layout {
     trips: f64,
     /// Bytes written beside each result.
     beside: u64,
+    /// Times that the inputs are read again.
+    again: u64,
 }
 
 /// A thread for four elements, one after the other in memory.
@@ -239,6 +255,7 @@ fn pointwise(name: &str, outputs: u64) -> Layout {
         access: VECTOR_ACCESS,
         trips: TRIPS,
         beside: 0,
+        again: 0,
     }
 }
 
@@ -267,6 +284,7 @@ fn batch_norm(channels: u64, pixels: u64, batch: u64) -> Layout {
         // The parameters, then the walk.
         trips: 1.0 + walk as f64,
         beside: 0,
+        again: 0,
     }
 }
 
@@ -287,6 +305,8 @@ fn normalising(layer: &Layer, batch: u64) -> Layout {
             // The row twice (statistics, result) with a reduction between.
             trips: TRIPS + 1.0,
             beside: 0,
+            // Statistics, then the result: two walks over the row.
+            again: 1,
         },
         Layer::Softmax { rows, width } => {
             let rows_in_all = u64::from(*rows) * batch;
@@ -306,6 +326,8 @@ fn normalising(layer: &Layer, batch: u64) -> Layout {
                 access: VECTOR_ACCESS,
                 trips: TRIPS,
                 beside: 0,
+                // Beyond 1024 columns: maximum, sum, result.
+                again: if *width <= 1024 { 0 } else { 2 },
             }
         }
         _ => unreachable!("only normalisations are laid out by rows"),
@@ -329,6 +351,7 @@ fn pooling(layer: &Layer, inputs: u64, outputs: u64) -> Layout {
                 trips: TRIPS + 1.0,
                 // PyTorch's maximum also writes where it was found, 8 bytes.
                 beside: if p.kind == PoolKind::Max { 8 } else { 0 },
+                again: 0,
             }
         }
         Layer::AdaptiveAvgPool { channels, input: [h, w], output } => Layout {
@@ -342,6 +365,7 @@ fn pooling(layer: &Layer, inputs: u64, outputs: u64) -> Layout {
             access: VECTOR_ACCESS,
             trips: TRIPS,
             beside: 0,
+            again: 0,
         },
         _ => unreachable!("only pools reduce windows"),
     }
