@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{gpu, lists, profile, replay, trace, validate};
+use crate::commands::{accuracy, gpu, lists, profile, replay, trace, validate};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
 use crate::study::shard::{self, ShardOf};
@@ -67,6 +67,7 @@ enum Command {
     )]
     Profile(profile::Command),
     Capture(gpu::CaptureArgs),
+    Accuracy(accuracy::AccuracyArgs),
     /// Say what this machine's GPU and driver can do, and what is missing
     #[command(after_help = "Example:\n  cotenant gpu")]
     Gpu,
@@ -312,6 +313,7 @@ fn dispatch(command: Command) -> Done {
         Command::Models(args) => lists::models(&args),
         Command::Profile(command) => profile::run(command),
         Command::Capture(args) => gpu::capture(&args),
+        Command::Accuracy(args) => accuracy::run(&args),
         Command::Gpu => gpu::gpu(),
         Command::CostHelper { ask, to } => gpu::cost_helper(&ask, &to),
         Command::Trace(command) => trace::run(command),

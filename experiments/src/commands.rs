@@ -1,5 +1,6 @@
 //! Commands other than `run` and `plot`.
 
+pub(crate) mod accuracy;
 pub(crate) mod gpu;
 pub(crate) mod import;
 pub(crate) mod lists;

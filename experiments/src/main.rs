@@ -1,5 +1,6 @@
 //! The `cotenant` command: experiments, profiles, traces and plots of GPU sharing.
 
+mod accuracy;
 mod cell;
 mod cli;
 mod commands;

@@ -1,0 +1,61 @@
+//! `cotenant accuracy`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::accuracy;
+use crate::fail::{Done, Failure};
+use crate::folder::write_whole;
+use crate::say;
+
+/// Show our errors on other people's measurements
+///
+/// Predictions are computed from public data: products and attention, layers of PyTorch, imported
+/// kernels, processes that share MIG instances. docs/accuracy.md is this command's output, and says
+/// where the data comes from.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    cotenant accuracy --data ~/public\n  \
+    cotenant accuracy --data ~/public --check docs/accuracy.md")]
+pub(crate) struct AccuracyArgs {
+    /// Folder of the public data, with `profiles/` in it [default: $COTENANT_PUBLIC_DATA]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Write the page to this file, in place of stdout
+    #[arg(short, long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Fail if this file is not the page, and say which line differs
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    check: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &AccuracyArgs) -> Done {
+    let public = || std::env::var_os("COTENANT_PUBLIC_DATA").map(PathBuf::from);
+    let Some(data) = args.data.clone().or_else(public) else {
+        return Err(Failure::input("--data: missing, and COTENANT_PUBLIC_DATA is not set"));
+    };
+    let page = accuracy::page(&data)?;
+    if let Some(path) = &args.check {
+        let known = std::fs::read_to_string(path)
+            .map_err(|e| Failure::input(format!("{}: {e}", path.display())))?;
+        let differs = |(a, b): (&str, &str)| a != b;
+        let line = known.lines().zip(page.lines()).position(differs);
+        let short = known.lines().count().min(page.lines().count());
+        return match line.or((known != page).then_some(short)) {
+            None => say::out(&format!("{} is up to date\n", path.display())),
+            Some(line) => Err(Failure::failed(format!(
+                "{}:{}: `{}` is now `{}`: write it again with --out",
+                path.display(),
+                line + 1,
+                known.lines().nth(line).unwrap_or_default(),
+                page.lines().nth(line).unwrap_or_default(),
+            ))),
+        };
+    }
+    match &args.out {
+        Some(path) => write_whole(path, page.as_bytes()),
+        None => say::out(&page),
+    }
+}
