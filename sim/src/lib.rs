@@ -32,6 +32,11 @@ pub use virtual_world::VirtualWorld;
 
 use cotenant_profiles::Nanos;
 
+/// The code of the page compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/add-a-policy.md")]
+pub struct AddAPolicy;
+
 /// Simulates `scenario` under `policy`.
 ///
 /// # Errors

@@ -5,6 +5,8 @@
 //! add its `mod` line and its line in [`ALL`] below; nothing else names it. What options are made of
 //! is in `policy/options.rs`.
 
+use std::sync::{PoisonError, RwLock};
+
 use crate::action::{Action, Event};
 use crate::layout::Layout;
 use crate::scenario::Setup;
@@ -67,6 +69,13 @@ pub trait Policy: Send {
     /// How deep it looks.
     fn depth(&self) -> Depth;
 
+    /// How deep it looks at one tenant, at most [`Self::depth`]: only those whose kernels it launches
+    /// cost it a decision at each of them. Below a tenant's depth its streams run free.
+    fn tenant_depth(&self, tenant: u32) -> Depth {
+        let _ = tenant;
+        self.depth()
+    }
+
     /// Whether it starts batches itself ([`Action::Dispatch`]); otherwise the host does, when a
     /// batch is full or has waited long enough.
     fn forms_batches(&self) -> bool {
@@ -96,6 +105,7 @@ pub trait Policy: Send {
 pub struct LayoutError(pub String);
 
 /// A registry entry.
+#[derive(Debug)]
 pub struct PolicyInfo {
     /// The name that experiment files use.
     pub name: &'static str,
@@ -130,8 +140,33 @@ impl PolicyInfo {
     }
 }
 
+/// Policies that a program has brought along.
+static REGISTERED: RwLock<Vec<&'static PolicyInfo>> = RwLock::new(vec![]);
+
+fn registered() -> Vec<&'static PolicyInfo> {
+    REGISTERED.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// Makes a program's own policy known by its name, to [`find`] and [`all`].
+///
+/// # Errors
+/// The name is taken; by whom is handed back.
+pub fn register(info: &'static PolicyInfo) -> Result<(), &'static PolicyInfo> {
+    if let Some(known) = find(info.name) {
+        return Err(known);
+    }
+    REGISTERED.write().unwrap_or_else(PoisonError::into_inner).push(info);
+    Ok(())
+}
+
+/// Every policy: those of this crate, then those registered.
+#[must_use]
+pub fn all() -> Vec<&'static PolicyInfo> {
+    ALL.iter().copied().chain(registered()).collect()
+}
+
 /// The policy of that name.
 #[must_use]
 pub fn find(name: &str) -> Option<&'static PolicyInfo> {
-    ALL.iter().find(|p| p.name == name).copied()
+    ALL.iter().copied().chain(registered()).find(|p| p.name == name)
 }
