@@ -153,6 +153,39 @@ fn scripted(shape: &Shape, (depth, forms): (Depth, bool)) -> Agreed {
     agree(shape, &mut script(), &mut script())
 }
 
+/// Looks at every other tenant's kernels, and at the others less or not at all.
+struct Mixed(Script);
+
+impl Policy for Mixed {
+    fn depth(&self) -> Depth {
+        Depth::Kernel
+    }
+
+    fn tenant_depth(&self, tenant: u32) -> Depth {
+        [Depth::Kernel, Depth::Request, Depth::Kernel, Depth::Layout][tenant as usize % 4]
+    }
+
+    fn forms_batches(&self) -> bool {
+        self.0.forms_batches()
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        self.0.layout(setup)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        self.0.event(event, view, act);
+    }
+}
+
+#[test]
+fn so_does_one_that_looks_at_some_tenants_kernels() {
+    for forms in [false, true] {
+        let mixed = |shape: &Shape| Mixed(Script::new(shape, Depth::Kernel, forms));
+        check("mixed", |shape| agree(shape, &mut mixed(shape), &mut mixed(shape)));
+    }
+}
+
 /// Every policy but the bound, which no device runs.
 fn registered() -> Vec<&'static PolicyInfo> {
     ALL.iter().copied().filter(|p| p.name != "ideal").collect()

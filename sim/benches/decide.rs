@@ -96,7 +96,8 @@ fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
             } else {
                 continue;
             };
-            let view = View { now: Nanos::ZERO, setup, tenants: &[], workers: &workers };
+            let view =
+                View { now: Nanos::ZERO, setup, tenants: &[], queues: &(), workers: &workers };
             policy.event(event, &view, &mut actions);
             for action in actions.drain(..) {
                 let Action::Launch { worker, .. } = black_box(action) else { continue };

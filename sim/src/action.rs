@@ -6,6 +6,7 @@ use cotenant_profiles::device::{Costs, Mechanism};
 
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
+use crate::serving::RequestId;
 
 /// What a policy is told. Which of these reach it depends on its [`crate::policy::Depth`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -119,6 +120,14 @@ pub enum Action {
         /// Most items.
         items: u32,
     },
+    /// Batching policies: start a batch of these queued requests of the worker's tenant, in this order,
+    /// on an idle worker.
+    Form {
+        /// An idle worker.
+        worker: u32,
+        /// At least one; see [`crate::view::View::queue`].
+        requests: Vec<RequestId>,
+    },
     /// Change a tenant's batching limits from now on.
     SetBatch {
         /// The tenant.
@@ -173,10 +182,10 @@ pub enum Action {
         /// Handed back.
         token: u64,
     },
-    /// Give up the oldest queued request of a tenant.
+    /// Give up a queued request.
     Drop {
-        /// The tenant.
-        tenant: u32,
+        /// Which; see [`crate::view::View::queue`].
+        request: RequestId,
         /// Why, for the results.
         reason: &'static str,
     },

@@ -86,6 +86,8 @@ pub struct Host<'a, W> {
     programs: Programs,
     policy: &'a mut dyn Policy,
     depth: Depth,
+    /// By tenant.
+    depths: Vec<Depth>,
     /// The policy starts batches, not the host.
     policy_batches: bool,
     pools: Vec<PoolSpec>,
@@ -129,11 +131,14 @@ impl<'a, W: World> Host<'a, W> {
         // A warm-up as long as the run would never open the window.
         assert!(duration > Nanos::ZERO, "a run has a window");
         let (depth, policy_batches) = (policy.depth(), policy.forms_batches());
+        let depths: Vec<_> =
+            (0..setup.tenants.len()).map(|t| policy.tenant_depth(t as u32).min(depth)).collect();
         let mut host = Self {
             world,
             programs: Programs::new(setup),
             policy,
             depth,
+            depths,
             policy_batches,
             pools: layout.pools.clone(),
             memory: vec![Bytes(0); layout.pools.len()],

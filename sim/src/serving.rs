@@ -7,7 +7,7 @@
 //!
 //! ```text
 //! admit -> queue -> take (into a batch) -> finish
-//!               \-> drop_oldest
+//!               \-> drop
 //! ```
 
 use std::collections::VecDeque;
@@ -18,11 +18,11 @@ use cotenant_traces::Request;
 use crate::metrics::Counts;
 use crate::report::TenantReport;
 use crate::scenario::Setup;
-use crate::view::TenantView;
+use crate::view::{Queued, Queues, TenantView};
 
-/// A request in the system; reused once it has left.
+/// A request in the system, by a number that is used again once it has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(u32);
+pub struct RequestId(pub u32);
 
 /// What a batch is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -75,6 +75,9 @@ struct Live {
     deadline: Nanos,
     began: Nanos,
     work: f32,
+    prio: i8,
+    tokens_in: u32,
+    tokens_out: u32,
     ordinal: u64,
 }
 
@@ -154,6 +157,9 @@ impl Serving {
             deadline: Nanos(deadline),
             began: Nanos::ZERO,
             work: request.work,
+            prio: request.prio,
+            tokens_in: request.tokens_in,
+            tokens_out: request.tokens_out,
             ordinal: view.arrived,
         };
         let id = match self.free.pop() {
@@ -233,17 +239,56 @@ impl Serving {
         Taken { items, requests, work, deadline, ordinal }
     }
 
-    /// Gives the oldest queued request of a tenant up.
+    /// Takes these requests off the queue and appends them to `batch`, in this order.
     ///
     /// # Panics
-    /// Nothing is queued.
-    pub fn drop_oldest(&mut self, tenant: u32, reason: &'static str) {
-        let desk = &mut self.desks[tenant as usize];
-        let id = desk.queue.pop_front().expect("only what is queued can be dropped");
-        desk.counts.drop_one(reason);
-        desk.in_system -= 1;
-        self.left(tenant, 1, self.requests[id.0 as usize].items);
-        self.free.push(id);
+    /// One of them is not in this tenant's queue, or there is none.
+    pub fn take_chosen(
+        &mut self,
+        tenant: u32,
+        chosen: &[RequestId],
+        now: Nanos,
+        batch: &mut Vec<RequestId>,
+    ) -> Taken {
+        assert!(!chosen.is_empty(), "a batch begins with a request");
+        let ordinal = self.requests[chosen[0].0 as usize].ordinal;
+        let (requests, mut items) = (chosen.len() as u32, 0);
+        let (mut work, mut deadline) = (0f32, Nanos::MAX);
+        for &id in chosen {
+            self.unqueue(tenant, id);
+            let live = &mut self.requests[id.0 as usize];
+            live.began = now;
+            items += live.items;
+            work = work.max(live.work);
+            deadline = deadline.min(live.deadline);
+            batch.push(id);
+        }
+        self.left(tenant, requests, items);
+        Taken { items, requests, work, deadline, ordinal }
+    }
+
+    /// Gives a queued request up; its tenant.
+    ///
+    /// # Panics
+    /// It is not queued.
+    pub fn drop(&mut self, id: RequestId, reason: &'static str) -> u32 {
+        let Live { tenant, items, .. } = self.requests[id.0 as usize];
+        self.unqueue(tenant, id);
+        self.left(tenant, 1, items);
+        self.give_up(id, reason);
+        tenant
+    }
+
+    /// The request that has waited longest in a tenant's queue.
+    #[must_use]
+    pub fn oldest(&self, tenant: u32) -> Option<RequestId> {
+        self.desks[tenant as usize].queue.front().copied()
+    }
+
+    fn unqueue(&mut self, tenant: u32, id: RequestId) {
+        let queue = &mut self.desks[tenant as usize].queue;
+        let at = queue.iter().position(|&q| q == id);
+        queue.remove(at.expect("a policy names requests that are queued"));
     }
 
     /// Gives up a request that a batch has taken: its worker is gone.
@@ -254,7 +299,7 @@ impl Serving {
         self.free.push(id);
     }
 
-    /// So much has left the front of a queue.
+    /// So much has left a queue.
     #[inline]
     fn left(&mut self, tenant: u32, requests: u32, items: u32) {
         let (desk, view) = (&self.desks[tenant as usize], &mut self.views[tenant as usize]);
@@ -293,6 +338,22 @@ impl Serving {
         let counts = &mut self.desks[tenant as usize].counts;
         counts.batches += 1;
         counts.batch_items += u64::from(items);
+    }
+}
+
+impl Queues for Serving {
+    fn queued(&self, tenant: u32, i: usize) -> Option<Queued> {
+        let &id = self.desks[tenant as usize].queue.get(i)?;
+        let live = &self.requests[id.0 as usize];
+        Some(Queued {
+            id,
+            arrival: live.arrival,
+            deadline: live.deadline,
+            items: live.items,
+            tokens_in: live.tokens_in,
+            tokens_out: live.tokens_out,
+            priority: live.prio,
+        })
     }
 }
 

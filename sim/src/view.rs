@@ -5,6 +5,7 @@ use cotenant_profiles::Nanos;
 use crate::action::Action;
 use crate::layout::WorkerSpec;
 use crate::scenario::Setup;
+use crate::serving::RequestId;
 
 /// The world as a policy sees it.
 #[derive(Clone, Copy)]
@@ -15,8 +16,42 @@ pub struct View<'a> {
     pub setup: &'a Setup,
     /// Queues, by tenant.
     pub tenants: &'a [TenantView],
+    /// The requests in them.
+    pub queues: &'a dyn Queues,
     /// Model instances; an index never changes its worker.
     pub workers: &'a [Worker],
+}
+
+/// A request that waits in its tenant's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Names it in actions while it is queued.
+    pub id: RequestId,
+    /// When it was scheduled to arrive; latency counts from here.
+    pub arrival: Nanos,
+    /// When it has to be answered; [`Nanos::MAX`] without a deadline.
+    pub deadline: Nanos,
+    /// Samples; they count towards the batch size.
+    pub items: u32,
+    /// Tokens of its prompt; 0 where nothing says it.
+    pub tokens_in: u32,
+    /// Tokens to generate; 0 where nothing says it.
+    pub tokens_out: u32,
+    /// Larger is more urgent.
+    pub priority: i8,
+}
+
+/// Queues that a policy can look into.
+pub trait Queues {
+    /// Number `i` of a tenant's queue, from 0 in order of arrival.
+    fn queued(&self, tenant: u32, i: usize) -> Option<Queued>;
+}
+
+/// Nobody waits.
+impl Queues for () {
+    fn queued(&self, _: u32, _: usize) -> Option<Queued> {
+        None
+    }
 }
 
 /// A tenant's queue and current batching limits.
@@ -69,6 +104,12 @@ pub struct Worker {
     pub position: u32,
     /// The kernel at the head, an index into [`crate::program::Code::kernels`].
     pub kernel: u32,
+    /// When the kernel at the head was launched, while it is; [`Nanos::ZERO`] otherwise and below kernel
+    /// depth.
+    pub launched: Nanos,
+    /// Most CUs that the launched kernel can have: what it wants, within the worker's cap and its mask.
+    /// A merged launch counts for its first worker, and for the others 0.
+    pub cus: u32,
     /// Start of the current batch.
     pub began: Nanos,
     /// Earliest deadline in the current batch; [`Nanos::MAX`] if none.
@@ -89,6 +130,8 @@ impl Worker {
             items: 0,
             position: 0,
             kernel: 0,
+            launched: Nanos::ZERO,
+            cus: 0,
             began: Nanos::ZERO,
             deadline: Nanos::MAX,
             retiring: false,
@@ -97,7 +140,45 @@ impl Worker {
     }
 }
 
+/// A kernel that the policy has launched and that has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resident {
+    /// Whose.
+    pub worker: u32,
+    /// Its tenant.
+    pub tenant: u32,
+    /// Its pool, and lane within it.
+    pub pool: u32,
+    /// Lane within the pool.
+    pub lane: u32,
+    /// The kernel, an index into [`crate::program::Code::kernels`].
+    pub kernel: u32,
+    /// Most CUs that it can have; see [`Worker::cus`].
+    pub cus: u32,
+    /// When it was launched.
+    pub since: Nanos,
+}
+
 impl View<'_> {
+    /// A tenant's queue, in order of arrival.
+    pub fn queue(&self, tenant: u32) -> impl Iterator<Item = Queued> + '_ {
+        (0..).map_while(move |i| self.queues.queued(tenant, i))
+    }
+
+    /// What is on the CUs or waits for them, at kernel depth: whose, where, on how many, since when.
+    pub fn resident(&self) -> impl Iterator<Item = Resident> + '_ {
+        let launched = |(_, w): &(u32, &Worker)| w.status == Status::Launched && w.cus > 0;
+        (0..).zip(self.workers).filter(launched).map(|(worker, w)| Resident {
+            worker,
+            tenant: w.spec.tenant,
+            pool: w.spec.pool,
+            lane: w.spec.lane,
+            kernel: w.kernel,
+            cus: w.cus,
+            since: w.launched,
+        })
+    }
+
     /// Isolated GPU time on all CUs from the kernel at the head of `worker` to the end of its batch.
     #[must_use]
     pub fn remaining(&self, worker: u32) -> Nanos {

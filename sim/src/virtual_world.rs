@@ -41,8 +41,6 @@ pub struct VirtualWorld<'a> {
     /// The kernels of the merge at hand, sorted.
     parts: Vec<u32>,
     programs: Programs,
-    /// The policy launches every kernel.
-    asked: bool,
     jitter: Option<Box<dyn Jitter>>,
     observer: Option<&'a mut dyn Observer>,
     sites: Vec<Site>,
@@ -83,7 +81,6 @@ impl<'a> VirtualWorld<'a> {
             merged: HashMap::new(),
             parts: vec![],
             programs: Programs::new(setup),
-            asked: depth == Depth::Kernel,
             jitter,
             observer,
             sites,
@@ -158,7 +155,7 @@ impl<'a> VirtualWorld<'a> {
         self.observe(Happening::KernelEnded { worker: owner, kernel });
         let queue = self.streams[owner as usize].number;
         self.sites[p].ended(self.now, queue, &self.code);
-        if self.asked { Some(Signal::Ended(owner)) } else { self.kernel_ended(owner) }
+        self.kernel_ended(owner)
     }
 
     fn alarm(&mut self) -> Option<Signal> {
@@ -169,12 +166,12 @@ impl<'a> VirtualWorld<'a> {
         }
         match alarm {
             Alarm::CopiedOut => Some(Signal::Ended(index)),
-            Alarm::CopiedIn if self.asked => Some(Signal::Ended(index)),
+            Alarm::CopiedIn if self.streams[index as usize].asked => Some(Signal::Ended(index)),
             Alarm::CopiedIn => {
                 self.copied_in(index);
                 None
             }
-            Alarm::Issued if !self.asked => {
+            Alarm::Issued if !self.streams[index as usize].asked => {
                 self.go(index);
                 None
             }
@@ -272,16 +269,8 @@ impl World for VirtualWorld<'_> {
     }
 
     fn copy(&mut self, worker: u32, direction: Direction, bytes: Bytes, _: u64) -> bool {
-        let pool = self.streams[worker as usize].pool as usize;
-        let Some(done) = self.sites[pool].copy(self.now, &self.pcie, direction, bytes.0) else {
-            return false;
-        };
-        let alarm = match direction {
-            Direction::In => Alarm::CopiedIn,
-            Direction::Out => Alarm::CopiedOut,
-        };
-        self.timers.arm_gpu(done, alarm, worker);
-        true
+        self.streams[worker as usize].asked = true;
+        self.begin_copy(worker, direction, bytes)
     }
 
     #[inline]
@@ -301,8 +290,8 @@ impl World for VirtualWorld<'_> {
     }
 
     fn batch(&mut self, worker: u32, began: bool) {
-        let Stream { pool, lane, .. } = self.streams[worker as usize];
-        self.sites[pool as usize].pool.batch(lane, began);
+        self.streams[worker as usize].asked = true;
+        self.mark_batch(worker, began);
     }
 
     fn open_window(&mut self) {

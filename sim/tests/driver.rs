@@ -89,7 +89,7 @@ fn every_request_is_accounted_for() {
     s.open_window(Nanos(950));
     s.finish(batch[1], Nanos(1_500));
     s.batch_ended(0, 2);
-    s.drop_oldest(0, "late");
+    s.drop(s.oldest(0).unwrap(), "late");
     s.stood_still(0, Nanos(900), Nanos(1_000));
     let report = &s.reports(Nanos(1_031))[0];
     let c = &report.counts;

@@ -19,6 +19,7 @@ impl<W: World> Host<'_, W> {
             now: Nanos(self.world.now()),
             setup: &self.setup,
             tenants: self.serving.views(),
+            queues: &self.serving,
             workers: &self.workers,
         };
         self.policy.event(event, &view, &mut actions);
@@ -38,10 +39,12 @@ impl<W: World> Host<'_, W> {
                 self.launch(worker, mask.as_ref(), priority, via);
             }
             Action::Dispatch { worker, items } => {
-                let tenant = self.workers[worker as usize].spec.tenant;
-                let idle = self.serving.not_idle(tenant, worker);
-                assert!(idle, "a policy dispatches to idle workers");
+                self.occupy(worker);
                 self.begin(worker, items);
+            }
+            Action::Form { worker, ref requests } => {
+                self.occupy(worker);
+                self.begin_chosen(worker, requests);
             }
             Action::SetBatch { tenant, max, timeout } => {
                 self.serving.set_batch(tenant, max, timeout);
@@ -57,12 +60,19 @@ impl<W: World> Host<'_, W> {
                     self.retire(worker);
                 }
             }
-            Action::Drop { tenant, reason } => {
-                self.serving.drop_oldest(tenant, reason);
+            Action::Drop { request, reason } => {
+                let tenant = self.serving.drop(request, reason);
                 self.world.observe(Happening::Dropped { tenant });
                 self.again(tenant);
             }
         }
+    }
+
+    /// The policy starts a batch on a worker.
+    fn occupy(&mut self, worker: u32) {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let idle = self.serving.not_idle(tenant, worker);
+        assert!(idle, "a policy starts batches on idle workers");
     }
 
     fn set_timer(&mut self, at: Nanos, token: u64) {

@@ -8,7 +8,7 @@ use crate::action::Event;
 use crate::layout::Host as Issuer;
 use crate::observe::Happening;
 use crate::policy::Depth;
-use crate::serving::{Due, RequestId};
+use crate::serving::{Due, RequestId, Taken};
 use crate::view::Status;
 
 impl<W: World> Host<'_, W> {
@@ -30,11 +30,17 @@ impl<W: World> Host<'_, W> {
     fn admit(&mut self, tenant: u32, request: &Request) {
         self.serving.admit(tenant, request);
         self.world.observe(Happening::Arrived { tenant });
-        if self.depth >= Depth::Request {
+        if self.depth_of(tenant) >= Depth::Request {
             self.tell(Event::RequestArrived { tenant });
         }
         self.give_up_unserved(tenant);
         self.form_batches(tenant);
+    }
+
+    /// How deep the policy looks at a tenant.
+    #[inline]
+    fn depth_of(&self, tenant: u32) -> Depth {
+        self.depths[tenant as usize]
     }
 
     /// A closed-loop client has its answer, or none to expect, and asks again.
@@ -63,11 +69,26 @@ impl<W: World> Host<'_, W> {
 
     /// Takes up to `max` items off the queue and starts them on a worker that was idle.
     pub(super) fn begin(&mut self, worker: u32, max: u32) {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let batch = &mut self.stages[worker as usize].batch;
+        let taken = self.serving.take(tenant, max, Nanos(self.world.now()), batch);
+        self.begin_batch(worker, &taken);
+    }
+
+    /// Takes these requests off the queue and starts them on a worker that was idle.
+    pub(super) fn begin_chosen(&mut self, worker: u32, chosen: &[RequestId]) {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let batch = &mut self.stages[worker as usize].batch;
+        let taken = self.serving.take_chosen(tenant, chosen, Nanos(self.world.now()), batch);
+        self.begin_batch(worker, &taken);
+    }
+
+    #[inline]
+    fn begin_batch(&mut self, worker: u32, taken: &Taken) {
         let now = Nanos(self.world.now());
         let w = &mut self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];
         let tenant = w.spec.tenant;
-        let taken = self.serving.take(tenant, max, now, &mut stage.batch);
         let model = &self.setup.tenants[tenant as usize].model;
         let largest = model.max_items();
         stage.passes = taken.items.div_ceil(largest);
@@ -96,7 +117,8 @@ impl<W: World> Host<'_, W> {
     /// The host has had the batch ready since `at`, and issues its copy and its kernels.
     fn prepared_at(&mut self, worker: u32, at: u64) {
         self.stages[worker as usize].base = at;
-        if self.depth == Depth::Kernel {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        if self.depth_of(tenant) == Depth::Kernel {
             self.copy_in(worker);
         } else {
             self.pass(worker, true);
@@ -167,7 +189,7 @@ impl<W: World> Host<'_, W> {
         } else {
             self.serving.idle(tenant, worker);
         }
-        if self.depth >= Depth::Request {
+        if self.depth_of(tenant) >= Depth::Request {
             self.tell(Event::BatchDone { worker, items, took });
         }
         self.form_batches(tenant);
@@ -178,7 +200,7 @@ impl<W: World> Host<'_, W> {
         let tenant = done.tenant;
         self.again(tenant);
         self.world.observe(Happening::RequestDone { tenant, arrival: done.arrival });
-        if self.depth >= Depth::Request {
+        if self.depth_of(tenant) >= Depth::Request {
             let (latency, queued) = (done.latency, done.queued);
             self.tell(Event::RequestDone { tenant, worker, latency, queued });
         }

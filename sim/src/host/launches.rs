@@ -1,12 +1,11 @@
 //! A batch's kernels one by one: where the policy launches them, and where workers share a host.
 
-use cotenant_profiles::Bytes;
+use cotenant_profiles::{Bytes, Nanos};
 
 use super::{Alarm, Direction, Host, Launch, Phase, World};
 use crate::action::{Event, Via};
 use crate::layout::Host as Issuer;
 use crate::mask::CuMask;
-use crate::policy::Depth;
 use crate::view::Status;
 
 /// A host that workers share issues one launch after the other, by turns.
@@ -107,6 +106,11 @@ impl<W: World> Host<'_, W> {
         w.status = Status::Launched;
         let (kernel, position) = (w.kernel, w.position);
         let mut issued = self.world.now();
+        w.launched = Nanos(issued);
+        w.cus = self.setup.code.kernels[kernel as usize].want.min(w.spec.cap);
+        if let Some(mask) = mask {
+            w.cus = w.cus.min(mask.count());
+        }
         if self.shares_host(worker) {
             let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
             issued = self.host_until(worker, issued, ns);
@@ -127,17 +131,21 @@ impl<W: World> Host<'_, W> {
         parts.clear();
         // Kernels in one launch end together: with the one that has the most work.
         let mut work = f64::NEG_INFINITY;
+        let (now, mut want) = (self.world.now(), 0);
         for &w in workers {
             let worker = &mut self.workers[w as usize];
             assert!(worker.status == Status::Held, "a policy merges held kernels");
             worker.status = Status::Launched;
+            (worker.launched, worker.cus) = (Nanos(now), 0);
+            want += self.setup.code.kernels[worker.kernel as usize].want;
             parts.push(worker.kernel);
             work = work.max(self.stages[w as usize].work);
         }
         let worker = workers[0];
         let costs = &self.setup.costs;
         let ns = costs.merge_fixed.0 + costs.merge_each.0 * workers.len() as u64;
-        let now = self.world.now();
+        let owner = &mut self.workers[worker as usize];
+        owner.cus = want.min(owner.spec.cap);
         let issued = match self.shares_host(worker) {
             true => self.host_until(worker, now, ns),
             false => now + self.world.charged(ns),
@@ -162,6 +170,7 @@ impl<W: World> Host<'_, W> {
     /// A launched kernel has ended, and with it those that were merged into it.
     #[inline(always)]
     pub(super) fn kernel_done(&mut self, worker: u32) {
+        self.landed(worker);
         self.tell(Event::KernelDone { worker });
         if !self.stages[worker as usize].merged.is_empty() {
             self.merged_done(worker);
@@ -169,10 +178,18 @@ impl<W: World> Host<'_, W> {
         self.kernel_ended(worker);
     }
 
+    /// A worker's kernel is on the GPU no more.
+    #[inline(always)]
+    fn landed(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        (w.launched, w.cus) = (Nanos::ZERO, 0);
+    }
+
     #[inline(never)]
     fn merged_done(&mut self, owner: u32) {
         let mut others = std::mem::take(&mut self.stages[owner as usize].merged);
         for &worker in &others {
+            self.landed(worker);
             self.tell(Event::KernelDone { worker });
             self.kernel_ended(worker);
         }
@@ -198,7 +215,6 @@ impl<W: World> Host<'_, W> {
     /// All kernels of a pass have ended.
     #[inline(never)]
     fn kernels_done(&mut self, worker: u32) {
-        debug_assert!(self.depth == Depth::Kernel, "otherwise a pass is the world's affair");
         let stage = &mut self.stages[worker as usize];
         self.workers[worker as usize].position = 0;
         stage.passes -= 1;

@@ -46,8 +46,8 @@ impl<W: World> Host<'_, W> {
     #[inline]
     pub(super) fn give_up_unserved(&mut self, tenant: u32) {
         let Some(cause) = self.unserved[tenant as usize] else { return };
-        while self.serving.views()[tenant as usize].queued > 0 {
-            self.serving.drop_oldest(tenant, cause);
+        while let Some(request) = self.serving.oldest(tenant) {
+            self.serving.drop(request, cause);
             self.world.observe(Happening::Dropped { tenant });
         }
     }

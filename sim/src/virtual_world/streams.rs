@@ -3,7 +3,7 @@
 use cotenant_profiles::Bytes;
 
 use super::VirtualWorld;
-use crate::host::{Alarm, Direction, Launch, Pass, Signal, World};
+use crate::host::{Alarm, Direction, Launch, Pass, Signal};
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
 use crate::pool::Job;
@@ -26,6 +26,8 @@ pub(super) struct Stream {
     priority: i8,
     /// The host issues launches ahead of the GPU, at the program's times.
     ahead: bool,
+    /// The policy launches its kernels.
+    pub(super) asked: bool,
     /// When the host began to issue the pass.
     base: u64,
     /// Multiplies kernel times.
@@ -53,7 +55,7 @@ impl Stream {
     pub(super) fn new(spec: &WorkerSpec, number: u32) -> Self {
         let WorkerSpec { tenant, pool, lane, cap, priority, .. } = *spec;
         let (first, count, position, kernel) = (0, 0, 0, 0);
-        let (ahead, base, work, ordinal) = (true, 0, 1.0, 0);
+        let (ahead, asked, base, work, ordinal) = (true, false, 0, 1.0, 0);
         Self {
             tenant,
             pool,
@@ -66,6 +68,7 @@ impl Stream {
             kernel,
             priority,
             ahead,
+            asked,
             base,
             work,
             ordinal,
@@ -80,11 +83,12 @@ impl VirtualWorld<'_> {
         let stream = &mut self.streams[worker as usize];
         (stream.first, stream.count) = self.programs.span(stream.tenant, pass.program);
         (stream.position, stream.base, stream.ahead) = (0, pass.base, pass.ahead);
+        stream.asked = false;
         (stream.work, stream.ordinal) = (pass.work, pass.ordinal);
         let parcel = &mut self.parcels[worker as usize];
         (parcel.issued, parcel.unissued) = (0, false);
         (parcel.last, parcel.output) = (pass.last, pass.output);
-        if !self.copy(worker, Direction::In, pass.input, pass.base) {
+        if !self.begin_copy(worker, Direction::In, pass.input) {
             self.copied_in(worker);
         }
     }
@@ -99,7 +103,7 @@ impl VirtualWorld<'_> {
     /// The first kernel of a batch is the next in its stream.
     fn open_batch(&mut self, worker: u32) {
         if !std::mem::replace(&mut self.parcels[worker as usize].in_batch, true) {
-            self.batch(worker, true);
+            self.mark_batch(worker, true);
         }
     }
 
@@ -154,6 +158,9 @@ impl VirtualWorld<'_> {
     #[inline(always)] // the path of almost every event
     pub(super) fn kernel_ended(&mut self, worker: u32) -> Option<Signal> {
         let stream = &mut self.streams[worker as usize];
+        if stream.asked {
+            return Some(Signal::Ended(worker));
+        }
         stream.position += 1;
         if stream.position < stream.count {
             self.head(worker);
@@ -168,10 +175,33 @@ impl VirtualWorld<'_> {
         let output = parcel.output;
         if parcel.last {
             parcel.in_batch = false;
-            self.batch(worker, false);
+            self.mark_batch(worker, false);
         }
-        let awaited = self.copy(worker, Direction::Out, output, self.now);
+        let awaited = self.begin_copy(worker, Direction::Out, output);
         (!awaited).then_some(Signal::Ended(worker))
+    }
+}
+
+/// What both kinds of batches have in common.
+impl VirtualWorld<'_> {
+    /// Reserves a copy engine; whether the copy takes any time.
+    pub(super) fn begin_copy(&mut self, worker: u32, direction: Direction, bytes: Bytes) -> bool {
+        let pool = self.streams[worker as usize].pool as usize;
+        let Some(done) = self.sites[pool].copy(self.now, &self.pcie, direction, bytes.0) else {
+            return false;
+        };
+        let alarm = match direction {
+            Direction::In => Alarm::CopiedIn,
+            Direction::Out => Alarm::CopiedOut,
+        };
+        self.timers.arm_gpu(done, alarm, worker);
+        true
+    }
+
+    /// Contexts that run to completion keep their turn between the two.
+    pub(super) fn mark_batch(&mut self, worker: u32, began: bool) {
+        let Stream { pool, lane, .. } = self.streams[worker as usize];
+        self.sites[pool as usize].pool.batch(lane, began);
     }
 }
 

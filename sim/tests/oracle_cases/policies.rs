@@ -7,11 +7,12 @@ use cotenant_sim::policy::{
     Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Value,
 };
 use cotenant_sim::scenario::Setup;
-use cotenant_sim::view::{Status, TenantView, View, Worker};
+use cotenant_sim::serving::RequestId;
+use cotenant_sim::view::{Queued, Status, TenantView, View, Worker};
 use cotenant_traces::Rng;
 
 /// What a policy was told, and what it could see then.
-pub(crate) type Told = (u64, Event, Vec<TenantView>, Vec<Worker>);
+pub(crate) type Told = (u64, Event, Vec<TenantView>, Vec<Vec<Queued>>, Vec<Worker>);
 
 /// Passes everything on, and keeps it.
 pub(crate) struct Witness<'a> {
@@ -24,6 +25,10 @@ impl Policy for Witness<'_> {
         self.policy.depth()
     }
 
+    fn tenant_depth(&self, tenant: u32) -> Depth {
+        self.policy.tenant_depth(tenant)
+    }
+
     fn forms_batches(&self) -> bool {
         self.policy.forms_batches()
     }
@@ -34,7 +39,10 @@ impl Policy for Witness<'_> {
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         let workers = view.workers.iter().map(told_of).collect();
-        self.told.push((view.now.0, event, view.tenants.to_vec(), workers));
+        // Requests go by other numbers elsewhere.
+        let seen = |q: Queued| Queued { id: RequestId(0), ..q };
+        let queues = (0..view.tenants.len() as u32).map(|t| view.queue(t).map(seen).collect());
+        self.told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers));
         self.policy.event(event, view, act);
     }
 

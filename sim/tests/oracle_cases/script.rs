@@ -29,7 +29,7 @@ pub(crate) struct Script {
     about_to: Vec<bool>,
     timers: u32,
     /// What it did, by kind of action.
-    pub(crate) done: [u64; 9],
+    pub(crate) done: [u64; 10],
 }
 
 impl Script {
@@ -42,7 +42,7 @@ impl Script {
             layout: None,
             about_to: vec![],
             timers: 0,
-            done: [0; 9],
+            done: [0; 10],
         }
     }
 
@@ -123,11 +123,23 @@ impl Script {
             return;
         }
         let idle: Vec<u32> = view.idle(t as u32).collect();
+        let mut queued: Vec<_> = view.queue(t as u32).map(|q| q.id).collect();
         if self.one_in(12) {
-            act.push(Action::Drop { tenant: t as u32, reason: "a whim" });
+            let request = queued[self.pick(queued.len())];
+            act.push(Action::Drop { request, reason: "a whim" });
         } else if self.forms && !idle.is_empty() {
-            let (worker, items) = (idle[self.pick(idle.len())], self.rng.below(5) as u32);
-            act.push(Action::Dispatch { worker, items });
+            let worker = idle[self.pick(idle.len())];
+            if self.one_in(2) {
+                // Any of them, in any order.
+                let most = 1 + self.pick(queued.len().min(4));
+                let chosen = |_| {
+                    let at = self.pick(queued.len());
+                    queued.swap_remove(at)
+                };
+                act.push(Action::Form { worker, requests: (0..most).map(chosen).collect() });
+                return;
+            }
+            act.push(Action::Dispatch { worker, items: self.rng.below(5) as u32 });
         }
     }
 
@@ -195,6 +207,7 @@ impl Script {
                 Action::Retire { .. } => 6,
                 Action::Timer { .. } => 7,
                 Action::Drop { .. } => 8,
+                Action::Form { .. } => 9,
             };
             self.done[kind] += 1;
         }

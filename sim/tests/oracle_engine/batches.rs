@@ -5,6 +5,7 @@ use cotenant_sim::action::Event;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::Depth;
 use cotenant_sim::scenario::{Load, Think};
+use cotenant_sim::serving::RequestId;
 use cotenant_sim::view::Status;
 use cotenant_traces::Request;
 
@@ -55,7 +56,11 @@ impl Oracle<'_> {
             deadline: deadline(&request, self.setup.tenants[t].slo),
             began: 0,
             number,
+            prio: request.prio,
+            tokens: (request.tokens_in, request.tokens_out),
+            id: RequestId(self.admitted),
         });
+        self.admitted += 1;
         self.out.counts[t].offered += 1;
         self.out.counts[t].in_system += 1;
         let tenant = t as u32;
@@ -98,6 +103,10 @@ impl Oracle<'_> {
             }
             batch.extend(queue.pop_front());
         }
+        self.begin_with(t, w, batch);
+    }
+
+    pub(super) fn begin_with(&mut self, t: usize, w: usize, mut batch: Vec<Pending>) {
         batch.iter_mut().for_each(|r| r.began = self.now);
         let model = &self.setup.tenants[t].model;
         let items: u32 = batch.iter().map(|r| r.items).sum();
@@ -171,8 +180,18 @@ impl Oracle<'_> {
         self.set(self.now + pause, Timer::Asks(t));
     }
 
-    pub(super) fn drop_oldest(&mut self, t: usize) {
-        self.sources[t].queue.pop_front().expect("a policy drops what is queued");
+    /// Takes a request off its queue.
+    pub(super) fn unqueue(&mut self, id: RequestId) -> Pending {
+        let queues = self.sources.iter_mut().map(|s| &mut s.queue);
+        let mut found = queues.filter_map(|q| Some((q.iter().position(|r| r.id == id)?, q)));
+        let (at, queue) = found.next().expect("a policy names what is queued");
+        queue.remove(at).expect("it was found there")
+    }
+
+    pub(super) fn drop(&mut self, id: RequestId) {
+        let queued = |s: &super::Source| s.queue.iter().any(|r| r.id == id);
+        let t = self.sources.iter().position(queued).expect("a policy drops what is queued");
+        self.unqueue(id);
         self.out.counts[t].dropped += 1;
         self.out.counts[t].in_system -= 1;
         self.out.log.push((self.now, Happening::Dropped { tenant: t as u32 }));

@@ -5,19 +5,53 @@ use std::sync::Arc;
 use cotenant_profiles::Nanos;
 use cotenant_sim::action::{Action, Event};
 use cotenant_sim::policy::Depth;
-use cotenant_sim::view::{self, Status, TenantView, View};
+use cotenant_sim::view::{self, Queued, Queues, Status, TenantView, View};
 
-use super::{NEVER, Oracle, Timer};
+use super::{NEVER, Oracle, Pending, Timer};
+
+/// Every queue, copied.
+struct Lines(Vec<Vec<Queued>>);
+
+impl Queues for Lines {
+    fn queued(&self, tenant: u32, i: usize) -> Option<Queued> {
+        self.0[tenant as usize].get(i).copied()
+    }
+}
+
+fn seen(request: &Pending) -> Queued {
+    Queued {
+        id: request.id,
+        arrival: Nanos(request.arrival),
+        deadline: Nanos(request.deadline),
+        items: request.items,
+        tokens_in: request.tokens.0,
+        tokens_out: request.tokens.1,
+        priority: request.prio,
+    }
+}
 
 impl Oracle<'_> {
+    fn occupy(&mut self, t: usize, w: usize) {
+        let idle = &mut self.sources[t].idle;
+        assert!(idle.contains(&w), "a policy starts batches on idle workers");
+        idle.retain(|&i| i != w);
+    }
+
     pub(super) fn tell(&mut self, event: Event) {
         if self.depth == Depth::Layout {
             return;
         }
         let (tenants, workers) = (self.tenant_views(), self.worker_views());
         let setup = Arc::clone(&self.setup);
-        let view =
-            View { now: Nanos(self.now), setup: &setup, tenants: &tenants, workers: &workers };
+        let queues =
+            Lines(self.sources.iter().map(|s| s.queue.iter().map(seen).collect()).collect());
+        let view = View {
+            now: Nanos(self.now),
+            setup: &setup,
+            tenants: &tenants,
+            queues: &queues,
+            workers: &workers,
+        };
         let mut actions = vec![];
         self.policy.event(event, &view, &mut actions);
         for action in actions {
@@ -56,6 +90,8 @@ impl Oracle<'_> {
                 items: w.items,
                 position: position as u32,
                 kernel,
+                launched: Nanos(w.launched.0),
+                cus: w.launched.1,
                 began: Nanos(w.began),
                 deadline: Nanos(if busy { w.deadline } else { NEVER }),
                 retiring: w.retiring,
@@ -69,10 +105,14 @@ impl Oracle<'_> {
         match action {
             Action::Dispatch { worker, items } => {
                 let (w, t) = (worker as usize, self.workers[worker as usize].spec.tenant as usize);
-                let idle = &mut self.sources[t].idle;
-                assert!(idle.contains(&w), "a policy dispatches to idle workers");
-                idle.retain(|&i| i != w);
+                self.occupy(t, w);
                 self.begin(t, w, items);
+            }
+            Action::Form { worker, requests } => {
+                let (w, t) = (worker as usize, self.workers[worker as usize].spec.tenant as usize);
+                self.occupy(t, w);
+                let batch = requests.iter().map(|&id| self.unqueue(id)).collect();
+                self.begin_with(t, w, batch);
             }
             Action::SetBatch { tenant, max, timeout } => {
                 let t = tenant as usize;
@@ -92,7 +132,7 @@ impl Oracle<'_> {
             Action::Resize { worker, cap, how } => self.resize(worker as usize, cap, how),
             Action::Retire { worker } => self.retire(worker as usize),
             Action::Timer { at, token } => self.set(at.0.max(self.now), Timer::Policy(token)),
-            Action::Drop { tenant, .. } => self.drop_oldest(tenant as usize),
+            Action::Drop { request, .. } => self.drop(request),
         }
     }
 }

@@ -28,6 +28,7 @@ use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{Depth, Policy};
 use cotenant_sim::program::{KernelCode, Program};
 use cotenant_sim::scenario::{Jitter, Load, Scenario, Setup};
+use cotenant_sim::serving::RequestId;
 use cotenant_sim::view::Status;
 use cotenant_traces::Request;
 
@@ -101,6 +102,9 @@ struct Pending {
     began: u64,
     /// How many of its tenant came before.
     number: u64,
+    prio: i8,
+    tokens: (u32, u32),
+    id: RequestId,
 }
 
 #[derive(Default)]
@@ -163,6 +167,8 @@ struct Worker {
     handed: bool,
     /// The first kernel of its batch is in its stream.
     opened: bool,
+    /// When its kernel was launched, and for how many CUs at most.
+    launched: (u64, u32),
     memory: u64,
     retiring: bool,
     change: Option<Change>,
@@ -203,6 +209,7 @@ pub(crate) struct Oracle<'a> {
     timers: Vec<(u64, bool, u64, Timer)>,
     set: u64,
     streams: usize,
+    admitted: u32,
     jobs: u64,
     pub(crate) now: u64,
     warmup: u64,
@@ -249,6 +256,7 @@ impl<'a> Oracle<'a> {
             timers: vec![],
             set: 0,
             streams: 0,
+            admitted: 0,
             jobs: 0,
             now: 0,
             warmup: warmup.0,
@@ -399,6 +407,7 @@ impl Worker {
             stream: 0,
             handed: false,
             opened: false,
+            launched: (0, 0),
             memory,
             retiring: false,
             change: None,

@@ -151,6 +151,8 @@ impl Oracle<'_> {
             at = self.host_spends(w, self.launch_ns(w, self.workers[w].position));
         }
         self.workers[w].placement = (self.head_kernel(w), mask, priority);
+        let want = self.kernels[self.head_kernel(w)].want.min(self.workers[w].spec.cap);
+        self.workers[w].launched = (self.now, mask.map_or(want, |m| want.min(m.count())));
         self.on_its_way(w, at + cost + delay);
     }
 
@@ -161,7 +163,11 @@ impl Oracle<'_> {
             assert_eq!(self.workers[w].status, Status::Held);
             self.workers[w].status = Status::Launched;
             parts.push(self.head_kernel(w));
+            self.workers[w].launched = (self.now, 0);
         }
+        let want: u32 = parts.iter().map(|&k| self.kernels[k].want).sum();
+        let owner = &mut self.workers[workers[0]];
+        owner.launched.1 = want.min(owner.spec.cap);
         parts.sort_unstable();
         let of_setup = self.setup.code.kernels.len();
         let known = self.merged.iter().position(|m| *m == parts);
@@ -282,9 +288,11 @@ impl Oracle<'_> {
 
     /// The policy learns of every kernel of the launch; the streams go on.
     fn told_ended(&mut self, w: usize) {
+        self.workers[w].launched = (0, 0);
         if self.depth == Depth::Kernel {
             self.tell(Event::KernelDone { worker: w as u32 });
             for partner in std::mem::take(&mut self.workers[w].partners) {
+                self.workers[partner].launched = (0, 0);
                 self.tell(Event::KernelDone { worker: partner as u32 });
                 self.kernel_ended(partner);
             }
