@@ -95,7 +95,7 @@ pub(crate) enum ProfileSource {
 }
 
 /// Formats that `profiles = [{ import = "…" }]` can name.
-pub(crate) const IMPORTS: &[&str] = &["table", "orion", "reef"];
+pub(crate) const IMPORTS: &[&str] = &["table", "orion", "reef", "neusight"];
 
 /// Keys that are plain fields of an experiment.
 const TOP: &[&str] = &[

@@ -234,9 +234,7 @@ pub(crate) fn import_files(
 ) -> Result<Import, String> {
     let mut texts = vec![];
     for file in files {
-        let bytes = std::fs::read(file).map_err(|e| format!("{}: {e}", file.display()))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|_| format!("{}:1: file: not UTF-8 text", file.display()))?;
+        let text = import::read_text(file).map_err(|e| e.to_string())?;
         texts.push((file.display().to_string(), text));
     }
     let inputs: Vec<Input<'_>> = texts.iter().map(|(file, text)| Input { file, text }).collect();
@@ -247,6 +245,7 @@ pub(crate) fn import_files(
     let import = match format {
         "orion" => import::orion(&inputs, device, &OrionOptions::default()),
         "reef" => import::reef(single()?, device, &options.reef),
+        "neusight" => import::neusight(&inputs, device),
         _ => import::table(single()?, device, &options.table),
     };
     import.map_err(|e| e.to_string())

@@ -5,17 +5,21 @@
 //! | [`table()`] | a whole model at one batch and share | equal kernels behind a host part |
 //! | [`orion()`] | one kernel launch, with the SMs it needs | one kernel per distinct row |
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
-//! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems) | the launches of the typical pass |
+//! | [`neusight()`] | one operator, by shape and GPU | one kernel per row |
+//! | [`perf_analyzer()`], [`trtexec()`] | a whole model at one load, or one iteration | as [`table()`] |
+//! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems, rocprofv3) | the launches of the typical pass |
 //! | [`records()`] | one kernel that ran, by our own capture | the same |
 //!
 //! Every row of the input is accounted for: it becomes a launch or a point, or it is dropped for a
 //! named reason. What the source does not say and a model needs is assumed by a documented knob,
 //! and the provenance of the profile says so.
 
+mod neusight;
 mod orion;
 mod recording;
 mod reef;
 mod table;
+mod whole;
 
 use std::collections::BTreeMap;
 
@@ -25,10 +29,14 @@ use crate::files::FileError;
 use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
+pub use neusight::neusight;
 pub use orion::{Class, OrionOptions, class_of, orion};
-pub use recording::{Gpu, GpuUse, Progress, Range, Record, Recording, StreamOptions, Tool};
+pub use recording::{
+    Gpu, GpuUse, Progress, Range, Record, Recording, StreamOptions, Tool, read_text,
+};
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
 pub use table::{LaunchFloor, TableOptions, table};
+pub use whole::{WholeOptions, perf_analyzer, trtexec};
 
 /// Why nothing was imported: always with file, line and field.
 pub type ImportError = FileError;

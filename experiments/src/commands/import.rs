@@ -26,7 +26,8 @@ use crate::say;
     --out profiles/mine\n  \
     cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
 pub(crate) struct ImportArgs {
-    /// Format of the files: table, orion, reef, torch or nsys
+    /// Format of the files: torch, nsys, rocprof (recordings), table, perf-analyzer, trtexec, orion, reef
+    /// or neusight
     #[arg(long, value_name = "FORMAT")]
     from: String,
     /// GPU that was measured: a name or the path of a .toml file [default: what the recording says]
@@ -60,6 +61,9 @@ pub(crate) struct ImportArgs {
     /// latencies are flat over batches [default: the column host_ms, or none]
     #[arg(long, value_name = "TIME|auto", value_parser = launch)]
     launch_floor: Option<Launch>,
+    /// nsys cuda_gpu_kern_sum: how often the model ran
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    passes: Option<u32>,
     /// Import although the file says that it was recorded on another GPU
     #[arg(long)]
     force: bool,
@@ -98,7 +102,11 @@ fn range(text: &str) -> Result<import::Range, String> {
 }
 
 /// Formats that record what ran, of one model at one batch, which they do not name.
-const RECORDINGS: [(&str, Tool); 2] = [("torch", Tool::Torch), ("nsys", Tool::Nsys)];
+const RECORDINGS: [(&str, Tool); 3] =
+    [("torch", Tool::Torch), ("nsys", Tool::Nsys), ("rocprof", Tool::Rocprof)];
+
+/// Formats that hold whole-model latencies.
+const WHOLE: [&str; 2] = ["perf-analyzer", "trtexec"];
 
 /// Runs the command.
 pub(crate) fn run(args: &ImportArgs) -> Done {
@@ -108,8 +116,13 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
         return finish(args, &read, &device);
     }
     let names = RECORDINGS.iter().map(|(name, _)| *name);
+    if WHOLE.contains(&from) {
+        let device = device(given_device(args)?)?;
+        let read = whole(args, &device)?;
+        return finish(args, &read, &device);
+    }
     if !IMPORTS.contains(&from) {
-        let known: Vec<&str> = IMPORTS.iter().copied().chain(names).collect();
+        let known: Vec<&str> = IMPORTS.iter().copied().chain(names).chain(WHOLE).collect();
         let near = did_you_mean(from, known.iter().copied());
         let known = known.join(", ");
         return Err(Failure::input(format!(
@@ -122,15 +135,13 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
         ("--gpu-index", args.gpu_index.is_some()),
         ("--step", args.step.is_some()),
         ("--range", args.range.is_some()),
+        ("--passes", args.passes.is_some()),
     ];
     if let Some((flag, _)) = alone.iter().find(|(_, given)| *given) {
         let known = recordings.join(", ");
         return Err(Failure::input(format!("{flag}: for {known} alone, not for {from}")));
     }
-    let Some(name) = &args.device else {
-        return Err(Failure::input(format!("--device: `{from}` does not name the GPU: give one")));
-    };
-    let device = device(name)?;
+    let device = device(given_device(args)?)?;
     let mut files = vec![];
     for path in &args.files {
         files.extend(models::input_files(path).map_err(Failure::input)?);
@@ -150,6 +161,36 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
     };
     let read = models::import_files(from, &files, &device, &options).map_err(Failure::input)?;
     finish(args, &read, &device)
+}
+
+fn given_device(args: &ImportArgs) -> Done<&str> {
+    let none = || format!("--device: `{}` does not name the GPU: give one", args.from);
+    args.device.as_deref().ok_or_else(|| Failure::input(none()))
+}
+
+fn whole(args: &ImportArgs, device: &Device) -> Done<Import> {
+    let [path] = args.files.as_slice() else {
+        let n = args.files.len();
+        return Err(Failure::input(format!("`{}` reads one file, not {n}", args.from)));
+    };
+    let text = import::read_text(path).map_err(Failure::input)?;
+    let input = import::Input { file: &path.display().to_string(), text: &text };
+    let options =
+        import::WholeOptions { model: args.model.clone(), batch: args.batch, launch: given(args) };
+    let read = if args.from == "trtexec" {
+        import::trtexec(&input, device, &options)
+    } else {
+        import::perf_analyzer(&input, device, &options)
+    };
+    read.map_err(Failure::input)
+}
+
+/// The host time of a launch, where it is given.
+fn given(args: &ImportArgs) -> Option<Nanos> {
+    match args.launch {
+        Some(Launch::Given(time)) => Some(time),
+        Some(Launch::Auto) | None => None,
+    }
 }
 
 fn recording(args: &ImportArgs, tool: Tool) -> Done<(Import, Device)> {
@@ -184,17 +225,14 @@ fn recording(args: &ImportArgs, tool: Tool) -> Done<(Import, Device)> {
             return Err(Failure::input(format!("--device: {why}")));
         }
     };
-    let given = match args.launch {
-        Some(Launch::Given(time)) => Some(time),
-        Some(Launch::Auto) | None => None,
-    };
     let options = import::StreamOptions {
         model,
         batch: args.batch,
         range: args.range.clone(),
         step: args.step,
         gpu: args.gpu_index,
-        launch: given,
+        launch: given(args),
+        passes: args.passes,
     };
     let import = read.model(&device, &options).map_err(Failure::input)?;
     Ok((import, device))

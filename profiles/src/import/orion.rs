@@ -112,6 +112,13 @@ pub fn orion(
         if rows.is_empty() {
             return Err(FileError::bad(input.file, 1, "file", Problem::NoRows("kernel")));
         }
+        if rows.iter().all(|r| r.duration_ns == 1) {
+            let problem = Problem::Value {
+                text: "1 in every row".to_owned(),
+                wanted: "measured: the file is a placeholder".to_owned(),
+            };
+            return Err(FileError::bad(input.file, 1, "Duration", problem));
+        }
         rows_in += rows.len();
         for row in rows {
             let kernel = add(&mut builder, &model, batch, row, options);
@@ -159,14 +166,24 @@ fn add(
     })
 }
 
-/// `resnet50_4_fwd.csv` is the model `resnet50` at batch 4.
+/// `resnet50_4_fwd.csv` is the model `resnet50` at batch 4, `resnet50_4_fb1.csv` is `resnet50-train`.
 fn model_and_batch(file: &str) -> Result<(String, u32), ImportError> {
     let name = file.rsplit(['/', '\\']).next().unwrap_or(file);
     let stem = name.strip_suffix(".csv").unwrap_or(name);
-    let stem = stem.strip_suffix("_fwd").unwrap_or(stem);
+    // `_fwd_new` is a later measurement; `_fb`, `_fb1`, … are training, another model.
+    let (stem, training) = match stem.rsplit_once("_f") {
+        Some((stem, "wd" | "wd_new")) => (stem, false),
+        Some((stem, b))
+            if b.strip_prefix('b').is_some_and(|n| n.bytes().all(|c| c.is_ascii_digit())) =>
+        {
+            (stem, true)
+        }
+        _ => (stem, false),
+    };
     let parts = stem.rsplit_once('_').and_then(|(model, batch)| {
         let batch = batch.parse::<u32>().ok().filter(|b| *b > 0)?;
-        is_model_name(model).then(|| (model.to_owned(), batch))
+        let suffix = if training { "-train" } else { "" };
+        is_model_name(model).then(|| (format!("{model}{suffix}"), batch))
     });
     parts.ok_or_else(|| {
         let wanted =

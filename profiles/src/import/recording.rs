@@ -12,8 +12,11 @@ mod host;
 mod json;
 mod marks;
 mod nsys;
+mod nsys_csv;
 mod passes;
 mod repeat;
+mod rocprof;
+mod sheet;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,7 +26,7 @@ use super::ImportError;
 use crate::files::{FileError, Problem};
 use crate::units::Nanos;
 
-pub use bytes::Progress;
+pub use bytes::{Progress, read_text};
 pub use gpu::{Gpu, GpuUse};
 
 /// Who wrote a recording.
@@ -33,6 +36,8 @@ pub enum Tool {
     Torch,
     /// Nsight Systems: its SQLite export, or the CSV of `nsys stats`.
     Nsys,
+    /// rocprofv3: `kernel_trace.csv`, JSON, or a rocpd database.
+    Rocprof,
 }
 
 /// One kernel that ran, as our own capture records it.
@@ -69,6 +74,8 @@ pub struct StreamOptions {
     pub gpu: Option<u32>,
     /// Host time of one launch, in place of what the recording shows.
     pub launch: Option<Nanos>,
+    /// How often the model ran, for summaries, which do not say.
+    pub passes: Option<u32>,
 }
 
 /// Which launches are the model.
@@ -198,6 +205,8 @@ pub struct Recording {
     gpus: Vec<Gpu>,
     dropped: BTreeMap<&'static str, usize>,
     warnings: Vec<String>,
+    /// Kernels by name alone, where the file has nothing else.
+    summary: Option<Vec<nsys_csv::Summary>>,
     /// Why the first kernel that was dropped did not read: field and problem.
     first_bad: Option<(String, Problem)>,
 }
@@ -213,15 +222,21 @@ impl Recording {
                 bytes::open(path, progress).map_err(|e| io(path, e))?
             }),
             Tool::Nsys => nsys::read(path, progress),
+            Tool::Rocprof => rocprof::read(path, progress),
         }
     }
 
-    /// Reads a Chrome trace from bytes, packed or not; `file` is what errors call it.
+    /// Reads what is no database from bytes, packed or not; `file` is what errors call it.
     ///
     /// # Errors
     /// As [`Recording::read`].
-    pub fn torch(file: &str, from: impl std::io::Read) -> Result<Self, ImportError> {
-        torch::read(file, bytes::unpacked(from).map_err(|e| io(Path::new(file), e))?)
+    pub fn stream(tool: Tool, file: &str, from: impl std::io::Read) -> Result<Self, ImportError> {
+        let from = bytes::unpacked(from).map_err(|e| io(Path::new(file), e))?;
+        match tool {
+            Tool::Torch => torch::read(file, from),
+            Tool::Nsys => nsys_csv::read(file, from),
+            Tool::Rocprof => rocprof::of_text(file, from),
+        }
     }
 
     /// What our own capture recorded.
@@ -231,7 +246,7 @@ impl Recording {
         facts: &[(&'static str, String)],
     ) -> Self {
         let mut all = Self { file: file.to_owned(), facts: facts.to_vec(), ..Self::default() };
-        let stream = all.stream("0", 0);
+        let stream = all.stream_id("0", 0);
         for r in records {
             let shape = Shape {
                 grid: Some(r.grid),
@@ -266,7 +281,7 @@ impl Recording {
     }
 
     /// The number of a stream, by all that tells streams apart.
-    fn stream(&mut self, key: &str, process: u32) -> u32 {
+    fn stream_id(&mut self, key: &str, process: u32) -> u32 {
         let id = self.streams.id(key);
         if id as usize == self.processes.len() {
             self.processes.push(process);

@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which say what they skip
 
 mod cases;
+mod fuzz;
 mod host;
 mod nsys;
+mod others;
 mod torch;
 
 use std::path::{Path, PathBuf};
@@ -33,7 +35,7 @@ fn import(tool: Tool, path: &Path, options: &StreamOptions) -> Result<Import, St
 }
 
 fn import_text(text: &[u8], options: &StreamOptions) -> Result<Import, String> {
-    let read = Recording::torch("t.json", text).map_err(|e| e.to_string())?;
+    let read = Recording::stream(Tool::Torch, "t.json", text).map_err(|e| e.to_string())?;
     read.model(&device(), options).map_err(|e| e.to_string())
 }
 

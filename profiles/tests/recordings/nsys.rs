@@ -194,7 +194,7 @@ fn what_is_no_export_is_named() {
         import(Tool::Nsys, &path, &options()).unwrap_err()
     };
     let text = error(b"PK and something else that is no database at all");
-    assert!(text.contains("is not an export of Nsight Systems"), "{text}");
+    assert!(text.contains("is not an SQLite export, or CSV"), "{text}");
     let whole = std::fs::read(fixture("nsys.sqlite")).unwrap();
     let cut = error(&whole[..whole.len() / 2]);
     assert!(cut.contains("malformed"), "{cut}");

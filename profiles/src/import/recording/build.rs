@@ -46,6 +46,11 @@ impl Recording {
         if let Some(long) = options.launch.filter(|l| *l > LONGEST_LAUNCH) {
             return Err(self.bad("launch", long.to_string(), format!("at most {LONGEST_LAUNCH}")));
         }
+        if let Some(rows) = &self.summary {
+            let launch = options.launch.or(Some(device.costs.launch));
+            let options = StreamOptions { launch, ..options.clone() };
+            return self.of_summary(rows, &options)?.model(device, &options);
+        }
         let timeline = self.timeline(self.gpu_index(options.gpu)?)?;
         let found = self.passes(&timeline, options)?;
         let typical = self.typical(&timeline, &found, options.step)?;

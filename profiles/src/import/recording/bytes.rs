@@ -7,6 +7,9 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
+use crate::files::{FileError, Problem};
+use crate::import::ImportError;
+
 /// Is told how many bytes of the file have been read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
@@ -41,6 +44,25 @@ fn packing(magic: &[u8]) -> Packing {
         [0x28, 0xb5, 0x2f, 0xfd] => Packing::Zstd,
         _ => Packing::None,
     }
+}
+
+/// The text of a file, unpacked where it is packed.
+///
+/// # Errors
+/// A file that cannot be read, or is no UTF-8 text.
+pub fn read_text(path: &Path) -> Result<String, ImportError> {
+    let mut bytes = Vec::new();
+    let read = open(path, &mut |_| {}).and_then(|mut from| from.read_to_end(&mut bytes));
+    read.map_err(|e| super::io(path, e))?;
+    let file = path.display().to_string();
+    String::from_utf8(bytes).map_err(|_| FileError::bad(&file, 1, "file", Problem::Encoding))
+}
+
+/// Whether a file begins with these bytes.
+pub(super) fn begins_with(path: &Path, magic: &[u8]) -> io::Result<bool> {
+    let mut head = Vec::new();
+    File::open(path)?.take(magic.len() as u64).read_to_end(&mut head)?;
+    Ok(head == magic)
 }
 
 /// Whether a file is packed.

@@ -51,6 +51,9 @@ impl Recording {
     /// # Errors
     /// Several GPUs ran kernels and none was chosen, or the chosen one ran none.
     pub fn gpu(&self, wanted: Option<u32>) -> Result<Option<&Gpu>, ImportError> {
+        if self.summary.is_some() {
+            return Ok(None);
+        }
         let index = self.gpu_index(wanted)?;
         Ok(self.gpus.iter().find(|g| g.index == index))
     }
@@ -123,7 +126,7 @@ fn chip(name: &str) -> Option<String> {
         let tail = &digits[number.len()..];
         // `80GB` is a size, `SXM2` a socket, `HBM2E` a memory.
         head.len() <= 2
-            && (2..=4).contains(&number.len())
+            && (1..=4).contains(&number.len())
             && tail.len() <= 1
             && !(head.is_empty() && number.len() < 3)
     };
@@ -144,6 +147,8 @@ mod tests {
             ("AMD Instinct MI50", Some("MI50")),
             ("AMD Instinct MI300X", Some("MI300X")),
             ("Tesla P40", Some("P40")),
+            ("NVIDIA L4", Some("L4")),
+            ("Tesla T4", Some("T4")),
             ("AMD Radeon Graphics", None),
         ] {
             assert_eq!(chip(name).as_deref(), word, "{name}");

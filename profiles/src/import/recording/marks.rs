@@ -28,6 +28,8 @@ const PASS_WORDS: [&str; 12] = [
     "model",
     "sample",
 ];
+/// Groups of marks that are looked at.
+const CANDIDATES: usize = 64;
 /// Words that say that it is not.
 const OTHER_WORDS: [&str; 9] = [
     "optimizer",
@@ -75,13 +77,24 @@ impl Recording {
             return Some(passes(group, timeline)).filter(|p| !p.passes.is_empty());
         }
         let mut best: Option<(usize, Passes)> = None;
-        for ((name, on_gpu), group) in &groups {
-            let step = name.starts_with("profilerstep");
-            let pass = PASS_WORDS.iter().any(|w| name.contains(w))
-                && !OTHER_WORDS.iter().any(|w| name.contains(w));
-            if *on_gpu || !(step || pass) {
-                continue;
-            }
+        let is_step = |name: &str| name.starts_with("profilerstep");
+        let mut candidates: Vec<(&str, &Group<'_>)> = groups
+            .iter()
+            .filter(|((name, on_gpu), _)| {
+                let pass = PASS_WORDS.iter().any(|w| name.contains(w))
+                    && !OTHER_WORDS.iter().any(|w| name.contains(w));
+                !on_gpu && (is_step(name) || pass)
+            })
+            .map(|((name, _), group)| (name.as_str(), group))
+            .collect();
+        // Names with identifiers of their own make a group each: those that last longest are looked at.
+        candidates.sort_by_key(|(name, group)| {
+            let lasts = |m: &Mark| m.end.saturating_sub(m.start).max(0).unsigned_abs();
+            let time = group.marks.iter().fold(0u64, |sum, (m, _)| sum.saturating_add(lasts(m)));
+            (!is_step(name), std::cmp::Reverse(time), *name)
+        });
+        for (name, group) in candidates.into_iter().take(CANDIDATES) {
+            let step = is_step(name);
             let found = passes(with_gpu(group, &groups, timeline), timeline);
             let held: usize = found.passes.iter().map(|p| p.launches.len()).sum();
             if step && held > 0 {

@@ -27,7 +27,12 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
     } else {
         None
     };
-    let database = Database::open(&file, unpacked.as_ref().map_or(path, |t| t.path()))?;
+    let plain = unpacked.as_ref().map_or(path, |t| t.path());
+    if !bytes::begins_with(plain, b"SQLite format 3").map_err(|e| io(path, e))? {
+        let from = bytes::open(plain, progress).map_err(|e| io(path, e))?;
+        return super::nsys_csv::read(&file, from);
+    }
+    let database = Database::open(&file, plain)?;
     let mut reader = Reader {
         all: Recording { file, ..Recording::default() },
         database,
@@ -75,6 +80,20 @@ impl Database {
         };
         let problem = Problem::Value { text, wanted: WHOLE.to_owned() };
         FileError::bad(file, 1, field, problem)
+    }
+
+    /// Tables or views of this name, as it is or with the suffix of a run behind it.
+    pub(super) fn tables(&self, name: &str) -> Result<Vec<String>, ImportError> {
+        for exact in [name.to_owned(), format!("_{name}")] {
+            if !self.columns(&exact)?.is_empty() {
+                return Ok(vec![exact]);
+            }
+        }
+        let refused = |e| Self::refused(&self.file, name, &e);
+        let text = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1 ORDER BY name";
+        let mut query = self.connection.prepare(text).map_err(refused)?;
+        let rows = query.query_map([format!("{name}_")], |row| row.get(0)).map_err(refused)?;
+        rows.collect::<Result<_, _>>().map_err(refused)
     }
 
     /// The columns of a table or view, in lower case; none if it does not exist.
@@ -291,7 +310,7 @@ impl Reader {
             let process = place(processes, process(int(row, 6).unwrap_or(0)));
             let gpu = count(row, 2);
             let key = format!("{process}/{gpu}/{}/{}", count(row, 3), count(row, 4));
-            let stream = all.stream(&key, process);
+            let stream = all.stream_id(&key, process);
             let shape = all.shape(shape);
             let link = link(process, int(row, 5));
             let graph = int(row, 18).is_some_and(|n| n > 0);
@@ -333,7 +352,7 @@ impl Reader {
                 (None, Some(stream)) => stream,
                 _ => {
                     let key = format!("{process}/{gpu}/{}/{}", count(row, 4), count(row, 5));
-                    all.stream(&key, process)
+                    all.stream_id(&key, process)
                 }
             };
             let link = link(process, int(row, 6));

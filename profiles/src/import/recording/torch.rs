@@ -217,7 +217,10 @@ impl<R: Read> Reader<R> {
 
     fn complete(&mut self, event: &Event<'_>, took: Option<i64>) {
         let times = event.ts.and_then(micros).zip(took.filter(|d| *d >= 0));
-        if event.is(&["kernel"]) {
+        // Before Kineto, the autograd profiler wrote no categories.
+        let legacy =
+            event.category.is_empty() && matches!(event.pid, Some(Value::Text(b"CUDA functions")));
+        if legacy || event.is(&["kernel"]) {
             match times {
                 Some((start, took)) => self.kernel(event, start, took.unsigned_abs()),
                 None => {
@@ -279,10 +282,11 @@ impl<R: Read> Reader<R> {
         };
         let gpu = gpu.or_else(|| event.pid.and_then(Value::count)).unwrap_or(0);
         let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
+        // The stream, or the track that it is drawn on.
         let stream = stream.or_else(|| event.tid.and_then(Value::plain)).unwrap_or_default();
         let word = |t: &[u8]| String::from_utf8_lossy(t).into_owned();
         let key = format!("{gpu}/{}/{}", word(context.unwrap_or_default()), word(stream));
-        let stream = self.all.stream(&key, 0);
+        let stream = self.all.stream_id(&key, 0);
         let (name, shape) = (self.all.names.id(&name), self.all.shape(shape));
         self.all.kernels.push(Kernel { name, shape, gpu, stream, link, start, duration, graph });
     }

@@ -1,6 +1,6 @@
 //! Rows of the table.
 
-use super::super::{ImportError, Input};
+use super::super::{ImportError, Input, whole};
 use crate::Device;
 use crate::curve::Point;
 use crate::files::table::{Columns, Row, Table};
@@ -83,7 +83,7 @@ impl TableRow {
 
 /// The table, its columns checked.
 pub(super) fn parse(input: &Input<'_>) -> Result<Table, ImportError> {
-    let table = Table::parse(input.text, input.file, COLUMNS, false)?;
+    let table = Table::parse(&whole::plain(input.text), input.file, COLUMNS, false)?;
     if table.has("share_pct") == table.has("cus") {
         let problem = Problem::MissingColumn("one of share_pct and cus, not both".to_owned());
         return Err(FileError::bad(input.file, 1, "share_pct", problem));

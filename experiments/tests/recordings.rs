@@ -1,0 +1,144 @@
+//! `cotenant profile import` of recordings, and a run of what came in.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn cotenant(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_cotenant")).args(args).output().unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../profiles/tests/fixtures").join(name)
+}
+
+fn import(from: &str, file: &Path, out: &Path, more: &[&str]) -> Output {
+    let mut args = vec!["profile", "import", "--from", from, "--model", "m"];
+    args.extend(more);
+    args.extend([file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    cotenant(&args)
+}
+
+/// A fact of the imported profile.
+fn fact(profile: &Path, key: &str) -> String {
+    let text = fs::read_to_string(profile.join("kernels.csv")).unwrap();
+    let start = format!("# {key}=");
+    text.lines().find_map(|l| l.strip_prefix(&start)).unwrap().to_owned()
+}
+
+/// What a request alone takes under each policy, ms.
+fn alone(profile: &Path, folder: &Path) -> Vec<f64> {
+    let text = format!(
+        "name = \"alone\"\ndevice = \"h100-sxm\"\nprofiles = [\"{}\"]\nduration = \"1s\"\nwarmup = \"0s\"\n\
+         [[tenant]]\nname = \"a\"\nmodel = \"m\"\narrivals = {{ kind = \"constant\", rate = 10.0 }}\n\
+         [[policy]]\nname = \"mps\"\n[[policy]]\nname = \"temporal\"\n",
+        profile.display()
+    );
+    fs::write(folder.join("alone.toml"), text).unwrap();
+    let (file, out) = (folder.join("alone.toml"), folder.join("alone"));
+    let output = cotenant(&["-q", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", said(&output));
+    let text = fs::read_to_string(out.join("results.csv")).unwrap();
+    let mut rows =
+        text.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(',').collect::<Vec<_>>());
+    let header = rows.next().unwrap();
+    let column = |name: &str| header.iter().position(|c| *c == name).unwrap();
+    let (tenant, p50) = (column("tenant"), column("latency_p50_ms"));
+    rows.filter(|r| r[tenant] == "a").map(|r| r[p50].parse().unwrap()).collect()
+}
+
+fn takes_what_was_recorded(from: &str, file: &Path, more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("profile");
+    let output = import(from, file, &profile, more);
+    assert!(output.status.success(), "{}: {}", file.display(), said(&output));
+    let took: f64 = fact(&profile, "took_ns").parse::<f64>().unwrap() / 1e6;
+    for ms in alone(&profile, folder.path()) {
+        // The way of the first launch to the GPU, and a context's turn, in tiny recordings.
+        let off = (ms - took).abs();
+        assert!(
+            off <= took * 0.05 + 0.012,
+            "{}: {ms} ms alone, recorded {took} ms",
+            file.display()
+        );
+    }
+}
+
+#[test]
+fn a_request_alone_takes_what_the_recording_took() {
+    // It names its GPU: no device is given.
+    takes_what_was_recorded("torch", &fixture("torch_real.json.gz"), &[]);
+    takes_what_was_recorded("nsys", &fixture("nsys.sqlite"), &["--device", "h100-sxm"]);
+}
+
+#[test]
+fn the_public_cases_run() {
+    let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else {
+        eprintln!("skipped: COTENANT_PUBLIC_DATA names no folder of public data");
+        return;
+    };
+    let cases = PathBuf::from(data).join("cases");
+    for file in [
+        "torch-grid-one.json",
+        "nsys-small-grid.sqlite",
+        "torch-three-iterations.json.gz",
+        "nsys-schema-comments.sqlite",
+        "torch-one-step-layers.json",
+        "torch-two-steps-layers.json",
+        "torch-dynamic-grid.json",
+        "torch-side-stream.json",
+        "torch-same-shape-different-work.json",
+        "torch-graph-no-grid.json",
+        "torch-some-no-grid.json",
+        "torch-zero-times.json",
+        "torch-overflow-dur.json",
+        "torch-memcpy.json",
+        "nsys-graph-level.sqlite",
+        "torch-string-times.json",
+        "torch-latin1.json",
+        "torch-bad-escape.json",
+        "torch-control-char.json",
+        "torch-inf-bandwidth.json",
+        "torch-array-unclosed.json",
+    ] {
+        let from = if file.starts_with("nsys") { "nsys" } else { "torch" };
+        takes_what_was_recorded(from, &cases.join(file), &["--device", "h100-sxm"]);
+    }
+}
+
+#[test]
+fn another_gpu_and_a_second_import_are_refused_with_the_way_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let profile = folder.path().join("p");
+    let real = fixture("torch_real.json.gz");
+    let other = import("torch", &real, &profile, &["--device", "a100-sxm-80"]);
+    assert_eq!(other.status.code(), Some(2));
+    let why =
+        "--device a100-sxm-80: NVIDIA H100 80GB HBM3 has 132 CUs, a100-sxm-80 has 108; --force";
+    assert!(said(&other).contains(why), "{}", said(&other));
+    assert!(import("torch", &real, &profile, &[]).status.success());
+    let again = import("torch", &real, &profile, &["--step", "5"]);
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    assert!(said(&again).contains("--replace puts the new one in its place"), "{}", said(&again));
+    let replaced = import("torch", &real, &profile, &["--step", "5", "--replace"]);
+    assert!(replaced.status.success(), "{}", said(&replaced));
+    assert_eq!(fact(&profile, "taken"), "ProfilerStep#5, as given");
+    let forced = folder.path().join("forced");
+    let output = import("torch", &real, &forced, &["--device", "a100-sxm-80", "--force"]);
+    assert!(
+        output.status.success() && said(&output).contains("warning: --force: "),
+        "{}",
+        said(&output)
+    );
+    let bare = import("nsys", &fixture("nsys.sqlite"), &folder.path().join("n"), &[]);
+    assert!(
+        said(&bare).contains("--device: the recording does not name its GPU"),
+        "{}",
+        said(&bare)
+    );
+}

@@ -1,0 +1,126 @@
+//! Tables that profilers print as CSV: lines of text before the header, units in the column names.
+
+use std::io::{BufRead, BufReader, Read};
+
+/// Rows under named columns.
+pub(super) struct Sheet<R> {
+    rows: csv::Reader<BufReader<R>>,
+    row: csv::StringRecord,
+    columns: Vec<(String, String)>,
+    first: u64,
+}
+
+/// Lines that may stand before the header.
+const PREFACE: usize = 200;
+
+impl<R: Read> Sheet<R> {
+    /// Finds the header: the first line that has all of these columns. Nothing if there is none.
+    pub(super) fn open(from: R, needed: &[&str]) -> std::io::Result<Option<Self>> {
+        let mut from = BufReader::new(from);
+        for number in 1..=PREFACE as u64 {
+            let mut line = Vec::new();
+            // A line of a megabyte is no header.
+            if from.by_ref().take(1 << 20).read_until(b'\n', &mut line)? == 0 {
+                return Ok(None);
+            }
+            let mut header = csv::ReaderBuilder::new().has_headers(false).from_reader(&line[..]);
+            let mut cells = csv::ByteRecord::new();
+            if !header.read_byte_record(&mut cells).unwrap_or(false) {
+                continue;
+            }
+            let columns: Vec<(String, String)> =
+                cells.iter().map(|c| name_and_unit(&String::from_utf8_lossy(c))).collect();
+            if needed.iter().all(|n| columns.iter().any(|(name, _)| name == n)) {
+                let rows = csv::ReaderBuilder::new()
+                    .has_headers(false)
+                    .flexible(true)
+                    .trim(csv::Trim::All)
+                    .from_reader(from);
+                return Ok(Some(Self {
+                    rows,
+                    row: csv::StringRecord::new(),
+                    columns,
+                    first: number,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The place of a column by any of its names, in lower case and without units.
+    pub(super) fn column(&self, names: &[&str]) -> Option<usize> {
+        names.iter().find_map(|n| self.columns.iter().position(|(name, _)| name == n))
+    }
+
+    /// The unit of a column, as its name says.
+    pub(super) fn unit(&self, column: Option<usize>) -> &str {
+        column.map_or("", |c| &self.columns[c].1)
+    }
+
+    /// Goes to the next row that reads as text.
+    pub(super) fn next(&mut self) -> std::io::Result<bool> {
+        loop {
+            match self.rows.read_record(&mut self.row) {
+                Ok(more) => return Ok(more),
+                Err(e) => match e.into_kind() {
+                    csv::ErrorKind::Io(e) => return Err(e),
+                    // Bytes that are no UTF-8: the next row may be sound.
+                    _ => {}
+                },
+            }
+        }
+    }
+
+    /// The line of this row.
+    pub(super) fn line(&self) -> usize {
+        let line = self.row.position().map_or(1, csv::Position::line);
+        usize::try_from(self.first + line).unwrap_or(1)
+    }
+
+    pub(super) fn text(&self, column: Option<usize>) -> Option<&str> {
+        self.row.get(column?).filter(|t| !t.is_empty())
+    }
+
+    pub(super) fn number(&self, column: Option<usize>) -> Option<f64> {
+        // Some locales group digits.
+        let text = self.text(column)?;
+        text.parse().ok().or_else(|| text.replace([',', ' '], "").parse().ok())
+    }
+
+    /// A whole number from 0 up, exactly.
+    pub(super) fn count(&self, column: Option<usize>) -> Option<u64> {
+        self.text(column)?.parse().ok().or_else(|| {
+            let x = self.number(column)?;
+            ((0.0..=9e15).contains(&x) && x.fract() == 0.0).then_some(x as u64)
+        })
+    }
+
+    /// A time in ns, from the unit of its column.
+    pub(super) fn ns(&self, column: Option<usize>) -> Option<i64> {
+        let scale = match self.unit(column) {
+            "" | "ns" => {
+                if let Some(whole) = self.text(column).and_then(|t| t.parse().ok()) {
+                    return Some(whole);
+                }
+                1.0
+            }
+            "us" | "μs" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" | "sec" => 1e9,
+            _ => return None,
+        };
+        let ns = self.number(column)? * scale;
+        (ns.abs() < 9e18).then_some(ns.round() as i64)
+    }
+}
+
+/// `Start (ns)` is `start` in `ns`.
+fn name_and_unit(cell: &str) -> (String, String) {
+    let cell = cell.trim().trim_start_matches('\u{feff}').to_lowercase();
+    match cell.rsplit_once('(') {
+        Some((name, unit)) => {
+            (name.trim().to_owned(), unit.trim_end_matches(')').trim().to_owned())
+        }
+        None => (cell, String::new()),
+    }
+}

@@ -1,0 +1,242 @@
+//! rocprofv3, CSV of Nsight Systems, tables of serving tools, a trace that PyTorch wrote.
+
+use cotenant_profiles::import::{
+    self, Import, Input, Recording, StreamOptions, Tool, WholeOptions,
+};
+use rusqlite::Connection;
+
+use super::fuzz::ROCPROF_JSON;
+use super::{alone_ns, device, fixture, import, launches_and_ns, options};
+
+fn stream(tool: Tool, text: &str, options: &StreamOptions) -> Result<Import, String> {
+    let read = Recording::stream(tool, "f.csv", text.as_bytes()).map_err(|e| e.to_string())?;
+    read.model(&device(), options).map_err(|e| e.to_string())
+}
+
+#[test]
+fn a_trace_that_pytorch_wrote_gives_its_steps() {
+    let read = super::read(Tool::Torch, &fixture("torch_real.json.gz")).unwrap();
+    let gpu = read.gpu(None).unwrap().unwrap();
+    assert_eq!((gpu.name.as_str(), gpu.cus), ("NVIDIA H100 80GB HBM3", Some(132)));
+    assert_eq!(gpu.mismatch(&device()), None);
+    let import = read.model(&device(), &options()).unwrap();
+    // As fixtures/torch_real.py prints it.
+    assert_eq!(launches_and_ns(&import), (9, 91_500), "{:?}", import.notes);
+    assert!(import.notes[0].starts_with("passes: 5 marks `ProfilerStep#3`"), "{:?}", import.notes);
+    let took: u64 = import.profile.provenance["took_ns"].parse().unwrap();
+    assert!(alone_ns(&import).abs_diff(took) * 20 <= took, "{} {took}", alone_ns(&import));
+}
+
+const TRACE: &str = "Generating SQLite file report.sqlite from report.nsys-rep\n\nStart (ns),Duration (ns),CorrId,GrdX,GrdY,GrdZ,BlkX,BlkY,BlkZ,Reg/Trd,StcSMem (MB),DymSMem (MB),Bytes (MB),Throughput (MBps),SrcMemKd,DstMemKd,Device,Ctx,Strm,Name\n";
+
+#[test]
+fn nsys_stats_prints_a_trace() {
+    let mut text = TRACE.to_owned();
+    for i in 0..4 {
+        let at = 1_000_000 + i * 100_000;
+        text += &format!(
+            "{at},20000,{i},,,,,,,,,,1.000,50.0,Pageable,Device,NVIDIA H100 80GB HBM3 (0),1,7,[CUDA memcpy Host-to-Device]\n"
+        );
+        text += &format!(
+            "{},5000,{i},8,1,1,128,1,1,32,0.000,0.002,,,,,NVIDIA H100 80GB HBM3 (0),1,7,\"void gemm<1, 2>(float*)\"\n",
+            at + 30_000
+        );
+        text += &format!(
+            "{},6000,{i},8,2,1,128,1,1,32,0.000,0.000,,,,,NVIDIA H100 80GB HBM3 (0),1,7,relu\n",
+            at + 45_000
+        );
+    }
+    let import = stream(Tool::Nsys, &text, &StreamOptions { batch: 1, ..options() }).unwrap();
+    assert_eq!(launches_and_ns(&import), (2, 11_000));
+    let gemm = &import.profile.kernels[0];
+    assert_eq!(
+        (gemm.name.as_str(), gemm.grid, gemm.smem_bytes),
+        ("void gemm<1, 2>(float*)", [8, 1, 1], 2000)
+    );
+    assert_eq!(import.profile.models["net"].input_per_item.0, 1_000_000);
+    // From the begin of the copy to the end of the second kernel.
+    assert!(alone_ns(&import).abs_diff(51_000) < 500, "{}", alone_ns(&import));
+    // The same in other units.
+    let micros = text.replace("Start (ns),Duration (ns)", "Start (us),Duration (us)");
+    let import = stream(Tool::Nsys, &micros, &options()).unwrap();
+    assert_eq!(launches_and_ns(&import), (2, 11_000_000));
+}
+
+#[test]
+fn nsys_stats_prints_a_summary() {
+    let head =
+        "Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name\n";
+    let text = format!(
+        "{head}60.0,6000000,20,3,3,1,2,0.1,gemm\n39.9,4000000,10,4,4,1,2,0.1,relu\n0.0,1000,1,1,1,1,1,0,init\n"
+    );
+    let import = stream(Tool::Nsys, &text, &options()).unwrap();
+    // Ten passes: 2 × 300 and 1 × 400 µs.
+    assert_eq!(launches_and_ns(&import), (3, 1_000_000));
+    assert!(import.warnings[0].contains("10 passes (the common factor"), "{:?}", import.warnings);
+    let launches = &import.profile.models["net"].batches[&8];
+    assert!(launches.iter().all(|l| l.host == device().costs.launch));
+    let odd = text.replace(",10,4", ",7,4");
+    let error = stream(Tool::Nsys, &odd, &options()).unwrap_err();
+    assert!(error.ends_with("is not enough by itself: give --passes N"), "{error}");
+    let given = StreamOptions { passes: Some(20), ..options() };
+    assert_eq!(launches_and_ns(&stream(Tool::Nsys, &text, &given).unwrap()), (2, 500_000));
+}
+
+#[test]
+fn rocprof_counts_work_items() {
+    let csv = "\"Kind\",\"Agent_Id\",\"Queue_Id\",\"Thread_Id\",\"Dispatch_Id\",\"Kernel_Id\",\"Kernel_Name\",\"Correlation_Id\",\"Start_Timestamp\",\"End_Timestamp\",\"Private_Segment_Size\",\"Group_Segment_Size\",\"Workgroup_Size_X\",\"Workgroup_Size_Y\",\"Workgroup_Size_Z\",\"Grid_Size_X\",\"Grid_Size_Y\",\"Grid_Size_Z\"\n";
+    let mut text = csv.to_owned();
+    for i in 0..4 {
+        let at = 1_000_000_000_000i64 + i * 100_000;
+        text += &format!(
+            "\"KERNEL_DISPATCH\",\"Agent 4\",1,99,{i},5,\"gemm(float*, int)\",{i},{at},{},0,1024,256,2,1,25600,4,1\n",
+            at + 7_000
+        );
+    }
+    let import = stream(Tool::Rocprof, &text, &options()).unwrap();
+    assert_eq!(launches_and_ns(&import), (1, 7_000));
+    let gemm = &import.profile.kernels[0];
+    assert_eq!((gemm.grid, gemm.block, gemm.smem_bytes), ([100, 2, 1], 512, 1024));
+    let json = stream(Tool::Rocprof, ROCPROF_JSON, &options()).unwrap();
+    assert_eq!(launches_and_ns(&json), (1, 4_000));
+    let gemm = &json.profile.kernels[0];
+    assert_eq!(
+        (gemm.name.as_str(), gemm.grid, gemm.block, gemm.regs),
+        ("gemm", [100, 2, 1], 256, 64)
+    );
+    let read = Recording::stream(Tool::Rocprof, "f", ROCPROF_JSON.as_bytes()).unwrap();
+    assert_eq!(read.gpu(None).unwrap().unwrap().cus, Some(104));
+    let error = stream(Tool::Rocprof, "a,b\n1,2\n", &options()).unwrap_err();
+    assert!(error.contains("is not what rocprofv3 writes"), "{error}");
+}
+
+#[test]
+fn rocpd_is_a_database_whose_tables_have_suffixes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE rocpd_string_0a1b (id INTEGER PRIMARY KEY, guid TEXT, string TEXT);
+         CREATE TABLE rocpd_info_agent_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, type TEXT, absolute_index INT, name TEXT, product_name TEXT);
+         CREATE TABLE rocpd_info_kernel_symbol_0a1b (id INTEGER PRIMARY KEY, kernel_name TEXT, display_name TEXT, arch_vgpr_count INT);
+         CREATE TABLE rocpd_event_0a1b (id INTEGER PRIMARY KEY, category_id INT, stack_id INT, parent_stack_id INT, correlation_id INT);
+         CREATE TABLE rocpd_region_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, start INT, end INT, name_id INT, event_id INT);
+         CREATE TABLE rocpd_kernel_dispatch_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, agent_id INT, kernel_id INT,
+           dispatch_id INT, queue_id INT, stream_id INT, start INT, end INT, private_segment_size INT, group_segment_size INT,
+           workgroup_size_x INT, workgroup_size_y INT, workgroup_size_z INT, grid_size_x INT, grid_size_y INT, grid_size_z INT, event_id INT);
+         INSERT INTO rocpd_string_0a1b VALUES (1, '', 'HIP_RUNTIME_API'), (2, '', 'hipLaunchKernel'), (3, '', 'MARKER_CORE_RANGE_API'), (4, '', 'forward');
+         INSERT INTO rocpd_info_agent_0a1b VALUES (1, 1, 7, 'CPU', 0, 'cpu', 'EPYC'), (2, 1, 7, 'GPU', 1, 'gfx90a', 'AMD Instinct MI210');
+         INSERT INTO rocpd_info_kernel_symbol_0a1b VALUES (5, 'gemm.kd', 'gemm', 64), (6, 'relu.kd', 'relu', 32);",
+    )
+    .unwrap();
+    for i in 0..3i64 {
+        let at = 1_000_000 + 500_000 * i;
+        db.execute("INSERT INTO rocpd_event_0a1b VALUES (?, 3, ?, 0, 0)", [100 + i, 100 + i])
+            .unwrap();
+        db.execute("INSERT INTO rocpd_region_0a1b (nid, pid, tid, start, end, name_id, event_id) VALUES (1, 7, 7, ?, ?, 4, ?)", [at, at + 400_000, 100 + i]).unwrap();
+        for k in 0..2i64 {
+            let event = 10 * i + 2 * k + 1;
+            let call = at + 10_000 + 40_000 * k;
+            for e in [event, event + 1] {
+                db.execute("INSERT INTO rocpd_event_0a1b VALUES (?, 1, ?, 0, 0)", [e, event])
+                    .unwrap();
+            }
+            db.execute("INSERT INTO rocpd_region_0a1b (nid, pid, tid, start, end, name_id, event_id) VALUES (1, 7, 7, ?, ?, 2, ?)", [call, call + 4_000, event]).unwrap();
+            db.execute(
+                "INSERT INTO rocpd_kernel_dispatch_0a1b VALUES (NULL, 1, 7, 7, 2, ?, 0, 1, 0, ?, ?, 0, 512, 64, 1, 1, 6400, 1, 1, ?)",
+                [5 + k, call + 8_000, call + 13_000, event + 1],
+            )
+            .unwrap();
+        }
+    }
+    let range = Some(import::Range::Mark("forward".to_owned()));
+    let import = import(Tool::Rocprof, &path, &StreamOptions { range, ..options() }).unwrap();
+    assert_eq!(launches_and_ns(&import), (2, 10_000), "{:?}", import.notes);
+    assert_eq!(import.profile.kernels[0].grid, [100, 1, 1]);
+    // One launch each 40 µs, from the calls.
+    assert!(import.notes.iter().any(|n| n.contains("from the launch calls")), "{:?}", import.notes);
+    assert!(alone_ns(&import).abs_diff(45_000) <= 6_000, "{}", alone_ns(&import));
+}
+
+fn whole(
+    text: &str,
+    read: fn(
+        &Input<'_>,
+        &cotenant_profiles::Device,
+        &WholeOptions,
+    ) -> Result<Import, import::ImportError>,
+) -> Result<Import, String> {
+    let options = WholeOptions { model: Some("m".to_owned()), batch: 4, launch: None };
+    read(&Input { file: "f", text }, &device(), &options).map_err(|e| e.to_string())
+}
+
+#[test]
+fn serving_tools_measure_whole_models() {
+    let text = "Concurrency,Inferences/Second,Client Send,Network+Server Send/Recv,Server Queue,Server Compute Input,Server Compute Infer,Server Compute Output,Client Recv,p50 latency,Avg latency\n\
+        4,400,5,100,9000,20,5200,30,1,9000,9000\n1,180,5,100,20,20,5000,30,1,5300,5300\n";
+    let import = whole(text, import::perf_analyzer).unwrap();
+    assert_eq!(launches_and_ns(&import), (1, 5_000_000));
+    assert!(alone_ns(&import).abs_diff(5_050_000) < 5_000, "{}", alone_ns(&import));
+    let text = "Model,Batch,Concurrency,Model Config Path,Instance Group,Max Batch Size,Satisfies Constraints,Throughput (infer/sec),p99 Latency (ms)\n\
+        res,1,1,res_0,1:GPU,8,Yes,200,6.0\nres,1,2,res_0,1:GPU,8,Yes,210,11.0\nres,8,1,res_1,2:GPU,8,Yes,900,10\nres,8,1,res_0,1:GPU,8,Yes,800,11\n";
+    let import = whole(text, import::perf_analyzer).unwrap();
+    let batches: Vec<u32> = import.profile.models["res"].batches.keys().copied().collect();
+    assert_eq!(batches, [1, 8]);
+    let times = r#"[{"startEnqMs":0,"endEnqMs":0.3,"h2dMs":0.1,"computeMs":9.5,"d2hMs":0.05},
+        {"startEnqMs":10,"endEnqMs":10.3,"h2dMs":0.1,"computeMs":2.5,"d2hMs":0.05},{"startEnqMs":20,"endEnqMs":20.3,"h2dMs":0.1,"computeMs":2.4,"d2hMs":0.05}]"#;
+    let import = whole(times, import::trtexec).unwrap();
+    assert_eq!(launches_and_ns(&import), (1, 2_500_000));
+    assert!(alone_ns(&import).abs_diff(2_650_000) < 5_000, "{}", alone_ns(&import));
+    let error = whole("[]", import::trtexec).unwrap_err();
+    assert_eq!(error, "f:1: file: no rows: expected at least one iteration");
+    let error = whole("a,b\n1,2\n", import::perf_analyzer).unwrap_err();
+    assert!(error.contains("is not the CSV of perf_analyzer"), "{error}");
+}
+
+#[test]
+fn pandas_writes_tables_of_its_own_kind() {
+    let text = ",model,batch,share_pct,latency_ms\n0,m,1.0,10%,20.0\n1,m,1.0,100%,2.0\n";
+    let import = import::table(&Input { file: "f", text }, &device(), &import::TableOptions::default()).unwrap();
+    assert_eq!(import.profile.models["m"].batches.keys().copied().collect::<Vec<_>>(), [1]);
+    assert_eq!(import.profile.kernels[0].curve.at(132), 2_000_000);
+}
+
+#[test]
+fn neusights_rows_are_kernels_of_one_gpu() {
+    let head = "OPName,Latency,Device,Torch Version,Kernel Name,Warps per SM,Blocks per SM,Grid x,Grid y,Grid z,Block x,Block y,Block z,B,M,N,K\n";
+    let text = format!(
+        "{head}bmm,0.25,NVIDIA H100 80GB HBM3,p2.1.0,sgemm,52.9,6.6,2,1,192,256,1,1,192,96,196,196\nbmm,0.5,NVIDIA L4,p2.1.0,sgemm,1,1,2,1,192,256,1,1,192,96,196,196\n"
+    );
+    let input = Input { file: "bmm.csv", text: &text };
+    let import = import::neusight(&[input], &device()).unwrap();
+    assert_eq!((launches_and_ns(&import), import.dropped["on other GPUs"]), ((1, 250_000), 1));
+    let kernel = &import.profile.kernels[0];
+    assert_eq!((kernel.grid, kernel.block, kernel.blocks_per_cu), ([2, 1, 192], 256, 8));
+    let mi50 = cotenant_profiles::Device::builtin("mi50").unwrap();
+    let error = import::neusight(&[input], &mi50).unwrap_err().to_string();
+    assert!(error.contains("`NVIDIA H100 80GB HBM3, NVIDIA L4` is not measured on"), "{error}");
+}
+
+#[test]
+fn orions_other_file_names_and_placeholders() {
+    let v100 = cotenant_profiles::Device::builtin("v100-sxm2-16").unwrap();
+    let orion = |file: &str, ns: u32| {
+        let text = format!("Name,Profile,Memory_footprint,SM_usage,Duration\ngemm,1,0,40,{ns}\n");
+        let input = Input { file, text: &text };
+        import::orion(&[input], &v100, &import::OrionOptions::default()).map_err(|e| e.to_string())
+    };
+    for (file, model) in [
+        ("resnet50_4_fwd.csv", "resnet50"),
+        ("bert_2_fwd_new.csv", "bert"),
+        ("mobilenetv2_64_fb1.csv", "mobilenetv2-train"),
+        ("transformer_8_fb", "transformer-train"),
+    ] {
+        let import = orion(file, 2_000).unwrap();
+        assert_eq!(import.profile.models.keys().next().unwrap(), model, "{file}");
+    }
+    let error = orion("resnet50_4_fwd.csv", 1).unwrap_err();
+    assert!(
+        error.ends_with("Duration: `1 in every row` is not measured: the file is a placeholder"),
+        "{error}"
+    );
+}
