@@ -142,3 +142,37 @@ fn another_gpu_and_a_second_import_are_refused_with_the_way_out() {
         said(&bare)
     );
 }
+
+#[test]
+fn a_large_trace_is_read_as_a_stream() {
+    use std::io::Write as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.json");
+    let mut file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
+    write!(file, "{{\"traceEvents\": [").unwrap();
+    for i in 0..700_000u32 {
+        let at = f64::from(i) * 1.5;
+        if i % 10_000 == 0 {
+            writeln!(file, r#"{{"ph": "X", "cat": "user_annotation", "name": "ProfilerStep#{}", "pid": 1, "tid": 1, "ts": {at}, "dur": 14999}},"#, i / 10_000).unwrap();
+        }
+        if i % 100 == 0 {
+            writeln!(file, r#"{{"ph": "X", "cat": "kernel", "name": "k{}", "pid": 0, "tid": 7, "ts": {at}, "dur": 20, "args": {{"device": 0, "stream": 7, "grid": [200, 1, 1], "block": [128, 1, 1]}}}},"#, i % 10_000).unwrap();
+        }
+        writeln!(file, r#"{{"ph": "X", "cat": "cpu_op", "name": "aten::add", "pid": 1, "tid": 1, "ts": {at}, "dur": 1.0, "args": {{"External id": {i}, "Ev Idx": {i}}}}},"#).unwrap();
+    }
+    write!(file, "{{}}]}}").unwrap();
+    file.into_inner().unwrap().sync_all().unwrap();
+    let size = fs::metadata(&path).unwrap().len();
+    // 80 MB of address space, program and libraries included: the file alone has more.
+    assert!(size > 80_000 << 10, "{size}");
+    let line = format!(
+        "ulimit -v 80000; exec '{}' profile import --from torch --device h100-sxm --model m '{}' --out '{}'",
+        env!("CARGO_BIN_EXE_cotenant"),
+        path.display(),
+        folder.path().join("p").display()
+    );
+    let output = Command::new("sh").args(["-c", &line]).output().unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(text.contains("the median of 70 by GPU time: 100 launches, 2.000 ms"), "{text}");
+}

@@ -7,6 +7,7 @@
 mod build;
 mod bytes;
 mod clean;
+mod database;
 mod gpu;
 mod host;
 mod json;
@@ -15,6 +16,7 @@ mod nsys;
 mod nsys_csv;
 mod passes;
 mod repeat;
+mod rocpd;
 mod rocprof;
 mod sheet;
 mod torch;

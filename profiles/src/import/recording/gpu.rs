@@ -55,7 +55,9 @@ impl Recording {
             return Ok(None);
         }
         let index = self.gpu_index(wanted)?;
-        Ok(self.gpus.iter().find(|g| g.index == index))
+        let known = self.gpus.iter().find(|g| g.index == index);
+        // The only one that it names, although a process may count its GPUs differently.
+        Ok(known.or_else(|| self.gpus.first().filter(|_| self.gpus.len() == 1)))
     }
 
     pub(super) fn gpu_index(&self, wanted: Option<u32>) -> Result<u32, ImportError> {

@@ -85,20 +85,20 @@ impl Recording {
             .unwrap_or(0)
             .unsigned_abs();
         timing.took = end.saturating_sub(begin).max(0).unsigned_abs();
-        let copies = link_ns(timing.input, device.pcie.h2d_gbps)
-            + link_ns(timing.output, device.pcie.d2h_gbps);
-        let before = first.saturating_sub(begin).max(0).unsigned_abs();
-        let lead = before.saturating_sub(link_ns(timing.input, device.pcie.h2d_gbps)).max(latency);
+        let [copy_in, copy_out] = [
+            link_ns(timing.input, device.pcie.h2d_gbps),
+            link_ns(timing.output, device.pcie.d2h_gbps),
+        ];
+        // The host issues copy and launches alike from the begin of the request on.
+        let lead = first.saturating_sub(begin).max(0).unsigned_abs().max(latency);
         let mut issued = issue_times(timeline, &timing.order, first);
-        let run = |issued: &[u64]| {
-            let each = timing.order.iter().zip(issued);
-            each.fold(0u64, |done, (&i, &at)| done.max(at).saturating_add(duration(i)))
-        };
-        let alone = run(&issued).saturating_add(lead).saturating_add(copies);
+        issued.iter_mut().for_each(|at| *at = at.saturating_add(lead));
+        let run = |done: u64, (&i, &at): (&usize, &u64)| done.max(at).saturating_add(duration(i));
+        let alone = timing.order.iter().zip(&issued).fold(copy_in, run).saturating_add(copy_out);
         // The GPU's own gaps, and what the copies took beyond the link.
         let missing = timing.took.saturating_sub(alone);
         timing.alone = alone.saturating_add(missing);
-        issued.iter_mut().for_each(|at| *at = at.saturating_add(lead).saturating_add(missing));
+        issued.iter_mut().for_each(|at| *at = at.saturating_add(missing));
         let mut before = 0;
         timing.host = issued
             .into_iter()

@@ -7,19 +7,19 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::nsys::{Database, count, int, text};
 use super::sheet::Sheet;
-use super::{Call, Copy, Gpu, Kernel, Mark, Progress, Recording, Shape, Way, bytes, io};
+use super::{Call, Copy, Gpu, Kernel, Progress, Recording, Shape, Way, bytes, io};
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
-const WANTED: &str = "what rocprofv3 writes: kernel_trace.csv, its JSON, or a rocpd database";
+pub(super) const WANTED: &str =
+    "what rocprofv3 writes: kernel_trace.csv, its JSON, or a rocpd database";
 
 pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, ImportError> {
     let file = path.display().to_string();
     let failed = |e| io(path, e);
     if bytes::begins_with(path, b"SQLite format 3").map_err(failed)? {
-        return rocpd(&file, path);
+        return super::rocpd::read(&file, path);
     }
     of_text(&file, bytes::open(path, progress).map_err(failed)?)
 }
@@ -34,13 +34,13 @@ pub(super) fn of_text(file: &str, mut from: impl Read) -> Result<Recording, Impo
     if json { of_json(file, whole) } else { of_csv(file, whole) }
 }
 
-fn empty(file: &str) -> Recording {
+pub(super) fn empty(file: &str) -> Recording {
     let facts = vec![("tool", "rocprofv3".to_owned())];
     Recording { file: file.to_owned(), facts, ..Recording::default() }
 }
 
 /// Blocks of a grid of work-items.
-fn blocks(grid: [u64; 3], group: [u64; 3]) -> (Option<[u32; 3]>, u32) {
+pub(super) fn blocks(grid: [u64; 3], group: [u64; 3]) -> (Option<[u32; 3]>, u32) {
     let n = |i: usize| {
         let blocks =
             grid[i].checked_div(group[i]).map(|n| n + u64::from(!grid[i].is_multiple_of(group[i])));
@@ -51,7 +51,7 @@ fn blocks(grid: [u64; 3], group: [u64; 3]) -> (Option<[u32; 3]>, u32) {
     (three, threads.and_then(|t| u32::try_from(t).ok()).unwrap_or(0))
 }
 
-fn small(n: u64) -> u32 {
+pub(super) fn small(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
@@ -312,147 +312,4 @@ impl Recording {
         known.sort_unstable();
         self.calls.retain(|c| known.binary_search(&c.link).is_ok());
     }
-}
-
-/// The database of ROCm's profilers: tables with or without the run's own suffix.
-fn rocpd(file: &str, path: &Path) -> Result<Recording, ImportError> {
-    let database = Database::open(file, path)?;
-    let mut all = empty(file);
-    let mut names: HashMap<i64, String> = HashMap::new();
-    let mut regs: HashMap<i64, u32> = HashMap::new();
-    let columns = ["id", "display_name", "kernel_name", "arch_vgpr_count"];
-    for table in database.tables("rocpd_info_kernel_symbol")? {
-        database.each(&table, &columns, 1, |row| {
-            let Some(id) = int(row, 0) else { return };
-            let name = text(row, 1).filter(|n| !n.is_empty()).or_else(|| text(row, 2));
-            names.insert(id, name.unwrap_or_default());
-            regs.insert(id, count(row, 3));
-        })?;
-    }
-    let columns = ["id", "absolute_index", "type", "product_name", "name"];
-    let mut gpus: HashMap<i64, u32> = HashMap::new();
-    for table in database.tables("rocpd_info_agent")? {
-        database.each(&table, &columns, 1, |row| {
-            let Some(id) = int(row, 0) else { return };
-            if text(row, 2).is_some_and(|t| !t.eq_ignore_ascii_case("gpu")) {
-                return;
-            }
-            let index = int(row, 1)
-                .and_then(|n| u32::try_from(n).ok())
-                .unwrap_or_else(|| small(id.unsigned_abs()));
-            gpus.insert(id, index);
-            let name =
-                text(row, 3).filter(|n| !n.is_empty()).or_else(|| text(row, 4)).unwrap_or_default();
-            all.gpus.push(Gpu { index, name, cus: None, memory: None });
-        })?;
-    }
-    // The event of a launch and that of its call share a stack id.
-    let mut stacks: HashMap<i64, (i64, i64)> = HashMap::new();
-    for table in database.tables("rocpd_event")? {
-        database.each(&table, &["id", "stack_id", "category_id"], 1, |row| {
-            if let Some(id) = int(row, 0) {
-                stacks.insert(id, (int(row, 1).unwrap_or(0), int(row, 2).unwrap_or(0)));
-            }
-        })?;
-    }
-    let link = |event: Option<i64>| {
-        let stack = event.and_then(|e| stacks.get(&e)).map_or(0, |s| s.0);
-        u64::try_from(stack).unwrap_or(0)
-    };
-    const COLUMNS: [&str; 15] = [
-        "start",
-        "end",
-        "kernel_id",
-        "agent_id",
-        "queue_id",
-        "stream_id",
-        "pid",
-        "event_id",
-        "group_segment_size",
-        "workgroup_size_x",
-        "workgroup_size_y",
-        "workgroup_size_z",
-        "grid_size_x",
-        "grid_size_y",
-        "grid_size_z",
-    ];
-    let tables = database.tables("rocpd_kernel_dispatch")?;
-    if tables.is_empty() {
-        let problem = Problem::Value {
-            text: "a database without this table".to_owned(),
-            wanted: WANTED.to_owned(),
-        };
-        return Err(FileError::bad(file, 1, "rocpd_kernel_dispatch", problem));
-    }
-    for table in tables {
-        database.each(&table, &COLUMNS, 3, |row| {
-            let took = int(row, 0).zip(int(row, 1));
-            let took = took.and_then(|(s, e)| Some((s, u64::try_from(e.checked_sub(s)?).ok()?)));
-            let Some((start, duration)) = took else {
-                all.drop("kernels whose times do not read");
-                return;
-            };
-            let id = int(row, 2).unwrap_or(0);
-            let size = |first: usize| [0, 1, 2].map(|i| u64::from(count(row, first + i)));
-            let (grid, block) = blocks(size(12), size(9));
-            let shape = Shape {
-                grid,
-                block,
-                regs: regs.get(&id).copied().unwrap_or(0),
-                smem_bytes: count(row, 8),
-            };
-            let agent = int(row, 3).unwrap_or(0);
-            let gpu = gpus.get(&agent).copied().unwrap_or_else(|| small(agent.unsigned_abs()));
-            let process = count(row, 6);
-            let key = format!("{process}/{gpu}/{}/{}", count(row, 4), count(row, 5));
-            let stream = all.stream_id(&key, process);
-            let name = names.get(&id).filter(|n| !n.is_empty());
-            let name = name.cloned().unwrap_or_else(|| format!("kernel {id}"));
-            let (name, shape) = (all.names.id(&name), all.shape(shape));
-            let link = link(int(row, 7));
-            all.kernels.push(Kernel {
-                name,
-                shape,
-                gpu,
-                stream,
-                link,
-                start,
-                duration,
-                graph: false,
-            });
-        })?;
-    }
-    let mut strings: HashMap<i64, String> = HashMap::new();
-    for table in database.tables("rocpd_string")? {
-        database.each(&table, &["id", "string"], 2, |row| {
-            if let (Some(id), Some(text)) = (int(row, 0), text(row, 1)) {
-                strings.insert(id, text);
-            }
-        })?;
-    }
-    let mut known: Vec<u64> = all.kernels.iter().map(|k| k.link).filter(|l| *l > 0).collect();
-    known.sort_unstable();
-    for table in database.tables("rocpd_region")? {
-        let columns = ["start", "end", "event_id", "name_id", "pid"];
-        database.each(&table, &columns, 2, |row| {
-            let (Some(start), Some(end)) = (int(row, 0), int(row, 1)) else { return };
-            let event = int(row, 2);
-            let link = link(event);
-            if end < start {
-                return;
-            }
-            if known.binary_search(&link).is_ok() {
-                all.calls.push(Call { link, start, end });
-                return;
-            }
-            let category = event.and_then(|e| stacks.get(&e)).and_then(|s| strings.get(&s.1));
-            let marker = category.is_some_and(|c| c.contains("MARKER"));
-            let name = int(row, 3).and_then(|n| strings.get(&n)).filter(|_| marker);
-            if let Some(name) = name {
-                let name = all.names.id(name);
-                all.marks.push(Mark { name, process: count(row, 4), start, end, on_gpu: false });
-            }
-        })?;
-    }
-    Ok(all)
 }
