@@ -7,6 +7,7 @@
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
 //! | [`neusight()`] | one operator, by shape and GPU | one kernel per row |
 //! | [`perf_analyzer()`], [`trtexec()`] | a whole model at one load, or one iteration | as [`table()`] |
+//! | [`aiconfigurator()`] | one operator, by shape | points of a zoo model's products and attention |
 //! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems, rocprofv3) | the launches of the typical pass |
 //! | [`records()`] | one kernel that ran, by our own capture | the same |
 //!
@@ -14,6 +15,7 @@
 //! named reason. What the source does not say and a model needs is assumed by a documented knob,
 //! and the provenance of the profile says so.
 
+mod aiconfigurator;
 mod neusight;
 mod orion;
 mod recording;
@@ -23,12 +25,15 @@ mod whole;
 
 use std::collections::BTreeMap;
 
+use recording::begins_with;
+
 use crate::Device;
 use crate::curve::{Curve, Point};
 use crate::files::FileError;
 use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
+pub use aiconfigurator::{Operators, aiconfigurator};
 pub use neusight::neusight;
 pub use orion::{Class, OrionOptions, class_of, orion};
 pub use recording::{

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use cotenant_profiles::import::{self, Import, LaunchFloor, Recording, Tool};
-use cotenant_profiles::{Device, Nanos};
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::{Device, Nanos, zoo};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::profile::{device, write};
@@ -26,8 +27,8 @@ use crate::say;
     --out profiles/mine\n  \
     cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
 pub(crate) struct ImportArgs {
-    /// Format of the files: torch, nsys, rocprof (recordings), table, perf-analyzer, trtexec, orion, reef
-    /// or neusight
+    /// Format of the files: torch, nsys, rocprof (recordings), table, perf-analyzer, trtexec, orion, reef,
+    /// neusight or aiconfigurator
     #[arg(long, value_name = "FORMAT")]
     from: String,
     /// GPU that was measured: a name or the path of a .toml file [default: what the recording says]
@@ -61,6 +62,9 @@ pub(crate) struct ImportArgs {
     /// latencies are flat over batches [default: the column host_ms, or none]
     #[arg(long, value_name = "TIME|auto", value_parser = launch)]
     launch_floor: Option<Launch>,
+    /// aiconfigurator: numbers computed with [default: bf16]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// nsys cuda_gpu_kern_sum: how often the model ran
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     passes: Option<u32>,
@@ -105,6 +109,9 @@ fn range(text: &str) -> Result<import::Range, String> {
 const RECORDINGS: [(&str, Tool); 3] =
     [("torch", Tool::Torch), ("nsys", Tool::Nsys), ("rocprof", Tool::Rocprof)];
 
+/// The format that holds operators, which a model of the zoo is put together from.
+const OPERATORS: &str = "aiconfigurator";
+
 /// Formats that hold whole-model latencies.
 const WHOLE: [&str; 2] = ["perf-analyzer", "trtexec"];
 
@@ -121,8 +128,14 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
         let read = whole(args, &device)?;
         return finish(args, &read, &device);
     }
+    if from == OPERATORS {
+        let device = device(given_device(args)?)?;
+        let read = operators(args, &device)?;
+        return finish(args, &read, &device);
+    }
     if !IMPORTS.contains(&from) {
-        let known: Vec<&str> = IMPORTS.iter().copied().chain(names).chain(WHOLE).collect();
+        let known: Vec<&str> =
+            IMPORTS.iter().copied().chain(names).chain(WHOLE).chain([OPERATORS]).collect();
         let near = did_you_mean(from, known.iter().copied());
         let known = known.join(", ");
         return Err(Failure::input(format!(
@@ -166,6 +179,20 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
 fn given_device(args: &ImportArgs) -> Done<&str> {
     let none = || format!("--device: `{}` does not name the GPU: give one", args.from);
     args.device.as_deref().ok_or_else(|| Failure::input(none()))
+}
+
+fn operators(args: &ImportArgs, device: &Device) -> Done<Import> {
+    let none =
+        || Failure::input(format!("--model: `{OPERATORS}` needs a model of the zoo: give one"));
+    let spec = zoo::find(args.model.as_deref().ok_or_else(none)?).map_err(Failure::input)?;
+    let precision = args.precision.unwrap_or(Precision::Bf16);
+    let mut all = import::Operators::default();
+    for path in &args.files {
+        all.read(path, precision).map_err(Failure::input)?;
+    }
+    let file = args.files[0].display().to_string();
+    let read = import::aiconfigurator(&file, &all, device, &spec, args.batch, precision);
+    read.map_err(Failure::input)
 }
 
 fn whole(args: &ImportArgs, device: &Device) -> Done<Import> {

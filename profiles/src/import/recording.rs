@@ -28,6 +28,7 @@ use super::ImportError;
 use crate::files::{FileError, Problem};
 use crate::units::Nanos;
 
+pub(super) use bytes::begins_with;
 pub use bytes::{Progress, read_text};
 pub use gpu::{Gpu, GpuUse};
 

@@ -173,7 +173,9 @@ fn readers() -> Vec<(&'static str, Vec<u8>, Reader)> {
         ("rocprof csv", ROCPROF_CSV.into(), |b| stream(Tool::Rocprof, b)),
         ("rocprof json", ROCPROF_JSON.into(), |b| stream(Tool::Rocprof, b)),
         ("nsys sqlite", std::fs::read(fixture("nsys.sqlite")).unwrap(), sqlite),
-        ("table", TABLE.into(), |b| text(b, |i| import::table(i, &device(), &import::TableOptions::default()))),
+        ("table", TABLE.into(), |b| {
+            text(b, |i| import::table(i, &device(), &import::TableOptions::default()))
+        }),
         ("orion", ORION.into(), |b| {
             text(b, |i| import::orion(&[*i], &device(), &OrionOptions::default()))
         }),

@@ -2,6 +2,7 @@
 //! (`fixtures/recordings.py`), real traces, public cases, damage.
 #![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which say what they skip
 
+mod aiconfigurator;
 mod cases;
 mod fuzz;
 mod host;
@@ -10,12 +11,14 @@ mod others;
 mod torch;
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use cotenant_profiles::import::{Import, Range, Recording, StreamOptions, Tool};
 use cotenant_profiles::{Device, Nanos};
 
 fn device() -> Device {
-    Device::builtin("h100-sxm").unwrap()
+    static DEVICE: LazyLock<Device> = LazyLock::new(|| Device::builtin("h100-sxm").unwrap());
+    DEVICE.clone()
 }
 
 fn options() -> StreamOptions {

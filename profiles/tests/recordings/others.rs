@@ -196,7 +196,9 @@ fn serving_tools_measure_whole_models() {
 #[test]
 fn pandas_writes_tables_of_its_own_kind() {
     let text = ",model,batch,share_pct,latency_ms\n0,m,1.0,10%,20.0\n1,m,1.0,100%,2.0\n";
-    let import = import::table(&Input { file: "f", text }, &device(), &import::TableOptions::default()).unwrap();
+    let import =
+        import::table(&Input { file: "f", text }, &device(), &import::TableOptions::default())
+            .unwrap();
     assert_eq!(import.profile.models["m"].batches.keys().copied().collect::<Vec<_>>(), [1]);
     assert_eq!(import.profile.kernels[0].curve.at(132), 2_000_000);
 }

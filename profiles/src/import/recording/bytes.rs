@@ -59,7 +59,7 @@ pub fn read_text(path: &Path) -> Result<String, ImportError> {
 }
 
 /// Whether a file begins with these bytes.
-pub(super) fn begins_with(path: &Path, magic: &[u8]) -> io::Result<bool> {
+pub(in crate::import) fn begins_with(path: &Path, magic: &[u8]) -> io::Result<bool> {
     let mut head = Vec::new();
     File::open(path)?.take(magic.len() as u64).read_to_end(&mut head)?;
     Ok(head == magic)

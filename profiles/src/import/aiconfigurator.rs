@@ -1,0 +1,264 @@
+//! The operator tables of AIConfigurator (github.com/ai-dynamo/aiconfigurator): measured latencies of
+//! products and attention on whole GPUs, by shape. A model of the zoo gets them as its points on all
+//! CUs, and its computed curves are scaled through them.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+use parquet::file::reader::{FileReader as _, SerializedFileReader};
+use parquet::record::Field;
+
+use super::{Import, ImportError, read_text};
+use crate::Device;
+use crate::analytic::{self, Options};
+use crate::curve::{Curve, Point};
+use crate::files::{FileError, Problem};
+use crate::kernel::{Kernel, Source};
+use crate::lower::{Gemm, Precision, gemm};
+use crate::zoo::ModelSpec;
+
+/// What the tables hold in one precision: the fastest of each shape, ns.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Operators {
+    /// `gemm_perf`: by `m`, `n`, `k`.
+    pub products: BTreeMap<[u32; 3], f64>,
+    /// `encoder_attention_perf` or `context_attention_perf`: by `batch_size × num_heads`, `isl`,
+    /// `head_dim`.
+    pub attention: BTreeMap<[u32; 3], f64>,
+    /// Rows read, of any precision.
+    pub rows: usize,
+}
+
+impl Operators {
+    /// Adds the rows of a table: Parquet, or CSV as older releases have it.
+    ///
+    /// # Errors
+    /// A file that does not read, or is no such table.
+    pub fn read(&mut self, path: &Path, precision: Precision) -> Result<(), ImportError> {
+        let file = path.display().to_string();
+        let io = |source| FileError::Io { path: path.to_path_buf(), source };
+        let before = (self.products.len() + self.attention.len(), self.rows);
+        if super::begins_with(path, b"PAR1").map_err(io)? {
+            let bad = |e: parquet::errors::ParquetError| {
+                let wanted = "a table in Parquet".to_owned();
+                let problem = Problem::Value { text: e.to_string(), wanted };
+                FileError::bad(&file, 1, "file", problem)
+            };
+            let reader = SerializedFileReader::new(File::open(path).map_err(io)?).map_err(bad)?;
+            for row in reader.get_row_iter(None).map_err(bad)? {
+                let row = row.map_err(bad)?;
+                let cell = |name: &str| {
+                    let mut columns = row.get_column_iter();
+                    columns.find(|(n, _)| *n == name).and_then(|(_, field)| match field {
+                        Field::Str(text) => Some(text.clone()),
+                        Field::Int(x) => Some(x.to_string()),
+                        Field::Long(x) => Some(x.to_string()),
+                        Field::Float(x) => Some(x.to_string()),
+                        Field::Double(x) => Some(x.to_string()),
+                        _ => None,
+                    })
+                };
+                self.add(&cell, precision);
+            }
+        } else {
+            let text = read_text(path)?;
+            let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+            let header = reader.headers().cloned().unwrap_or_default();
+            for row in reader.records().filter_map(Result::ok) {
+                let cell = |name: &str| {
+                    let place = header.iter().position(|h| h.trim() == name)?;
+                    row.get(place).map(|t| t.trim().to_owned())
+                };
+                self.add(&cell, precision);
+            }
+        }
+        if self.rows == before.1 {
+            let wanted = "a table of products (m, n, k) or attention (batch_size, isl, num_heads, \
+                          head_dim) with `latency`";
+            let problem = Problem::Value { text: "no row".to_owned(), wanted: wanted.to_owned() };
+            return Err(FileError::bad(&file, 1, "latency", problem));
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, cell: &dyn Fn(&str) -> Option<String>, precision: Precision) {
+        let count = |name: &str| cell(name)?.parse::<f64>().ok().map(|x| x as u32);
+        let latency = cell("latency").and_then(|t| t.parse::<f64>().ok());
+        let Some(ns) = latency.map(|ms| ms * 1e6).filter(|ns| *ns > 0.0 && ns.is_finite()) else {
+            return;
+        };
+        let three = |a: Option<u32>, b: Option<u32>, c: Option<u32>| Some([a?, b?, c?]);
+        let product = three(count("m"), count("n"), count("k"));
+        let heads = count("batch_size").zip(count("num_heads"));
+        let heads = heads.and_then(|(b, h)| b.checked_mul(h));
+        let attention = three(heads, count("isl"), count("head_dim"));
+        let (dtype, shape) = match (product, attention) {
+            (Some(shape), _) => (cell("gemm_dtype"), shape),
+            (None, Some(shape)) => (cell("attn_dtype"), shape),
+            (None, None) => return,
+        };
+        self.rows += 1;
+        // Half precision is one rate, whatever its exponent.
+        let same = match dtype.as_deref() {
+            Some("bfloat16" | "float16" | "bf16" | "fp16") => {
+                matches!(precision, Precision::Bf16 | Precision::Fp16)
+            }
+            Some(name) => name == precision.name(),
+            None => true,
+        };
+        // Windows and earlier tokens are other operators.
+        let other = ["window_size", "step"].iter().any(|c| count(c).is_some_and(|n| n > 0));
+        if same && !other {
+            let all = if product.is_some() { &mut self.products } else { &mut self.attention };
+            let kept = all.entry(shape).or_insert(ns);
+            *kept = kept.min(ns);
+        }
+    }
+}
+
+/// Measured shapes that one that was not measured is estimated from.
+const NEIGHBOURS: usize = 4;
+
+/// The profile of a zoo model at one batch, fused as serving frameworks run it: products and attention
+/// take the measured time of their shape. A shape that was not measured takes the computed time times
+/// what its four nearest measured shapes take over what they are computed to take (products), or the
+/// time per operation of the nearest one (attention). Other kernels stay as computed.
+///
+/// # Errors
+/// Tables without a product, or a batch that the zoo does not lower.
+pub fn aiconfigurator(
+    file: &str,
+    operators: &Operators,
+    device: &Device,
+    spec: &ModelSpec,
+    batch: u32,
+    precision: Precision,
+) -> Result<Import, ImportError> {
+    let bad = |field: &str, text: String, wanted: &str| {
+        let problem = Problem::Value { text, wanted: wanted.to_owned() };
+        FileError::bad(file, 1, field, problem)
+    };
+    if operators.products.is_empty() {
+        return Err(bad("latency", "no row".to_owned(), &format!("a product in {precision}")));
+    }
+    let options = Options { precision, fused: true, ..Options::default() };
+    let mut profile = analytic::profile(device, &[spec], &[batch], &options)
+        .map_err(|e| bad("batch", batch.to_string(), &e.to_string()))?;
+    let (mut exact, mut near, mut computed) = (0, 0, 0);
+    for kernel in &mut profile.kernels {
+        match measured(kernel, operators, device, precision) {
+            Some((ns, true)) => {
+                exact += 1;
+                scale(kernel, device, ns);
+            }
+            Some((ns, false)) => {
+                near += 1;
+                scale(kernel, device, ns);
+            }
+            None => computed += 1,
+        }
+    }
+    profile.source = Source::Imported;
+    let said = format!("{exact} kernels measured, {near} from shapes nearby, {computed} computed");
+    profile.provenance.insert("tool".to_owned(), "AIConfigurator operator tables".to_owned());
+    profile.provenance.insert("method".to_owned(), said.clone());
+    let used = operators.products.len() + operators.attention.len();
+    let dropped = match operators.rows.saturating_sub(used) {
+        0 => BTreeMap::new(),
+        n => BTreeMap::from([("of another precision, or slower ones of a shape", n)]),
+    };
+    Ok(Import {
+        profile,
+        rows_in: operators.rows.max(used),
+        rows_used: used,
+        dropped,
+        notes: vec![said],
+        warnings: Vec::new(),
+    })
+}
+
+/// The time of a kernel on the whole GPU, and whether its very shape was measured.
+fn measured(
+    kernel: &Kernel,
+    operators: &Operators,
+    device: &Device,
+    precision: Precision,
+) -> Option<(f64, bool)> {
+    if let Some(shape) = kernel.id.strip_prefix("linear-").and_then(numbers::<3>) {
+        let near = nearest(&operators.products, shape);
+        if let Some((_, ns)) = near.first().filter(|(s, _)| *s == shape) {
+            return Some((*ns, true));
+        }
+        let ours = |[m, n, k]: [u32; 3]| {
+            let shape = gemm(device, Gemm { count: 1, m, n, k }, precision, None)?;
+            Some(analytic::duration_ns(device, &shape, device.cus()) as f64)
+        };
+        let mut sum = (0.0, 0.0);
+        for &(other, ns) in &near {
+            let weight = 1.0 / distance(other, shape);
+            sum.0 += weight * libm::log(ns / ours(other)?);
+            sum.1 += weight;
+        }
+        let factor = libm::exp(sum.0 / sum.1);
+        return (sum.1 > 0.0).then(|| (kernel.curve.at(device.cus()) as f64 * factor, false));
+    }
+    let [count, m, n, d] = kernel.id.strip_prefix("attention-").and_then(numbers::<4>)?;
+    let shape = [count, m, d];
+    if m != n {
+        return None;
+    }
+    let (other, ns) = *nearest(&operators.attention, shape).first()?;
+    let work = |[c, t, d]: [u32; 3]| f64::from(c) * f64::from(t) * f64::from(t) * f64::from(d);
+    Some((ns * work(shape) / work(other), other == shape))
+}
+
+/// The first `N` numbers of `128x768x768+bias-…`.
+fn numbers<const N: usize>(text: &str) -> Option<[u32; N]> {
+    let end = text.find(|c: char| c != 'x' && !c.is_ascii_digit()).unwrap_or(text.len());
+    let all: Option<Vec<u32>> = text[..end].split('x').map(|n| n.parse().ok()).collect();
+    <[u32; N]>::try_from(all?).ok()
+}
+
+/// The measured shapes nearest to this one, the nearest first.
+fn nearest(all: &BTreeMap<[u32; 3], f64>, shape: [u32; 3]) -> Vec<([u32; 3], f64)> {
+    let mut best: Vec<([u32; 3], f64)> = Vec::with_capacity(NEIGHBOURS + 1);
+    for (&other, &ns) in all {
+        let at = best.partition_point(|b| distance(b.0, shape) <= distance(other, shape));
+        if at < NEIGHBOURS {
+            best.insert(at, (other, ns));
+            best.truncate(NEIGHBOURS);
+        }
+    }
+    best
+}
+
+/// How far two shapes are apart: the sum of the squared logarithms of their ratios.
+fn distance(a: [u32; 3], b: [u32; 3]) -> f64 {
+    let one = |i: usize| {
+        let ratio = libm::log2(f64::from(a[i].max(1)) / f64::from(b[i].max(1)));
+        ratio * ratio
+    };
+    one(0) + one(1) + one(2)
+}
+
+/// Scales a curve so that it takes `ns` on all CUs.
+fn scale(kernel: &mut Kernel, device: &Device, ns: f64) {
+    let factor = ns / kernel.curve.at(device.cus()) as f64;
+    let scaled = |d: u64| ((d as f64 * factor).round() as u64).max(1);
+    let points: Vec<Point> = kernel
+        .curve
+        .points()
+        .iter()
+        .map(|p| Point {
+            cus: p.cus,
+            duration_ns: scaled(p.duration_ns),
+            p05_ns: scaled(p.p05_ns),
+            p95_ns: scaled(p.p95_ns),
+            samples: p.samples,
+        })
+        .collect();
+    if let Ok(curve) = Curve::new(points) {
+        kernel.curve = curve;
+    }
+}

@@ -1,0 +1,68 @@
+//! AIConfigurator's operator tables: the zoo's models take the measured time of their products.
+
+use std::collections::BTreeMap;
+
+use cotenant_profiles::import::{Operators, aiconfigurator};
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo;
+
+use super::device;
+
+#[test]
+fn products_take_their_measured_time_and_keep_the_shape_of_their_curves() {
+    let spec = zoo::find("bert-base").unwrap();
+    let computed = {
+        let empty =
+            Operators { products: BTreeMap::from([([1, 1, 1], 1.0)]), ..Operators::default() };
+        aiconfigurator("t", &empty, &device(), &spec, 1, Precision::Bf16).unwrap().profile
+    };
+    // The first linear layer that the model has.
+    let id = &computed.kernels.iter().find(|k| k.id.starts_with("linear-")).unwrap().id;
+    let numbers: Vec<u32> =
+        id["linear-".len()..].split(['x', '+', '-']).take(3).map(|n| n.parse().unwrap()).collect();
+    let shape = [numbers[0], numbers[1], numbers[2]];
+    let operators = Operators {
+        products: BTreeMap::from([
+            (shape, 7_000.0),
+            ([shape[0], 2 * shape[1], shape[2]], 12_000.0),
+        ]),
+        attention: BTreeMap::from([([12, 128, 64], 9_000.0)]),
+        rows: 4,
+    };
+    let import = aiconfigurator("t", &operators, &device(), &spec, 1, Precision::Bf16).unwrap();
+    let kernel = import.profile.kernels.iter().find(|k| k.id == *id).unwrap();
+    assert_eq!(kernel.curve.at(132), 7_000);
+    assert!(kernel.curve.at(8) > 7_000);
+    assert!(import.notes[0].contains("measured"), "{:?}", import.notes);
+    let none = Operators::default();
+    let error = aiconfigurator("t", &none, &device(), &spec, 1, Precision::Bf16).unwrap_err();
+    assert_eq!(error.to_string(), "t:1: latency: `no row` is not a product in bf16");
+}
+
+#[test]
+fn tables_are_read_as_parquet_and_as_csv() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gemm_perf.txt");
+    let text = "framework,version,device,op_name,kernel_source,gemm_dtype,m,n,k,latency\n\
+                V,1,H100,gemm,a,bfloat16,128,768,768,0.01\nV,1,H100,gemm,b,bfloat16,128,768,768,0.008\n\
+                V,1,H100,gemm,b,fp8,128,768,768,0.004\n";
+    std::fs::write(&path, text).unwrap();
+    let mut read = Operators::default();
+    read.read(&path, Precision::Bf16).unwrap();
+    assert_eq!((read.rows, read.products[&[128, 768, 768]]), (3, 8_000.0));
+    std::fs::write(&path, "a,b\n1,2\n").unwrap();
+    let error = Operators::default().read(&path, Precision::Bf16).unwrap_err().to_string();
+    assert!(error.ends_with("(batch_size, isl, num_heads, head_dim) with `latency`"), "{error}");
+    let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else { return };
+    let folder = std::path::PathBuf::from(data).join("profiles/aiconfigurator/data/a100_sxm");
+    let table = folder.join("gemm/vllm/0.14.0/gemm_perf.parquet");
+    if table.exists() {
+        let mut read = Operators::default();
+        read.read(&table, Precision::Fp16).unwrap();
+        assert_eq!(read.rows, 9_240);
+        let spec = zoo::find("bert-base").unwrap();
+        let a100 = cotenant_profiles::Device::builtin("a100-sxm-80").unwrap();
+        let import = aiconfigurator("t", &read, &a100, &spec, 1, Precision::Fp16).unwrap();
+        assert!(import.profile.models.values().next().is_some(), "{:?}", import.notes);
+    }
+}
