@@ -1,7 +1,12 @@
-//! Axes: what range they span, where ticks stand and what the ticks say.
+//! Axes: what range they span, where ticks stand and what the ticks say. plotters maps and draws with
+//! them; it knows no ticks at 1, 2 and 5 times powers of ten, no names and no tails.
+
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 
 use crate::font;
-use crate::format::{fixed, pretty};
+use cotenant_results::format::{fixed, plain, pretty};
 
 /// Size of tick labels, px.
 pub(crate) const TICK_SIZE: f64 = 11.0;
@@ -15,6 +20,8 @@ pub(crate) enum Scale {
     Log { lo: f64, hi: f64 },
     /// Value `i` is the `i`-th name.
     Names(Vec<String>),
+    /// Percentages with room for those near 100: evenly in the logarithm of what is missing, to 99.9 %.
+    Tail,
 }
 
 /// An axis.
@@ -26,35 +33,87 @@ pub(crate) struct Axis {
     pub(crate) scale: Scale,
     /// Values that get ticks if their labels fit.
     pub(crate) at: Vec<f64>,
+    /// Ticks with their labels, once the room is known.
+    pub(crate) ticks: Vec<Tick>,
 }
 
 /// A tick: its value and its label.
 pub(crate) type Tick = (f64, String);
 
+/// What the tail axis ends at, %.
+const TAIL_END: f64 = 99.95;
+
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
+        // What a logarithmic axis cannot show lies at its lower end.
+        let place = self.place(*value).unwrap_or(0.0);
+        from + (f64::from(to - from) * place).round() as i32
+    }
+
+    fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
+        match hint.weight().allow_light_points() {
+            true => vec![],
+            false => self.ticks.iter().map(|t| t.0).collect(),
+        }
+    }
+
+    fn range(&self) -> Range<f64> {
+        0.0..1.0
+    }
+}
+
+impl ValueFormatter<f64> for Axis {
+    fn format_ext(&self, value: &f64) -> String {
+        self.ticks.iter().find(|t| t.0 == *value).map_or(String::new(), |t| t.1.clone())
+    }
+}
+
 impl Axis {
+    fn of(title: &str, scale: Scale) -> Self {
+        Self { title: title.to_owned(), scale, at: vec![], ticks: vec![] }
+    }
+
     /// One place for each name.
     pub(crate) fn names(title: &str, names: Vec<String>) -> Self {
-        Self { title: title.to_owned(), scale: Scale::Names(names), at: vec![] }
+        Self::of(title, Scale::Names(names))
+    }
+
+    /// Percentages, those near 100 apart.
+    pub(crate) fn tail(title: &str) -> Self {
+        Self::of(title, Scale::Tail)
     }
 
     /// A linear axis with exactly these ends.
     pub(crate) fn exact(title: &str, lo: f64, hi: f64) -> Self {
         let hi = if hi > lo { hi } else { lo + 1.0 };
-        Self { title: title.to_owned(), scale: Scale::Linear { lo, hi }, at: vec![] }
+        Self::of(title, Scale::Linear { lo, hi })
     }
 
     /// An axis from zero (linear) that holds `values`, with some room above.
     pub(crate) fn from_zero(title: &str, values: &[f64], log: bool) -> Self {
+        let (lo, hi) = ends(values);
         if log {
             return Self::logarithmic(title, values);
         }
-        let (lo, hi) = ends(values);
         let room = 1.04;
         let (lo, hi) = ((lo * room).min(0.0), (hi * room).max(0.0));
         let hi = if hi > lo { hi } else { lo + 1.0 };
         let step = step(hi - lo, 9.0);
-        let lo = (lo / step).floor() * step;
-        Self::exact(title, lo, (hi / step).ceil() * step)
+        Self::exact(title, (lo / step).floor() * step, (hi / step).ceil() * step)
+    }
+
+    /// A logarithmic axis that ends at 1, 2 or 5 times powers of ten.
+    fn logarithmic(title: &str, values: &[f64]) -> Self {
+        let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
+        let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
+        let (mut lo, mut hi) = (snap(lo / 1.05, false), snap(hi * 1.05, true));
+        if hi / lo < 4.0 {
+            (lo, hi) = (lo / 1.6, hi * 1.6);
+        }
+        Self::of(title, Scale::Log { lo, hi })
     }
 
     /// An axis that spans `values` with a little room on both sides.
@@ -63,22 +122,11 @@ impl Axis {
             let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
             let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
             let pad = (hi / lo).powf(0.05).max(1.05);
-            let (lo, hi) = (lo / pad, hi * pad);
-            return Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] };
+            return Self::of(title, Scale::Log { lo: lo / pad, hi: hi * pad });
         }
         let (lo, hi) = ends(values);
         let pad = if hi > lo { (hi - lo) * 0.04 } else { hi.abs().max(1.0) * 0.5 };
         Self::exact(title, lo - pad, hi + pad)
-    }
-
-    fn logarithmic(title: &str, values: &[f64]) -> Self {
-        let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
-        let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
-        let (mut lo, mut hi) = (snap(lo / 1.05, false), snap(hi * 1.05, true));
-        if hi / lo < 4.0 {
-            (lo, hi) = (lo / 1.6, hi * 1.6);
-        }
-        Self { title: title.to_owned(), scale: Scale::Log { lo, hi }, at: vec![] }
     }
 
     /// An axis that spans `values` with room for markers, but nothing below 0 where no value is.
@@ -92,6 +140,29 @@ impl Axis {
         Self::exact(title, (lo - pad).max(floor), hi + pad)
     }
 
+    /// A share never exceeds 100 %: no empty room above it.
+    pub(crate) fn capped(mut self, at: f64) -> Self {
+        if let Scale::Linear { hi, .. } = &mut self.scale {
+            *hi = hi.min(at);
+        }
+        self
+    }
+
+    /// The value at its lower end.
+    pub(crate) fn left(&self) -> f64 {
+        match self.scale {
+            Scale::Linear { lo, .. } | Scale::Log { lo, .. } => lo,
+            Scale::Names(_) => -0.5,
+            Scale::Tail => 0.0,
+        }
+    }
+
+    /// Those of these ticks that it holds.
+    pub(crate) fn ticked(self, values: &[f64]) -> Self {
+        let held: Vec<f64> = values.iter().copied().filter(|v| self.holds(*v)).collect();
+        self.ticks_at(&held)
+    }
+
     /// Prefers ticks at these values.
     pub(crate) fn ticks_at(mut self, values: &[f64]) -> Self {
         self.at = values.to_vec();
@@ -102,29 +173,40 @@ impl Axis {
 
     /// Place of `value` in 0..=1; outside of it beyond the ends, `None` where it has no place.
     pub(crate) fn place(&self, value: f64) -> Option<f64> {
+        let tail = |v: f64| -(1.0 - v / 100.0).log10();
         let place = match &self.scale {
             Scale::Linear { lo, hi } => (value - lo) / (hi - lo),
             Scale::Log { .. } if value <= 0.0 => return None,
             Scale::Log { lo, hi } => (value / lo).ln() / (hi / lo).ln(),
             Scale::Names(names) => (value + 0.5) / names.len().max(1) as f64,
+            Scale::Tail => tail(value.min(TAIL_END)) / tail(TAIL_END),
         };
         place.is_finite().then(|| place.clamp(-50.0, 50.0))
     }
 
-    /// Ticks for an axis of `room` px; labels of a horizontal axis must not touch.
-    pub(crate) fn ticks(&self, room: f64, horizontal: bool) -> Vec<Tick> {
-        if let Scale::Names(names) = &self.scale {
-            return names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect();
-        }
+    /// Whether a value lies between the ends.
+    pub(crate) fn holds(&self, value: f64) -> bool {
+        self.place(value).is_some_and(|p| (0.0..=1.0).contains(&p))
+    }
+
+    /// Chooses the ticks for an axis of `room` px; labels of a horizontal axis must not touch.
+    pub(crate) fn settle(&mut self, room: f64, horizontal: bool) {
+        self.ticks = self.choose(room, horizontal);
+    }
+
+    fn choose(&self, room: f64, horizontal: bool) -> Vec<Tick> {
         let wanted: Vec<Tick> = self.at.iter().map(|v| (*v, plain(*v))).collect();
         if !wanted.is_empty() && self.fits(&wanted, room, horizontal) {
             return wanted;
         }
         let most = (room / if horizontal { 58.0 } else { 34.0 }).clamp(2.0, 10.0);
-        let ticks = match self.scale {
-            Scale::Linear { lo, hi } => linear_ticks(lo, hi, most),
-            Scale::Log { lo, hi } => log_ticks(lo, hi, most),
-            Scale::Names(_) => vec![],
+        let ticks = match &self.scale {
+            Scale::Linear { lo, hi } => linear_ticks(*lo, *hi, most),
+            Scale::Log { lo, hi } => log_ticks(*lo, *hi, most),
+            Scale::Tail => [0.0, 50.0, 90.0, 99.0, 99.9].map(|v| (v, plain(v))).to_vec(),
+            Scale::Names(names) => {
+                return names.iter().enumerate().map(|(i, n)| (i as f64, n.clone())).collect();
+            }
         };
         if self.fits(&ticks, room, horizontal) {
             return ticks;
@@ -197,26 +279,13 @@ fn log_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
     if ticks.len() < 2 { linear_ticks(lo, hi, most) } else { ticks }
 }
 
-/// As few digits as the value has.
-pub(crate) fn plain(value: f64) -> String {
-    let text = match value.abs() {
-        s if s != 0.0 && !(1e-3..1e6).contains(&s) => return pretty(value),
-        s if s >= 1000.0 => fixed(value, 1),
-        _ => fixed(value, 4),
-    };
-    match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
-        false => text,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
     fn labels(axis: &Axis) -> Vec<String> {
-        axis.ticks(300.0, false).into_iter().map(|t| t.1).collect()
+        axis.choose(300.0, false).into_iter().map(|t| t.1).collect()
     }
 
     #[test]
@@ -240,7 +309,7 @@ mod tests {
         ) {
             for axis in [Axis::from_zero("", &values, log), Axis::spanning("", &values, log)] {
                 for room in [5.0, 100.0, 900.0] {
-                    let ticks = axis.ticks(room, true);
+                    let ticks = axis.choose(room, true);
                     prop_assert!(ticks.len() <= 64);
                 }
                 for v in &values {

@@ -1,22 +1,62 @@
-//! `bars`: grouped bars, a group for each value of x and a colour for each series, with 95 %
-//! confidence intervals over the repeats.
+//! `bars`: a metric of every series, with 95 % confidence intervals over the repeats. Many series are
+//! dots beside their names, sorted, a panel for each value of x; a few over several groups are bars.
+
+use cotenant_results::columns::{Better, Column, STATUS};
+use cotenant_results::{Estimate, PlotSpec, Row};
 
 use crate::axis::Axis;
-use crate::figure::{Figure, Key, Mark, Panel};
+use crate::dots;
+use crate::figure::{Data, Figure, Key, Mark, Panel};
 use crate::select::{Context, WHOLE, column, logs};
-use cotenant_results::PlotSpec;
-use cotenant_results::Row;
-use cotenant_results::columns::{Column, STATUS};
+use cotenant_results::format::pretty;
 
 /// Part of a group's place that its bars fill.
 const FILLED: f64 = 0.82;
+/// Colours that a reader tells apart without looking them up; beyond, names stand on the axis.
+const FEW_SERIES: usize = 4;
+/// Values that differ by more are not drawn on one linear axis.
+pub(crate) const WIDE: f64 = 20.0;
 
 /// What stands on the x axis.
-enum Groups {
+pub(crate) enum Groups {
     /// The values of one column.
     Column(String),
     /// The values of every sweep key at once, so that nothing is averaged away.
     Sweep,
+}
+
+/// What there is at a place of the figure.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Value {
+    Known(Estimate),
+    /// Its cells failed.
+    Failed,
+    /// It has none, such as an attainment without a goal.
+    Absent,
+}
+
+impl Value {
+    pub(crate) fn estimate(&self) -> Option<&Estimate> {
+        match self {
+            Self::Known(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// The figure's numbers, by panel, group and series.
+pub(crate) struct Plan<'a> {
+    pub(crate) by: &'a str,
+    pub(crate) groups: Groups,
+    pub(crate) xs: Vec<String>,
+    pub(crate) series: Vec<String>,
+    pub(crate) y: &'static Column,
+    /// Groups and series are the same thing.
+    pub(crate) same: bool,
+    /// Panel title, then values by group and series.
+    pub(crate) panels: Vec<(String, Vec<Vec<Value>>)>,
+    pub(crate) axis: String,
+    pub(crate) log: bool,
 }
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -32,123 +72,239 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let series = cx.series(table, spec, by, &flat);
     let mut xs = group_names(cx, spec, &groups, &flat);
     let without = drop_without_value(cx, &groups, y, &flat, &mut xs);
-    let mut tally = Tally::default();
-    let mut drawn = Vec::new();
+    let same = matches!(&groups, Groups::Column(c) if c == by);
+    let mut plan = Plan {
+        by,
+        groups,
+        xs,
+        series,
+        y,
+        same,
+        panels: vec![],
+        axis: cx.value_axis(spec, y),
+        log: logs(spec, (false, false)).1,
+    };
     for (title, rows) in &panels {
-        let plan = Plan { by, groups: &groups, xs: &xs, series: &series, y };
-        drawn.push((title.clone(), plan.marks(cx, rows, &mut tally)?));
+        let values = plan.values(cx, spec, rows)?;
+        plan.panels.push((title.clone(), values));
     }
-    let Tally { highest, intervals, failed } = tally;
-    if highest.is_empty() {
+    if plan.all().next().is_none() {
         return Err(format!("no cell has a value of `{}` to draw", y.name));
     }
-    let log = logs(spec, (false, false)).1;
-    let same = matches!(&groups, Groups::Column(c) if c == by);
-    let bars = if same { 2 } else { series.len() };
-    let size = (panel_width(xs.len(), bars, drawn.len()), 300.0);
-    let shown: Vec<String> = xs.iter().map(|x| show_group(cx, &groups, x)).collect();
-    let x_axis = Axis::names(&group_title(cx, &groups), shown);
-    let mut y_axis = Axis::from_zero(&y.axis(), &highest, log);
-    cap_percent(&mut y_axis, y.scale, &highest);
-    let whose = if split { "" } else { whose(spec) };
-    let mut notes = vec![cx.note(spec, whose, intervals)];
-    if failed {
+    if spec.geomean {
+        plan.add_means();
+    }
+    let mut notes = vec![cx.note(spec, if split { "" } else { whose(spec) }, plan.intervals())];
+    let values = || plan.panels.iter().flat_map(|p| p.1.iter().flatten());
+    if values().any(|v| *v == Value::Failed) {
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
     }
     if !without.is_empty() {
         notes.push(format!("no such value: {}", without.join(", ")));
     }
-    let panels: Vec<Panel> = drawn
-        .into_iter()
-        .map(|(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks })
-        .collect();
+    let title = match &spec.relative_to {
+        Some(base) => format!("{} by {}, relative to {base}", y.title, Context::column_title(by)),
+        None => format!("{} by {}", y.title, Context::column_title(by)),
+    };
+    let figure = match plan.few() {
+        true => plan.bars(cx),
+        false => dots::figure(cx, spec, &plan),
+    };
     Ok(Figure {
-        title: cx.title(spec, format!("{} by {}", y.title, Context::column_title(by))),
+        title: cx.title(spec, title),
         notes,
-        stacked: false,
-        columns: if panels.len() > 1 { 2 } else { 1 },
-        panels,
-        size,
-        legend: if same { vec![] } else { cx.legend(by, &series, Key::Swatch) },
-        colors: None,
+        finding: plan.finding(cx),
+        data: plan.data(cx),
+        ..figure
     })
 }
 
-/// What the panels hold together: it decides the axis and the small print.
-#[derive(Default)]
-struct Tally {
-    highest: Vec<f64>,
-    intervals: bool,
-    failed: bool,
-}
-
-/// Where which bar stands.
-struct Plan<'a> {
-    by: &'a str,
-    groups: &'a Groups,
-    xs: &'a [String],
-    series: &'a [String],
-    y: &'a Column,
-}
-
 impl Plan<'_> {
-    fn marks(
+    fn values(
         &self,
         cx: &Context<'_>,
+        spec: &PlotSpec,
         rows: &[&Row],
-        tally: &mut Tally,
-    ) -> Result<Vec<Mark>, String> {
+    ) -> Result<Vec<Vec<Value>>, String> {
         let table = cx.results;
-        // One bar for each group where groups and series are the same thing.
-        let same = matches!(self.groups, Groups::Column(c) if c == self.by);
-        let mut marks = Vec::new();
-        for (i, x) in self.xs.iter().enumerate() {
-            for (n, s) in self.series.iter().enumerate() {
-                if same && s != x {
-                    continue;
-                }
-                let bar: Vec<&Row> = rows
+        let mut all = Vec::new();
+        for x in &self.xs {
+            let mut group = Vec::new();
+            for s in &self.series {
+                let own: Vec<&Row> = rows
                     .iter()
                     .copied()
-                    .filter(|r| group_of(cx, self.groups, r) == *x)
-                    .filter(|r| table.text(r, self.by) == s)
+                    .filter(|r| table.text(r, self.by) == s && group_of(cx, &self.groups, r) == *x)
                     .collect();
-                let (slot, of) = if same { (0, 1) } else { (n, self.series.len()) };
-                let width = FILLED / of as f64;
-                let from = i as f64 - FILLED / 2.0 + slot as f64 * width;
-                let color = cx.look(self.by, s, n).color;
-                match cx.estimate(table, &bar, self.y)? {
-                    Some(e) => {
+                group.push(match cx.estimate(table, spec, &own, self.y)? {
+                    Some(e) => Value::Known(e),
+                    None if own.is_empty() && did_fail(cx, &self.groups, x, self.by, s) => {
+                        Value::Failed
+                    }
+                    None => Value::Absent,
+                });
+            }
+            all.push(group);
+        }
+        Ok(all)
+    }
+
+    /// Adds a group with the geometric mean of the others, which have to be positive.
+    fn add_means(&mut self) {
+        for (_, groups) in &mut self.panels {
+            let mean = |s: usize| {
+                let each: Option<Vec<f64>> = groups
+                    .iter()
+                    .map(|g| g[s].estimate().map(|e| e.mean).filter(|m| *m > 0.0))
+                    .collect();
+                let logs: Vec<f64> = each?.into_iter().map(f64::ln).collect();
+                Some(Estimate::exact((logs.iter().sum::<f64>() / logs.len() as f64).exp()))
+            };
+            let means = (0..self.series.len())
+                .map(|s| mean(s).map_or(Value::Absent, Value::Known))
+                .collect();
+            groups.push(means);
+        }
+        self.xs.push("geometric mean".to_owned());
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Estimate> {
+        self.panels.iter().flat_map(|p| p.1.iter().flatten()).filter_map(Value::estimate)
+    }
+
+    fn intervals(&self) -> bool {
+        self.all().any(|e| e.half.is_some())
+    }
+
+    /// Whether bars do: few colours, several groups, one linear axis for all values.
+    fn few(&self) -> bool {
+        let above = || self.all().map(|e| e.mean).filter(|m| *m > 0.0);
+        let (least, most) = (above().fold(f64::MAX, f64::min), above().fold(0.0, f64::max));
+        let fits = most <= WIDE * least && !self.log;
+        !self.same && self.series.len() <= FEW_SERIES && self.xs.len() > 1 && fits
+    }
+
+    fn bars(&self, cx: &Context<'_>) -> Figure {
+        let ends: Vec<f64> = self.all().flat_map(|e| [e.low(), e.high()]).collect();
+        let x = Axis::names(&group_title(cx, &self.groups), self.shown(cx));
+        let y = Axis::from_zero(&self.axis, &ends, false);
+        let percent = self.y.scale == 100.0 && ends.iter().all(|v| *v <= 100.0);
+        let y = if percent { y.capped(100.0) } else { y };
+        let panel = |(title, groups): &(String, Vec<Vec<Value>>)| Panel {
+            title: title.clone(),
+            x: x.clone(),
+            y: y.clone(),
+            marks: self.bar_marks(cx, groups),
+        };
+        let panels: Vec<Panel> = self.panels.iter().map(panel).collect();
+        let wanted = (self.xs.len() * (self.series.len() * 16 + 18)) as f64;
+        let several = panels.len() > 1;
+        let (least, most) = if several { (300.0, 520.0) } else { (420.0, 900.0) };
+        Figure {
+            columns: if several { 2 } else { 1 },
+            size: (wanted.clamp(least, most), 300.0),
+            legend: cx.legend(self.by, &self.series, Key::Swatch),
+            panels,
+            ..Figure::default()
+        }
+    }
+
+    fn bar_marks(&self, cx: &Context<'_>, groups: &[Vec<Value>]) -> Vec<Mark> {
+        let mut marks = Vec::new();
+        let width = FILLED / self.series.len() as f64;
+        for (i, group) in groups.iter().enumerate() {
+            for (n, value) in group.iter().enumerate() {
+                let from = i as f64 - FILLED / 2.0 + n as f64 * width;
+                let middle = from + width / 2.0;
+                match value {
+                    Value::Known(e) => {
+                        let color = cx.look(self.by, &self.series[n], n).color;
                         marks.push(Mark::Bar { from, to: from + width, top: e.mean, color });
-                        tally.highest.extend([e.low(), e.high()]);
                         if e.half.is_some() {
-                            tally.intervals = true;
-                            let (x, color) = (from + width / 2.0, crate::style::INK);
-                            marks.push(Mark::ErrorY { x, low: e.low(), high: e.high(), color });
+                            let (low, high, color) = (e.low(), e.high(), crate::style::INK);
+                            marks.push(Mark::ErrorY { x: middle, low, high, color });
                         }
                     }
-                    None if bar.is_empty() && did_fail(cx, self.groups, x, self.by, s) => {
-                        tally.failed = true;
-                        let at = (from + width / 2.0, 0.0);
-                        marks.push(Mark::Note { at, text: "×".to_owned() });
+                    Value::Failed => {
+                        let text = "×".to_owned();
+                        marks.push(Mark::Note { at: (middle, 0.0), text, over: true });
                     }
-                    None => {}
+                    Value::Absent => {}
                 }
             }
         }
-        Ok(marks)
+        marks
     }
-}
 
-/// A share never exceeds 100 %: no empty room above it.
-pub(crate) fn cap_percent(axis: &mut Axis, scale: f64, values: &[f64]) {
-    let most = values.iter().copied().fold(0.0, f64::max);
-    if let crate::axis::Scale::Linear { hi, .. } = &mut axis.scale
-        && scale == 100.0
-        && *hi > 100.0
-        && most <= 100.0
-    {
-        *hi = 100.0;
+    /// The groups as the axis calls them.
+    pub(crate) fn shown(&self, cx: &Context<'_>) -> Vec<String> {
+        self.xs.iter().map(|x| show_group(cx, &self.groups, x)).collect()
+    }
+
+    /// A number as it stands beside its dot: a share rounded down, so that 98.999 is not 99.
+    pub(crate) fn label(&self, value: f64) -> String {
+        match self.y.scale {
+            100.0 => cotenant_results::format::fixed((value * 10.0 + 1e-7).floor() / 10.0, 1),
+            _ => pretty(value),
+        }
+    }
+
+    /// Who is best, group by group.
+    fn finding(&self, cx: &Context<'_>) -> String {
+        if self.y.better == Better::Neither {
+            return String::new();
+        }
+        let sign = if self.y.better == Better::Lower { -1.0 } else { 1.0 };
+        let best = |(x, group): (&String, &Vec<Value>)| {
+            let known = group.iter().enumerate().filter_map(|(n, v)| Some((n, v.estimate()?)));
+            let rivals = known.filter(|(n, _)| !cx.is_bound(self.by, &self.series[*n]));
+            let (n, e) = rivals.max_by(|a, b| (sign * a.1.mean).total_cmp(&(sign * b.1.mean)))?;
+            let place = show_group(cx, &self.groups, x);
+            let at = if self.same { String::new() } else { format!("{place}: ") };
+            Some(format!("{at}{} with {} {}", self.series[n], self.label(e.mean), self.y.unit))
+        };
+        let panels = self.panels.iter().take(1);
+        let list: Vec<String> = match self.same {
+            true => {
+                let diagonal: Vec<Value> = self.diagonal(&self.panels[0].1);
+                best((&String::new(), &diagonal)).into_iter().collect()
+            }
+            false => {
+                panels.flat_map(|p| self.xs.iter().zip(&p.1).filter_map(best)).take(6).collect()
+            }
+        };
+        match list.is_empty() {
+            true => String::new(),
+            false => format!("Best in {}: {}.", self.y.title.to_lowercase(), list.join("; ")),
+        }
+    }
+
+    /// One value for each series, where groups are the series.
+    pub(crate) fn diagonal(&self, groups: &[Vec<Value>]) -> Vec<Value> {
+        let of = |s: &String| {
+            let i = self.xs.iter().position(|x| x == s);
+            let n = self.series.iter().position(|x| x == s);
+            i.zip(n).map_or(Value::Absent, |(i, n)| groups[i][n].clone())
+        };
+        self.series.iter().map(of).collect()
+    }
+
+    fn data(&self, cx: &Context<'_>) -> Data {
+        let groups = self.shown(cx);
+        let mut data = Data::new(["Series", "Group", "Panel", self.axis.as_str()]);
+        for (title, values) in &self.panels {
+            for (x, group) in groups.iter().zip(values) {
+                for (s, value) in self.series.iter().zip(group) {
+                    let text = match value {
+                        Value::Known(e) => e.to_string(),
+                        Value::Failed => "failed".to_owned(),
+                        Value::Absent => continue,
+                    };
+                    data.rows.push(vec![s.clone(), x.clone(), title.clone(), text]);
+                }
+            }
+        }
+        data
     }
 }
 
@@ -246,7 +402,7 @@ fn group_title(cx: &Context<'_>, groups: &Groups) -> String {
             title[..1].make_ascii_uppercase();
             title
         }
-        Groups::Column(c) => crate::format::key_axis(c, cx.unit(c)),
+        Groups::Column(c) => cotenant_results::format::key_axis(c, cx.unit(c)),
         Groups::Sweep => "Sweep point".to_owned(),
     }
 }
@@ -257,10 +413,4 @@ fn did_fail(cx: &Context<'_>, groups: &Groups, x: &str, by: &str, series: &str) 
     table.rows.iter().any(|r| {
         table.text(r, STATUS) != "ok" && table.text(r, by) == series && group_of(cx, groups, r) == x
     })
-}
-
-/// Wide enough that a bar is a bar.
-fn panel_width(groups: usize, series: usize, panels: usize) -> f64 {
-    let wanted = (groups * (series * 16 + 18)) as f64;
-    if panels > 1 { wanted.clamp(300.0, 520.0) } else { wanted.clamp(420.0, 900.0) }
 }

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::axis::Axis;
-use crate::figure::{Figure, Key, Mark, Panel};
-use crate::format::plain_ms;
+use crate::figure::{Data, Figure, Key, Mark, Panel};
 use crate::select::{Context, WHOLE, grouped, logs};
 use cotenant_results::PlotSpec;
 use cotenant_results::columns::LATENCY;
+use cotenant_results::format::pretty;
 use cotenant_results::{Row, Table};
 
 /// A spread of latencies above which the axis is logarithmic unless asked otherwise.
@@ -50,15 +50,32 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     } else {
         Axis::from_zero(&LATENCY.axis(), &latencies, false)
     };
-    let y_axis = Axis::exact("Requests answered within (%)", 0.0, 100.0);
-    let panels: Vec<Panel> = curves
-        .into_iter()
-        .map(|(tenant, lines)| {
-            let title = if tenants.len() > 1 { cx.show("tenant", tenant) } else { String::new() };
-            let marks = marks(cx, by, &series, tenant, lines);
-            Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks }
-        })
-        .collect();
+    let y_axis = Axis::tail("Requests answered within (%)");
+    let mut data = Data::new([
+        "Series",
+        "Tenant",
+        "50 % within (ms)",
+        "90 % within (ms)",
+        "99 % within (ms)",
+        "99.9 % within (ms)",
+    ]);
+    let mut shown: Vec<Vec<String>> = vec![];
+    let mut panels = Vec::new();
+    for (tenant, lines) in curves {
+        let title = match tenants.len() {
+            1 => String::new(),
+            _ => cx.goal_title(&cx.show("tenant", tenant), true),
+        };
+        for (s, points) in series.iter().zip(&lines).filter(|(_, p)| !p.is_empty()) {
+            let at = |q: f64| points.iter().find(|p| p.1 >= q - 1e-9).map_or(f64::NAN, |p| p.0);
+            let mut row = vec![s.clone(), cx.show("tenant", tenant)];
+            row.extend([50.0, 90.0, 99.0, 99.9].map(|q| pretty(at(q))));
+            data.rows.push(row);
+        }
+        shown.push(lines.iter().map(|l| format!("{l:?}")).collect());
+        let marks = marks(cx, by, &series, tenant, lines);
+        panels.push(Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks });
+    }
     let several = panels.len() > 1;
     let whose =
         if several || by == "tenant" { String::new() } else { cx.show("tenant", &tenants[0]) };
@@ -66,15 +83,18 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     if cx.run.seeds.len() > 1 {
         note = format!("{note} · latency at each quantile averaged over the repeats");
     }
+    let apart = |n: usize, m: usize| shown.iter().any(|p| p[n] != p[m]);
     Ok(Figure {
         title: cx.title(spec, "Latency distribution".to_owned()),
+        finding: "Share of requests answered within a latency; the axis widens towards 100 %."
+            .to_owned(),
         notes: vec![note],
-        stacked: false,
+        data,
         columns: if several { 2 } else { 1 },
         size: if several { (360.0, 240.0) } else { (520.0, 320.0) },
         panels,
-        legend: cx.legend(by, &series, Key::PlainLine),
-        colors: None,
+        legend: cx.merged_legend(by, &series, Key::PlainLine, apart),
+        ..Figure::default()
     })
 }
 
@@ -114,7 +134,7 @@ fn marks(
     let mut marks = Vec::new();
     let info = cx.run.tenants.iter().find(|t| t.name == tenant);
     if let Some(slo) = info.and_then(|t| t.slo_ms) {
-        marks.push(Mark::Rule { x: slo, label: format!("SLO {}", plain_ms(slo)) });
+        marks.push(Mark::Rule { x: slo, label: "goal".to_owned() });
     }
     for (n, points) in lines.into_iter().enumerate() {
         let look = cx.look(by, &series[n], n);

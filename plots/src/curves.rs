@@ -1,7 +1,9 @@
 //! `curves`: latency against the CUs given, the fewest sufficient CUs marked by a ring.
 
+use cotenant_results::format::pretty;
+
 use crate::axis::Axis;
-use crate::figure::{Entry, Figure, Key, Mark, Panel};
+use crate::figure::{Data, Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, grouped, logs};
 use crate::style::{FAINT, INK, Look, Shape, other_look};
 use cotenant_results::PlotSpec;
@@ -65,6 +67,14 @@ pub(crate) fn draw(
     } else {
         Axis::exact("CUs given (CUs)", 0.0, xs.iter().copied().fold(1.0, f64::max) * 1.02)
     };
+    let mut data = Data::new(["Panel", "Curve", "On most CUs", "min-CU"]);
+    for (title, curves) in &panels {
+        for c in curves {
+            let last = c.points.last().map_or("–".to_owned(), |p| pretty(p.1 * scale));
+            let least = c.min_cus.map_or("–".to_owned(), pretty);
+            data.rows.push(vec![title.clone(), c.label.clone(), last, least]);
+        }
+    }
     let legend = legend(&panels);
     let several = panels.len() > 1;
     let panel = |(title, curves): (String, Vec<Curve>)| Panel {
@@ -84,12 +94,13 @@ pub(crate) fn draw(
     Ok(Figure {
         title,
         notes: vec![notes.join(" · ")],
-        stacked: false,
+        finding: "A ring marks the fewest CUs within the tolerance (min-CU).".to_owned(),
+        data,
         columns: if several { 2 } else { 1 },
         size: if several { (330.0, 230.0) } else { (520.0, 330.0) },
         panels: panels.into_iter().map(panel).collect(),
         legend,
-        colors: None,
+        ..Figure::default()
     })
 }
 

@@ -1,4 +1,6 @@
-//! A figure in data coordinates: what each kind of plot produces and `layout` turns into a scene.
+//! A figure in data coordinates: what each kind of plot produces and `chart` draws.
+
+use cotenant_results::Legend;
 
 use crate::axis::Axis;
 use crate::style::{Look, Rgb};
@@ -24,8 +26,8 @@ pub(crate) enum Mark {
     Tile { x: f64, y: f64, color: Option<Rgb>, text: String },
     /// A ring around a marker.
     Ring { at: (f64, f64), color: Rgb },
-    /// Text inside the plot, in the middle of a place.
-    Note { at: (f64, f64), text: String },
+    /// Text with a halo, beside a place of the plot on whichever side has room, or over it.
+    Note { at: (f64, f64), text: String, over: bool },
 }
 
 /// One pair of axes with what is drawn in it.
@@ -71,13 +73,32 @@ pub(crate) struct ColorBar {
     pub(crate) hi: f64,
 }
 
+/// The figure's numbers, for those who cannot see it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Data {
+    pub(crate) head: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl Data {
+    /// A table with these columns.
+    pub(crate) fn new<'a>(head: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { head: head.into_iter().map(str::to_owned).collect(), rows: vec![] }
+    }
+}
+
 /// A figure.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) title: String,
     /// Small print below the title: what is shown, over how many repeats.
     pub(crate) notes: Vec<String>,
+    /// What it shows, in a sentence.
+    pub(crate) finding: String,
+    pub(crate) data: Data,
     pub(crate) panels: Vec<Panel>,
+    /// Panels of a row share the names beside the first of them.
+    pub(crate) share_y: bool,
     /// Panels stand above each other and share the x axis of the lowest.
     pub(crate) stacked: bool,
     /// Panels side by side.
@@ -86,4 +107,16 @@ pub(crate) struct Figure {
     pub(crate) size: (f64, f64),
     pub(crate) legend: Vec<Entry>,
     pub(crate) colors: Option<ColorBar>,
+    /// What the plot's table asks for beyond its kind.
+    pub(crate) shape: Shaped,
+}
+
+/// How a figure is fitted into a document.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Shaped {
+    /// Physical width, mm.
+    pub(crate) mm: Option<f64>,
+    /// A font family that goes before the default ones.
+    pub(crate) font: String,
+    pub(crate) legend: Legend,
 }

@@ -1,11 +1,12 @@
-//! The embedded font: how wide a text is, and its outlines. No system font is ever asked for.
+//! The embedded font: how wide a text is, and how it breaks into lines. No system font is ever
+//! asked for.
 
 use std::sync::LazyLock;
 
-use ttf_parser::{Face, GlyphId, OutlineBuilder};
+use ttf_parser::{Face, GlyphId};
 
 /// DejaVu Sans, cut down to Latin, Greek, punctuation, arrows and a few signs; licence beside it.
-static DATA: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
+pub(crate) static DATA: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 static FACE: LazyLock<Face<'static>> =
     LazyLock::new(|| Face::parse(DATA, 0).expect("the embedded font is a TrueType font"));
@@ -22,53 +23,6 @@ fn advance(id: GlyphId) -> f64 {
 /// Width of `text` in px at `size` px.
 pub(crate) fn width(text: &str, size: f64) -> f64 {
     text.chars().map(|c| advance(glyph(c))).sum::<f64>() * size
-}
-
-/// Sends the outline of `text`, starting at the origin, to `builder`. Coordinates are px with y
-/// pointing down.
-pub(crate) fn outline(text: &str, size: f64, builder: &mut impl OutlineBuilder) {
-    let scale = (size / f64::from(FACE.units_per_em())) as f32;
-    let mut x = 0.0;
-    for c in text.chars() {
-        let id = glyph(c);
-        let mut placed = Placed { builder, scale, x: x as f32 };
-        FACE.outline_glyph(id, &mut placed);
-        x += advance(id) * size;
-    }
-}
-
-struct Placed<'a, B> {
-    builder: &'a mut B,
-    scale: f32,
-    x: f32,
-}
-
-impl<B> Placed<'_, B> {
-    fn at(&self, x: f32, y: f32) -> (f32, f32) {
-        (self.x + x * self.scale, -y * self.scale)
-    }
-}
-
-impl<B: OutlineBuilder> OutlineBuilder for Placed<'_, B> {
-    fn move_to(&mut self, x: f32, y: f32) {
-        let (x, y) = self.at(x, y);
-        self.builder.move_to(x, y);
-    }
-    fn line_to(&mut self, x: f32, y: f32) {
-        let (x, y) = self.at(x, y);
-        self.builder.line_to(x, y);
-    }
-    fn quad_to(&mut self, x1: f32, y1: f32, x: f32, y: f32) {
-        let ((x1, y1), (x, y)) = (self.at(x1, y1), self.at(x, y));
-        self.builder.quad_to(x1, y1, x, y);
-    }
-    fn curve_to(&mut self, x1: f32, y1: f32, x2: f32, y2: f32, x: f32, y: f32) {
-        let ((x1, y1), (x2, y2), (x, y)) = (self.at(x1, y1), self.at(x2, y2), self.at(x, y));
-        self.builder.curve_to(x1, y1, x2, y2, x, y);
-    }
-    fn close(&mut self) {
-        self.builder.close();
-    }
 }
 
 /// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `,` or

@@ -2,12 +2,12 @@
 
 use crate::axis::Axis;
 use crate::bars::whose;
-use crate::figure::{ColorBar, Figure, Mark, Panel};
-use crate::format::{key_title, pretty};
+use crate::figure::{ColorBar, Data, Figure, Mark, Panel};
 use crate::select::{Context, SweepAxis, column, grouped};
 use crate::style::map_color;
 use cotenant_results::PlotSpec;
 use cotenant_results::columns::{Column, STATUS};
+use cotenant_results::format::{key_title, pretty};
 use cotenant_results::{Row, Table};
 
 /// One tile: place and value, or why there is none.
@@ -30,7 +30,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     for (tenant, rows) in &panels {
         for label in cx.ordered("label", table.distinct(rows, "label")) {
             let own = grouped(table, rows, "label", &label);
-            let cells = cells(cx, (&own, &label), (x_key, &xs), (y_key, &ys), y)?;
+            let cells = cells(cx, spec, (&own, &label), (x_key, &xs), (y_key, &ys), y)?;
             // A policy that the keys do not concern has nothing to show here.
             if cells.iter().any(|c| c.2.is_some()) {
                 let parts = [label.as_str(), tenant.as_str()];
@@ -49,10 +49,20 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     if failed {
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
     }
+    let value_axis = cx.value_axis(spec, y);
     let size = (
         (xs.values().len() as f64 * 58.0).clamp(180.0, 460.0),
         (ys.values().len() as f64 * 40.0).clamp(120.0, 360.0),
     );
+    let mut data = Data::new(["Panel", x_key.as_str(), y_key.as_str(), value_axis.as_str()]);
+    for (title, cells) in &drawn {
+        for (x, v, value, _) in cells {
+            let value = value.map_or("–".to_owned(), pretty);
+            let at = [&xs.values()[*x as usize], &ys.values()[*v as usize]].map(String::clone);
+            let [x, v] = at;
+            data.rows.push(vec![title.clone(), x, v, value]);
+        }
+    }
     let panel = |(title, cells): (String, Vec<Cell>)| Panel {
         title,
         x: xs.names(cx, x_key),
@@ -64,7 +74,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         title: cx
             .title(spec, format!("{} over {} and {}", y.title, key_title(x_key), key_title(y_key))),
         notes,
-        stacked: false,
+        finding: format!("{} from {} to {} {}.", y.title, pretty(lo), pretty(hi), y.unit),
+        data,
         columns: match drawn.len() {
             n if n > 4 && size.0 < 300.0 => 3,
             _ if several => 2,
@@ -72,8 +83,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         },
         panels: drawn.into_iter().map(panel).collect(),
         size,
-        legend: vec![],
-        colors: Some(ColorBar { title: y.axis(), lo, hi }),
+        colors: Some(ColorBar { title: value_axis, lo, hi }),
+        ..Figure::default()
     })
 }
 
@@ -106,21 +117,22 @@ pub(crate) fn matrix(table: &Table, note: &str) -> Result<Figure, String> {
     Ok(Figure {
         title: "Tuned at one share, run at another".to_owned(),
         notes: vec![note.to_owned()],
-        stacked: false,
+        finding: format!("Slow-downs from {} to {}.", pretty(lo), pretty(hi)),
         columns: 1,
         panels: vec![panel],
         size,
-        legend: vec![],
         colors: Some(ColorBar {
             title: "Time against what was tuned there (×)".to_owned(),
             lo,
             hi,
         }),
+        ..Figure::default()
     })
 }
 
 fn cells(
     cx: &Context<'_>,
+    spec: &PlotSpec,
     (own, label): (&[&Row], &str),
     (x_key, xs): (&str, &SweepAxis),
     (y_key, ys): (&str, &SweepAxis),
@@ -131,7 +143,7 @@ fn cells(
     for (i, x) in xs.values().iter().enumerate() {
         for (j, v) in ys.values().iter().enumerate() {
             let here = grouped(table, &grouped(table, own, x_key, x), y_key, v);
-            let value = cx.estimate(table, &here, y)?.map(|e| e.mean);
+            let value = cx.estimate(table, spec, &here, y)?.map(|e| e.mean);
             let failed = table.rows.iter().any(|r| {
                 table.text(r, STATUS) != "ok"
                     && table.text(r, "label") == label

@@ -6,42 +6,45 @@
 mod axis;
 mod bars;
 mod cdf;
+mod chart;
 mod curves;
+mod dots;
 mod error;
+mod export;
 mod figure;
 mod font;
-mod format;
 mod heatmap;
-mod layout;
 mod lines;
 mod marks;
 mod pareto;
 mod parity;
-mod raster;
 mod report;
-mod scene;
 mod select;
 mod style;
+mod svg;
 mod timeline;
-mod verdict;
 
 use std::path::{Path, PathBuf};
 
 pub use error::PlotError;
 
 use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
-use figure::Figure;
+use figure::{Data, Figure};
 use select::Context;
 
 /// One plot as the report needs it.
 struct Drawn {
     /// Title, or the plot's name where there is no figure.
     title: String,
+    /// Of its files under `plots/`.
+    stem: String,
+    /// Its numbers.
+    data: Data,
     /// The picture, or why there is none.
     svg: Result<String, String>,
 }
 
-/// Draws every plot of the result folder `dir` and its report: `plots/*.svg`, `plots/*.png` and
+/// Draws every plot of the result folder `dir` and its report: `plots/*.svg`, `*.png`, `*.pdf` and
 /// `report.html`. Reads `run.json`, `results.csv` and, where a plot needs them, `cdf.csv`,
 /// `series.csv`, `curves.csv` and `validation.csv`. Returns the files written.
 ///
@@ -65,13 +68,19 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
             Ok(figure) => {
                 let (svg, files) = write_figure(&figure, &dir.join("plots"), &stem)?;
                 written.extend(files);
-                drawn.push(Drawn { title: figure.title, svg: Ok(svg) });
+                let Figure { title, data, .. } = figure;
+                drawn.push(Drawn { title, stem, data, svg: Ok(svg) });
             }
             Err(reason) => {
                 failures.push(
                     PlotError::Plot { plot: stem.clone(), reason: reason.clone() }.to_string(),
                 );
-                drawn.push(Drawn { title: stem, svg: Err(reason) });
+                drawn.push(Drawn {
+                    title: stem.clone(),
+                    stem,
+                    data: Data::default(),
+                    svg: Err(reason),
+                });
             }
         }
     }
@@ -111,7 +120,7 @@ pub fn draw_matrix(table: &Path, out: &Path, note: &str) -> Result<Vec<PathBuf>,
 }
 
 fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
-    match spec.kind {
+    let figure = match spec.kind {
         PlotKind::Bars => bars::figure(cx, spec),
         PlotKind::Cdf => cdf::figure(cx, spec),
         PlotKind::Lines => lines::figure(cx, spec),
@@ -120,7 +129,8 @@ fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
         PlotKind::Curves => curves::figure(cx, spec),
         PlotKind::Parity => parity::figure(cx, spec),
         PlotKind::Pareto => pareto::figure(cx, spec),
-    }
+    };
+    figure.map(|f| cx.dress(spec, f))
 }
 
 /// File stems, numbered where two plots would have the same.
@@ -135,7 +145,7 @@ fn stems(specs: &[PlotSpec]) -> Vec<String> {
     stems
 }
 
-/// Writes `stem.svg` and `stem.png`; returns the SVG's text and the files.
+/// Writes `stem.svg`, `stem.png` and `stem.pdf`; returns the SVG's text and the files.
 fn write_figure(
     figure: &Figure,
     folder: &Path,
@@ -143,15 +153,16 @@ fn write_figure(
 ) -> Result<(String, Vec<PathBuf>), PlotError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| PlotError::Write { path: folder.to_owned(), source })?;
-    let scene = layout::scene(figure);
-    let svg = scene.svg(stem, &figure.title);
-    let path = folder.join(format!("{stem}.svg"));
-    write(&path, svg.as_bytes())?;
-    let png =
-        raster::png(&scene).map_err(|reason| PlotError::Plot { plot: stem.to_owned(), reason })?;
-    let image = folder.join(format!("{stem}.png"));
-    write(&image, &png)?;
-    Ok((svg, vec![path, image]))
+    let svg = chart::svg(figure, stem);
+    let (png, pdf) = export::png_and_pdf(&svg)
+        .map_err(|reason| PlotError::Plot { plot: stem.to_owned(), reason })?;
+    let mut files = vec![];
+    for (end, bytes) in [("svg", svg.as_bytes()), ("png", &png), ("pdf", &pdf)] {
+        let path = folder.join(format!("{stem}.{end}"));
+        write(&path, bytes)?;
+        files.push(path);
+    }
+    Ok((svg, files))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), PlotError> {

@@ -1,172 +1,183 @@
-//! Marks of a panel, from data to pixels.
+//! Marks of a panel as plotters elements.
+
+use std::convert::Infallible;
+
+use plotters::coord::CoordTranslate;
+use plotters::coord::cartesian::Cartesian2d;
+use plotters::drawing::DrawingAreaErrorKind;
+use plotters::element::{Circle, EmptyElement, ErrorBar, PathElement, Polygon, Rectangle, Text};
+use plotters::prelude::DrawingArea;
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color as _, ShapeStyle};
 
 use crate::axis::Axis;
+use crate::chart::{ink, rgb, stroke};
 use crate::figure::Mark;
-use crate::scene::{Anchor, Item, Rect, Scene, Stroke};
-use crate::style::{FAINT, INK, Look, PAPER, Rgb, Shape};
+use crate::style::{FAINT, INK, Look, ON_DARK, ON_LIGHT, PAPER, Rgb, Shape};
+use crate::svg::{Canvas, Pen, px};
 
-/// A plot area with its axes.
-pub(crate) struct Frame<'a> {
-    pub(crate) area: Rect,
-    pub(crate) x: &'a Axis,
-    pub(crate) y: &'a Axis,
-}
+/// What plotters may fail with; nothing here does.
+pub(crate) type Fault = DrawingAreaErrorKind<Infallible>;
 
-impl Frame<'_> {
-    pub(crate) fn x_at(&self, value: f64) -> Option<f64> {
-        self.x.place(value).map(|p| self.area.x + p * self.area.w)
-    }
-    pub(crate) fn y_at(&self, value: f64) -> Option<f64> {
-        self.y.place(value).map(|p| self.area.y + (1.0 - p) * self.area.h)
-    }
-    fn at(&self, p: (f64, f64)) -> Option<(f64, f64)> {
-        Some((self.x_at(p.0)?, self.y_at(p.1)?))
-    }
-    /// What a logarithmic axis cannot show lies at its lower end.
-    fn y_or_floor(&self, value: f64) -> f64 {
-        self.y_at(value).unwrap_or(self.area.bottom())
-    }
-}
+type Plot = DrawingArea<Canvas, Cartesian2d<Axis, Axis>>;
 
-/// Draws one mark.
-pub(crate) fn draw(scene: &mut Scene, frame: &Frame<'_>, mark: &Mark) {
+const LABEL_SIZE: f64 = 10.5;
+
+/// Draws one mark; nothing of lines and bands shows outside of `clip`.
+pub(crate) fn draw(
+    canvas: &Canvas,
+    plot: &Plot,
+    clip: Option<[f64; 4]>,
+    mark: &Mark,
+) -> Result<(), Fault> {
+    let (x_axis, y_axis) = (plot.as_coord_spec().x_spec(), plot.as_coord_spec().y_spec());
+    let pen = |dash, clip, halo| canvas.pen(Pen { dash, clip, halo });
+    pen(&[], None, false);
     match mark {
         Mark::Line { points, color, dash, width } => {
-            let points: Vec<_> = points.iter().filter_map(|p| frame.at(*p)).collect();
-            let stroke = Some(Stroke { color: *color, width: *width, dash });
-            scene.items.push(Item::Path {
-                points,
-                closed: false,
-                fill: None,
-                stroke,
-                clip: Some(frame.area),
-            });
+            pen(dash, clip, false);
+            let placed = |p: &&(f64, f64)| x_axis.place(p.0).and(y_axis.place(p.1)).is_some();
+            let points: Vec<_> = points.iter().filter(placed).copied().collect();
+            plot.draw(&PathElement::new(points, stroke(*color, *width)))
         }
-        Mark::Band { points, color, opacity } => band(scene, frame, points, *color, *opacity),
-        Mark::Point { at, look, hollow } => {
-            if let Some(at) = frame.at(*at) {
-                marker(scene, at, *look, *hollow);
-            }
+        Mark::Band { points, color, opacity } => {
+            pen(&[], clip, false);
+            let upper = points.iter().map(|p| (p.0, p.2));
+            let outline: Vec<_> = upper.chain(points.iter().rev().map(|p| (p.0, p.1))).collect();
+            plot.draw(&Polygon::new(outline, rgb(*color).mix(*opacity)))
         }
+        Mark::Point { at, look, hollow } => marker(plot, *at, *look, *hollow),
         Mark::ErrorY { x, low, high, color } => {
-            if let Some(x) = frame.x_at(*x) {
-                let (low, high) = (frame.y_or_floor(*low), frame.y_or_floor(*high));
-                whisker(scene, (x, low), (x, high), (4.0, 0.0), *color);
-            }
+            // A white edge, so that it shows on a dark bar as well.
+            let bar = |s: ShapeStyle| {
+                ErrorBar::new_vertical(
+                    *x,
+                    *low,
+                    f64::midpoint(*low, *high),
+                    *high,
+                    s,
+                    px(6.0) as u32,
+                )
+            };
+            whisker(*color, |s| plot.draw(&bar(s)))
         }
         Mark::ErrorX { y, low, high, color } => {
-            if let Some(y) = frame.y_at(*y) {
-                let left = frame.x_at(*low).unwrap_or(frame.area.x);
-                let right = frame.x_at(*high).unwrap_or(frame.area.right());
-                whisker(scene, (left, y), (right, y), (0.0, 4.0), *color);
-            }
+            let bar = |s: ShapeStyle| {
+                let middle = f64::midpoint(*low, *high);
+                ErrorBar::new_horizontal(*y, *low, middle, *high, s, px(6.0) as u32)
+            };
+            whisker(*color, |s| plot.draw(&bar(s)))
         }
         Mark::Bar { from, to, top, color } => {
-            if let (Some(left), Some(right)) = (frame.x_at(*from), frame.x_at(*to)) {
-                let (zero, end) = (frame.y_or_floor(0.0), frame.y_or_floor(*top));
-                let (y, h) = (zero.min(end), (zero - end).abs());
-                let bar = Rect { x: left, y, w: right - left, h };
-                scene.rect(bar, Some((*color, 1.0)), Some(Stroke::solid(PAPER, 0.6)));
-            }
+            let corners = [(*from, 0.0), (*to, *top)];
+            plot.draw(&Rectangle::new(corners, rgb(*color).filled()))?;
+            plot.draw(&Rectangle::new(corners, stroke(PAPER, 0.6)))
         }
-        Mark::Rule { x, label } => rule(scene, frame, *x, label),
-        Mark::Tile { x, y, color, text } => tile(scene, frame, (*x, *y), *color, text),
-        Mark::Ring { at, color } => {
-            if let Some(at) = frame.at(*at) {
-                ring(scene, at, *color);
-            }
+        Mark::Rule { x, label } if x_axis.holds(*x) => {
+            pen(&[4.0, 3.0], None, false);
+            let (low, high) = y_ends(y_axis);
+            plot.draw(&PathElement::new(vec![(*x, low), (*x, high)], stroke(FAINT, 1.2)))?;
+            beside(canvas, plot, (*x, high), 9.0, label, FAINT)
         }
-        Mark::Note { at, text } => {
-            if let Some((x, y)) = frame.at(*at) {
-                scene.text_as((x, y - 4.0), text, 12.0, Anchor::Middle, 0.0, FAINT);
-            }
+        Mark::Rule { .. } => Ok(()),
+        Mark::Tile { x, y, color, text } => {
+            let fill = color.unwrap_or(PAPER);
+            let corners = [(x - 0.5, y - 0.5), (x + 0.5, y + 0.5)];
+            plot.draw(&Rectangle::new(corners, rgb(fill).filled()))?;
+            plot.draw(&Rectangle::new(corners, stroke(PAPER, 1.0)))?;
+            let color = match color {
+                None => INK,
+                Some(c) if c.is_light() => ON_LIGHT,
+                Some(_) => ON_DARK,
+            };
+            plot.draw(&Text::new(
+                text.clone(),
+                (*x, *y),
+                ink(11.0, color, HPos::Center, VPos::Center),
+            ))
         }
+        Mark::Ring { at, color } => ring(plot, *at, *color),
+        Mark::Note { at, text, over: true } => {
+            pen(&[], None, true);
+            let style = ink(LABEL_SIZE, INK, HPos::Center, VPos::Bottom);
+            plot.draw(&(EmptyElement::at(*at) + Text::new(text.clone(), (0, -px(6.0)), style)))
+        }
+        Mark::Note { at, text, over: false } => beside(canvas, plot, *at, 0.0, text, INK),
     }
 }
 
-fn band(scene: &mut Scene, frame: &Frame<'_>, points: &[(f64, f64, f64)], color: Rgb, share: f64) {
-    let edge = |x: f64, y: f64| frame.x_at(x).map(|x| (x, frame.y_or_floor(y)));
-    let mut outline: Vec<_> = points.iter().filter_map(|p| edge(p.0, p.2)).collect();
-    outline.extend(points.iter().rev().filter_map(|p| edge(p.0, p.1)));
-    scene.items.push(Item::Path {
-        points: outline,
-        closed: true,
-        fill: Some((color, share)),
-        stroke: None,
-        clip: Some(frame.area),
-    });
-}
-
-fn whisker(scene: &mut Scene, a: (f64, f64), b: (f64, f64), cap: (f64, f64), color: Rgb) {
-    // A white edge, so that it shows on a dark bar as well.
-    for stroke in [Stroke::solid(PAPER, 3.0), Stroke::solid(color, 1.2)] {
-        scene.line(a, b, stroke);
-        for end in [a, b] {
-            scene.line((end.0 - cap.0, end.1 - cap.1), (end.0 + cap.0, end.1 + cap.1), stroke);
-        }
+/// The lower and upper end of an axis, as values.
+fn y_ends(axis: &Axis) -> (f64, f64) {
+    use crate::axis::Scale;
+    match &axis.scale {
+        Scale::Linear { lo, hi } | Scale::Log { lo, hi } => (*lo, *hi),
+        Scale::Names(names) => (-0.5, names.len() as f64 - 0.5),
+        Scale::Tail => (0.0, 100.0),
     }
 }
 
-fn rule(scene: &mut Scene, frame: &Frame<'_>, x: f64, label: &str) {
-    let area = frame.area;
-    let Some(x) = frame.x_at(x).filter(|x| (area.x..=area.right()).contains(x)) else { return };
-    let stroke = Stroke { color: FAINT, width: 1.2, dash: &[4.0, 3.0] };
-    scene.line((x, area.y), (x, area.bottom()), stroke);
-    // On whichever side has room.
-    let (at, anchor) = match x > area.x + area.w / 2.0 {
-        true => (x - 5.0, Anchor::End),
-        false => (x + 5.0, Anchor::Start),
-    };
-    scene.text_as((at, area.bottom() - 8.0), label, 10.5, anchor, 0.0, FAINT);
+/// Text beside a place, on whichever side has room.
+fn beside(
+    canvas: &Canvas,
+    plot: &Plot,
+    at: (f64, f64),
+    dy: f64,
+    text: &str,
+    color: Rgb,
+) -> Result<(), Fault> {
+    canvas.pen(Pen { halo: true, ..Pen::default() });
+    let right = plot.as_coord_spec().x_spec().place(at.0).is_some_and(|p| p > 0.62);
+    let (dx, h) = if right { (-9.0, HPos::Right) } else { (9.0, HPos::Left) };
+    let style = ink(LABEL_SIZE, color, h, VPos::Center);
+    plot.draw(&(EmptyElement::at(at) + Text::new(text.to_owned(), (px(dx), px(dy)), style)))
 }
 
-fn tile(scene: &mut Scene, frame: &Frame<'_>, at: (f64, f64), color: Option<Rgb>, text: &str) {
-    let corners = (
-        frame.x_at(at.0 - 0.5),
-        frame.x_at(at.0 + 0.5),
-        frame.y_at(at.1 + 0.5),
-        frame.y_at(at.1 - 0.5),
-    );
-    let (Some(left), Some(right), Some(top), Some(bottom)) = corners else { return };
-    let cell = Rect { x: left, y: top, w: right - left, h: bottom - top };
-    let fill = color.unwrap_or(PAPER);
-    scene.rect(cell, Some((fill, 1.0)), Some(Stroke::solid(PAPER, 1.0)));
-    let ink = if fill.is_light() { INK } else { PAPER };
-    let size = 11.0;
-    if crate::font::width(text, size) <= cell.w - 4.0 && cell.h > size + 2.0 {
-        let middle = (f64::midpoint(left, right), f64::midpoint(top, bottom) + size * 0.36);
-        scene.text_as(middle, text, size, Anchor::Middle, 0.0, ink);
-    }
+fn whisker(color: Rgb, draw: impl Fn(ShapeStyle) -> Result<(), Fault>) -> Result<(), Fault> {
+    draw(stroke(PAPER, 3.0))?;
+    draw(stroke(color, 1.2))
 }
 
 /// A ring around a marker.
-pub(crate) fn ring(scene: &mut Scene, at: (f64, f64), color: Rgb) {
-    let stroke = Some(Stroke::solid(color, 1.3));
-    scene.items.push(Item::Circle { at, radius: 8.0, fill: None, stroke });
+pub(crate) fn ring<C: CoordTranslate>(
+    area: &DrawingArea<Canvas, C>,
+    at: C::From,
+    color: Rgb,
+) -> Result<(), Fault>
+where
+    C::From: Clone,
+{
+    area.draw(&(EmptyElement::at(at) + Circle::new((0, 0), px(8.0), stroke(color, 1.3))))
 }
 
 /// A marker.
-pub(crate) fn marker(scene: &mut Scene, at: (f64, f64), look: Look, hollow: bool) {
+pub(crate) fn marker<C: CoordTranslate>(
+    area: &DrawingArea<Canvas, C>,
+    at: C::From,
+    look: Look,
+    hollow: bool,
+) -> Result<(), Fault>
+where
+    C::From: Clone,
+{
     let r = 4.2;
-    let fill = Some((if hollow { PAPER } else { look.color }, 1.0));
-    let edge = if hollow { look.color } else { PAPER };
-    let stroke = Some(Stroke::solid(edge, if hollow { 1.6 } else { 0.8 }));
-    let polygon: Vec<(f64, f64)> = match look.shape {
+    let fill = rgb(if hollow { PAPER } else { look.color }).filled();
+    let edge = if hollow { stroke(look.color, 1.6) } else { stroke(PAPER, 0.8) };
+    let units = |points: Vec<(f64, f64)>| -> Vec<(i32, i32)> {
+        points.into_iter().map(|(x, y)| (px(x), px(y))).collect()
+    };
+    let polygon = match look.shape {
         Shape::Circle => {
-            scene.items.push(Item::Circle { at, radius: r, fill, stroke });
-            return;
+            let circle = |style| Circle::new((0, 0), px(r), style);
+            return area.draw(&(EmptyElement::at(at) + circle(fill) + circle(edge)));
         }
         Shape::Cross | Shape::Plus => {
-            let arms: [(f64, f64); 2] = if look.shape == Shape::Plus {
-                [(5.0, 0.0), (0.0, 5.0)]
+            let arms = if look.shape == Shape::Plus {
+                [[(-5.0, 0.0), (5.0, 0.0)], [(0.0, -5.0), (0.0, 5.0)]]
             } else {
-                [(r, r), (r, -r)]
+                [[(-r, -r), (r, r)], [(-r, r), (r, -r)]]
             };
-            let stroke = Stroke::solid(look.color, 2.4);
-            for (dx, dy) in arms {
-                scene.line((at.0 - dx, at.1 - dy), (at.0 + dx, at.1 + dy), stroke);
-            }
-            return;
+            let [a, b] = arms.map(|a| PathElement::new(units(a.to_vec()), stroke(look.color, 2.4)));
+            return area.draw(&(EmptyElement::at(at) + a + b));
         }
         Shape::Square => vec![(-r, -r), (r, -r), (r, r), (-r, r)],
         Shape::Diamond => vec![(0.0, -5.6), (5.2, 0.0), (0.0, 5.6), (-5.2, 0.0)],
@@ -180,6 +191,9 @@ pub(crate) fn marker(scene: &mut Scene, at: (f64, f64), look: Look, hollow: bool
             })
             .collect(),
     };
-    let points = polygon.into_iter().map(|(x, y)| (at.0 + x, at.1 + y)).collect();
-    scene.items.push(Item::Path { points, closed: true, fill, stroke, clip: None });
+    let mut outline = units(polygon);
+    let inside = Polygon::new(outline.clone(), fill);
+    outline.push(outline[0]);
+    outline.push(outline[1]);
+    area.draw(&(EmptyElement::at(at) + inside + PathElement::new(outline, edge)))
 }

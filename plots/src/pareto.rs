@@ -3,13 +3,16 @@
 
 use crate::axis::Axis;
 use crate::bars::whose;
-use crate::figure::{Entry, Figure, Key, Mark, Panel};
+use crate::figure::{Data, Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, column, grouped, logs};
 use crate::style::{FAINT, INK, Look, Shape};
 use cotenant_results::Estimate;
 use cotenant_results::PlotSpec;
 use cotenant_results::Row;
 use cotenant_results::columns::{Better, Column};
+
+/// Points on the frontier that are named in place.
+const NAMED: usize = 6;
 
 /// One point.
 struct Point {
@@ -35,7 +38,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let series = cx.ordered(by, table.distinct(&flat, by));
     let mut drawn = Vec::new();
     for (title, rows) in &panels {
-        drawn.push((title.clone(), points(cx, rows, (x, y), (by, &series))?));
+        drawn.push((title.clone(), points(cx, spec, rows, (x, y), (by, &series))?));
     }
     let ends = |f: fn(&Point) -> Estimate| -> Vec<f64> {
         let all = drawn.iter().flat_map(|p| &p.1).map(f);
@@ -48,6 +51,20 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let most = xs.iter().copied().fold(0.0, f64::max);
     let least = drawn.iter().flat_map(|p| &p.1).map(|p| p.x.mean).fold(f64::MAX, f64::min);
     let (log_x, log_y) = logs(spec, (most > WIDE * least.max(1e-12), false));
+    let mut data = Data::new(["Series", "Panel", x.title, y.title]);
+    let mut front: Vec<String> = vec![];
+    for (title, points) in &drawn {
+        for p in points {
+            let name = series[p.series].clone();
+            data.rows.push(vec![name, title.clone(), p.x.to_string(), p.y.to_string()]);
+        }
+        for i in frontier(points, x, y) {
+            let name = &series[points[i].series];
+            if !front.contains(name) {
+                front.push(name.clone());
+            }
+        }
+    }
     let title = |c: &Column| match c.better {
         Better::Lower => format!("{}, lower is better ({})", c.title, c.unit),
         _ => format!("{}, higher is better ({})", c.title, c.unit),
@@ -72,17 +89,19 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     Ok(Figure {
         title: cx.title(spec, format!("{} against {}", y.title, x.title)),
         notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
-        stacked: false,
+        finding: format!("On the frontier: {}.", front.join(", ")),
+        data,
         columns: if several { 2 } else { 1 },
         size: if several { (360.0, 260.0) } else { (520.0, 340.0) },
         panels,
         legend,
-        colors: None,
+        ..Figure::default()
     })
 }
 
 fn points(
     cx: &Context<'_>,
+    spec: &PlotSpec,
     rows: &[&Row],
     (x, y): (&Column, &Column),
     (by, series): (&str, &[String]),
@@ -103,7 +122,7 @@ fn points(
                 continue;
             }
             let here: Vec<&Row> = own.iter().copied().filter(|r| identity(r) == id).collect();
-            let at = (cx.estimate(table, &here, x)?, cx.estimate(table, &here, y)?);
+            let at = (cx.estimate(table, spec, &here, x)?, cx.estimate(table, spec, &here, y)?);
             if let (Some(px), Some(py)) = at {
                 let bound = cx.policy(table.text(row, "label")) == "ideal";
                 points.push(Point { series: n, x: px, y: py, bound });
@@ -174,6 +193,11 @@ fn marks(
         marks.push(Mark::Point { at, look, hollow: p.bound });
         if front.contains(&i) {
             marks.push(Mark::Ring { at, color: INK });
+            // Those that matter are named in place, unless that made a heap of names.
+            if front.len() <= NAMED {
+                let text = series[p.series].clone();
+                marks.push(Mark::Note { at: (at.0, at.1), text, over: true });
+            }
         }
     }
     marks

@@ -2,11 +2,12 @@
 //! bands of ±5 % and ±10 % around it.
 
 use crate::axis::{Axis, Scale};
-use crate::figure::{Entry, Figure, Key, Mark, Panel};
+use crate::figure::{Data, Entry, Figure, Key, Mark, Panel};
 use crate::select::{Context, logs};
 use crate::style::{FAINT, Look, Shape};
 use cotenant_results::PlotSpec;
 use cotenant_results::columns::metric;
+use cotenant_results::format::pretty;
 use cotenant_results::{Row, Table};
 
 /// Metrics that share a panel, by the start of their names.
@@ -68,6 +69,13 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     legend.push(entry("equal", FAINT, Key::PlainLine));
     legend.push(entry("within 5 %", band_color(0.34), Key::Swatch));
     legend.push(entry("within 10 %", band_color(0.17), Key::Swatch));
+    let mut data = Data::new(["Label", "Tenant", "Metric", "Simulated", "Measured"]);
+    for row in &rows {
+        let mut cells: Vec<String> =
+            ["label", "tenant", "metric"].map(|c| table.text(row, c).to_owned()).to_vec();
+        cells.extend(point(table, row).iter().flat_map(|p| [pretty(p.0), pretty(p.1)]));
+        data.rows.push(cells);
+    }
     let n = rows.len();
     let within = |limit: f64| {
         let good = |r: &&&Row| {
@@ -83,12 +91,13 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
             &format!("{n} pairs, {} within 5 %, {} within 10 %", within(5.0), within(10.0)),
             false,
         )],
-        stacked: false,
+        finding: format!("{} of {n} pairs are within 10 %.", within(10.0)),
+        data,
         columns: if several { 2 } else { 1 },
         panels,
         size: if several { (300.0, 300.0) } else { (380.0, 380.0) },
         legend,
-        colors: None,
+        ..Figure::default()
     })
 }
 
@@ -118,7 +127,7 @@ fn panel(
     let titled = |what: &str| Axis { title: format!("{family}, {what} ({unit})"), ..axis.clone() };
     let (lo, hi) = match axis.scale {
         Scale::Linear { lo, hi } | Scale::Log { lo, hi } => (lo, hi),
-        Scale::Names(_) => (0.0, 1.0),
+        Scale::Names(_) | Scale::Tail => (0.0, 1.0),
     };
     let mut marks = Vec::new();
     for (share, shade) in [(0.10, 0.17), (0.05, 0.34)] {

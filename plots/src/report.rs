@@ -1,80 +1,91 @@
-//! `report.html`: one self-contained page with the verdict, the plots, the results and where every
-//! number comes from. It loads nothing: style and pictures are inline.
+//! `report.html`: one self-contained page that answers first, then shows why, then every number. It
+//! loads nothing: style, script and pictures are inline, and its policy for content says so.
 
+mod details;
+mod ranking;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use cotenant_results::Answer;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
+use sha2::Digest as _;
 
 use crate::Drawn;
-use crate::format::{fixed, plain_ms, pretty};
+use crate::figure::Data;
 use crate::select::Context;
-use crate::verdict::{self, Cell, Line, Point, Slo, Verdict, with_interval};
-use cotenant_results::Estimate;
-use cotenant_results::columns::{LEADING, METRICS, NAMES, STATUS};
+use crate::style::{self, Rgb};
 
-/// Sweep points and result rows that a page shows; beyond, `results.csv` is the better reader.
-const MAX_POINTS: usize = 60;
-/// Sweep points whose tables are listed one by one; more fold away behind one line.
-const FEW_POINTS: usize = 8;
-const MAX_ROWS: usize = 1500;
+/// Copies the text beside a button; without it, the text can still be selected.
+const SCRIPT: &str = include_str!("report.js");
+const STYLE: &str = include_str!("report.css");
+/// Rows of a figure's table of numbers; the files have the others.
+const MAX_DATA: usize = 60;
 
 /// The page.
 pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let run = cx.run;
-    let verdict = verdict::judge(cx);
+    let answer = Answer::of(run, cx.results);
     let title = run.question.clone().unwrap_or_else(|| run.name.clone());
+    let swept = answer.points.len() > 1;
+    let style = format!("{STYLE}{}", dark_colors(drawn));
+    let stems: Vec<&str> =
+        drawn.iter().filter(|d| d.svg.is_ok()).map(|d| d.stem.as_str()).collect();
     html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(policy());
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (run.name) " – cotenant" }
-                style { (PreEscaped(include_str!("report.css"))) }
+                style { (PreEscaped(style)) }
             }
             body {
+                a.skip href="#answer" { "Skip to the answer" }
                 header {
-                    p.kicker { (run.name) }
+                    (kicker(cx))
                     h1 { (title) }
-                    p.facts { (facts(cx)) }
-                    nav {
-                        @for (id, name) in [
-                            ("verdict", "Verdict"),
-                            ("plots", "Plots"),
-                            ("sources", "Where the numbers come from"),
-                            ("results", "All results"),
-                        ] { a href={ "#" (id) } { (name) } }
-                    }
                 }
                 main {
-                    (warnings(cx))
-                    section id="verdict" {
-                        h2 { "Verdict" }
-                        p.reading { @for s in &verdict.reading { (code(s)) " " } }
-                        (verdict_tables(cx, &verdict))
-                    }
-                    section id="plots" {
-                        h2 { "Plots" }
-                        @for plot in drawn { (figure(plot)) }
-                    }
-                    section id="sources" {
-                        h2 { "Where the numbers come from" }
-                        (tenants(cx))
-                        (policies(cx))
-                        (provenance(cx))
-                    }
-                    section id="results" {
-                        h2 { "All results" }
-                        (results(cx))
-                        details {
-                            summary { "Configuration as resolved" }
-                            pre { (run.config) }
+                    section.answer id="answer" aria-labelledby="answer-title" { (box_of(cx, &answer)) }
+                    section id="policies" {
+                        @if swept {
+                            h2 { "Where which policy " @if answer.goals { "keeps the goals" } @else { "is best" } }
+                            (ranking::map(cx, &answer))
+                            details { summary { "Point by point" } (ranking::points(cx, &answer)) }
+                        } @else if let Some(point) = answer.points.first() {
+                            h2 { "Policies, best first" }
+                            (ranking::table(cx, &answer, point))
                         }
                     }
+                    section id="figures" {
+                        h2 { "Figures" }
+                        @for plot in drawn { (figure(plot)) }
+                    }
+                    section id="details" {
+                        h2 { "Details" }
+                        details { summary { "Why" } (details::why(cx)) }
+                        details id="caveats" open[!run.warnings.is_empty()] { summary { "Caveats" } (details::caveats(cx)) }
+                        details { summary { "Tenants, policies, provenance" } (details::tenants(cx)) (details::policies(cx)) (details::provenance(cx)) }
+                        details { summary { "All numbers" } (details::numbers(cx)) }
+                        details { summary { "Files and repeat command" } (details::files(cx, &stems)) (repeat(cx)) }
+                    }
                 }
+                script { (PreEscaped(SCRIPT)) }
             }
         }
     }
     .into_string()
+}
+
+/// Nothing is loaded, and no script runs but the one that stands here.
+fn policy() -> String {
+    let digest = sha2::Sha256::digest(SCRIPT.as_bytes());
+    let hash = base64::engine::general_purpose::STANDARD.encode(digest);
+    format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
 }
 
 /// Text with `` `names` `` in it.
@@ -86,380 +97,153 @@ fn code(text: &str) -> Markup {
     }
 }
 
-fn facts(cx: &Context<'_>) -> Markup {
+/// Name, device, how the numbers came about, and what they hold for.
+fn kicker(cx: &Context<'_>) -> Markup {
     let run = cx.run;
-    let device = &run.device;
-    let mut parts = vec![];
-    if !device.title.is_empty() {
-        parts.push(format!("{} ({} CUs)", device.title, device.cus));
+    let kind = match &run.replay {
+        None => "simulated".to_owned(),
+        Some(r) if r.kind == "measured" => "measured".to_owned(),
+        Some(r) if r.kind == "emulated" => "emulated, not measured".to_owned(),
+        Some(_) => "on a stand-in, not measured".to_owned(),
+    };
+    let one = |of: fn(&cotenant_results::TenantInfo) -> &str| -> String {
+        let all: BTreeSet<&str> = run.tenants.iter().map(of).filter(|v| !v.is_empty()).collect();
+        all.into_iter().collect::<Vec<_>>().join(" and ")
+    };
+    let mut facts = vec![];
+    let sources = cx.sources().join(" and ");
+    if !sources.is_empty() {
+        facts.push(format!("{sources} profiles"));
     }
+    facts.extend([one(|t| &t.precision), one(|t| &t.executor)]);
     if !run.duration.is_empty() {
-        let warm_up = match run.warmup.as_str() {
-            "" | "0" | "0ns" | "0s" => String::new(),
-            w => format!(" after {w} of warm-up"),
+        let repeats = match run.seeds.len() {
+            1 => "1 repeat".to_owned(),
+            n => format!("{n} repeats"),
         };
-        let how = match &run.replay {
-            None => "simulated",
-            Some(replay) if replay.kind == "measured" => "measured",
-            Some(replay) if replay.kind == "emulated" => "emulated, not measured,",
-            Some(_) => "on a stand-in, not measured,",
-        };
-        parts.push(format!("{} {how}{warm_up}", run.duration));
+        facts.push(format!("{} × {repeats}", run.duration));
     }
-    if let Some(replay) = &run.replay {
-        parts.push(format!("replayed on {}", replay.device));
-    }
-    parts.push(match run.seeds.len() {
-        1 => "1 repeat".to_owned(),
-        n => format!("{n} repeats"),
-    });
     if run.costs == "ideal" {
-        parts.push("mechanisms cost nothing (costs = ideal)".to_owned());
+        facts.push("mechanisms cost nothing".to_owned());
     }
-    html! { (parts.join(" · ")) }
-}
-
-fn warnings(cx: &Context<'_>) -> Markup {
+    facts.retain(|f| !f.is_empty());
     html! {
-        @if !cx.run.warnings.is_empty() {
-            aside.warnings {
-                h2 { "Mind" }
-                ul { @for w in &cx.run.warnings { li { (code(w)) } } }
-            }
+        p.kicker {
+            strong { (run.name) }
+            @if !run.device.title.is_empty() { " · " (run.device.title) }
+            " " span.badge.source { (kind.to_uppercase()) }
+            @if !facts.is_empty() { " " (facts.join(", ")) }
+            " " a href="#caveats" { "why" }
         }
     }
 }
 
-/// One table; for a sweep one for each point, folded away so that the plots are not pushed out of sight.
-fn verdict_tables(cx: &Context<'_>, verdict: &Verdict) -> Markup {
-    let n = verdict.points.len();
-    let shown = &verdict.points[..n.min(MAX_POINTS)];
-    let points = html! {
-        @for (i, point) in shown.iter().enumerate() {
-            @if point.name.is_empty() {
-                (verdict_table(cx, verdict, point))
-            } @else {
-                details.point open[n <= 2 || (i == 0 && n <= FEW_POINTS)] {
-                    summary { (point.name) @if let Some(best) = winner(point) { ": " span.badge { (best) } } }
-                    (verdict_table(cx, verdict, point))
+fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
+    let sentences = answer.sentences();
+    let winners = &cx.run.winners;
+    html! {
+        h2 id="answer-title" { "Answer" }
+        @for (i, s) in sentences.iter().enumerate() {
+            p.lead[i == 0] { (code(s)) }
+        }
+        @if let [winner] = winners.as_slice() {
+            @if !winner.settings.is_empty() {
+                p { "To deploy " code { (winner.label) } ":" }
+                div.copy {
+                    pre id="settings" tabindex="0" { (winner.settings.join("\n")) }
+                    button type="button" data-copy="settings" { "Copy" }
+                }
+            }
+        } @else if !winners.is_empty() {
+            details {
+                summary { "Settings of the best, point by point" }
+                @for w in winners.iter().take(20) {
+                    p { strong { (w.point) } ": " code { (w.label) } @if !w.certain { " (undecided)" } }
+                    pre tabindex="0" { (w.settings.join("\n")) }
                 }
             }
         }
-        @if shown.len() < n {
-            p.note { "The first " (shown.len()) " of " (n) " sweep points; the others stand in \
-                results.csv." }
+        @if answer.goals {
+            p.note { "Headroom: " code { "cotenant capacity " (cx.run.name) ".toml" } " finds the largest load that keeps the goals." }
         }
-    };
-    html! {
-        @if n > FEW_POINTS {
-            details { summary { "Point by point: " (n) " sweep points" } (points) }
-        } @else {
-            (points)
-        }
-        p.note {
-            "An SLO is met when at least " (fixed(verdict::SLO_TARGET * 100.0, 0))
-            " % of a tenant's requests are answered within it (slo_attainment). Goodput, share, CU \
-             use and energy are those of the whole GPU. "
-            "± is the 95 % confidence interval over the repeats. – means that there is no value."
-        }
-    }
-}
-
-fn winner(point: &Point) -> Option<&str> {
-    point.has_rivals().then_some(())?;
-    point.lines.iter().find(|l| l.best).map(|l| l.label.as_str())
-}
-
-fn verdict_table(cx: &Context<'_>, verdict: &Verdict, point: &Point) -> Markup {
-    // Jobs of a sweep that differ from point to point leave columns of which this one has nothing.
-    let here: Vec<usize> = (0..verdict.tenants.len())
-        .filter(|&i| point.lines.iter().any(|l| l.cells[i].is_some() || !l.failures.is_empty()))
-        .collect();
-    let bound = point.lines.iter().any(|l| l.share.is_some());
-    let energy = point.lines.iter().any(|l| l.energy.is_some());
-    let columns = Columns { tenants: here, bound, energy, best: point.has_rivals() };
-    html! {
-        div.scroll {
-            table.verdict {
-                thead {
-                    tr {
-                        th scope="col" { "Policy" }
-                        @for &i in &columns.tenants {
-                            th scope="col" { (verdict.tenants[i]) (slo_text(cx, &verdict.tenants[i])) }
-                        }
-                        th.num scope="col" { "Goodput" small { "requests/s" } }
-                        @if bound { th.num scope="col" { "Share of ideal" small { "%" } } }
-                        th.num scope="col" { "CU use" small { "% of CUs" } }
-                        @if energy { th.num scope="col" { "Energy" small { "J" } } }
-                    }
-                }
-                tbody {
-                    @for line in &point.lines { (verdict_line(cx, line, &columns)) }
-                }
-            }
-        }
-    }
-}
-
-fn slo_text(cx: &Context<'_>, tenant: &str) -> Markup {
-    let Some(t) = cx.run.tenants.iter().find(|t| t.name == tenant) else { return html! {} };
-    let slo = match (&t.slo, t.slo_ms) {
-        (Some(text), Some(ms)) if !text.contains("ms") => {
-            format!("SLO {text} = {}", plain_ms(ms))
-        }
-        (Some(text), _) => format!("SLO {text}"),
-        (None, Some(ms)) => format!("SLO {}", plain_ms(ms)),
-        (None, None) => "no SLO".to_owned(),
-    };
-    html! { small { (t.model) } small { (slo) } }
-}
-
-/// What a verdict table has to show.
-struct Columns {
-    /// Indices of its tenants.
-    tenants: Vec<usize>,
-    bound: bool,
-    energy: bool,
-    /// Whether somebody can be best.
-    best: bool,
-}
-
-fn verdict_line(cx: &Context<'_>, line: &Line, columns: &Columns) -> Markup {
-    let best = line.best && columns.best;
-    let color = cx.looks.label(&line.label).color;
-    let swatch = format!("background:#{:02x}{:02x}{:02x}", color.0, color.1, color.2);
-    let number = |e: &Option<Estimate>| e.as_ref().map_or("–".to_owned(), with_interval);
-    html! {
-        tr.best[best].bound[line.bound] {
-            th scope="row" {
-                span.swatch style=(swatch) {}
-                (line.label)
-                @if best { span.badge { "best" } }
-                @if line.bound { small { "bound, not a policy" } }
-            }
-            @if line.cells.iter().all(Option::is_none) {
-                td.failed colspan=(columns.tenants.len()) { (failures(line)) }
-            } @else {
-                @for (i, &tenant) in columns.tenants.iter().enumerate() {
-                    td {
-                        @match &line.cells[tenant] {
-                            Some(cell) => (tenant_cell(cell)),
-                            None => "–",
-                        }
-                        @if i == 0 && !line.failures.is_empty() { (failures(line)) }
-                    }
-                }
-            }
-            td.num { (number(&line.goodput)) }
-            @if columns.bound {
-                td.num { (line.share.map_or("–".to_owned(), |s| fixed(s * 100.0, 1))) }
-            }
-            td.num { (number(&line.cu)) }
-            @if columns.energy { td.num { (number(&line.energy)) } }
-        }
-    }
-}
-
-fn failures(line: &Line) -> Markup {
-    html! {
-        @for (reason, n) in &line.failures {
-            div.failed { "failed in " (n) " cell" @if *n != 1 { "s" } ": " (reason) }
-        }
-        @if line.failures.is_empty() { "–" }
-    }
-}
-
-fn tenant_cell(cell: &Cell) -> Markup {
-    let (class, word) = match cell.slo {
-        Slo::Met => ("met", "✓ met"),
-        Slo::Missed => ("missed", "✗ missed"),
-        Slo::None => ("none", ""),
-        Slo::Unknown => ("none", "no request completed"),
-    };
-    // Where no SLO is, what was delivered is the throughput.
-    let rate = if cell.slo == Slo::None { &cell.throughput } else { &cell.goodput };
-    let what = if cell.slo == Slo::None { "throughput" } else { "goodput" };
-    html! {
-        @if !word.is_empty() { span class=(class) { (word) } }
-        @if cell.slo != Slo::None && let Some(a) = &cell.attainment {
-            div { (verdict::percent(a.mean)) " % in time" }
-        }
-        @if let Some(p) = &cell.p99 { div { "p99 " (with_interval(p)) " ms" } }
-        @if let Some(r) = rate { div { (what) " " (pretty(r.mean)) "/s" } }
     }
 }
 
 fn figure(plot: &Drawn) -> Markup {
     html! {
         @match &plot.svg {
-            Ok(svg) => { figure { div.scroll.picture { (PreEscaped(svg)) } } }
+            Ok(svg) => {
+                figure {
+                    div.scroll.picture tabindex="0" { (PreEscaped(svg)) }
+                    @if !plot.data.rows.is_empty() {
+                        details { summary { "Numbers of this figure" } (data(&plot.data)) }
+                    }
+                }
+            }
             Err(reason) => {
-                figure.missing {
-                    p { "Plot " code { (plot.title) } " is missing: " (code(reason)) }
-                }
+                figure.missing { p { "Plot " code { (plot.title) } " is missing: " (code(reason)) } }
             }
         }
     }
 }
 
-fn tenants(cx: &Context<'_>) -> Markup {
-    let ms = |v: Option<f64>| v.map_or("–".to_owned(), pretty);
+fn data(data: &Data) -> Markup {
     html! {
-        @if !cx.run.tenants.is_empty() {
-            div.scroll {
-                table {
-                    thead {
-                        tr {
-                            @for h in ["Tenant", "Model", "Class", "Arrivals", "SLO"] {
-                                th scope="col" { (h) }
-                            }
-                            th.num scope="col" { "Isolated p95" small { "ms" } }
-                            th.num scope="col" { "Isolated rate" small { "requests/s" } }
-                            th scope="col" { "Profile" }
-                        }
-                    }
-                    tbody {
-                        @for t in &cx.run.tenants {
-                            tr {
-                                th scope="row" { (t.name) }
-                                td { (t.model) }
-                                td { (dash(&t.class)) }
-                                td { (dash(&t.arrivals)) }
-                                td { (match (&t.slo, t.slo_ms) {
-                                    (Some(text), _) => text.clone(),
-                                    (None, Some(v)) => plain_ms(v),
-                                    (None, None) => "none".to_owned(),
-                                }) }
-                                td.num { (ms(t.isolated_p95_ms)) }
-                                td.num { (ms(t.isolated_rps)) }
-                                td {
-                                    @if !t.profile_source.is_empty() {
-                                        span.badge.source { (t.profile_source) } " "
-                                    }
-                                    (dash(&t.profile))
-                                }
-                            }
-                        }
-                    }
+        div.scroll tabindex="0" {
+            table.results {
+                thead { tr { @for h in &data.head { th scope="col" { (h) } } } }
+                tbody {
+                    @for row in data.rows.iter().take(MAX_DATA) { tr { @for cell in row { td { (cell) } } } }
                 }
             }
         }
+        @if data.rows.len() > MAX_DATA { p.note { "The first " (MAX_DATA) " of " (data.rows.len()) " rows." } }
     }
 }
 
-fn dash(text: &str) -> &str {
-    if text.is_empty() { "–" } else { text }
-}
-
-fn policies(cx: &Context<'_>) -> Markup {
-    html! {
-        @if !cx.run.policies.is_empty() {
-            div.scroll {
-                table {
-                    thead {
-                        tr {
-                            @for h in ["Label", "Policy", "Options"] { th scope="col" { (h) } }
-                        }
-                    }
-                    tbody {
-                        @for p in &cx.run.policies {
-                            tr {
-                                th scope="row" { (p.label) }
-                                td { (p.name) }
-                                td { code.options { (dash(&p.options)) } }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn provenance(cx: &Context<'_>) -> Markup {
+fn repeat(cx: &Context<'_>) -> Markup {
     let run = cx.run;
-    let seeds: Vec<String> = run.seeds.iter().map(u64::to_string).collect();
-    let seeds = match seeds.len() {
-        0..=12 => seeds.join(", "),
-        n => format!("{} … {} ({n})", seeds[0], seeds[n - 1]),
+    let seed = run.seeds.first().map_or(String::new(), |s| format!(" --seed {s}"));
+    let command = match &run.replay {
+        None => format!("cotenant run {}.toml{seed}", run.name),
+        Some(r) => format!("cotenant replay {}.toml --on {}{seed}", run.name, r.on),
     };
-    let rows = [
-        ("Experiment digest", run.experiment_digest.clone()),
-        ("Program", format!("cotenant {} at {}", run.version, run.commit)),
-        ("Host", run.host.clone()),
-        ("Device", format!("{} ({})", run.device.title, run.device.name)),
-        ("Costs of mechanisms", run.costs.clone()),
-        ("Seeds", seeds),
-        ("Cells", run.cells.len().to_string()),
-        ("Events", fixed(run.events as f64, 0)),
-        ("Events per second, one thread", fixed(run.events_per_s, 0)),
-        ("Wall-clock time", format!("{} s", pretty(run.wall_s))),
-    ];
     html! {
-        dl { @for (name, value) in &rows { div { dt { (name) } dd { (dash(value)) } } } }
-        @if !run.cells.is_empty() {
-            details {
-                summary { "Event-stream digests, cell by cell" }
-                div.scroll { table {
-                    thead { tr {
-                        th scope="col" { "Cell" }
-                        th.num scope="col" { "Events" }
-                        th scope="col" { "Digest" }
-                    } }
-                    tbody { @for c in run.cells.iter().take(MAX_ROWS) {
-                        tr {
-                            td { (c.cell) }
-                            td.num { (fixed(c.events as f64, 0)) }
-                            td { code { (c.digest) } }
-                        }
-                    } }
-                } }
-            }
+        div.copy {
+            pre id="repeat" tabindex="0" { (command) }
+            button type="button" data-copy="repeat" { "Copy" }
+        }
+        @if !run.config.is_empty() {
+            details { summary { "Experiment file as resolved" } pre tabindex="0" { (run.config) } }
         }
     }
 }
 
-fn results(cx: &Context<'_>) -> Markup {
-    let table = cx.results;
-    // The experiment's name is the page's.
-    let texts: Vec<&str> = LEADING[1..]
-        .iter()
-        .copied()
-        .chain(cx.run.sweep_keys.iter().map(String::as_str))
-        .chain(NAMES)
-        .collect();
-    html! {
-        details {
-            summary { "results.csv, " (table.rows.len()) " rows" }
-            @if table.rows.len() > MAX_ROWS {
-                p.note { "The first " (MAX_ROWS) " rows; all of them stand in results.csv." }
-            }
-            div.scroll {
-                table.results {
-                    thead { tr {
-                        @for c in &texts { th scope="col" { (c) } }
-                        @for c in &METRICS { th.num scope="col" title=(c.axis()) { (c.name) } }
-                        th scope="col" { (STATUS) }
-                    } }
-                    tbody {
-                        @for row in table.rows.iter().take(MAX_ROWS) {
-                            @let status = table.text(row, STATUS);
-                            tr.bad[status != "ok"] {
-                                @for c in &texts { td { (table.text(row, c)) } }
-                                @for c in &METRICS {
-                                    td.num {
-                                        @match table.number(row, c.name) {
-                                            Some(n) => (n),
-                                            None => "–",
-                                        }
-                                    }
-                                }
-                                td { (status) }
-                            }
-                        }
-                    }
-                }
-            }
+/// Rules that give the figures' colours their shade for dark paper.
+fn dark_colors(drawn: &[Drawn]) -> String {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for svg in drawn.iter().filter_map(|d| d.svg.as_deref().ok()) {
+        let colors = svg.match_indices("=\"#").filter_map(|(i, _)| svg.get(i + 2..i + 9));
+        used.extend(colors);
+    }
+    let mut css = String::from("@media screen and (prefers-color-scheme: dark) {\n");
+    let roles = [
+        (style::INK, "ink"),
+        (style::FAINT, "faint"),
+        (style::GRID, "line"),
+        (style::PAPER, "card"),
+    ];
+    for color in used {
+        let Some(rgb) = Rgb::parse(color) else { continue };
+        let value = match roles.iter().find(|(c, _)| *c == rgb) {
+            Some((_, role)) => format!("var(--{role})"),
+            // Tiles of heatmaps and what is written on them stay as they are.
+            None if style::stays(rgb) || rgb.on_dark() == rgb => continue,
+            None => rgb.on_dark().hex(),
+        };
+        for what in ["fill", "stroke"] {
+            let _ = writeln!(css, ".picture [{what}=\"{color}\"] {{ {what}: {value} }}");
         }
     }
+    css + "}\n"
 }

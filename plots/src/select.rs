@@ -3,15 +3,13 @@
 
 use std::path::PathBuf;
 
+use cotenant_results::columns::{Column, metric, unknown};
+use cotenant_results::{Estimate, LogAxes, PlotSpec, Row, RunInfo, Table, Width};
+
 use crate::axis::Axis;
-use crate::figure::{Entry, Key};
-use crate::format::{Quantity, key_axis, key_title, quantity};
+use crate::figure::{Entry, Figure, Key, Shaped};
 use crate::style::{Look, Looks};
-use cotenant_results::Estimate;
-use cotenant_results::RunInfo;
-use cotenant_results::columns::{Column, metric};
-use cotenant_results::{LogAxes, PlotSpec};
-use cotenant_results::{Row, Table};
+use cotenant_results::format::{Quantity, key_axis, key_title, pretty, quantity};
 
 pub(crate) use cotenant_results::WHOLE;
 
@@ -42,6 +40,24 @@ impl Context<'_> {
     pub(crate) fn policy<'b>(&'b self, label: &'b str) -> &'b str {
         let known = self.run.policies.iter().find(|p| p.label == label);
         known.map_or(label, |p| p.name.as_str())
+    }
+
+    /// A panel's title with its tenant's goal, where the panel shows times.
+    pub(crate) fn goal_title(&self, title: &str, times: bool) -> String {
+        let goal = self.run.tenants.iter().find(|t| t.name == title).and_then(|t| t.slo_ms);
+        match goal.filter(|_| times) {
+            Some(ms) => format!("{title} · goal {} ms", pretty(ms)),
+            None => title.to_owned(),
+        }
+    }
+
+    /// Whether a series is the bound, which competes with no policy.
+    pub(crate) fn is_bound(&self, by: &str, value: &str) -> bool {
+        match by {
+            "label" => self.policy(value) == "ideal",
+            "policy" => value == "ideal",
+            _ => false,
+        }
     }
 
     /// Values of a column in the order in which people expect them: as in the experiment file, or
@@ -101,7 +117,7 @@ impl Context<'_> {
                 known.push("each".to_owned());
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 if !known.contains(&tenant) {
-                    return Err(cotenant_results::columns::unknown("tenant", tenant, &known));
+                    return Err(unknown("tenant", tenant, &known));
                 }
                 Ok(vec![(String::new(), of(tenant))])
             }
@@ -146,16 +162,65 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Mean and interval of `column` over the repeats in `rows`, in the drawn unit.
+    /// Mean and interval of `column` over the repeats in `rows`, in the drawn unit; relative to a label
+    /// where the plot asks for it.
     pub(crate) fn estimate(
         &self,
         table: &Table,
+        spec: &PlotSpec,
         rows: &[&Row],
         column: &Column,
     ) -> Result<Option<Estimate>, String> {
         self.unmixed(table, rows)?;
-        let values: Vec<f64> = rows.iter().filter_map(|r| table.number(r, column.name)).collect();
-        Ok(Estimate::of(&values).map(|e| e.within(0.0, column.most()).scaled(column.scale)))
+        let value = |r: &&Row| table.number(r, column.name);
+        let Some(base) = &spec.relative_to else {
+            let values: Vec<f64> = rows.iter().filter_map(value).collect();
+            return Ok(
+                Estimate::of(&values).map(|e| e.within(0.0, column.most()).scaled(column.scale))
+            );
+        };
+        let same = |a: &Row, b: &Row| {
+            let keys = self.run.sweep_keys.iter().map(String::as_str);
+            let mut swept =
+                keys.filter(|k| !table.text(a, k).is_empty() && !table.text(b, k).is_empty());
+            swept.all(|k| table.text(a, k) == table.text(b, k))
+                && ["tenant", "repeat"].iter().all(|c| table.text(a, c) == table.text(b, c))
+        };
+        let all = table.select(&spec.filter);
+        let bases: Vec<&Row> = grouped(table, &all, "label", base);
+        if bases.is_empty() {
+            let labels = table.distinct(&all, "label");
+            let known: Vec<&str> = labels.iter().map(String::as_str).collect();
+            return Err(format!("relative_to: {}", unknown("label", base, &known)));
+        }
+        let ratio = |r: &&Row| {
+            let of = bases.iter().find(|b| same(r, b)).and_then(value)?;
+            value(r).map(|v| v / of).filter(|v| v.is_finite())
+        };
+        let ratios: Vec<f64> = rows.iter().filter_map(ratio).collect();
+        Ok(Estimate::of(&ratios).map(|e| e.within(0.0, f64::INFINITY)))
+    }
+
+    /// The axis title of a metric.
+    pub(crate) fn value_axis(&self, spec: &PlotSpec, column: &Column) -> String {
+        match &spec.relative_to {
+            Some(base) => format!("{} relative to {base} (×)", column.title),
+            None => column.axis(),
+        }
+    }
+
+    /// What the plot's table asks for beyond its kind.
+    pub(crate) fn dress(&self, spec: &PlotSpec, mut figure: Figure) -> Figure {
+        figure.notes.extend(spec.note.clone());
+        if let Some(title) = &spec.xlabel {
+            figure.panels.iter_mut().for_each(|p| p.x.title.clone_from(title));
+        }
+        figure.shape = Shaped {
+            mm: spec.width.map(Width::mm),
+            font: spec.font.clone().unwrap_or_default(),
+            legend: spec.legend.unwrap_or_default(),
+        };
+        figure
     }
 
     /// Small print: whose numbers, over how many repeats.
@@ -176,7 +241,33 @@ impl Context<'_> {
         if !self.run.device.title.is_empty() {
             parts.push(self.run.device.title.clone());
         }
+        parts.push(self.kind_of_numbers());
         parts.join(" · ")
+    }
+
+    /// How the numbers came about, in a few words that stand in every figure.
+    pub(crate) fn kind_of_numbers(&self) -> String {
+        let how = match &self.run.replay {
+            None => "simulated",
+            Some(r) if r.kind == "measured" => "measured",
+            Some(r) if r.kind == "emulated" => "emulated, not measured",
+            Some(_) => "on a stand-in, not measured",
+        };
+        match self.sources().as_slice() {
+            [] => how.to_owned(),
+            sources => format!("{how}, {} profiles", sources.join(" and ")),
+        }
+    }
+
+    /// Sources of the tenants' profiles.
+    pub(crate) fn sources(&self) -> Vec<&str> {
+        let mut sources: Vec<&str> = vec![];
+        for t in &self.run.tenants {
+            if !t.profile_source.is_empty() && !sources.contains(&t.profile_source.as_str()) {
+                sources.push(&t.profile_source);
+            }
+        }
+        sources
     }
 
     /// Legend entries of the series `values` of `by`.
@@ -190,6 +281,24 @@ impl Context<'_> {
             key,
         };
         values.iter().enumerate().map(entry).collect()
+    }
+
+    /// Legend entries in which series that nothing tells apart share one.
+    pub(crate) fn merged_legend(
+        &self,
+        by: &str,
+        values: &[String],
+        key: Key,
+        apart: impl Fn(usize, usize) -> bool,
+    ) -> Vec<Entry> {
+        let mut entries: Vec<(usize, Entry)> = vec![];
+        for (n, entry) in self.legend(by, values, key).into_iter().enumerate() {
+            match entries.iter_mut().find(|(first, _)| !apart(*first, n)) {
+                Some((_, same)) => same.label = format!("{} = {}", same.label, entry.label),
+                None => entries.push((n, entry)),
+            }
+        }
+        entries.into_iter().map(|e| e.1).collect()
     }
 
     /// A column's name in titles.

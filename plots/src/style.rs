@@ -1,8 +1,9 @@
 //! Colours, markers and dashes: the same for the same policy in every figure of every experiment.
 //!
-//! Base colours are those of Okabe and Ito ("Color Universal Design", 2008) and of Paul Tol's
-//! "muted" scheme ("Colour Schemes", SRON/EPS/TN/09-002), both made for colour-blind readers. Since
-//! nobody tells fourteen hues apart, marker shape and dash differ as well.
+//! The colours began as those of Okabe and Ito ("Color Universal Design", 2008) and of Paul Tol's
+//! "muted" scheme ("Colour Schemes", SRON/EPS/TN/09-002). A search then moved them apart until any two
+//! policies differed by at least 10 (CIEDE2000) in normal and in deuteranope vision; a test holds
+//! them there. Since nobody remembers two dozen hues, marker shape and dash differ as well.
 
 use cotenant_results::RunInfo;
 
@@ -11,8 +12,29 @@ use cotenant_results::RunInfo;
 pub(crate) struct Rgb(pub(crate) u8, pub(crate) u8, pub(crate) u8);
 
 impl Rgb {
-    const fn hex(value: u32) -> Self {
+    const fn of(value: u32) -> Self {
         Self((value >> 16) as u8, (value >> 8) as u8, value as u8)
+    }
+
+    /// Reads `#rrggbb`.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        u32::from_str_radix(text.strip_prefix('#')?, 16).ok().map(Self::of)
+    }
+
+    /// `#rrggbb`.
+    pub(crate) fn hex(self) -> String {
+        format!("#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
+    }
+
+    /// The same hue for dark paper: as much lighter as it takes to be seen on it.
+    pub(crate) fn on_dark(self) -> Self {
+        let steps = (0..=10).map(|i| self.towards(PAPER, f64::from(i) * 0.08));
+        steps.into_iter().find(|c| c.luma() > 105.0).unwrap_or(PAPER)
+    }
+
+    /// Luma of ITU-R BT.601, 0 to 255.
+    fn luma(self) -> f64 {
+        0.299 * f64::from(self.0) + 0.587 * f64::from(self.1) + 0.114 * f64::from(self.2)
     }
 
     /// `share` of the way to `other`.
@@ -23,18 +45,23 @@ impl Rgb {
 
     /// Whether black text reads better on it than white.
     pub(crate) fn is_light(self) -> bool {
-        0.299 * f64::from(self.0) + 0.587 * f64::from(self.1) + 0.114 * f64::from(self.2) > 140.0
+        self.luma() > 140.0
     }
 }
 
 /// Text and axes.
-pub(crate) const INK: Rgb = Rgb::hex(0x222222);
+pub(crate) const INK: Rgb = Rgb::of(0x222222);
 /// Notes and secondary text.
-pub(crate) const FAINT: Rgb = Rgb::hex(0x666666);
+pub(crate) const FAINT: Rgb = Rgb::of(0x666666);
 /// Grid lines.
-pub(crate) const GRID: Rgb = Rgb::hex(0xe4e4e4);
+pub(crate) const GRID: Rgb = Rgb::of(0xe4e4e4);
 /// Background.
-pub(crate) const PAPER: Rgb = Rgb::hex(0xffffff);
+pub(crate) const PAPER: Rgb = Rgb::of(0xffffff);
+
+/// Text on light and on dark tiles: the same on dark paper, so no shade of [`INK`] or [`PAPER`].
+pub(crate) const ON_LIGHT: Rgb = Rgb::of(0x1b1b1b);
+/// See [`ON_LIGHT`].
+pub(crate) const ON_DARK: Rgb = Rgb::of(0xf7f7f7);
 
 /// Marker shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,25 +101,35 @@ pub(crate) struct Look {
 const DASHES: [&[f64]; 4] = [&[], &[7.0, 3.0], &[2.0, 3.0], &[9.0, 3.0, 2.0, 3.0]];
 
 const fn look(hex: u32, shape: Shape, dash: usize) -> Look {
-    Look { color: Rgb::hex(hex), shape, dash: DASHES[dash] }
+    Look { color: Rgb::of(hex), shape, dash: DASHES[dash] }
 }
 
-/// The fixed assignment. Relatives are near each other in hue: MPS variants are blue.
-const POLICIES: [(&str, Look); 14] = [
-    ("temporal", look(0x7f7f7f, Shape::Square, 0)),
-    ("mps", look(0x0072b2, Shape::Circle, 0)),
-    ("mps-percent", look(0x56b4e9, Shape::Up, 0)),
-    ("mps-static", look(0x332288, Shape::Down, 0)),
-    ("mig", look(0xcc79a7, Shape::Diamond, 0)),
+/// The fixed assignment.
+const POLICIES: [(&str, Look); 24] = [
+    ("temporal", look(0x7f745f, Shape::Square, 0)),
+    ("mps", look(0x045d8f, Shape::Circle, 0)),
+    ("mps-percent", look(0x52afe1, Shape::Up, 0)),
+    ("mps-static", look(0x302087, Shape::Down, 0)),
+    ("mig", look(0xff9ff9, Shape::Diamond, 0)),
     ("gslice", look(0xe69f00, Shape::Plus, 0)),
-    ("krisp", look(0xd55e00, Shape::Star, 0)),
-    ("eclip", look(0x882255, Shape::Cross, 0)),
-    ("coalesce", look(0x009e73, Shape::Circle, 1)),
-    ("dnnscaler", look(0x999933, Shape::Square, 1)),
-    ("clipper", look(0xddcc77, Shape::Up, 1)),
-    ("dstack", look(0x44aa99, Shape::Down, 1)),
-    ("autotune", look(0xaa4499, Shape::Diamond, 1)),
-    ("ideal", look(0x111111, Shape::Star, 2)),
+    ("krisp", look(0xce5800, Shape::Star, 0)),
+    ("eclip", look(0x851e51, Shape::Cross, 0)),
+    ("coalesce", look(0x009b97, Shape::Square, 1)),
+    ("dnnscaler", look(0x12806c, Shape::Circle, 1)),
+    ("clipper", look(0xd6c77e, Shape::Up, 1)),
+    ("dstack", look(0x65c0a8, Shape::Down, 1)),
+    ("autotune", look(0xa64298, Shape::Diamond, 1)),
+    ("streams", look(0x96acbe, Shape::Plus, 1)),
+    ("orion", look(0xe5795a, Shape::Star, 1)),
+    ("reef", look(0x006b3e, Shape::Cross, 1)),
+    ("tally", look(0x856b2e, Shape::Square, 2)),
+    ("lithos", look(0xc46388, Shape::Circle, 2)),
+    ("xsched", look(0x5569cd, Shape::Up, 2)),
+    ("hami", look(0xa98c77, Shape::Down, 2)),
+    ("serve", look(0x24da9b, Shape::Diamond, 2)),
+    ("overlap", look(0x405d00, Shape::Plus, 2)),
+    ("pd-mux", look(0x9273ff, Shape::Star, 2)),
+    ("ideal", look(0x111111, Shape::Cross, 2)),
 ];
 
 /// Policies that the fixed assignment does not know; the name picks one, so it stays the same.
@@ -127,7 +164,7 @@ fn variant(look: Look, n: usize) -> Look {
     }
     let (toward, share) = match n % 3 {
         1 => (PAPER, 0.42),
-        2 => (Rgb::hex(0x000000), 0.38),
+        2 => (Rgb::of(0x000000), 0.38),
         _ => (PAPER, 0.66),
     };
     let start = SHAPES.iter().position(|s| *s == look.shape).unwrap_or(0);
@@ -140,7 +177,7 @@ fn variant(look: Look, n: usize) -> Look {
 
 /// The look of the `n`-th series that is no policy.
 pub(crate) fn other_look(n: usize) -> Look {
-    let color = Rgb::hex(OTHERS[n % OTHERS.len()]);
+    let color = Rgb::of(OTHERS[n % OTHERS.len()]);
     let round = n / OTHERS.len();
     Look { color, shape: SHAPES[(n + round) % SHAPES.len()], dash: DASHES[round % DASHES.len()] }
 }
@@ -193,11 +230,22 @@ const CIVIDIS: [u32; 10] = [
     0xfee838,
 ];
 
+/// Whether a colour is of the map, or of the text on its tiles: the same on dark paper.
+pub(crate) fn stays(color: Rgb) -> bool {
+    let of_policy = POLICIES.iter().any(|(_, l)| l.color == color);
+    let near = |i: u32| {
+        let c = map_color(f64::from(i) / 512.0);
+        let d = |a: u8, b: u8| i32::from(a).abs_diff(i32::from(b));
+        d(c.0, color.0).max(d(c.1, color.1)).max(d(c.2, color.2)) <= 1
+    };
+    [ON_LIGHT, ON_DARK].contains(&color) || (!of_policy && (0..=512).any(near))
+}
+
 /// The map's colour at `share` in 0..=1.
 pub(crate) fn map_color(share: f64) -> Rgb {
     let place = share.clamp(0.0, 1.0) * (CIVIDIS.len() - 1) as f64;
     let i = (place as usize).min(CIVIDIS.len() - 2);
-    Rgb::hex(CIVIDIS[i]).towards(Rgb::hex(CIVIDIS[i + 1]), place - i as f64)
+    Rgb::of(CIVIDIS[i]).towards(Rgb::of(CIVIDIS[i + 1]), place - i as f64)
 }
 
 #[cfg(test)]
@@ -209,7 +257,7 @@ mod tests {
         let policy = |&(label, name): &(&str, &str)| PolicyInfo {
             label: label.into(),
             name: name.into(),
-            options: String::new(),
+            ..PolicyInfo::default()
         };
         RunInfo { policies: labels.iter().map(policy).collect(), ..RunInfo::default() }
     }
@@ -223,6 +271,33 @@ mod tests {
         assert_ne!(many.label("KRISP-I"), many.label("krisp"));
         assert_eq!(many.label("a"), policy_look("mps"));
         assert_eq!(policy_look("orion"), policy_look("orion"));
+    }
+
+    /// Lab coordinates in normal and in deuteranope vision (Machado, Oliveira and Fernandes, "A
+    /// Physiologically-based Model for Simulation of Color Vision Deficiency", 2009, severity 1).
+    fn seen(c: Rgb) -> [palette::Lab; 2] {
+        use palette::{FromColor, Lab, LinSrgb, Srgb};
+        let l: LinSrgb = Srgb::new(c.0, c.1, c.2).into_format::<f32>().into_linear();
+        let mix = |a: f32, b: f32, d: f32| (a * l.red + b * l.green + d * l.blue).clamp(0.0, 1.0);
+        let deuteranope = LinSrgb::new(
+            mix(0.367_322, 0.860_646, -0.227_968),
+            mix(0.280_085, 0.672_501, 0.047_413),
+            mix(-0.011_820, 0.042_940, 0.968_881),
+        );
+        [Lab::from_color(l), Lab::from_color(deuteranope)]
+    }
+
+    #[test]
+    fn any_two_policies_are_ten_apart_for_everybody() {
+        use palette::color_difference::Ciede2000;
+        for (i, (one, a)) in POLICIES.iter().enumerate() {
+            for (other, b) in &POLICIES[i + 1..] {
+                for (p, q) in seen(a.color).into_iter().zip(seen(b.color)) {
+                    let apart = p.difference(q);
+                    assert!(apart >= 10.0, "{one} and {other}: {apart}");
+                }
+            }
+        }
     }
 
     #[test]

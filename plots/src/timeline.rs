@@ -1,11 +1,11 @@
 //! `timeline`: CU use, throughput or p95 latency over time, from the time bins of `series.csv`.
 
 use crate::axis::Axis;
-use crate::bars::cap_percent;
-use crate::figure::{Figure, Key, Mark, Panel};
+use crate::figure::{Data, Figure, Key, Mark, Panel};
 use crate::select::{Context, column, grouped, logs};
 use crate::style::Look;
 use cotenant_results::PlotSpec;
+use cotenant_results::format::pretty;
 use cotenant_results::{Row, Table};
 
 /// Seconds rather than milliseconds from here on.
@@ -32,10 +32,19 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let span = flat.iter().filter_map(|r| table.number(r, "t_ms")).fold(0.0, f64::max);
     let (scale, x_title) = if span >= LONG_MS { (1e-3, "Time (s)") } else { (1.0, "Time (ms)") };
     let (mut drawn, mut xs, mut ys) = (vec![], vec![], vec![]);
+    let mut data = Data::new(["Series", "Panel", "Mean", "Least", "Most"]);
     for (title, rows) in panels {
         let mut marks = Vec::new();
         for (n, s) in series.iter().enumerate() {
             let steps = steps(cx, table, &grouped(table, &rows, by, s), y, scale)?;
+            let all: Vec<f64> = steps.iter().flatten().map(|p| p.1).collect();
+            if !all.is_empty() {
+                let mean = all.iter().sum::<f64>() / all.len() as f64;
+                let (least, most) =
+                    all.iter().fold((f64::MAX, f64::MIN), |(l, m), v| (l.min(*v), m.max(*v)));
+                let row = [mean, least, most].map(pretty);
+                data.rows.push([s.clone(), title.clone()].into_iter().chain(row).collect());
+            }
             for run in &steps {
                 xs.extend(run.iter().map(|p| p.0));
                 ys.extend(run.iter().map(|p| p.1));
@@ -49,8 +58,9 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     }
     let (lo, hi) = xs.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
     let x_axis = Axis::exact(x_title, lo, hi);
-    let mut y_axis = Axis::from_zero(&y.axis(), &ys, logs(spec, (false, false)).1);
-    cap_percent(&mut y_axis, y.scale, &ys);
+    let y_axis = Axis::from_zero(&y.axis(), &ys, logs(spec, (false, false)).1);
+    let percent = y.scale == 100.0 && ys.iter().all(|v| *v <= 100.0);
+    let y_axis = if percent { y_axis.capped(100.0) } else { y_axis };
     let several = drawn.len() > 1;
     let height = if several { 110.0 } else { 260.0 };
     let panel = |(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks };
@@ -61,6 +71,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     Ok(Figure {
         title: cx.title(spec, format!("{} over time", y.title)),
         notes: vec![note],
+        finding: format!("{} over time, {} series.", y.title, series.len()),
+        data,
         panels: drawn.into_iter().map(panel).collect(),
         stacked: several,
         columns: 1,
@@ -70,7 +82,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         } else {
             cx.legend(by, &series, Key::PlainLine)
         },
-        colors: None,
+        ..Figure::default()
     })
 }
 

@@ -17,7 +17,7 @@ fn the_sum_over_all_shapes_is_drawn_with_its_note() {
     let table = dir.path().join("matrix.csv");
     fs::write(&table, format!("{HEAD}{SHAPE}{SUM}")).unwrap();
     let files = draw_matrix(&table, dir.path(), "NOT A MEASUREMENT").unwrap();
-    assert_eq!(files.len(), 2);
+    assert_eq!(files.len(), 3);
     let svg = fs::read_to_string(dir.path().join("plots/matrix.svg")).unwrap();
     for text in ["1.25", "1.5", "Tuned at (CUs)", "Run at (CUs)", "NOT A MEASUREMENT"] {
         assert!(svg.contains(text), "{text}");

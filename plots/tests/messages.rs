@@ -133,7 +133,7 @@ fn one_plot_without_data_leaves_the_others_and_says_why() {
         .unwrap();
     match draw(dir.path()) {
         Err(PlotError::Some { drawn, failures }) => {
-            assert_eq!(drawn.len(), 3, "{drawn:?}");
+            assert_eq!(drawn.len(), 4, "{drawn:?}");
             let said = "plot `tails`: cdf.csv has no latency to draw: no request completed";
             assert_eq!(failures, [said]);
         }

@@ -227,7 +227,7 @@ pub const NAME_FIELDS: [Field; 2] = [
 pub const STATUS_FIELD: Field =
     field("status", "", "`ok`, or why the cell failed; `overloaded: …` where the load outgrew it");
 
-/// Columns of `cdf.csv`, `series.csv`, and `counters.csv` before the sweep keys.
+/// Columns of `cdf.csv`, `series.csv`, `counters.csv` and `layouts.csv` before the sweep keys.
 pub const SIDE_FIELDS: [Field; 3] = [
     field("cell", "", "as in results.csv"),
     field("label", "", "as in results.csv"),
@@ -251,6 +251,21 @@ pub const TIMELINE_FIELDS: [Field; 5] = [
 pub const COUNTER_FIELDS: [Field; 2] = [
     field("counter", "", "what the policy counted"),
     field("value", "", "the count over the whole run, warm-up included"),
+];
+/// Columns of `layouts.csv` after the sweep keys.
+pub const LAYOUT_FIELDS: [Field; 12] = [
+    field("worker", "", "the worker, from 0"),
+    field("tenant", "", "whom it serves"),
+    field("model", "", "the tenant's model"),
+    field("setting", "", "what sets it up, in words"),
+    field("pool", "", "the part of the GPU with a memory system of its own, from 0"),
+    field("pool_cus", "CUs", "compute units of that part"),
+    field("lane_cus", "CUs", "compute units of its partition of that part"),
+    field("cap_cus", "CUs", "most compute units that one of its kernels may use"),
+    field("share_pct", "%", "cap_cus over the GPU's compute units"),
+    field("turns", "", "1 where workers take turns on the whole part, else 0"),
+    field("batch_max", "items", "largest batch"),
+    field("batch_timeout_ms", "ms", "longest wait for a batch to fill"),
 ];
 /// Columns of `curves.csv`.
 pub const CURVE_FIELDS: [Field; 7] = [
@@ -298,6 +313,8 @@ pub const CDF: [&str; 3] = names(&CDF_FIELDS);
 pub const TIMELINE: [&str; 5] = names(&TIMELINE_FIELDS);
 /// Columns of `counters.csv` after the sweep keys.
 pub const COUNTERS: [&str; 2] = names(&COUNTER_FIELDS);
+/// Columns of `layouts.csv` after the sweep keys; the first four are texts.
+pub const LAYOUTS: [&str; 12] = names(&LAYOUT_FIELDS);
 /// Columns of `curves.csv`.
 pub const CURVES: [&str; 7] = names(&CURVE_FIELDS);
 /// Columns of `validation.csv`.

@@ -31,7 +31,7 @@ pub fn markdown() -> String {
             writeln!(out, "| `{}` | {} | {better} | {rows} | {} |", c.name, c.file_unit(), c.doc);
     }
     fields(&mut out, &[columns::STATUS_FIELD], " – | all rows |");
-    let sections: [(&str, &str, bool, &[Field]); 6] = [
+    let sections: [(&str, &str, bool, &[Field]); 7] = [
         (
             "cdf.csv",
             "A quantile of a tenant's latency; written where a plot needs it.",
@@ -45,6 +45,12 @@ pub fn markdown() -> String {
             &columns::TIMELINE_FIELDS,
         ),
         ("counters.csv", "What a policy counted in a cell.", true, &columns::COUNTER_FIELDS),
+        (
+            "layouts.csv",
+            "A worker as a policy laid it out at the start; one group of rows per policy and sweep point (the repeats resolve alike).",
+            true,
+            &columns::LAYOUT_FIELDS,
+        ),
         (
             "curves.csv",
             "A point of a latency curve; written where a plot needs it.",

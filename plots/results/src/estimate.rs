@@ -1,5 +1,9 @@
 //! Means over repeats and how sure they are.
 
+use std::fmt;
+
+use crate::format::{fixed, pretty};
+
 /// A mean with its 95 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
@@ -13,11 +17,13 @@ pub struct Estimate {
 
 impl Estimate {
     /// A value known without an interval.
+    #[must_use]
     pub fn exact(mean: f64) -> Self {
         Self { mean, half: None, range: (f64::NEG_INFINITY, f64::INFINITY) }
     }
 
     /// The mean of `values` with Student's interval, or `None` where there is no value.
+    #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
             return None;
@@ -33,24 +39,48 @@ impl Estimate {
     }
 
     /// Lower end of the interval.
+    #[must_use]
     pub fn low(&self) -> f64 {
         (self.mean - self.half.unwrap_or(0.0)).max(self.range.0)
     }
 
     /// Upper end of the interval.
+    #[must_use]
     pub fn high(&self) -> f64 {
         (self.mean + self.half.unwrap_or(0.0)).min(self.range.1)
     }
 
     /// In another unit.
+    #[must_use]
     pub fn scaled(&self, by: f64) -> Self {
         let range = (self.range.0 * by, self.range.1 * by);
         Self { mean: self.mean * by, half: self.half.map(|h| h * by), range }
     }
 
     /// Of a quantity between `low` and `high`.
+    #[must_use]
     pub fn within(self, low: f64, high: f64) -> Self {
         Self { range: (low, high), ..self }
+    }
+}
+
+/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place, but no more than five
+/// digits of it: an interval below that is none.
+impl fmt::Display for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let magnitude = |x: f64| x.abs().log10().floor();
+        match self.half {
+            Some(h) if h > 0.0 => {
+                let most = (4.0 - magnitude(self.mean).max(0.0)).clamp(0.0, 4.0);
+                let decimals = (1.0 - magnitude(h)).clamp(0.0, most) as usize;
+                if h < 0.5 * 10f64.powi(-(decimals as i32)) {
+                    return write!(f, "{} ± 0", fixed(self.mean, decimals.min(2)));
+                }
+                write!(f, "{} ± {}", fixed(self.mean, decimals), fixed(h, decimals))
+            }
+            Some(_) => write!(f, "{} ± 0", pretty(self.mean)),
+            None => f.write_str(&pretty(self.mean)),
+        }
     }
 }
 

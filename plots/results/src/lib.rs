@@ -8,26 +8,32 @@
 //! | `cdf.csv` | a quantile of a tenant's latency | [`columns::SERIES_LEADING`], sweep keys, [`columns::CDF`] |
 //! | `series.csv` | a time bin of a tenant or `*` | [`columns::SERIES_LEADING`], sweep keys, [`columns::TIMELINE`] |
 //! | `counters.csv` | what a policy counted in a cell | [`columns::SERIES_LEADING`], sweep keys, [`columns::COUNTERS`] |
+//! | `layouts.csv` | a worker as a policy laid it out | [`columns::SERIES_LEADING`], sweep keys, [`columns::LAYOUTS`] |
 //! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
 //! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
 //!
 //! Shares are fractions in files and percent in pictures. A value that does not exist is an empty
 //! field: drawn as a gap and printed as a dash, never as 0.
 
+mod answer;
 pub mod columns;
 mod doc;
 mod error;
 mod estimate;
+pub mod format;
 mod run_info;
 mod spec;
 mod table;
 
+pub use answer::{
+    Answer, Attainment, Cell, Goal, Line, Point, Standing, TARGET, more_requests, wilson,
+};
 pub use columns::{Better, Column, Field, METRICS, Metric};
 pub use doc::markdown;
 pub use error::ReadError;
 pub use estimate::{Estimate, student_975};
-pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo};
-pub use spec::{LogAxes, PlotKind, PlotSpec, SpecError, Wanted};
+pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo, Winner};
+pub use spec::{Legend, LogAxes, PlotKind, PlotSpec, SpecError, Wanted, Width};
 pub use table::{Row, Table};
 
 /// The tenant that stands for the whole GPU.

@@ -63,6 +63,12 @@ pub struct RunInfo {
     /// Unit of the plain numbers of a sweep key; a key that is not there has none.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sweep_units: BTreeMap<String, String>,
+    /// The metric by which policies are ranked where no tenant has a goal; default: goodput.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank_by: Option<String>,
+    /// The best policy of every sweep point that has one, with what it resolved to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub winners: Vec<Winner>,
     /// The `[[plot]]` tables; empty: [`PlotSpec::defaults`] are drawn.
     #[serde(default)]
     pub plots: Vec<PlotSpec>,
@@ -83,6 +89,21 @@ pub struct ReplayInfo {
     pub kind: String,
     /// The device and its driver.
     pub device: String,
+}
+
+/// The best policy of a sweep point.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Winner {
+    /// The sweep point in words; empty without a sweep.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub point: String,
+    /// What tables and plots call the policy.
+    pub label: String,
+    /// Whether it keeps every goal for certain; else it may.
+    pub certain: bool,
+    /// What it resolved to, one line for each step or worker, as in `layouts.csv`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<String>,
 }
 
 /// One cell of the experiment.
@@ -133,6 +154,12 @@ pub struct TenantInfo {
     /// Arrivals, in words.
     #[serde(default)]
     pub arrivals: String,
+    /// Precision of its arithmetic, such as `fp16`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub precision: String,
+    /// How its kernels are issued: `eager`, `compiled` or `graphs`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub executor: String,
     /// `measured`, `analytic` or `imported`: where the model's numbers come from.
     #[serde(default)]
     pub profile_source: String,
@@ -151,6 +178,13 @@ pub struct PolicyInfo {
     /// Its options as resolved, one line of text.
     #[serde(default)]
     pub options: String,
+    /// What it does, in a sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// Whether the platform's own mechanisms do it with fixed settings; else it takes a scheduler that
+    /// research describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployable: Option<bool>,
 }
 
 impl RunInfo {

@@ -11,7 +11,8 @@ use crate::columns::{METRICS, SERIES, metric, unknown};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlotKind {
-    /// Grouped bars with 95 % confidence intervals over repeats.
+    /// A metric of every label, sorted, as dots with 95 % confidence intervals over the repeats; a few
+    /// series over several groups become bars.
     Bars,
     /// Cumulative distribution of latency (`cdf.csv`).
     Cdf,
@@ -80,6 +81,70 @@ impl<'de> Deserialize<'de> for LogAxes {
             other => Err(serde::de::Error::custom(format!(
                 "`log` is `{other}`; write \"x\", \"y\", \"xy\" or \"none\""
             ))),
+        }
+    }
+}
+
+/// Where a legend stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Legend {
+    #[default]
+    Right,
+    Below,
+    None,
+}
+
+/// A figure's physical width.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Width {
+    /// One of two columns of a paper, or its whole text block.
+    Named(Block),
+    /// mm.
+    Mm(f64),
+}
+
+/// Parts of a printed page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Block {
+    Column,
+    Text,
+}
+
+impl Width {
+    /// In mm.
+    #[must_use]
+    pub fn mm(self) -> f64 {
+        match self {
+            Self::Named(Block::Column) => 85.0,
+            Self::Named(Block::Text) => 178.0,
+            Self::Mm(mm) => mm,
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Width {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Name(String),
+            Mm(f64),
+        }
+        let wrong = |w: &dyn fmt::Display| {
+            let text = "write \"column\" (85 mm), \"text\" (178 mm) or a number of mm, 40 to 1000";
+            serde::de::Error::custom(format!("`width` is `{w}`; {text}"))
+        };
+        match Written::deserialize(d)? {
+            Written::Name(n) if n == "column" => Ok(Self::Named(Block::Column)),
+            Written::Name(n) if n == "text" => Ok(Self::Named(Block::Text)),
+            Written::Name(n) => Err(wrong(&n)),
+            Written::Mm(mm) if (40.0..=1000.0).contains(&mm) => Ok(Self::Mm(mm)),
+            Written::Mm(mm) => Err(wrong(&mm)),
         }
     }
 }
@@ -158,6 +223,28 @@ pub struct PlotSpec {
     /// Logarithmic axes; default: a latency axis that spans more than about 30 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogAxes>,
+    /// Title of the horizontal axis, in place of the one made of the column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xlabel: Option<String>,
+    /// A line below the title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Divides every value by that of this label, repeat by repeat: `bars`, `lines`, `heatmap`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub relative_to: Option<String>,
+    /// `bars`: one more group with the geometric mean of the others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub geomean: bool,
+    /// Physical width: `column` (85 mm), `text` (178 mm) or a number of mm. Default: as wide as it
+    /// takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<Width>,
+    /// A font family that viewers shall prefer, such as that of the document around the figure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub font: Option<String>,
+    /// Where the legend stands: `right` (default), `below` or `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub legend: Option<Legend>,
     /// Draw only rows whose columns have these values.
     #[serde(default, rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
     pub filter: BTreeMap<String, Wanted>,
@@ -182,8 +269,24 @@ const DIMENSIONS: [&str; 4] = ["label", "policy", "tenant", "model"];
 
 impl PlotSpec {
     /// The keys of a `[[plot]]` table, for messages about unknown ones.
-    pub const FIELDS: [&'static str; 9] =
-        ["kind", "name", "title", "x", "y", "by", "tenant", "log", "where"];
+    pub const FIELDS: &'static [&'static str] = &[
+        "kind",
+        "name",
+        "title",
+        "x",
+        "y",
+        "by",
+        "tenant",
+        "log",
+        "xlabel",
+        "note",
+        "relative_to",
+        "geomean",
+        "width",
+        "font",
+        "legend",
+        "where",
+    ];
 
     /// A plot of that kind with nothing but defaults.
     #[must_use]
@@ -197,6 +300,13 @@ impl PlotSpec {
             by: None,
             tenant: None,
             log: None,
+            xlabel: None,
+            note: None,
+            relative_to: None,
+            geomean: false,
+            width: None,
+            font: None,
+            legend: None,
             filter: BTreeMap::new(),
         }
     }
@@ -243,6 +353,14 @@ impl PlotSpec {
             }
         }
         self.check_sweep(&keys).map_err(|(field, m)| error(field, m))?;
+        let ratios = [PlotKind::Bars, PlotKind::Lines, PlotKind::Heatmap].contains(&self.kind);
+        if self.relative_to.is_some() && !ratios {
+            let what = "is for bars, lines and heatmaps".to_owned();
+            return Err(error("relative_to", what));
+        }
+        if self.geomean && self.kind != PlotKind::Bars {
+            return Err(error("geomean", "is for bars".to_owned()));
+        }
         let filters = self.filters(&dims);
         match self.filter.keys().find(|key| !filters.contains(&key.as_str())) {
             Some(key) => Err(error("where", unknown("column", key, &filters))),

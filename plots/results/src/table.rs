@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::columns::{
-    CDF, COUNTERS, CURVES, LEADING, MATRIX, Metric, NAMES, SERIES_LEADING, STATUS,
+    CDF, COUNTERS, CURVES, LAYOUTS, LEADING, MATRIX, Metric, NAMES, SERIES_LEADING, STATUS,
 };
 use crate::columns::{TIMELINE, VALIDATION, unknown};
 use crate::error::ReadError;
@@ -74,6 +74,17 @@ impl Table {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = SERIES_LEADING.into_iter().chain(keys).chain([COUNTERS[0]]).collect();
         Self::read(path, texts, COUNTERS[1..].to_vec())
+    }
+
+    /// Reads `layouts.csv`.
+    ///
+    /// # Errors
+    /// It is missing or malformed; the message names file, line and column.
+    pub fn layouts(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
+        let keys = sweep_keys.iter().map(String::as_str);
+        let names = LAYOUTS[..4].iter().copied();
+        let texts = SERIES_LEADING.into_iter().chain(keys).chain(names).collect();
+        Self::read(path, texts, LAYOUTS[4..].to_vec())
     }
 
     /// Reads `curves.csv`.

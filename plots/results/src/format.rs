@@ -1,7 +1,8 @@
 //! Numbers and sweep values as people read them.
 
 /// `value` with that many decimals and a comma between thousands.
-pub(crate) fn fixed(value: f64, decimals: usize) -> String {
+#[must_use]
+pub fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let mut out = String::new();
@@ -23,7 +24,8 @@ pub(crate) fn fixed(value: f64, decimals: usize) -> String {
 }
 
 /// Three significant digits, all digits above the point, powers of ten far from 1.
-pub(crate) fn pretty(value: f64) -> String {
+#[must_use]
+pub fn pretty(value: f64) -> String {
     let size = value.abs();
     match size {
         0.0 => "0".to_owned(),
@@ -58,18 +60,33 @@ fn superscript(c: char) -> char {
     }
 }
 
+/// As few digits as the value has.
+#[must_use]
+pub fn plain(value: f64) -> String {
+    let text = match value.abs() {
+        s if s != 0.0 && !(1e-3..1e6).contains(&s) => return pretty(value),
+        s if s >= 1000.0 => fixed(value, 1),
+        _ => fixed(value, 4),
+    };
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
+    }
+}
+
 /// A time in ms with its unit, without needless digits: `100 ms`, `2.5 ms`.
-pub(crate) fn plain_ms(value: f64) -> String {
-    format!("{} ms", crate::axis::plain(value))
+#[must_use]
+pub fn plain_ms(value: f64) -> String {
+    format!("{} ms", plain(value))
 }
 
 /// A sweep value as a number where it is one: plain, or with a time or size unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Quantity {
+pub struct Quantity {
     /// Plain value, or in ms or MiB.
-    pub(crate) value: f64,
+    pub value: f64,
     /// `""`, `ms` or `MiB`.
-    pub(crate) unit: &'static str,
+    pub unit: &'static str,
 }
 
 /// Units of the experiment file, with what one of them is in the drawn unit.
@@ -92,7 +109,8 @@ const UNITS: [(&str, &str, f64); 15] = [
 ];
 
 /// Reads `250us`, `1.5`, `64MiB`; anything else is a category.
-pub(crate) fn quantity(text: &str) -> Option<Quantity> {
+#[must_use]
+pub fn quantity(text: &str) -> Option<Quantity> {
     let finite = |n: f64| n.is_finite().then_some(n);
     if let Some(value) = text.parse().ok().and_then(finite) {
         return Some(Quantity { value, unit: "" });
@@ -106,13 +124,15 @@ pub(crate) fn quantity(text: &str) -> Option<Quantity> {
 
 /// The shortest form of a sweep key that still says what it is: `tenant.vision.arrivals.rate` is
 /// `vision.arrivals.rate`, as in the experiment file without the table's name.
-pub(crate) fn key_title(key: &str) -> String {
+#[must_use]
+pub fn key_title(key: &str) -> String {
     let short = key.strip_prefix("tenant.").or_else(|| key.strip_prefix("policy."));
     short.unwrap_or(key).to_owned()
 }
 
 /// Axis title of a sweep key with the unit of its values, if they have one.
-pub(crate) fn key_axis(key: &str, unit: &str) -> String {
+#[must_use]
+pub fn key_axis(key: &str, unit: &str) -> String {
     let title = key_title(key);
     if unit.is_empty() { title } else { format!("{title} ({unit})") }
 }

@@ -1,0 +1,238 @@
+//! Which way of sharing keeps which goal, how sure that is, and what it means in a sentence: computed
+//! from `results.csv`, for every sweep point.
+
+mod judge;
+mod words;
+
+use crate::columns::{Better, Metric};
+use crate::estimate::Estimate;
+use crate::run_info::{RunInfo, Winner};
+use crate::table::{Row, Table};
+
+pub use judge::{TARGET, more_requests, wilson};
+
+/// Whether a goal is kept: at least 99 % of a tenant's requests within it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Goal {
+    /// The whole 95 % interval of the attainment is at or above the target.
+    Met,
+    /// The whole interval is below it.
+    Missed,
+    /// The interval holds the target: the run is too short to say.
+    Undecided {
+        /// About how many more requests decide it, if the attainment stays what it is; absent where
+        /// it is as good as the target itself.
+        more: Option<u64>,
+    },
+    /// The tenant has none.
+    None,
+    /// It has one, and no request to judge by.
+    Unknown,
+}
+
+/// One tenant under one policy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cell {
+    /// Whether its goal is kept.
+    pub goal: Goal,
+    /// Share of requests within the goal, %, with the interval by which the goal is judged: Wilson's
+    /// over all requests, or Student's over the repeats where that is wider.
+    pub attainment: Option<Attainment>,
+    /// p99 latency, ms.
+    pub p99: Option<Estimate>,
+    /// requests/s within the goal.
+    pub goodput: Option<Estimate>,
+    /// requests/s.
+    pub throughput: Option<Estimate>,
+    /// Requests in the window that had come, over those that left it, where the load outgrew the
+    /// policy: offered and served, requests/s.
+    pub overloaded: Option<(f64, f64)>,
+}
+
+/// A share of requests, % with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attainment {
+    /// Mean over the repeats, %.
+    pub mean: f64,
+    /// Lower end, %.
+    pub low: f64,
+    /// Upper end, %.
+    pub high: f64,
+    /// Requests that it is counted over.
+    pub n: u64,
+}
+
+/// One policy at one sweep point.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// What plots and tables call it.
+    pub label: String,
+    /// The policy.
+    pub policy: String,
+    /// `ideal` bounds the others and does not compete.
+    pub bound: bool,
+    /// One for each tenant of the answer.
+    pub cells: Vec<Option<Cell>>,
+    /// Of the whole GPU, requests/s.
+    pub goodput: Option<Estimate>,
+    /// Share of the bound's goodput, averaged over the repeats.
+    pub share: Option<f64>,
+    /// % of CUs.
+    pub cu: Option<Estimate>,
+    /// J.
+    pub energy: Option<Estimate>,
+    /// By what it is ranked where nobody has a goal, or on equal terms.
+    pub rank: Option<Estimate>,
+    /// Reasons of failed cells with how many cells failed.
+    pub failures: Vec<(String, usize)>,
+    /// The first of those that keep every goal, or may.
+    pub best: bool,
+}
+
+/// How a policy stands with all goals together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It keeps them all.
+    Keeps,
+    /// None is missed for certain; some are undecided.
+    May,
+    /// It misses some for certain, or its cells failed.
+    Misses,
+}
+
+impl Line {
+    /// Goals of that kind.
+    #[must_use]
+    pub fn count(&self, which: impl Fn(Goal) -> bool) -> usize {
+        self.cells.iter().flatten().filter(|c| which(c.goal)).count()
+    }
+
+    /// Whether some tenant has a goal.
+    #[must_use]
+    pub fn has_goal(&self) -> bool {
+        self.count(|g| g != Goal::None) > 0
+    }
+
+    /// How it stands with all goals together.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        let missed = self.count(|g| matches!(g, Goal::Missed | Goal::Unknown));
+        if missed > 0 || !self.failures.is_empty() || self.goodput.is_none() {
+            return Standing::Misses;
+        }
+        match self.count(|g| matches!(g, Goal::Undecided { .. })) {
+            0 => Standing::Keeps,
+            _ => Standing::May,
+        }
+    }
+
+    /// The goal that is furthest from being kept, as its attainment in %.
+    fn worst(&self) -> f64 {
+        let of = self.cells.iter().flatten().filter(|c| c.goal != Goal::None);
+        of.map(|c| c.attainment.map_or(0.0, |a| a.mean.min(TARGET * 100.0))).fold(100.0, f64::min)
+    }
+}
+
+/// One sweep point; without a sweep there is one, unnamed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// The sweep's values, in words.
+    pub name: String,
+    /// Sweep values, by key.
+    pub values: Vec<String>,
+    /// Policies, best first; the bound comes last.
+    pub lines: Vec<Line>,
+}
+
+impl Point {
+    /// More than one policy competes: one alone wins nothing.
+    #[must_use]
+    pub fn has_rivals(&self) -> bool {
+        self.rivals().count() > 1
+    }
+
+    /// Policies that compete and delivered something, best first.
+    pub fn rivals(&self) -> impl Iterator<Item = &Line> {
+        self.lines.iter().filter(|l| !l.bound && l.goodput.is_some())
+    }
+
+    /// The best policy, where one is.
+    #[must_use]
+    pub fn best(&self) -> Option<&Line> {
+        self.lines.iter().find(|l| l.best)
+    }
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    /// In file order.
+    pub tenants: Vec<String>,
+    /// In the order of `results.csv`.
+    pub points: Vec<Point>,
+    /// By what policies without goals are ranked.
+    pub rank_by: Metric,
+    /// Whether some tenant has a goal.
+    pub goals: bool,
+}
+
+impl Answer {
+    /// Judges a run.
+    #[must_use]
+    pub fn of(run: &RunInfo, results: &Table) -> Self {
+        judge::judge(run, results)
+    }
+
+    /// The best policy of every point that has one, with its settings from `layouts.csv`.
+    #[must_use]
+    pub fn winners(&self, run: &RunInfo, layouts: Option<&Table>) -> Vec<Winner> {
+        let of = |point: &Point| {
+            let best = point.best().filter(|_| point.has_rivals())?;
+            let settings = layouts.map_or(vec![], |t| settings(run, t, &best.label, &point.values));
+            Some(Winner {
+                point: point.name.clone(),
+                label: best.label.clone(),
+                certain: best.standing() == Standing::Keeps,
+                settings,
+            })
+        };
+        self.points.iter().filter_map(of).collect()
+    }
+
+    /// The answer in a few sentences, the most important one first. `` `names` `` stand in backquotes.
+    #[must_use]
+    pub fn sentences(&self) -> Vec<String> {
+        words::sentences(self)
+    }
+
+    /// Which way the ranking metric is good.
+    #[must_use]
+    pub fn sign(&self) -> f64 {
+        if self.rank_by.column().better == Better::Lower { -1.0 } else { 1.0 }
+    }
+}
+
+/// What `label` resolved to at a sweep point: each setting once, with whom it is for.
+fn settings(run: &RunInfo, layouts: &Table, label: &str, at: &[String]) -> Vec<String> {
+    let here = |row: &&Row| {
+        let swept = run.sweep_keys.iter().map(|k| layouts.text(row, k));
+        layouts.text(row, "label") == label
+            && swept.zip(at).all(|(v, a)| v == a || v.is_empty() || a.is_empty())
+    };
+    let mut list: Vec<(String, usize)> = vec![];
+    for row in layouts.rows.iter().filter(here) {
+        let batch = match layouts.number(row, "batch_max") {
+            Some(b) if b > 1.0 => format!(", batches up to {b}"),
+            _ => String::new(),
+        };
+        let who = layouts.text(row, "tenant");
+        let text = format!("{who}: {}{batch}", layouts.text(row, "setting"));
+        match list.iter_mut().find(|(t, _)| *t == text) {
+            Some((_, n)) => *n += 1,
+            None => list.push((text, 1)),
+        }
+    }
+    let times =
+        |(text, n): (String, usize)| if n > 1 { format!("{text} (× {n} workers)") } else { text };
+    list.into_iter().map(times).collect()
+}

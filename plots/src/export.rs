@@ -1,0 +1,58 @@
+//! PNG and PDF of a figure's SVG. Both read the embedded font alone, never one of the system.
+
+use std::sync::{Arc, LazyLock};
+
+use resvg::tiny_skia::{Color, Pixmap, Transform};
+use resvg::usvg;
+
+use crate::font;
+
+/// Pixels of the PNG per pixel of the figure: sharp in print and on dense screens.
+const SCALE: f32 = 2.0;
+/// Largest PNG side, px: beyond it a picture is drawn smaller, not refused.
+const MAX_SIDE: f32 = 12_000.0;
+
+static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
+    let mut fonts = usvg::fontdb::Database::new();
+    fonts.load_font_data(font::DATA.to_vec());
+    Arc::new(fonts)
+});
+
+/// The PNG's and the PDF's bytes.
+pub(crate) fn png_and_pdf(svg: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let options = usvg::Options {
+        fontdb: FONTS.clone(),
+        // Whatever family the SVG asks for first.
+        font_resolver: usvg::FontResolver {
+            select_font: Box::new(|_, fonts| fonts.faces().next().map(|f| f.id)),
+            select_fallback: Box::new(|_, _, _| None),
+        },
+        ..usvg::Options::default()
+    };
+    let tree = usvg::Tree::from_str(svg, &options).map_err(|e| e.to_string())?;
+    let settings = svg2pdf::ConversionOptions::default();
+    let pdf = svg2pdf::to_pdf(&tree, settings, svg2pdf::PageOptions { dpi: 96.0 });
+    Ok((png(&tree)?, pdf.map_err(|e| e.to_string())?))
+}
+
+fn png(tree: &usvg::Tree) -> Result<Vec<u8>, String> {
+    let size = tree.size();
+    let scale = SCALE.min(MAX_SIDE / size.width().max(size.height()).max(1.0));
+    let side = |s: f32| ((s * scale).ceil() as u32).max(1);
+    let (w, h) = (side(size.width()), side(size.height()));
+    let mut pixmap = Pixmap::new(w, h).ok_or("the picture is too large for a PNG")?;
+    pixmap.fill(Color::WHITE);
+    resvg::render(tree, Transform::from_scale(scale, scale), &mut pixmap.as_mut());
+    // Nothing is transparent: three channels do.
+    let opaque: Vec<u8> = pixmap.data().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
+    let mut bytes = vec![];
+    let mut encoder = png::Encoder::new(&mut bytes, w, h);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_depth(png::BitDepth::Eight);
+    encoder.set_compression(png::Compression::Best);
+    encoder.set_filter(png::FilterType::Paeth);
+    let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
+    writer.write_image_data(&opaque).map_err(|e| e.to_string())?;
+    writer.finish().map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
