@@ -12,6 +12,7 @@ use cotenant_traces::Rng;
 
 use crate::config::{Experiment, Point, PolicyRow};
 use crate::jitter::LogNormal;
+use crate::layouts;
 use crate::plan::Cell;
 use crate::prepare::Prepared;
 use crate::results::{Metrics, number};
@@ -32,6 +33,8 @@ pub(crate) struct Outcome {
     pub(crate) cpu_s: f64,
     /// What the policy counted.
     pub(crate) counters: Vec<(&'static str, f64)>,
+    /// Fields of `layouts.csv`, by worker.
+    pub(crate) layout: Vec<Vec<String>>,
     /// Index among tenants and `*`, quantile, latency in ms.
     pub(crate) cdf: Vec<(usize, f64, f64)>,
     /// Time bins.
@@ -123,7 +126,8 @@ fn simulate(
             |w: u32| workers.get(w as usize).cloned().unwrap_or_else(|| format!("worker {w}"));
         (t.chrome(&name, &ready.setup.code), t.lost())
     });
-    Ok(Outcome { timeline, ..outcome(&report, wants, watch) })
+    let layout = if cell.repeat == 0 { layouts::rows(point, row, ready) } else { vec![] };
+    Ok(Outcome { timeline, layout, ..outcome(&report, wants, watch) })
 }
 
 /// What a cell runs.
@@ -150,6 +154,7 @@ pub(crate) fn outcome(report: &Report, wants: Wants, watch: Watch) -> Outcome {
         context_switches: report.gpu.context_switches,
         cpu_s: 0.0,
         counters: report.counters.clone(),
+        layout: vec![],
         cdf: if wants.cdf { cdf(report) } else { vec![] },
         series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
         requests: watch.requests.map(|log| log.text),

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cotenant_profiles::{Device, Nanos};
-use cotenant_results::PlotSpec;
+use cotenant_results::{Metric, PlotSpec};
 use cotenant_sim::contention;
 
 use self::fields::{Fields, no_such};
@@ -30,6 +30,8 @@ pub(crate) use tenant::{Part, Slo, TenantConfig};
 pub(crate) struct Experiment {
     pub(crate) name: String,
     pub(crate) question: Option<String>,
+    /// By what policies are ranked where no tenant has a goal.
+    pub(crate) rank_by: Option<Metric>,
     /// Folder of the file: what its paths are relative to.
     pub(crate) base: PathBuf,
     /// One per repeat.
@@ -101,6 +103,7 @@ pub(crate) const IMPORTS: &[&str] = &["table", "orion", "reef", "neusight"];
 const TOP: &[&str] = &[
     "name",
     "question",
+    "rank_by",
     "device",
     "profiles",
     "duration",
@@ -114,7 +117,7 @@ const TOP: &[&str] = &[
 ];
 const LISTS: &[&str] = &["tenant", "policy", "sweep", "plot"];
 /// What is the same in every point.
-const UNSWEPT: &[&str] = &["name", "question", "repeats", "seed"];
+const UNSWEPT: &[&str] = &["name", "question", "rank_by", "repeats", "seed"];
 /// About four months: beyond, a typo is likelier than patience.
 const LONGEST: Nanos = Nanos::from_secs(10_000_000);
 const TICK: Nanos = Nanos(1_000);

@@ -26,6 +26,7 @@ const TABLES: &[&str] = &[
     "series.csv",
     "curves.csv",
     "counters.csv",
+    "layouts.csv",
     "lateness.csv",
     "simulated.csv",
     "validation.csv",

@@ -1,12 +1,15 @@
 //! `run.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use cotenant_profiles::Nanos;
-use cotenant_results::{CellInfo, DeviceInfo, PolicyInfo, RunInfo, TenantInfo};
+use cotenant_results::{Answer, CellInfo, DeviceInfo, PolicyInfo, RunInfo, Table, TenantInfo};
 use cotenant_sim::Class;
+use cotenant_sim::policy::Depth;
 
-use crate::config::{Experiment, Point, Slo, units};
+use crate::config::{Experiment, Point, PolicyRow, Slo, units};
+use crate::fail::{Done, Failure};
 use crate::isolated::Isolated;
 use crate::models::{self, Found};
 
@@ -156,6 +159,7 @@ impl Gather {
             sweep_units: sweep_units(&e.keys, &policies),
             name: e.name.clone(),
             question: e.question.clone(),
+            rank_by: e.rank_by.map(|m| m.name().to_owned()),
             experiment_digest,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: commit().to_owned(),
@@ -200,6 +204,8 @@ impl First {
                 Class::Latency => "latency".to_owned(),
                 Class::BestEffort => "best-effort".to_owned(),
             },
+            precision: config.precision.name().to_owned(),
+            executor: if config.fused { "compiled" } else { "eager" }.to_owned(),
             profile_source: models::source_name(found.profile.source).to_owned(),
             ..TenantInfo::default()
         });
@@ -207,6 +213,8 @@ impl First {
             label: row.label.clone(),
             name: row.info.name.to_owned(),
             options: row.options_text.clone(),
+            summary: row.info.summary.to_owned(),
+            deployable: deployable(row),
         });
         Self {
             device: DeviceInfo {
@@ -221,6 +229,13 @@ impl First {
             policies: policies.collect(),
         }
     }
+}
+
+/// Whether the platform's own mechanisms do it with fixed settings: a policy that only lays tenants
+/// out. One that decides while requests run takes a scheduler of its own. The bound is neither.
+fn deployable(row: &PolicyRow) -> Option<bool> {
+    let policy = (row.info.build)(&row.options).ok()?;
+    (row.info.name != "ideal").then(|| policy.depth() == Depth::Layout)
 }
 
 /// Units of the sweep's plain numbers, for the axes.
@@ -253,6 +268,23 @@ impl Tally {
         let events_per_s = if self.cpu_s > 0.0 { self.events as f64 / self.cpu_s } else { 0.0 };
         RunInfo { events: self.events, events_per_s, cells: self.cells, host, wall_s, ..run }
     }
+}
+
+/// Completes `run.json` with the best policies and what they resolved to, read from the tables in
+/// `folder`.
+///
+/// # Errors
+/// A table is not what was just written.
+pub(crate) fn with_winners(run: RunInfo, folder: &Path) -> Done<RunInfo> {
+    let results =
+        Table::results(&folder.join("results.csv"), &run.sweep_keys).map_err(Failure::failed)?;
+    let layouts = folder.join("layouts.csv");
+    let layouts = match layouts.is_file() {
+        true => Some(Table::layouts(&layouts, &run.sweep_keys).map_err(Failure::failed)?),
+        false => None,
+    };
+    let winners = Answer::of(&run, &results).winners(&run, layouts.as_ref());
+    Ok(RunInfo { winners, ..run })
 }
 
 /// The name of this machine.

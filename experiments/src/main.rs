@@ -12,6 +12,7 @@ mod folder;
 mod info;
 mod isolated;
 mod jitter;
+mod layouts;
 mod models;
 mod on;
 mod plan;

@@ -180,6 +180,21 @@ pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Ve
     table.into_bytes()
 }
 
+/// The header of `layouts.csv`.
+pub(crate) fn layouts_header(keys: &[String]) -> Vec<u8> {
+    side_header(keys, &columns::LAYOUTS)
+}
+
+/// The rows of one cell in `layouts.csv`: of the first repeat, which the others resemble.
+pub(crate) fn layout_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    for fields in outcome.layout.iter().filter(|_| cell.repeat == 0) {
+        side_row(&mut table, &head, fields);
+    }
+    table.into_bytes()
+}
+
 /// The header of `lateness.csv`: delays of the dispatcher itself on the wall clock, by kind.
 pub(crate) fn lateness_header(keys: &[String]) -> Vec<u8> {
     let columns = ["kind", "count", "p50_us", "p90_us", "p99_us", "max_us", "slowdown"];

@@ -81,6 +81,7 @@ fn whole(options: &Options) -> Done {
         folder.put("curves.csv", &curves)?;
     }
     let run = tally.finish(run, info::host(), start.elapsed().as_secs_f64());
+    let run = info::with_winners(run, &out)?;
     folder.write("run.json", |file| run.write_json(file))?;
     folder.finish()?;
     let told = tell(&out, &run, start);

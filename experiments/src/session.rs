@@ -225,6 +225,7 @@ impl Session {
             ("results.csv", results::header(keys)),
             ("cdf.csv", results::cdf_header(keys)),
             ("counters.csv", results::counters_header(keys)),
+            ("layouts.csv", results::layouts_header(keys)),
             ("lateness.csv", results::lateness_header(keys)),
         ];
         let mut tally = Tally::default();
@@ -233,8 +234,11 @@ impl Session {
             tables[0].1.extend(results::rows(e, cell, measured));
             tables[1].1.extend(results::cdf_rows(e, cell, measured));
             tables[2].1.extend(results::counter_rows(e, cell, measured));
+            if cell.repeat == 0 {
+                tables[3].1.extend(results::layout_rows(e, cell, measured));
+            }
             if let Some(lateness) = lateness {
-                tables[3].1.extend(results::lateness_rows(e, cell, lateness));
+                tables[4].1.extend(results::lateness_rows(e, cell, lateness));
             }
             tally.add(&cell.id, measured.events, measured.digest, measured.cpu_s, true);
         }

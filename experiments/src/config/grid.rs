@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cotenant_profiles::Device;
+use cotenant_results::Metric;
 
 use super::fields::Fields;
 use super::tree::{self, Flaw, Node};
@@ -63,6 +64,7 @@ impl Grid {
         let head = Experiment {
             name: super::name(&f)?,
             question: f.text("question")?.map(str::to_owned),
+            rank_by: f.choice("rank_by", &Metric::ALL.map(Metric::name))?.and_then(Metric::find),
             seeds: super::seeds(&f)?,
             plots: plot::rows(&root, &keys)?,
             base,

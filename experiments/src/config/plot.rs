@@ -5,8 +5,6 @@ use cotenant_results::PlotSpec;
 use super::fields::{table, unknown_key};
 use super::tree::{Data, Flaw, Node};
 
-const KEYS: &[&str] = &["kind", "name", "title", "x", "y", "by", "tenant", "log", "where"];
-
 /// Checks every table against the sweep.
 pub(crate) fn rows(root: &Node, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, Flaw> {
     let Some(entry) = root.get("plot") else { return Ok(vec![]) };
@@ -19,8 +17,8 @@ pub(crate) fn rows(root: &Node, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, 
 fn plot(node: &Node, index: usize, sweep_keys: &[String]) -> Result<PlotSpec, Flaw> {
     let path = format!("plot[{index}]");
     let entries = table(node, &path)?;
-    if let Some(e) = entries.iter().find(|e| !KEYS.contains(&e.key.as_str())) {
-        return Err(unknown_key(e, &path, KEYS));
+    if let Some(e) = entries.iter().find(|e| !PlotSpec::FIELDS.contains(&e.key.as_str())) {
+        return Err(unknown_key(e, &path, PlotSpec::FIELDS));
     }
     let Some(kind) = node.get("kind") else {
         let why = "is missing; write kind = \"bars\"";

@@ -17,7 +17,7 @@ use super::tables::{self, Making};
 use super::{CONFLICTS, Study, conflict};
 use crate::fail::{Done, Failure};
 use crate::folder::Folder;
-use crate::info::Tally;
+use crate::info::{self, Tally};
 use crate::run::tell;
 use crate::say;
 use crate::text::count;
@@ -106,6 +106,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
     if present < all {
         run.warnings.push(format!("incomplete: {present} of {}", count(all, "cell")));
     }
+    let run = info::with_winners(run, dir).map_err(Failure::into_io)?;
     folder.write("run.json", |file| run.write_json(file)).map_err(Failure::into_io)?;
     folder.finish().map_err(Failure::into_io)?;
     match tell(dir, &run, start) {

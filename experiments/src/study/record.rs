@@ -16,7 +16,8 @@ use crate::plan::Cell;
 use crate::results;
 
 /// The tables that are made of cells' rows.
-pub(crate) const TABLES: [&str; 4] = ["results.csv", "cdf.csv", "series.csv", "counters.csv"];
+pub(crate) const TABLES: [&str; 5] =
+    ["results.csv", "cdf.csv", "series.csv", "counters.csv", "layouts.csv"];
 
 /// A finished cell.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -25,7 +26,7 @@ pub(crate) struct Record {
     pub(crate) plan: String,
     pub(crate) line: Line,
     /// Rows, by table of [`TABLES`].
-    pub(crate) tables: [String; 4],
+    pub(crate) tables: [String; TABLES.len()],
 }
 
 /// What is told of a cell besides its rows.
@@ -73,6 +74,7 @@ impl Record {
                 text(results::cdf_rows(e, cell, outcome)),
                 text(results::series_rows(e, cell, outcome)),
                 text(results::counter_rows(e, cell, outcome)),
+                text(results::layout_rows(e, cell, outcome)),
             ],
         }
     }

@@ -1,0 +1,100 @@
+//! `layouts.csv`: what a policy laid out at the start, worker by worker, and how one would set that up.
+
+use cotenant_profiles::Device;
+use cotenant_profiles::device::Vendor;
+use cotenant_sim::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
+use cotenant_sim::policy::Depth;
+
+use crate::config::{Point, PolicyRow};
+use crate::prepare::Prepared;
+use crate::results::number;
+
+/// The fields of each worker's row after the sweep keys; nothing where the policy cannot lay the
+/// tenants out.
+pub(crate) fn rows(point: &Point, row: &PolicyRow, ready: &Prepared) -> Vec<Vec<String>> {
+    let Ok(mut policy) = (row.info.build)(&row.options) else { return vec![] };
+    let depth = policy.depth();
+    let Ok(layout) = policy.layout(&ready.setup) else { return vec![] };
+    let all = f64::from(point.device.cus());
+    let fields = |(i, w): (usize, &WorkerSpec)| {
+        let pool = &layout.pools[w.pool as usize];
+        let tenant = &point.tenants[w.tenant as usize];
+        let lane = pool.lanes.get(w.lane as usize).copied().unwrap_or(pool.cus);
+        let turns = matches!(pool.discipline, Discipline::TimeSliced { .. });
+        let cap = w.cap.min(lane);
+        let numbers = [
+            f64::from(w.pool),
+            f64::from(pool.cus),
+            f64::from(lane),
+            f64::from(cap),
+            (f64::from(cap) / all * 1000.0).round() / 10.0,
+            f64::from(u8::from(turns)),
+            f64::from(tenant.batch_max),
+            tenant.batch_timeout.as_millis_f64(),
+        ];
+        let mut fields = vec![i.to_string(), tenant.name.clone(), tenant.model.clone()];
+        fields.push(setting(point, row, depth, &layout, w));
+        fields.extend(numbers.map(|n| number(Some(n))));
+        fields
+    };
+    layout.workers.iter().enumerate().map(fields).collect()
+}
+
+/// How one sets a worker up.
+fn setting(
+    point: &Point,
+    row: &PolicyRow,
+    depth: Depth,
+    layout: &Layout,
+    w: &WorkerSpec,
+) -> String {
+    let device = &point.device;
+    let pool = &layout.pools[w.pool as usize];
+    let lane = pool.lanes.get(w.lane as usize).copied().unwrap_or(pool.cus);
+    let cap = w.cap.min(lane);
+    let shared = pool.host == cotenant_sim::layout::Host::Shared;
+    let place = if shared { "a stream of one shared process" } else { "a process of its own" };
+    if layout.pools.len() > 1 {
+        return format!("{place} in {}", instance(device, pool));
+    }
+    if depth > Depth::Layout {
+        let share =
+            if cap < device.cus() { format!(", {cap} CUs at the start") } else { String::new() };
+        return format!("{place}{share}; the scheduler `{}` decides from there", row.info.name);
+    }
+    if matches!(pool.discipline, Discipline::TimeSliced { .. }) {
+        return format!("{place}; contexts take turns, as without MPS");
+    }
+    if shared {
+        return format!("{place}, no cap");
+    }
+    if device.vendor != Vendor::Nvidia {
+        let share = if cap < device.cus() {
+            format!(" on {cap} of {} CUs", device.cus())
+        } else {
+            String::new()
+        };
+        return format!("{place}{share}");
+    }
+    if lane < pool.cus {
+        return format!("MPS daemon, static partition of {lane} SMs");
+    }
+    match cap < device.cus() {
+        true => {
+            let percent = (100.0 * f64::from(cap) / f64::from(device.cus())).round();
+            format!("MPS daemon, CUDA_MPS_ACTIVE_THREAD_PERCENTAGE={percent}")
+        }
+        false => "MPS daemon (nvidia-cuda-mps-control -d), no cap".to_owned(),
+    }
+}
+
+/// The hardware instance that a pool is.
+fn instance(device: &Device, pool: &PoolSpec) -> String {
+    let profiles = device.mig.iter().flat_map(|m| &m.profiles);
+    let same =
+        |p: &&cotenant_profiles::device::MigProfile| p.cus == pool.cus && p.capacity == pool.memory;
+    match profiles.clone().find(same) {
+        Some(p) => format!("a MIG instance {}", p.name),
+        None => format!("an instance of {} CUs", pool.cus),
+    }
+}
