@@ -14,6 +14,8 @@ use cotenant_results::format::pretty;
 const FILLED: f64 = 0.82;
 /// Colours that a reader tells apart without looking them up; beyond, names stand on the axis.
 const FEW_SERIES: usize = 4;
+/// The group of geometric means.
+const MEAN: &str = "geometric mean";
 /// Values that differ by more are not drawn on one linear axis.
 pub(crate) const WIDE: f64 = 20.0;
 
@@ -165,7 +167,7 @@ impl Plan<'_> {
                 .collect();
             groups.push(means);
         }
-        self.xs.push("geometric mean".to_owned());
+        self.xs.push(MEAN.to_owned());
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &Estimate> {
@@ -239,6 +241,20 @@ impl Plan<'_> {
     /// The groups as the axis calls them.
     pub(crate) fn shown(&self, cx: &Context<'_>) -> Vec<String> {
         self.xs.iter().map(|x| show_group(cx, &self.groups, x)).collect()
+    }
+
+    /// The groups as panels call them: sweep values with their key.
+    pub(crate) fn titles(&self, cx: &Context<'_>) -> Vec<String> {
+        match &self.groups {
+            Groups::Column(c) if cx.run.sweep_keys.contains(c) => {
+                let name = |x: &String| match self.xs.last() == Some(x) && x == MEAN {
+                    true => x.clone(),
+                    false => cx.show(c, x),
+                };
+                self.xs.iter().map(name).collect()
+            }
+            _ => self.shown(cx),
+        }
     }
 
     /// A number as it stands beside its dot: a share rounded down, so that 98.999 is not 99.

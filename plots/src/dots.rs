@@ -26,7 +26,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec, plan: &Plan<'_>) -> Figu
             plan.panels.iter().map(|(t, groups)| (t.clone(), plan.diagonal(groups))).collect();
         return by_series(cx, spec, plan, &panels);
     }
-    let shown = plan.shown(cx);
+    let shown = plan.titles(cx);
     if plan.xs.len() * plan.panels.len() > MOST_PANELS {
         return by_group(cx, spec, plan, &shown);
     }

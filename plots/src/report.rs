@@ -29,6 +29,8 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let answer = Answer::of(run, cx.results);
     let title = run.question.clone().unwrap_or_else(|| run.name.clone());
     let swept = answer.points.len() > 1;
+    // One policy alone at every point ranks with nobody: its figures are the answer.
+    let ranked = !swept || answer.points.iter().any(cotenant_results::Point::has_rivals);
     let style = format!("{STYLE}{}", dark_colors(drawn));
     let stems: Vec<&str> =
         drawn.iter().filter(|d| d.svg.is_ok()).map(|d| d.stem.as_str()).collect();
@@ -51,7 +53,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
                 }
                 main {
                     section.answer id="answer" aria-labelledby="answer-title" { (box_of(cx, &answer)) }
-                    section id="policies" {
+                    @if ranked { section id="policies" {
                         @if swept {
                             h2 { "Where which policy " @if answer.goals { "keeps the goals" } @else { "is best" } }
                             (ranking::map(cx, &answer))
@@ -60,7 +62,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
                             h2 { "Policies, best first" }
                             (ranking::table(cx, &answer, point))
                         }
-                    }
+                    } }
                     section id="figures" {
                         h2 { "Figures" }
                         @for plot in drawn { (figure(plot)) }

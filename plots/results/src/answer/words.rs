@@ -185,6 +185,26 @@ fn failed(point: &Point) -> Option<String> {
     (!list.is_empty()).then(|| format!("Failed: {}{more}.", list.join(", ")))
 }
 
+/// Who is best at a point.
+#[derive(PartialEq)]
+enum Winner<'a> {
+    One(&'a str),
+    /// The best do exactly the same.
+    Several,
+    /// All miss a goal for certain.
+    Nobody,
+}
+
+fn winner<'a>(answer: &Answer, point: &'a Point) -> Winner<'a> {
+    match point.best() {
+        Some(best) => Winner::One(&best.label),
+        None if answer.goals && point.rivals().all(|l| l.standing() == Standing::Misses) => {
+            Winner::Nobody
+        }
+        None => Winner::Several,
+    }
+}
+
 fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     if !answer.goals && !points.iter().any(Point::has_rivals) {
         return vec![format!(
@@ -193,15 +213,16 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
         )];
     }
     let n = points.len();
-    let mut wins: Vec<(Option<&str>, Vec<&Point>)> = Vec::new();
+    let mut wins: Vec<(Winner<'_>, Vec<&Point>)> = Vec::new();
     for point in points {
-        let best = point.best().map(|l| l.label.as_str());
-        match wins.iter_mut().find(|(w, _)| *w == best) {
+        let winner = winner(answer, point);
+        match wins.iter_mut().find(|(w, _)| *w == winner) {
             Some((_, at)) => at.push(point),
-            None => wins.push((best, vec![point])),
+            None => wins.push((winner, vec![point])),
         }
     }
-    wins.sort_by_key(|(w, at)| (w.is_none(), std::cmp::Reverse(at.len())));
+    let one = |w: &Winner<'_>| matches!(w, Winner::One(_));
+    wins.sort_by_key(|(w, at)| (!one(w), std::cmp::Reverse(at.len())));
     let mut text = vec![];
     for (winner, at) in wins.iter().take(5) {
         let places = match at.len() {
@@ -213,19 +234,15 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
             len => format!("at {len} of {n} sweep points"),
         };
         text.push(match winner {
-            Some(label) if answer.goals => {
+            Winner::One(label) if answer.goals => {
                 format!("`{label}` is best {places}: it keeps every goal, or may.")
             }
-            Some(label) => format!(
+            Winner::One(label) => format!(
                 "`{label}` has the best {} {places}.",
                 answer.rank_by.column().title.to_lowercase()
             ),
-            None if answer.goals
-                && at.iter().all(|p| p.rivals().all(|l| l.standing() == Standing::Misses)) =>
-            {
-                format!("No policy keeps every goal {places}{}.", nearest(at))
-            }
-            None => format!("Several policies do equally well {places}."),
+            Winner::Nobody => format!("No policy keeps every goal {places}{}.", nearest(at)),
+            Winner::Several => format!("Several policies do equally well {places}."),
         });
     }
     if answer.goals {
