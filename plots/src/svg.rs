@@ -160,9 +160,30 @@ impl Page {
     }
 }
 
+/// Paths with more points are thinned: a page is no data file.
+const MANY: usize = 1000;
+
+/// What can be seen of many points: of those within half a pixel across, the first, the last, the
+/// lowest and the highest.
+fn thinned(points: Vec<BackendCoord>) -> Vec<BackendCoord> {
+    if points.len() <= MANY {
+        return points;
+    }
+    let mut kept = vec![];
+    for run in points.chunk_by(|a, b| a.0 / px(0.5) == b.0 / px(0.5)) {
+        let mut ends = vec![0, run.len() - 1];
+        ends.extend((0..run.len()).min_by_key(|&i| run[i].1));
+        ends.extend((0..run.len()).max_by_key(|&i| run[i].1));
+        ends.sort_unstable();
+        ends.dedup();
+        kept.extend(ends.into_iter().map(|i| run[i]));
+    }
+    kept
+}
+
 fn path(points: impl IntoIterator<Item = BackendCoord>, close: bool) -> String {
     let mut d = String::from("path d=\"");
-    for (i, p) in points.into_iter().enumerate() {
+    for (i, p) in thinned(points.into_iter().collect()).into_iter().enumerate() {
         let _ = write!(d, "{}{} {}", if i == 0 { "M" } else { "L" }, tenth(p.0), tenth(p.1));
     }
     d + if close { "Z\"" } else { "\"" }
