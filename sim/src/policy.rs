@@ -29,7 +29,9 @@ mod options;
 mod streams;
 mod temporal;
 
-pub use options::{Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Value, Words};
+pub use options::{
+    Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Places, Value, Words,
+};
 
 /// Every policy.
 #[rustfmt::skip] // one line each: adding a policy adds a line

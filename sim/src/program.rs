@@ -1,5 +1,7 @@
 //! Models compiled for the event loop: dense curves, launch sequences, host times.
 
+use std::collections::BTreeMap;
+
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device, Kernel, Model, Nanos, Op, Profile};
 
@@ -294,6 +296,11 @@ impl Code {
             return Err(CompileError::NoBatch { model, largest, wanted: max_batch });
         }
         let mut map = vec![u32::MAX; profile.kernels.len()];
+        // A model has thousands of kernels over its batches: looked up by name, not one by one.
+        let mut named: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for (i, kernel) in self.kernels.iter().enumerate() {
+            named.entry(kernel.id.clone()).or_default().push(i as u32);
+        }
         let mut programs = Vec::new();
         let mut program_for = vec![0];
         for (&batch, launches) in &source.batches {
@@ -311,7 +318,8 @@ impl Code {
             for launch in launches {
                 let slot = &mut map[launch.kernel];
                 if *slot == u32::MAX {
-                    *slot = self.intern(KernelCode::new(&profile.kernels[launch.kernel], cus));
+                    let kernel = KernelCode::new(&profile.kernels[launch.kernel], cus);
+                    *slot = self.intern(kernel, &mut named);
                 }
                 issued += launch.host.0;
                 program.kernels.push(*slot);
@@ -340,13 +348,16 @@ impl Code {
         })
     }
 
-    /// Tenants that run the same model share its kernels.
-    fn intern(&mut self, kernel: KernelCode) -> u32 {
-        let found = self.kernels.iter().position(|k| *k == kernel);
+    /// Tenants that run the same model share its kernels. `named`: the kernels so far by name.
+    fn intern(&mut self, kernel: KernelCode, named: &mut BTreeMap<String, Vec<u32>>) -> u32 {
+        let same = named.entry(kernel.id.clone()).or_default();
+        let found = same.iter().copied().find(|&i| self.kernels[i as usize] == kernel);
         found.unwrap_or_else(|| {
+            let index = self.kernels.len() as u32;
+            same.push(index);
             self.kernels.push(kernel);
-            self.kernels.len() - 1
-        }) as u32
+            index
+        })
     }
 }
 

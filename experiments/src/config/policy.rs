@@ -180,7 +180,7 @@ fn of_kind(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, 
             let texts: Option<Vec<_>> = list.iter().map(|n| n.text().map(str::to_owned)).collect();
             texts.map(Value::Texts).ok_or_else(wrong)
         }
-        (Kind::PerTenant(_), Data::List(list)) => {
+        (Kind::PerTenant(_) | Kind::Places, Data::List(list)) => {
             let numbers: Option<Vec<f64>> = list.iter().map(Node::number).collect();
             let numbers = numbers.ok_or_else(wrong)?;
             if numbers.len() != tenants.len() {
@@ -189,7 +189,7 @@ fn of_kind(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, 
             }
             Ok(Value::Numbers(numbers))
         }
-        (Kind::PerTenant(_), Data::Table(entries)) => per_tenant(entries, tenants),
+        (Kind::PerTenant(_) | Kind::Places, Data::Table(entries)) => per_tenant(entries, tenants),
         _ => Err(wrong()),
     }
 }

@@ -2,26 +2,28 @@
 //!
 //! Models NVIDIA's multi-instance GPU: each tenant gets an instance with CUs, L2, DRAM bandwidth,
 //! memory and copy engines of its own, from the device's table of legal placements. Nothing crosses
-//! instances (PCIe and power do on real boards). Several workers of a tenant share its instance as
-//! they would under MPS inside it. `instances` names one profile per tenant, in tenant order; without
-//! it all legal sets are searched for the assignment whose worst slow-down against the isolated
-//! model is least (ties: least product of slow-downs). The layout is fixed for the run: a change
-//! means destroying and creating instances and reloading every model on them, in seconds.
+//! instances (PCIe and power do on real boards). `instances` names one profile per tenant, in tenant
+//! order; without it all legal sets are searched for the assignment whose worst slow-down against the
+//! isolated model is least (ties: least product of slow-downs). With `place`, several tenants may share
+//! an instance: `instances` is then any legal set, and `place` says which of them each tenant is on.
+//! Several workers in one instance are clients of MPS inside it; `shares` caps each tenant's workers at
+//! a percentage of the instance's CUs, rounded as MPS rounds. The layout is fixed for the run: a
+//! change means destroying and creating instances and reloading every model on them, in seconds.
 //!
 //! Source: NVIDIA's MIG user guide and instance tables of real boards (see the device files). The
 //! search criterion is a choice of this project.
 
 use cotenant_profiles::device::{Mig as Table, MigInstance};
 
-use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, PerTenant, Places, Policy, PolicyInfo, Properties};
 use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
-use crate::options;
 use crate::scenario::Setup;
+use crate::{options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "mig",
-    summary: "a hardware instance per tenant, from the legal placements",
+    summary: "hardware instances from the legal placements, MPS inside where tenants share one",
     source: "NVIDIA MIG user guide; instance tables of real boards",
     properties: Properties {
         work_conserving: false,
@@ -35,10 +37,23 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
 options! {
     /// Options of `mig`.
     struct Mig {
-        /// one instance profile per tenant, in tenant order, such as ["1g", "3g"]
+        /// one instance profile per tenant, in tenant order, such as ["1g", "3g"]; with `place`, the
+        /// instances in any number
         instances: Option<Vec<String>> = None, unset("searched");
+        /// which of the instances each tenant is on, counted from 0; several may share one
+        place: Option<Places> = None, unset("an instance per tenant");
+        /// percentage of its instance's CUs that one worker of each tenant may use
+        shares: PerTenant<Rule> = PerTenant::Word(Rule::Whole), unit("%");
     }
 }
+
+/// How a share is found.
+#[derive(Clone, Copy, Debug)]
+enum Rule {
+    Whole,
+}
+
+words!(Rule { "whole" => Rule::Whole });
 
 impl Policy for Mig {
     fn depth(&self) -> Depth {
@@ -50,9 +65,17 @@ impl Policy for Mig {
         let Some(table) = &device.mig else {
             return Err(LayoutError(format!("{} has no hardware instances (MIG)", device.name)));
         };
-        let chosen = match &self.instances {
-            Some(names) => given(setup, table, names)?,
-            None => search(setup, table)?,
+        let tenants = setup.tenants.len();
+        let (chosen, place) = match (&self.instances, &self.place) {
+            (Some(names), Some(place)) => {
+                let place = places(setup, &place.0, names.len())?;
+                (legal(table, names)?, place)
+            }
+            (Some(names), None) => (given(setup, table, names)?, (0..tenants).collect()),
+            (None, Some(_)) => {
+                return Err(LayoutError("`place` needs `instances`".to_owned()));
+            }
+            (None, None) => (search(setup, table)?, (0..tenants).collect()),
         };
         let pools = chosen.iter().map(|&p| {
             let instance = device.mig_instance(&table.profiles[p]);
@@ -68,16 +91,49 @@ impl Policy for Mig {
             }
         });
         let pools: Vec<_> = pools.collect();
-        let workers = setup.workers(|tenant, _| WorkerSpec {
-            tenant,
-            pool: tenant,
-            lane: 0,
-            cap: pools[tenant as usize].cus,
-            priority: 0,
-            overhead: setup.costs.context_memory,
+        let percent = match &self.shares {
+            PerTenant::Word(Rule::Whole) => vec![100.0; tenants],
+            PerTenant::Given(value) => setup.per_tenant("shares", value)?,
+        };
+        // Who is alone in an instance needs no MPS there.
+        let mut processes = vec![0; pools.len()];
+        for (tenant, &pool) in setup.tenants.iter().zip(&place) {
+            processes[pool] += tenant.workers;
+        }
+        let step = device.mps.map_or(1, |m| m.round_cus.max(1));
+        let workers = setup.workers(|tenant, _| {
+            let pool = place[tenant as usize];
+            let cus = pools[pool].cus;
+            let share = (f64::from(cus) * percent[tenant as usize] / 100.0 + 1e-9) as u32;
+            let mps = processes[pool] > 1;
+            WorkerSpec {
+                tenant,
+                pool: pool as u32,
+                lane: 0,
+                cap: if share >= cus { cus } else { (share / step * step).clamp(step, cus) },
+                priority: 0,
+                overhead: if mps { setup.client_memory() } else { setup.costs.context_memory },
+            }
         });
         Ok(Layout { pools, workers })
     }
+}
+
+/// The instance of each tenant.
+fn places(
+    setup: &Setup,
+    value: &super::Value,
+    instances: usize,
+) -> Result<Vec<usize>, LayoutError> {
+    let places = setup.per_tenant("place", value)?;
+    let places: Vec<usize> = places.into_iter().map(|p| p as usize).collect();
+    if let Some((tenant, p)) = setup.tenants.iter().zip(&places).find(|(_, p)| **p >= instances) {
+        return Err(LayoutError(format!(
+            "`place` puts `{}` on instance {p}, but `instances` names {instances}, counted from 0",
+            tenant.name
+        )));
+    }
+    Ok(places)
 }
 
 fn dram_bytes_per_us(instance: &MigInstance) -> u64 {
@@ -92,6 +148,11 @@ fn given(setup: &Setup, table: &Table, names: &[String]) -> Result<Vec<usize>, L
             setup.tenants.len()
         )));
     }
+    legal(table, names)
+}
+
+/// The profiles of these names, if they fit the device together.
+fn legal(table: &Table, names: &[String]) -> Result<Vec<usize>, LayoutError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let placed = table.placements(&names).map_err(|e| LayoutError(e.to_string()))?;
     Ok(placed.iter().map(|p| p.profile).collect())

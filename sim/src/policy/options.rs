@@ -30,6 +30,8 @@ pub enum Kind {
     Texts,
     /// One of these words, or a percentage per tenant: a list in tenant order, or a table by name.
     PerTenant(&'static [&'static str]),
+    /// A number from 0 per tenant, which several may share: a list in tenant order, or a table by name.
+    Places,
 }
 
 /// One option of a policy.
@@ -121,6 +123,11 @@ pub enum PerTenant<W> {
     /// at most at 100.
     Given(Value),
 }
+
+/// Where each tenant is, counted from 0: [`Value::Numbers`] in tenant order or a [`Value::Table`] by
+/// name, whole numbers all.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Places(pub Value);
 
 /// Which time counts as a request's latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -344,6 +351,8 @@ impl OptionSpec {
             (Kind::PerTenant(_), Value::Table(table)) => {
                 return shares(Box::new(table.iter().map(|(_, p)| p)));
             }
+            (Kind::Places, Value::Numbers(list)) => list.iter().all(|&x| is_place(x)),
+            (Kind::Places, Value::Table(table)) => table.iter().all(|&(_, x)| is_place(x)),
             (Kind::Bool, Value::Bool(_))
             | (Kind::Text, Value::Text(_))
             | (Kind::Texts, Value::Texts(_)) => true,
@@ -441,8 +450,17 @@ impl fmt::Display for Kind {
                 "\"{}\", or a number per tenant: [60, 40] in tenant order or {{ name = 60 }}",
                 words.join("\", \"")
             ),
+            Self::Places => write!(
+                f,
+                "a whole number from 0 per tenant: [0, 0, 1] in tenant order or {{ name = 0 }}"
+            ),
         }
     }
+}
+
+/// A whole number from 0 that no device has more places than.
+fn is_place(x: f64) -> bool {
+    x.fract() == 0.0 && (0.0..1024.0).contains(&x)
 }
 
 /// What [`OptionSpec::check`] lets pass is of the field's kind.
@@ -531,6 +549,21 @@ impl<W: Words> OptionType for W {
 
     fn value(&self) -> Option<Value> {
         Some(Value::Text(self.word().to_owned()))
+    }
+}
+
+impl OptionType for Places {
+    const KIND: Kind = Kind::Places;
+
+    fn read(value: &Value) -> Result<Self, String> {
+        match value {
+            Value::Numbers(_) | Value::Table(_) => Ok(Self(value.clone())),
+            other => other_kind(other),
+        }
+    }
+
+    fn value(&self) -> Option<Value> {
+        Some(self.0.clone())
     }
 }
 

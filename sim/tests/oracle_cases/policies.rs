@@ -105,6 +105,7 @@ fn value(info: &PolicyInfo, option: &OptionSpec, tenants: usize, rng: &mut Rng) 
             let entry = |i: u64| format!("{}us:{}", 15 * i, 20 + 10 * i);
             Value::Texts((0..6).map(entry).collect())
         }
+        Kind::Places => Value::Numbers((0..tenants).map(|_| below(3) as f64).collect()),
         Kind::Text | Kind::Texts => return None,
     })
 }
