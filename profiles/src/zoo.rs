@@ -245,6 +245,8 @@ pub const MODELS: &[ModelInfo] = &[
     image("resnet101", &[], "ResNet-101", resnet::resnet101),
     image("resnet152", &[], "ResNet-152", resnet::resnet152),
     image("resnext101_32x8d", &["resnext101"], "ResNeXt-101 32x8d", resnet::resnext101_32x8d),
+    image("densenet121", &[], "DenseNet-121", densenet::densenet121),
+    image("densenet169", &[], "DenseNet-169", densenet::densenet169),
     image("densenet201", &["densenet"], "DenseNet-201", densenet::densenet201),
     image("squeezenet1_1", &["squeezenet"], "SqueezeNet 1.1", squeezenet::squeezenet1_1),
     image(

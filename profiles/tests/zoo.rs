@@ -17,6 +17,8 @@ const PUBLISHED: &[(&str, u64, Option<f64>)] = &[
     ("resnet101", 44_549_160, Some(7.801)),
     ("resnet152", 60_192_808, Some(11.514)),
     ("resnext101_32x8d", 88_791_336, Some(16.414)),
+    ("densenet121", 7_978_856, Some(2.834)),
+    ("densenet169", 14_149_480, Some(3.360)),
     ("densenet201", 20_013_928, Some(4.291)),
     ("squeezenet1_1", 1_235_496, Some(0.349)),
     ("shufflenet_v2_x1_0", 2_278_604, Some(0.145)),

@@ -5,11 +5,23 @@ use super::builder::{Builder, Tensor, conv};
 
 const GROWTH: u32 = 32;
 
+pub(super) fn densenet121(name: &str, side: u32) -> ModelSpec {
+    densenet(name, side, [6, 12, 24, 16])
+}
+
+pub(super) fn densenet169(name: &str, side: u32) -> ModelSpec {
+    densenet(name, side, [6, 12, 32, 32])
+}
+
 pub(super) fn densenet201(name: &str, side: u32) -> ModelSpec {
+    densenet(name, side, [6, 12, 48, 32])
+}
+
+fn densenet(name: &str, side: u32, blocks: [u32; 4]) -> ModelSpec {
     let (mut b, x) = Builder::image(side);
     let x = b.conv_bn_relu(x, conv(64, 7).stride(2).pad(3));
     let mut x = b.max_pool(x, 3, 2, 1);
-    for (i, layers) in [6, 12, 48, 32].into_iter().enumerate() {
+    for (i, layers) in blocks.into_iter().enumerate() {
         if i > 0 {
             x = bn_relu(&mut b, x);
             let half = x.channels() / 2;
