@@ -149,20 +149,19 @@ impl Claim {
     pub(crate) fn given(
         &self,
         request: Option<&str>,
-        tenant: &str,
-        gpu: Option<u32>,
+        (tenant, gpu, slot): (&str, Option<u32>, Option<usize>),
         found: &mut Found,
     ) {
         for (name, instance) in self.requests.iter().filter(|(n, _)| request.is_none_or(|r| r == n))
         {
             if let Some(instance) = instance {
                 found.shared_by(Mechanism::Mig);
-                found.tenant(tenant, gpu).instance = Some(instance.clone());
+                found.placed(tenant, gpu, slot).instance = Some(instance.clone());
             }
             let configs = self.configs.iter().filter(|(of, ..)| of.is_empty() || of.contains(name));
             for (_, mechanism, percent) in configs {
                 found.shared_by(*mechanism);
-                let t = found.tenant(tenant, gpu);
+                let t = found.placed(tenant, gpu, slot);
                 if let Some(p) = percent {
                     t.percent = Some(t.percent.map_or(*p, |own| own.min(*p)));
                 }

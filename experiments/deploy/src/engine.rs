@@ -77,7 +77,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
         let sum: f64 = found
             .tenants
             .iter()
-            .filter(|((_, g), _)| *g == gpu)
+            .filter(|((_, g, _), _)| *g == gpu)
             .filter_map(|(_, t)| t.memory_fraction)
             .sum();
         if sum > 1.0 + 1e-9 {

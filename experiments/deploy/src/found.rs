@@ -67,8 +67,9 @@ pub struct Found {
     pub default_percent: Option<u32>,
     /// Memory limit that holds for every client.
     pub default_limit: Option<Bytes>,
-    /// By name as the files write it, and GPU where one is said.
-    pub tenants: BTreeMap<(String, Option<u32>), TenantFound>,
+    /// By name as the files write it, GPU where one is said, and the GPU's instance where a file of
+    /// ours says which.
+    pub tenants: BTreeMap<(String, Option<u32>, Option<usize>), TenantFound>,
     /// What there is to know.
     pub findings: Vec<Finding>,
 }
@@ -115,7 +116,16 @@ impl Found {
     }
 
     pub(crate) fn tenant(&mut self, name: &str, gpu: Option<u32>) -> &mut TenantFound {
-        self.tenants.entry((name.to_owned(), gpu)).or_default()
+        self.placed(name, gpu, None)
+    }
+
+    pub(crate) fn placed(
+        &mut self,
+        name: &str,
+        gpu: Option<u32>,
+        slot: Option<usize>,
+    ) -> &mut TenantFound {
+        self.tenants.entry((name.to_owned(), gpu, slot)).or_default()
     }
 
     /// How many CUs a percentage comes to, said where it is not what was asked for.
@@ -170,7 +180,7 @@ impl Found {
     fn named(&mut self, known: &[Known]) -> Vec<Entry> {
         let mut entries = vec![];
         let mut strangers = vec![];
-        for ((name, gpu), found) in &self.tenants {
+        for ((name, gpu, slot), found) in &self.tenants {
             let plain = slug(name);
             let by_name = known.iter().position(|k| slug(&k.name) == plain);
             let by_model = || {
@@ -179,7 +189,9 @@ impl Found {
                 first.filter(|_| same.next().is_none())
             };
             match by_name.or_else(by_model) {
-                Some(tenant) => entries.push(Entry { tenant, gpu: *gpu, found: found.clone() }),
+                Some(tenant) => {
+                    entries.push(Entry { tenant, gpu: *gpu, slot: *slot, found: found.clone() })
+                }
                 None => strangers.push(name.clone()),
             }
         }
@@ -201,22 +213,32 @@ impl Found {
         let mut tenants = vec![];
         let mut found = vec![];
         for (i, base) in known.iter().enumerate() {
-            let of =
-                |wanted: Option<u32>| entries.iter().find(|e| e.tenant == i && e.gpu == wanted);
-            let placed = entries.iter().any(|e| e.tenant == i && e.gpu.is_some());
-            let here = of(Some(gpu));
+            let own: Vec<&Entry> = entries.iter().filter(|e| e.tenant == i).collect();
+            let of = |gpu: Option<u32>, slot: Option<usize>| {
+                own.iter().find(|e| e.gpu == gpu && e.slot == slot).map(|e| &e.found)
+            };
+            let placed = own.iter().any(|e| e.gpu.is_some());
+            let here: Vec<&&Entry> =
+                own.iter().filter(|e| e.gpu == Some(gpu) && e.slot.is_some()).collect();
+            let common = of(Some(gpu), None);
             // A tenant that no file places is on the first GPU.
-            if here.is_none() && (placed || gpu > 0) {
+            if here.is_empty() && common.is_none() && (placed || gpu > 0) {
                 continue;
             }
-            let mut settings = here.map(|e| e.found.clone()).unwrap_or_default();
-            settings.fill(of(None).map(|e| &e.found));
             if gpus > 1 && !placed {
                 let what = format!("no file says on which GPU `{}` is: taken as GPU 0", base.name);
                 self.tell(Weight::Note, "mix", None, "", what);
             }
-            tenants.push(settings.over(base));
-            found.push(settings);
+            // One for each instance that it is on, or one.
+            let starts = here.iter().map(|e| e.found.clone());
+            let starts: Vec<TenantFound> =
+                if here.is_empty() { vec![TenantFound::default()] } else { starts.collect() };
+            for mut settings in starts {
+                settings.fill(common);
+                settings.fill(of(None, None));
+                tenants.push(settings.over(base));
+                found.push(settings);
+            }
         }
         let sharing = self.sharing(mechanism, gpu, &tenants, &found)?;
         Ok(Gpu { sharing, tenants })
@@ -276,7 +298,7 @@ impl Found {
     /// Limits below what the models need.
     fn check_memory(&mut self, plan: &[Gpu]) {
         let mut told = vec![];
-        for ((name, _), found) in &self.tenants {
+        for ((name, ..), found) in &self.tenants {
             let plain = slug(name);
             let tenants = plan.iter().flat_map(|g| &g.tenants);
             let Some(t) = tenants.filter(|t| slug(&t.name) == plain).min_by_key(|t| t.workers)
@@ -299,6 +321,7 @@ impl Found {
 struct Entry {
     tenant: usize,
     gpu: Option<u32>,
+    slot: Option<usize>,
     found: TenantFound,
 }
 
@@ -351,16 +374,22 @@ fn place(
     found: &[TenantFound],
 ) -> Result<Vec<usize>, String> {
     let mut taken = vec![false; instances.len()];
+    // Files of ours number the instances as they were planned; a layout may list them otherwise.
+    let mut by_slot: BTreeMap<usize, usize> = BTreeMap::new();
     let mut place = vec![];
     for (wanted, found) in asked.iter().zip(found) {
-        let slot = found.slot.filter(|&s| instances.get(s) == Some(wanted));
+        let known = found.slot.and_then(|slot| by_slot.get(&slot).copied());
+        let as_numbered = found.slot.filter(|&s| instances.get(s) == Some(wanted) && !taken[s]);
         let free = || (0..instances.len()).find(|&i| instances[i] == *wanted && !taken[i]);
-        let Some(i) = slot.or_else(free) else {
+        let Some(i) = known.or(as_numbered).or_else(free) else {
             return Err(format!(
                 "a pod asks for a {wanted} instance, and the layout ({}) has none left",
                 instances.join(", ")
             ));
         };
+        if let Some(slot) = found.slot {
+            by_slot.insert(slot, i);
+        }
         taken[i] = true;
         place.push(i);
     }

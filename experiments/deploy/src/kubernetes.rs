@@ -75,6 +75,11 @@ pub(crate) fn annotations(placed: &Placed<'_>) -> Map<String, Json> {
     let mut map = Map::new();
     map.insert("cotenant/tenant".to_owned(), json!(placed.tenant.name));
     map.insert("cotenant/gpu".to_owned(), json!(placed.index.to_string()));
+    map.insert("cotenant/batch".to_owned(), json!(placed.tenant.batch_max.to_string()));
+    if placed.tenant.batch_timeout.0 > 0 {
+        let wait = placed.tenant.batch_timeout.to_string();
+        map.insert("cotenant/batch-timeout".to_owned(), json!(wait));
+    }
     if placed.tenant.requests < 1.0 {
         map.insert("cotenant/requests".to_owned(), json!(placed.tenant.requests.to_string()));
     }
@@ -167,12 +172,17 @@ pub(crate) fn read(
     let tenant = note("cotenant/tenant").unwrap_or_else(|| name.clone());
     let gpu = note("cotenant/gpu").and_then(|g| g.parse().ok());
     let replicas = yaml::at(document, &["spec", "replicas"]).and_then(Value::as_u64);
-    let workload = Workload { path, line, name: &name, tenant: &tenant, gpu };
+    let workload = Workload { path, line, name: &name, tenant: &tenant, gpu, slot: None };
+    let slot: Option<usize> = note("cotenant/instance").and_then(|i| i.parse().ok());
+    let workload = Workload { slot, ..workload };
     {
-        let t = found.tenant(&tenant, gpu);
+        let t = found.placed(&tenant, gpu, slot);
         t.processes = Some(replicas.unwrap_or(1) as u32);
         t.requests = note("cotenant/requests").and_then(|r| r.parse().ok()).or(t.requests);
-        t.slot = note("cotenant/instance").and_then(|i| i.parse().ok()).or(t.slot);
+        t.batch_max = note("cotenant/batch").and_then(|b| b.parse().ok()).or(t.batch_max);
+        let wait = note("cotenant/batch-timeout").and_then(|b| b.parse().ok());
+        t.batch_timeout = wait.or(t.batch_timeout);
+        t.slot = slot.or(t.slot);
     }
     for container in yaml::list(spec, &["containers"]) {
         workload.container(container, found)?;
@@ -199,9 +209,14 @@ struct Workload<'a> {
     name: &'a str,
     tenant: &'a str,
     gpu: Option<u32>,
+    slot: Option<usize>,
 }
 
-impl Workload<'_> {
+impl<'a> Workload<'a> {
+    fn who(&self) -> (&'a str, Option<u32>, Option<usize>) {
+        (self.tenant, self.gpu, self.slot)
+    }
+
     fn tell(&self, weight: Weight, field: &str, what: impl Into<String>, found: &mut Found) {
         found.tell(weight, self.path, self.line, &format!("{}: {field}", self.name), what);
     }
@@ -225,7 +240,7 @@ impl Workload<'_> {
     }
 
     fn env(&self, name: &str, value: &str, found: &mut Found) -> Result<(), ReadError> {
-        crate::mps::variable(self.path, self.line, (name, value), self.tenant, self.gpu, found)
+        crate::mps::variable(self.path, self.line, (name, value), self.who(), found)
     }
 
     fn resource(&self, key: &str, value: &str, found: &mut Found) -> Result<(), ReadError> {
@@ -246,7 +261,7 @@ impl Workload<'_> {
             "nvidia.com/gpumem" => {
                 found.shared_by(Mechanism::TimeSlicing);
                 let limit = Bytes(number()? << 20);
-                found.tenant(self.tenant, self.gpu).memory_limit = Some(limit);
+                found.placed(self.tenant, self.gpu, self.slot).memory_limit = Some(limit);
             }
             "nvidia.com/gpucores" => {
                 found.shared_by(Mechanism::TimeSlicing);
@@ -263,7 +278,7 @@ impl Workload<'_> {
                 let short = short_name(&found.device, name)
                     .map_err(|why| ReadError::new(self.path, self.line, key, why))?;
                 found.shared_by(Mechanism::Mig);
-                found.tenant(self.tenant, self.gpu).instance = Some(short);
+                found.placed(self.tenant, self.gpu, self.slot).instance = Some(short);
             }
         }
         Ok(())
@@ -310,7 +325,7 @@ impl Workload<'_> {
                 .flat_map(|c| yaml::list(c, &["resources", "claims"]))
                 .find(|c| yaml::word(c, &["name"]).as_deref() == Some(local.as_str()))
                 .and_then(|c| yaml::word(c, &["request"]));
-            facts.given(request.as_deref(), self.tenant, self.gpu, found);
+            facts.given(request.as_deref(), self.who(), found);
         }
         Ok(())
     }

@@ -162,7 +162,8 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
             let Some((name, value)) = word.split_once('=') else { break };
             let value = value.trim_matches(['"', '\'']);
             if name.starts_with("CUDA_MPS_") && !value.contains('$') {
-                variable(path, number, (name, value), tenant.as_deref().unwrap_or(""), gpu, found)?;
+                let who = (tenant.as_deref().unwrap_or(""), gpu, None);
+                variable(path, number, (name, value), who, found)?;
             }
         }
     }
@@ -174,8 +175,7 @@ pub(crate) fn variable(
     path: &str,
     line: Option<usize>,
     (name, value): (&str, &str),
-    tenant: &str,
-    gpu: Option<u32>,
+    (tenant, gpu, slot): (&str, Option<u32>, Option<usize>),
     found: &mut Found,
 ) -> Result<(), ReadError> {
     match name {
@@ -189,7 +189,7 @@ pub(crate) fn variable(
             if tenant.is_empty() {
                 found.default_percent = Some(percent);
             } else {
-                found.tenant(tenant, gpu).percent = Some(percent);
+                found.placed(tenant, gpu, slot).percent = Some(percent);
             }
         }
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" => {
@@ -204,7 +204,7 @@ pub(crate) fn variable(
                 if tenant.is_empty() {
                     found.default_limit = Some(limit);
                 } else {
-                    found.tenant(tenant, gpu).memory_limit = Some(limit);
+                    found.placed(tenant, gpu, slot).memory_limit = Some(limit);
                 }
             }
         }
@@ -312,7 +312,7 @@ fn partition(
         let what = format!("{} has no static partitions", found.device.title);
         return found.tell(Weight::Illegal, path, line, field, what);
     };
-    let of_gpu = found.tenants.iter().filter(|((_, g), _)| *g == gpu);
+    let of_gpu = found.tenants.iter().filter(|((_, g, _), _)| *g == gpu);
     let asked: u32 = of_gpu.filter_map(|(_, t)| t.chunks).sum();
     if asked > mps.chunks {
         let (cus, usable) = (found.device.cus(), mps.chunks * mps.chunk_cus);

@@ -76,6 +76,21 @@ fn several_gpus_and_split_tenants_come_back() {
 }
 
 #[test]
+fn instances_planned_in_any_order_come_back() {
+    let planned = Sharing::Mig {
+        instances: vec!["3g".to_owned(), "4g".to_owned()],
+        place: vec![0, 1, 0],
+        percent: vec![100; 3],
+    };
+    let files = cotenant_deploy::emit(&three(planned.clone())).unwrap();
+    let mut found = read_all(files.iter().map(|f| (f.path.as_str(), f.text.as_str())));
+    let back = found.resolve(&three(planned).gpus[0].tenants).unwrap();
+    let Sharing::Mig { instances, place, .. } = &back[0].sharing else { panic!("{back:?}") };
+    let on: Vec<&str> = place.iter().map(|&p| instances[p].as_str()).collect();
+    assert_eq!(on, ["3g", "4g", "3g"]);
+}
+
+#[test]
 fn an_engine_keeps_to_its_fraction() {
     let engine = |name: &str| Tenant { generates: true, ..tenant(name, 1, 64) };
     let plan = plan(vec![Gpu {
