@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::{accuracy, gpu, lists, profile, replay, trace, validate};
+use crate::commands::{accuracy, advise, check, gpu, lists, profile, replay, trace, validate};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
 use crate::study::shard::{self, ShardOf};
@@ -47,6 +47,8 @@ enum Command {
     Plot(PlotArgs),
     Replay(replay::Args),
     Validate(validate::Args),
+    Advise(advise::Args),
+    Check(check::Args),
     /// List the sharing policies, or show one with its options, units and defaults
     #[command(after_help = "Examples:\n  cotenant policies\n  cotenant policies temporal")]
     Policies {
@@ -308,6 +310,8 @@ fn dispatch(command: Command) -> Done {
         Command::Plot(args) => plot(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Validate(args) => validate::run(&args),
+        Command::Advise(args) => advise::run(&args),
+        Command::Check(args) => check::run(&args),
         Command::Policies { name } => lists::policies(name.as_deref()),
         Command::Devices { name } => lists::devices(name.as_deref()),
         Command::Models(args) => lists::models(&args),

@@ -1,6 +1,8 @@
 //! Commands other than `run` and `plot`.
 
 pub(crate) mod accuracy;
+pub(crate) mod advise;
+pub(crate) mod check;
 pub(crate) mod gpu;
 pub(crate) mod import;
 pub(crate) mod lists;

@@ -1,6 +1,7 @@
 //! The `cotenant` command: experiments, profiles, traces and plots of GPU sharing.
 
 mod accuracy;
+mod advise;
 mod cell;
 mod cli;
 mod commands;

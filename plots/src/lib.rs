@@ -32,6 +32,9 @@ use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
 use figure::{Data, Figure};
 use select::Context;
 
+/// The report's style sheet, for pages beside it.
+pub const REPORT_STYLE: &str = include_str!("report.css");
+
 /// One plot as the report needs it.
 struct Drawn {
     /// Title, or the plot's name where there is no figure.

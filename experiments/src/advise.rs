@@ -1,0 +1,25 @@
+//! `cotenant advise` and `cotenant check`: from a mix and its goals to settings that deploy, and back.
+//!
+//! ```text
+//! mix (flags or TOML) -> lab: models compiled once, one cell = one candidate under one seed
+//!   -> space: the settings that each mechanism has  -> screen: a formula orders them
+//!   -> search: short runs with common random numbers, neighbours of the best, longer runs of the
+//!      survivors -> fleet: several GPUs, each searched by itself
+//!   -> answer: rows, choice, runner-up, when it flips -> screen, JSON, page, files (cotenant-deploy)
+//! ```
+//!
+//! What a candidate delivers is always simulated; the formula only decides what is simulated first.
+
+pub(crate) mod answer;
+pub(crate) mod check;
+pub(crate) mod fleet;
+pub(crate) mod lab;
+pub(crate) mod mix;
+pub(crate) mod page;
+pub(crate) mod screen;
+pub(crate) mod search;
+pub(crate) mod space;
+pub(crate) mod table;
+
+#[cfg(test)]
+mod tests;

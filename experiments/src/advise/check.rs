@@ -1,0 +1,102 @@
+//! What files that somebody deploys deliver for a mix.
+
+use cotenant_deploy::{Found, Gpu, Sharing};
+
+use super::answer::{Ask, Row, known_tenants, row};
+use super::fleet::Member;
+use super::lab::{Candidate, How, Lab};
+use super::search::Search;
+use super::space::{Mechanism, Space};
+
+/// Simulates what the files of `found` come to.
+///
+/// # Errors
+/// They do not say how the GPU is shared, or name what the mix does not have.
+pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, String> {
+    let gpus = found.resolve(&known_tenants(lab))?;
+    let mut search = Search::new(lab, Space::default(), ask.threads);
+    let mut members = vec![];
+    let mut words = vec![];
+    for gpu in &gpus {
+        let (c, mechanism) = candidate(lab, gpu)?;
+        words.push(mechanism.name());
+        members.push(Member { mechanism, tried: search.measure(c)? });
+    }
+    words.dedup();
+    Ok(row(&mut search, &words.join(" | "), &members, ask))
+}
+
+/// One GPU's settings as a candidate.
+fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
+    let index = |name: &str| lab.all().into_iter().find(|&t| lab.name(t) == name);
+    let tenants: Vec<usize> = gpu.tenants.iter().filter_map(|t| index(&t.name)).collect();
+    let mut batch = vec![];
+    for (t, &i) in gpu.tenants.iter().zip(&tenants) {
+        if t.batch_max > lab.batch_limit[i] {
+            return Err(format!(
+                "`{}` is to run batches of {}; its profile is compiled up to {}: set `batch` of the mix",
+                t.name, t.batch_max, lab.batch_limit[i]
+            ));
+        }
+        batch.push(t.batch_max);
+    }
+    let mut c = Candidate {
+        requests: gpu.tenants.iter().map(|t| t.requests).collect(),
+        how: How::Deploy(gpu.sharing.clone()),
+        timeout: gpu.tenants.iter().map(|t| t.batch_timeout).collect(),
+        workers: gpu.tenants.iter().map(|t| t.workers).collect(),
+        batch,
+        tenants,
+    };
+    let mechanism = match &gpu.sharing {
+        Sharing::TimeSlicing => Mechanism::TimeSlicing,
+        Sharing::Streams => Mechanism::Streams,
+        Sharing::Mps { percent } if percent.iter().all(|&p| p >= 100) => Mechanism::Mps,
+        Sharing::Mps { .. } => Mechanism::Percent,
+        Sharing::Static { .. } => Mechanism::Static,
+        Sharing::Mig { instances, place, percent } => {
+            let place =
+                if place.is_empty() { assigned(lab, &c, instances)? } else { place.clone() };
+            let together = instances.len() < place.len();
+            c.how = How::Deploy(Sharing::Mig {
+                instances: instances.clone(),
+                place,
+                percent: percent.clone(),
+            });
+            if together { Mechanism::MigMps } else { Mechanism::Mig }
+        }
+    };
+    Ok((c, mechanism))
+}
+
+/// The tenants on the instances of a layout that does not say who is where: as the formula likes it
+/// best, each tenant on an instance of its own while there are enough.
+fn assigned(lab: &Lab, c: &Candidate, instances: &[String]) -> Result<Vec<usize>, String> {
+    let Some(table) = &lab.setup.device.mig else {
+        return Err(format!("{} has no hardware instances (MIG)", lab.setup.device.title));
+    };
+    let mut load = vec![0_usize; instances.len()];
+    let mut profiles = vec![];
+    for name in instances {
+        profiles.push(table.profile(name).map_err(|e| e.to_string())?.0);
+    }
+    let ratio = |i: usize, slot: usize| {
+        let place = super::space::place_of(lab, table, profiles[slot]);
+        super::screen::ratio(lab, c.tenants[i], (c.batch[i], c.workers[i], c.requests[i]), place)
+    };
+    // Whoever needs most chooses first.
+    let mut order: Vec<usize> = (0..c.tenants.len()).collect();
+    let need = |i: usize| (0..instances.len()).map(|s| ratio(i, s)).fold(f64::INFINITY, f64::min);
+    order.sort_by(|&a, &b| need(b).total_cmp(&need(a)));
+    let mut place = vec![0; c.tenants.len()];
+    for i in order {
+        let least = load.iter().copied().min().unwrap_or(0);
+        let free = (0..instances.len()).filter(|&s| load[s] == least);
+        let Some(slot) = free.min_by(|&a, &b| ratio(i, a).total_cmp(&ratio(i, b))) else {
+            return Err("the layout has no instance".to_owned());
+        };
+        load[slot] += 1;
+        place[i] = slot;
+    }
+    Ok(place)
+}

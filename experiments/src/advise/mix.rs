@@ -1,0 +1,216 @@
+//! The question: who is to be served on which GPU, from flags or from a file.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::config::{Experiment, Grid, Overrides, Point};
+
+/// Largest batch that the search tries where the mix leaves it open.
+pub(crate) const LARGEST_BATCH: u32 = 32;
+
+/// A mix with its goals.
+#[derive(Clone)]
+pub(crate) struct Mix {
+    /// The experiment behind it; its only point is `point`.
+    pub(crate) e: Experiment,
+    pub(crate) point: Point,
+    /// Whose batch size the mix fixes.
+    pub(crate) fixed_batch: Vec<bool>,
+    /// Whose number of workers the mix fixes.
+    pub(crate) fixed_workers: Vec<bool>,
+    /// What the mix leaves out is decided by these.
+    pub(crate) source: Source,
+}
+
+/// Where the mix was read from: enough to read it again with another device.
+#[derive(Clone)]
+pub(crate) struct Source {
+    text: String,
+    file: String,
+    base: PathBuf,
+    overrides: Overrides,
+}
+
+impl Mix {
+    /// Reads an experiment file; policies, duration and name may be missing.
+    ///
+    /// # Errors
+    /// File, line, field, what is wrong, and what would be accepted.
+    pub(crate) fn read(file: &Path, device: Option<&str>) -> Result<Self, String> {
+        let shown = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
+        let base = file.parent().unwrap_or(Path::new("")).to_owned();
+        Self::parse(&text, &shown, base, device)
+    }
+
+    /// A mix from `--model` texts.
+    ///
+    /// # Errors
+    /// Which text is wrong, and what would be accepted.
+    pub(crate) fn of_models(models: &[String], device: &str) -> Result<Self, String> {
+        let mut text = String::new();
+        let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+        for model in models {
+            text += &tenant(model, &mut seen).map_err(|why| format!("--model {model}: {why}"))?;
+        }
+        Self::parse(&text, "--model", PathBuf::new(), Some(device))
+    }
+
+    fn parse(text: &str, file: &str, base: PathBuf, device: Option<&str>) -> Result<Self, String> {
+        // What is no TOML at all is told below, with its line.
+        let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
+        if table.contains_key("sweep") {
+            return Err(format!("{file}: sweep: a mix is one question; leave the sweep out"));
+        }
+        let mut set = vec![];
+        for (key, value) in [("name", "\"advise\""), ("duration", "\"10s\"")] {
+            if !table.contains_key(key) {
+                set.push(format!("{key}={value}"));
+            }
+        }
+        if let Some(device) = device {
+            set.push(format!("device={}", toml::Value::from(device)));
+        } else if !table.contains_key("device") {
+            return Err(format!(
+                "{file}: device: is missing; write device = \"h100-sxm\", or give --gpu"
+            ));
+        }
+        let mut text = text.to_owned();
+        if !table.contains_key("policy") {
+            text += "\n[[policy]]\nname = \"mps\"\n";
+        }
+        let overrides = Overrides { set, seed: None };
+        let source = Source { text, file: file.to_owned(), base, overrides };
+        let given = |key: &str| {
+            let tenants = table.get("tenant").and_then(toml::Value::as_array);
+            let has = |t: &toml::Value| t.get(key).is_some();
+            tenants.map_or_else(Vec::new, |list| list.iter().map(has).collect::<Vec<bool>>())
+        };
+        source.build(given("batch"), given("workers"))
+    }
+
+    /// The same mix on another device.
+    ///
+    /// # Errors
+    /// There is no such device, or it cannot run one of the models.
+    pub(crate) fn on(&self, device: &str) -> Result<Self, String> {
+        let mut source = self.source.clone();
+        source.overrides.set.retain(|s| !s.starts_with("device="));
+        source.overrides.set.push(format!("device={}", toml::Value::from(device)));
+        source.build(self.fixed_batch.clone(), self.fixed_workers.clone())
+    }
+
+    /// The same mix with every batch size left open.
+    pub(crate) fn with_open_batches(&self) -> Self {
+        let fixed_batch = vec![false; self.fixed_batch.len()];
+        Self { fixed_batch, ..self.clone() }
+    }
+
+    /// Mean requests/s; those of a closed loop depend on the answers.
+    pub(crate) fn rate(&self, tenant: usize) -> Option<f64> {
+        self.point.tenants[tenant].arrivals.mean_rate().filter(|r| *r > 0.0)
+    }
+
+    /// The mix in one line.
+    pub(crate) fn words(&self) -> String {
+        let tenants = self.point.tenants.iter();
+        let each: Vec<String> = tenants
+            .map(|t| {
+                let load = match (t.arrivals.closed(), t.arrivals.mean_rate()) {
+                    (_, Some(rate)) => format!(" at {rate}/s"),
+                    (Some(c), None) => format!(" for {} clients", c.concurrency),
+                    (None, None) => String::new(),
+                };
+                let goal = t.slo.map_or_else(String::new, |s| format!(", goal {}", s.words()));
+                format!("{} ({}{load}{goal})", t.name, t.model)
+            })
+            .collect();
+        each.join("; ")
+    }
+}
+
+impl Source {
+    fn build(
+        self,
+        mut fixed_batch: Vec<bool>,
+        mut fixed_workers: Vec<bool>,
+    ) -> Result<Mix, String> {
+        let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
+        let mut e = grid.at(0)?;
+        let Some(point) = e.points.pop() else {
+            return Err(format!("{}: there is nothing to serve", self.file));
+        };
+        // Tenants that stand for several (tuning jobs) fix everything.
+        fixed_batch.resize(point.tenants.len(), true);
+        fixed_workers.resize(point.tenants.len(), true);
+        Ok(Mix { e, point, fixed_batch, fixed_workers, source: self })
+    }
+}
+
+/// `NAME@RATErps[,slo=…][,batch=…][,workers=…][,precision=…][,executor=…][,best-effort]` as a table.
+fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String> {
+    let mut parts = text.split(',').map(str::trim);
+    let head = parts.next().unwrap_or_default();
+    let (model, rate) = match head.split_once('@') {
+        Some((model, rate)) => (model, Some(rate)),
+        None => (head, None),
+    };
+    if model.is_empty() {
+        return Err("names no model; write resnet50@200rps,slo=20ms".to_owned());
+    }
+    let plain: String = model
+        .rsplit('/')
+        .next()
+        .unwrap_or(model)
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' })
+        .collect();
+    let count = seen.entry(plain.clone()).or_default();
+    *count += 1;
+    let name = if *count == 1 { plain } else { format!("{plain}-{count}") };
+    let quoted = |value: &str| toml::Value::from(value).to_string();
+    let mut out = format!("[[tenant]]\nname = {}\nmodel = {}\n", quoted(&name), quoted(model));
+    let mut best_effort = false;
+    for part in parts {
+        match part.split_once('=') {
+            None if part == "best-effort" => best_effort = true,
+            Some(("slo", value)) if value.ends_with('x') => {
+                let factor = value.trim_end_matches('x');
+                out += &format!("slo = {{ isolated = {factor} }}\n");
+            }
+            Some(("slo", value)) => out += &format!("slo = {}\n", quoted(value)),
+            Some(("batch", value)) => out += &format!("batch = {{ max = {value} }}\n"),
+            Some(("workers", value)) => out += &format!("workers = {value}\n"),
+            Some((key @ ("precision" | "executor" | "name"), value)) => {
+                if key == "name" {
+                    out = out.replacen(&quoted(&name), &quoted(value), 1);
+                } else {
+                    out += &format!("{key} = {}\n", quoted(value));
+                }
+            }
+            _ => {
+                return Err(format!(
+                    "`{part}` is none of slo=20ms (or slo=3x, a multiple of the isolated p95), batch=8, \
+                     workers=2, precision=fp16, executor=graphs, name=vision, best-effort"
+                ));
+            }
+        }
+    }
+    if best_effort {
+        out += "class = \"best-effort\"\n";
+    }
+    let arrivals = match rate {
+        Some(rate) => {
+            let number =
+                rate.strip_suffix("rps").or_else(|| rate.strip_suffix("/s")).unwrap_or(rate);
+            let number: f64 =
+                number.parse().map_err(|_| format!("`{rate}` is no rate; write {model}@200rps"))?;
+            format!("{{ kind = \"poisson\", rate = {number:?} }}")
+        }
+        None if best_effort => "{ kind = \"closed\", concurrency = 4 }".to_owned(),
+        None => {
+            return Err(format!("gives no rate; write {model}@200rps, or {model},best-effort"));
+        }
+    };
+    Ok(out + &format!("arrivals = {arrivals}\n\n"))
+}

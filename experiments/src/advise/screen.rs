@@ -1,0 +1,93 @@
+//! A formula that orders candidates before any is simulated.
+//!
+//! A tenant on `c` CUs with a share of the bandwidth serves a batch of `b` in
+//! `s(b) = max(host, Σ max(kernel at c CUs, its bytes / bandwidth)) + host work per request`. At rate λ
+//! with `w` workers it runs batches of the smallest `b` at which it is busy for at most 80 % of the time,
+//! else of the largest. Its 99th percentile is taken as `s × (1 or 2, waiting for the batch that
+//! runs) + 4.6 × the mean wait of an M/D/1 queue`. Nothing of this is reported: it decides what is
+//! simulated first.
+
+use cotenant_sim::scenario::Setup;
+
+use super::lab::Lab;
+
+/// What a tenant may use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) cus: u32,
+    /// DRAM bandwidth, bytes per microsecond.
+    pub(crate) bandwidth: u64,
+}
+
+impl Place {
+    /// The whole GPU.
+    pub(crate) fn whole(setup: &Setup) -> Self {
+        Self { cus: setup.device.cus(), bandwidth: (setup.device.memory.dram_gbps * 1000.0) as u64 }
+    }
+
+    /// So many of the GPU's CUs, with a right to all of its bandwidth.
+    pub(crate) fn part(setup: &Setup, cus: u32) -> Self {
+        Self { cus: cus.clamp(1, setup.device.cus()), ..Self::whole(setup) }
+    }
+}
+
+/// Time of a batch, ns: on the GPU, and for the host.
+pub(crate) fn batch_ns(lab: &Lab, tenant: usize, batch: u32, place: Place) -> (f64, f64) {
+    let t = &lab.setup.tenants[tenant];
+    let program = t.model.program(batch);
+    let kernels = program.kernels.iter().map(|&k| &lab.setup.code.kernels[k as usize]);
+    let gpu: u64 =
+        kernels.map(|k| k.at(place.cus).max(k.dram_bytes * 1000 / place.bandwidth.max(1))).sum();
+    let issue = program.issued_ns.last().copied().unwrap_or(0);
+    let host = issue as f64 + t.model.host_per_request.0 as f64 * f64::from(batch);
+    (gpu as f64, host)
+}
+
+/// The 99th percentile over the goal (or over ten times the isolated latency where there is none), as
+/// the formula has it. Grows without bound with overload.
+pub(crate) fn ratio(
+    lab: &Lab,
+    tenant: usize,
+    (batch, workers, requests): (u32, u32, f64),
+    place: Place,
+) -> f64 {
+    let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9;
+    let workers = f64::from(workers);
+    let busy = |b: u32| {
+        let (gpu, host) = batch_ns(lab, tenant, b, place);
+        // Several workers share the place's CUs, each has a host thread of its own.
+        (rate / f64::from(b) * gpu).max(rate / f64::from(b) * gpu.max(host) / workers)
+    };
+    let sizes = (0..).map(|i| 1 << i).take_while(|&b| b < batch).chain([batch]);
+    let chosen = sizes.into_iter().find(|&b| busy(b) <= 0.8).unwrap_or(batch);
+    let (gpu, host) = batch_ns(lab, tenant, chosen, place);
+    let (service, u) = (gpu.max(host), busy(chosen));
+    let p99 = if u >= 1.0 {
+        1e3 * service * u
+    } else {
+        let waits = if chosen > 1 { 2.0 } else { 1.0 };
+        service * waits + 4.6 * service / workers * u / (2.0 * (1.0 - u))
+    };
+    let goal = match lab.slo(tenant) {
+        Some(slo) => slo.0 as f64,
+        None => 10.0 * lab.isolated[tenant].map_or(service, |i| i.p95.0 as f64),
+    };
+    p99 / goal.max(1.0)
+}
+
+/// Share of the GPU's CUs that a tenant keeps busy, on average, at its rate with such batches.
+pub(crate) fn demand(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
+    let Some(rate) = lab.mix.rate(tenant) else { return 0.1 };
+    let t = &lab.setup.tenants[tenant];
+    let kernels =
+        t.model.program(batch).kernels.iter().map(|&k| &lab.setup.code.kernels[k as usize]);
+    let area: f64 = kernels.map(|k| k.at(k.want) as f64 * f64::from(k.want)).sum();
+    rate * requests / f64::from(batch) * area / 1e9 / f64::from(lab.setup.device.cus())
+}
+
+/// Host and GPU time of a tenant's requests against time, the larger one.
+pub(crate) fn load(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
+    let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9;
+    let (gpu, host) = batch_ns(lab, tenant, batch, Place::whole(&lab.setup));
+    rate / f64::from(batch) * gpu.max(host)
+}

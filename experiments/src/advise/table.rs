@@ -1,0 +1,179 @@
+//! The answer on one screen.
+
+use super::answer::{Answer, Interval, Row, Served};
+use super::lab::Lab;
+use crate::text::{align, rounded};
+
+/// A number with its interval.
+fn with_interval(value: Option<Interval>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(Interval { mean, half: None }) => rounded(Some(mean)),
+        Some(Interval { mean, half: Some(half) }) => {
+            format!("{} ±{}", rounded(Some(mean)), rounded(Some(half)))
+        }
+    }
+}
+
+fn factor(value: Option<f64>) -> String {
+    match value {
+        None => "-".to_owned(),
+        Some(h) if h >= 16.0 => "≥16".to_owned(),
+        Some(h) => format!("{h:.2}"),
+    }
+}
+
+/// The worst inflation of a row.
+pub(crate) fn worst(row: &Row) -> Option<(&str, f64)> {
+    let all = row.tenants.iter().filter_map(|t| Some((t.tenant.as_str(), t.inflation?)));
+    all.max_by(|a, b| a.1.total_cmp(&b.1))
+}
+
+/// What is said of `advise`.
+pub(crate) fn advise(a: &Answer, price: bool) -> String {
+    let device = &a.lab.setup.device;
+    let mut text = format!("{} on {}\n\n", a.mix, device.title);
+    if let Some(c) = a.choice {
+        let row = &a.rows[c];
+        text += &format!("{}: {}\n  because it is {}.\n", bold(row), row.settings, a.why);
+        if let Some(r) = a.runner_up {
+            text += &format!("  Runner-up: {} ({}).\n", a.rows[r].way, a.rows[r].settings);
+        }
+        text += &format!("  Flips: {}.\n", a.flips);
+    } else {
+        text += "Nothing deploys for this mix on this device.\n";
+    }
+    for m in &a.out_of_reach {
+        let over = m.p99_ms.map_or_else(
+            || "is not served at all".to_owned(),
+            |p| {
+                format!("has a p99 of {} ms: {:.2} times its goal", rounded(Some(p)), p / m.goal_ms)
+            },
+        );
+        text +=
+            &format!("  Out of reach: {} {over} of {} ms.\n", m.tenant, rounded(Some(m.goal_ms)));
+    }
+    for change in &a.changes {
+        text += &format!("  Change: {change}.\n");
+    }
+    text += &format!("\n{}", rows(&a.rows, price));
+    if let Some(c) = a.choice {
+        text += &format!("\n{}", tenants(&a.rows[c], &a.lab));
+    }
+    text += &format!("\n{}", sources(a));
+    text
+}
+
+fn bold(row: &Row) -> String {
+    if row.gpus > 1 && !row.way.contains("GPU") {
+        format!("{} on {} GPUs", row.way, row.gpus)
+    } else {
+        row.way.clone()
+    }
+}
+
+/// A line per way of sharing.
+pub(crate) fn rows(rows: &[Row], price: bool) -> String {
+    let mut header = vec![
+        "way",
+        "GPUs",
+        "goals",
+        "worst p99/goal",
+        "goodput/s",
+        "headroom",
+        "inflation",
+        "W",
+        "kWh/M",
+    ];
+    if price {
+        header.push("price/M");
+    }
+    header.extend(["change s", "settings"]);
+    let mut lines = vec![];
+    let mut cannot = String::new();
+    for r in rows {
+        if let Some(why) = &r.impossible {
+            cannot += &format!("{}: {why}\n", r.way);
+            continue;
+        }
+        let ratio = r.score.filter(|_| r.goals > 0).map(|s| s.ratio);
+        let inflation =
+            worst(r).map_or_else(|| "-".to_owned(), |(name, f)| format!("{f:.2} {name}"));
+        let mut line = vec![
+            r.way.clone(),
+            r.gpus.to_string(),
+            format!("{}/{}", r.goals_met, r.goals),
+            match ratio {
+                Some(x) if x > 100.0 => ">100".to_owned(),
+                Some(x) => format!("{x:.2}"),
+                None => "-".to_owned(),
+            },
+            rounded(Some(r.goodput_rps)),
+            factor(r.headroom),
+            inflation,
+            format!("{:.0}", r.watts),
+            rounded(r.kwh_per_million),
+        ];
+        if price {
+            line.push(rounded(r.price_per_million));
+        }
+        let needs = r.needs.map_or_else(String::new, |n| format!(" [needs {n}]"));
+        line.extend([format!("{:.1}", r.change_s), format!("{}{needs}", r.settings)]);
+        lines.push(line);
+    }
+    align(&header, &lines) + &cannot
+}
+
+/// A line per tenant of one row.
+pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
+    let header = [
+        "tenant",
+        "GPU",
+        "p50 ms",
+        "p99 ms",
+        "goal ms",
+        "within",
+        "req/s",
+        "inflation",
+        "workers",
+        "batch",
+        "weights MiB",
+        "activations",
+        "contexts",
+    ];
+    let line = |t: &Served| {
+        vec![
+            t.tenant.clone(),
+            t.gpu.to_string(),
+            with_interval(t.p50_ms),
+            with_interval(t.p99_ms),
+            rounded(t.goal_ms),
+            t.attained.map_or_else(|| "-".to_owned(), |x| format!("{:.2} %", x * 100.0)),
+            rounded(Some(t.rps)),
+            t.inflation.map_or_else(|| "-".to_owned(), |f| format!("{f:.2}")),
+            t.workers.to_string(),
+            t.batch_max.to_string(),
+            format!("{:.0}", t.weights_mib),
+            format!("{:.0}", t.activations_mib),
+            format!("{:.0}", t.context_mib),
+        ]
+    };
+    let lines: Vec<Vec<String>> = row.tenants.iter().map(line).collect();
+    let sum: f64 =
+        row.tenants.iter().map(|t| t.weights_mib + t.activations_mib + t.context_mib).sum();
+    let capacity = lab.setup.device.memory.capacity.0 as f64 / f64::from(1 << 20);
+    format!("{}memory: {sum:.0} of {:.0} MiB\n", align(&header, &lines), capacity * row.gpus as f64)
+}
+
+/// Where the numbers come from.
+pub(crate) fn sources(a: &Answer) -> String {
+    let mut text = String::new();
+    for t in &a.tenants {
+        text += &format!("{} ({}): {}\n", t.name, t.source, t.source_words);
+    }
+    let goal = Answer::attained_goal() * 100.0;
+    text + &format!(
+        "A goal is met if {goal} % of the requests are; intervals are of 95 % over seeds. How wrong the \
+         simulator is on other people's measurements: docs/accuracy.md.\n"
+    )
+}

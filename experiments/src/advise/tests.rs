@@ -1,0 +1,201 @@
+//! The search against brute force, and settings that are read back.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use cotenant_deploy::{Found, Sharing};
+use cotenant_traces::rng::mix;
+
+use super::answer::{Ask, answer};
+use super::check::row_of;
+use super::lab::{Candidate, How, Lab};
+use super::mix::Mix;
+use super::search::Search;
+use super::space::{Group, Mechanism, Space};
+
+fn ask() -> Ask {
+    Ask { gpus: (1, 1), budget_s: 0.5, price: Some(2.0), threads: 1, curves: false }
+}
+
+fn lab(models: &[&str], device: &str) -> Lab {
+    let models: Vec<String> = models.iter().map(|&m| m.to_owned()).collect();
+    Lab::new(Mix::of_models(&models, device).unwrap()).unwrap()
+}
+
+/// Every candidate of a mechanism over the grid of `space`, for two tenants.
+fn grid(lab: &Lab, space: &Space, mechanism: Mechanism) -> Vec<Candidate> {
+    let sharings: Vec<Sharing> = match mechanism {
+        Mechanism::TimeSlicing => vec![Sharing::TimeSlicing],
+        Mechanism::Streams => vec![Sharing::Streams],
+        Mechanism::Mps => vec![Sharing::Mps { percent: vec![100, 100] }],
+        Mechanism::Static => {
+            let n = lab.setup.device.mps.unwrap().chunks;
+            (1..n).map(|c| Sharing::Static { chunks: vec![c, n - c] }).collect()
+        }
+        Mechanism::Mig => {
+            let table = lab.setup.device.mig.as_ref().unwrap();
+            let name = |p: usize| table.profiles[p].name.clone();
+            let mut all = vec![];
+            for a in 0..table.profiles.len() {
+                for b in 0..table.profiles.len() {
+                    let instances = vec![name(a), name(b)];
+                    let names: Vec<&str> = instances.iter().map(String::as_str).collect();
+                    if table.placements(&names).is_ok() {
+                        all.push(Sharing::Mig {
+                            instances,
+                            place: vec![0, 1],
+                            percent: vec![100; 2],
+                        });
+                    }
+                }
+            }
+            all
+        }
+        _ => vec![],
+    };
+    let mut all = vec![];
+    for sharing in sharings {
+        for &a in &space.batches {
+            for &b in &space.batches {
+                all.push(Candidate {
+                    tenants: vec![0, 1],
+                    requests: vec![1.0; 2],
+                    how: How::Deploy(sharing.clone()),
+                    batch: vec![a, b],
+                    timeout: vec![cotenant_profiles::Nanos::ZERO; 2],
+                    workers: vec![1, 1],
+                });
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_search_finds_what_brute_force_finds() {
+    let space = Space { batches: vec![1, 8], workers: vec![1] };
+    let models = ["squeezenet1_1", "mobilenet_v2", "alexnet", "resnet18"];
+    let (mut compared, mut exact) = (0, 0);
+    for seed in 0..20_u64 {
+        let pick = |k: u64, n: u64| mix(seed * 31 + k) % n;
+        let tenant = |k: u64| {
+            let model = models[pick(k, 4) as usize];
+            let rate = 40 + pick(k + 1, 400);
+            let slo = 3 + pick(k + 2, 12);
+            format!("{model}@{rate}rps,slo={slo}ms,name=t{k},workers=1")
+        };
+        let (a, b) = (tenant(1), tenant(4));
+        let lab = lab(&[&a, &b], "a30");
+        let mut search = Search::new(&lab, space.clone(), 1);
+        let group = Group::all(&lab);
+        let mut pools = search.first(&group);
+        search.climb(&mut pools, 3e6);
+        for (mechanism, pool) in &pools {
+            let own = pool[0].score(&lab);
+            let all = grid(&lab, &space, *mechanism);
+            let scores = all.iter().filter_map(|c| search.short_score(c));
+            let Some(least) = scores.min_by(|a, b| a.partial_cmp(b).unwrap()) else { continue };
+            compared += 1;
+            // Goals as many, and the worst as close to its goal as makes a difference to the search.
+            let same = own.missed == least.missed && own.worst <= least.worst * 1.05;
+            exact += usize::from(same);
+            if !same {
+                let name = mechanism.name();
+                eprintln!("mix {seed} ({a} and {b}), {name}: {own:?}, brute force {least:?}");
+            }
+        }
+    }
+    assert!(compared >= 80 && exact * 100 >= compared * 90, "{exact} of {compared}");
+}
+
+#[test]
+fn what_is_emitted_checks_to_the_same_numbers() {
+    for models in [
+        vec!["resnet50@150rps,slo=30ms", "mobilenet_v2@100rps,slo=15ms", "alexnet,best-effort"],
+        vec!["bert_base@20rps,slo=60ms", "squeezenet1_1@300rps,slo=8ms"],
+    ] {
+        let models: Vec<String> = models.into_iter().map(str::to_owned).collect();
+        let mix = || Mix::of_models(&models, "a100-sxm-40").unwrap();
+        let mut given = answer(mix(), &ask(), &mut |_| {}).unwrap();
+        let rows = given.rows.iter().enumerate();
+        let deploys: Vec<usize> = rows.filter(|(_, r)| r.plan.len() == 1).map(|(i, _)| i).collect();
+        assert!(deploys.len() >= 6, "{deploys:?}");
+        for i in deploys {
+            given.choice = Some(i);
+            let files = cotenant_deploy::emit(&given.plan().unwrap()).unwrap();
+            let lab = Lab::new(mix()).unwrap();
+            let mut found = Found::new(lab.setup.device.clone());
+            for file in files.iter().filter(|f| !f.path.ends_with(".md")) {
+                cotenant_deploy::read(&file.path, &file.text, &mut found).unwrap();
+            }
+            let back = row_of(&lab, &mut found, &ask()).unwrap();
+            let (row, n) = (&given.rows[i], back.tenants.len());
+            assert_eq!(row.tenants.len(), n);
+            for (own, read) in row.tenants.iter().zip(&back.tenants) {
+                let p99 = |t: &super::answer::Served| t.p99_ms.map(|p| p.mean);
+                assert_eq!(p99(own), p99(read), "{}: {}", row.way, own.tenant);
+                assert_eq!(own.goodput_rps, read.goodput_rps, "{}: {}", row.way, own.tenant);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_answer_does_not_depend_on_threads() {
+    let models = ["resnet18@300rps,slo=10ms".to_owned(), "alexnet@100rps,slo=10ms".to_owned()];
+    let with = |threads: usize| {
+        let ask = Ask { threads, ..ask() };
+        let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask, &mut |_| {}).unwrap();
+        serde_json::to_string(&a).unwrap()
+    };
+    assert_eq!(with(1), with(3));
+}
+
+#[test]
+fn a_goal_below_the_isolated_latency_is_named() {
+    let models = ["resnet50@10rps,slo=100us".to_owned()];
+    let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask(), &mut |_| {}).unwrap();
+    assert_eq!(a.out_of_reach.len(), 1);
+    assert!(a.changes.iter().any(|c| c.contains("no sharing meets")), "{:?}", a.changes);
+    assert!(a.plan().is_some());
+}
+
+#[test]
+fn a_device_without_mig_says_so() {
+    let models = ["resnet18@50rps,slo=50ms".to_owned(), "alexnet@20rps,slo=50ms".to_owned()];
+    let a = answer(Mix::of_models(&models, "v100-sxm2-16").unwrap(), &ask(), &mut |_| {}).unwrap();
+    let mig = a.rows.iter().find(|r| r.way == "MIG").unwrap();
+    assert!(mig.impossible.as_deref().unwrap().contains("no MIG"));
+    assert!(a.choice.is_some());
+}
+
+#[test]
+fn several_gpus_serve_what_one_cannot() {
+    let models = ["resnet50@1500rps,slo=40ms".to_owned(), "bert_base@300rps,slo=60ms".to_owned()];
+    let ask = Ask { gpus: (1, 3), budget_s: 1.0, ..ask() };
+    let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask, &mut |_| {}).unwrap();
+    let of = |n: usize| a.rows.iter().find(|r| r.way == format!("{n} GPUs"));
+    let (two, three) = (of(2).unwrap(), of(3).unwrap());
+    assert!(
+        three.goodput_rps > two.goodput_rps * 0.99,
+        "{} {}",
+        three.goodput_rps,
+        two.goodput_rps
+    );
+    for row in [two, three] {
+        let shares: f64 = row.plan.iter().flat_map(|g| &g.tenants).map(|t| t.requests).sum();
+        assert!((shares - 2.0).abs() < 1e-9, "every request goes somewhere: {shares}");
+    }
+}
+
+#[test]
+fn models_are_read_from_flags() {
+    let wrong = |text: &str| Mix::of_models(&[text.to_owned()], "a30").err().unwrap();
+    assert!(wrong("resnet50").contains("gives no rate"));
+    assert!(wrong("resnet50@fast").contains("is no rate"));
+    assert!(wrong("resnet50@5rps,goal=3ms").contains("slo=20ms"));
+    assert!(wrong("resnet50@5rps,slo=3").contains("slo"));
+    let models = ["a@1rps,slo=3x".replace('a', "alexnet"), "alexnet@2rps,batch=4".to_owned()];
+    let mix = Mix::of_models(&models, "a30").unwrap();
+    let names: Vec<&str> = mix.point.tenants.iter().map(|t| t.name.as_str()).collect();
+    assert_eq!(names, ["alexnet", "alexnet-2"]);
+    assert_eq!(mix.fixed_batch, [false, true]);
+}

@@ -1,0 +1,93 @@
+//! `cotenant advise` and `cotenant check` from outside.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::fs;
+
+use assert_cmd::Command;
+
+fn cotenant(args: &[&str]) -> assert_cmd::assert::Assert {
+    let mut command = Command::cargo_bin("cotenant").unwrap();
+    command.env_remove("COTENANT_PROFILES").args(args).assert()
+}
+
+const MIX: &str = r#"
+device = "a30"
+[[tenant]]
+name = "vision"
+model = "resnet18"
+arrivals = { kind = "poisson", rate = 100.0 }
+slo = "20ms"
+[[tenant]]
+name = "small"
+model = "squeezenet1_1"
+class = "best-effort"
+arrivals = { kind = "closed", concurrency = 2 }
+batch = { max = 4 }
+"#;
+
+#[test]
+fn what_is_advised_is_emitted_and_checks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mix, out) = (dir.path().join("mix.toml"), dir.path().join("deploy"));
+    let page = dir.path().join("answer.html");
+    fs::write(&mix, MIX).unwrap();
+    let (mix, out) = (mix.to_str().unwrap(), out.to_str().unwrap());
+    let page = page.to_str().unwrap();
+    let done =
+        cotenant(&["advise", mix, "--budget", "200ms", "--emit", out, "--page", page, "--json"]);
+    let said = done.code(0).get_output().stdout.clone();
+    let answer: serde_json::Value = serde_json::from_slice(&said).unwrap();
+    let rows = answer["rows"].as_array().unwrap();
+    assert!(rows.len() >= 8);
+    let chosen = &rows[answer["choice"].as_u64().unwrap() as usize];
+    assert_eq!(chosen["goals_met"], chosen["goals"], "{chosen}");
+    // What the mix fixes stays.
+    assert!(
+        rows.iter()
+            .flat_map(|r| r["tenants"].as_array().unwrap())
+            .all(|t| { t["tenant"] != "small" || t["batch_max"] == 4 })
+    );
+    let checked =
+        cotenant(&["check", out, "--mix", mix, "--json"]).code(0).get_output().stdout.clone();
+    let checked: serde_json::Value = serde_json::from_slice(&checked).unwrap();
+    for (own, read) in [(chosen, &checked["delivers"])] {
+        assert_eq!(own["tenants"][0]["p99_ms"], read["tenants"][0]["p99_ms"]);
+        assert_eq!(own["goodput_rps"], read["goodput_rps"]);
+    }
+    let html = fs::read_to_string(page).unwrap();
+    assert!(html.contains("<svg") && html.contains("Every way of sharing"));
+    assert!(!html.contains("http://") || !html.contains("src=\"http"));
+}
+
+#[test]
+fn illegal_settings_fail_and_say_where() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mix, mig) = (dir.path().join("mix.toml"), dir.path().join("mig.yaml"));
+    fs::write(&mix, MIX).unwrap();
+    let layout = "version: v1\nmig-configs:\n  two:\n  - devices: all\n    mig-enabled: true\n    mig-devices: {2g.12gb: 3}\n";
+    fs::write(&mig, layout).unwrap();
+    let (mix, mig) = (mix.to_str().unwrap(), mig.to_str().unwrap());
+    let output = cotenant(&["check", mig, "--mix", mix]).code(1).get_output().clone();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("illegal:") && said.contains("mig.yaml:5"), "{said}");
+    let other = cotenant(&["check", mig, "--mix", mix, "--gpu", "v100-sxm2-16"]).code(2);
+    let said = String::from_utf8(other.get_output().stderr.clone()).unwrap();
+    assert!(said.contains("no hardware instances"), "{said}");
+}
+
+#[test]
+fn bad_questions_are_told_what_is_missing() {
+    for (args, says) in [
+        (vec!["advise"], "needs a mix"),
+        (vec!["advise", "--model", "alexnet@5rps"], "needs --gpu"),
+        (vec!["advise", "--gpu", "a30", "--model", "alexnet"], "gives no rate"),
+        (vec!["advise", "--gpu", "a30", "--model", "alexnet@5rps,slo=3"], "slo"),
+        (vec!["advise", "--gpu", "a31", "--model", "alexnet@5rps"], "a30"),
+        (vec!["advise", "--gpu", "a30", "--gpus", "4..2", "--model", "alexnet@5rps"], "range"),
+        (vec!["check", "x.yaml"], "--mix"),
+    ] {
+        let done = cotenant(&args).code(2);
+        let said = String::from_utf8(done.get_output().stderr.clone()).unwrap();
+        assert!(said.contains(says), "{args:?}: {said}");
+    }
+}
