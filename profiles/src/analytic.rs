@@ -27,7 +27,8 @@ pub struct Options {
     /// picks them, for the whole device.
     pub tuned_cus: Option<u32>,
     /// What the host pays per launch; `None`: a compiler's graph where operators are fused, else an
-    /// eager framework's dispatch.
+    /// eager framework's dispatch. By default a compiled graph, which leaves most of the time to the
+    /// GPU.
     pub executor: Option<Executor>,
 }
 
@@ -47,7 +48,7 @@ impl Default for Options {
             fused: false,
             host_per_request,
             tuned_cus: None,
-            executor: None,
+            executor: Some(Executor::Compiled),
         }
     }
 }

@@ -172,9 +172,9 @@ fn impossible_sets_say_why() {
     let h100 = mig("h100-sxm");
     for (names, message) in [
         (
-            &["1g", "1g.10gb"][..],
-            "no instance profile `1g.10gb`: did you mean `1g`?; this device has 1g, 1g+mem, 2g, \
-             3g, 4g, 7g",
+            &["1g", "1g.30gb"][..],
+            "no instance profile `1g.30gb`: did you mean `1g`?; this device has 1g.10gb (1g), \
+             1g.20gb (1g+mem), 2g.20gb (2g), 3g.40gb (3g), 4g.40gb (4g), 7g.80gb (7g)",
         ),
         (&["4g", "4g"], "2 instances of `4g`: this device holds at most 1"),
         (&["7g", "1g"], "7g + 1g take 8 compute slices: this device has 7"),
@@ -233,21 +233,21 @@ fn bad_device_files_say_file_line_and_field() {
         (
             "\"16GiB\"",
             "\"16 gigs\"",
-            "x.toml:25: memory.capacity: `16 gigs` is not a size: write a number and a unit, such \
+            "x.toml:26: memory.capacity: `16 gigs` is not a size: write a number and a unit, such \
              as `64MiB`, `1.5GiB` or `4096B`",
         ),
         (
             "dram_gbps = 1024.0",
             "dram_gbps = -1.0",
-            "x.toml:26: memory.dram_gbps: -1 must be above 0",
+            "x.toml:27: memory.dram_gbps: -1 must be above 0",
         ),
         (
             "\"even-groups\"",
             "\"even\"",
-            "x.toml:40: dispatch.rule: unknown variant `even`, expected `least-loaded` or \
+            "x.toml:41: dispatch.rule: unknown variant `even`, expected `least-loaded` or \
              `even-groups`",
         ),
-        ("step_cus = 1 ", "step_cus = 61 ", "x.toml:44: mask.step_cus: 61 must be from 1 to 60"),
+        ("step_cus = 1 ", "step_cus = 61 ", "x.toml:45: mask.step_cus: 61 must be from 1 to 60"),
     ] {
         assert_eq!(broken("mi50", from, to), message);
     }
@@ -270,8 +270,11 @@ fn unknown_devices_and_files_are_named() {
     let error = Device::builtin("h100").unwrap_err().to_string();
     assert_eq!(
         error,
-        "no device `h100`: did you mean `h100-sxm`?; built in are a100-sxm-40, a100-sxm-80, a30, \
-         h100-sxm, h200-sxm, mi50, p40, v100-sxm2-16, or give the path of a .toml file"
+        format!(
+            "no device `h100`: did you mean `h100-sxm`?; built in are {}, or give the path of a \
+             .toml file",
+            Device::builtin_names().collect::<Vec<_>>().join(", ")
+        )
     );
     let folder = tempfile::tempdir().unwrap();
     let error = Device::find("mine.toml", folder.path()).unwrap_err().to_string();

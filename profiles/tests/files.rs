@@ -174,7 +174,7 @@ fn bad_files_say_file_line_and_field() {
             "duration_ns",
             "duration_us",
             "5: duration_us: unknown column: did you mean `duration_ns`?; known are kernel, cus, \
-             duration_ns, p05_ns, p95_ns, samples",
+             duration_ns, p05_ns, p95_ns, samples, l2_util_pct, dram_util_pct, power_w",
         ),
         (
             "curves.csv",

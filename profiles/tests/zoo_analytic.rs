@@ -153,7 +153,12 @@ fn a_profile_shares_kernels_and_fills_in_the_models() {
     assert_eq!(model.batches[&8].len(), 344);
     assert_eq!(model.weights.0, 44_549_160 * 4);
     let launches = model.batches.values().flatten();
-    assert!(launches.clone().all(|l| l.host == device.costs.launch));
+    assert!(launches.clone().all(|l| l.host == device.host.compiled));
+    let eager = analytic::Options { executor: None, ..options };
+    let eager = analytic::profile(&device, &[&specs[0]], &[1], &eager).unwrap();
+    let launches = eager.models.values().flat_map(|m| m.batches.values()).flatten();
+    assert!(launches.clone().all(|l| l.host == device.host.eager));
+    let launches = model.batches.values().flatten();
     assert!(launches.clone().all(|l| l.kernel < profile.kernels.len()));
     let rate = u64::from(device.costs.load_mbps);
     assert_eq!(model.load.0, (44_549_160u64 * 4 * 1000).div_ceil(rate));

@@ -214,7 +214,10 @@ fn time_slicing_n_saturating_clients_costs_n_times_solo() {
             let mean = t.counts.latency_sum as f64 / t.counts.completed as f64;
             let ratio = mean / solo / n as f64;
             eprintln!("time slicing, {n} clients: {ratio:.4} of {n} x solo");
-            assert!((1.0..1.05).contains(&ratio), "{n} clients: {ratio}");
+            // Each turn also costs a switch between busy contexts.
+            let costs = &world.device.costs;
+            let switches = costs.context_switch.cost.0 as f64 / costs.quantum.0 as f64;
+            assert!((1.0..1.05 + switches).contains(&ratio), "{n} clients: {ratio}");
         }
     }
 }

@@ -180,8 +180,11 @@ fn predict(
         Source::Own => own_latencies(gpu, cells, model)?,
         Source::Shapes => {
             let spec = zoo::find(model).map_err(Failure::failed)?;
-            let options =
-                analytic::Options { precision: PRECISION, ..analytic::Options::default() };
+            let options = analytic::Options {
+                precision: PRECISION,
+                executor: None,
+                ..analytic::Options::default()
+            };
             analytic::profile(&place, &[&spec], &[cell.batch], &options).map_err(Failure::failed)?
         }
     };

@@ -107,6 +107,7 @@ fn analyze(args: &AnalyzeArgs) -> Done {
     let options = analytic::Options {
         precision: args.variant.precision.unwrap_or(device.default_precision()),
         fused: args.variant.fused,
+        executor: None,
         ..analytic::Options::default()
     };
     let profile = analytic::profile(&device, &refs, &args.batch, &options);

@@ -193,7 +193,8 @@ impl Context<'_> {
         let resident = u64::from(self.residency(s.block, REGS, 0)) * u64::from(self.device.cus());
         let [again, part] = s.again;
         let kept = blocks.min(resident) * part <= self.kept_in_l2();
-        let again = again * inputs;
+        // Rows that stay near are read again from L1.
+        let again = if kept { 0 } else { again * inputs };
         let once = self.dram_bytes(params, inputs, outputs + s.beside, s.in_place * bytes);
         KernelShape {
             id: format!("{}-b{}-{}", s.id, self.config.batch, self.config.precision),
@@ -205,7 +206,7 @@ impl Context<'_> {
             smem_bytes: 0,
             blocks_per_cu: self.residency(s.block, REGS, 0),
             flops: s.flops,
-            dram_bytes: once + if kept { 0 } else { again },
+            dram_bytes: once + again,
             l2_bytes: params + inputs + outputs + s.beside + again,
             block_ns: s.flops as f64 / blocks as f64 / cu_flops_per_ns,
             latency_ns: s.trips * TRIP_NS,

@@ -113,8 +113,22 @@ impl Gpu {
         {
             return Some(format!("{name} is no {}", device.title));
         }
+        if let (Some(a), Some(b)) = (board(&self.name), board(&device.title))
+            && a != b
+        {
+            return Some(format!("{name} is no {}", device.title));
+        }
         None
     }
+}
+
+/// Which of the boards with one chip a name says: they have other clocks and limits.
+fn board(name: &str) -> Option<&'static str> {
+    let upper = name.to_uppercase();
+    // NVIDIA calls the H100 with a socket by its memory.
+    [("PCIE", "pcie"), ("NVL", "nvl"), ("SXM", "sxm"), ("HBM3", "sxm")]
+        .into_iter()
+        .find_map(|(word, board)| upper.contains(word).then_some(board))
 }
 
 /// The word that names the chip: letters and digits, as in `H100`, `V100`, `MI50`, `4090`.
