@@ -205,7 +205,11 @@ impl First {
                 Class::BestEffort => "best-effort".to_owned(),
             },
             precision: config.precision.name().to_owned(),
-            executor: if config.fused { "compiled" } else { "eager" }.to_owned(),
+            executor: match config.executor {
+                Some(executor) => executor.name().to_owned(),
+                None if config.fused => "compiled".to_owned(),
+                None => "eager".to_owned(),
+            },
             profile_source: models::source_name(found.profile.source).to_owned(),
             ..TenantInfo::default()
         });
