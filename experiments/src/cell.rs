@@ -10,6 +10,7 @@ use cotenant_sim::scenario::Think;
 use cotenant_sim::{Load, Report, Scenario};
 use cotenant_traces::Rng;
 
+use crate::budget;
 use crate::config::{Experiment, Point, PolicyRow};
 use crate::jitter::LogNormal;
 use crate::layouts;
@@ -73,21 +74,29 @@ pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Want
     let point = &e.points[cell.point];
     let row = &point.policies[cell.policy];
     let start = cpu_time();
-    let mut outcome = caught(|| simulate(e, ready, point, row, cell, wants));
+    let mut outcome = caught(|| {
+        budget::check(point, row, ready)?;
+        simulate(e, ready, point, row, cell, wants)
+    });
     outcome.cpu_s = cpu_time() - start;
     outcome
 }
 
 /// Whatever goes wrong becomes the status of the cell.
 pub(crate) fn caught(compute: impl FnOnce() -> Result<Outcome, String>) -> Outcome {
-    match catch_unwind(AssertUnwindSafe(compute)) {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(why)) => Outcome { status: why.replace(['\n', '\r'], " "), ..Outcome::default() },
-        Err(_) => Outcome {
-            status: format!("internal-error: {}", PANIC.with_borrow(String::clone)),
-            ..Outcome::default()
-        },
+    match guarded(compute).and_then(|outcome| outcome) {
+        Ok(outcome) => outcome,
+        Err(why) => Outcome { status: why.replace(['\n', '\r'], " "), ..Outcome::default() },
     }
+}
+
+/// A panic becomes an error: a bug costs what it happens in, and nothing else.
+///
+/// # Errors
+/// `internal-error: …`.
+pub(crate) fn guarded<T>(compute: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(compute))
+        .map_err(|_| format!("internal-error: {}", PANIC.with_borrow(String::clone)))
 }
 
 /// Processor time of this thread where the system tells it, else time passed, s. For the event rate

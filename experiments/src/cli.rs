@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
+use cotenant_profiles::Bytes;
 
+use crate::budget::Budget;
 use crate::commands::{accuracy, advise, check, gpu, lists, profile, replay, trace, validate};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
+use crate::study::compute::threads;
 use crate::study::shard::{self, ShardOf};
 use crate::study::survey::Extras;
 use crate::study::{merge, status, submit};
@@ -116,6 +119,14 @@ struct RunArgs {
     /// Threads [default: as many processors as this process may use]; results do not depend on it
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    /// Memory that all cells together may take, such as 8GiB; a cell whose estimate is above its
+    /// share fails, the others run [default: four fifths of what is free]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Bytes>,
+    /// Most events of one cell, such as 2e12; a cell whose estimate is above it fails
+    /// [default: 1e11, some three hours]
+    #[arg(long, value_name = "N")]
+    max_events: Option<f64>,
     #[command(flatten)]
     extras: ExtraArgs,
 }
@@ -258,6 +269,10 @@ struct PlotArgs {
 
 /// Parses, runs, and maps the outcome to an exit status: 0 done, 1 failed, 2 bad input.
 pub(crate) fn main() -> ExitCode {
+    if let Err(failure) = legal_arguments() {
+        say::error(failure.message().unwrap_or_default());
+        return failure.code();
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -272,6 +287,19 @@ pub(crate) fn main() -> ExitCode {
             failure.code()
         }
     }
+}
+
+/// Names and paths go into scripts, tables and reports: a control character in one of them could
+/// become a command there. What follows `--` belongs to another program.
+fn legal_arguments() -> Done {
+    let ours = std::env::args_os().skip(1).take_while(|arg| arg != "--");
+    for arg in ours {
+        let text = arg.to_string_lossy();
+        if text.contains(char::is_control) {
+            return Err(Failure::input(format!("the argument {text:?} has a control character")));
+        }
+    }
+    Ok(())
 }
 
 /// Help and version go to stdout and are no failure; a reader that has gone is none either.
@@ -336,6 +364,10 @@ fn worker() -> Done {
 
 fn run_command(args: RunArgs) -> Done {
     let jobs = args.jobs.map_or(0, usize::from);
+    if args.max_events.is_some_and(|n| !(n >= 1.0)) {
+        return Err(Failure::input("--max-events: give a number from 1, such as 2e12"));
+    }
+    Budget::new(args.memory, args.max_events, threads(jobs)).set();
     if let Some(of) = args.shard {
         return shard::run(&args.experiment, of, jobs);
     }

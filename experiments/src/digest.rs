@@ -62,6 +62,10 @@ fn add(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
         names.sort();
         return names.iter().try_for_each(|p| add(p, hasher));
     }
+    if !std::fs::metadata(path)?.is_file() {
+        let problem = "is a device or a pipe; give a regular file";
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, problem));
+    }
     let mut file = std::fs::File::open(path)?;
     let mut buffer = vec![0; 1 << 16];
     loop {

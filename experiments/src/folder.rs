@@ -5,6 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
 use crate::fail::{Done, Failure};
 
 /// A result folder that this run writes.
@@ -12,6 +15,8 @@ pub(crate) struct Folder {
     path: PathBuf,
     /// What this run has written, relative to the folder.
     written: BTreeSet<PathBuf>,
+    /// Held until the run is over: one run writes a folder at a time.
+    _lock: Option<fs::File>,
 }
 
 /// The file that makes a folder the home of a sharded study.
@@ -55,13 +60,19 @@ impl Folder {
                 path.display()
             )));
         }
-        fs::create_dir_all(path).map_err(|e| Failure::write(path, e))?;
-        Ok(Self::of(path))
+        fs::create_dir_all(path).map_err(|e| match e.kind() {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+                Failure::input(format!("--out {}: {e}", path.display()))
+            }
+            _ => Failure::write(path, e),
+        })?;
+        let lock = lock(path)?;
+        Ok(Self { _lock: lock, ..Self::of(path) })
     }
 
     /// A folder that holds what this run writes into it.
     pub(crate) fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), written: BTreeSet::new() }
+        Self { path: path.to_owned(), written: BTreeSet::new(), _lock: None }
     }
 
     /// Writes a file whole: it appears complete or not at all.
@@ -106,6 +117,24 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+/// Takes the folder for this process. The lock goes with the process, however it ends; `None` on a
+/// file system without locks.
+///
+/// # Errors
+/// Another process has it.
+fn lock(path: &Path) -> Done<Option<fs::File>> {
+    let Ok(folder) = fs::File::open(path) else { return Ok(None) };
+    match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(Some(folder)),
+        Err(Errno::WOULDBLOCK) => Err(Failure::Stopped(format!(
+            "another run is writing to {}; run the same command again when it is done, or give \
+             another folder with --out",
+            path.display()
+        ))),
+        Err(_) => Ok(None),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod accuracy;
 mod advise;
+mod budget;
 mod cell;
 mod cli;
 mod commands;
@@ -29,6 +30,18 @@ mod text;
 mod validate;
 mod watch;
 
+/// The exit status of a bug: `EX_SOFTWARE` of sysexits.h.
+const BUG: u8 = 70;
+
 fn main() -> std::process::ExitCode {
-    cli::main()
+    // The hook has told where; what is finished lies in the journal.
+    std::panic::catch_unwind(cli::main).unwrap_or_else(|_| {
+        say::error(&format!(
+            "this is a bug in cotenant {}: please report it with the command and its files at \
+             {}/issues. Finished cells are kept: the same command goes on from them",
+            env!("CARGO_PKG_VERSION"),
+            env!("CARGO_PKG_REPOSITORY"),
+        ));
+        BUG.into()
+    })
 }

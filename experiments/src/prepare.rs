@@ -10,6 +10,7 @@ use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Setup, Tenant};
 
+use crate::cell::guarded;
 use crate::config::{CostMode, Experiment, Point, Slo, TenantConfig};
 use crate::digest;
 use crate::isolated::{self, Isolated, Size};
@@ -19,6 +20,8 @@ use crate::models::{Found, Library};
 pub(crate) struct Prepared {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
+    /// By tenant: requests/s of one worker alone, where it fits.
+    pub(crate) alone_rps: Vec<Option<f64>>,
     /// Everything that decides what a cell of this point computes, but policy and seed.
     pub(crate) meaning: String,
 }
@@ -141,7 +144,11 @@ impl Preparer {
             Ok(Size { items, count, setup })
         };
         let sizes = sizes.into_iter().map(size).collect::<Result<Vec<_>, String>>()?;
-        let isolated = isolated::measure(&sizes, &full, contention, point.jitter);
+        let measured = guarded(|| isolated::measure(&sizes, &full, contention, point.jitter));
+        let isolated = measured.unwrap_or_else(|why| {
+            self.notes.insert(format!("{} alone: {why}: this is a bug", config.name));
+            None
+        });
         self.baselines.insert(key, isolated);
         Ok(isolated)
     }
@@ -280,6 +287,7 @@ impl Facts {
         Ok(Prepared {
             setup: Arc::new(Setup { device: device.clone(), costs, code, tenants }),
             contention: self.contention,
+            alone_rps: self.isolated.iter().map(|i| i.map(|i| i.rps)).collect(),
             meaning: self.meaning.clone(),
         })
     }

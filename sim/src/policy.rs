@@ -130,7 +130,8 @@ pub struct Properties {
     pub work_conserving: bool,
     /// A tenant alone runs as if it were isolated.
     pub alone_is_isolated: bool,
-    /// Every tenant makes progress whatever the others do.
+    /// Every tenant makes progress whatever the others do, and of equal tenants none gets less than
+    /// four fifths of the mean.
     pub starvation_free: bool,
 }
 

@@ -268,6 +268,48 @@ fn nobody_starves_where_a_policy_says_so() {
     }
 }
 
+/// Three tenants of the same model and load: with kernels wider than their share and narrower ones,
+/// of one phase and of three.
+fn equals() -> Vec<Mix> {
+    let narrow: &[u32] = &[1, 1, 1, 1];
+    let wide: &[u32] = &[0, 1, 3, 0, 1];
+    let streaming: &[u32] = &[3, 2, 1, 2];
+    let of = |sequence: &[u32]| {
+        let mut world = world(3);
+        for t in &mut world.tenants {
+            t.model.programs = (0..4).map(|_| program(&world.code, sequence, 0)).collect();
+            t.slo = Some(Nanos::from_millis(50));
+        }
+        world
+    };
+    let even = || vec![closed(2), closed(2), closed(2)];
+    let apart = || vec![poisson(1e5, 1), poisson(1e5, 2), poisson(1e5, 3)];
+    vec![
+        Mix { name: "equal narrow", world: of(narrow), loads: even },
+        Mix { name: "equal wide", world: of(wide), loads: even },
+        Mix { name: "equal streaming", world: of(streaming), loads: even },
+        Mix { name: "equal wide, overload", world: of(wide), loads: apart },
+    ]
+}
+
+#[test]
+fn equal_tenants_get_equal_service_where_a_policy_says_so() {
+    let mut unequal = vec![];
+    for mix in equals() {
+        for (info, given) in variants() {
+            let done = completions(&audited(info, &given, &mix).1);
+            let by_tenant = [0, 1, 2].map(|t| done.iter().filter(|c| c.1 == t).count());
+            let mean = done.len() as f64 / 3.0;
+            let least = *by_tenant.iter().min().unwrap() as f64 / mean;
+            eprintln!("{:36} {:22} {by_tenant:?} {least:.2}", label(info, &given), mix.name);
+            if info.properties.starvation_free && least < 0.8 {
+                unequal.push(format!("{} on {}: {by_tenant:?}", label(info, &given), mix.name));
+            }
+        }
+    }
+    assert!(unequal.is_empty(), "{unequal:#?}");
+}
+
 #[test]
 fn the_same_run_twice_and_on_four_threads() {
     let digest = |info: &PolicyInfo, given: &Given, mix: &Mix| {

@@ -4,6 +4,8 @@
 //! values are then lists with one value per field:
 //! `"tenant.job.model, tenant.job.slo" = [["alexnet", "10ms"], ["vgg19", "50ms"]]`.
 
+use cotenant_profiles::{Bytes, Nanos};
+
 use super::fields;
 use super::path;
 use super::tree::{self, Data, Entry, Flaw, Node, Place};
@@ -82,8 +84,42 @@ fn axis(entry: &Entry) -> Result<Axis, Flaw> {
             Err(Flaw::new(&value.place, format!("sweep.{}", entry.key), why))
         }
     };
-    let steps = values.iter().map(step).collect::<Result<_, _>>()?;
+    let steps: Vec<Vec<Node>> = values.iter().map(step).collect::<Result<_, _>>()?;
+    let mut seen: Vec<Vec<String>> = vec![];
+    for (step, value) in steps.iter().zip(values) {
+        let meaning: Vec<String> = step.iter().map(meaning).collect();
+        if let Some(first) = seen.iter().position(|other| *other == meaning) {
+            let why = format!(
+                "`{}` stands there already, as `{}`: the same cells twice",
+                value.toml(),
+                values[first].toml()
+            );
+            return Err(Flaw::new(&value.place, format!("sweep.{}", entry.key), why));
+        }
+        seen.push(meaning);
+    }
     Ok(Axis { steps, key: entry.key.clone(), place: entry.place.clone(), fields })
+}
+
+/// What a value says, however it is written: `100` and `100.0`, `"50ms"` and `"50000us"`.
+fn meaning(value: &Node) -> String {
+    match &value.data {
+        Data::Integer(i) => (*i as f64).to_string(),
+        Data::Float(x) => x.to_string(),
+        Data::Bool(b) => b.to_string(),
+        Data::Text(text) => {
+            let duration = text.parse::<Nanos>().map(|ns| format!("{} ns", ns.0));
+            let size = || text.parse::<Bytes>().map(|b| format!("{} B", b.0));
+            duration.or_else(|_| size()).unwrap_or_else(|_| format!("text {text}"))
+        }
+        Data::List(list) => list.iter().map(|v| meaning(v) + ",").collect(),
+        Data::Table(entries) => {
+            let mut parts: Vec<String> =
+                entries.iter().map(|e| format!("{}={},", e.key, meaning(&e.node))).collect();
+            parts.sort();
+            parts.concat()
+        }
+    }
 }
 
 /// Keys may be written with quotes or as TOML's own dotted keys.

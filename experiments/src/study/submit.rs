@@ -36,6 +36,13 @@ const MAX_ARRAY: usize = 1001;
 /// No plan; a file cannot be written; the scheduler refuses.
 pub(crate) fn submit(options: &Options<'_>) -> Done {
     let dir = absolute(options.dir).map_err(|_| no_folder(options.dir))?;
+    if dir.display().to_string().contains(char::is_control) {
+        let dir = dir.display().to_string();
+        return Err(Failure::input(format!(
+            "{dir:?}: a control character in this path would end a line of the scripts; rename \
+             the folder"
+        )));
+    }
     let plan = PlanFile::read(&dir)?;
     let study = plan.listed()?;
     let name = format!("cotenant-{}", &plan.plan[..8]);

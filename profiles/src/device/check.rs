@@ -13,6 +13,13 @@ fn positive(field: &str, value: f64) -> Result<(), Fault> {
     ensure(value.is_finite() && value > 0.0, field, || format!("{value} must be above 0"))
 }
 
+/// A rate within what can be built: a factor of a hundred and more around all that is sold.
+fn rate(field: &str, value: f64, low: f64, high: f64) -> Result<(), Fault> {
+    ensure((low..=high).contains(&value), field, || {
+        format!("{value} is no plausible value: from {low} to {high}")
+    })
+}
+
 fn not_negative(field: &str, value: f64) -> Result<(), Fault> {
     ensure(value.is_finite() && value >= 0.0, field, || format!("{value} must be 0 or more"))
 }
@@ -52,20 +59,20 @@ fn topology(d: &Device) -> Result<(), Fault> {
 }
 
 fn rates(d: &Device) -> Result<(), Fault> {
-    positive("clock.boost_mhz", d.clock.boost_mhz)?;
-    positive("compute.fp32_tflops", d.compute.fp32_tflops)?;
-    positive("compute.tf32_tflops", d.compute.tf32_tflops)?;
-    positive("compute.fp16_tflops", d.compute.fp16_tflops)?;
-    if let Some(rate) = d.compute.bf16_tflops {
-        positive("compute.bf16_tflops", rate)?;
+    rate("clock.boost_mhz", d.clock.boost_mhz, 10.0, 1e5)?;
+    rate("compute.fp32_tflops", d.compute.fp32_tflops, 1e-3, 1e6)?;
+    rate("compute.tf32_tflops", d.compute.tf32_tflops, 1e-3, 1e6)?;
+    rate("compute.fp16_tflops", d.compute.fp16_tflops, 1e-3, 1e6)?;
+    if let Some(tflops) = d.compute.bf16_tflops {
+        rate("compute.bf16_tflops", tflops, 1e-3, 1e6)?;
     }
-    positive("compute.int8_tops", d.compute.int8_tops)?;
+    rate("compute.int8_tops", d.compute.int8_tops, 1e-3, 1e6)?;
     in_range("memory.capacity", d.memory.capacity.0, 1, 1 << 50)?;
-    positive("memory.dram_gbps", d.memory.dram_gbps)?;
+    rate("memory.dram_gbps", d.memory.dram_gbps, 0.1, 1e6)?;
     in_range("memory.l2", d.memory.l2.0, 1, 1 << 50)?;
-    positive("memory.l2_gbps", d.memory.l2_gbps)?;
-    positive("pcie.h2d_gbps", d.pcie.h2d_gbps)?;
-    positive("pcie.d2h_gbps", d.pcie.d2h_gbps)?;
+    rate("memory.l2_gbps", d.memory.l2_gbps, 0.1, 1e6)?;
+    rate("pcie.h2d_gbps", d.pcie.h2d_gbps, 0.01, 1e5)?;
+    rate("pcie.d2h_gbps", d.pcie.d2h_gbps, 0.01, 1e5)?;
     in_range("pcie.copy_engines", d.pcie.copy_engines.into(), 1, 64)
 }
 

@@ -53,7 +53,7 @@ options! {
         /// largest batch, where the tenant's own limit is not smaller
         max_batch: u32 = 127, whole(1, 1024), unit("items");
         /// least time between two decisions; they fall on the end of a batch
-        period: Nanos = Nanos::from_secs(3), above_zero();
+        period: Nanos = Nanos::from_secs(3), period();
         /// part of the SLO from which on the batch stays as it is
         dead_band: f64 = 0.85, within(0.0, 1.0);
         /// which latency of the period is held against the SLO

@@ -76,7 +76,7 @@ options! {
         /// of those that meet the SLO: that of the best efficacy, or the largest at its share
         batch: Batching = Batching::Efficacy;
         /// length of a session
-        session: Option<Nanos> = None, above_zero(),
+        session: Option<Nanos> = None, period(),
             unset("the largest SLO, 100ms where nobody has one");
         /// shares per tenant: its knee and so many minus one halves of it, for gaps
         contexts: u32 = 3, whole(1, 8);

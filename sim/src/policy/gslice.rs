@@ -68,7 +68,7 @@ options! {
         /// whose re-implementation of the rules
         variant: Variant = Variant::Igniter;
         /// statistics are taken over this long before each step
-        window: Nanos = Nanos::from_secs(10), above_zero();
+        window: Nanos = Nanos::from_secs(10), period();
         /// share that every tenant starts with
         initial: f64 = 30.0, within(1.0, 100.0), unit("%");
         /// batch limit that every tenant starts with

@@ -20,6 +20,12 @@
 //! turn); how a mask shrinks when too few CUs are free (`shrink`); and the sweep ran under masks of
 //! the same shape (`sizing`), so that a size whose shape wastes CUs is never in the table.
 //!
+//! Equal tenants do not get equal service. Who asks while every CU is taken is granted one, and
+//! keeps it to the kernel's end; that kernel then runs long, and the others meanwhile find their full
+//! masks again. With three tenants of wide kernels the best served gets twice what the others get
+//! (the conformance tests print the numbers); which tenant that is depends on the order of the first
+//! requests.
+//!
 //! Source: Chow, Jahanshahi, Wong: KRISP (HPCA 2023), and the authors' ROCm fork
 //! (github.com/socal-ucr/ROCclr, branch `cu_masking_dev`); the cost of the system call from ECLIP
 //! (arXiv 2506.12598).
@@ -47,7 +53,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     properties: Properties {
         work_conserving: false,
         alone_is_isolated: false,
-        starvation_free: true,
+        starvation_free: false,
     },
     options: Knobs::SPECS,
     build: |options| Ok(Box::new(Krisp::new(Knobs::read(options)?))),

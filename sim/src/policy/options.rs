@@ -143,7 +143,7 @@ words!(Latency { "execution" => Latency::Execution, "request" => Latency::Reques
 /// Declares the options of a policy: a struct, its `Default`, the table `SPECS` and `read`.
 ///
 /// A line is a field with its type and default, then what else is known of it: `whole(LOW, HIGH)`,
-/// `within(LOW, HIGH)`, `above_zero()`, `unit("CUs")`, `unset("what happens where it is not given")`.
+/// `within(LOW, HIGH)`, `period()`, `unit("CUs")`, `unset("what happens where it is not given")`.
 ///
 /// ```
 /// use cotenant_profiles::Nanos;
@@ -154,7 +154,7 @@ words!(Latency { "execution" => Latency::Execution, "request" => Latency::Reques
 ///     #[derive(Debug)]
 ///     pub struct Knobs {
 ///         /// longest turn while others wait
-///         quantum: Option<Nanos> = None, above_zero(), unset("the device's");
+///         quantum: Option<Nanos> = None, period(), unset("the device's");
 ///         /// kernels in one launch
 ///         group: u32 = 8, whole(1, 64), unit("kernels");
 ///     }
@@ -279,10 +279,11 @@ impl OptionSpec {
         self
     }
 
-    /// A duration that is not 0.
+    /// A period at which the policy acts: 1 µs or more. Shorter than any kernel, it would ask the
+    /// policy more often than anything changes.
     #[must_use]
-    pub const fn above_zero(mut self) -> Self {
-        self.kind = Kind::Duration(Nanos(1));
+    pub const fn period(mut self) -> Self {
+        self.kind = Kind::Duration(Nanos(1_000));
         self
     }
 
@@ -435,7 +436,6 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Duration(Nanos(0)) => write!(f, "a duration such as \"2ms\""),
-            Self::Duration(Nanos(1)) => write!(f, "a duration above 0, such as \"2ms\""),
             Self::Duration(least) => write!(f, "a duration, at least \"{least}\""),
             Self::Integer(lo, i64::MAX) => write!(f, "a whole number, at least {lo}"),
             Self::Integer(lo, hi) => write!(f, "a whole number from {lo} to {hi}"),

@@ -34,7 +34,7 @@ options! {
     /// Options of `temporal`.
     struct Temporal {
         /// longest turn while others wait
-        quantum: Option<Nanos> = None, above_zero(), unset("the device's");
+        quantum: Option<Nanos> = None, period(), unset("the device's");
         /// time to preempt one context for another
         switch: Option<Nanos> = None, unset("the device's, nothing under ideal costs");
         /// time until the next context runs when one goes idle

@@ -86,7 +86,7 @@ fn value(info: &PolicyInfo, option: &OptionSpec, tenants: usize, rng: &mut Rng) 
     let mut word =
         |words: &[&str]| Value::Text(words[below(words.len() as u64) as usize].to_owned());
     Some(match option.kind {
-        Kind::Duration(_) => Value::Duration(Nanos(below(20_000))),
+        Kind::Duration(least) => Value::Duration(Nanos(below(20_000)).max(least)),
         Kind::Integer(lo, hi) => Value::Integer(lo + below((hi - lo).min(8) as u64 + 1) as i64),
         Kind::Float(lo, hi) => {
             let width = if hi.is_finite() { hi - lo } else { 3.0 };

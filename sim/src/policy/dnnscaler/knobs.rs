@@ -20,7 +20,7 @@ options! {
         /// which knob: the one that the probes favour, or this one
         pub(super) approach: Approach = Approach::Probe;
         /// how long each of the three probes lasts
-        pub(super) probe: Nanos = Nanos::from_secs(3), above_zero();
+        pub(super) probe: Nanos = Nanos::from_secs(3), period();
         /// batch size of the batching probe, where the tenant's own limit is not smaller
         pub(super) probe_batch: u32 = 32, whole(2, 1024), unit("items");
         /// instances of the multi-tenancy probe, where `max_instances` is not smaller
@@ -36,9 +36,9 @@ options! {
         /// from the start of a batch, or from a request's arrival
         pub(super) latency: Latency = Latency::Execution;
         /// batching: least time between two decisions; they fall on the end of a batch
-        pub(super) period: Nanos = Nanos::from_secs(3), above_zero();
+        pub(super) period: Nanos = Nanos::from_secs(3), period();
         /// multi-tenancy: time between two looks at the latency
-        tick: Nanos = Nanos::from_secs(1), above_zero();
+        tick: Nanos = Nanos::from_secs(1), period();
         /// multi-tenancy: latencies of the first instance that the statistic is taken of
         pub(super) samples: u32 = 100, whole(2, 100_000);
         /// multi-tenancy: one of the samples is zero for ever, as in the released code

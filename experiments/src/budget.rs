@@ -1,0 +1,172 @@
+//! What a cell would take, estimated before it runs: a typo of a few zeros is a failed cell with a
+//! number in it, not a machine without memory or a run without end.
+
+use std::sync::OnceLock;
+
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::policy::Kind;
+use cotenant_traces::{Process, Scenario};
+use rustix::process::{Resource, getrlimit};
+
+use crate::config::{Point, PolicyRow, TenantConfig};
+use crate::prepare::Prepared;
+
+/// Memory of a request that waits: its place in a queue, its timer, and the room that growing
+/// vectors keep free.
+const REQUEST: u64 = 200;
+/// Events of a request besides its kernels: arrival, batch, copies, answer.
+const EVENTS_OF_REQUEST: f64 = 4.0;
+/// A policy that is asked periodically looks at every tenant and worker: as long as some events.
+const EVENTS_OF_PERIOD: f64 = 20.0;
+/// Events/s of a thread, for the time in a message: measured on a server of 2023.
+const EVENTS_PER_SECOND: f64 = 1e7;
+/// The most events of a cell unless the command line says otherwise: some three hours.
+pub(crate) const MAX_EVENTS: f64 = 1e11;
+/// Sharing a GPU answers at most so many times what one worker alone does: many small models.
+const SHARING: f64 = 20.0;
+
+/// What a cell may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Budget {
+    /// Memory of all cells that run at once.
+    pub(crate) memory: Bytes,
+    /// Events of one cell.
+    pub(crate) events: f64,
+    /// Cells that run at once.
+    pub(crate) cells: u64,
+}
+
+static BUDGET: OnceLock<Budget> = OnceLock::new();
+
+impl Budget {
+    /// The given limits, or those of the machine.
+    pub(crate) fn new(memory: Option<Bytes>, events: Option<f64>, cells: usize) -> Self {
+        Self {
+            memory: memory.unwrap_or_else(|| Bytes(machine() / 5 * 4)),
+            events: events.unwrap_or(MAX_EVENTS),
+            cells: cells.max(1) as u64,
+        }
+    }
+
+    /// Makes it the budget of this process. The first one counts.
+    pub(crate) fn set(self) {
+        let _ = BUDGET.set(self);
+    }
+}
+
+/// Memory that this process may use: the machine's free memory, its control group's limit and its
+/// own, whichever is least.
+fn machine() -> u64 {
+    let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
+    });
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let own = getrlimit(Resource::As).current;
+    // Without any word of the system: a small machine.
+    [free, group, own].into_iter().flatten().min().unwrap_or(2 << 30)
+}
+
+/// Refuses a cell that would take more than there is.
+///
+/// # Errors
+/// The estimate, the limit, and the keys to change.
+pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<(), String> {
+    let budget = BUDGET.get().copied().unwrap_or_else(|| {
+        let cells = std::thread::available_parallelism().map_or(1, usize::from);
+        Budget::new(None, None, cells)
+    });
+    let span = point.warmup + point.duration;
+    let (mut events, mut waiting) = (0.0, 0.0);
+    for (t, (config, tenant)) in point.tenants.iter().zip(&ready.setup.tenants).enumerate() {
+        let need = need(config, span, ready.alone_rps[t]);
+        let launches = tenant.model.programs.iter().map(|p| p.kernels.len()).min().unwrap_or(1);
+        let per_request = launches as f64 / f64::from(config.batch_max);
+        events += need.requests * EVENTS_OF_REQUEST + need.answered * per_request;
+        waiting += need.waiting;
+        let bytes = waiting * REQUEST as f64;
+        let limit = budget.memory.0 / budget.cells;
+        if bytes > limit as f64 {
+            return Err(format!(
+                "over-budget: at tenant `{}` {waiting:.1e} requests would wait at once, about {:.0} \
+                 GiB where a cell has {:.1}: lower its {}, shorten `duration`, or raise --memory",
+                config.name,
+                bytes / f64::from(1 << 30),
+                limit as f64 / f64::from(1 << 30),
+                need.key,
+            ));
+        }
+    }
+    for (spec, period) in periods(row) {
+        let asked = span.0 as f64 / period.0 as f64 * EVENTS_OF_PERIOD;
+        if asked > budget.events {
+            return Err(over_events(asked, budget.events, &format!("lengthen `{spec}`")));
+        }
+        events += asked;
+    }
+    if events > budget.events {
+        return Err(over_events(events, budget.events, "shorten `duration`"));
+    }
+    Ok(())
+}
+
+fn over_events(events: f64, limit: f64, advice: &str) -> String {
+    format!(
+        "over-budget: about {events:.1e} events, {:.0} h, where a cell may have {limit:.1e}: \
+         {advice}, or raise --max-events",
+        events / EVENTS_PER_SECOND / 3600.0
+    )
+}
+
+/// What one tenant asks for.
+struct Need {
+    /// Requests that come.
+    requests: f64,
+    /// Requests that are answered at least.
+    answered: f64,
+    /// Requests that wait at once, at least.
+    waiting: f64,
+    /// What decides it.
+    key: &'static str,
+}
+
+fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>) -> Need {
+    let seconds = span.as_secs_f64();
+    let alone = alone_rps.map_or(f64::INFINITY, |rps| rps * seconds);
+    if let Some(closed) = config.arrivals.closed() {
+        let clients = f64::from(closed.concurrency);
+        let limit = closed.max_requests.map_or(f64::INFINITY, |n| n as f64);
+        let thinking = closed.think.as_secs_f64();
+        let rounds = if thinking > 0.0 { clients * (1.0 + seconds / thinking) } else { alone };
+        let requests = alone.min(rounds).min(limit).min(1e30);
+        let waiting = clients.min(limit);
+        return Need { requests, answered: requests, waiting, key: "`arrivals.concurrency`" };
+    }
+    if let Process::Mlperf(settings) = &config.arrivals.process
+        && settings.scenario == Scenario::Offline
+    {
+        let requests = f64::from(settings.samples);
+        let answered = requests.min(alone);
+        return Need { requests, answered, waiting: requests, key: "`arrivals.samples`" };
+    }
+    // A trace has as many requests as its file has rows.
+    let requests = config.arrivals.mean_rate().unwrap_or(0.0) * seconds;
+    let waiting = (requests - SHARING * alone).max(0.0);
+    Need { requests, answered: requests.min(alone), waiting, key: "`arrivals.rate`" }
+}
+
+/// Options that say how often the policy is asked.
+fn periods(row: &PolicyRow) -> impl Iterator<Item = (&'static str, Nanos)> {
+    row.info.options.iter().filter_map(|spec| {
+        let Kind::Duration(least) = spec.kind else { return None };
+        let given = row.options.0.iter().find(|(name, _)| name == spec.name);
+        match given.map(|(_, value)| value) {
+            Some(cotenant_sim::policy::Value::Duration(period)) if least > Nanos::ZERO => {
+                Some((spec.name, *period))
+            }
+            _ => None,
+        }
+    })
+}
