@@ -14,9 +14,9 @@ use crate::budget;
 use crate::config::{Experiment, Point, PolicyRow};
 use crate::jitter::LogNormal;
 use crate::layouts;
+use crate::metrics::Metrics;
 use crate::plan::Cell;
 use crate::prepare::Prepared;
-use crate::results::{Metrics, number};
 use crate::watch::{Bin, Wants, Watch};
 
 /// What a cell computed.
@@ -71,7 +71,7 @@ pub(crate) fn keep_panics() {
 
 /// Computes a cell; whatever goes wrong becomes its status.
 pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Wants) -> Outcome {
-    let point = &e.points[cell.point];
+    let point = &e.point;
     let row = &point.policies[cell.policy];
     let start = cpu_time();
     let mut outcome = caught(|| {
@@ -141,7 +141,7 @@ fn simulate(
 
 /// What a cell runs.
 pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<Scenario, String> {
-    let point = &e.points[cell.point];
+    let point = &e.point;
     let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
     Ok(Scenario {
         setup: ready.setup.clone(),
@@ -301,9 +301,4 @@ fn cdf(report: &Report) -> Vec<(usize, f64, f64)> {
         }
     }
     rows
-}
-
-/// A counter as text, for `counters.csv`.
-pub(crate) fn counter_text(value: f64) -> String {
-    number(Some(value))
 }

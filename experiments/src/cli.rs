@@ -9,7 +9,10 @@ use clap::{Args, Parser, Subcommand};
 use cotenant_profiles::Bytes;
 
 use crate::budget::Budget;
-use crate::commands::{accuracy, advise, check, gpu, lists, profile, replay, trace, validate};
+use crate::commands::{
+    accuracy, advise, capacity, check, compare, gpu, init, lists, profile, reference, replay,
+    trace, validate,
+};
 use crate::config::Overrides;
 use crate::fail::{Done, Failure};
 use crate::study::compute::threads;
@@ -17,6 +20,9 @@ use crate::study::shard::{self, ShardOf};
 use crate::study::survey::Extras;
 use crate::study::{merge, status, submit};
 use crate::{run, say};
+
+/// Heading of what every command takes.
+const GLOBAL: &str = "Global options";
 
 /// What does each way of sharing a GPU between models deliver?
 ///
@@ -30,12 +36,16 @@ use crate::{run, say};
     after_help = "Examples:\n  cotenant run experiments/quickstart.toml\n  cotenant policies"
 )]
 struct Cli {
-    /// Print errors and warnings alone to stderr
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    /// Print only errors and warnings to stderr
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     quiet: bool,
     /// Print every cell and file to stderr
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
     verbose: bool,
+    /// When to colour messages: on terminals unless NO_COLOR is set, always, or never
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value = "auto",
+        help_heading = GLOBAL)]
+    color: say::Color,
     #[command(subcommand)]
     command: Command,
 }
@@ -48,6 +58,9 @@ enum Command {
     Merge(MergeArgs),
     Submit(SubmitArgs),
     Plot(PlotArgs),
+    Compare(compare::Args),
+    Capacity(capacity::Args),
+    Init(init::Args),
     Replay(replay::Args),
     Validate(validate::Args),
     Advise(advise::Args),
@@ -73,10 +86,8 @@ enum Command {
     Profile(profile::Command),
     Capture(gpu::CaptureArgs),
     Accuracy(accuracy::AccuracyArgs),
-    /// Say what this machine's GPU and driver can do, and what is missing
-    #[command(after_help = "Example:\n  cotenant gpu")]
-    Gpu,
-    /// A process that `profile collect --costs` starts
+    Gpu(gpu::GpuArgs),
+    /// A process that `gpu costs` starts
     #[command(hide = true)]
     CostHelper {
         /// What it is asked for
@@ -87,6 +98,32 @@ enum Command {
     /// Convert, generate or describe request traces
     #[command(subcommand, after_help = "Example:\n  cotenant trace stats requests.csv")]
     Trace(trace::Command),
+    /// Print the JSON Schema of experiment files, with which editors complete and check them
+    #[command(after_help = "Examples:\n  \
+        cotenant schema > experiment.schema.json\n  \
+        cotenant schema --markdown")]
+    Schema {
+        /// Print the same as a page to read: docs/experiment-file.md
+        #[arg(long)]
+        markdown: bool,
+    },
+    /// List the columns of the results, with unit and meaning
+    #[command(after_help = "Examples:\n  cotenant metrics\n  cotenant metrics --json")]
+    Metrics {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  \
+        cotenant completions bash > ~/.local/share/bash-completion/completions/cotenant")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Example:\n  cotenant man | man -l -")]
+    Man,
     /// A worker process of a replay, started by it
     #[command(hide = true)]
     Worker,
@@ -94,12 +131,14 @@ enum Command {
 
 /// Simulate every cell of an experiment, then write tables, plots and the report
 ///
-/// Cells are policies × sweep × repeats. The summary goes to stdout, everything else into DIR:
-/// results.csv, run.json, plots/ and report.html. A run that was interrupted goes on where it was.
-/// With --shard, the argument is the folder of a plan, and one of its shards is computed.
+/// Cells are policies × sweep × repeats. The answer goes to stdout in a few lines, everything else
+/// into DIR: results.csv, run.json, plots/ and report.html. An interrupted run resumes where it
+/// stopped, and a finished one is not computed again. With --shard, the argument is the folder of a
+/// plan, and one of its shards is computed.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
-    cotenant run experiments/quickstart.toml\n  \
+    cotenant run experiments/quickstart.toml --open\n  \
+    cotenant run experiments/quickstart.toml --dry-run\n  \
     cotenant run experiments/quickstart.toml --set duration=5s --set tenant.*.workers=2\n  \
     cotenant run experiments/quickstart.toml --set 'sweep.device=[\"a30\", \"h100-sxm\"]' \
     --out out/devices\n  \
@@ -108,7 +147,7 @@ struct RunArgs {
     /// Experiment file; with --shard, the folder of a plan
     #[arg(value_name = "EXP.toml")]
     experiment: PathBuf,
-    /// Compute shard K of N, counted from 0; again after an interruption goes on where it was
+    /// Compute shard K of N, counted from 0; an interrupted shard resumes where it stopped
     #[arg(long, value_name = "K/N", conflicts_with_all = ["out", "set", "seed", "requests", "timeline"])]
     shard: Option<ShardOf>,
     /// Folder for the results [default: out/NAME]
@@ -127,8 +166,36 @@ struct RunArgs {
     /// [default: 1e11, some three hours]
     #[arg(long, value_name = "N")]
     max_events: Option<f64>,
+    /// Say what would run (cells, layouts, memory, time, problems), and run nothing
+    #[arg(long, conflicts_with_all = ["shard", "table", "json", "open"])]
+    dry_run: bool,
+    /// Compute a finished folder again
+    #[arg(long, conflicts_with = "shard")]
+    again: bool,
+    #[command(flatten)]
+    show: ShowArgs,
     #[command(flatten)]
     extras: ExtraArgs,
+}
+
+/// What a finished run shows.
+#[derive(Args)]
+struct ShowArgs {
+    /// Print the table of results, too
+    #[arg(long, conflicts_with = "shard")]
+    table: bool,
+    /// Print the answer as JSON
+    #[arg(long, conflicts_with_all = ["table", "shard"])]
+    json: bool,
+    /// Open the report in a browser
+    #[arg(long, conflicts_with = "shard")]
+    open: bool,
+}
+
+impl From<ShowArgs> for run::Show {
+    fn from(args: ShowArgs) -> Self {
+        Self { table: args.table, json: args.json, open: args.open }
+    }
 }
 
 #[derive(Args)]
@@ -200,7 +267,7 @@ struct PlanArgs {
     extras: ExtraArgs,
 }
 
-/// Say how far every shard of a plan is: ok, running, missing or corrupt
+/// Show the state of every shard of a plan: ok, running, missing or corrupt
 ///
 /// Exits with status 3 while shards are not finished.
 #[derive(Args)]
@@ -214,7 +281,7 @@ struct StatusArgs {
 /// Submit the shards that are not finished to a scheduler, and the merge behind them
 ///
 /// Writes DIR/slurm/array.sbatch and merge.sbatch, which may be edited, prints them and submits them.
-/// Again after failures, it submits what is missing.
+/// After failures, the same command submits what is missing.
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     cotenant submit out/study --engine slurm --dry-run\n  \
@@ -249,7 +316,7 @@ struct MergeArgs {
     /// Folder of the plan
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// Make results of the shards that are finished; they say what is missing
+    /// Make results from the shards that are finished; they say what is missing
     #[arg(long)]
     allow_missing: bool,
     /// Seconds for which to look again while shards are missing: shared file systems show new files
@@ -260,11 +327,16 @@ struct MergeArgs {
 
 /// Draw plots and report again from a result folder alone
 #[derive(Args)]
-#[command(after_help = "Example:\n  cotenant plot out/quickstart")]
+#[command(after_help = "Examples:\n  cotenant plot out/quickstart\n  \
+    cotenant plot out/quickstart --spec experiments/other-figures.toml")]
 struct PlotArgs {
     /// Result folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// Draw the [[plot]] tables of this file in place of the folder's own; its figures replace the
+    /// earlier ones, and later draws keep them
+    #[arg(long, value_name = "EXP.toml")]
+    spec: Option<PathBuf>,
 }
 
 /// Parses, runs, and maps the outcome to an exit status: 0 done, 1 failed, 2 bad input.
@@ -278,6 +350,7 @@ pub(crate) fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     say::set_level(cli.quiet, cli.verbose);
+    say::set_color(cli.color);
     match dispatch(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -336,6 +409,9 @@ fn dispatch(command: Command) -> Done {
             wait: Duration::from_secs(args.wait.into()),
         }),
         Command::Plot(args) => plot(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Capacity(args) => capacity::run(&args),
+        Command::Init(args) => init::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Validate(args) => validate::run(&args),
         Command::Advise(args) => advise::run(&args),
@@ -346,9 +422,13 @@ fn dispatch(command: Command) -> Done {
         Command::Profile(command) => profile::run(command),
         Command::Capture(args) => gpu::capture(&args),
         Command::Accuracy(args) => accuracy::run(&args),
-        Command::Gpu => gpu::gpu(),
+        Command::Gpu(args) => gpu::run(&args),
         Command::CostHelper { ask, to } => gpu::cost_helper(&ask, &to),
         Command::Trace(command) => trace::run(command),
+        Command::Schema { markdown } => reference::schema(markdown),
+        Command::Metrics { json } => lists::metrics(json),
+        Command::Completions { shell } => reference::completions::<Cli>(shell),
+        Command::Man => reference::man::<Cli>(),
         Command::Worker => worker(),
     }
 }
@@ -384,12 +464,18 @@ fn run_command(args: RunArgs) -> Done {
         overrides: args.overrides.into(),
         jobs,
         extras: args.extras.into(),
+        dry_run: args.dry_run,
+        again: args.again,
+        show: args.show.into(),
     })
 }
 
 fn plot(args: &PlotArgs) -> Done {
     if !args.folder.is_dir() {
         return Err(Failure::input(format!("{}: no such folder", args.folder.display())));
+    }
+    if let Some(spec) = &args.spec {
+        run::replace_plots(&args.folder, spec)?;
     }
     let drawn = run::draw(&args.folder)?;
     let files = crate::text::count(drawn.files, "file");

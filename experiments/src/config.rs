@@ -1,11 +1,15 @@
 //! An experiment file: read, overridden by `--set`, multiplied by `[sweep]`, checked. What comes out
 //! is complete but for what lies in other files (profiles, traces).
 
+mod arrivals;
+mod check;
 pub(crate) mod fields;
+mod file;
 mod grid;
 mod path;
 mod plot;
 pub(crate) mod policy;
+mod policy_schema;
 mod sweep;
 mod tenant;
 mod tree;
@@ -13,21 +17,23 @@ pub(crate) mod units;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use cotenant_profiles::{Device, Nanos};
 use cotenant_results::{Metric, PlotSpec};
-use cotenant_sim::contention;
 
-use self::fields::{Fields, no_such};
+use self::check::Checker;
+use self::file::{ExperimentFile, GpusFile, ProfilesFile};
 use self::tree::{Data, Entry, Flaw, Node, Place};
+pub(crate) use check::toml as toml_text;
+pub(crate) use fields::no_such;
+pub(crate) use file::{CostMode, published as schema};
 pub(crate) use grid::Grid;
-pub(crate) use policy::PolicyRow;
+pub(crate) use policy::{PolicyRow, no_policy};
 pub(crate) use tenant::{Part, Slo, TenantConfig};
 
-/// A checked experiment.
-#[derive(Clone)]
-pub(crate) struct Experiment {
+/// What all points of a checked experiment have in common.
+pub(crate) struct Head {
     pub(crate) name: String,
     pub(crate) question: Option<String>,
     /// By what policies are ranked where no tenant has a goal.
@@ -38,11 +44,25 @@ pub(crate) struct Experiment {
     pub(crate) seeds: Vec<u64>,
     /// Sweep keys in file order.
     pub(crate) keys: Vec<String>,
-    /// Every combination of sweep values, the last key fastest; one where there is no sweep.
-    pub(crate) points: Vec<Point>,
     pub(crate) plots: Vec<PlotSpec>,
     /// The experiment as resolved, overrides included.
     pub(crate) text: String,
+}
+
+/// A checked experiment at one of its points.
+#[derive(Clone)]
+pub(crate) struct Experiment {
+    head: Arc<Head>,
+    /// One combination of sweep values; the only one where there is no sweep.
+    pub(crate) point: Point,
+}
+
+impl std::ops::Deref for Experiment {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
 }
 
 /// One combination of sweep values.
@@ -64,22 +84,6 @@ pub(crate) struct Point {
     pub(crate) profiles: Vec<ProfileSource>,
 }
 
-/// Whether mechanisms cost what the device file says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CostMode {
-    Real,
-    Ideal,
-}
-
-impl CostMode {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Real => "real",
-            Self::Ideal => "ideal",
-        }
-    }
-}
-
 /// Where profiles are looked for before those that ship.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ProfileSource {
@@ -99,28 +103,31 @@ pub(crate) enum ProfileSource {
 /// Formats that `profiles = [{ import = "…" }]` can name.
 pub(crate) const IMPORTS: &[&str] = &["table", "orion", "reef", "neusight"];
 
-/// Keys that are plain fields of an experiment.
-const TOP: &[&str] = &[
-    "name",
-    "question",
-    "rank_by",
-    "device",
-    "profiles",
-    "duration",
-    "warmup",
-    "repeats",
-    "seed",
-    "costs",
-    "contention",
-    "series",
-    "jitter",
-];
 const LISTS: &[&str] = &["tenant", "policy", "sweep", "plot"];
 /// What is the same in every point.
 const UNSWEPT: &[&str] = &["name", "question", "rank_by", "repeats", "seed"];
-/// About four months: beyond, a typo is likelier than patience.
-const LONGEST: Nanos = Nanos::from_secs(10_000_000);
-const TICK: Nanos = Nanos(1_000);
+/// Most errors that are told at once.
+const MOST_FLAWS: usize = 10;
+
+static SCHEMA: LazyLock<Checker> = LazyLock::new(|| Checker::new(file::schema()));
+
+/// Keys that are plain fields of an experiment.
+pub(crate) static TOP: LazyLock<Vec<String>> = LazyLock::new(|| {
+    SCHEMA.keys().into_iter().filter(|key| !LISTS.contains(&key.as_str())).collect()
+});
+
+/// Everything that is wrong with a file, in its order, a line each.
+pub(crate) fn report(mut flaws: Vec<Flaw>) -> String {
+    flaws.sort_by_key(|flaw| match &flaw.place {
+        Place::Flag(_) => 0,
+        Place::Line(_, line) => *line,
+    });
+    flaws.dedup();
+    let shown: Vec<String> = flaws.iter().take(MOST_FLAWS).map(Flaw::to_string).collect();
+    let more = flaws.len() - shown.len();
+    let rest = if more > 0 { format!("\n… and {more} more") } else { String::new() };
+    shown.join("\n") + &rest
+}
 
 /// `--set` and `--seed`.
 #[derive(Clone, Debug, Default)]
@@ -136,13 +143,13 @@ impl Overrides {
             let flag = format!("--set {text}");
             let place = Place::Flag(flag.as_str().into());
             let Some((key, value)) = text.split_once('=') else {
-                return Err(Flaw::new(&place, "", "is no KEY=VALUE"));
+                return Err(Flaw::new(&place, "", "write KEY=VALUE"));
             };
             let key = key.trim();
             let value = tree::parse_value(value.trim(), &flag, key)?;
             if !set_sweep(root, key, &value, &place) {
                 swept_with_others(root, key, &place)?;
-                path::set(root, key, &value, &place, TOP)?;
+                path::set(root, key, &value, &place, &TOP)?;
             }
         }
         if let Some(seed) = self.seed {
@@ -150,7 +157,7 @@ impl Overrides {
             let seed =
                 i64::try_from(seed).map_err(|_| Flaw::new(&place, "seed", "is not below 2^63"))?;
             let value = Node { place: place.clone(), data: Data::Integer(seed) };
-            path::set(root, "seed", &value, &place, TOP)?;
+            path::set(root, "seed", &value, &place, &TOP)?;
         }
         Ok(())
     }
@@ -211,106 +218,187 @@ fn axes(root: &mut Node) -> Result<Vec<sweep::Axis>, Flaw> {
     sweep::axes(&taken.node, UNSWEPT)
 }
 
-fn name(f: &Fields<'_>) -> Result<String, Flaw> {
-    let name = f.required_text("name", "\"quickstart\"")?;
+/// Checks the name of an experiment.
+fn name_of(root: &Node, name: &str) -> Result<(), Flaw> {
     let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 80 || name.starts_with('.') || !name.chars().all(legal) {
-        let why = format!(
-            "`{name}` is no name: it becomes a folder, so 1 to 80 letters, digits, -, _ and ."
-        );
-        return Err(f.flaw("name", why));
+    if !name.is_empty() && name.len() <= 80 && !name.starts_with('.') && name.chars().all(legal) {
+        return Ok(());
     }
-    Ok(name.to_owned())
+    let why = format!(
+        "`{name}` is not a valid name: it becomes a folder, so use 1 to 80 letters, digits, -, _ and ."
+    );
+    Err(flaw(root, "name", why))
 }
 
-fn seeds(f: &Fields<'_>) -> Result<Vec<u64>, Flaw> {
-    let repeats = f.whole("repeats", 1..=10_000)?.unwrap_or(1);
-    let first = f.whole("seed", 0..=i64::MAX as u64)?.unwrap_or(1);
-    Ok((first..first + repeats).collect())
+/// Something is wrong with a top-level `key`, whose place is the file's if it is absent.
+fn flaw(root: &Node, key: &str, why: impl Into<String>) -> Flaw {
+    let place = root.get(key).map_or(&root.place, |e| &e.node.place);
+    Flaw::new(place, key, why)
+}
+
+/// The keys of the experiment that are no lists, checked against the schema.
+fn top(root: &Node, flaws: &mut Vec<Flaw>) -> Option<ExperimentFile> {
+    let mut found = vec![];
+    SCHEMA.check(root, "", LISTS, &mut found);
+    for flaw in found.iter_mut().filter(|f| f.message.starts_with("unknown key")) {
+        if tenant::has_key(&flaw.field) {
+            flaw.message = format!("belongs in a [[tenant]] table; unknown here{}", {
+                let known = TOP.iter().map(String::as_str);
+                crate::fail::did_you_mean(&flaw.field, known)
+            });
+        }
+    }
+    let fine = found.is_empty();
+    flaws.append(&mut found);
+    if !fine {
+        return None;
+    }
+    let without_lists = |e: &&Entry| !LISTS.contains(&e.key.as_str());
+    let plain = root.entries().unwrap_or_default().iter().filter(without_lists);
+    let mut json: serde_json::Map<_, _> = plain.map(|e| (e.key.clone(), e.node.json())).collect();
+    for list in LISTS {
+        json.insert((*list).to_owned(), serde_json::Value::Null);
+    }
+    let read = serde_json::from_value(json.into());
+    read.map_err(|e| flaws.push(Flaw::new(&root.place, "", e.to_string()))).ok()
 }
 
 fn point(
     root: &Node,
     base: &Path,
     devices: &mut BTreeMap<String, Arc<Device>>,
-) -> Result<Point, Flaw> {
-    let known: Vec<&str> = TOP.iter().chain(LISTS).copied().collect();
-    let f = Fields::new(root, "", &known)?;
-    let device = device(&f, base, devices)?;
-    let duration = f.duration("duration", TICK..=LONGEST)?;
-    let duration =
-        duration.ok_or_else(|| f.flaw("duration", "is missing; write duration = \"60s\""))?;
-    let series = f.duration("series", TICK..=duration)?;
-    if let Some(bin) = series.filter(|bin| duration.0 / bin.0 > 100_000) {
-        let why = format!("`{bin}` makes over 100000 bins of the duration {duration}");
-        return Err(f.flaw("series", why));
+) -> Result<(Point, ExperimentFile), Vec<Flaw>> {
+    let mut flaws = vec![];
+    let file = top(root, &mut flaws);
+    let name = root.get("device").and_then(|e| e.node.text());
+    let device = name
+        .and_then(|name| device(root, name, base, devices).map_err(|flaw| flaws.push(flaw)).ok());
+    let before = flaws.len();
+    let tenants = tenant::rows(root, device.as_deref(), &mut flaws);
+    // What a policy says of tenants cannot be judged while one of them is missing.
+    let names =
+        (flaws.len() == before).then(|| tenants.iter().map(|t| t.name.clone()).collect::<Vec<_>>());
+    let policies = policy::rows(root, names.as_deref(), &mut flaws);
+    let (Some(file), Some(device)) = (file, device) else { return Err(flaws) };
+    let profiles = profiles(root, &file, base, &mut flaws);
+    let (duration, series) = (file.duration.0, file.series.map(|t| t.0));
+    if let Some(bin) = series.filter(|bin| *bin > duration || duration.0 / bin.0 > 100_000) {
+        let why = format!(
+            "`{bin}` makes no bin or over 100000 of the duration {duration}; choose a part of it"
+        );
+        flaws.push(flaw(root, "series", why));
     }
-    let tenants = tenant::rows(root, &device)?;
-    let names: Vec<String> = tenants.iter().map(|t| t.name.clone()).collect();
-    let costs = match f.choice("costs", &["real", "ideal"])? {
-        Some("ideal") => CostMode::Ideal,
-        _ => CostMode::Real,
+    let gpus = match &file.gpus {
+        None => 1,
+        Some(GpusFile::Count(count)) => *count as usize,
+        Some(GpusFile::Devices(list)) => list.len(),
     };
-    Ok(Point {
+    if gpus != 1 {
+        let why = format!("not supported yet: an experiment has one GPU, and this names {gpus}");
+        flaws.push(flaw(root, "gpus", why));
+    }
+    if let Err(flaw) = name_of(root, &file.name) {
+        flaws.push(flaw);
+    }
+    if !flaws.is_empty() {
+        return Err(flaws);
+    }
+    let point = Point {
         values: vec![],
         device,
-        costs,
-        contention: f.choice("contention", contention::NAMES)?.unwrap_or("bandwidth"),
+        costs: file.costs,
+        contention: contention(file.contention.as_deref()),
         duration,
-        warmup: f.duration("warmup", Nanos::ZERO..=LONGEST)?.unwrap_or(Nanos::ZERO),
+        warmup: file.warmup.map_or(Nanos::ZERO, |t| t.0),
         series,
-        jitter: f.number("jitter", 0.0..=2.0)?.unwrap_or(0.0),
-        policies: policy::rows(root, &names)?,
+        jitter: file.jitter,
+        policies,
         tenants,
-        profiles: profiles(&f, base)?,
-    })
+        profiles,
+    };
+    Ok((point, file))
+}
+
+/// A contention model of the registry, by the name that the schema has checked.
+fn contention(name: Option<&str>) -> &'static str {
+    let known = cotenant_sim::contention::NAMES.iter().find(|known| Some(**known) == name);
+    known.copied().unwrap_or("bandwidth")
 }
 
 fn device(
-    f: &Fields<'_>,
+    root: &Node,
+    name: &str,
     base: &Path,
     known: &mut BTreeMap<String, Arc<Device>>,
 ) -> Result<Arc<Device>, Flaw> {
-    let name = f.required_text("device", "\"h100-sxm\"")?;
-    let name = expand_variables(name).map_err(|why| f.flaw("device", why))?;
+    let name = expand_variables(name).map_err(|why| flaw(root, "device", why))?;
     if let Some(device) = known.get(&name) {
         return Ok(device.clone());
     }
-    let device = Device::find(&name, base).map_err(|e| f.flaw("device", e.to_string()))?;
+    let device = Device::find(&name, base).map_err(|e| flaw(root, "device", e.to_string()))?;
     let device = Arc::new(device);
     known.insert(name, device.clone());
     Ok(device)
 }
 
-fn profiles(f: &Fields<'_>, base: &Path) -> Result<Vec<ProfileSource>, Flaw> {
-    let list = f.list("profiles", "folders")?;
-    list.iter().enumerate().map(|(i, node)| profile_source(node, i, base)).collect()
+fn profiles(
+    root: &Node,
+    file: &ExperimentFile,
+    base: &Path,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<ProfileSource> {
+    let list = root.get("profiles").map(|e| &e.node.data);
+    let Some(Data::List(nodes)) = list else { return vec![] };
+    let sources = file.profiles.iter().zip(nodes).enumerate();
+    let read = sources.map(|(i, (source, node))| profile_source(source, node, i, base));
+    read.filter_map(|source| source.map_err(|flaw| flaws.push(flaw)).ok()).collect()
 }
 
-fn profile_source(node: &Node, i: usize, base: &Path) -> Result<ProfileSource, Flaw> {
+fn profile_source(
+    source: &ProfilesFile,
+    node: &Node,
+    i: usize,
+    base: &Path,
+) -> Result<ProfileSource, Flaw> {
     let field = format!("profiles[{i}]");
-    let flaw = |why: String| Flaw::new(&node.place, &field, why);
     let existing = |text: &str, folder: bool| {
-        let path = base.join(expand_variables(text).map_err(flaw)?);
+        let expanded = expand_variables(text);
+        let path = base.join(expanded.map_err(|why| Flaw::new(&node.place, &field, why))?);
         let there = if folder { path.is_dir() } else { path.exists() };
         let what = if folder { "folder" } else { "file or folder" };
-        let missing = || flaw(format!("there is no {what} {}", path.display()));
+        let missing =
+            || Flaw::new(&node.place, &field, format!("there is no {what} {}", path.display()));
         if there { Ok(path) } else { Err(missing()) }
     };
-    if let Some(text) = node.text() {
-        return existing(text, true).map(ProfileSource::Folder);
+    match source {
+        ProfilesFile::Folder(text) => existing(text, true).map(ProfileSource::Folder),
+        ProfilesFile::Import(import) => Ok(ProfileSource::Import {
+            format: imported(&import.import),
+            path: existing(&import.path, false)?,
+            at: Flaw::new(&node.place, format!("{field}.import"), "").to_string(),
+        }),
     }
-    if node.entries().is_none() {
-        let why = "is neither a folder nor { import = \"orion\", path = \"…\" }";
-        return Err(flaw(format!("`{}` {why}", node.toml())));
+}
+
+/// A format of [`IMPORTS`], by the name that the schema has checked.
+fn imported(name: &str) -> &'static str {
+    IMPORTS.iter().find(|known| **known == name).expect("a word of the schema")
+}
+
+/// The `[[plot]]` tables of a file, checked against a sweep.
+///
+/// # Errors
+/// A line for everything that is wrong.
+pub(crate) fn plots(file: &Path, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, String> {
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
+    let root = tree::parse(&text, &shown).map_err(|flaw| flaw.to_string())?;
+    let mut flaws = vec![];
+    let specs = plot::rows(&root, sweep_keys, &mut flaws);
+    if specs.is_empty() && flaws.is_empty() {
+        return Err(format!("{shown}: plot: is missing; add a [[plot]] table"));
     }
-    let inner = Fields::new(node, &field, &["import", "path"])?;
-    let format = inner.required_text("import", "\"orion\"")?;
-    let Some(format) = IMPORTS.iter().find(|k| **k == format) else {
-        return Err(inner.flaw("import", no_such(format, IMPORTS)));
-    };
-    let path = existing(inner.required_text("path", "\"folder\"")?, false)?;
-    Ok(ProfileSource::Import { format, path, at: inner.flaw("path", "").to_string() })
+    if flaws.is_empty() { Ok(specs) } else { Err(report(flaws)) }
 }
 
 /// `${NAME}` becomes the environment variable's value.
@@ -392,14 +480,26 @@ name = "temporal"
 name = "mps"
 "#;
 
-    fn read(text: &str, set: &[&str]) -> Result<Experiment, String> {
+    /// The head, and all points, the last key fastest.
+    struct All {
+        head: Arc<Head>,
+        points: Vec<Point>,
+    }
+
+    impl std::ops::Deref for All {
+        type Target = Head;
+
+        fn deref(&self) -> &Head {
+            &self.head
+        }
+    }
+
+    fn read(text: &str, set: &[&str]) -> Result<All, String> {
         let set = set.iter().map(|&s| s.to_owned()).collect();
         let grid = Grid::parse(text, "f.toml", PathBuf::new(), &Overrides { set, seed: None })?;
-        let mut e = grid.head().clone();
-        for i in 0..grid.len() {
-            e.points.extend(grid.at(i)?.points);
-        }
-        Ok(e)
+        let points = (0..grid.len()).map(|i| Ok(grid.at(i)?.point));
+        let points = points.collect::<Result<_, String>>()?;
+        Ok(All { head: grid.shared(), points })
     }
 
     #[test]
@@ -446,7 +546,7 @@ name = "mps"
         let e = read(&swept, &["tenant.a.arrivals.rate=7"]).unwrap();
         assert_eq!((e.points.len(), e.points[0].values[0].as_str()), (1, "7"));
         let e = read(SMALL, &["sweep.\"tenant.a.workers\"=[1, 2, 3]", "repeats=2"]).unwrap();
-        assert_eq!((e.points.len(), e.seeds), (3, vec![1, 2]));
+        assert_eq!((e.points.len(), e.seeds.clone()), (3, vec![1, 2]));
         assert_eq!(e.points[2].tenants[0].workers, 3);
     }
 

@@ -6,8 +6,8 @@ use cotenant_profiles::{Launch, Profile, curve};
 use cotenant_results::columns;
 
 use crate::config::Point;
+use crate::metrics::number;
 use crate::models::Found;
-use crate::results::number;
 
 /// How much slower a kernel may get on its minimum of CUs.
 pub(crate) const TOLERANCE: f64 = 0.05;

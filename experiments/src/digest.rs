@@ -37,9 +37,23 @@ impl Running {
     }
 }
 
+/// The same value with the keys of all tables sorted, so that a text of it says nothing of the order
+/// in which Rust declares fields.
+fn sorted(value: &serde_json::Value) -> serde_json::Value {
+    match value {
+        serde_json::Value::Object(table) => {
+            let order: std::collections::BTreeMap<_, _> = table.iter().collect();
+            order.into_iter().map(|(key, value)| (key.clone(), sorted(value))).collect()
+        }
+        serde_json::Value::Array(list) => list.iter().map(sorted).collect(),
+        plain => plain.clone(),
+    }
+}
+
 /// Of a device's numbers, wherever they come from.
 pub(crate) fn of_device(device: &Device) -> String {
-    of_text(&format!("{device:?}"))
+    let value = serde_json::to_value(device).expect("a device is plain data");
+    of_text(&sorted(&value).to_string())
 }
 
 /// Of a file's bytes; of a folder, of its files' in order of their names.

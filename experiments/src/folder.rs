@@ -23,6 +23,8 @@ pub(crate) struct Folder {
 pub(crate) const PLAN: &str = "plan.json";
 /// Where journals lie.
 pub(crate) const ATTEMPTS: &str = "attempts";
+/// Says of which plan the results are, once they are all there.
+pub(crate) const COMPLETE: &str = ".complete";
 /// What a run may leave in the folder itself.
 const TABLES: &[&str] = &[
     "results.csv",

@@ -5,13 +5,13 @@ use std::path::Path;
 
 use cotenant_profiles::Nanos;
 use cotenant_results::{Answer, CellInfo, DeviceInfo, PolicyInfo, RunInfo, Table, TenantInfo};
-use cotenant_sim::Class;
 use cotenant_sim::policy::Depth;
 
-use crate::config::{Experiment, Point, PolicyRow, Slo, units};
+use crate::config::{Head, Point, PolicyRow, Slo, units};
 use crate::fail::{Done, Failure};
 use crate::isolated::Isolated;
 use crate::models::{self, Found};
+use crate::prepare::class;
 
 /// The commit of the program, or `unknown`.
 pub(crate) fn commit() -> &'static str {
@@ -130,7 +130,7 @@ impl Gather {
     ///
     /// # Panics
     /// No point was added.
-    pub(crate) fn finish(self, e: &Experiment, experiment_digest: String) -> RunInfo {
+    pub(crate) fn finish(self, e: &Head, experiment_digest: String) -> RunInfo {
         let first = self.first.expect("an experiment has at least one point");
         let swept = |text: Agreed<String>| text.value().unwrap_or_else(|| "swept".to_owned());
         let tenants = first.tenants.into_iter().zip(self.tenants).map(|(info, seen)| {
@@ -200,10 +200,7 @@ impl First {
     fn of(point: &Point, profiles: &[Found]) -> Self {
         let tenants = point.tenants.iter().zip(profiles).map(|(config, found)| TenantInfo {
             name: config.name.clone(),
-            class: match config.class {
-                Class::Latency => "latency".to_owned(),
-                Class::BestEffort => "best-effort".to_owned(),
-            },
+            class: class(config.class).to_owned(),
             precision: config.precision.name().to_owned(),
             executor: match config.executor {
                 Some(executor) => executor.name().to_owned(),
@@ -246,7 +243,7 @@ fn deployable(row: &PolicyRow) -> Option<bool> {
 fn sweep_units(keys: &[String], policies: &[PolicyInfo]) -> BTreeMap<String, String> {
     let policy_of =
         |label: &str| policies.iter().find(|p| p.label == label).map(|p| p.name.as_str());
-    let unit = |key: &String| Some((key.clone(), units::unit(key, policy_of)?.to_owned()));
+    let unit = |key: &String| Some((key.clone(), units::unit(key, policy_of)?));
     keys.iter().filter_map(unit).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::cell::{self, Outcome, bin};
 use crate::fail::{Done, Failure};
 use crate::plan::Cell;
 use crate::prepare::Prepared;
-use crate::session::Slice;
+use crate::study::slice::Slice;
 use crate::watch::{Wants, Watch};
 
 /// The policy that is a bound: nothing can carry it out.
@@ -180,7 +180,7 @@ impl Stage {
         slowdown: f64,
     ) -> Result<(Outcome, Lateness), String> {
         let Slice { e, ready } = slice;
-        let (point, row) = (&e.points[0], slice.row(cell));
+        let (point, row) = (&e.point, slice.row(cell));
         let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
         let layout = policy.layout(&ready.setup).map_err(|e| format!("layout: {e}"))?;
         drive::check(&layout).map_err(|e| e.to_string())?;

@@ -3,6 +3,11 @@
 //! A cell's name, seed and rows depend on nothing but the cell: not on the order of computation, the
 //! number of threads, the machine, or the other cells.
 
+use std::collections::BTreeMap;
+
+use cotenant_sim::policy::{Options, Value};
+use serde_json::json;
+
 use crate::config::{Experiment, Point};
 use crate::digest;
 
@@ -11,8 +16,6 @@ use crate::digest;
 pub(crate) struct Cell {
     /// Its name: the label, for people, and a digest of its meaning.
     pub(crate) id: String,
-    /// Index into [`Experiment::points`].
-    pub(crate) point: usize,
     /// Index into the policies of the point.
     pub(crate) policy: usize,
     /// From 0.
@@ -25,26 +28,44 @@ pub(crate) struct Cell {
 }
 
 /// The cells of one point, in the order of `results.csv`: by policy, then repeat.
-pub(crate) fn cells_of(e: &Experiment, point: usize, meaning: &str) -> impl Iterator<Item = Cell> {
-    let cells = e.points[point].policies.len() * e.seeds.len();
-    (0..cells).map(move |number| cell(e, point, meaning, number))
+pub(crate) fn cells_of(e: &Experiment, meaning: &str) -> impl Iterator<Item = Cell> {
+    let cells = e.point.policies.len() * e.seeds.len();
+    (0..cells).map(move |number| cell(e, meaning, number))
 }
 
 /// One of [`cells_of`] by its number.
-pub(crate) fn cell(e: &Experiment, point: usize, meaning: &str, number: usize) -> Cell {
-    let Point { policies, values, .. } = &e.points[point];
+pub(crate) fn cell(e: &Experiment, meaning: &str, number: usize) -> Cell {
+    let Point { policies, values, .. } = &e.point;
     let swept: Vec<String> = e.keys.iter().zip(values).map(|(k, v)| format!("{k}={v}")).collect();
     let (policy, repeat) = (number / e.seeds.len(), number % e.seeds.len());
     let (row, seed) = (&policies[policy], e.seeds[repeat]);
     let work = digest::of_text(&format!(
-        "cotenant {}\n{meaning}policy {} {:?}\nseed {seed}\n",
+        "cotenant {}\n{meaning}policy {} {}\nseed {seed}\n",
         env!("CARGO_PKG_VERSION"),
         row.info.name,
-        row.options.0,
+        canonical(&row.options),
     ));
     let whole = digest::of_text(&format!("{work} {} {repeat} {}", row.label, swept.join("\n")));
     let id = format!("{}-{}", slug(&row.label), &whole[..12]);
-    Cell { id, point, policy, repeat, seed, work }
+    Cell { id, policy, repeat, seed, work }
+}
+
+/// Options as JSON with sorted keys, durations in ns: the same text for the same options, whatever
+/// their order in the file and whatever Rust calls them.
+fn canonical(options: &Options) -> String {
+    let value = |v: &Value| match v {
+        Value::Duration(d) => json!({ "ns": d.0 }),
+        Value::Integer(i) => json!(i),
+        Value::Float(x) => json!(x),
+        Value::Bool(b) => json!(b),
+        Value::Text(text) => json!(text),
+        Value::Texts(texts) => json!(texts),
+        Value::Numbers(numbers) => json!(numbers),
+        Value::Table(table) => json!(table),
+    };
+    let sorted: BTreeMap<&str, serde_json::Value> =
+        options.0.iter().map(|(name, v)| (name.as_str(), value(v))).collect();
+    json!(sorted).to_string()
 }
 
 /// Digest of the experiment with everything it refers to.
@@ -75,7 +96,18 @@ fn slug(label: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::slug;
+    use cotenant_profiles::Nanos;
+
+    use super::*;
+
+    #[test]
+    fn options_have_one_text() {
+        let options = Options(vec![
+            ("quantum".to_owned(), Value::Duration(Nanos::from_millis(2))),
+            ("make_way".to_owned(), Value::Bool(true)),
+        ]);
+        assert_eq!(canonical(&options), r#"{"make_way":true,"quantum":{"ns":2000000}}"#);
+    }
 
     #[test]
     fn a_slug_is_a_file_name() {

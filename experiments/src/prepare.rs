@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cotenant_profiles::{Device, Nanos};
+use cotenant_sim::Class;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Setup, Tenant};
@@ -208,15 +209,15 @@ impl Preparer {
             }
             self.readable(base, config, &arrivals, point.warmup + point.duration)?;
             text += &format!(
-                "tenant {} model {} profile {} arrivals {} files {} slo {:?} class {:?} workers {} \
+                "tenant {} model {} profile {} arrivals {} files {} slo {} class {} workers {} \
                  batch {} {}\n",
                 config.name,
                 found.model,
                 found.digest,
                 if files.is_empty() { arrivals } else { without_file(&arrivals) },
                 files.join(","),
-                slo.map(|s| s.0),
-                config.class,
+                slo.map_or_else(|| "none".to_owned(), |s| format!("{} ns", s.0)),
+                class(config.class),
                 config.workers,
                 config.batch_max,
                 config.batch_timeout.0,
@@ -252,6 +253,14 @@ impl Preparer {
             digest::of_path(path).map_err(|e| format!("{at}.file: {}: {e}", path.display()))?;
         self.files.insert(path.to_owned(), digest.clone());
         Ok(digest)
+    }
+}
+
+/// The class as files write it.
+pub(crate) fn class(class: Class) -> &'static str {
+    match class {
+        Class::Latency => "latency",
+        Class::BestEffort => "best-effort",
     }
 }
 

@@ -1,42 +1,12 @@
 //! `results.csv` and the tables beside it: which columns, and how a value is written.
 
 use cotenant_replay::drive::Lateness;
-use cotenant_results::Metric;
 use cotenant_results::columns::{self, METRICS};
 
-use crate::cell::{Outcome, bin, counter_text};
+use crate::cell::{Outcome, bin};
 use crate::config::{Experiment, Point};
+use crate::metrics::{Metrics, number};
 use crate::plan::Cell;
-
-/// The numeric columns of one row; what does not exist is empty.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Metrics([Option<f64>; METRICS.len()]);
-
-impl Default for Metrics {
-    fn default() -> Self {
-        Self([None; METRICS.len()])
-    }
-}
-
-impl Metrics {
-    /// Sets a metric.
-    pub(crate) fn set(&mut self, metric: Metric, value: Option<f64>) {
-        self.0[metric as usize] = value;
-    }
-
-    /// A metric's value.
-    pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
-        self.0[metric as usize]
-    }
-}
-
-/// The shortest decimal that reads back to the same number; empty for what does not exist.
-pub(crate) fn number(value: Option<f64>) -> String {
-    match value {
-        Some(x) if x.is_finite() => format!("{}", x + 0.0), // + 0.0: no minus before a zero
-        _ => String::new(),
-    }
-}
 
 /// A table in the making.
 pub(crate) struct Table(csv::Writer<Vec<u8>>);
@@ -74,14 +44,14 @@ pub(crate) fn header(keys: &[String]) -> Vec<u8> {
 
 /// The rows of one cell: one per tenant, then `*`.
 pub(crate) fn rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
-    let point = &e.points[cell.point];
+    let point = &e.point;
     let policy = &point.policies[cell.policy];
     let (repeat, seed) = (cell.repeat.to_string(), cell.seed.to_string());
     let mut table = Table::headless();
     let none = Metrics::default();
     for (i, (tenant, model)) in tenants(point).into_iter().enumerate() {
         let metrics = outcome.metrics.get(i).unwrap_or(&none);
-        let numbers: Vec<String> = metrics.0.iter().map(|v| number(*v)).collect();
+        let numbers: Vec<String> = metrics.values().iter().map(|v| number(*v)).collect();
         let mut fields: Vec<&str> =
             vec![&e.name, &cell.id, &policy.label, policy.info.name, &repeat, &seed];
         fields.extend(point.values.iter().map(String::as_str));
@@ -101,7 +71,7 @@ fn tenants(point: &Point) -> Vec<(&str, &str)> {
 
 /// Cell, label, repeat and the sweep, in front of every row of the tables beside `results.csv`.
 fn leading(e: &Experiment, cell: &Cell) -> Vec<String> {
-    let point = &e.points[cell.point];
+    let point = &e.point;
     let label = point.policies[cell.policy].label.clone();
     let head = [cell.id.clone(), label, cell.repeat.to_string()];
     head.into_iter().chain(point.values.iter().cloned()).collect()
@@ -137,7 +107,7 @@ fn side_row(table: &mut Table, leading: &[String], fields: &[String]) {
 pub(crate) fn cdf_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let mut table = Table::headless();
     let head = leading(e, cell);
-    let names = tenants(&e.points[cell.point]);
+    let names = tenants(&e.point);
     for &(i, q, ms) in &outcome.cdf {
         let fields = [names[i].0.to_owned(), number(Some(q)), number(Some(ms))];
         side_row(&mut table, &head, &fields);
@@ -149,7 +119,7 @@ pub(crate) fn cdf_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8
 pub(crate) fn series_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let mut table = Table::headless();
     let head = leading(e, cell);
-    let point = &e.points[cell.point];
+    let point = &e.point;
     let names = tenants(point);
     let (bin, cus) = (bin(point), f64::from(point.device.cus()));
     for (b, values) in outcome.series.iter().enumerate() {
@@ -175,7 +145,7 @@ pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Ve
     let mut table = Table::headless();
     let head = leading(e, cell);
     for (name, value) in &outcome.counters {
-        side_row(&mut table, &head, &[(*name).to_owned(), counter_text(*value)]);
+        side_row(&mut table, &head, &[(*name).to_owned(), number(Some(*value))]);
     }
     table.into_bytes()
 }
@@ -212,19 +182,4 @@ pub(crate) fn lateness_rows(e: &Experiment, cell: &Cell, lateness: &Lateness) ->
         side_row(&mut table, &head, &fields);
     }
     table.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_short_and_read_back() {
-        assert_eq!(number(Some(0.1)), "0.1");
-        assert_eq!(number(Some(-0.0)), "0");
-        assert_eq!(number(Some(12.0)), "12");
-        assert_eq!(number(Some(1e-7)), "0.0000001");
-        assert_eq!(number(None), "");
-        assert_eq!(number(Some(f64::NAN)), "");
-    }
 }

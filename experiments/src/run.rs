@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cotenant_plots::PlotError;
+use cotenant_results::{Answer, RunInfo, Table};
 
 use crate::config::{Grid, Overrides};
+use crate::dry;
 use crate::fail::{Done, Failure};
-use crate::folder::{ATTEMPTS, Folder};
+use crate::folder::{ATTEMPTS, COMPLETE, Folder, write_whole};
 use crate::info::{self, Tally};
 use crate::say;
 use crate::study::compute::{compute, threads};
@@ -27,6 +29,22 @@ pub(crate) struct Options {
     /// Threads; 0: as many as there are.
     pub(crate) jobs: usize,
     pub(crate) extras: Extras,
+    /// Say what would run, and run nothing.
+    pub(crate) dry_run: bool,
+    /// Compute a finished folder again.
+    pub(crate) again: bool,
+    pub(crate) show: Show,
+}
+
+/// What a finished run shows besides its answer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Show {
+    /// The table of results.
+    pub(crate) table: bool,
+    /// JSON in place of words.
+    pub(crate) json: bool,
+    /// The report, in a browser.
+    pub(crate) open: bool,
 }
 
 /// Runs an experiment. Cells that an interrupted run of the same experiment in the same folder
@@ -41,11 +59,23 @@ pub(crate) fn run(options: &Options) -> Done {
 fn whole(options: &Options) -> Done {
     let start = Instant::now();
     let grid = Grid::read(&options.file, &options.overrides).map_err(Failure::Input)?;
+    if options.dry_run {
+        return dry::run(grid, options.extras, options.jobs);
+    }
     let build = inputs::build().map_err(Failure::failed)?;
     let Survey { study, run, curves, preparer, .. } =
         survey(grid, options.extras, 1, &build).map_err(Failure::Input)?;
     let out = options.out.clone().unwrap_or_else(|| Path::new("out").join(&run.name));
     let mut folder = Folder::open(&out)?;
+    if !options.again && complete(&out, &study.plan) {
+        say::note(&format!(
+            "{}: computed already by this program; nothing is computed again (--again does)",
+            out.display()
+        ));
+        let run = RunInfo::read(&out.join("run.json")).map_err(Failure::input)?;
+        return tell(&out, &run, options.show);
+    }
+    let _ = std::fs::remove_file(out.join(COMPLETE));
     let stop = Stop::listen()?;
     let mut kept = Kept::read(&study, &out, 0, true)?.map_err(|c| conflict(&out, &c))?;
     let todo: Vec<usize> = (0..study.cells.len()).filter(|&i| !kept.has(i)).collect();
@@ -58,9 +88,7 @@ fn whole(options: &Options) -> Done {
         let mut journal = Journal::create(&out, 0)?;
         let to = (out.as_path(), &mut journal);
         if !compute(&study, preparer, todo, threads(options.jobs), to, &stop)? {
-            return Err(Failure::Stopped(
-                "stopped; run the same command again to go on from here".to_owned(),
-            ));
+            return Err(Failure::Stopped("stopped; the same command resumes here".to_owned()));
         }
         kept = Kept::read(&study, &out, 0, false)?.map_err(|c| conflict(&out, &c))?;
     }
@@ -84,36 +112,84 @@ fn whole(options: &Options) -> Done {
     let run = info::with_winners(run, &out)?;
     folder.write("run.json", |file| run.write_json(file))?;
     folder.finish()?;
-    let told = tell(&out, &run, start);
+    write_whole(&out.join(COMPLETE), study.plan.as_bytes())?;
+    say::note(&format!(
+        "{} events in {}: {:.2} million events/s of one thread; {:.1} s in all",
+        run.events,
+        count(run.cells.len(), "cell"),
+        run.events_per_s / 1e6,
+        start.elapsed().as_secs_f64(),
+    ));
+    let told = tell(&out, &run, options.show);
     // Last of all: until here, whatever happens costs no finished cell.
     forget(&out, &kept);
     told
 }
 
-/// Draws, and says what came out.
+/// Whether the folder holds the results of this very plan: experiment, inputs, options, program.
+fn complete(out: &Path, plan: &str) -> bool {
+    std::fs::read_to_string(out.join(COMPLETE)).is_ok_and(|stamp| stamp == plan)
+        && out.join("results.csv").is_file()
+        && out.join("run.json").is_file()
+}
+
+/// Draws, and says what came out: the answer, and where the report is.
 ///
 /// # Errors
 /// Cells failed; the drawing failed.
-pub(crate) fn tell(out: &Path, run: &cotenant_results::RunInfo, start: Instant) -> Done {
+pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
     run.warnings.iter().for_each(|w| say::warn(w));
     let drawn = draw(out);
     let summary = Summary::read(&out.join("results.csv"), &run.sweep_keys)?;
-    say::out(&summary.text())?;
-    say::note(&format!(
-        "{} events in {}: {:.2} million events/s of one thread; {:.1} s in all; results in {}",
-        run.events,
-        count(run.cells.len(), "cell"),
-        run.events_per_s / 1e6,
-        start.elapsed().as_secs_f64(),
-        out.display()
-    ));
+    let table = Table::results(&out.join("results.csv"), &run.sweep_keys);
+    let answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
+    let report = out.join("report.html");
+    if show.json {
+        say::out(&summary.json(run, &answer, &report)?)?;
+    } else {
+        let table = if show.table { summary.text() + "\n" } else { String::new() };
+        let lines = answer.join("\n");
+        say::out(&format!("{table}{lines}\nReport: {}\n", report.display()))?;
+    }
     for missing in drawn?.missing {
         say::warn(&format!("{missing} (the report says so in its place)"));
+    }
+    if show.open {
+        open(&report);
     }
     match summary.failures(run.cells.len()) {
         Some(why) => Err(Failure::failed(why)),
         None => Ok(()),
     }
+}
+
+/// Opens a file with whatever the desktop has for it; where there is none, its path has been told.
+fn open(file: &Path) {
+    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
+    let started = std::process::Command::new(program)
+        .arg(file)
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    if let Err(e) = started {
+        say::warn(&format!("--open: cannot start {program}: {e}"));
+    }
+}
+
+/// Puts the figures of another file into a result folder, in place of its own.
+///
+/// # Errors
+/// Tables that do not fit the results; a file that cannot be written.
+pub(crate) fn replace_plots(folder: &Path, spec: &Path) -> Done {
+    let mut run = RunInfo::read(&folder.join("run.json")).map_err(Failure::input)?;
+    run.plots = crate::config::plots(spec, &run.sweep_keys).map_err(Failure::Input)?;
+    let earlier = std::fs::read_dir(folder.join("plots"));
+    for file in earlier.into_iter().flatten().flatten() {
+        let path = file.path();
+        std::fs::remove_file(&path).map_err(|e| Failure::write(&path, e))?;
+    }
+    write_whole(&folder.join("run.json"), run.to_json().as_bytes())
 }
 
 /// Removes the journals of a run that is done, and those of other experiments in its folder.

@@ -1,9 +1,43 @@
 //! The one place that talks to people: results to stdout, the rest to stderr.
 
-use std::io::{ErrorKind, Write};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use crate::fail::{Done, Failure};
+
+/// Whether messages are coloured; see [`set_color`].
+static COLOR: AtomicBool = AtomicBool::new(false);
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+/// Sets whether messages on stderr are coloured: on a terminal, unless `NO_COLOR` is set.
+pub(crate) fn set_color(color: Color) {
+    let wanted = match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => {
+            let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+            let dumb = std::env::var_os("TERM").is_some_and(|t| t == "dumb");
+            !refused && !dumb && std::io::stderr().is_terminal()
+        }
+    };
+    COLOR.store(wanted, Ordering::Relaxed);
+}
+
+/// A word in bold and a colour of the terminal.
+fn marked(word: &str, color: u8) -> String {
+    if COLOR.load(Ordering::Relaxed) {
+        format!("\x1b[1;{color}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    }
+}
 
 /// 0 quiet, 1 normal, 2 verbose.
 static LEVEL: AtomicU8 = AtomicU8::new(1);
@@ -52,12 +86,14 @@ pub(crate) fn detail(text: &str) {
 
 /// Something that a reader of the results has to know, to stderr, even with `-q`.
 pub(crate) fn warn(text: &str) {
-    eprintln_or_nothing(&format!("warning: {text}"));
+    eprintln_or_nothing(&format!("{}: {text}", marked("warning", 33)));
 }
 
 /// Why the command ends, to stderr.
 pub(crate) fn error(text: &str) {
-    eprintln_or_nothing(&format!("error: {text}"));
+    for line in text.lines() {
+        eprintln_or_nothing(&format!("{}: {line}", marked("error", 31)));
+    }
 }
 
 /// A message of the argument parser, which brings its own `error:`.

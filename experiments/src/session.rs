@@ -7,23 +7,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Instant;
 
-use cotenant_replay::drive::{Lateness, Stop};
+use cotenant_replay::drive::Lateness;
 use cotenant_results::{PlotKind, RunInfo};
 use cotenant_sim::metrics::Latencies;
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::cell::{self, Outcome};
-use crate::commands::replay::Common;
-use crate::config::{Experiment, Grid, Overrides, PolicyRow};
+use crate::config::{Grid, Overrides};
 use crate::fail::{Done, Failure};
 use crate::folder::Folder;
 use crate::info::{self, Tally};
 use crate::on::{BOUND, On, Played, Stage};
 use crate::plan::{self, Cell};
-use crate::prepare::Prepared;
 use crate::progress::Progress;
 use crate::run::draw;
+use crate::study::compute::pool;
 use crate::study::inputs;
+use crate::study::slice::Slice;
+use crate::study::stop::Stop;
 use crate::study::survey::{Extras, Survey, survey};
 use crate::summary::Summary;
 use crate::text::{align, count, rounded};
@@ -33,10 +33,18 @@ use crate::{results, say};
 /// Rows of cells that have ended, until all have.
 const PARTIAL: &str = "results.csv.partial";
 
-/// One point of the sweep with what its cells need.
-pub(crate) struct Slice {
-    pub(crate) e: Experiment,
-    pub(crate) ready: Prepared,
+/// What is to be replayed, and on what.
+pub(crate) struct Ask {
+    pub(crate) experiment: PathBuf,
+    pub(crate) overrides: Overrides,
+    pub(crate) on: On,
+    pub(crate) out: Option<PathBuf>,
+    /// Of an emulated GPU; `None`: as each cell needs.
+    pub(crate) slowdown: Option<f64>,
+    /// Keep an emulated GPU's workers in this process.
+    pub(crate) streams: bool,
+    /// Cells side by side on emulated GPUs.
+    pub(crate) jobs: Option<u16>,
 }
 
 /// One cell and what came of it.
@@ -63,27 +71,14 @@ pub(crate) struct Session {
     start: Instant,
 }
 
-impl Slice {
-    pub(crate) fn row(&self, cell: &Cell) -> &PolicyRow {
-        &self.e.points[0].policies[cell.policy]
-    }
-
-    /// The sweep point in words; empty without a sweep.
-    pub(crate) fn swept(&self) -> String {
-        let pairs = self.e.keys.iter().zip(&self.e.points[0].values);
-        pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")
-    }
-}
-
 impl Session {
     /// Reads the experiment, opens the device and runs every cell.
     ///
     /// # Errors
     /// Bad input, a device that is not there, somebody who wants to stop.
-    pub(crate) fn play(args: &Common, what: &str, requests: bool) -> Done<Self> {
+    pub(crate) fn play(args: &Ask, what: &str, requests: bool) -> Done<Self> {
         let start = Instant::now();
-        let overrides = Overrides { set: args.set.clone(), seed: args.seed };
-        let grid = Grid::read(&args.experiment, &overrides).map_err(Failure::Input)?;
+        let grid = Grid::read(&args.experiment, &args.overrides).map_err(Failure::Input)?;
         let build = inputs::build().map_err(Failure::failed)?;
         let extras = Extras { requests, ..Extras::default() };
         let Survey { study, mut run, curves, mut preparer, .. } =
@@ -91,13 +86,11 @@ impl Session {
         let mut slices = vec![];
         for p in 0..study.grid.len() {
             let e = study.grid.at(p).map_err(Failure::Input)?;
-            let facts = preparer.facts(&e, &e.points[0]).map_err(Failure::Input)?;
-            let ready = facts.compile(&e.points[0]).map_err(Failure::Input)?;
-            slices.push(Slice { e, ready });
+            slices.push(Slice::prepare(e, &mut preparer).map_err(Failure::Input)?);
         }
         let mut cells = vec![];
         for (s, slice) in slices.iter().enumerate() {
-            let all = plan::cells_of(&slice.e, 0, &slice.ready.meaning);
+            let all = plan::cells_of(&slice.e, &slice.ready.meaning);
             let can = all.filter(|c| slice.row(c).info.name != BOUND);
             cells.extend(can.map(|cell| (s, cell)));
         }
@@ -138,7 +131,7 @@ impl Session {
             On::Cuda(_) => 1,
         };
         self.tell_time(&cells, jobs);
-        let stop = listen()?;
+        let stop = Stop::listen()?;
         let partial = self.out.join(PARTIAL);
         let mut file = File::create(&partial).map_err(|e| Failure::write(&partial, e))?;
         let mut append =
@@ -151,14 +144,15 @@ impl Session {
         let mut progress = Progress::new(cells.len(), 0);
         let (stage, slices, wants, folder) =
             (&self.stage, &self.slices, self.wants, &mut self.folder);
-        let written: Done = std::thread::scope(|scope| {
+        let pool = pool(jobs)?;
+        let written: Done = pool.in_place_scope(|scope| {
             for _ in 0..jobs {
                 let (sender, next, stop, cells) = (sender.clone(), &next, &stop, &cells);
-                scope.spawn(move || {
-                    while !stop.wanted() {
+                scope.spawn(move |_| {
+                    while !stop.is_set() {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some((s, cell)) = cells.get(i) else { return };
-                        let done = stage.play(&slices[*s], cell, wants, stop);
+                        let done = stage.play(&slices[*s], cell, wants, stop.driver());
                         // The receiver goes only when writing failed: nothing matters then.
                         let _ = sender.send((i, done));
                     }
@@ -170,7 +164,7 @@ impl Session {
                 let kept = log(&mut done.outcome, cell, folder)
                     .and_then(|()| append(&results::rows(&slice.e, cell, &done.outcome)));
                 if let Err(failure) = kept {
-                    stop.now();
+                    stop.set();
                     return Err(failure);
                 }
                 let (status, events) = (&done.outcome.status, done.outcome.events);
@@ -183,10 +177,10 @@ impl Session {
         progress.finish();
         let _ = std::panic::take_hook();
         written?;
-        if stop.wanted() {
+        if stop.is_set() {
             let ended = count(played.iter().flatten().count(), "cell");
             let why = format!("stopped; the rows of {ended} are in {}", partial.display());
-            return Err(Failure::failed(why));
+            return Err(Failure::Stopped(why));
         }
         let plays = cells.into_iter().zip(played).map(|((slice, cell), played)| {
             let Played { outcome: measured, lateness } = played.expect("every cell was played");
@@ -199,7 +193,7 @@ impl Session {
     fn tell_time(&self, cells: &[(usize, Cell)], jobs: usize) {
         let seconds = |(s, cell): &(usize, Cell)| {
             let slice = &self.slices[*s];
-            let (point, row) = (&slice.e.points[0], slice.row(cell));
+            let (point, row) = (&slice.e.point, slice.row(cell));
             let mut policy = (row.info.build)(&row.options).ok()?;
             let span = (point.warmup.0 + point.duration.0) as f64 / 1e9;
             Some(span * self.stage.slowdown(&slice.ready, &mut *policy))
@@ -279,19 +273,6 @@ impl Session {
     }
 }
 
-/// Stops at Ctrl-C and at a polite request to end; a second Ctrl-C ends at once.
-fn listen() -> Done<Stop> {
-    let stop = Stop::new();
-    let heard = |e: std::io::Error| Failure::failed(format!("cannot listen for signals: {e}"));
-    signal_hook::flag::register_conditional_shutdown(SIGINT, 1, stop.flag()).map_err(heard)?;
-    for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, stop.flag()).map_err(heard)?;
-    }
-    // A limit on file sizes becomes an error of the write that exceeds it.
-    signal_hook::flag::register(SIGXFSZ, std::sync::Arc::default()).map_err(heard)?;
-    Ok(stop)
-}
-
 /// Writes a cell's requests at once, so that they do not pile up in memory.
 fn log(outcome: &mut Outcome, cell: &Cell, folder: &mut Folder) -> Done {
     let Some(text) = outcome.requests.take() else { return Ok(()) };
@@ -303,7 +284,7 @@ fn log(outcome: &mut Outcome, cell: &Cell, folder: &mut Folder) -> Done {
 /// How late the dispatcher was, all cells of a policy together.
 fn late_table(slices: &[Slice], plays: &[Play]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
-    for (policy, row) in slices[0].e.points[0].policies.iter().enumerate() {
+    for (policy, row) in slices[0].e.point.policies.iter().enumerate() {
         let of_policy = plays.iter().filter(|p| p.cell.policy == policy);
         let mut all: Vec<(&str, Latencies)> = vec![];
         for lateness in of_policy.filter_map(|p| p.lateness.as_ref()) {

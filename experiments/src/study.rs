@@ -17,6 +17,7 @@ pub(crate) mod plan_file;
 pub(crate) mod record;
 pub(crate) mod seal;
 pub(crate) mod shard;
+pub(crate) mod slice;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod submit;

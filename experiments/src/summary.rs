@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use cotenant_results::{Metric, columns};
+use cotenant_results::{Metric, RunInfo, columns};
 
 use crate::fail::{Done, Failure};
 use crate::text::{align, rounded};
@@ -108,6 +108,37 @@ impl Summary {
             text += &format!("… {hidden} more rows in results.csv\n");
         }
         text
+    }
+
+    /// The answer for programs: what the report reads, and the table.
+    ///
+    /// # Errors
+    /// None that data of this kind can have.
+    pub(crate) fn json(&self, run: &RunInfo, answer: &[String], report: &Path) -> Done<String> {
+        let keys = self.header.len();
+        let rows = self.groups.iter().map(|group| {
+            let mut row = serde_json::Map::new();
+            for (key, value) in self.header.iter().zip(&group.names) {
+                row.insert(key.clone(), value.as_str().into());
+            }
+            row.insert("label".to_owned(), group.names[keys].as_str().into());
+            row.insert("tenant".to_owned(), group.names[keys + 1].as_str().into());
+            for (&(sum, n), metric) in group.sums.iter().zip(&SHOWN) {
+                let mean = if n > 0 { Some(sum / n as f64) } else { None };
+                row.insert(metric.name().to_owned(), mean.into());
+            }
+            row.insert("status".to_owned(), group.status.as_deref().unwrap_or("ok").into());
+            serde_json::Value::Object(row)
+        });
+        let all = serde_json::json!({
+            "name": run.name,
+            "question": run.question,
+            "answer": answer,
+            "report": report,
+            "cells": run.cells.len(),
+            "rows": rows.collect::<Vec<_>>(),
+        });
+        Ok(serde_json::to_string_pretty(&all).map_err(Failure::failed)? + "\n")
     }
 
     /// Why cells failed, one line; nothing where none did.

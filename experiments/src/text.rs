@@ -51,6 +51,19 @@ pub(crate) fn rounded(value: Option<f64>) -> String {
     }
 }
 
+/// A share, written `5%` or `0.05`.
+///
+/// # Errors
+/// It is none, or below 0.
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    let share = match text.strip_suffix('%') {
+        Some(percent) => number(percent).map(|p| p / 100.0),
+        None => number(text),
+    };
+    share.filter(|s| s.is_finite() && *s >= 0.0).ok_or_else(|| "write 5% or 0.05".to_owned())
+}
+
 /// `12 cells`, `1 cell`.
 pub(crate) fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
@@ -59,6 +72,14 @@ pub(crate) fn count(n: usize, what: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_a_percentage_or_a_fraction() {
+        assert_eq!(percent("5%"), Ok(0.05));
+        assert_eq!(percent("0.05"), Ok(0.05));
+        assert_eq!(percent("12.5 %"), Ok(0.125));
+        assert!(percent("-1%").is_err() && percent("few").is_err() && percent("inf").is_err());
+    }
 
     #[test]
     fn numbers_align_to_the_right() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use cotenant_profiles::import::{self, StreamOptions};
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Nanos, Profile, files};
@@ -21,8 +21,69 @@ use crate::folder::write_whole;
 use crate::say;
 use crate::text::{align, count};
 
-/// `cotenant gpu`: never fails for what the machine lacks.
-pub(crate) fn gpu() -> Done {
+/// Say what this machine's GPU and driver can do, and what is missing; or measure it
+///
+/// Without a command: what collect, capture and replay need, and whether it is there.
+#[derive(Args)]
+#[command(after_help = "Examples:\n  cotenant gpu\n  \
+    cotenant gpu costs --device h100-sxm --out out/costs\n  \
+    cotenant gpu tiles --device h100-sxm --models resnet50 --batch 8")]
+pub(crate) struct GpuArgs {
+    #[command(subcommand)]
+    command: Option<GpuCommand>,
+}
+
+#[derive(Subcommand)]
+enum GpuCommand {
+    Costs(CostArgs),
+    Tiles(TileArgs),
+}
+
+/// `cotenant gpu`.
+///
+/// # Errors
+/// What its commands meet.
+pub(crate) fn run(args: &GpuArgs) -> Done {
+    match &args.command {
+        None => gpu(),
+        Some(GpuCommand::Costs(args)) => measure_costs(args),
+        Some(GpuCommand::Tiles(args)) => super::tune::tiles(args),
+    }
+}
+
+/// Measure what the sharing mechanisms cost, into a device file
+///
+/// Launches, hops between streams, turns of contexts, starts of processes, MPS, copies, bandwidths.
+#[derive(Args)]
+#[command(
+    after_help = "Example:\n  cotenant gpu costs --device h100-sxm --budget 2min --out out/costs"
+)]
+pub(crate) struct CostArgs {
+    /// GPU that is in this machine: a name or the path of a .toml file, whose other lines are kept
+    #[arg(long)]
+    device: String,
+    /// Stop after about this time [default: 10 s for each of about ten steps]
+    #[arg(long)]
+    budget: Option<Nanos>,
+    /// Folder for the device file and the samples [default: out/profiles/DEVICE/costs]
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Tune matrix products at shares of the GPU, and run them at others
+///
+/// Every tile size at a few CU counts, and how the best at one does at the others; needs NVRTC.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant gpu tiles --device h100-sxm --models resnet50 --batch 8 --cus 32,66,132 \
+    --budget 8min --out out/tuned")]
+pub(crate) struct TileArgs {
+    #[command(flatten)]
+    pub(super) what: MeasureArgs,
+}
+
+/// `cotenant gpu` without a command: never fails for what the machine lacks.
+fn gpu() -> Done {
     let row = |f: &survey::Finding| {
         let state = if f.works { "yes" } else { "no" };
         vec![f.what.to_owned(), state.to_owned(), f.detail.clone()]
@@ -36,6 +97,7 @@ pub(crate) fn gpu() -> Done {
     text += "\n";
     let collects = gpu && works("green contexts") && works("cuBLASLt") && works("cuDNN");
     text += &can("profile collect", collects);
+    text += &can("gpu costs, replay", gpu);
     text += &can("capture", gpu && works("CUPTI"));
     say::out(&text)
 }
@@ -230,16 +292,9 @@ fn write_profile(args: &CaptureArgs, profile: &Profile) -> Done {
     Ok(())
 }
 
-/// Measure latency curves of the zoo's kernels on this machine's GPU
-///
-/// Goes on where an earlier collection into the same folder stopped.
+/// What is measured of which models, and for how long.
 #[derive(Args)]
-#[command(after_help = "Example:\n  \
-    cotenant profile collect --device h100-sxm --models resnet50,bert-base --batch 1,8 \
-    --budget 8min --out profiles/mine\n  \
-    cotenant profile collect --tune --device h100-sxm --models resnet50 --batch 8 --cus 32,66,132 \
-    --budget 8min --out out/tuned")]
-pub(crate) struct CollectArgs {
+pub(crate) struct MeasureArgs {
     /// GPU that is in this machine: a name or the path of a .toml file
     #[arg(long)]
     device: String,
@@ -249,7 +304,7 @@ pub(crate) struct CollectArgs {
     /// Batch sizes, separated by commas
     #[arg(long, value_delimiter = ',', default_value = "1,8")]
     batch: Vec<u32>,
-    /// CU counts, separated by commas [default: a ladder from 2 to all]
+    /// CU counts, separated by commas [default: a ladder from 2 to all; for tiles, quarters]
     #[arg(long, value_delimiter = ',')]
     cus: Vec<u32>,
     /// Numbers computed with: fp32, tf32, fp16 or bf16
@@ -264,48 +319,58 @@ pub(crate) struct CollectArgs {
     /// Stop after this time, the most informative points first
     #[arg(long)]
     budget: Option<Nanos>,
-    /// How many of the longest kernels are measured in pairs side by side, at several splits
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
-    pairs: u16,
     /// Seed of the order of visits
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Measure what the sharing mechanisms cost, in place of curves: launches, hops, turns of
-    /// contexts, processes, MPS, copies, bandwidths; written as a device file
-    #[arg(long)]
-    costs: bool,
-    /// Tune the models' matrix products in place of curves: every tile size at a few CU counts
-    /// [default: quarters], and how the best at one does at the others; needs NVRTC
-    #[arg(long, conflicts_with_all = ["costs", "pairs"])]
-    tune: bool,
-    /// Folder for the profile [default: out/profiles/DEVICE]
+    /// Folder for the results [default: out/profiles/DEVICE, for tiles its folder tune]
     #[arg(short, long, value_name = "DIR")]
     out: Option<PathBuf>,
 }
 
+impl MeasureArgs {
+    /// The request, and the folder.
+    pub(super) fn request(&self, pairs: u16) -> Done<(Request, Option<PathBuf>)> {
+        let device = Device::find(&self.device, Path::new("")).map_err(Failure::input)?;
+        let request = Request {
+            device,
+            models: self.models.clone(),
+            batches: self.batch.clone(),
+            precision: self.precision,
+            cus: self.cus.clone(),
+            samples: usize::from(self.samples),
+            rounds: usize::from(self.rounds),
+            corun_kernels: usize::from(pairs),
+            budget: self.budget.map(|b| Duration::from_nanos(b.0)),
+            seed: self.seed,
+        };
+        Ok((request, self.out.clone()))
+    }
+}
+
+/// Measure latency curves of the zoo's kernels on this machine's GPU
+///
+/// An earlier collection into the same folder is resumed where it stopped.
+#[derive(Args)]
+#[command(after_help = "Example:\n  \
+    cotenant profile collect --device h100-sxm --models resnet50,bert-base --batch 1,8 \
+    --budget 8min --out profiles/mine")]
+pub(crate) struct CollectArgs {
+    #[command(flatten)]
+    what: MeasureArgs,
+    /// How many of the longest kernels are measured in pairs side by side, at several splits
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u16).range(0..=64))]
+    pairs: u16,
+}
+
+/// Where what is measured on a device goes where nothing is said.
+pub(super) fn folder_of(device: &Device) -> PathBuf {
+    Path::new("out/profiles").join(&device.name)
+}
+
 /// `cotenant profile collect`.
 pub(crate) fn collect(args: &CollectArgs) -> Done {
-    let device = Device::find(&args.device, Path::new("")).map_err(Failure::input)?;
-    let folder = args.out.clone();
-    let folder = folder.unwrap_or_else(|| Path::new("out/profiles").join(&device.name));
-    if args.costs {
-        return measure_costs(args, device, &folder.join("costs"));
-    }
-    let request = Request {
-        device,
-        models: args.models.clone(),
-        batches: args.batch.clone(),
-        precision: args.precision,
-        cus: args.cus.clone(),
-        samples: usize::from(args.samples),
-        rounds: usize::from(args.rounds),
-        corun_kernels: usize::from(args.pairs),
-        budget: args.budget.map(|b| Duration::from_nanos(b.0)),
-        seed: args.seed,
-    };
-    if args.tune {
-        return super::tune::tune(&request, &folder.join("tune"));
-    }
+    let (request, folder) = args.what.request(args.pairs)?;
+    let folder = folder.unwrap_or_else(|| folder_of(&request.device));
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
     if !say::quiet() {
         bar.set_draw_target(ProgressDrawTarget::stderr());
@@ -336,11 +401,11 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
         );
     }
     for model in &collected.incomplete {
-        say::warn(&format!("{model} is incomplete: the budget ended; go on with the same command"));
+        say::warn(&format!("{model} is incomplete: the budget ended; the same command resumes"));
     }
     if collected.pairs_left > 0 {
         let left = count(collected.pairs_left, "pair");
-        say::warn(&format!("{left} left out: the budget ended; go on with the same command"));
+        say::warn(&format!("{left} left out: the budget ended; the same command resumes"));
     }
     let (kernels, pairs) = (collected.profile.kernels.len(), collected.profile.corun.len());
     say::out(&format!(
@@ -354,8 +419,10 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
 /// What one step of the costs may take unless a budget says less.
 const COST_STEP: Nanos = Nanos::from_secs(10);
 
-/// `cotenant profile collect --costs`.
-fn measure_costs(args: &CollectArgs, device: Device, folder: &Path) -> Done {
+/// `cotenant gpu costs`.
+fn measure_costs(args: &CostArgs) -> Done {
+    let device = Device::find(&args.device, Path::new("")).map_err(Failure::input)?;
+    let folder = args.out.clone().unwrap_or_else(|| folder_of(&device).join("costs"));
     let text = match Device::builtin_text(&device.name) {
         Some(text) if !args.device.ends_with(".toml") => text.to_owned(),
         _ => std::fs::read_to_string(&args.device).map_err(Failure::input)?,
@@ -370,10 +437,10 @@ fn measure_costs(args: &CollectArgs, device: Device, folder: &Path) -> Done {
         mps: None,
         step: Duration::from_nanos(step.0),
     };
-    let measured = costs::measure(&request, folder, &mut |step| say::note(&format!("{step} …")));
+    let measured = costs::measure(&request, &folder, &mut |step| say::note(&format!("{step} …")));
     let measured = measured.map_err(|e| match e {
         CostError::Device(DeviceError::Unavailable(_)) => {
-            Failure::failed(format!("profile collect: {e}"))
+            Failure::failed(format!("gpu costs: {e}"))
         }
         e => Failure::failed(e),
     })?;

@@ -5,9 +5,10 @@ use std::path::Path;
 use clap::Args;
 use cotenant_profiles::lower::{self, Precision};
 use cotenant_profiles::{Device, zoo};
+use cotenant_results::METRICS;
 use cotenant_sim::policy::{self, PolicyInfo};
 
-use crate::fail::{Done, Failure, did_you_mean};
+use crate::fail::{Done, Failure};
 use crate::say;
 use crate::text::{align, rounded};
 
@@ -18,11 +19,7 @@ pub(crate) fn policies(name: Option<&str>) -> Done {
             policy::ALL.iter().map(|p| vec![p.name.to_owned(), p.summary.to_owned()]).collect();
         return say::out(&align(&["policy", "what it does"], &rows));
     };
-    let info = policy::find(name).ok_or_else(|| {
-        let known: Vec<&str> = policy::ALL.iter().map(|p| p.name).collect();
-        let near = did_you_mean(name, known.iter().copied());
-        Failure::input(format!("no policy `{name}`; known are {}{near}", known.join(", ")))
-    })?;
+    let info = policy::find(name).ok_or_else(|| Failure::input(crate::config::no_policy(name)))?;
     say::out(&one_policy(info))
 }
 
@@ -57,6 +54,33 @@ fn one_policy(info: &PolicyInfo) -> String {
 /// A unit behind a number.
 fn unit(unit: &str) -> String {
     if unit.is_empty() { String::new() } else { format!(" {unit}") }
+}
+
+/// Lists the columns of the results.
+///
+/// # Errors
+/// Nobody reads the output any more.
+pub(crate) fn metrics(json: bool) -> Done {
+    if json {
+        let list: Vec<serde_json::Value> = METRICS
+            .iter()
+            .map(|m| {
+                serde_json::json!({
+                    "name": m.name, "title": m.title, "unit": m.file_unit(), "meaning": m.doc,
+                })
+            })
+            .collect();
+        let text = serde_json::to_string_pretty(&list).map_err(Failure::failed)?;
+        return say::out(&(text + "\n"));
+    }
+    let row = |m: &cotenant_results::Column| {
+        vec![m.name.to_owned(), m.file_unit().to_owned(), m.doc.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = METRICS.iter().map(row).collect();
+    let table = align(&["column", "unit", "meaning"], &rows);
+    say::out(&format!(
+        "{table}\nA value that does not exist is an empty field. More: docs/results.md\n"
+    ))
 }
 
 /// Lists devices, or shows one.

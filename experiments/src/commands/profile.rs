@@ -68,8 +68,9 @@ pub(crate) struct ShowArgs {
     /// GPU: a name or the path of a .toml file
     #[arg(long)]
     device: String,
-    /// Slow-down accepted for fewer CUs, 0 to 10
-    #[arg(long, default_value_t = curves::TOLERANCE)]
+    /// Slow-down accepted for fewer CUs, such as 5% or 0.05; up to 10
+    #[arg(long, value_name = "SHARE", default_value_t = curves::TOLERANCE,
+        value_parser = crate::text::percent)]
     tolerance: f64,
     /// Items per batch [default: the smallest that the profile holds]
     #[arg(long)]

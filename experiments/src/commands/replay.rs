@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
+use crate::config::Overrides;
 use crate::fail::Done;
 use crate::on::On;
-use crate::session::Session;
+use crate::session::{Ask, Session};
 
 /// Run an experiment's policies on a device, in real time
 ///
@@ -30,29 +31,43 @@ pub(crate) struct Args {
 pub(crate) struct Common {
     /// Experiment file
     #[arg(value_name = "EXP.toml")]
-    pub(crate) experiment: PathBuf,
+    experiment: PathBuf,
     /// Device: emulated, or cuda:0 for the first GPU
     #[arg(long, value_name = "DEVICE")]
-    pub(crate) on: On,
+    on: On,
     /// Folder for the results [default: out/NAME-replay, out/NAME-validate]
     #[arg(short, long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    out: Option<PathBuf>,
     /// Replace a field of the experiment, such as duration=500ms; repeatable
     #[arg(long, value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
+    set: Vec<String>,
     /// Seed of the first repeat, in place of the file's
     #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    seed: Option<u64>,
     /// Run an emulated GPU so many times slower than real time [default: as each cell needs]
     #[arg(long, value_name = "K", value_parser = slowdown)]
-    pub(crate) slowdown: Option<f64>,
+    slowdown: Option<f64>,
     /// Keep the workers of an emulated GPU in this process [default: a process for each where the
     /// policy's mechanism needs that]
     #[arg(long)]
-    pub(crate) streams: bool,
+    streams: bool,
     /// Cells side by side on emulated GPUs [default: 4 per processor]; a real one has one at a time
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub(crate) jobs: Option<u16>,
+    jobs: Option<u16>,
+}
+
+impl Common {
+    pub(super) fn ask(&self) -> Ask {
+        Ask {
+            experiment: self.experiment.clone(),
+            overrides: Overrides { set: self.set.clone(), seed: self.seed },
+            on: self.on,
+            out: self.out.clone(),
+            slowdown: self.slowdown,
+            streams: self.streams,
+            jobs: self.jobs,
+        }
+    }
 }
 
 fn slowdown(text: &str) -> Result<f64, String> {
@@ -65,7 +80,7 @@ fn slowdown(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Bad input, a device that is not there, cells that failed after everything has been written.
 pub(crate) fn run(args: &Args) -> Done {
-    let mut session = Session::play(&args.common, "replay", args.requests)?;
+    let mut session = Session::play(&args.common.ask(), "replay", args.requests)?;
     session.write()?;
     session.show("")
 }

@@ -1,4 +1,4 @@
-//! `cotenant profile collect --tune`.
+//! `cotenant gpu tiles`.
 
 use std::path::Path;
 
@@ -6,12 +6,22 @@ use cotenant_replay::DeviceError;
 use cotenant_replay::collect::{PlanError, Request};
 use cotenant_replay::tune::{self, Cell, Outcome, TILES, TuneError};
 
+use super::gpu::{TileArgs, folder_of};
 use crate::fail::{Done, Failure};
 use crate::say;
 use crate::text::{align, count};
 
-/// Tunes into `folder`, draws the matrix and prints the tables.
-pub(crate) fn tune(request: &Request, folder: &Path) -> Done {
+/// `cotenant gpu tiles`: tunes, draws the matrix and prints the tables.
+///
+/// # Errors
+/// Bad input, no GPU, or one that fails.
+pub(crate) fn tiles(args: &TileArgs) -> Done {
+    let (request, folder) = args.what.request(0)?;
+    let folder = folder.unwrap_or_else(|| folder_of(&request.device).join("tune"));
+    tune(&request, &folder)
+}
+
+fn tune(request: &Request, folder: &Path) -> Done {
     let mut tell = |done: usize, all: usize| say::note(&format!("{done} of {all} shapes"));
     let outcome = tune::tune(request, folder, &mut tell).map_err(|e| match e {
         TuneError::Plan(PlanError::OtherDevice { .. } | PlanError::OtherName { .. }) => {
@@ -19,7 +29,7 @@ pub(crate) fn tune(request: &Request, folder: &Path) -> Done {
         }
         TuneError::Plan(_) | TuneError::Precision(_) | TuneError::NoShape => Failure::input(e),
         TuneError::Device(DeviceError::Unavailable(_)) => {
-            Failure::failed(format!("profile collect --tune: {e}"))
+            Failure::failed(format!("gpu tiles: {e}"))
         }
         e => Failure::failed(e),
     })?;

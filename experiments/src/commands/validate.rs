@@ -30,7 +30,7 @@ pub(crate) struct Args {
 /// # Errors
 /// As `replay`'s.
 pub(crate) fn run(args: &Args) -> Done {
-    let mut session = Session::play(&args.common, "validate", false)?;
+    let mut session = Session::play(&args.common.ask(), "validate", false)?;
     cell::keep_panics();
     for play in &mut session.plays {
         let slice = &session.slices[play.slice];

@@ -8,14 +8,13 @@ use std::sync::{Arc, Mutex};
 use cotenant_profiles::Device;
 use cotenant_results::Metric;
 
-use super::fields::Fields;
+use super::file::ExperimentFile;
 use super::tree::{self, Flaw, Node};
-use super::{Experiment, LISTS, Overrides, TOP, path, plot, policy, sweep};
+use super::{Experiment, Head, Overrides, TOP, path, plot, policy, report, sweep};
 
 /// A checked experiment whose points are checked one by one.
 pub(crate) struct Grid {
-    /// The experiment without its points.
-    head: Experiment,
+    head: Arc<Head>,
     root: Node,
     axes: Vec<sweep::Axis>,
     points: usize,
@@ -26,7 +25,7 @@ impl Grid {
     /// Reads an experiment file; its points are not looked at yet.
     ///
     /// # Errors
-    /// One line: file, line, field, what is wrong, and what would be accepted.
+    /// A line for everything that is wrong: file, line, field, and what would be accepted.
     pub(crate) fn read(file: &Path, overrides: &Overrides) -> Result<Self, String> {
         let shown = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
@@ -44,40 +43,56 @@ impl Grid {
         base: PathBuf,
         overrides: &Overrides,
     ) -> Result<Self, String> {
-        Self::check(text, file, base, overrides).map_err(|flaw| flaw.to_string())
+        Self::check(text, file, base, overrides).map_err(report)
     }
 
-    fn check(text: &str, file: &str, base: PathBuf, overrides: &Overrides) -> Result<Self, Flaw> {
-        let mut root = tree::parse(text, file)?;
-        let known: Vec<&str> = TOP.iter().chain(LISTS).copied().collect();
-        Fields::new(&root, "", &known)?;
-        policy::expand_all(&mut root)?;
-        overrides.apply(&mut root)?;
+    fn check(
+        text: &str,
+        file: &str,
+        base: PathBuf,
+        overrides: &Overrides,
+    ) -> Result<Self, Vec<Flaw>> {
+        let one = |flaw: Flaw| vec![flaw];
+        let mut root = tree::parse(text, file).map_err(one)?;
+        policy::expand_all(&mut root).map_err(one)?;
+        overrides.apply(&mut root).map_err(one)?;
         let resolved = super::render(&root);
-        let axes = super::axes(&mut root)?;
+        let axes = super::axes(&mut root).map_err(one)?;
         let keys: Vec<String> = axes.iter().flat_map(|a| a.fields.clone()).collect();
-        let points = sweep::count(&axes)?;
+        let points = sweep::count(&axes).map_err(one)?;
         let devices = Mutex::default();
-        // What is wrong with all points is told before what is wrong with the experiment.
-        point(&root, &base, &axes, 0, &devices)?;
-        let f = Fields::new(&root, "", &known)?;
-        let head = Experiment {
-            name: super::name(&f)?,
-            question: f.text("question")?.map(str::to_owned),
-            rank_by: f.choice("rank_by", &Metric::ALL.map(Metric::name))?.and_then(Metric::find),
-            seeds: super::seeds(&f)?,
-            plots: plot::rows(&root, &keys)?,
+        let first = point(&root, &base, &axes, 0, &devices);
+        let (first, mut flaws) = match first {
+            Ok(first) => (Some(first), vec![]),
+            Err(flaws) => (None, flaws),
+        };
+        let plots = plot::rows(&root, &keys, &mut flaws);
+        let file = match first {
+            Some((_, file)) if flaws.is_empty() => file,
+            _ => return Err(flaws),
+        };
+        let head = Arc::new(Head {
+            seeds: (file.seed..file.seed + file.repeats).collect(),
+            name: file.name,
+            question: file.question,
+            rank_by: file.rank_by.as_deref().and_then(Metric::find),
+            plots,
             base,
             keys,
-            points: vec![],
             text: resolved,
-        };
+        });
         Ok(Self { head, root, axes, points, devices })
     }
 
     /// The experiment without its points.
-    pub(crate) fn head(&self) -> &Experiment {
+    pub(crate) fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// The same, for whoever keeps it.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> Arc<Head> {
+        self.head.clone()
     }
 
     /// How many combinations of sweep values there are; 1 where there is no sweep.
@@ -91,8 +106,8 @@ impl Grid {
     /// As [`Grid::read`].
     pub(crate) fn at(&self, index: usize) -> Result<Experiment, String> {
         let point = point(&self.root, &self.head.base, &self.axes, index, &self.devices);
-        let points = vec![point.map_err(|flaw| flaw.to_string())?];
-        Ok(Experiment { points, ..self.head.clone() })
+        let (point, _) = point.map_err(report)?;
+        Ok(Experiment { head: self.head.clone(), point })
     }
 }
 
@@ -105,14 +120,14 @@ fn point(
     axes: &[sweep::Axis],
     index: usize,
     devices: &Devices,
-) -> Result<super::Point, Flaw> {
+) -> Result<(super::Point, ExperimentFile), Vec<Flaw>> {
     let choice = sweep::combination(axes, index);
     let mut at_point = root.clone();
     for (key, value) in axes.iter().flat_map(|a| &a.fields).zip(&choice) {
-        path::set(&mut at_point, key, value, &value.place, TOP)?;
+        path::set(&mut at_point, key, value, &value.place, &TOP).map_err(|flaw| vec![flaw])?;
     }
     let mut devices = devices.lock().expect("no thread panics while it reads a device");
-    let mut point = super::point(&at_point, base, &mut devices)?;
+    let (mut point, file) = super::point(&at_point, base, &mut devices)?;
     point.values = choice.iter().map(|v| v.plain()).collect();
-    Ok(point)
+    Ok((point, file))
 }

@@ -26,7 +26,7 @@ pub(crate) fn set(
     path: &str,
     value: &Node,
     at: &Place,
-    top: &[&str],
+    top: &[String],
 ) -> Result<(), Flaw> {
     let parts = segments(path);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
@@ -56,13 +56,14 @@ pub(crate) fn set(
             rows.clear();
             Ok(())
         }
-        [key] if top.contains(key) => {
+        [key] if top.iter().any(|known| known == key) => {
             put(root, &parts, value, at);
             Ok(())
         }
         _ => {
             let known = top.join(", ");
-            let near = did_you_mean(parts[0], top.iter().copied().chain(["tenant", "policy"]));
+            let names = top.iter().map(String::as_str).chain(["tenant", "policy"]);
+            let near = did_you_mean(parts[0], names);
             Err(no_field(format!(
                 "names no field of an experiment; known are {known}, tenant.NAME.FIELD and \
                  policy.NAME.FIELD{near}"
@@ -128,14 +129,13 @@ mod tests {
     use super::*;
     use crate::config::tree;
 
-    const TOP: &[&str] = &["device", "costs"];
-
     fn after(path: &str, value: &str) -> Result<String, Flaw> {
         let text = "device = \"a\"\n[[tenant]]\nname = \"x\"\nslo = \"1ms\"\n[[tenant]]\nname = \"y\"\n\
                     [[policy]]\nname = \"temporal\"\n[[policy]]\nname = \"mps\"\nlabel = \"M 1.0\"\n";
         let mut root = tree::parse(text, "f").unwrap();
         let value = tree::parse_value(value, "--set", path).unwrap();
-        set(&mut root, path, &value, &value.place, TOP).map(|()| root.toml())
+        let top = ["device", "costs"].map(str::to_owned);
+        set(&mut root, path, &value, &value.place, &top).map(|()| root.toml())
     }
 
     #[test]

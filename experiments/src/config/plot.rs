@@ -6,12 +6,14 @@ use super::fields::{table, unknown_key};
 use super::tree::{Data, Flaw, Node};
 
 /// Checks every table against the sweep.
-pub(crate) fn rows(root: &Node, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, Flaw> {
-    let Some(entry) = root.get("plot") else { return Ok(vec![]) };
+pub(crate) fn rows(root: &Node, sweep_keys: &[String], flaws: &mut Vec<Flaw>) -> Vec<PlotSpec> {
+    let Some(entry) = root.get("plot") else { return vec![] };
     let Data::List(nodes) = &entry.node.data else {
-        return Err(Flaw::new(&entry.place, "plot", "is no list; write [[plot]]"));
+        flaws.push(Flaw::new(&entry.place, "plot", "is no list; write [[plot]]"));
+        return vec![];
     };
-    nodes.iter().enumerate().map(|(i, node)| plot(node, i, sweep_keys)).collect()
+    let specs = nodes.iter().enumerate().map(|(i, node)| plot(node, i, sweep_keys));
+    specs.filter_map(|spec| spec.map_err(|flaw| flaws.push(flaw)).ok()).collect()
 }
 
 fn plot(node: &Node, index: usize, sweep_keys: &[String]) -> Result<PlotSpec, Flaw> {

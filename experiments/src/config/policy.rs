@@ -19,7 +19,8 @@ pub(crate) struct PolicyRow {
     pub(crate) options_text: String,
 }
 
-const ALL: &str = "all";
+/// The name that stands for every policy.
+pub(super) const ALL: &str = "all";
 
 fn names() -> Vec<&'static str> {
     policy::ALL.iter().map(|p| p.name).collect()
@@ -85,68 +86,120 @@ fn one_of_all(row: &Node, info: &PolicyInfo) -> Node {
 }
 
 /// Checks every row.
-pub(crate) fn rows(root: &Node, tenants: &[String]) -> Result<Vec<PolicyRow>, Flaw> {
+pub(crate) fn rows(
+    root: &Node,
+    tenants: Option<&[String]>,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<PolicyRow> {
     let Some(entry) = root.get("policy") else {
         let why = format!(
             "is missing; add a [[policy]] table with name = \"{ALL}\" or one of {}",
             names().join(", ")
         );
-        return Err(Flaw::new(&root.place, "policy", why));
+        flaws.push(Flaw::new(&root.place, "policy", why));
+        return vec![];
     };
     let Data::List(nodes) = &entry.node.data else {
-        return Err(Flaw::new(&entry.place, "policy", "is no list; write [[policy]]"));
+        flaws.push(Flaw::new(&entry.place, "policy", "is no list; write [[policy]]"));
+        return vec![];
     };
+    if nodes.is_empty() {
+        let why = "is empty; an experiment needs a policy";
+        flaws.push(Flaw::new(&entry.place, "policy", why));
+    }
     let mut rows: Vec<PolicyRow> = vec![];
     for (i, node) in nodes.iter().enumerate() {
-        let row = row(node, i, tenants)?;
+        let Some(row) = row(node, i, tenants, flaws) else { continue };
         if rows.iter().any(|r| r.label == row.label) {
             let why = format!(
                 "two rows are called `{}`; give one of them a `label` of its own",
                 row.label
             );
-            return Err(Flaw::new(&node.place, format!("policy.{}", row.label), why));
+            flaws.push(Flaw::new(&node.place, format!("policy.{}", row.label), why));
+            continue;
         }
         rows.push(row);
     }
-    if rows.is_empty() {
-        return Err(Flaw::new(&entry.place, "policy", "is empty; an experiment needs a policy"));
-    }
-    Ok(rows)
+    rows
 }
 
-fn row(node: &Node, index: usize, tenants: &[String]) -> Result<PolicyRow, Flaw> {
+/// The policy that a row names.
+fn named(node: &Node, path: &str) -> Result<&'static PolicyInfo, Flaw> {
+    let field = format!("{path}.name");
+    let Some(entry) = node.get("name") else {
+        let why = format!("is missing; known are {ALL}, {}", names().join(", "));
+        return Err(Flaw::new(&node.place, field, why));
+    };
+    let Some(name) = entry.node.text() else {
+        return Err(Flaw::new(&entry.node.place, field, "is no text"));
+    };
+    policy::find(name).ok_or_else(|| Flaw::new(&entry.node.place, field, no_policy(name)))
+}
+
+/// What people call a policy elsewhere, and its name here.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("time-slicing", "temporal"),
+    ("timeslicing", "temporal"),
+    ("time-sharing", "temporal"),
+    ("default", "temporal"),
+    ("exclusive", "temporal"),
+    ("mps-limit", "mps-percent"),
+    ("mps-default", "mps"),
+    ("fractional", "mps-percent"),
+    ("d-stack", "dstack"),
+    ("batching", "clipper"),
+    ("multi-stream", "streams"),
+];
+
+/// That there is no policy of a name, and which one was probably meant.
+pub(crate) fn no_policy(name: &str) -> String {
+    let known: Vec<&str> = [ALL].into_iter().chain(names()).collect();
+    let plain = name.to_lowercase().replace('_', "-");
+    match ELSEWHERE.iter().find(|(other, _)| *other == plain) {
+        Some((_, here)) => {
+            format!("`{name}` is none of {} (it is called `{here}` here)", known.join(", "))
+        }
+        None => no_such(name, &known),
+    }
+}
+
+fn row(
+    node: &Node,
+    index: usize,
+    tenants: Option<&[String]>,
+    flaws: &mut Vec<Flaw>,
+) -> Option<PolicyRow> {
+    let before = flaws.len();
+    let mut take = |flaw: Flaw| flaws.push(flaw);
     let path = format!("policy[{index}]");
-    let entries = table(node, &path)?;
-    let Some(name_entry) = node.get("name") else {
-        let why = format!("is missing; known: {ALL}, {}", names().join(", "));
-        return Err(Flaw::new(&node.place, format!("{path}.name"), why));
-    };
-    let flaw_at = |e: &Entry, field: &str, why: String| Flaw::new(&e.node.place, field, why);
-    let Some(name) = name_entry.node.text() else {
-        return Err(flaw_at(name_entry, &format!("{path}.name"), "is no text".to_owned()));
-    };
-    let Some(info) = policy::find(name) else {
-        let known: Vec<&str> = [ALL].into_iter().chain(names()).collect();
-        return Err(flaw_at(name_entry, &format!("{path}.name"), no_such(name, &known)));
-    };
-    let label = label(node, name)?;
+    let entries = table(node, &path).map_err(&mut take).ok()?;
+    let info = named(node, &path).map_err(&mut take).ok()?;
+    let label = label(node, info.name).map_err(&mut take).ok()?;
     let path = format!("policy.{label}");
     let known: Vec<&str> =
         ["name", "label"].into_iter().chain(info.options.iter().map(|o| o.name)).collect();
     let mut options = Options::default();
     let mut texts = vec![];
     for e in entries.iter().filter(|e| !matches!(e.key.as_str(), "name" | "label")) {
-        let Some(spec) = info.option(&e.key) else { return Err(unknown_key(e, &path, &known)) };
-        let field = format!("{path}.{}", e.key);
-        let value = value(&e.node, spec, tenants).map_err(|why| flaw_at(e, &field, why))?;
-        options.0.push((e.key.clone(), value));
+        let Some(spec) = info.option(&e.key) else {
+            flaws.push(unknown_key(e, &path, &known));
+            continue;
+        };
+        match value(&e.node, spec, tenants) {
+            Ok(value) => options.0.push((e.key.clone(), value)),
+            Err(why) => flaws.push(Flaw::new(&e.node.place, format!("{path}.{}", e.key), why)),
+        }
         texts.push(format!("{} = {}", key(&e.key), e.node.toml()));
+    }
+    if flaws.len() > before {
+        return None;
     }
     if let Err(e) = (info.build)(&options) {
         let place: &Place = node.get(&e.name).map_or(&node.place, |entry| &entry.node.place);
-        return Err(Flaw::new(place, format!("{path}.{}", e.name), e.why));
+        flaws.push(Flaw::new(place, format!("{path}.{}", e.name), e.why));
+        return None;
     }
-    Ok(PolicyRow { label, info, options, options_text: texts.join(", ") })
+    Some(PolicyRow { label, info, options, options_text: texts.join(", ") })
 }
 
 fn label(node: &Node, name: &str) -> Result<String, Flaw> {
@@ -154,19 +207,22 @@ fn label(node: &Node, name: &str) -> Result<String, Flaw> {
     let legal =
         |t: &&str| !t.trim().is_empty() && t.chars().count() <= 60 && !t.contains(char::is_control);
     entry.node.text().filter(legal).map(str::to_owned).ok_or_else(|| {
-        let why = format!("`{}` is no label: 1 to 60 characters on a line", entry.node.plain());
+        let why = format!(
+            "`{}` is not a valid label: use 1 to 60 characters on one line",
+            entry.node.plain()
+        );
         Flaw::new(&entry.node.place, format!("policy.{name}.label"), why)
     })
 }
 
 /// The value of an option, of the kind that its policy asks for.
-fn value(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, String> {
+fn value(node: &Node, spec: &OptionSpec, tenants: Option<&[String]>) -> Result<Value, String> {
     let value = of_kind(node, spec, tenants)?;
     spec.check(&value).map(|()| value)
 }
 
 /// The value in the option's type; its range is the option's own affair.
-fn of_kind(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, String> {
+fn of_kind(node: &Node, spec: &OptionSpec, tenants: Option<&[String]>) -> Result<Value, String> {
     let wrong = || format!("`{}` is not {}", node.plain(), spec.kind);
     match (spec.kind, &node.data) {
         (Kind::Duration(_), _) => duration(node).map(Value::Duration),
@@ -183,7 +239,7 @@ fn of_kind(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, 
         (Kind::PerTenant(_) | Kind::Places, Data::List(list)) => {
             let numbers: Option<Vec<f64>> = list.iter().map(Node::number).collect();
             let numbers = numbers.ok_or_else(wrong)?;
-            if numbers.len() != tenants.len() {
+            if let Some(tenants) = tenants.filter(|t| t.len() != numbers.len()) {
                 let (n, t) = (numbers.len(), tenants.len());
                 return Err(format!("has {n} numbers for {t} tenants; give one per tenant"));
             }
@@ -194,17 +250,19 @@ fn of_kind(node: &Node, spec: &OptionSpec, tenants: &[String]) -> Result<Value, 
     }
 }
 
-fn per_tenant(entries: &[Entry], tenants: &[String]) -> Result<Value, String> {
+fn per_tenant(entries: &[Entry], tenants: Option<&[String]>) -> Result<Value, String> {
     let mut values = vec![];
     for e in entries {
-        if !tenants.contains(&e.key) {
+        if let Some(tenants) = tenants.filter(|t| !t.contains(&e.key)) {
             let known: Vec<&str> = tenants.iter().map(String::as_str).collect();
-            return Err(format!("no tenant is called so: {}", no_such(&e.key, &known)));
+            return Err(format!("there is no such tenant: {}", no_such(&e.key, &known)));
         }
         let number = e.node.number().ok_or_else(|| format!("`{}` has no number", e.key))?;
         values.push((e.key.clone(), number));
     }
-    if let Some(missing) = tenants.iter().find(|t| !values.iter().any(|(n, _)| n == *t)) {
+    if let Some(missing) =
+        tenants.unwrap_or_default().iter().find(|t| !values.iter().any(|(n, _)| n == *t))
+    {
         return Err(format!("has no number for tenant `{missing}`"));
     }
     Ok(Value::Table(values))

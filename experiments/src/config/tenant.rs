@@ -1,15 +1,17 @@
 //! `[[tenant]]` tables.
 
-use cotenant_profiles::lower::{Config, MAX_BATCH, Precision, operators};
+use std::sync::LazyLock;
+
+use cotenant_profiles::lower::{Config, Precision, operators};
 use cotenant_profiles::tune::Trials;
 use cotenant_profiles::{Device, Executor, Nanos, zoo};
 use cotenant_sim::Class;
-use cotenant_traces::ArrivalSpec;
-use cotenant_traces::Closed;
+use cotenant_traces::{ArrivalSpec, Closed};
 
+use super::check::Checker;
 use super::expand_variables;
-use super::fields::{Fields, duration, table};
-use super::tree::{Data, Flaw, Node};
+use super::file::{ClassName, SloFile, TenantFile, TuneFile, tenant_schema};
+use super::tree::{Data, Flaw, Node, join};
 
 /// One tenant, checked as far as that goes without opening files.
 #[derive(Clone, Debug)]
@@ -73,191 +75,228 @@ impl Slo {
     }
 }
 
-const KEYS: &[&str] = &[
-    "name",
-    "model",
-    "arrivals",
-    "slo",
-    "class",
-    "workers",
-    "batch",
-    "precision",
-    "executor",
-    "fused",
-    "tuned_at",
-    "operator",
-    "tune",
-];
-const HOUR: Nanos = Nanos::from_secs(3600);
+static SCHEMA: LazyLock<Checker> = LazyLock::new(|| Checker::new(tenant_schema()));
 
-/// Checks every tenant. One that is to be tuned becomes one tenant per operator.
-pub(crate) fn rows(root: &Node, device: &Device) -> Result<Vec<TenantConfig>, Flaw> {
-    let Some(entry) = root.get("tenant") else {
-        let why = "is missing; an experiment needs a [[tenant]] table with name, model, arrivals";
-        return Err(Flaw::new(&root.place, "tenant", why));
-    };
-    let Data::List(nodes) = &entry.node.data else {
-        return Err(Flaw::new(&entry.place, "tenant", "is no list; write [[tenant]]"));
-    };
-    let mut rows: Vec<TenantConfig> = vec![];
-    for (i, node) in nodes.iter().enumerate() {
-        for tenant in tuned(tenant(node, i, device)?, node, device)? {
-            if rows.iter().any(|t| t.name == tenant.name) {
-                let why = format!("two tenants are called `{}`", tenant.name);
-                return Err(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
-            }
-            rows.push(tenant);
-        }
-    }
-    if rows.is_empty() {
-        return Err(Flaw::new(&entry.place, "tenant", "is empty; give at least one tenant"));
-    }
-    Ok(rows)
+/// Unit of the plain numbers of a field, by its path in a `[[tenant]]` table.
+pub(super) fn unit(path: &[&str]) -> Option<String> {
+    SCHEMA.unit(path)
 }
 
-fn tenant(node: &Node, index: usize, device: &Device) -> Result<TenantConfig, Flaw> {
-    table(node, &format!("tenant[{index}]"))?;
+/// Whether a `[[tenant]]` table may have such a key.
+pub(crate) fn has_key(key: &str) -> bool {
+    SCHEMA.keys().iter().any(|known| known == key)
+}
+
+/// Checks every tenant. One that is to be tuned becomes one tenant per operator. Without a device,
+/// whose absence has been told already, such a tenant stays one.
+pub(crate) fn rows(
+    root: &Node,
+    device: Option<&Device>,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<TenantConfig> {
+    let Some(entry) = root.get("tenant") else {
+        let why = "is missing; an experiment needs a [[tenant]] table with name, model, arrivals";
+        flaws.push(Flaw::new(&root.place, "tenant", why));
+        return vec![];
+    };
+    let Data::List(nodes) = &entry.node.data else {
+        flaws.push(Flaw::new(&entry.place, "tenant", "is no list; write [[tenant]]"));
+        return vec![];
+    };
+    if nodes.is_empty() {
+        flaws.push(Flaw::new(&entry.place, "tenant", "is empty; give at least one tenant"));
+    }
+    let mut rows: Vec<TenantConfig> = vec![];
+    for (i, node) in nodes.iter().enumerate() {
+        for tenant in table(node, i, device, flaws) {
+            if rows.iter().any(|t| t.name == tenant.name) {
+                let why = format!("two tenants are called `{}`", tenant.name);
+                flaws.push(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
+            } else {
+                rows.push(tenant);
+            }
+        }
+    }
+    rows
+}
+
+/// The tenants of one table; none where something is wrong with it.
+fn table(
+    node: &Node,
+    index: usize,
+    device: Option<&Device>,
+    flaws: &mut Vec<Flaw>,
+) -> Vec<TenantConfig> {
     let name = node.get("name").and_then(|e| e.node.text());
     let path = name.map_or_else(|| format!("tenant[{index}]"), |n| format!("tenant.{n}"));
-    let f = Fields::new(node, &path, KEYS)?;
-    let name = f.required_text("name", "\"vision\"")?;
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    if name.is_empty() || name.len() > 60 || !name.chars().all(legal) || name == "each" {
-        let why = format!("`{name}` is no name: 1 to 60 letters, digits, - and _, and not `each`");
-        return Err(f.flaw("name", why));
+    let before = flaws.len();
+    SCHEMA.check(node, &path, &[], flaws);
+    if flaws.len() > before {
+        return vec![];
     }
-    let model = f.required_text("model", "\"resnet50\"")?;
-    let (arrivals, arrivals_text) = arrivals(&f)?;
-    let at = |key: &str| f.flaw(key, "").to_string().trim_end_matches(": ").to_owned();
-    let (batch_max, batch_timeout) = batch(&f)?;
-    let class = match f.choice("class", &["latency", "best-effort"])? {
-        Some("best-effort") => Class::BestEffort,
-        _ => Class::Latency,
-    };
-    let names = Precision::ALL.map(Precision::name);
-    let named = f.choice("precision", &names)?;
-    let precision = Precision::ALL.into_iter().find(|p| Some(p.name()) == named);
-    let executor = f.choice("executor", &Executor::ALL.map(Executor::name))?;
-    let executor = Executor::ALL.into_iter().find(|e| Some(e.name()) == executor);
-    Ok(TenantConfig {
-        name: name.to_owned(),
-        model: model.to_owned(),
-        model_at: at("model"),
-        arrivals,
-        arrivals_text,
-        arrivals_at: at("arrivals"),
-        slo: slo(&f)?,
-        class,
-        workers: f.whole("workers", 1..=1024)?.unwrap_or(1) as u32,
-        batch_max,
-        batch_timeout,
-        precision: precision.unwrap_or(device.default_precision()),
-        precision_given: precision.is_some(),
-        executor,
-        fused: f.flag("fused")?.unwrap_or(false),
-        tuned_at: tuned_at(&f)?,
-        part: f.text("operator")?.map_or(Part::Whole, |o| Part::Operator(o.to_owned())),
+    let read = serde_json::from_value::<TenantFile>(node.json());
+    let made = read.map_err(|e| Flaw::new(&node.place, &path, e.to_string()));
+    let made = made.and_then(|file| {
+        let table = Table { node, path: &path };
+        let tenant = table.tenant(&file, device)?;
+        table.tuned(tenant, file.tune.as_ref(), device)
+    });
+    made.unwrap_or_else(|flaw| {
+        flaws.push(flaw);
+        vec![]
     })
 }
 
-fn tuned_at(f: &Fields<'_>) -> Result<Option<f64>, Flaw> {
-    let percent = f.number("tuned_at", 0.0..=100.0)?;
-    if percent == Some(0.0) {
-        return Err(f.flaw("tuned_at", "is 0: a percentage of the CUs lies above 0"));
-    }
-    Ok(percent)
+/// A table whose keys and types are right.
+struct Table<'a> {
+    node: &'a Node,
+    path: &'a str,
 }
 
-/// The tuning jobs behind a `tune` table: one tenant per operator, each with one request.
-fn tuned(tenant: TenantConfig, node: &Node, device: &Device) -> Result<Vec<TenantConfig>, Flaw> {
-    let path = format!("tenant.{}", tenant.name);
-    let f = Fields::new(node, &path, KEYS)?;
-    let Some(node) = f.get("tune") else { return Ok(vec![tenant]) };
-    for key in ["arrivals", "operator", "batch", "slo"] {
-        if f.get(key).is_some() {
-            let why = "does not go with `tune`: every operator is tuned once, from the start";
-            return Err(f.flaw(key, why));
+impl Table<'_> {
+    /// Something is wrong with `key`, whose place is the table's if it is absent.
+    fn flaw(&self, key: &str, why: impl Into<String>) -> Flaw {
+        let place = self.node.get(key).map_or(&self.node.place, |e| &e.node.place);
+        Flaw::new(place, join(self.path, key), why)
+    }
+
+    fn at(&self, key: &str) -> String {
+        self.flaw(key, "").to_string().trim_end_matches(": ").to_owned()
+    }
+
+    fn tenant(&self, file: &TenantFile, device: Option<&Device>) -> Result<TenantConfig, Flaw> {
+        let name = &file.name;
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if name.is_empty() || name.len() > 60 || !name.chars().all(legal) || name == "each" {
+            let why = format!(
+                "`{name}` is not a valid name: use 1 to 60 letters, digits, - and _, and not `each`"
+            );
+            return Err(self.flaw("name", why));
+        }
+        self.supported(file)?;
+        let (arrivals, arrivals_text) = self.arrivals(file)?;
+        let batch = file.batch.as_ref();
+        let precision = match &file.precision {
+            Some(name) => name.parse().map_err(|e| self.flaw("precision", format!("{e}")))?,
+            None => device.map_or_else(Precision::default, Device::default_precision),
+        };
+        let executor =
+            Executor::ALL.into_iter().find(|e| Some(e.name()) == file.executor.as_deref());
+        Ok(TenantConfig {
+            name: name.clone(),
+            model: file.model.clone(),
+            model_at: self.at("model"),
+            arrivals,
+            arrivals_text,
+            arrivals_at: self.at("arrivals"),
+            slo: self.slo(file)?,
+            class: match file.class {
+                ClassName::Latency => Class::Latency,
+                ClassName::BestEffort => Class::BestEffort,
+            },
+            workers: file.workers,
+            batch_max: batch.map_or(1, |b| b.max),
+            batch_timeout: batch.and_then(|b| b.timeout).map_or(Nanos::ZERO, |t| t.0),
+            precision,
+            precision_given: file.precision.is_some(),
+            executor,
+            fused: file.fused,
+            tuned_at: file.tuned_at,
+            part: file.operator.clone().map_or(Part::Whole, Part::Operator),
+        })
+    }
+
+    /// What the file format has and this version does not run.
+    fn supported(&self, file: &TenantFile) -> Result<(), Flaw> {
+        let refuse =
+            |key: &str, why: &str| Err(self.flaw(key, format!("not supported yet: {why}")));
+        if file.engine.is_some() {
+            return refuse("engine", "models that generate tokens are not simulated");
+        }
+        if matches!(file.slo, Some(SloFile::Tokens(_))) {
+            return refuse("slo", "goals for tokens need an engine");
+        }
+        if file.drop_after.is_some() {
+            return refuse("drop_after", "requests are dropped by policies alone");
+        }
+        if file.gpu.is_some_and(|gpu| gpu > 0) {
+            return refuse("gpu", "an experiment has one GPU, number 0");
+        }
+        Ok(())
+    }
+
+    fn slo(&self, file: &TenantFile) -> Result<Option<Slo>, Flaw> {
+        match &file.slo {
+            Some(SloFile::Absolute(limit)) if limit.0 == Nanos::ZERO => {
+                Err(self.flaw("slo", "is 0: no request could meet it"))
+            }
+            Some(SloFile::Absolute(limit)) => Ok(Some(Slo::Absolute(limit.0))),
+            Some(SloFile::Isolated(goal)) => Ok(Some(Slo::Isolated(goal.isolated))),
+            Some(SloFile::Tokens(_)) | None => Ok(None),
         }
     }
-    table(node, &f.name("tune"))?;
-    let inner = Fields::new(node, &f.name("tune"), &["trials", "launches", "batch"])?;
-    let trials = inner.whole("trials", 1..=10_000)?.unwrap_or(64) as u32;
-    let launches = inner.whole("launches", 1..=10_000)?.unwrap_or(13) as u32;
-    let batch = inner.whole("batch", 1..=u64::from(MAX_BATCH))?.unwrap_or(1) as u32;
-    let spec = zoo::find(&tenant.model).map_err(|e| f.flaw("model", e.to_string()))?;
-    let config = Config { batch, precision: tenant.precision, fused: tenant.fused };
-    let operators = operators(&spec, device, config).map_err(|e| f.flaw("tune", e.to_string()))?;
-    let trials = Trials { trials, launches };
-    let jobs = operators.into_iter().enumerate().map(|(i, operator)| TenantConfig {
-        name: format!("{}-{:02}", tenant.name, i + 1),
-        part: Part::Tuning { operator: operator.name, batch, trials },
-        ..tenant.clone()
-    });
-    Ok(jobs.collect())
-}
 
-fn batch(f: &Fields<'_>) -> Result<(u32, Nanos), Flaw> {
-    let Some(node) = f.get("batch") else { return Ok((1, Nanos::ZERO)) };
-    if node.entries().is_none() {
-        let why = format!("`{}` is no table; write {{ max = 8, timeout = \"2ms\" }}", node.plain());
-        return Err(f.flaw("batch", why));
-    }
-    let f = Fields::new(node, &f.name("batch"), &["max", "timeout"])?;
-    let max = f.whole("max", 1..=u64::from(MAX_BATCH))?.unwrap_or(1) as u32;
-    Ok((max, f.duration("timeout", Nanos::ZERO..=HOUR)?.unwrap_or(Nanos::ZERO)))
-}
-
-fn slo(f: &Fields<'_>) -> Result<Option<Slo>, Flaw> {
-    let Some(node) = f.get("slo") else { return Ok(None) };
-    if node.entries().is_some() {
-        let inner = Fields::new(node, &f.name("slo"), &["isolated"])?;
-        let factor = inner.number("isolated", 0.01..=1e6)?.ok_or_else(|| {
-            f.flaw("slo", "is empty; write slo = \"100ms\" or slo = { isolated = 2.0 }")
+    /// The specification, and how the file words it.
+    fn arrivals(&self, file: &TenantFile) -> Result<(ArrivalSpec, String), Flaw> {
+        let Some(mut json) = file.arrivals.clone() else {
+            if file.tune.is_some() {
+                let once = Closed { max_requests: Some(1), ..Closed::default() };
+                return Ok((ArrivalSpec::from(once), "once, at the start".to_owned()));
+            }
+            let why = "is missing; write arrivals = { kind = \"poisson\", rate = 120.0 }";
+            return Err(self.flaw("arrivals", why));
+        };
+        let node = &self.node.get("arrivals").expect("it was read").node;
+        if let Some(file) = json.get_mut("file")
+            && let Some(text) = file.as_str()
+        {
+            let expanded = expand_variables(text);
+            *file = expanded.map_err(|why| self.arrivals_flaw(node, "file", why))?.into();
+        }
+        let parsed = serde_json::from_value::<ArrivalSpec>(json).map_err(|e| {
+            let text = e.to_string();
+            // `arrivals.FIELD: what is wrong`
+            let split = text.strip_prefix("arrivals.").and_then(|t| t.split_once(": "));
+            match split {
+                Some((field, why)) => self.arrivals_flaw(node, field, why.to_owned()),
+                None => self.flaw("arrivals", text),
+            }
         })?;
-        return Ok(Some(Slo::Isolated(factor)));
+        Ok((parsed, words(node)))
     }
-    let limit = duration(node).map_err(|why| {
-        f.flaw("slo", format!("{why}; or a multiple of the isolated p95: {{ isolated = 2.0 }}"))
-    })?;
-    if limit == Nanos::ZERO {
-        return Err(f.flaw("slo", "is 0: no request could meet it"));
-    }
-    Ok(Some(Slo::Absolute(limit)))
-}
 
-/// The specification, and how the file words it.
-fn arrivals(f: &Fields<'_>) -> Result<(ArrivalSpec, String), Flaw> {
-    let Some(node) = f.get("arrivals") else {
-        if f.get("tune").is_some() {
-            let once = Closed { max_requests: Some(1), ..Closed::default() };
-            return Ok((ArrivalSpec::from(once), "once, at the start".to_owned()));
-        }
-        let why = "is missing; write arrivals = { kind = \"poisson\", rate = 120.0 }";
-        return Err(f.flaw("arrivals", why));
-    };
-    table(node, &f.name("arrivals"))?;
-    let mut json = node.json();
-    if let Some(file) = json.get_mut("file")
-        && let Some(text) = file.as_str()
-    {
-        let expanded = expand_variables(text);
-        *file = expanded.map_err(|why| arrivals_flaw(f, node, "file", why))?.into();
+    fn arrivals_flaw(&self, node: &Node, field: &str, why: String) -> Flaw {
+        let place = node.get(field).map_or(&node.place, |e| &e.node.place);
+        Flaw::new(place, format!("{}.arrivals.{field}", self.path), why)
     }
-    let parsed = serde_json::from_value::<ArrivalSpec>(json).map_err(|e| {
-        let text = e.to_string();
-        // `arrivals.FIELD: what is wrong`
-        let split = text.strip_prefix("arrivals.").and_then(|t| t.split_once(": "));
-        match split {
-            Some((field, why)) => arrivals_flaw(f, node, field, why.to_owned()),
-            None => f.flaw("arrivals", text),
-        }
-    })?;
-    Ok((parsed, words(node)))
-}
 
-fn arrivals_flaw(f: &Fields<'_>, node: &Node, field: &str, why: String) -> Flaw {
-    let place = node.get(field).map_or(&node.place, |e| &e.node.place);
-    Flaw::new(place, format!("{}.{field}", f.name("arrivals")), why)
+    /// The tuning jobs behind a `tune` table: one tenant per operator, each with one request.
+    fn tuned(
+        &self,
+        tenant: TenantConfig,
+        tune: Option<&TuneFile>,
+        device: Option<&Device>,
+    ) -> Result<Vec<TenantConfig>, Flaw> {
+        let (Some(tune), Some(device)) = (tune, device) else { return Ok(vec![tenant]) };
+        for key in ["arrivals", "operator", "batch", "slo"] {
+            if self.node.get(key).is_some() {
+                let why = "does not go with `tune`: every operator is tuned once, from the start";
+                return Err(self.flaw(key, why));
+            }
+        }
+        let spec = zoo::find(&tenant.model).map_err(|e| self.flaw("model", e.to_string()))?;
+        let batch = tune.batch;
+        let config = Config { batch, precision: tenant.precision, fused: tenant.fused };
+        let operators =
+            operators(&spec, device, config).map_err(|e| self.flaw("tune", e.to_string()))?;
+        let trials = Trials { trials: tune.trials, launches: tune.launches };
+        let jobs = operators.into_iter().enumerate().map(|(i, operator)| TenantConfig {
+            name: format!("{}-{:02}", tenant.name, i + 1),
+            part: Part::Tuning { operator: operator.name, batch, trials },
+            ..tenant.clone()
+        });
+        Ok(jobs.collect())
+    }
 }
 
 /// `poisson, rate = 120.0`.
@@ -269,4 +308,24 @@ fn words(node: &Node) -> String {
         .filter(|e| e.key != "kind")
         .map(|e| format!("{} = {}", e.key, e.node.toml()));
     kind.chain(rest).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use cotenant_traces::spec::KINDS;
+
+    #[test]
+    fn the_schema_has_the_arrival_keys_that_are_read() {
+        let schema = schemars::schema_for!(super::super::arrivals::ArrivalsFile).to_value();
+        let mut declared = BTreeSet::new();
+        for kind in schema["oneOf"].as_array().unwrap() {
+            let name = kind["properties"]["kind"]["const"].as_str().unwrap();
+            let keys = kind["properties"].as_object().unwrap().keys().filter(|k| *k != "kind");
+            declared.extend(keys.map(|key| format!("{name}.{key}")));
+        }
+        let read = KINDS.iter().flat_map(|k| k.fields.iter().map(|f| format!("{}.{f}", k.name)));
+        assert_eq!(declared, read.collect());
+    }
 }

@@ -2,28 +2,19 @@
 
 use cotenant_sim::policy;
 
-use super::path;
+use super::{path, tenant};
 
 /// Unit of plain numbers in a field of the experiment file; `None` where they have none, as where
 /// values bring their unit or are names. `policies` gives the policy of a label.
-pub(crate) fn unit<'a>(
-    field: &str,
-    policy_of: impl Fn(&str) -> Option<&'a str>,
-) -> Option<&'static str> {
+pub(crate) fn unit<'a>(field: &str, policy_of: impl Fn(&str) -> Option<&'a str>) -> Option<String> {
     let parts = path::segments(field);
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts[..] {
-        ["tenant", _, ref rest @ ..] => match rest {
-            ["workers"] => Some("workers"),
-            ["batch", "max"] | ["batch"] => Some("items"),
-            ["slo", "isolated"] => Some("× isolated p95"),
-            ["arrivals", rest @ ..] => arrivals(rest.first().copied()?),
-            _ => None,
-        },
+        ["tenant", _, ref rest @ ..] => tenant::unit(rest),
         ["policy", label, option] => {
             let of = |name: &str| {
                 let spec = policy::find(name)?.option(option)?;
-                (!spec.unit.is_empty()).then_some(spec.unit)
+                (!spec.unit.is_empty()).then(|| spec.unit.to_owned())
             };
             match policy_of(label) {
                 Some(name) => of(name),
@@ -32,22 +23,11 @@ pub(crate) fn unit<'a>(
                     let having = policy::ALL.iter().filter(|p| p.option(option).is_some());
                     let mut units = having.map(|p| of(p.name));
                     let first = units.next()?;
-                    units.all(|u| u == first).then_some(first)?
+                    units.all(|u| u == first).then(|| first.clone())?
                 }
             }
         }
-        ["repeats"] => Some("repeats"),
-        _ => None,
-    }
-}
-
-/// Of the numbers that describe arrivals.
-fn arrivals(field: &str) -> Option<&'static str> {
-    match field {
-        "rate" | "rates" | "peak" | "base" => Some("requests/s"),
-        "concurrency" => Some("requests outstanding"),
-        "rate_scale" => Some("×"),
-        "max_requests" => Some("requests"),
+        ["repeats"] => Some("repeats".to_owned()),
         _ => None,
     }
 }
@@ -58,9 +38,12 @@ mod tests {
 
     #[test]
     fn numbers_have_the_unit_of_their_field() {
-        let of = |field: &str| unit(field, |label| (label == "slow").then_some("temporal"));
+        let of = |field: &str| {
+            let unit = unit(field, |label| (label == "slow").then_some("temporal"));
+            unit.map(|u| &*u.leak())
+        };
         assert_eq!(of("tenant.vision.arrivals.rate"), Some("requests/s"));
-        assert_eq!(of("tenant.*.arrivals.concurrency"), Some("requests outstanding"));
+        assert_eq!(of("tenant.*.arrivals.concurrency"), Some("requests"));
         assert_eq!(of("tenant.\"a.b\".batch.max"), Some("items"));
         assert_eq!(of("tenant.a.model"), None);
         assert_eq!(of("policy.slow.quantum"), None, "durations bring theirs");

@@ -21,11 +21,16 @@ const GOOD: [f64; 2] = [600.0, 1800.0];
 const MOST: f64 = 1000.0;
 
 /// Times some cells, scattered over the study, and says what that means for the shards.
-pub(crate) fn advice(study: Study, mut preparer: Preparer, shards: usize) -> String {
+pub(crate) fn advice(study: Study, preparer: Preparer, shards: usize) -> String {
+    let works = (0..study.cells.len()).filter(|&i| study.first_of(i) == i).count();
+    words(&sample(study, preparer), works, shards)
+}
+
+/// Processor times of some cells, s; none where the first takes too long.
+pub(crate) fn sample(study: Study, mut preparer: Preparer) -> Vec<f64> {
     let cells = study.cells.len();
     let deal = study.deal(cells);
     let mut chosen: Vec<usize> = (0..cells).filter(|&i| study.first_of(i) == i).collect();
-    let works = chosen.len();
     chosen.sort_by_key(|&i| deal[i]);
     chosen.truncate(CELLS);
     let (sender, receiver) = mpsc::channel();
@@ -46,15 +51,15 @@ pub(crate) fn advice(study: Study, mut preparer: Preparer, shards: usize) -> Str
             Err(_) => break,
         }
     }
-    words(&times, works, shards)
+    times
 }
 
 /// Processor time of a cell, s.
 fn time(study: &Study, preparer: &mut Preparer, cell: usize) -> Option<f64> {
     let (point, number) = study.point_of(cell);
     let e = study.grid.at(point).ok()?;
-    let ready = preparer.facts(&e, &e.points[0]).ok()?.compile(&e.points[0]).ok()?;
-    let cell = plan::cell(&e, 0, &ready.meaning, number);
+    let ready = preparer.facts(&e, &e.point).ok()?.compile(&e.point).ok()?;
+    let cell = plan::cell(&e, &ready.meaning, number);
     Some(cell::compute(&e, &ready, &cell, study.wants).cpu_s)
 }
 
@@ -90,7 +95,7 @@ fn words(times: &[f64], works: usize, shards: usize) -> String {
 }
 
 /// `350 ms`, `12 s`, `25 min`, `3.5 h`.
-fn length(s: f64) -> String {
+pub(crate) fn length(s: f64) -> String {
     match s {
         s if s < 1.0 => format!("{:.1} ms", s * 1e3),
         s if s < 120.0 => format!("{s:.1} s"),

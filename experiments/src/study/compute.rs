@@ -1,4 +1,4 @@
-//! Computes cells on several threads; every result goes to one journal as it is finished.
+//! Computes cells on a pool of threads; every result goes to one journal as it is finished.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,12 +11,12 @@ use std::time::Duration;
 use super::Study;
 use super::journal::Journal;
 use super::record::{Extra, Record};
+use super::slice::Slice;
 use super::stop::Stop;
 use crate::cell::{self, Outcome};
-use crate::config::Experiment;
 use crate::fail::{Done, Failure};
 use crate::plan::{self, Cell};
-use crate::prepare::{Prepared, Preparer};
+use crate::prepare::Preparer;
 use crate::progress::Progress;
 use crate::say;
 
@@ -32,10 +32,13 @@ pub(crate) fn threads(asked: usize) -> usize {
     asked.or_else(given).filter(|&n| n > 0).unwrap_or_else(machine).min(1024)
 }
 
-/// One point of the grid with everything that its cells need.
-struct Slice {
-    e: Experiment,
-    ready: Prepared,
+/// The pool that cells run on.
+///
+/// # Errors
+/// The system has no threads left.
+pub(crate) fn pool(threads: usize) -> Done<rayon::ThreadPool> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().map_err(|e| Failure::failed(format!("cannot start {threads} threads: {e}")))
 }
 
 /// Points that are being worked on. Each is prepared once, by the first thread that needs it.
@@ -65,12 +68,7 @@ impl Slices<'_> {
 
     fn prepare(&self, point: usize) -> Result<Slice, String> {
         let e = self.study.grid.at(point)?;
-        let facts = {
-            let mut preparer = self.preparer.lock().expect("preparing does not panic");
-            preparer.facts(&e, &e.points[0])?
-        };
-        let ready = facts.compile(&e.points[0])?;
-        Ok(Slice { e, ready })
+        Slice::prepare(e, &mut self.preparer.lock().expect("preparing does not panic"))
     }
 }
 
@@ -107,12 +105,13 @@ pub(crate) fn compute(
     let mut progress = Progress::new(study.cells.len(), finished);
     let mut left = todo.len();
     let abandon = Stop::default();
-    let written = std::thread::scope(|scope| {
+    let pool = pool(threads)?;
+    let written = pool.in_place_scope(|scope| {
         for _ in 0..threads.min(works.len()) {
             let sender = sender.clone();
             let work = || Worker { slices: &slices, folder, stop: [stop, &abandon] };
             let (worker, next, works, todo) = (work(), &next, &works, &todo);
-            scope.spawn(move || worker.run(next, works, todo, &sender));
+            scope.spawn(move |_| worker.run(next, works, todo, &sender));
         }
         drop(sender);
         let mut receive = || -> Done {
@@ -185,8 +184,8 @@ impl Worker<'_> {
         let study = self.slices.study;
         let (point, number) = study.point_of(cells[0]);
         let slice = self.slices.get(point).map_err(Failure::Input)?;
-        let cell = plan::cell(&slice.e, 0, &slice.ready.meaning, number);
-        let values = slice.e.points[0].values.join(", ");
+        let cell = plan::cell(&slice.e, &slice.ready.meaning, number);
+        let values = slice.e.point.values.join(", ");
         if cell.id != study.cells[cells[0]] {
             return Err(Failure::Input(format!(
                 "the cells of point {point} [{values}] are not those of the plan: a device file or \
@@ -202,7 +201,7 @@ impl Worker<'_> {
             let own = own.transpose().map_err(Failure::Input)?;
             let e = own.as_ref().unwrap_or(&slice.e);
             // The same policy and repeat in its own point.
-            let like = plan::cell(e, 0, &slice.ready.meaning, number);
+            let like = plan::cell(e, &slice.ready.meaning, number);
             let cell = Cell { id: study.cells[*i].to_owned(), work: cell.work.clone(), ..like };
             let mut record = Record::of(&study.plan, e, &cell, &outcome);
             record.line.extras = extras;

@@ -18,7 +18,7 @@ use super::{CONFLICTS, Study, conflict};
 use crate::fail::{Done, Failure};
 use crate::folder::Folder;
 use crate::info::{self, Tally};
-use crate::run::tell;
+use crate::run::{Show, tell};
 use crate::say;
 use crate::text::count;
 
@@ -109,7 +109,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
     let run = info::with_winners(run, dir).map_err(Failure::into_io)?;
     folder.write("run.json", |file| run.write_json(file)).map_err(Failure::into_io)?;
     folder.finish().map_err(Failure::into_io)?;
-    match tell(dir, &run, start) {
+    match tell(dir, &run, Show::default()) {
         // The results are whole: that some cells could not be had is one of them.
         Err(Failure::Failed(why)) => {
             say::warn(&why);

@@ -9,7 +9,7 @@ use cotenant_results::{PlotKind, RunInfo};
 
 use super::Study;
 use super::names::Names;
-use crate::config::{Experiment, Grid};
+use crate::config::{Grid, Head};
 use crate::curves;
 use crate::digest;
 use crate::info::Gather;
@@ -65,11 +65,11 @@ pub(crate) fn survey(
     let mut drawn = None;
     for p in 0..grid.len() {
         let e = grid.at(p)?;
-        let point = &e.points[0];
+        let point = &e.point;
         let facts = preparer.facts(&e, point)?;
         gather.add(point, &facts.profiles, &facts.isolated, &facts.slos);
         wants.series |= point.series.is_some();
-        for cell in plan::cells_of(&e, 0, &facts.meaning) {
+        for cell in plan::cells_of(&e, &facts.meaning) {
             let i = cells.len();
             let first = *works.entry(short(&cell.work)).or_insert(i);
             if first != i {
@@ -91,13 +91,7 @@ pub(crate) fn survey(
 }
 
 /// Identifies a study: equal identities mean equal files.
-fn identity(
-    head: &Experiment,
-    experiment: &str,
-    wants: Wants,
-    shards: usize,
-    build: &str,
-) -> String {
+fn identity(head: &Head, experiment: &str, wants: Wants, shards: usize, build: &str) -> String {
     let text = format!("{experiment} {wants:?} {shards} {build}\n{}", head.text);
     digest::of_text(&text)[..16].to_owned()
 }

@@ -6,7 +6,7 @@ use cotenant_results::columns::VALIDATION;
 use cotenant_results::{Metric, student_975};
 
 use crate::cell::Outcome;
-use crate::results::{Metrics, number};
+use crate::metrics::{Metrics, number};
 use crate::session::Session;
 use crate::text::{align, rounded};
 
@@ -67,7 +67,7 @@ pub(crate) fn rows(session: &Session) -> Vec<Row> {
     }
     let mut rows = vec![];
     for (&(p, policy), pairs) in &groups {
-        let (point, swept) = (&session.slices[p].e.points[0], session.slices[p].swept());
+        let (point, swept) = (&session.slices[p].e.point, session.slices[p].swept());
         let label = &point.policies[policy].label;
         let label = if swept.is_empty() { label.clone() } else { format!("{label} [{swept}]") };
         let names = point.tenants.iter().map(|t| t.name.as_str()).chain(["*"]);

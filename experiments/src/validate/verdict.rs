@@ -7,7 +7,8 @@ use cotenant_sim::policy::Depth;
 use super::compare::{Row, ranking};
 use super::residuals::{Residual, Suspect, explain};
 use crate::cell::Outcome;
-use crate::session::{Session, Slice};
+use crate::session::Session;
+use crate::study::slice::Slice;
 use crate::text::rounded;
 
 /// Targets: throughput, median and 99th percentile, percent.
@@ -93,7 +94,7 @@ fn residuals(session: &Session) -> Vec<Residual> {
             continue;
         };
         let Slice { e, ready } = &session.slices[play.slice];
-        let (point, row) = (&e.points[0], session.slices[play.slice].row(&play.cell));
+        let (point, row) = (&e.point, session.slices[play.slice].row(&play.cell));
         let Ok(policy) = (row.info.build)(&row.options) else { continue };
         let deep = policy.depth() == Depth::Kernel;
         let late_ms = |l| lateness.in_run(l, 0.5).map_or(0.0, |l| l.as_millis_f64());

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::columns::{METRICS, SERIES, metric, unknown};
 
 /// What a plot shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 pub enum PlotKind {
     /// A metric of every label, sorted, as dots with 95 % confidence intervals over the repeats; a few
     /// series over several groups become bars.
@@ -61,8 +63,9 @@ impl<'de> Deserialize<'de> for PlotKind {
 }
 
 /// Which axes are logarithmic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 #[allow(missing_docs)]
 pub enum LogAxes {
     X,
@@ -86,8 +89,9 @@ impl<'de> Deserialize<'de> for LogAxes {
 }
 
 /// Where a legend stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(inline)]
 #[allow(missing_docs)]
 pub enum Legend {
     #[default]
@@ -150,7 +154,7 @@ impl<'de> Deserialize<'de> for Width {
 }
 
 /// One value of a `where` table, or several of which any will do.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(untagged)]
 #[allow(missing_docs)]
 pub enum Wanted {
@@ -194,8 +198,9 @@ impl fmt::Display for Wanted {
 }
 
 /// One `[[plot]]` table. What is left out gets the default of its kind.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "Plot")]
 pub struct PlotSpec {
     /// What to draw.
     pub kind: PlotKind,
@@ -238,6 +243,7 @@ pub struct PlotSpec {
     /// Physical width: `column` (85 mm), `text` (178 mm) or a number of mm. Default: as wide as it
     /// takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<serde_json::Value>")]
     pub width: Option<Width>,
     /// A font family that viewers shall prefer, such as that of the document around the figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]

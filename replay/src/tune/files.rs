@@ -36,7 +36,7 @@ fn head(request: &Request, outcome: &Outcome, origin: &Origin) -> Result<String,
     } else {
         // Refuses a measurement that cannot say on what and when it was made.
         Measurement::of_this_run(&origin.info.uuid, &origin.driver, &clocks, &date)?;
-        (request.device.name.as_str(), "measured", "cotenant profile collect --tune")
+        (request.device.name.as_str(), "measured", "cotenant gpu tiles")
     };
     let [visits, late] = origin.visits;
     let facts = [

@@ -1,4 +1,4 @@
-//! `mps`: everybody on all CUs.
+//! `mps`: all tenants share every CU.
 //!
 //! Models NVIDIA's multi-process service without limits (or streams of one process): kernels of all
 //! workers run side by side; blocks of the earlier kernel go first, the later one takes what is left
@@ -16,7 +16,7 @@ use crate::scenario::{Class, Setup};
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
     name: "mps",
-    summary: "everybody on all CUs, leftover placement",
+    summary: "all tenants share every CU; later kernels use what earlier ones leave free",
     source: "NVIDIA MPS documentation",
     properties: Properties {
         work_conserving: true,

@@ -1,6 +1,5 @@
 //! The driver with a process for each worker, on an emulated GPU: policies as in the simulator, and
 //! what happens when workers are killed, stand still or fail.
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
 
 use std::path::PathBuf;
 use std::process::Command;

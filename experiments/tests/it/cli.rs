@@ -1,5 +1,4 @@
 //! The command line from outside: exit statuses, messages, files.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -256,7 +255,7 @@ fn a_result_folder_draws_itself_again_and_nothing_else_is_overwritten() {
     assert_eq!(fs::read_dir(&other).unwrap().count(), 1);
 }
 
-/// Every file in tests/broken is refused with exactly the message in its `# error:` line.
+/// Every file in tests/broken is refused with exactly the messages in its `# error:` lines.
 #[test]
 fn broken_experiments_say_what_is_wrong_and_where() {
     let broken = experiments().join("tests/broken");
@@ -270,7 +269,9 @@ fn broken_experiments_say_what_is_wrong_and_where() {
     let mut wrong = vec![];
     for file in files {
         let name = file.file_name().unwrap().to_str().unwrap().to_owned();
-        let expected = read(&file).lines().find_map(|l| l.strip_prefix("# error: ").map(fill));
+        let text = read(&file);
+        let expected: Vec<String> =
+            text.lines().filter_map(|l| l.strip_prefix("# error: ")).map(fill).collect();
         let output = cotenant()
             .current_dir(&broken)
             .args(["run", &name, "--out"])
@@ -278,10 +279,11 @@ fn broken_experiments_say_what_is_wrong_and_where() {
             .output()
             .unwrap();
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-        let got = stderr.trim_end().strip_prefix("error: ").unwrap_or(&stderr).to_owned();
-        if output.status.code() != Some(2) || Some(&got) != expected.as_ref() {
+        let got: Vec<&str> =
+            stderr.lines().map(|l| l.strip_prefix("error: ").unwrap_or(l)).collect();
+        if output.status.code() != Some(2) || got != expected {
             wrong.push(format!(
-                "{name}: status {:?}\n  got  {got}\n  want {expected:?}",
+                "{name}: status {:?}\n  got  {got:#?}\n  want {expected:#?}",
                 output.status
             ));
         }
@@ -297,8 +299,48 @@ fn fill(message: &str) -> String {
     let temporal = cotenant_sim::policy::find("temporal").unwrap();
     let options = names(temporal.options.iter().map(|o| o.name).collect());
     let metrics = names(cotenant_results::METRICS.iter().map(|c| c.name).collect());
-    let message = message.replace("<policies>", &policies).replace("<metrics>", &metrics);
-    message.replace("<options of temporal>", &options)
+    message
+        .replace("<policies>", &policies)
+        .replace("<metrics>", &metrics)
+        .replace("<options of temporal>", &options)
+        .replace("<keys>", &keys(""))
+        .replace("<keys of tenants>", &keys("/$defs/Tenant"))
+        .replace("<keys of plots>", &keys("/$defs/Plot"))
+}
+
+/// Known keys of a table, as the program's schema lists them.
+fn keys(table: &str) -> String {
+    static SCHEMA: std::sync::LazyLock<serde_json::Value> = std::sync::LazyLock::new(|| {
+        let told = cotenant().arg("schema").output().unwrap();
+        serde_json::from_slice(&told.stdout).unwrap()
+    });
+    let table = SCHEMA.pointer(table).unwrap();
+    let keys: Vec<&str> =
+        table["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    keys.join(", ")
+}
+
+/// `COTENANT_WRITE=1 cargo test -p cotenant the_reference_page` writes the page anew.
+#[test]
+fn the_reference_page_of_experiment_files_is_the_schema() {
+    let path = experiments().join("../docs/experiment-file.md");
+    let told = cotenant().args(["schema", "--markdown"]).output().unwrap();
+    let page = String::from_utf8(told.stdout).unwrap();
+    if std::env::var_os("COTENANT_WRITE").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    assert!(read(&path) == page, "COTENANT_WRITE=1 writes the page anew");
+}
+
+#[test]
+fn completions_and_the_manual_name_every_command() {
+    for args in [vec!["completions", "bash"], vec!["completions", "zsh"], vec!["man"]] {
+        let told = cotenant().args(&args).output().unwrap();
+        let text = String::from_utf8(told.stdout).unwrap();
+        for command in ["validate", "policies", "schema"] {
+            assert!(text.contains(command), "{args:?}: {command}");
+        }
+    }
 }
 
 #[test]

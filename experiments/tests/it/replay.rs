@@ -1,5 +1,4 @@
 //! `cotenant replay` and `validate` from outside: the emulated device, and what is missing.
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // helpers of tests
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

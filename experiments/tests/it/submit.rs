@@ -1,13 +1,10 @@
 //! `cotenant submit` against a stand-in for Slurm's commands that runs at once what it is given.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod study;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use study::{Study, read, same_results};
+use crate::study::{Study, read, same_results};
 
 /// Takes indices below 3, as a `MaxArraySize` of 3 demands, and sets what Slurm would set.
 const SBATCH: &str = r#"#!/bin/sh

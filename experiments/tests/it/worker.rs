@@ -1,6 +1,5 @@
 //! Worker processes for real: started, used, retired, killed, stopped, failing; and nothing of them
 //! left behind.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;

@@ -4,7 +4,6 @@
 //! `experiments/dnnscaler/` holds what the authors published (`instances.csv`, `batches.csv`,
 //! `jobs.csv`) and the profile folder `p40` that this file computes from it; with
 //! `COTENANT_BLESS=1` the first test writes that folder again.
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

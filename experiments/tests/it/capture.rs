@@ -1,6 +1,5 @@
 //! `cotenant capture` with a stand-in program that writes the records of the injection library, alone
 //! and under the shares of a stand-in MPS daemon.
-#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

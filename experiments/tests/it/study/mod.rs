@@ -1,5 +1,4 @@
 //! A small study for the tests of shards: every table, two policies with cells in common.
-#![allow(dead_code, reason = "every test file uses its part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,469 @@
+//! The experiment file as serde and schemars see it: every key with its type, unit, range, default
+//! and meaning, once. Checks (`check.rs`), `cotenant schema` and docs/experiment-file.md are made
+//! from these declarations; what one key says about another is checked where the key is used.
+
+use std::collections::BTreeMap;
+
+use cotenant_profiles::lower::{MAX_BATCH, Precision};
+use cotenant_profiles::{Executor, Nanos};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+
+use super::arrivals::ArrivalsFile;
+
+/// A duration with its unit: `"250us"`, `"3ms"`, `"1.5s"`, `"2min"`.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Time(pub(crate) Nanos);
+
+impl JsonSchema for Time {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Duration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "duration" })
+    }
+}
+
+/// An experiment: who asks for what on which GPU, and the ways of sharing it that are compared.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "cotenant experiment file", rename = "Experiment")]
+#[allow(dead_code, reason = "what is read elsewhere still has its place in the schema")]
+pub(crate) struct ExperimentFile {
+    /// Name: 1 to 80 letters, digits, `-`, `_` and `.`. Results go to `out/NAME` unless told otherwise.
+    #[schemars(example = &"quickstart")]
+    pub(crate) name: String,
+    /// What the experiment asks; the report shows it.
+    #[schemars(example = &"How many workers does one GPU carry under each policy?")]
+    pub(crate) question: Option<String>,
+    /// By what policies are ranked where no tenant has a goal: a column of `results.csv`.
+    #[schemars(with = "Option<MetricName>", example = &"throughput_rps")]
+    pub(crate) rank_by: Option<String>,
+    /// The GPU: a name that `cotenant devices` lists, or the path of a device file.
+    #[schemars(example = &"h100-sxm")]
+    pub(crate) device: String,
+    /// Where profiles are looked for before those that ship; the first hit wins.
+    #[serde(default)]
+    #[schemars(example = ["data/mi50"])]
+    pub(crate) profiles: Vec<ProfilesFile>,
+    /// Simulated time after the warm-up.
+    #[schemars(example = &"60s", extend("least" = "1us", "most" = "10000000s"))]
+    pub(crate) duration: Time,
+    /// Simulated time before anything is counted.
+    #[serde(default)]
+    #[schemars(example = &"2s", extend("most" = "10000000s", "default" = "0s"))]
+    pub(crate) warmup: Option<Time>,
+    /// How often every cell is run, each time with the next seed; results then carry confidence
+    /// intervals.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 10_000), example = 5)]
+    pub(crate) repeats: u64,
+    /// Seed of the first repeat. A seed fixes every random number of a cell.
+    #[serde(default = "one")]
+    #[schemars(range(min = 0, max = i64::MAX), example = 1)]
+    pub(crate) seed: u64,
+    /// `real`: mechanisms (switches, masks, resizes, loads) cost what the device file says.
+    /// `ideal`: they are free, which separates a scheduling idea from the cost of its mechanism.
+    #[serde(default)]
+    #[schemars(example = &"real")]
+    pub(crate) costs: CostMode,
+    /// How co-running kernels slow each other down.
+    #[schemars(with = "Option<ContentionName>", example = &"bandwidth", extend("default" = "bandwidth"))]
+    pub(crate) contention: Option<String>,
+    /// Width of the bins of the time series; given, `series.csv` is written.
+    #[schemars(example = &"100ms", extend("least" = "1us"))]
+    pub(crate) series: Option<Time>,
+    /// Coefficient of variation of kernel times: log-normal factors of mean 1, drawn per request and
+    /// kernel, the same under every policy.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 2.0), example = 0.1)]
+    pub(crate) jitter: f64,
+    /// The GPUs: how many of `device`, or a list of devices. One is supported.
+    #[schemars(example = 1, extend("default" = 1))]
+    pub(crate) gpus: Option<GpusFile>,
+    /// Who is served: one `[[tenant]]` table each.
+    #[schemars(with = "Vec<TenantFile>", length(min = 1))]
+    pub(crate) tenant: serde_json::Value,
+    /// The ways of sharing that are compared: one `[[policy]]` table each, by the name that
+    /// `cotenant policies` lists, or `all`.
+    #[schemars(with = "Vec<PolicyFile>", length(min = 1))]
+    pub(crate) policy: serde_json::Value,
+    /// Fields that vary, each with the values it takes; every combination is run. A key is the path of
+    /// a field (`tenant.NAME.FIELD`, `tenant.*.FIELD`, `policy.LABEL.OPTION`, or a top-level field).
+    /// Several paths separated by commas vary together, with a list of values per step.
+    #[serde(default)]
+    #[schemars(with = "Option<BTreeMap<String, Vec<serde_json::Value>>>",
+        example = serde_json::json!({ "tenant.vision.arrivals.rate": [60, 120, 240] }))]
+    pub(crate) sweep: serde_json::Value,
+    /// Figures to draw: one `[[plot]]` table each. Without any, a few that suit the experiment.
+    #[serde(default)]
+    #[schemars(with = "Option<Vec<cotenant_results::PlotSpec>>")]
+    pub(crate) plot: serde_json::Value,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// A folder of profiles, or another tool's measurement.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum ProfilesFile {
+    /// A folder, relative to the experiment file.
+    Folder(String),
+    /// A measurement of another tool, read at every run.
+    Import(ImportFile),
+}
+
+/// Another tool's measurement.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct ImportFile {
+    /// The tool whose files they are.
+    #[schemars(with = "ImportName", example = &"orion")]
+    pub(crate) import: String,
+    /// A file, or a folder of .csv files, relative to the experiment file.
+    #[schemars(example = &"measured/")]
+    pub(crate) path: String,
+}
+
+/// A format of [`IMPORTS`](super::IMPORTS).
+struct ImportName;
+
+impl JsonSchema for ImportName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Import".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": super::IMPORTS })
+    }
+}
+
+/// Whether mechanisms cost what the device file says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum CostMode {
+    #[default]
+    Real,
+    Ideal,
+}
+
+impl CostMode {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Real => "real",
+            Self::Ideal => "ideal",
+        }
+    }
+}
+
+/// A column of `results.csv`, by name.
+struct MetricName;
+
+impl JsonSchema for MetricName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Metric".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": cotenant_results::Metric::ALL.map(|m| m.name()) })
+    }
+}
+
+/// A contention model, by name.
+struct ContentionName;
+
+impl JsonSchema for ContentionName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Contention".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": cotenant_sim::contention::NAMES })
+    }
+}
+
+/// How many GPUs, or which.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum GpusFile {
+    /// So many of `device`.
+    Count(#[schemars(range(min = 1, max = 64))] u32),
+    /// One device each.
+    Devices(Vec<String>),
+}
+
+/// A tenant: who is served and charged.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Tenant")]
+pub(crate) struct TenantFile {
+    /// Name: 1 to 60 letters, digits, `-` and `_`; results call the tenant so.
+    #[schemars(example = &"vision")]
+    pub(crate) name: String,
+    /// The model: a name that `cotenant models` lists, or of a profile.
+    #[schemars(example = &"resnet50")]
+    pub(crate) model: String,
+    /// How its requests arrive. Not for a tenant with `tune`.
+    #[schemars(with = "Option<ArrivalsFile>", example = serde_json::json!({ "kind": "poisson", "rate": 120.0 }))]
+    pub(crate) arrivals: Option<serde_json::Value>,
+    /// Its goal for the latency of a request, counted from the arrival.
+    #[schemars(example = &"100ms")]
+    pub(crate) slo: Option<SloFile>,
+    /// `latency` for requests that somebody waits for, `best-effort` for the rest; policies with
+    /// priorities prefer the first.
+    #[serde(default)]
+    #[schemars(example = &"latency")]
+    pub(crate) class: ClassName,
+    /// Model instances that serve it.
+    #[serde(default = "one_worker")]
+    #[schemars(range(min = 1, max = 1024), extend("unit" = "workers"), example = 2)]
+    pub(crate) workers: u32,
+    /// How requests are put together.
+    #[schemars(example = serde_json::json!({ "max": 8, "timeout": "2ms" }))]
+    pub(crate) batch: Option<BatchFile>,
+    /// Number format that the model runs in. Default: the device's, fp16 with tensor cores, else fp32.
+    #[schemars(with = "Option<PrecisionName>", example = &"fp16")]
+    pub(crate) precision: Option<String>,
+    /// How the framework issues kernels, which decides what the host pays per launch. Default: as the
+    /// profile says; for a computed one, `compiled` where `fused`, else `eager`.
+    #[schemars(with = "Option<ExecutorName>", example = &"eager")]
+    pub(crate) executor: Option<String>,
+    /// Whether neighbouring operators are fused, as a compiler does.
+    #[serde(default)]
+    #[schemars(example = true)]
+    pub(crate) fused: bool,
+    /// Kernels as a tuner picks them for this share of the CUs; not given: as a library picks them
+    /// for the whole GPU.
+    #[schemars(range(max = 100.0), extend("unit" = "%", "exclusiveMinimum" = 0), example = 25.0)]
+    pub(crate) tuned_at: Option<f64>,
+    /// Runs this one operator of the model alone.
+    #[schemars(example = &"conv1")]
+    pub(crate) operator: Option<String>,
+    /// Tunes every operator of the model, each as a tenant of its own with one request.
+    #[schemars(example = serde_json::json!({ "trials": 64 }))]
+    pub(crate) tune: Option<TuneFile>,
+    /// `slo`: a request that can no longer meet its goal is dropped, with that reason.
+    #[schemars(example = &"slo")]
+    pub(crate) drop_after: Option<DropName>,
+    /// The GPU it lives on, counted from 0. Default: the policy chooses.
+    #[schemars(range(min = 0, max = 63), example = 0)]
+    pub(crate) gpu: Option<u32>,
+    /// The serving engine of a generating model.
+    pub(crate) engine: Option<EngineFile>,
+}
+
+fn one_worker() -> u32 {
+    1
+}
+
+/// A goal.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum SloFile {
+    /// From a request's arrival to its result.
+    Absolute(Time),
+    /// A multiple of the p95 that the tenant has alone on the GPU.
+    Isolated(IsolatedFile),
+    /// Of a generating tenant.
+    Tokens(#[allow(dead_code, reason = "engines are not simulated yet")] TokenGoals),
+}
+
+/// A goal relative to the tenant alone.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct IsolatedFile {
+    /// Multiple of the isolated p95 latency.
+    #[schemars(range(min = 0.01, max = 1e6), extend("unit" = "× isolated p95"), example = 2.0)]
+    pub(crate) isolated: f64,
+}
+
+/// Goals of a generating tenant.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct TokenGoals {
+    /// Time to the first token.
+    #[schemars(example = &"500ms", extend("least" = "1ns"))]
+    #[allow(dead_code, reason = "engines are not simulated yet")]
+    pub(crate) ttft: Time,
+    /// Time per further token.
+    #[schemars(example = &"40ms", extend("least" = "1ns"))]
+    #[allow(dead_code, reason = "engines are not simulated yet")]
+    pub(crate) tpot: Time,
+}
+
+/// Whether somebody waits.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(crate) enum ClassName {
+    #[default]
+    Latency,
+    BestEffort,
+}
+
+/// Batching of requests.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct BatchFile {
+    /// Most items in a batch.
+    #[serde(default = "one_worker")]
+    #[schemars(range(min = 1, max = MAX_BATCH), extend("unit" = "items"), example = 8)]
+    pub(crate) max: u32,
+    /// Longest that the first request of a batch waits for others.
+    #[schemars(example = &"2ms", extend("most" = "60min", "default" = "0s"))]
+    pub(crate) timeout: Option<Time>,
+}
+
+/// A number format, by name.
+struct PrecisionName;
+
+impl JsonSchema for PrecisionName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Precision".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Precision::ALL.map(Precision::name) })
+    }
+}
+
+/// How a framework issues kernels, by name.
+struct ExecutorName;
+
+impl JsonSchema for ExecutorName {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Executor".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": Executor::ALL.map(Executor::name) })
+    }
+}
+
+/// What is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum DropName {
+    Slo,
+}
+
+/// A tuning job.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct TuneFile {
+    /// Candidates per operator.
+    #[serde(default = "trials")]
+    #[schemars(range(min = 1, max = 10_000), example = 64)]
+    pub(crate) trials: u32,
+    /// Launches that measure a candidate.
+    #[serde(default = "launches")]
+    #[schemars(range(min = 1, max = 10_000), example = 13)]
+    pub(crate) launches: u32,
+    /// Batch size that the operators are tuned for.
+    #[serde(default = "one_worker")]
+    #[schemars(range(min = 1, max = MAX_BATCH), extend("unit" = "items"), example = 1)]
+    pub(crate) batch: u32,
+}
+
+fn trials() -> u32 {
+    64
+}
+
+fn launches() -> u32 {
+    13
+}
+
+/// The serving engine of a generating tenant.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+#[allow(dead_code, reason = "engines are not simulated yet")]
+pub(crate) struct EngineFile {
+    /// How sequences are put together.
+    #[schemars(example = &"continuous")]
+    pub(crate) kind: EngineKind,
+    /// Most sequences at once.
+    #[schemars(range(min = 1, max = 65_536), extend("unit" = "sequences"), example = 256)]
+    pub(crate) max_seqs: Option<u32>,
+    /// Most tokens in one step.
+    #[schemars(range(min = 1, max = 16_777_216), extend("unit" = "tokens"), example = 8192)]
+    pub(crate) max_batched_tokens: Option<u32>,
+    /// Whether prompts are split over steps.
+    pub(crate) chunked_prefill: Option<bool>,
+    /// Share of the GPU's memory that the engine may use.
+    #[schemars(range(min = 0.01, max = 1.0), example = 0.9)]
+    pub(crate) memory_fraction: Option<f64>,
+}
+
+/// How an engine puts sequences together.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(inline)]
+pub(crate) enum EngineKind {
+    Continuous,
+}
+
+/// A `[[policy]]` table: read against the registry.
+struct PolicyFile;
+
+impl JsonSchema for PolicyFile {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Policy".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        super::policy_schema::table().try_into().expect("a schema is a table")
+    }
+}
+
+/// The schema that `cotenant schema` prints.
+pub(crate) fn published() -> serde_json::Value {
+    schema().to_value()
+}
+
+/// The JSON Schema of an experiment file.
+pub(crate) fn schema() -> Schema {
+    let settings = schemars::generate::SchemaSettings::draft2020_12();
+    settings.into_generator().into_root_schema_for::<ExperimentFile>()
+}
+
+/// The JSON Schema of one `[[tenant]]` table.
+pub(crate) fn tenant_schema() -> Schema {
+    let settings = schemars::generate::SchemaSettings::draft2020_12();
+    settings.into_generator().into_root_schema_for::<TenantFile>()
+}

@@ -1,0 +1,54 @@
+//! The numbers of one row of `results.csv`, and how a number is written.
+
+use cotenant_results::Metric;
+use cotenant_results::columns::METRICS;
+
+/// The numeric columns of one row; what does not exist is empty.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Metrics([Option<f64>; METRICS.len()]);
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self([None; METRICS.len()])
+    }
+}
+
+impl Metrics {
+    /// Sets a metric.
+    pub(crate) fn set(&mut self, metric: Metric, value: Option<f64>) {
+        self.0[metric as usize] = value;
+    }
+
+    /// A metric's value.
+    pub(crate) fn get(&self, metric: Metric) -> Option<f64> {
+        self.0[metric as usize]
+    }
+
+    /// All values, in the order of the columns.
+    pub(crate) fn values(&self) -> &[Option<f64>] {
+        &self.0
+    }
+}
+
+/// The shortest decimal that reads back to the same number; empty for what does not exist.
+pub(crate) fn number(value: Option<f64>) -> String {
+    match value {
+        Some(x) if x.is_finite() => format!("{}", x + 0.0), // + 0.0: no minus before a zero
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short_and_read_back() {
+        assert_eq!(number(Some(0.1)), "0.1");
+        assert_eq!(number(Some(-0.0)), "0");
+        assert_eq!(number(Some(12.0)), "12");
+        assert_eq!(number(Some(1e-7)), "0.0000001");
+        assert_eq!(number(None), "");
+        assert_eq!(number(Some(f64::NAN)), "");
+    }
+}
