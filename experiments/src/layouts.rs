@@ -6,8 +6,8 @@ use cotenant_sim::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
 use cotenant_sim::policy::Depth;
 
 use crate::config::{Point, PolicyRow};
+use crate::metrics::number;
 use crate::prepare::Prepared;
-use crate::results::number;
 
 /// The fields of each worker's row after the sweep keys; nothing where the policy cannot lay the
 /// tenants out.
