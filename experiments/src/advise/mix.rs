@@ -136,10 +136,8 @@ impl Source {
         mut fixed_workers: Vec<bool>,
     ) -> Result<Mix, String> {
         let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
-        let mut e = grid.at(0)?;
-        let Some(point) = e.points.pop() else {
-            return Err(format!("{}: there is nothing to serve", self.file));
-        };
+        let e = grid.at(0)?;
+        let point = e.point.clone();
         // Tenants that stand for several (tuning jobs) fix everything.
         fixed_batch.resize(point.tenants.len(), true);
         fixed_workers.resize(point.tenants.len(), true);
