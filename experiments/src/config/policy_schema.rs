@@ -62,6 +62,7 @@ fn of(option: &OptionSpec) -> serde_json::Value {
         Kind::Choice(words) => json!({ "type": "string", "enum": words }),
         Kind::Text => json!({ "type": "string" }),
         Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+        Kind::Places => json!({ "type": "object" }),
         Kind::PerTenant(words) => {
             let share = json!({ "type": "number", "exclusiveMinimum": 0, "maximum": 100 });
             json!({ "anyOf": [
