@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cotenant_profiles::Nanos;
+use cotenant_profiles::{Device, Nanos};
 use cotenant_results::Metric;
-use cotenant_sim::report::TenantReport;
+use cotenant_sim::report::{GpuReport, TenantReport};
 use cotenant_sim::scenario::Think;
 use cotenant_sim::{Load, Report, Scenario};
 use cotenant_traces::Rng;
@@ -136,7 +136,7 @@ fn simulate(
         (t.chrome(&name, &ready.setup.code), t.lost())
     });
     let layout = if cell.repeat == 0 { layouts::rows(point, row, ready) } else { vec![] };
-    Ok(Outcome { timeline, layout, ..outcome(&report, wants, watch) })
+    Ok(Outcome { timeline, layout, ..outcome(&report, &ready.setup.device, wants, watch) })
 }
 
 /// What a cell runs.
@@ -154,10 +154,10 @@ pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<
 }
 
 /// What a run that has ended comes to.
-pub(crate) fn outcome(report: &Report, wants: Wants, watch: Watch) -> Outcome {
+pub(crate) fn outcome(report: &Report, device: &Device, wants: Wants, watch: Watch) -> Outcome {
     Outcome {
         status: "ok".to_owned(),
-        metrics: metrics(report),
+        metrics: metrics(report, device),
         events: report.events,
         digest: report.digest,
         context_switches: report.gpu.context_switches,
@@ -212,9 +212,16 @@ fn ms(ns: Nanos) -> f64 {
 }
 
 /// By tenant, and for the whole GPU.
-fn metrics(report: &Report) -> Vec<Metrics> {
+fn metrics(report: &Report, device: &Device) -> Vec<Metrics> {
     let window = report.window.as_secs_f64();
-    let mut rows: Vec<Metrics> = report.tenants.iter().map(|t| of_tenant(t, window)).collect();
+    let row = |t: &TenantReport| {
+        let mut m = of_tenant(t, window);
+        if let Some(gpu) = t.gpu(device, report.window) {
+            utilisations(&mut m, &gpu);
+        }
+        m
+    };
+    let mut rows: Vec<Metrics> = report.tenants.iter().map(row).collect();
     rows.push(of_gpu(report, window));
     rows
 }
@@ -232,10 +239,18 @@ fn of_tenant(t: &TenantReport, window: f64) -> Metrics {
     m.set(Metric::LatencyMean, t.latency_mean().map(ms));
     quantiles(&mut m, &c.latencies);
     m.set(Metric::QueueMean, t.queue_mean().map(ms));
+    m.set(Metric::LatencyService, t.service_mean().map(ms));
     m.set(Metric::BatchMean, t.batch_mean());
     m.set(Metric::Reconfigurations, Some(c.reconfigurations as f64));
     m.set(Metric::Downtime, Some(ms(Nanos(c.downtime_ns))));
     m
+}
+
+fn utilisations(m: &mut Metrics, gpu: &GpuReport) {
+    m.set(Metric::CuUtilization, Some(gpu.cu_utilization));
+    m.set(Metric::DramUtilization, Some(gpu.dram_utilization));
+    m.set(Metric::GpuUtil, Some(gpu.gpu_util));
+    m.set(Metric::SmActive, Some(gpu.sm_active));
 }
 
 fn quantiles(m: &mut Metrics, latencies: &cotenant_sim::metrics::Latencies) {
@@ -269,11 +284,13 @@ fn of_gpu(report: &Report, window: f64) -> Metrics {
     all().for_each(|c| latencies.merge(&c.latencies));
     quantiles(&mut m, &latencies);
     m.set(Metric::QueueMean, mean_ms(all().map(|c| c.queue_sum).sum()));
+    let service = all().map(|c| c.latency_sum - c.queue_sum).sum();
+    m.set(Metric::LatencyService, mean_ms(service));
     let (batches, items) = (sum(|t| t.counts.batches), sum(|t| t.counts.batch_items));
     m.set(Metric::BatchMean, (batches > 0.0).then(|| items / batches));
-    m.set(Metric::CuUtilization, Some(report.gpu.cu_utilization));
-    m.set(Metric::DramUtilization, Some(report.gpu.dram_utilization));
+    utilisations(&mut m, &report.gpu);
     m.set(Metric::Energy, Some(report.gpu.energy_j));
+    m.set(Metric::Power, Some(report.gpu.power_w));
     m.set(Metric::Reconfigurations, Some(sum(|t| t.counts.reconfigurations)));
     m.set(Metric::Downtime, Some(sum(|t| t.counts.downtime_ns) / 1e6));
     m

@@ -367,7 +367,8 @@ pub struct Contention {
     pub igniter_mhz_per_watt: f64,
 }
 
-/// Power: `idle + cu × busy CUs + DRAM energy`, capped nowhere but in the `igniter` model.
+/// Power: `idle + active while anything runs + cu × speed of CUs in use + DRAM energy`, capped
+/// nowhere but in the `igniter` model.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Power {

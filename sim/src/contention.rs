@@ -71,6 +71,8 @@ pub struct Demand {
     pub footprint: u64,
     /// CUs it holds.
     pub cus: u32,
+    /// Bytes per microsecond that it asks for where others slow it.
+    pub asked: u64,
 }
 
 /// The memory system that a pool's kernels share.
@@ -105,47 +107,53 @@ impl ContentionModel {
         calm && dram <= shared.dram
     }
 
-    /// Slow-down of every kernel in `demands` (at least 1 each, 1 when alone and unthrottled),
-    /// into `slow`: what this model says, and at least what sharing the bandwidth costs. A pure
-    /// function of the multiset: sums are integers, so order cannot matter.
-    pub fn slow_downs(&self, shared: &Shared, demands: &[Demand], slow: &mut Vec<f64>) {
-        slow.clear();
-        self.beyond_bandwidth(shared, demands, slow);
-        let total: u64 = demands.iter().map(|d| d.dram).sum();
+    /// Slow-down of every kernel in `demands`: `slow` holds what sharing the speed of CUs costs each
+    /// of them, at least 1, and takes what this model adds and what sharing the bandwidth costs. Who
+    /// is slowed asks for less bandwidth. A pure function of the multiset: sums are integers, so
+    /// order cannot matter.
+    pub fn slow_downs(&self, shared: &Shared, demands: &mut [Demand], slow: &mut [f64]) {
+        self.beyond_capacity(shared, demands, slow);
+        let mut total = 0;
+        for (d, &s) in demands.iter_mut().zip(&*slow) {
+            d.asked = asked(d, s);
+            total += d.asked;
+        }
         if total <= shared.dram {
             return;
         }
-        let fair = fair_share(shared.dram, demands);
+        let fair = fair_share(shared.dram, demands.iter().map(|d| d.asked));
         for (s, d) in slow.iter_mut().zip(demands) {
-            if d.dram > fair {
+            if d.asked > fair {
                 *s = s.max(d.dram as f64 / fair as f64);
             }
         }
     }
 
-    fn beyond_bandwidth(&self, shared: &Shared, demands: &[Demand], slow: &mut Vec<f64>) {
+    fn beyond_capacity(&self, shared: &Shared, demands: &[Demand], slow: &mut [f64]) {
+        let total: u64 = demands.iter().map(|d| d.dram).sum();
         match *self {
-            Self::None => slow.resize(demands.len(), 1.0),
-            Self::Bandwidth { l2_penalty } => overflow(shared, demands, l2_penalty, slow),
+            Self::None => {}
+            Self::Bandwidth { l2_penalty } => {
+                let lost = overflow(shared, demands);
+                for (s, d) in slow.iter_mut().zip(demands) {
+                    *s *= 1.0 + l2_penalty * lost * ratio(asked(d, *s), shared.dram);
+                }
+            }
             Self::Linear { c } => {
-                let l2 = |d: &Demand| ratio(d.dram, shared.l2_rate);
-                let dram = |d: &Demand| ratio(d.dram, shared.dram);
-                let total: u64 = demands.iter().map(|d| d.dram).sum();
-                slow.extend(demands.iter().map(|me| {
-                    if demands.len() < 2 {
-                        return 1.0;
-                    }
+                if demands.len() < 2 {
+                    return;
+                }
+                for (slow, me) in slow.iter_mut().zip(demands) {
                     let others = total - me.dram;
-                    let s = c[0] * l2(me)
+                    let s = c[0] * ratio(me.dram, shared.l2_rate)
                         + c[1] * ratio(others, shared.l2_rate)
-                        + c[2] * dram(me)
+                        + c[2] * ratio(me.dram, shared.dram)
                         + c[3] * ratio(others, shared.dram)
                         + c[4];
-                    s.max(1.0)
-                }));
+                    *slow *= s.max(1.0);
+                }
             }
             Self::Igniter { cache, mhz_per_watt, .. } => {
-                let total: u64 = demands.iter().map(|d| d.dram).sum();
                 let cus: u64 = demands.iter().map(|d| u64::from(d.cus)).sum();
                 // bytes/us × pJ/byte = 1e-6 W.
                 let watts = shared.power[0]
@@ -154,11 +162,10 @@ impl ContentionModel {
                 let mhz = shared.mhz - mhz_per_watt * (watts - shared.power[2]).max(0.0);
                 // The fit covers a few hundred watts: never below a tenth of the clock.
                 let throttle = shared.mhz / mhz.max(shared.mhz / 10.0);
-                slow.extend(
-                    demands.iter().map(|me| {
-                        (1.0 + cache * ratio(total - me.dram, shared.l2_rate)) * throttle
-                    }),
-                );
+                for (slow, me) in slow.iter_mut().zip(demands) {
+                    let others = ratio(total - me.dram, shared.l2_rate);
+                    *slow *= (1.0 + cache * others) * throttle;
+                }
             }
         }
     }
@@ -168,30 +175,32 @@ fn ratio(a: u64, b: u64) -> f64 {
     (a as f64 / b as f64).min(1.0)
 }
 
-/// What losing L2 costs: the share of the working sets that it can no longer hold, beyond what each
-/// loses alone.
-fn overflow(shared: &Shared, demands: &[Demand], l2_penalty: f64, slow: &mut Vec<f64>) {
+/// What a kernel asks for that is slowed so much.
+fn asked(demand: &Demand, slow: f64) -> u64 {
+    if slow == 1.0 { demand.dram } else { (demand.dram as f64 / slow) as u64 }
+}
+
+/// The share of the working sets that L2 can no longer hold, beyond what each loses alone.
+fn overflow(shared: &Shared, demands: &[Demand]) -> f64 {
     let footprint: u64 = demands.iter().map(|d| d.footprint).sum();
-    let overflow = if demands.len() > 1 && footprint > shared.l2 {
+    if demands.len() > 1 && footprint > shared.l2 {
         1.0 - shared.l2 as f64 / footprint as f64
     } else {
         0.0
-    };
-    slow.extend(demands.iter().map(|d| 1.0 + l2_penalty * overflow * ratio(d.dram, shared.dram)));
+    }
 }
 
 /// The max-min fair rate: who asks for less gets what it asks for, the others get this.
-fn fair_share(capacity: u64, demands: &[Demand]) -> u64 {
+fn fair_share(capacity: u64, demands: impl Iterator<Item = u64> + Clone) -> u64 {
     let mut left = capacity;
-    let mut count = demands.len() as u64;
+    let mut count = demands.clone().count() as u64;
     let mut floor = 0;
     // Each pass settles every kernel whose demand lies between the last level and the new one.
     loop {
         let share = (left / count).max(1);
-        let settled = demands.iter().filter(|d| d.dram > floor && d.dram <= share);
-        let (n, sum) = settled.fold((0, 0), |(n, sum), d| (n + 1, sum + d.dram));
-        let zero =
-            if floor == 0 { demands.iter().filter(|d| d.dram == 0).count() as u64 } else { 0 };
+        let settled = demands.clone().filter(|&d| d > floor && d <= share);
+        let (n, sum) = settled.fold((0, 0), |(n, sum), d| (n + 1, sum + d));
+        let zero = if floor == 0 { demands.clone().filter(|&d| d == 0).count() as u64 } else { 0 };
         if n + zero == 0 || n + zero == count {
             return share;
         }
@@ -218,10 +227,10 @@ mod tests {
     }
 
     fn slow(model: ContentionModel, dram: &[u64]) -> Vec<f64> {
-        let demands: Vec<_> =
-            dram.iter().map(|&dram| Demand { dram, footprint: 0, cus: 20 }).collect();
-        let mut out = vec![];
-        model.slow_downs(&shared(), &demands, &mut out);
+        let mut demands: Vec<_> =
+            dram.iter().map(|&dram| Demand { dram, cus: 20, ..Demand::default() }).collect();
+        let mut out = vec![1.0; dram.len()];
+        model.slow_downs(&shared(), &mut demands, &mut out);
         out
     }
 
@@ -232,6 +241,15 @@ mod tests {
         // 100k is below the fair share; the other two split the remaining 800k.
         assert_eq!(slow(model, &[100_000, 800_000, 800_000]), [1.0, 2.0, 2.0]);
         assert_eq!(slow(model, &[0, 900_000, 900_000]), [1.0, 2.0, 2.0]);
+    }
+
+    #[test]
+    fn who_is_slowed_asks_for_less_bandwidth() {
+        let mut demands = [Demand { dram: 800_000, cus: 20, ..Demand::default() }; 2];
+        let mut out = [2.0, 1.0];
+        ContentionModel::None.slow_downs(&shared(), &mut demands, &mut out);
+        // Half of 800k, and what is left of 900k.
+        assert_eq!(out, [2.0, 1.6]);
     }
 
     #[test]
@@ -246,9 +264,10 @@ mod tests {
     #[test]
     fn two_working_sets_that_overflow_l2_slow_each_other() {
         let model = ContentionModel::Bandwidth { l2_penalty: 1.15 };
-        let demands = [Demand { dram: 450_000, footprint: 6 << 20, cus: 40 }; 2];
-        let mut out = vec![];
-        model.slow_downs(&shared(), &demands, &mut out);
+        let mut demands =
+            [Demand { dram: 450_000, footprint: 6 << 20, cus: 40, ..Demand::default() }; 2];
+        let mut out = [1.0; 2];
+        model.slow_downs(&shared(), &mut demands, &mut out);
         assert_eq!(out, [1.0 + 1.15 * 0.5 * 0.5; 2]);
     }
 }

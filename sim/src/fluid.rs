@@ -119,8 +119,9 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
     fluid.go(end);
     let used = Totals {
         busy_cu_ns: (fluid.busy_cu_ns - opened.0) as u64,
+        cu_ns: fluid.busy_cu_ns - opened.0,
         dram_bytes: fluid.dram_bytes - opened.1,
-        switches: 0,
+        ..Totals::default()
     };
     let gpu = GpuReport::of(&setup.device, duration, used);
     let late = fluid.late(end);
@@ -128,6 +129,7 @@ pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Re
         counts: s.counts.clone(),
         in_flight: s.in_system,
         in_flight_late: late,
+        used: None,
     });
     Report {
         tenants: tenants.collect(),

@@ -10,14 +10,19 @@ use hdrhistogram::Histogram;
 /// Longest latency that is told apart from longer ones, ns: 10 hours.
 const LONGEST_NS: u64 = 36_000_000_000_000;
 
-/// Latencies with three significant digits, in constant memory.
+/// Latencies with three significant digits, in constant memory; the extremes are exact.
 #[derive(Clone, Debug)]
-pub struct Latencies(Histogram<u32>);
+pub struct Latencies {
+    histogram: Histogram<u32>,
+    least: u64,
+    most: u64,
+}
 
 impl Default for Latencies {
     fn default() -> Self {
         let h = Histogram::new_with_bounds(1_000, LONGEST_NS, 3);
-        Self(h.expect("bounds that the library's documentation allows"))
+        let histogram = h.expect("bounds that the library's documentation allows");
+        Self { histogram, least: u64::MAX, most: 0 }
     }
 }
 
@@ -25,34 +30,41 @@ impl Latencies {
     /// Adds one.
     #[inline]
     pub fn record(&mut self, latency: Nanos) {
-        self.0.saturating_record(latency.0);
+        self.histogram.saturating_record(latency.0);
+        self.least = self.least.min(latency.0);
+        self.most = self.most.max(latency.0);
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.histogram.len()
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.histogram.is_empty()
     }
 
-    /// The smallest latency that a share `q` (0 to 1) does not exceed; `None` of nothing.
+    /// The smallest latency that a share `q` (0 to 1) does not exceed, never beyond the extremes;
+    /// `None` of nothing.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Nanos> {
-        (!self.0.is_empty()).then(|| Nanos(self.0.value_at_quantile(q)))
+        let within = |ns: u64| Nanos(ns.clamp(self.least, self.most));
+        (!self.is_empty()).then(|| within(self.histogram.value_at_quantile(q)))
     }
 
     /// Adds everything that `other` holds: the latencies of several tenants together.
     pub fn merge(&mut self, other: &Self) {
-        self.0.add(&other.0).expect("all have the same bounds and precision");
+        self.histogram.add(&other.histogram).expect("all have the same bounds and precision");
+        self.least = self.least.min(other.least);
+        self.most = self.most.max(other.most);
     }
 
     fn clear(&mut self) {
-        self.0.reset();
+        self.histogram.reset();
+        (self.least, self.most) = (u64::MAX, 0);
     }
 }
 
@@ -115,5 +127,25 @@ impl Counts {
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|(_, n)| n).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_stay_within_the_extremes() {
+        let mut all = Latencies::default();
+        assert_eq!(all.quantile(0.5), None);
+        [1_234_567, 7_654_321].into_iter().for_each(|ns| all.record(Nanos(ns)));
+        assert_eq!(
+            [0.0, 1.0].map(|q| all.quantile(q)),
+            [Some(Nanos(1_234_567)), Some(Nanos(7_654_321))]
+        );
+        let mut more = Latencies::default();
+        more.record(Nanos(9_999_999));
+        more.merge(&all);
+        assert_eq!(more.quantile(1.0), Some(Nanos(9_999_999)));
     }
 }

@@ -1,10 +1,16 @@
-//! The device model of one pool: which kernels hold which CUs, how fast each progresses, when the
-//! next one ends.
+//! The device model of one pool: which kernels have blocks on which CUs, how fast each progresses,
+//! when the next one ends.
 //!
-//! Between two events every running kernel progresses at a constant rate. An event changes grants
-//! (CUs) or slow-downs (contention); a kernel is re-rated only if its own grant or slow-down changed,
-//! so its remaining time is computed from the same numbers in whatever order events are looked at.
-//! Floating point lives here alone: `rem` and `slow`. Time, CUs and bandwidth demands are integers.
+//! A CU has space and speed. Space holds blocks: up to its threads, registers, shared memory and
+//! block slots. Speed does their work: a kernel uses so much of it as its own curve shows (the least
+//! CU-time that it can be run in, over the time that it takes), and while the kernels on a CU use no
+//! more than it has, none is slowed. Blocks go to CUs with most room, the earlier or higher-priority
+//! kernel's first; they end where they run, so that a newcomer waits for room until some do.
+//!
+//! Between two events every running kernel progresses at a constant rate. An event changes blocks or
+//! slow-downs; a kernel is re-rated only if its own did, so its remaining time is computed from the
+//! same numbers in whatever order events are looked at. Floating point lives here alone: what is
+//! left of kernels, and slow-downs. Time, CUs, speed and bandwidth are integers.
 //!
 //! A pool has no clock. Whoever drives it, in virtual or in real time, goes from instant to instant:
 //!
@@ -17,25 +23,31 @@
 use std::ops::{Add, Sub};
 
 use cotenant_profiles::Device;
-use cotenant_profiles::device::DispatchRule;
+use cotenant_profiles::device::{DispatchRule, Topology};
 
 use crate::contention::{ContentionModel, Demand, Shared};
 use crate::layout::{Discipline, PoolSpec};
 use crate::mask::CuMask;
 use crate::program::Code;
 
+mod accounts;
 mod ends;
-mod grants;
 mod lane;
 mod masks;
+mod place;
 mod rates;
 mod resident;
+mod shape;
 mod turns;
+mod waves;
 
+use accounts::Accounts;
+pub use accounts::Used;
 use ends::Ends;
 use lane::{Lane, Waiting};
 use masks::{Places, UNMASKED};
 use resident::Resident;
+use shape::Shape;
 
 /// No event.
 pub const NEVER: u64 = u64::MAX;
@@ -45,6 +57,8 @@ pub const NEVER: u64 = u64::MAX;
 pub struct Job {
     /// Whose completion it is: a worker, a queue. It has one kernel at a time in the pool.
     pub owner: u32,
+    /// Who is charged for it.
+    pub tenant: u32,
     /// Index into [`Code::kernels`].
     pub kernel: u32,
     /// Lane of the pool.
@@ -62,13 +76,13 @@ pub struct Job {
 /// What observers are told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Note {
-    /// A kernel got `cus` CUs (again, if it already runs); 0: it has to wait.
+    /// A kernel's blocks lie on `cus` CUs (again, if it already runs); 0: it has to wait.
     Granted {
         /// Whose kernel.
         owner: u32,
         /// Index into [`Code::kernels`].
         kernel: u32,
-        /// CUs that count for its duration.
+        /// CUs, which others may be on as well.
         cus: u32,
     },
     /// A context switch began.
@@ -81,24 +95,28 @@ pub enum Note {
 /// What [`Pool::advance`] came upon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// A kernel has ended, and its CUs have gone to whom they are due.
+    /// A kernel has ended, and its room has gone to whom it is due.
     Kernel {
         /// Whose kernel.
         owner: u32,
         /// Index into [`Code::kernels`].
         kernel: u32,
     },
-    /// A context's turn, or a switch between two.
+    /// A context's turn, or a switch between two, or a wave of blocks that somebody waited for.
     Turn,
 }
 
 /// What a pool has used since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Totals {
-    /// CU-nanoseconds in use.
+    /// Time that CUs had blocks, CU-ns.
     pub busy_cu_ns: u64,
+    /// Speed of CUs in use, CU-ns: at most the time that they had blocks.
+    pub cu_ns: f64,
     /// Bytes to and from DRAM.
     pub dram_bytes: f64,
+    /// Time with any kernel on the CUs, ns, over pools weighted by their CUs.
+    pub active_cu_ns: u64,
     /// Context switches.
     pub switches: u64,
 }
@@ -108,7 +126,9 @@ impl Add for Totals {
     fn add(self, other: Self) -> Self {
         Self {
             busy_cu_ns: self.busy_cu_ns + other.busy_cu_ns,
+            cu_ns: self.cu_ns + other.cu_ns,
             dram_bytes: self.dram_bytes + other.dram_bytes,
+            active_cu_ns: self.active_cu_ns + other.active_cu_ns,
             switches: self.switches + other.switches,
         }
     }
@@ -119,7 +139,9 @@ impl Sub for Totals {
     fn sub(self, earlier: Self) -> Self {
         Self {
             busy_cu_ns: self.busy_cu_ns - earlier.busy_cu_ns,
+            cu_ns: self.cu_ns - earlier.cu_ns,
             dram_bytes: self.dram_bytes - earlier.dram_bytes,
+            active_cu_ns: self.active_cu_ns - earlier.active_cu_ns,
             switches: self.switches - earlier.switches,
         }
     }
@@ -132,26 +154,36 @@ pub struct Pool {
     /// One lane at a time.
     sliced: bool,
     contention: ContentionModel,
+    cus: u32,
+    topology: Topology,
     groups: Vec<u32>,
     rule: DispatchRule,
     shared: Shared,
     /// Extra time of a kernel that starts beside others, ns: per co-runner, itself included, and
     /// constant (`igniter`).
     launch_delay: Option<[f64; 2]>,
+    /// By kernel, of those seen so far.
+    shapes: Vec<Option<Shape>>,
     lanes: Vec<Lane>,
     run: Vec<Resident>,
-    /// When each of them ends.
+    /// When each of them ends, or a wave of it that somebody waits for.
     ends: Ends,
-    /// Who of them ends first, as of the last settling.
+    /// Who of them is first, as of the last settling.
     first: usize,
     /// The place in `run` of a resident that has just ended.
     hole: Option<usize>,
     places: Places,
     seq: u64,
-    /// Sums over residents with a grant.
+    /// Sums over residents with blocks on CUs.
     demand: u64,
     footprint: u64,
     granted: usize,
+    /// How many of them have waves to come.
+    multi: u32,
+    /// Lanes with CUs on which several kernels lie.
+    crowded: u32,
+    /// Ends of waves may be set.
+    edged: bool,
     stressed: bool,
     active: usize,
     turn_start: u64,
@@ -166,7 +198,8 @@ pub struct Pool {
     busy: u32,
     busy_since: u64,
     busy_cu_ns: u64,
-    dram_bytes: f64,
+    active_ns: u64,
+    accounts: Accounts,
     switches: u64,
     scratch: Scratch,
     observed: bool,
@@ -175,10 +208,9 @@ pub struct Pool {
 
 #[derive(Debug, Default)]
 struct Scratch {
-    order: Vec<grants::Turn>,
-    limits: Vec<u32>,
-    demands: Vec<Demand>,
-    slow: Vec<f64>,
+    order: Vec<place::Turn>,
+    rates: (Vec<Demand>, Vec<f64>),
+    with_room: Vec<(u32, u32)>,
 }
 
 /// What the CUs of a place can draw of its bandwidth, bytes per microsecond: a few of them do not
@@ -198,17 +230,13 @@ impl Pool {
         contention: &ContentionModel,
         observed: bool,
     ) -> Self {
-        let lane = |&capacity: &u32| Lane {
-            capacity,
-            all: CuMask::first(capacity.min(CuMask::CAPACITY)),
-            free: capacity,
-            ..Lane::default()
-        };
         let share = spec.cus as f64 / f64::from(device.cus());
         Self {
             discipline: spec.discipline,
             sliced: matches!(spec.discipline, Discipline::TimeSliced { .. }),
             contention: *contention,
+            cus: spec.cus,
+            topology: device.topology.clone(),
             groups: device.topology.groups.clone(),
             rule: device.dispatch.rule,
             launch_delay: match contention {
@@ -224,7 +252,8 @@ impl Pool {
                 pj_per_byte: device.power.dram_pj_per_byte,
                 mhz: device.clock.boost_mhz,
             },
-            lanes: spec.lanes.iter().map(lane).collect(),
+            shapes: vec![],
+            lanes: spec.lanes.iter().map(|&cus| Lane::new(cus)).collect(),
             run: Vec::with_capacity(64),
             ends: Ends::default(),
             first: 0,
@@ -234,6 +263,9 @@ impl Pool {
             demand: 0,
             footprint: 0,
             granted: 0,
+            multi: 0,
+            crowded: 0,
+            edged: false,
             stressed: false,
             active: 0,
             turn_start: 0,
@@ -245,7 +277,8 @@ impl Pool {
             busy: 0,
             busy_since: 0,
             busy_cu_ns: 0,
-            dram_bytes: 0.0,
+            active_ns: 0,
+            accounts: Accounts::default(),
             switches: 0,
             scratch: Scratch::default(),
             observed,
@@ -264,20 +297,24 @@ impl Pool {
     /// What has been used until `now`.
     #[must_use]
     pub fn totals(&self, now: u64) -> Totals {
+        let used = self.used(now);
+        let since = now - self.busy_since;
+        let active = self.active_ns + if self.busy > 0 { since } else { 0 };
         Totals {
-            busy_cu_ns: self.busy_cu_ns + u64::from(self.busy) * (now - self.busy_since),
-            dram_bytes: self.moved_by(now),
+            busy_cu_ns: self.busy_cu_ns + u64::from(self.busy) * since,
+            cu_ns: used.iter().map(|u| u.cu_ns).sum(),
+            dram_bytes: used.iter().map(|u| u.dram_bytes).sum(),
+            active_cu_ns: active * u64::from(self.cus),
             switches: self.switches,
         }
     }
 
-    /// Bytes moved until `now`: bytes count while they move, not when their kernel ends.
-    fn moved_by(&self, now: u64) -> f64 {
-        let gone = |i: usize| self.hole == Some(i);
-        let running = self.run.iter().enumerate().filter(|&(i, _)| !gone(i));
-        let running: f64 = running.map(|(_, r)| r.moved_by(now)).sum();
-        let parked: f64 = self.lanes.iter().flat_map(|l| &l.parked).map(|r| r.moved).sum();
-        self.dram_bytes + running + parked
+    /// What each tenant has used until `now`, by number: bytes and work count while they are moved
+    /// and done, not when their kernel ends.
+    #[must_use]
+    pub fn used(&self, now: u64) -> Vec<Used> {
+        let run = self.run.iter().enumerate().filter(|&(i, _)| self.hole != Some(i));
+        self.accounts.until(now, run.map(|(_, r)| r))
     }
 
     /// CUs in use.
@@ -297,20 +334,29 @@ impl Pool {
         self.seq += 1;
         let l = job.lane as usize;
         let away = self.sliced && (self.active != l || self.switch_end != NEVER);
-        let lane = &mut self.lanes[l];
         let fair = code.kernels[job.kernel as usize].fair;
-        if lane.usual != Some(job.priority) || mask.is_some() || fair {
+        if self.lanes[l].usual != Some(job.priority) || mask.is_some() || fair {
             self.submit_unlike(now, job, mask, away, code);
             return;
         }
-        let new = Waiting { job, seq: self.seq, mask: UNMASKED };
-        // While it waits for CUs, nothing changes for those who run, unless their turn is to end.
-        self.dirty |= self.sliced;
-        if away || lane.free == 0 || !lane.wait.is_empty() {
+        self.queue(now, Waiting { job, seq: self.seq, mask: UNMASKED }, away, code);
+    }
+
+    /// A kernel that queues behind those before it in a plain lane, if there is no room at once.
+    #[inline]
+    fn queue(&mut self, now: u64, new: Waiting, away: bool, code: &Code) {
+        // While it waits nothing changes for those who run, unless their turn is to end, or the room
+        // of blocks that end comes free for it.
+        self.dirty |= self.sliced || self.multi > 0;
+        self.meet(new.job.kernel, code);
+        let takes = &self.shapes[new.job.kernel as usize].as_ref().expect("it was met").takes;
+        let lane = &mut self.lanes[new.job.lane as usize];
+        if away || lane.starves() || !lane.has_room(takes) {
             lane.wait.push_back(new);
         } else {
             self.dirty = true;
             self.place(now, &new, code);
+            self.spread(now, new.job.lane);
         }
     }
 
@@ -333,16 +379,12 @@ impl Pool {
             mask: mask.map_or(UNMASKED, |allowed| self.places.add(*allowed)),
         };
         let lane = &mut self.lanes[l];
-        let settled_in = lane.general && lane.masked;
         let fair = code.kernels[job.kernel as usize].fair;
         if !lane.general {
             if *lane.usual.get_or_insert(job.priority) != job.priority || mask.is_some() || fair {
                 self.make_general(now, job.lane, code);
-            } else if away || lane.free == 0 || !lane.wait.is_empty() {
-                lane.wait.push_back(new);
-                return;
             } else {
-                self.place(now, &new, code);
+                self.queue(now, new, away, code);
                 return;
             }
         }
@@ -350,16 +392,14 @@ impl Pool {
             let lane = &mut self.lanes[l];
             assert!(lane.capacity <= CuMask::CAPACITY, "masks can name every CU of the lane");
             lane.masked = true;
-            self.name_cus(l);
+            self.name_cus(l, code);
         }
         if away {
             self.lanes[l].wait.push_back(new);
             return;
         }
         self.seat(now, new, code);
-        if !(settled_in && self.join_masked(now, l, code)) {
-            self.regrant(now, l, code);
-        }
+        self.hand_out(now, l, code);
     }
 
     /// The earliest event of the pool, which is at `now`.
@@ -373,7 +413,11 @@ impl Pool {
         }
         let i = self.first;
         if i < self.run.len() && self.ends.get(i) <= now {
-            let Resident { owner, kernel, .. } = self.run[i];
+            let Resident { owner, kernel, edge, .. } = self.run[i];
+            if edge == now {
+                self.wave_ended(now, i, code);
+                return Ended::Turn;
+            }
             self.release(now, i, code);
             return Ended::Kernel { owner, kernel };
         }

@@ -187,10 +187,13 @@ impl KernelCode {
         (least as u64).min(self.blocks.max(1)) as u32
     }
 
-    /// The least CU-time (CUs × ns) at which the kernel can be run at all.
+    /// The least CU-time (CUs × ns) at which the kernel can be run at all: CUs without a block of it
+    /// do not count.
     #[must_use]
     pub fn least_area(&self) -> u64 {
-        (1..self.duration_ns.len()).map(|c| c as u64 * self.duration_ns[c]).min().unwrap_or(0)
+        let most = if self.fair { u64::MAX } else { self.blocks.max(1) };
+        let area = |c: usize| (c as u64).min(most).saturating_mul(self.duration_ns[c]);
+        (1..self.duration_ns.len()).map(area).min().unwrap_or(0)
     }
 
     /// The shortest duration at any CU count, ns.

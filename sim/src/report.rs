@@ -4,7 +4,7 @@ use cotenant_profiles::{Bytes, Device, Nanos};
 
 use crate::metrics::Counts;
 use crate::policy::LayoutError;
-use crate::pool::Totals;
+use crate::pool::{Totals, Used};
 
 /// A finished run.
 #[derive(Clone, Debug)]
@@ -32,17 +32,26 @@ pub struct TenantReport {
     pub in_flight: u64,
     /// Of those, already past their deadline.
     pub in_flight_late: u64,
+    /// What it used of the GPU within the window, where that is known.
+    pub used: Option<Used>,
 }
 
 /// The GPU's part, within the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GpuReport {
-    /// Mean share of CUs in use, 0 to 1.
+    /// Mean share of the CUs' speed in use, 0 to 1.
     pub cu_utilization: f64,
+    /// Mean share of CUs with blocks, 0 to 1 (DCGM's SM activity).
+    pub sm_active: f64,
+    /// Share of time with any kernel on the GPU, 0 to 1 (nvidia-smi's GPU-Util; over hardware
+    /// instances weighted by their CUs, as DCGM does).
+    pub gpu_util: f64,
     /// Mean share of the DRAM bandwidth in use, 0 to 1.
     pub dram_utilization: f64,
     /// Energy, J.
     pub energy_j: f64,
+    /// Mean power, W.
+    pub power_w: f64,
     /// Context switches.
     pub context_switches: u64,
 }
@@ -51,8 +60,11 @@ impl GpuReport {
     /// Of a GPU that does not tell. Not a number is what tables leave empty.
     pub const UNKNOWN: Self = Self {
         cu_utilization: f64::NAN,
+        sm_active: f64::NAN,
+        gpu_util: f64::NAN,
         dram_utilization: f64::NAN,
         energy_j: f64::NAN,
+        power_w: f64::NAN,
         context_switches: 0,
     };
 
@@ -60,19 +72,38 @@ impl GpuReport {
     #[must_use]
     pub fn of(device: &Device, window: Nanos, used: Totals) -> Self {
         let seconds = window.0 as f64 / 1e9;
-        let busy_cu_s = used.busy_cu_ns as f64 / 1e9;
+        let cu_s = f64::from(device.cus()) * seconds;
+        let active_cu_s = used.active_cu_ns as f64 / 1e9;
+        let power = &device.power;
+        let energy_j = power.idle_w * seconds
+            + power.active_w * active_cu_s / f64::from(device.cus())
+            + power.cu_w * used.cu_ns / 1e9
+            + power.dram_pj_per_byte * used.dram_bytes / 1e12;
         Self {
-            cu_utilization: busy_cu_s / (f64::from(device.cus()) * seconds),
+            cu_utilization: used.cu_ns / 1e9 / cu_s,
+            sm_active: used.busy_cu_ns as f64 / 1e9 / cu_s,
+            gpu_util: active_cu_s / cu_s,
             dram_utilization: used.dram_bytes / (device.memory.dram_gbps * 1e9 * seconds),
-            energy_j: device.power.idle_w * seconds
-                + device.power.cu_w * busy_cu_s
-                + device.power.dram_pj_per_byte * used.dram_bytes / 1e12,
+            energy_j,
+            power_w: energy_j / seconds,
             context_switches: used.switches,
         }
     }
 }
 
 impl TenantReport {
+    /// Its part of the GPU within the window, where that is known. Power and energy are nobody's part.
+    #[must_use]
+    pub fn gpu(&self, device: &Device, window: Nanos) -> Option<GpuReport> {
+        let Used { cu_ns, busy_cu_ns, dram_bytes, active_ns } = self.used?;
+        // Workers of one tenant may lie on one CU.
+        let all = u64::from(device.cus());
+        let busy_cu_ns = busy_cu_ns.min(active_ns * all);
+        let active_cu_ns = active_ns * all;
+        let used = Totals { busy_cu_ns, cu_ns, dram_bytes, active_cu_ns, switches: 0 };
+        Some(GpuReport::of(device, window, used))
+    }
+
     /// Share of the requests whose fate is known that met their deadline; `None` without deadlines.
     #[must_use]
     pub fn attainment(&self) -> Option<f64> {
@@ -94,6 +125,13 @@ impl TenantReport {
     #[must_use]
     pub fn queue_mean(&self) -> Option<Nanos> {
         mean(self.counts.queue_sum, self.counts.completed)
+    }
+
+    /// Mean time from the start of its batch to a request's end.
+    #[must_use]
+    pub fn service_mean(&self) -> Option<Nanos> {
+        let c = &self.counts;
+        mean(c.latency_sum - c.queue_sum, c.completed)
     }
 
     /// Mean items per batch.

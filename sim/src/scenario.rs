@@ -167,6 +167,22 @@ impl Setup {
         Layout { pools: vec![PoolSpec { discipline: turns, lanes, ..self.whole_gpu() }], workers }
     }
 
+    /// Whether the device can limit a client to a percentage of its CUs.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check_percentages(&self) -> Result<(), LayoutError> {
+        match self.device.mps {
+            Some(mps) if mps.round_cus >= self.device.cus() && self.device.cus() > 1 => {
+                Err(LayoutError(format!(
+                    "{} cannot limit MPS clients to a percentage: that takes Volta or later",
+                    self.device.name
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the device admits so many clients.
     ///
     /// # Errors

@@ -415,7 +415,7 @@ impl Serving {
                 counts.completed + counts.dropped_total() + desk.in_system,
                 "every request is accounted for"
             );
-            TenantReport { counts, in_flight: desk.in_system, in_flight_late }
+            TenantReport { counts, in_flight: desk.in_system, in_flight_late, used: None }
         };
         self.desks.iter().zip(late).map(report).collect()
     }

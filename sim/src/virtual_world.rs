@@ -16,7 +16,7 @@ use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Timers, Worl
 use crate::layout::{Discipline, Layout, WorkerSpec};
 use crate::observe::{Happening, Observer};
 use crate::policy::Depth;
-use crate::pool::{Ended, NEVER, Note, Totals};
+use crate::pool::{Ended, NEVER, Note, Totals, Used};
 use crate::program::{Code, KernelCode};
 use crate::scenario::{Jitter, Setup};
 
@@ -53,6 +53,8 @@ pub struct VirtualWorld<'a> {
     end: u64,
     /// Totals when the window opened.
     opened: Totals,
+    /// And what each tenant had used.
+    opened_by: Vec<Used>,
     events: u64,
     digest: u64,
 }
@@ -91,6 +93,7 @@ impl<'a> VirtualWorld<'a> {
             now: 0,
             end: end.0,
             opened: Totals::default(),
+            opened_by: vec![],
             events: 0,
             digest: 0,
             setup: Arc::clone(setup),
@@ -181,6 +184,15 @@ impl<'a> VirtualWorld<'a> {
             }
             _ => Some(Signal::Alarm(alarm, index)),
         }
+    }
+
+    fn by_tenant(&self) -> Vec<Used> {
+        let mut sum: Vec<Used> = vec![];
+        for used in self.sites.iter().map(|site| site.pool.used(self.now)) {
+            sum.resize(sum.len().max(used.len()), Used::default());
+            sum.iter_mut().zip(used).for_each(|(sum, used)| *sum = *sum + used);
+        }
+        sum
     }
 
     fn totals(&self) -> Totals {
@@ -296,10 +308,16 @@ impl World for VirtualWorld<'_> {
 
     fn open_window(&mut self) {
         self.opened = self.totals();
+        self.opened_by = self.by_tenant();
     }
 
     fn used(&self) -> Option<Totals> {
         Some(self.totals() - self.opened)
+    }
+
+    fn used_by_tenant(&self) -> Vec<Used> {
+        let opened = self.opened_by.iter().copied().chain(std::iter::repeat(Used::default()));
+        self.by_tenant().into_iter().zip(opened).map(|(now, then)| now - then).collect()
     }
 
     fn events(&self) -> u64 {

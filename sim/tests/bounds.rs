@@ -85,6 +85,7 @@ fn shapes(cus: u32) -> Vec<Shape> {
         ("one point", 10_000, 4, vec![(cus, full)]),
         ("one point, few blocks", cus / 3, 1, vec![(cus, full)]),
         ("slower on more CUs", 4 * cus, 2, vec![(cus / 2, full - 100_000), (cus, full)]),
+        ("noise beyond the blocks", 4, 1, vec![(4, 990_000), (cus / 2, 1_010_000), (cus, full)]),
         ("halves", 2 * cus, 2, vec![(1, full * u64::from(cus)), (cus / 2, 2 * full), (cus, full)]),
         ("known to half", 6 * cus, 6, vec![(cus / 4, 2 * full), (cus / 2, full)]),
     ]
@@ -174,7 +175,8 @@ fn nothing_is_used_beyond_what_there_is() {
                 let Some(report) = try_run(&world, info, &[]) else { continue };
                 let what = format!("case {case} on {} under {}", device.name, info.name);
                 let used = [report.gpu.cu_utilization, report.gpu.dram_utilization];
-                assert!(used.iter().all(|&u| (0.0..=1.0 + 1e-6).contains(&u)), "{what}: {used:?}");
+                // A byte per microsecond and kernel is rounding.
+                assert!(used.iter().all(|&u| (0.0..=1.0 + 1e-5).contains(&u)), "{what}: {used:?}");
             }
         }
     }

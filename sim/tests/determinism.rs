@@ -19,8 +19,8 @@ use cotenant_traces::Rng;
 /// Scenario, events, digest.
 const WRITTEN: &[(&str, u64, u64)] = &[
     ("fifo", 21304, 0xdd35ac377433ea0c),
-    ("bandwidth", 6086, 0xcf4ec038e8b0a2a9),
-    ("linear", 6255, 0x97c8e982f1f37e7f),
+    ("bandwidth", 8163, 0x68aad35d007d25a2),
+    ("linear", 7597, 0xcf4d72a4d807fd90),
     ("igniter", 6627, 0xb54ba8efcd5a1441),
     ("turns", 6625, 0xf93da7faf8e931b7),
 ];

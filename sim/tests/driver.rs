@@ -143,7 +143,7 @@ fn pool(lanes: &[u32], discipline: Discipline) -> (Pool, Code) {
 }
 
 fn job(owner: u32, kernel: u32, lane: u32) -> Job {
-    Job { owner, kernel, lane, cap: 4, priority: 0, scale: 1.0, extra_ns: 0 }
+    Job { owner, tenant: owner, kernel, lane, cap: 4, priority: 0, scale: 1.0, extra_ns: 0 }
 }
 
 /// Advances to the end: who ended when, and when turns did.

@@ -102,8 +102,20 @@ fn counts_agree(report: &Report, out: &Outcome, device: &Device) -> Result<(), T
         prop_assert_eq!(c.latencies.len(), slow.completed);
     }
     let seconds = report.window.as_secs_f64();
+    let busy = report.gpu.sm_active * f64::from(device.cus()) * seconds * 1e9;
+    prop_assert!(
+        (busy - out.busy_cu_ns as f64).abs() < 0.5,
+        "{} CU-ns busy, not {}",
+        busy,
+        out.busy_cu_ns
+    );
     let used = report.gpu.cu_utilization * f64::from(device.cus()) * seconds * 1e9;
-    prop_assert!((used - out.busy_cu_ns as f64).abs() < 0.5, "{} CU-ns", used);
+    prop_assert!(
+        (used - out.cu_ns).abs() <= 1e-9 * used + 1e-3,
+        "{} CU-ns, not {}",
+        used,
+        out.cu_ns
+    );
     let moved = report.gpu.dram_utilization * device.memory.dram_gbps * 1e9 * seconds;
     prop_assert!((moved - out.dram_bytes).abs() <= 1e-9 * moved + 1e-3, "{} bytes", moved);
     prop_assert_eq!(report.gpu.context_switches, out.switches);

@@ -128,7 +128,11 @@ fn every_row_accounts_for_its_requests() {
         assert!(n("completed") > 0, "{row:?}");
         assert_eq!(row["status"], "ok");
         assert!(row.values().all(|v| v != "NaN" && v != "inf"), "{row:?}");
-        assert_eq!(row["cu_utilization"].is_empty(), row["tenant"] != "*");
+        for share in ["cu_utilization", "dram_utilization", "gpu_util", "sm_active"] {
+            let value: f64 = row[share].parse().unwrap();
+            assert!(value > 0.0 && value <= 1.0, "{share}: {row:?}");
+        }
+        assert_eq!(row["energy_j"].is_empty(), row["tenant"] != "*");
         if row["tenant"] == "b" {
             assert_eq!(row["slo_attainment"], "", "no SLO, no attainment");
         }

@@ -116,12 +116,12 @@ metrics! {
         "mean time from the scheduled arrival to the start of the request's batch";
     BatchMean "batch_mean" "Mean batch size" "items per batch" 1.0 Neither All
         "items per batch";
-    CuUtilization "cu_utilization" "CU utilisation" "% of CUs" 100.0 Higher Gpu
-        "compute units in use over all compute units, mean over the window";
-    DramUtilization "dram_utilization" "DRAM utilisation" "% of bandwidth" 100.0 Higher Gpu
-        "DRAM bytes moved over what the memory's pins could move";
+    CuUtilization "cu_utilization" "CU utilisation" "% of CUs" 100.0 Higher All
+        "share of the compute units' speed in use, mean over the window; on a tenant's row its own part";
+    DramUtilization "dram_utilization" "DRAM utilisation" "% of bandwidth" 100.0 Higher All
+        "DRAM bytes moved over what the memory's pins could move; on a tenant's row its own part";
     Energy "energy_j" "Energy" "J" 1.0 Lower Gpu
-        "energy over the window: idle power, busy compute units and DRAM traffic";
+        "energy over the window: idle power, what runs at all, compute units by the speed in use, and DRAM traffic";
     Reconfigurations "reconfigurations" "Reconfigurations" "count" 1.0 Neither All
         "resizes, repartitions and worker starts that took effect";
     Downtime "downtime_ms" "Downtime" "ms" 1.0 Lower All
@@ -132,9 +132,9 @@ metrics! {
         "mean clock of the compute units while the GPU was busy";
     Power "power_w" "Power" "W" 1.0 Lower Gpu
         "mean power of the board over the window";
-    GpuUtil "gpu_util" "GPU busy time" "% of time" 100.0 Neither Gpu
+    GpuUtil "gpu_util" "GPU busy time" "% of time" 100.0 Neither All
         "share of the window in which at least one kernel ran, as nvidia-smi counts utilisation";
-    SmActive "sm_active" "Active CUs" "% of CUs" 100.0 Higher Gpu
+    SmActive "sm_active" "Active CUs" "% of CUs" 100.0 Higher All
         "compute units with at least one resident block over all, mean over the window, as DCGM counts SM activity";
     TtftMean "ttft_mean_ms" "Mean time to first token" "ms" 1.0 Lower Generating
         "mean time from the scheduled arrival to the first token";

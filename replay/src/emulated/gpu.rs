@@ -297,6 +297,7 @@ impl Gpu {
         let pool = &mut self.pools[pool as usize];
         let job = Job {
             owner: stream,
+            tenant: 0,
             kernel: shot.kernel,
             lane,
             cap,
@@ -362,14 +363,8 @@ impl Gpu {
 
     /// What all pools have done so far.
     pub(super) fn usage(&self) -> Usage {
-        let mut sum = Usage::default();
-        for pool in &self.pools {
-            let totals = pool.totals(self.now);
-            sum.busy_cu_ns += totals.busy_cu_ns;
-            sum.dram_bytes += totals.dram_bytes;
-            sum.switches += totals.switches;
-        }
-        sum
+        let totals = self.pools.iter().map(|p| p.totals(self.now));
+        totals.fold(Usage::default(), |sum, t| sum + t)
     }
 
     /// CUs in use now.

@@ -3,6 +3,7 @@
 use cotenant_profiles::Nanos;
 
 use super::{Host, World};
+use crate::pool::Used;
 use crate::report::{GpuReport, Report};
 use crate::view::Status;
 
@@ -19,8 +20,15 @@ impl<W: World> Host<'_, W> {
             .map_or(GpuReport::UNKNOWN, |used| GpuReport::of(device, self.window, used));
         let mut counters = self.policy.counters();
         counters.extend(world.counters());
+        let mut tenants = self.serving.reports(end);
+        let used = world.used_by_tenant();
+        if !used.is_empty() {
+            // Who never launched a kernel has used nothing.
+            let all = used.into_iter().chain(std::iter::repeat(Used::default()));
+            tenants.iter_mut().zip(all).for_each(|(tenant, used)| tenant.used = Some(used));
+        }
         Report {
-            tenants: self.serving.reports(end),
+            tenants,
             gpu,
             events: world.events(),
             digest: world.digest(),

@@ -6,7 +6,7 @@ use super::Alarm;
 use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
-use crate::pool::Totals;
+use crate::pool::{Totals, Used};
 
 /// Which way a copy goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +150,11 @@ pub trait World {
 
     /// What the GPU did in the window; `None`: it does not tell.
     fn used(&self) -> Option<Totals>;
+
+    /// What each tenant used of it in the window, by number; empty: it does not tell.
+    fn used_by_tenant(&self) -> Vec<Used> {
+        vec![]
+    }
 
     /// Events so far.
     fn events(&self) -> u64;

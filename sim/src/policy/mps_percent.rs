@@ -69,6 +69,7 @@ impl Policy for MpsPercent {
                 .map(|percent| device.mps_cus(percent))
                 .collect(),
         };
+        setup.check_percentages()?;
         setup.clients(|tenant| caps[tenant as usize])
     }
 }

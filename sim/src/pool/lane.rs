@@ -1,12 +1,17 @@
 //! An exclusive part of a pool, or a context that takes turns with others.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
 use super::Job;
-use super::resident::Resident;
+use super::resident::{Resident, float};
+use super::shape::{PARTS, Room};
 use crate::mask::CuMask;
 
-/// A job that has no CUs yet.
+/// Who goes first among those that compete for space: the higher priority, then who came first.
+pub(super) type Rank = (Reverse<i8>, u64);
+
+/// A job that has no block on a CU yet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waiting {
     pub(super) job: Job,
@@ -21,24 +26,93 @@ pub(super) struct Lane {
     pub(super) capacity: u32,
     /// So many CUs, numbered from 0, or as many as a mask can name.
     pub(super) all: CuMask,
-    pub(super) free: u32,
+    /// Room for blocks: CUs × [`PARTS`]. In a masked lane room is counted CU by CU instead.
+    pub(super) room: Room,
+    /// CUs of a masked lane on which nobody has a block.
+    pub(super) open: CuMask,
+    /// Over residents: CUs on which they lie, and speed that they use undisturbed.
+    pub(super) lies: u64,
+    pub(super) speed: u64,
+    /// CUs on which somebody lies.
+    pub(super) busy: u32,
+    /// Some CUs have blocks of several kernels.
+    pub(super) crowded: bool,
     pub(super) wait: VecDeque<Waiting>,
     /// Preempted residents of a context that is not on the GPU.
     pub(super) parked: Vec<Resident>,
-    /// Sequence number of the one resident that has blocks waiting for more CUs than were left.
+    /// Sequence number of the one resident of a plain lane that has blocks waiting for room.
     pub(super) under: Option<u64>,
-    /// Priorities, masks or fair sharing: grants are recomputed from scratch at every change.
+    /// First of those in a general lane that have blocks waiting for room.
+    pub(super) hungry: Option<Rank>,
+    /// Priorities, masks or small kernels that come and go: who gets room is looked up among all.
     pub(super) general: bool,
     pub(super) masked: bool,
     /// The priority of every kernel so far, in a lane that is not general.
     pub(super) usual: Option<i8>,
     /// Batches begun and not ended.
-    pub(super) open: u32,
+    pub(super) open_batches: u32,
 }
 
 impl Lane {
+    pub(super) fn new(capacity: u32) -> Self {
+        let all = CuMask::first(capacity.min(CuMask::CAPACITY));
+        Self { capacity, all, open: all, room: [capacity * PARTS; 4], ..Self::default() }
+    }
+
     /// Has work while it is not its turn.
     pub(super) fn pending(&self) -> bool {
         !self.wait.is_empty() || !self.parked.is_empty()
+    }
+
+    /// Somebody waits for room.
+    #[inline]
+    pub(super) fn starves(&self) -> bool {
+        self.under.is_some() || !self.wait.is_empty() || self.hungry.is_some()
+    }
+
+    /// Whether there is room for one CU full of such blocks.
+    #[inline]
+    pub(super) fn has_room(&self, takes: &Room) -> bool {
+        (0..4).all(|r| takes[r] <= self.room[r])
+    }
+
+    /// For how many CUs full of such blocks there is room, at most `most`.
+    #[inline]
+    pub(super) fn room_for(&self, takes: &Room, most: u32) -> u32 {
+        if most == 1 {
+            return u32::from(self.has_room(takes));
+        }
+        if (0..4).all(|r| u64::from(takes[r]) * u64::from(most) <= u64::from(self.room[r])) {
+            return most;
+        }
+        let fit = |r: usize| if takes[r] == 0 { u32::MAX } else { self.room[r] / takes[r] };
+        (0..4).map(fit).min().unwrap_or(0).min(most)
+    }
+
+    /// On how many of a resident's CUs others lie, where nobody named any, and what they ask of the
+    /// speed of one. Blocks go to the CU with most room: they meet only where there is no other.
+    pub(super) fn meets(&self, r: &Resident) -> (u64, f64) {
+        let (capacity, lies) = (u64::from(self.capacity), u64::from(r.now.lies));
+        let theirs = (self.lies - lies).min(capacity);
+        let shared = (lies + theirs).saturating_sub(capacity).min(lies);
+        if shared == 0 {
+            return (0, 0.0);
+        }
+        (shared, float(self.speed - r.now.speed) / float(theirs * u64::from(PARTS)))
+    }
+
+    #[inline]
+    pub(super) fn take(&mut self, takes: &Room, held: u32) {
+        for (room, t) in self.room.iter_mut().zip(takes) {
+            *room -= t * held;
+        }
+    }
+
+    #[inline]
+    pub(super) fn give(&mut self, takes: &Room, held: u32) {
+        for (room, t) in self.room.iter_mut().zip(takes) {
+            *room += t * held;
+            assert!(*room <= self.capacity * PARTS, "a lane has no more room than it has");
+        }
     }
 }

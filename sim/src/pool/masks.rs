@@ -1,31 +1,37 @@
-//! Kernels that name the CUs they may use.
+//! Kernels that name the CUs they may use. Their lane counts room CU by CU: several kernels may have
+//! blocks on one CU, as far as its space goes.
 
 use cotenant_profiles::device::DispatchRule;
 
 use super::Pool;
-use super::grants::Turn;
+use super::shape::PARTS;
 use crate::mask::CuMask;
 use crate::program::Code;
 
 /// Of a job that may use any CU of its lane.
 pub(super) const UNMASKED: u32 = u32::MAX;
 
-/// Which CUs a job may use and which it occupies; kept beside the residents, because few have one.
+/// Which CUs a job may use and on which its blocks lie; kept beside the residents, because few have
+/// one.
 #[derive(Clone, Copy, Debug)]
-struct Place {
-    allowed: CuMask,
-    used: CuMask,
+pub(super) struct Place {
+    pub(super) allowed: CuMask,
+    pub(super) used: CuMask,
+    /// Space that its blocks take of each CU on which they lie, in [`PARTS`].
+    pub(super) fill: u32,
+    /// It would lie on more CUs if it could.
+    pub(super) short: bool,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    list: Vec<Place>,
+    pub(super) list: Vec<Place>,
     free: Vec<u32>,
 }
 
 impl Places {
     pub(super) fn add(&mut self, allowed: CuMask) -> u32 {
-        let place = Place { allowed, used: CuMask::EMPTY };
+        let place = Place { allowed, used: CuMask::EMPTY, fill: 0, short: true };
         match self.free.pop() {
             Some(i) => {
                 self.list[i as usize] = place;
@@ -42,100 +48,154 @@ impl Places {
     pub(super) fn remove(&mut self, entry: u32) {
         self.free.push(entry);
     }
+
+    pub(super) fn short(&self, entry: u32) -> bool {
+        self.list[entry as usize].short
+    }
+
+    /// Small kernels that come and go lie on so many of the CUs that they may use.
+    pub(super) fn lie(&mut self, entry: u32, cus: u32) {
+        let place = &mut self.list[entry as usize];
+        (place.used, place.short) = (place.allowed.lowest(cus), false);
+    }
 }
 
 impl Pool {
-    /// The same where kernels name the CUs they may use.
-    pub(super) fn leave_over_masked(&mut self, now: u64, l: usize, order: &[Turn], code: &Code) {
-        let mut free = self.lanes[l].all;
-        for &(_, _, i) in order {
-            let r = &self.run[i as usize];
-            if r.settled() {
-                free = free.without(&self.places.list[r.mask as usize].used);
-            }
-        }
-        for &(_, _, i) in order {
-            let r = &self.run[i as usize];
-            if r.settled() {
-                continue;
-            }
-            let (used, _) = self.take_masked(now, i as usize, &free, code);
-            free = free.without(&used);
-        }
-        self.lanes[l].free = free.count();
+    /// CUs that count of those that a mask names.
+    pub(super) fn reach(&self, mask: u32) -> u32 {
+        reach(self.rule, &self.places.list[mask as usize].allowed, &self.groups)
     }
 
-    /// Gives a resident what it may use of the `free` CUs, and says which ones it occupies.
-    fn take_masked(&mut self, now: u64, i: usize, free: &CuMask, code: &Code) -> (CuMask, u32) {
+    /// Looks up on which CUs of a masked lane nobody lies.
+    pub(super) fn reopen(&mut self, l: usize) {
+        let here = self.run.iter().filter(|r| r.lane as usize == l);
+        let used =
+            here.fold(CuMask::EMPTY, |all, r| all.or(&self.places.list[r.mask as usize].used));
+        let lane = &mut self.lanes[l];
+        lane.open = lane.all.without(&used);
+    }
+
+    /// Gives a resident CUs that it may use: those on which nobody lies first, then those that have
+    /// most room left for its blocks.
+    pub(super) fn take_masked(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
-        let place = r.mask as usize;
-        let allowed = self.places.list[place].allowed.and(free);
-        let (used, grant, taken) = match self.rule {
-            DispatchRule::LeastLoaded => {
-                let (used, count) = allowed.lowest_counted(r.limit);
-                (used, count, count)
+        let (k, l, cus, entry) = (r.kernel, r.lane as usize, r.cus, r.mask as usize);
+        if cus == 0 {
+            return;
+        }
+        let kernel = &code.kernels[k as usize];
+        let wants = kernel.blocks.min(u64::from(cus)) as u32;
+        let at_once = kernel.blocks.min(u64::from(wants) * u64::from(kernel.blocks_per_cu));
+        let each = at_once.div_ceil(u64::from(wants));
+        let fill = (each * u64::from(PARTS)).div_ceil(u64::from(kernel.blocks_per_cu)) as u32;
+        let Self { places, lanes, rule, groups, run, scratch, .. } = self;
+        let place = places.list[entry];
+        let mut open = place.allowed.and(&lanes[l].open);
+        let (mut used, mut count) = choose(*rule, &place.used, &open, wants, groups);
+        if count < wants {
+            let with_room = &mut scratch.with_room;
+            with_room.clear();
+            for cu in place.allowed.without(&open.or(&place.used)).iter() {
+                let here = run.iter().filter(|r| r.lane as usize == l);
+                let on =
+                    here.map(|r| &places.list[r.mask as usize]).filter(|p| p.used.contains(cu));
+                let taken: u32 = on.map(|p| p.fill).sum();
+                if taken + fill <= PARTS {
+                    with_room.push((taken, cu));
+                }
             }
-            DispatchRule::EvenGroups => {
-                let (grant, used) = even_groups(&allowed, r.limit, &self.groups);
-                (used, grant, used.count())
+            with_room.sort_unstable();
+            let more = match rule {
+                DispatchRule::LeastLoaded => (wants - count) as usize,
+                DispatchRule::EvenGroups => with_room.len(),
+            };
+            with_room.iter().take(more).for_each(|&(_, cu)| open.insert(cu));
+            let shared = choose(*rule, &place.used, &open, wants, groups);
+            // A group with few CUs would hold the others up.
+            if shared.1 > count {
+                (used, count) = shared;
             }
+        }
+        if count == 0 || used == place.used {
+            return;
+        }
+        lanes[l].open = lanes[l].open.without(&used);
+        places.list[entry] = Place { used, fill, short: count < wants, ..place };
+        let shape = self.shape(k);
+        let mut config = if count < wants {
+            shape.confined(kernel, cus, count, &self.shared)
+        } else {
+            shape.on(kernel, cus, &self.shared)
         };
-        self.places.list[place].used = used;
-        self.set_grant(now, i, grant, taken, code);
-        (used, taken)
+        // Groups that are filled unevenly occupy more CUs than count.
+        config.lies = used.count();
+        self.run_as(now, i, config);
     }
 
-    /// A kernel that came last to a masked lane, and whose blocks go last, changes nothing for the
-    /// others: it takes what they leave. Whether that was so.
-    pub(super) fn join_masked(&mut self, now: u64, l: usize, code: &Code) -> bool {
-        let i = self.run.len() - 1;
-        let (last, others) = (&self.run[i], &self.run[..i]);
-        if last.fair {
-            return false;
-        }
-        let mut free = self.lanes[l].all;
-        for r in others.iter().filter(|r| r.lane as usize == l) {
-            if r.priority < last.priority || r.fair {
-                return false;
-            }
-            free = free.without(&self.places.list[r.mask as usize].used);
-        }
-        let (_, taken) = self.take_masked(now, i, &free, code);
-        self.lanes[l].free -= taken;
-        true
+    /// The blocks of a masked resident leave their CUs, or fewer of them lie there.
+    pub(super) fn leave_masked(&mut self, i: usize) {
+        let place = &mut self.places.list[self.run[i].mask as usize];
+        (place.used, place.short) = (CuMask::EMPTY, true);
     }
 
-    /// CUs that nobody else in the lane may use just fall free. Whether that is so of those that the
-    /// kernel at `place` occupied.
-    pub(super) fn leave_masked(&self, l: usize, place: u32) -> bool {
-        if !self.lanes[l].masked {
-            return false;
-        }
-        let freed = &self.places.list[place as usize].used;
-        self.run.iter().filter(|r| r.lane as usize == l).all(|r| {
-            let allowed = &self.places.list[r.mask as usize].allowed;
-            allowed.and(freed).is_empty() && !r.fair
-        })
-    }
-
-    /// Gives the residents of a lane, who held some number of CUs, certain ones: the lowest, in the
-    /// order in which they came.
+    /// Gives the residents of a lane, who lie on some number of CUs, certain ones: the lowest with
+    /// room, in the order in which they came.
     #[cold]
-    pub(super) fn name_cus(&mut self, l: usize) {
-        let Self { run, lanes, places, .. } = self;
+    pub(super) fn name_cus(&mut self, l: usize, code: &Code) {
+        let Self { run, lanes, places, rule, groups, .. } = self;
         let lane = &mut lanes[l];
+        let reach = reach(*rule, &lane.all, groups);
         let here = run.iter_mut().filter(|r| r.lane as usize == l);
         let mut residents: Vec<_> = here.chain(&mut lane.parked).collect();
         residents.sort_unstable_by_key(|r| r.seq);
-        let all = lane.all;
-        let mut free = all;
+        let mut taken = vec![0; lane.capacity as usize];
         for r in residents {
+            let kernel = &code.kernels[r.kernel as usize];
             if r.mask == UNMASKED {
-                r.mask = places.add(all);
+                r.mask = places.add(lane.all);
+                r.cus = r.cus.min(reach);
             }
-            let used = free.lowest(r.used);
-            free = free.without(&used);
-            places.list[r.mask as usize].used = used;
+            let mut by_room: Vec<(u32, u32)> = (0..).zip(&taken).map(|(cu, &t)| (t, cu)).collect();
+            by_room.sort_unstable();
+            let mut used = CuMask::EMPTY;
+            by_room.iter().take(r.now.lies as usize).for_each(|&(_, cu)| used.insert(cu));
+            let blocks = kernel.blocks.min(u64::from(r.held) * u64::from(kernel.blocks_per_cu));
+            let each = blocks.div_ceil(u64::from(r.now.lies.max(1)));
+            let whole = u64::from(kernel.blocks_per_cu);
+            let fill = (each * u64::from(PARTS)).div_ceil(whole).min(u64::from(PARTS)) as u32;
+            used.iter().for_each(|cu| taken[cu as usize] += fill);
+            let short = !r.fair && !r.last && (r.held < r.limit);
+            let place = &mut places.list[r.mask as usize];
+            (place.used, place.fill, place.short) = (used, fill, short);
+        }
+    }
+}
+
+fn reach(rule: DispatchRule, allowed: &CuMask, groups: &[u32]) -> u32 {
+    match rule {
+        DispatchRule::LeastLoaded => allowed.count(),
+        DispatchRule::EvenGroups => allowed.even_groups(groups),
+    }
+}
+
+/// On which CUs a kernel's blocks lie if it wants so many, has these and may take any of the `open`
+/// ones, and how many of them count.
+fn choose(
+    rule: DispatchRule,
+    has: &CuMask,
+    open: &CuMask,
+    wants: u32,
+    groups: &[u32],
+) -> (CuMask, u32) {
+    match rule {
+        DispatchRule::LeastLoaded => {
+            let held = has.count();
+            let (more, n) = open.without(has).lowest_counted(wants.saturating_sub(held));
+            (has.or(&more), held + n)
+        }
+        DispatchRule::EvenGroups => {
+            let (count, used) = even_groups(&open.or(has), wants, groups);
+            (used.or(has), count)
         }
     }
 }

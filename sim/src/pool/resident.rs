@@ -1,8 +1,7 @@
 //! One kernel among those that share a pool.
 
 use super::NEVER;
-use crate::contention::{Demand, Shared};
-use crate::program::KernelCode;
+use super::shape::Config;
 
 #[derive(Clone, Debug)]
 pub(super) struct Resident {
@@ -10,82 +9,102 @@ pub(super) struct Resident {
     pub(super) seq: u64,
     /// When `rem` was last brought up to date.
     pub(super) anchor: u64,
-    /// Undisturbed time left at `basis` CUs, ns.
+    /// Undisturbed time left with the blocks that it has on the CUs, ns.
     pub(super) rem: f64,
-    /// Slow-down by contention, at least 1.
+    /// Undisturbed time from beginning to end with so many blocks at once, ns; 0 before it began.
+    pub(super) whole: f64,
+    /// Slow-down by others, at least 1.
     pub(super) slow: f64,
-    /// Bytes that it has moved so far.
-    pub(super) moved: f64,
-    /// What it asks of the memory system at its grant, as in [`Demand`].
-    pub(super) dram: u64,
-    pub(super) footprint: u64,
+    /// How it runs: nothing of it does where it lies on no CU, but `ns` keeps its last value.
+    pub(super) now: Config,
+    /// When a wave of its blocks ends that somebody waits for; [`NEVER`]: none.
+    pub(super) edge: u64,
     /// Of its job.
     pub(super) scale: f64,
     pub(super) extra_ns: u64,
     pub(super) owner: u32,
+    pub(super) tenant: u32,
     pub(super) kernel: u32,
     pub(super) lane: u32,
     /// Its entry in the pool's masks, or none.
     pub(super) mask: u32,
-    /// CUs whose blocks can be used at once, at most the cap.
+    /// Most CUs that its blocks may lie on.
+    pub(super) cus: u32,
+    /// Space that it wants and has: CUs filled by its blocks.
     pub(super) limit: u32,
-    /// CUs that determine its duration; 0 while it waits.
-    pub(super) grant: u32,
-    /// CUs it occupies (more than `grant` where groups are unevenly filled).
-    pub(super) used: u32,
-    /// The grant at which `rem` is counted; 0 before the first.
-    pub(super) basis: u32,
-    /// Of its kernel: thread blocks, and how many of them a CU holds.
-    pub(super) blocks: u64,
-    pub(super) blocks_per_cu: u32,
+    pub(super) held: u32,
     pub(super) priority: i8,
-    /// Its kernel shares CUs fairly.
+    /// The last of its waves is on the CUs: they end there, whoever comes.
+    pub(super) last: bool,
+    /// Small kernels that come and go: takes speed, not space.
     pub(super) fair: bool,
 }
 
 impl Resident {
-    /// What it asks of the memory system.
-    pub(super) fn demand(&self) -> Demand {
-        Demand { dram: self.dram, footprint: self.footprint, cus: self.grant }
+    /// Has blocks on CUs.
+    #[inline]
+    pub(super) fn runs(&self) -> bool {
+        self.now.lies > 0
     }
 
-    /// Takes the time since the anchor off what is left.
-    pub(super) fn age(&mut self, now: u64) {
-        let worked = float(now - self.anchor) / self.slow;
-        self.moved += worked * float(self.dram) / 1000.0;
-        self.rem = (self.rem - worked).max(0.0);
+    /// Takes the time since the anchor off what is left: how long that was, and how much was done.
+    #[inline]
+    pub(super) fn age(&mut self, now: u64) -> (u64, f64) {
+        let dt = now - self.anchor;
+        let done = float(dt) / self.slow;
+        self.rem = (self.rem - done).max(0.0);
         self.anchor = now;
-    }
-
-    /// Bytes that it will have moved at `now`.
-    pub(super) fn moved_by(&self, now: u64) -> f64 {
-        let worked = float(now - self.anchor) / self.slow;
-        self.moved + if self.grant > 0 { worked * float(self.dram) / 1000.0 } else { 0.0 }
-    }
-
-    /// Counts what is left at the current grant.
-    pub(super) fn rebase(&mut self, kernel: &KernelCode, shared: &Shared) {
-        if self.basis != self.grant {
-            let here = undisturbed(kernel, self.grant, shared);
-            self.rem *= float(here) / float(undisturbed(kernel, self.basis, shared));
-            self.basis = self.grant;
-        }
+        (dt, done)
     }
 
     /// When it ends if nothing changes; [`NEVER`] while it waits.
     pub(super) fn finish(&self) -> u64 {
-        if self.grant == 0 {
+        if !self.runs() {
             return NEVER;
         }
-        let left = self.rem * self.slow;
+        self.when(0.0)
+    }
+
+    /// When so much is left if nothing changes.
+    fn when(&self, rem: f64) -> u64 {
+        let left = (self.rem - rem) * self.slow;
         let down = whole(left);
         self.anchor + down + u64::from(float(down) < left)
     }
 
-    /// All its blocks are on CUs: they end there, whoever comes.
-    pub(super) fn settled(&self) -> bool {
-        let held = u64::from(self.grant) * u64::from(self.blocks_per_cu);
-        self.grant > 0 && self.blocks <= held
+    /// Undisturbed time of one of its waves, ns.
+    pub(super) fn wave(&self) -> f64 {
+        self.whole / float(self.now.waves)
+    }
+
+    /// Blocks of its own wait for those on the CUs to end.
+    pub(super) fn in_waves(&self) -> bool {
+        self.now.waves > 1 && !self.last
+    }
+
+    /// When, from `now` on, the next wave of its blocks ends, or with `last` the one before its last;
+    /// [`NEVER`] if it is in its last wave.
+    pub(super) fn wave_end(&self, now: u64, last: bool) -> u64 {
+        let wave = self.wave();
+        let left = self.rem - float(now - self.anchor) / self.slow;
+        // One that ends at this very instant is ahead until it has been seen to.
+        let mut ahead = if last { 1.0 } else { libm::ceil(left / wave) };
+        while ahead >= 1.0 {
+            let then = ahead * wave;
+            if self.rem > then {
+                let at = self.when(then);
+                if at >= now {
+                    return at;
+                }
+            }
+            ahead -= 1.0;
+        }
+        NEVER
+    }
+
+    /// Whether what is left is one wave; a ten-billionth of it is rounding.
+    pub(super) fn at_last_wave(&self) -> bool {
+        self.rem <= self.wave() * (1.0 + 1e-10)
     }
 }
 
@@ -101,37 +120,16 @@ fn whole(x: f64) -> u64 {
     x as i64 as u64
 }
 
-/// What a kernel's work takes on so many CUs undisturbed, ns: its curve, and in a part of the GPU
-/// with less bandwidth at least as long as its bytes take there. On the whole GPU the curve holds
-/// what bandwidth costs.
-#[inline]
-pub(super) fn undisturbed(kernel: &KernelCode, cus: u32, shared: &Shared) -> u64 {
-    let curve = kernel.at(cus);
-    if shared.dram >= shared.board { curve } else { curve.max(bytes_ns(kernel, shared)) }
-}
-
-/// How long a kernel's bytes take in a part of the GPU, ns. What it moves is at most what the whole
-/// memory system can while the kernel lasts on the whole GPU: a profile may count more.
-#[inline(never)]
-fn bytes_ns(kernel: &KernelCode, shared: &Shared) -> u64 {
-    let full = kernel.duration_ns.len() as u32 - 1;
-    let most = u128::from(shared.board) * u128::from(kernel.at(full));
-    let thousandths = most.min(u128::from(kernel.dram_bytes) * 1000);
-    u64::try_from(thousandths.div_ceil(u128::from(shared.dram.max(1)))).unwrap_or(u64::MAX)
-}
-
-/// How long a kernel that starts on so many CUs takes undisturbed, ns. `beside`: kernels that run
+/// How long a kernel takes that takes `ns` undisturbed by its profile, ns. `beside`: kernels that run
 /// already, each of which delays it by so many ns, plus a constant (`igniter`).
 #[inline]
 pub(super) fn duration(
-    kernel: &KernelCode,
-    grant: u32,
-    (scale, extra_ns): (f64, u64),
-    shared: &Shared,
+    mut ns: u64,
+    scale: f64,
+    extra_ns: u64,
     delay: Option<[f64; 2]>,
     beside: usize,
 ) -> u64 {
-    let mut ns = undisturbed(kernel, grant, shared);
     if scale != 1.0 {
         // Whole nanoseconds, at least one: what a drawn duration is.
         ns = whole(float(ns) * scale) + 1;
@@ -140,13 +138,4 @@ pub(super) fn duration(
         ns += whole((each * (beside + 1) as f64 + constant).max(0.0));
     }
     ns + extra_ns
-}
-
-/// Bytes per microsecond on so many CUs, and bytes that it would keep in L2. Alone, a kernel never
-/// draws more than the memory system has, whatever its profile says.
-#[inline]
-pub(super) fn demand_of(kernel: &KernelCode, cus: u32, shared: &Shared) -> (u64, u64) {
-    let ns = undisturbed(kernel, cus, shared);
-    let dram = kernel.dram_bytes.saturating_mul(1000) / ns.max(1);
-    (dram.min(shared.dram), kernel.dram_bytes.min(shared.l2))
 }

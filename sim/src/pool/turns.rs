@@ -11,11 +11,11 @@ impl Pool {
     pub fn batch(&mut self, lane: u32, began: bool) {
         let sliced = self.sliced;
         let l = &mut self.lanes[lane as usize];
-        l.open = if began { l.open + 1 } else { l.open - 1 };
+        l.open_batches = if began { l.open_batches + 1 } else { l.open_batches - 1 };
         if !sliced {
             return;
         }
-        self.turn_over |= !began && l.open == 0 && lane as usize == self.active;
+        self.turn_over |= !began && l.open_batches == 0 && lane as usize == self.active;
         self.dirty = true;
     }
 
@@ -35,7 +35,7 @@ impl Pool {
         let active = &self.lanes[self.active];
         let idle = self.run.is_empty() && active.wait.is_empty();
         let over = std::mem::take(&mut self.turn_over) && run_to_completion;
-        let keeps = !over && (!idle || run_to_completion && active.open > 0);
+        let keeps = !over && (!idle || run_to_completion && active.open_batches > 0);
         match self.next_lane() {
             None => self.slice_end = NEVER,
             Some(to) if !keeps => self.switch_to(now, to, idle || over, code),
@@ -56,16 +56,19 @@ impl Pool {
         };
         let switch = if idle { make_way } else { switch };
         let from = self.active;
-        for mut r in self.run.drain(..) {
-            if r.grant > 0 {
-                r.age(now);
+        for i in 0..self.run.len() {
+            if self.run[i].runs() {
+                self.age(now, i);
+                self.goes(now, i);
             }
+        }
+        for mut r in self.run.drain(..) {
+            r.edge = NEVER;
             self.lanes[from].parked.push(r);
         }
         self.ends.clear();
-        (self.demand, self.footprint, self.granted) = (0, 0, 0);
-        self.occupy(now, 0);
-        self.lanes[from].free = self.lanes[from].capacity;
+        self.lanes[from].open = self.lanes[from].all;
+        self.spread(now, from as u32);
         self.active = to;
         self.slice_end = NEVER;
         self.switches += 1;
@@ -91,16 +94,12 @@ impl Pool {
         for mut r in parked.drain(..) {
             r.anchor = now;
             r.slow = 1.0;
-            self.lanes[l].free -= r.used;
-            if r.grant > 0 {
-                self.granted += 1;
-                self.demand += r.dram;
-                self.footprint += r.footprint;
+            if r.runs() {
+                self.comes(now, &r);
             }
-            self.occupy(now, self.busy + r.used);
             if self.observed {
                 let (owner, kernel) = (r.owner, r.kernel);
-                self.notes.push(Note::Granted { owner, kernel, cus: r.grant });
+                self.notes.push(Note::Granted { owner, kernel, cus: r.now.lies });
             }
             self.ends.push(r.finish());
             self.run.push(r);
@@ -110,7 +109,7 @@ impl Pool {
             while let Some(next) = self.lanes[l].wait.pop_front() {
                 self.seat(now, next, code);
             }
-            self.regrant(now, l, code);
+            self.hand_out(now, l, code);
         } else {
             self.fill(now, l, code);
         }

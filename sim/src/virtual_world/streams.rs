@@ -233,12 +233,12 @@ impl VirtualWorld<'_> {
     #[inline(always)]
     fn submit(&mut self, worker: u32, kernel: u32, mask: Option<&CuMask>, priority: i8) {
         let stream = &self.streams[worker as usize];
-        let Stream { lane, cap, pool, number, .. } = *stream;
+        let Stream { tenant, lane, cap, pool, number, .. } = *stream;
         let mut scale = stream.work;
         if let Some(jitter) = &mut self.jitter {
-            scale *= jitter.factor(stream.tenant, stream.ordinal, stream.position);
+            scale *= jitter.factor(tenant, stream.ordinal, stream.position);
         }
-        let job = Job { owner: worker, kernel, lane, cap, priority, scale, extra_ns: 0 };
+        let job = Job { owner: worker, tenant, kernel, lane, cap, priority, scale, extra_ns: 0 };
         self.sites[pool as usize].submit(self.now, number, job, mask, &self.code);
     }
 }

@@ -11,6 +11,7 @@
 mod batches;
 mod drive;
 mod placement;
+mod rates;
 mod slices;
 mod streams;
 mod workers;
@@ -32,6 +33,8 @@ use cotenant_sim::serving::RequestId;
 use cotenant_sim::view::Status;
 use cotenant_traces::Request;
 
+use placement::Way;
+
 pub(crate) const NEVER: u64 = u64::MAX;
 
 /// A kernel that was launched and has not ended.
@@ -46,15 +49,24 @@ pub(crate) struct Job {
     pub(crate) scale: f64,
     pub(crate) extra_ns: u64,
     pub(crate) order: u64,
-    pub(crate) grant: u32,
-    /// CUs it occupies; which ones, where its lane has masks.
-    pub(crate) used: u32,
+    /// How it runs; `None` while it waits. And how long it takes so, or took so last.
+    pub(crate) way: Option<Way>,
+    pub(crate) ns: u64,
+    /// Room that its blocks hold, in CUs full of them; in a lane with masks, which CUs, how much of
+    /// each in 1/1024, and whether it would be on more.
+    pub(crate) held: u64,
     pub(crate) cus: Vec<u32>,
-    /// The CUs at which `left` is counted; 0 before it started.
-    pub(crate) basis: u32,
+    pub(crate) fill: u64,
+    pub(crate) squeezed: bool,
+    /// Its last wave is on the CUs.
+    pub(crate) last: bool,
+    /// From beginning to end, and what is left of it, at today's ways.
+    pub(crate) whole: f64,
     pub(crate) left: f64,
     pub(crate) since: u64,
     pub(crate) slow: f64,
+    /// When a wave of it ends that somebody waits for.
+    pub(crate) edge: u64,
 }
 
 pub(crate) struct Pool {
@@ -142,6 +154,7 @@ pub(crate) struct Outcome {
     pub(crate) log: Vec<(u64, Happening)>,
     pub(crate) counts: Vec<Counts>,
     pub(crate) busy_cu_ns: u64,
+    pub(crate) cu_ns: f64,
     pub(crate) dram_bytes: f64,
     pub(crate) switches: u64,
     pub(crate) events: u64,
@@ -265,6 +278,7 @@ impl<'a> Oracle<'a> {
                 log: vec![],
                 counts,
                 busy_cu_ns: 0,
+                cu_ns: 0.0,
                 dram_bytes: 0.0,
                 switches: 0,
                 events: 0,
@@ -301,9 +315,11 @@ impl<'a> Oracle<'a> {
             let pool = (0..self.pools.len()).map(|p| (self.pools[p].next(), p)).min();
             let (pool_at, p) = pool.expect("a layout has a pool");
             let at = pool_at.min(timer.map_or(NEVER, |t| t.0)).min(self.end);
-            let busy: u32 = self.pools.iter().map(Pool::busy).sum();
-            self.out.busy_cu_ns += u64::from(busy) * (at - self.now);
-            self.out.dram_bytes += self.moving(at - self.now);
+            let busy: u64 = (0..self.pools.len()).map(|p| self.busy(p)).sum();
+            self.out.busy_cu_ns += busy * (at - self.now);
+            let (speed, bytes) = self.using(at - self.now);
+            self.out.cu_ns += speed;
+            self.out.dram_bytes += bytes;
             self.now = at;
             if at == self.end {
                 self.count_down_workers();
@@ -327,6 +343,13 @@ impl<'a> Oracle<'a> {
         for p in 0..self.pools.len() {
             self.turn(p);
             self.rerate(p);
+            for i in 0..self.pools[p].jobs.len() {
+                self.pools[p].jobs[i].edge = if self.pools[p].ends(i) == NEVER {
+                    NEVER
+                } else {
+                    self.wave_that_counts(p, i)
+                };
+            }
         }
     }
 
@@ -369,6 +392,7 @@ impl<'a> Oracle<'a> {
                     *c = Counts { offered: in_system, in_system, ..Counts::default() };
                 }
                 self.out.busy_cu_ns = 0;
+                self.out.cu_ns = 0.0;
                 self.out.dram_bytes = 0.0;
                 self.out.switches = 0;
             }

@@ -1,43 +1,37 @@
-//! Who gets which CUs, and how fast everybody is then.
+//! Who has blocks where.
 
 use cotenant_profiles::device::DispatchRule;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::KernelCode;
 
-use super::{Job, Oracle};
+use super::{Job, NEVER, Oracle};
 
-impl Job {
-    pub(crate) fn age(&mut self, now: u64) {
-        let passed = (now - self.since) as f64;
-        self.left = (self.left - passed / self.slow).max(0.0);
-        self.since = now;
-    }
-
-    /// Bytes per microsecond that it asks for.
-    fn asks(&self, kernel: &KernelCode, place: &Place) -> u64 {
-        (kernel.dram_bytes * 1000 / place.alone(kernel, self.grant)).min(place.rate)
-    }
-
-    fn limit(&self, kernel: &KernelCode, capacity: u32) -> u32 {
-        kernel.want.min(self.cap).min(capacity)
-    }
-
-    /// Its last wave is on the CUs.
-    fn settled(&self, kernel: &KernelCode) -> bool {
-        self.grant > 0 && kernel.blocks <= u64::from(self.grant * kernel.blocks_per_cu)
-    }
+/// How a kernel runs with the blocks that it has on the CUs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Way {
+    /// From beginning to end, nobody else about, ns.
+    pub(crate) ns: u64,
+    /// In 1/1024 of a CU's speed.
+    pub(crate) speed: u64,
+    /// Bytes per microsecond.
+    pub(crate) rate: u64,
+    /// CUs with blocks of it.
+    pub(crate) lies: u64,
+    /// Blocks at once.
+    pub(crate) there: u64,
+    pub(crate) waves: u64,
 }
 
 /// The memory system of a pool, in bytes per microsecond, and that of the whole board.
-pub(crate) struct Place {
-    rate: u64,
+pub(crate) struct Memory {
+    pub(crate) rate: u64,
     board: u64,
 }
 
-impl Place {
+impl Memory {
     /// How long a kernel lasts here on so many CUs if nobody else is about. Half the bandwidth moves
     /// the same bytes in no less than twice the time that all of it takes.
-    pub(crate) fn alone(&self, kernel: &KernelCode, cus: u32) -> u64 {
+    fn alone(&self, kernel: &KernelCode, cus: u64) -> u64 {
         let curve = kernel.duration_ns[cus as usize];
         if self.rate >= self.board {
             return curve;
@@ -46,16 +40,93 @@ impl Place {
         let moved = (kernel.dram_bytes * 1000).min(self.board * whole);
         curve.max(moved.div_ceil(self.rate))
     }
+
+    /// A kernel with `there` blocks on some of `cus` CUs that takes so long.
+    fn way(&self, kernel: &KernelCode, ns: u64, there: u64, cus: u64) -> Way {
+        let cheapest = (1..kernel.duration_ns.len() as u64)
+            .map(|c| {
+                let used = if kernel.fair { c } else { c.min(kernel.blocks) };
+                used * kernel.duration_ns[c as usize]
+            })
+            .min()
+            .unwrap();
+        let lies = there.min(cus);
+        Way {
+            ns,
+            speed: (cheapest * 1024 / ns).min(lies * 1024),
+            rate: (kernel.dram_bytes * 1000 / ns).min(self.rate),
+            lies,
+            there,
+            waves: if kernel.fair { 1 } else { kernel.blocks.div_ceil(there) },
+        }
+    }
+
+    /// All the blocks that so many CUs hold.
+    fn roomy(&self, kernel: &KernelCode, cus: u64) -> Way {
+        let fit = u64::from(kernel.blocks_per_cu);
+        let there = if kernel.fair { cus } else { kernel.blocks.min(cus * fit) };
+        self.way(kernel, self.alone(kernel, cus), there, cus)
+    }
+
+    /// Room for fewer blocks than that, wherever it is.
+    fn tight(&self, kernel: &KernelCode, cus: u64, there: u64) -> Way {
+        let fit = u64::from(kernel.blocks_per_cu);
+        let device = kernel.duration_ns.len() as u64 - 1;
+        let (blocks, hold) = (kernel.blocks, cus * fit);
+        let ns = if blocks > hold {
+            (kernel.duration_ns[cus as usize] * hold).div_ceil(there)
+        } else {
+            // As many on each CU as if the kernel lay on so many CUs.
+            let like = (blocks * cus).div_ceil(there).clamp(cus, device);
+            (kernel.duration_ns[like as usize] * blocks).div_ceil(there)
+        };
+        self.way(kernel, ns.max(self.alone(kernel, cus)), there, cus)
+    }
 }
 
-/// Lowest free CUs, `n` of them.
-fn take(free: &mut Vec<u32>, n: usize) -> Vec<u32> {
-    free.drain(..n.min(free.len())).collect()
+/// Share of a CU's threads, registers, shared memory and slots that a kernel's blocks take where as
+/// many as fit are on it, in 1/1024.
+fn share_of_a_cu(kernel: &KernelCode, topology: &cotenant_profiles::device::Topology) -> [u64; 4] {
+    let fit = u64::from(kernel.blocks_per_cu);
+    let warps = u64::from(kernel.threads).div_ceil(32);
+    let per_warp = (32 * u64::from(kernel.tile.regs)).div_ceil(256) * 256;
+    let block = [32 * warps, per_warp * warps, u64::from(kernel.tile.smem_bytes), 1];
+    let cu = [
+        u64::from(topology.threads_per_cu),
+        u64::from(topology.registers_per_cu),
+        topology.smem_per_cu.0,
+        u64::from(topology.blocks_per_cu),
+    ];
+    let mut shares = [0; 4];
+    for i in 0..4 {
+        let decides = block[i] > 0 && cu[i] / block[i] == fit;
+        shares[i] = if decides { 1024 } else { (block[i] * fit * 1024).div_ceil(cu[i]).min(1024) };
+    }
+    if shares.iter().all(|&s| s < 1024) {
+        shares[3] = 1024;
+    }
+    shares
+}
+
+impl Job {
+    pub(crate) fn age(&mut self, now: u64) {
+        let passed = (now - self.since) as f64;
+        self.left = (self.left - passed / self.slow).max(0.0);
+        self.since = now;
+    }
 }
 
 impl Oracle<'_> {
-    fn code(&self, job: &Job) -> &KernelCode {
+    pub(crate) fn code(&self, job: &Job) -> &KernelCode {
         &self.kernels[job.kernel]
+    }
+
+    pub(crate) fn memory(&self, p: usize) -> Memory {
+        let (device, spec) = (&self.setup.device, &self.pools[p].spec);
+        let board = device.memory.dram_gbps * 1000.0;
+        // So many CUs draw all of it.
+        let of_cus = f64::from(spec.cus) / f64::from(device.analytic.dram_saturating_cus);
+        Memory { rate: spec.dram_bytes_per_us.min((board * of_cus) as u64), board: board as u64 }
     }
 
     /// Jobs of a lane, those that go first first.
@@ -66,99 +137,207 @@ impl Oracle<'_> {
         order
     }
 
-    pub(crate) fn regrant(&mut self, p: usize, lane: usize) {
-        let order = self.order(p, lane);
-        let jobs = &self.pools[p].jobs;
-        if order.iter().any(|&i| self.code(&jobs[i]).fair) {
-            self.share(p, lane, &order);
-        } else if self.pools[p].masked[lane] {
-            self.leave_over_masked(p, lane, &order);
-        } else {
-            let settled: Vec<bool> =
-                order.iter().map(|&i| jobs[i].settled(self.code(&jobs[i]))).collect();
-            let held: u32 =
-                order.iter().zip(&settled).filter(|s| *s.1).map(|(&i, _)| jobs[i].used).sum();
-            let capacity = self.pools[p].spec.lanes[lane];
-            let mut free = capacity - held;
-            for (&i, settled) in order.iter().zip(settled) {
-                if !settled {
-                    let job = &self.pools[p].jobs[i];
-                    let grant = job.limit(self.code(job), capacity).min(free);
-                    free -= grant;
-                    self.grant(p, i, grant, grant);
-                }
-            }
-        }
-    }
-
-    /// One CU each in turn, until nobody wants more or none is left.
-    fn share(&mut self, p: usize, lane: usize, order: &[usize]) {
-        let capacity = self.pools[p].spec.lanes[lane];
-        let limits: Vec<u32> = order
-            .iter()
-            .map(|&i| {
-                let job = &self.pools[p].jobs[i];
-                job.limit(self.code(job), capacity)
-            })
-            .collect();
-        let mut grants = vec![0; order.len()];
-        let mut left = capacity;
-        while left > 0 && grants != limits {
-            for (grant, &limit) in grants.iter_mut().zip(&limits) {
-                if left > 0 && *grant < limit {
-                    *grant += 1;
-                    left -= 1;
-                }
-            }
-        }
-        for (&i, &grant) in order.iter().zip(&grants) {
-            self.grant(p, i, grant, grant);
-        }
-        if self.pools[p].masked[lane] {
-            self.name_cus(p, lane);
-        }
-    }
-
-    /// Jobs that held some number of CUs hold certain ones from now on: the lowest, as they came.
-    pub(crate) fn name_cus(&mut self, p: usize, lane: usize) {
-        let pool = &mut self.pools[p];
-        let mut free: Vec<u32> = (0..pool.spec.lanes[lane]).collect();
-        let mut jobs: Vec<_> = pool.jobs.iter_mut().filter(|j| j.lane == lane).collect();
-        jobs.sort_by_key(|j| j.order);
-        for job in jobs {
-            job.cus = take(&mut free, job.used as usize);
-        }
-    }
-
-    fn leave_over_masked(&mut self, p: usize, lane: usize, order: &[usize]) {
-        let settled: Vec<bool> = order
-            .iter()
-            .map(|&i| {
-                let job = &self.pools[p].jobs[i];
-                job.settled(self.code(job))
-            })
-            .collect();
-        let capacity = self.pools[p].spec.lanes[lane];
-        let mut free: Vec<u32> = (0..capacity).collect();
-        for (&i, _) in order.iter().zip(&settled).filter(|s| *s.1) {
-            let held = &self.pools[p].jobs[i].cus;
-            free.retain(|cu| !held.contains(cu));
-        }
-        for (&i, _) in order.iter().zip(&settled).filter(|s| !*s.1) {
-            let job = &self.pools[p].jobs[i];
-            let limit = job.limit(self.code(job), capacity);
-            let may = |cu: &u32| job.mask.is_none_or(|m| m.contains(*cu));
-            let allowed: Vec<u32> = free.iter().copied().filter(may).collect();
-            let (grant, cus) = match self.setup.device.dispatch.rule {
-                DispatchRule::LeastLoaded => {
-                    let cus: Vec<u32> = allowed.into_iter().take(limit as usize).collect();
-                    (cus.len() as u32, cus)
-                }
-                DispatchRule::EvenGroups => self.even(&allowed, limit),
+    /// CUs that count for a job: its cap's, its lane's, its mask's.
+    fn cus_for(&self, p: usize, job: &Job) -> u64 {
+        let pool = &self.pools[p];
+        let capacity = pool.spec.lanes[job.lane];
+        let mut cus = job.cap.min(capacity);
+        if pool.masked[job.lane] {
+            let allowed: Vec<u32> = self.allowed(p, job);
+            let counts = match self.setup.device.dispatch.rule {
+                DispatchRule::LeastLoaded => allowed.len() as u32,
+                DispatchRule::EvenGroups => self.even(&allowed, u32::MAX).0,
             };
-            free.retain(|cu| !cus.contains(cu));
-            self.grant(p, i, grant, cus.len() as u32);
-            self.pools[p].jobs[i].cus = cus;
+            cus = cus.min(counts);
+        }
+        u64::from(cus)
+    }
+
+    fn allowed(&self, p: usize, job: &Job) -> Vec<u32> {
+        let capacity = self.pools[p].spec.lanes[job.lane];
+        (0..capacity).filter(|&cu| job.mask.is_none_or(|m| m.contains(cu))).collect()
+    }
+
+    /// CUs' worth of blocks that a job would have at once if it could.
+    fn limit(&self, p: usize, job: &Job) -> u64 {
+        let kernel = self.code(job);
+        kernel.blocks.div_ceil(u64::from(kernel.blocks_per_cu)).min(self.cus_for(p, job))
+    }
+
+    /// Blocks of the job wait for room.
+    pub(crate) fn short(&self, p: usize, i: usize) -> bool {
+        let job = &self.pools[p].jobs[i];
+        if self.code(job).fair || job.last {
+            return false;
+        }
+        if self.pools[p].masked[job.lane] { job.squeezed } else { job.held < self.limit(p, job) }
+    }
+
+    /// Room goes to those who wait for it, in order. Where CUs have no names, who still waits keeps
+    /// those behind from going first.
+    pub(crate) fn hand_out(&mut self, p: usize, lane: usize) {
+        let order = self.order(p, lane);
+        // Those who take no room start as they come.
+        let mut came = order.clone();
+        came.sort_by_key(|&i| self.pools[p].jobs[i].order);
+        for i in came {
+            let job = &self.pools[p].jobs[i];
+            if self.code(job).fair && job.way.is_none() {
+                let cus = self.cus_for(p, job);
+                let way = self.memory(p).roomy(self.code(job), cus);
+                if self.pools[p].masked[lane] {
+                    let allowed = self.allowed(p, &self.pools[p].jobs[i]);
+                    self.pools[p].jobs[i].cus = allowed.into_iter().take(cus as usize).collect();
+                }
+                self.goes_on(p, i, Some(way));
+            }
+        }
+        let mut blocked = false;
+        for i in order {
+            if !self.short(p, i) {
+                continue;
+            }
+            if self.pools[p].masked[lane] {
+                self.take_named(p, i);
+            } else if !blocked {
+                self.take_room(p, i);
+                blocked = self.short(p, i);
+            }
+        }
+    }
+
+    fn take_room(&mut self, p: usize, i: usize) {
+        let pool = &self.pools[p];
+        let job = &pool.jobs[i];
+        let topology = &self.setup.device.topology;
+        let mut room = [u64::from(pool.spec.lanes[job.lane]) * 1024; 4];
+        for other in pool.jobs.iter().filter(|j| j.lane == job.lane) {
+            let share = share_of_a_cu(self.code(other), topology);
+            (0..4).for_each(|r| room[r] -= other.held * share[r]);
+        }
+        let kernel = self.code(job);
+        let (fit, limit) = (u64::from(kernel.blocks_per_cu), self.limit(p, job));
+        // Who made way for others needs room for what is left.
+        let mut wants = limit;
+        if job.held == 0 && job.left < job.whole {
+            let blocks = kernel.blocks as f64 * (job.left / job.whole);
+            wants = ((blocks / fit as f64).ceil() as u64).clamp(1, limit);
+        }
+        let share = share_of_a_cu(kernel, topology);
+        let fits = |n: u64| (0..4).all(|r| n * share[r] <= room[r]);
+        let more = (0..=wants - job.held.min(wants)).rev().find(|&n| fits(n)).unwrap();
+        if more > 0 {
+            let (cus, held) = (self.cus_for(p, job), job.held + more);
+            let memory = self.memory(p);
+            let way = if held < limit {
+                memory.tight(kernel, cus, held * fit)
+            } else {
+                memory.roomy(kernel, cus)
+            };
+            let last = more >= wants && wants < limit;
+            self.pools[p].jobs[i].held = held;
+            self.goes_on(p, i, Some(way));
+            self.pools[p].jobs[i].last = last;
+        }
+    }
+
+    /// CUs with nobody on them, then those with most room.
+    fn take_named(&mut self, p: usize, i: usize) {
+        let pool = &self.pools[p];
+        let job = &pool.jobs[i];
+        let (kernel, cus) = (self.code(job), self.cus_for(p, job));
+        if cus == 0 {
+            return;
+        }
+        let fit = u64::from(kernel.blocks_per_cu);
+        let wants = kernel.blocks.min(cus);
+        let on_each = kernel.blocks.min(wants * fit).div_ceil(wants);
+        let fill = (on_each * 1024).div_ceil(fit);
+        let taken = |cu: u32| -> Option<u64> {
+            let others = pool.jobs.iter().filter(|j| j.lane == job.lane && j.order != job.order);
+            let there: Vec<u64> = others.filter(|j| j.cus.contains(&cu)).map(|j| j.fill).collect();
+            (!there.is_empty()).then(|| there.iter().sum())
+        };
+        let others = || self.allowed(p, job).into_iter().filter(|cu| !job.cus.contains(cu));
+        let open: Vec<u32> = others().filter(|&cu| taken(cu).is_none()).collect();
+        let mut chosen = self.choose(&job.cus, &open, wants);
+        if chosen.0 < wants {
+            let mut roomy: Vec<(u64, u32)> = others()
+                .filter_map(|cu| taken(cu).map(|t| (t, cu)))
+                .filter(|(t, _)| t + fill <= 1024)
+                .collect();
+            roomy.sort_unstable();
+            if self.setup.device.dispatch.rule == DispatchRule::LeastLoaded {
+                roomy.truncate((wants - chosen.0) as usize);
+            }
+            let mut more = open;
+            more.extend(roomy.into_iter().map(|(_, cu)| cu));
+            more.sort_unstable();
+            let shared = self.choose(&job.cus, &more, wants);
+            if shared.0 > chosen.0 {
+                chosen = shared;
+            }
+        }
+        let (count, list) = chosen;
+        if count == 0 || list == job.cus {
+            return;
+        }
+        let memory = self.memory(p);
+        let mut way = memory.roomy(kernel, cus);
+        if count < wants {
+            let ns = memory.alone(kernel, count).max(way.ns);
+            way = memory.way(kernel, ns, kernel.blocks.min(count * fit), count);
+        }
+        way.lies = list.len() as u64;
+        let job = &mut self.pools[p].jobs[i];
+        (job.cus, job.fill, job.squeezed) = (list, fill, count < wants);
+        self.goes_on(p, i, Some(way));
+    }
+
+    /// Which CUs a job has that had some and may take others, and how many count.
+    fn choose(&self, had: &[u32], more: &[u32], wants: u64) -> (u64, Vec<u32>) {
+        let mut list = had.to_vec();
+        let count = match self.setup.device.dispatch.rule {
+            DispatchRule::LeastLoaded => {
+                list.extend(more.iter().take((wants as usize).saturating_sub(had.len())));
+                list.len() as u64
+            }
+            DispatchRule::EvenGroups => {
+                let mut all = list.clone();
+                all.extend(more);
+                all.sort_unstable();
+                let (count, even) = self.even(&all, wants as u32);
+                list.extend(even.into_iter().filter(|cu| !had.contains(cu)));
+                u64::from(count)
+            }
+        };
+        list.sort_unstable();
+        (count, list)
+    }
+
+    /// Jobs that lay on some number of CUs lie on certain ones from now on: those with most room, as
+    /// they came.
+    pub(crate) fn name_cus(&mut self, p: usize, lane: usize) {
+        let capacity = self.pools[p].spec.lanes[lane];
+        let mut full = vec![0; capacity as usize];
+        let mut order: Vec<usize> =
+            (0..self.pools[p].jobs.len()).filter(|&i| self.pools[p].jobs[i].lane == lane).collect();
+        order.sort_by_key(|&i| self.pools[p].jobs[i].order);
+        for i in order {
+            let job = &self.pools[p].jobs[i];
+            let kernel = self.code(job);
+            let fit = u64::from(kernel.blocks_per_cu);
+            let lies = job.way.map_or(0, |w| w.lies);
+            let blocks = kernel.blocks.min(job.held * fit);
+            let fill = (blocks.div_ceil(lies.max(1)) * 1024).div_ceil(fit).min(1024);
+            let squeezed = self.short(p, i);
+            let mut cus: Vec<u32> = (0..capacity).collect();
+            cus.sort_by_key(|&cu| (full[cu as usize], cu));
+            cus.truncate(lies as usize);
+            cus.sort_unstable();
+            cus.iter().for_each(|&cu| full[cu as usize] += fill);
+            let job = &mut self.pools[p].jobs[i];
+            (job.cus, job.fill, job.squeezed) = (cus, fill, squeezed);
         }
     }
 
@@ -183,146 +362,105 @@ impl Oracle<'_> {
         (limit, groups.into_iter().flat_map(|g| g.into_iter().take(each)).collect())
     }
 
-    pub(crate) fn place(&self, p: usize) -> Place {
-        let (device, spec) = (&self.setup.device, &self.pools[p].spec);
-        let board = device.memory.dram_gbps * 1000.0;
-        // So many CUs draw all of it.
-        let of_cus = f64::from(spec.cus) / f64::from(device.analytic.dram_saturating_cus);
-        Place { rate: spec.dram_bytes_per_us.min((board * of_cus) as u64), board: board as u64 }
-    }
-
-    /// Bytes to and from DRAM in all pools within the time to come, at today's rates.
-    pub(crate) fn moving(&self, ns: u64) -> f64 {
-        let mut bytes = 0.0;
-        for (p, pool) in self.pools.iter().enumerate() {
-            let place = self.place(p);
-            for job in pool.jobs.iter().filter(|j| pool.on(j.lane) && j.grant > 0) {
-                let rate = job.asks(&self.kernels[job.kernel], &place);
-                bytes += rate as f64 / 1000.0 / job.slow * ns as f64;
-            }
-        }
-        bytes
-    }
-
-    fn grant(&mut self, p: usize, i: usize, grant: u32, used: u32) {
-        let place = self.place(p);
-        let Self { now, pools, kernels, contention, .. } = self;
+    /// The job runs in another way from now on, or waits.
+    pub(crate) fn goes_on(&mut self, p: usize, i: usize, way: Option<Way>) {
+        let Self { now, pools, contention, .. } = self;
         let (now, pool) = (*now, &mut pools[p]);
         let beside = (0..pool.jobs.len())
-            .filter(|&j| pool.on(pool.jobs[j].lane) && pool.jobs[j].grant > 0 && j != i)
+            .filter(|&j| pool.on(pool.jobs[j].lane) && pool.jobs[j].way.is_some() && j != i)
             .count();
         let job = &mut pool.jobs[i];
-        job.used = used;
-        if job.grant == grant {
-            return;
-        }
-        if job.grant > 0 {
+        if job.way.is_some() {
             job.age(now);
         }
         job.since = now;
-        job.grant = grant;
-        if grant == 0 {
-            job.slow = 1.0;
+        let Some(way) = way else {
+            (job.slow, job.way) = (1.0, None);
             return;
-        }
-        let kernel = &kernels[job.kernel];
-        if job.basis == 0 {
-            let ns = place.alone(kernel, grant);
-            let ns = if job.scale == 1.0 { ns } else { (ns as f64 * job.scale) as u64 + 1 };
+        };
+        if job.whole == 0.0 {
+            let ns = if job.scale == 1.0 { way.ns } else { (way.ns as f64 * job.scale) as u64 + 1 };
             let mut extra = job.extra_ns;
             if let (ContentionModel::Igniter { sched_ns, .. }, true) = (&*contention, beside > 0) {
                 extra += (sched_ns[0] * (beside + 1) as f64 + sched_ns[1]).max(0.0) as u64;
             }
             job.left = (ns + extra) as f64;
-        } else if job.basis != grant {
-            job.left *= place.alone(kernel, grant) as f64 / place.alone(kernel, job.basis) as f64;
+            job.whole = job.left;
+        } else if way.ns != job.ns {
+            let ratio = way.ns as f64 / job.ns as f64;
+            job.whole *= ratio;
+            job.left *= ratio;
         }
-        job.basis = grant;
+        (job.ns, job.way) = (way.ns, Some(way));
+        // Blocks that have just begun take as long as the others.
+        job.left = job.left.max(job.whole / way.waves as f64);
     }
 
-    /// Everybody's slow-down from scratch.
-    pub(crate) fn rerate(&mut self, p: usize) {
-        let now = self.now;
-        let running: Vec<usize> = (0..self.pools[p].jobs.len())
-            .filter(|&i| {
-                let pool = &self.pools[p];
-                pool.on(pool.jobs[i].lane) && pool.jobs[i].grant > 0
-            })
-            .collect();
-        let slow = self.slow_downs(p, &running);
-        for (&i, s) in running.iter().zip(slow) {
-            let job = &mut self.pools[p].jobs[i];
-            if job.slow != s {
-                job.age(now);
-                job.slow = s;
-            }
-        }
-    }
-
-    fn slow_downs(&self, p: usize, running: &[usize]) -> Vec<f64> {
+    /// When a wave of the job's blocks ends for which somebody waits.
+    pub(crate) fn wave_that_counts(&self, p: usize, i: usize) -> u64 {
         let pool = &self.pools[p];
-        let device = &self.setup.device;
-        let jobs = || running.iter().map(|&i| &pool.jobs[i]);
-        let place = self.place(p);
-        let dram = place.rate;
-        let share = f64::from(pool.spec.cus) / f64::from(device.cus());
-        let l2_rate = ((device.memory.l2_gbps * 1000.0 * share) as u64).max(1);
-        let rates: Vec<u64> = jobs().map(|j| j.asks(self.code(j), &place)).collect();
-        let total: u64 = rates.iter().sum();
-        let part = |a: u64, b: u64| (a as f64 / b as f64).min(1.0);
-        let costs: Vec<f64> = match self.contention {
-            ContentionModel::None => vec![1.0; running.len()],
-            ContentionModel::Bandwidth { l2_penalty } => {
-                let l2 = pool.spec.l2.0;
-                let sets: u64 = jobs().map(|j| self.code(j).dram_bytes.min(l2)).sum();
-                let crowded = running.len() > 1 && sets > l2;
-                let lost = if crowded { 1.0 - l2 as f64 / sets as f64 } else { 0.0 };
-                let slow = |&rate: &u64| 1.0 + l2_penalty * lost * part(rate, dram);
-                rates.iter().map(slow).collect()
-            }
-            ContentionModel::Linear { c } => {
-                let slow = |&rate: &u64| {
-                    let others = total - rate;
-                    let s = c[0] * part(rate, l2_rate)
-                        + c[1] * part(others, l2_rate)
-                        + c[2] * part(rate, dram)
-                        + c[3] * part(others, dram)
-                        + c[4];
-                    if running.len() > 1 { s.max(1.0) } else { 1.0 }
-                };
-                rates.iter().map(slow).collect()
-            }
-            ContentionModel::Igniter { cache, mhz_per_watt, .. } => {
-                let power = &device.power;
-                let cus: u32 = jobs().map(|j| j.grant).sum();
-                let watts = power.idle_w * share
-                    + power.cu_w * f64::from(cus)
-                    + total as f64 * power.dram_pj_per_byte * 1e-6;
-                let boost = device.clock.boost_mhz;
-                let lost = mhz_per_watt * (watts - power.cap_w * share).max(0.0);
-                let throttle = boost / (boost - lost).max(boost / 10.0);
-                let slow = |&rate: &u64| (1.0 + cache * part(total - rate, l2_rate)) * throttle;
-                rates.iter().map(slow).collect()
-            }
-        };
-        // Whatever else: nobody gets more than a fair share of what is there.
-        let fair = if total > dram { max_min(&rates, dram) } else { u64::MAX };
-        let shared = |rate: u64| if rate > fair { rate as f64 / fair as f64 } else { 1.0 };
-        costs.into_iter().zip(rates).map(|(cost, rate)| cost.max(shared(rate))).collect()
-    }
-}
-
-/// The largest rate that those who ask for more than it can all have.
-fn max_min(rates: &[u64], capacity: u64) -> u64 {
-    let mut sorted = rates.to_vec();
-    sorted.sort_unstable();
-    let mut left = capacity;
-    for (i, &rate) in sorted.iter().enumerate() {
-        let fair = (left / (sorted.len() - i) as u64).max(1);
-        if rate > fair {
-            return fair;
+        let job = &pool.jobs[i];
+        let Some(way) = job.way else { return NEVER };
+        let lane: Vec<usize> =
+            (0..pool.jobs.len()).filter(|&j| pool.jobs[j].lane == job.lane).collect();
+        let hungry: Vec<usize> = lane.into_iter().filter(|&j| self.short(p, j)).collect();
+        if way.waves < 2 || job.last || hungry.is_empty() {
+            return NEVER;
         }
-        left -= rate;
+        let wave = job.whole / way.waves as f64;
+        let first = hungry.iter().any(|&j| {
+            let other = &pool.jobs[j];
+            let before =
+                (-i32::from(other.priority), other.order) < (-i32::from(job.priority), job.order);
+            let here = |cu: &u32| other.mask.is_none_or(|m| m.contains(*cu));
+            before && (!pool.masked[job.lane] || job.cus.iter().any(here))
+        });
+        let mut ahead = 1.0;
+        if first {
+            let left = job.left - (self.now - job.since) as f64 / job.slow;
+            ahead = (left / wave).ceil();
+        } else if self.code(job).blocks % way.there == 0 && !self.short(p, i) {
+            return NEVER;
+        }
+        while ahead > 0.5 {
+            let at = job.since + ((job.left - ahead * wave) * job.slow).ceil() as u64;
+            if at >= self.now && job.left > ahead * wave {
+                return at;
+            }
+            ahead -= 1.0;
+        }
+        NEVER
     }
-    u64::MAX
+
+    /// Blocks end: the last wave needs less room, and before it those who go first take what they want.
+    pub(crate) fn wave_ended(&mut self, p: usize, i: usize) {
+        let now = self.now;
+        let (blocks, fit) = {
+            let kernel = self.code(&self.pools[p].jobs[i]);
+            (kernel.blocks, u64::from(kernel.blocks_per_cu))
+        };
+        let job = &mut self.pools[p].jobs[i];
+        job.age(now);
+        let way = job.way.expect("it runs");
+        let lane = job.lane;
+        let last = job.left <= job.whole / way.waves as f64 * (1.0 + 1e-10);
+        if last {
+            let left = blocks - (way.waves - 1) * way.there;
+            job.last = true;
+            job.squeezed = false;
+            job.held = job.held.min(left.div_ceil(fit));
+            job.fill = (left.div_ceil(way.lies) * 1024).div_ceil(fit);
+        } else {
+            job.held = 0;
+            job.cus.clear();
+            job.squeezed = true;
+        }
+        self.hand_out(p, lane);
+        let masked = self.pools[p].masked[lane];
+        let job = &self.pools[p].jobs[i];
+        let nothing = if masked { job.cus.is_empty() } else { job.held == 0 };
+        if !last && nothing {
+            self.goes_on(p, i, None);
+        }
+    }
 }

@@ -15,7 +15,7 @@ impl Pool {
 
     pub(crate) fn ends(&self, i: usize) -> u64 {
         let job = &self.jobs[i];
-        if !self.on(job.lane) || job.grant == 0 {
+        if !self.on(job.lane) || job.way.is_none() {
             return NEVER;
         }
         job.since + (job.left * job.slow).ceil() as u64
@@ -23,12 +23,9 @@ impl Pool {
 
     /// The pool's next event.
     pub(crate) fn next(&self) -> u64 {
-        let ends = (0..self.jobs.len()).map(|i| self.ends(i)).min().unwrap_or(NEVER);
+        let ends = (0..self.jobs.len()).map(|i| self.ends(i).min(self.jobs[i].edge));
+        let ends = ends.min().unwrap_or(NEVER);
         ends.min(self.switch_end).min(self.slice_end)
-    }
-
-    pub(crate) fn busy(&self) -> u32 {
-        self.jobs.iter().filter(|j| self.on(j.lane)).map(|j| j.used).sum()
     }
 
     /// The next lane in the ring that has kernels to run.
@@ -73,9 +70,10 @@ impl Oracle<'_> {
         };
         let active = pool.active;
         for job in pool.jobs.iter_mut().filter(|j| j.lane == active) {
-            if job.grant > 0 {
+            if job.way.is_some() {
                 job.age(now);
             }
+            job.edge = NEVER;
         }
         pool.active = lane;
         pool.slice_end = NEVER;
@@ -96,7 +94,7 @@ impl Oracle<'_> {
             job.since = now;
             job.slow = 1.0;
         }
-        self.regrant(p, active);
+        self.hand_out(p, active);
         self.turn(p);
     }
 }

@@ -8,7 +8,7 @@ use cotenant_sim::policy::Depth;
 use cotenant_sim::program::KernelCode;
 use cotenant_sim::view::Status;
 
-use super::{Job, Oracle, Timer};
+use super::{Job, NEVER, Oracle, Timer};
 
 impl Oracle<'_> {
     fn pool_of(&self, w: usize) -> usize {
@@ -220,13 +220,18 @@ impl Oracle<'_> {
             scale,
             extra_ns: 0,
             order: 0,
-            grant: 0,
-            used: 0,
+            way: None,
+            ns: 0,
+            held: 0,
             cus: vec![],
-            basis: 0,
+            fill: 0,
+            squeezed: true,
+            last: false,
+            whole: 0.0,
             left: 0.0,
             since: self.now,
             slow: 1.0,
+            edge: NEVER,
         };
         let n = self.pools[p].queues.len();
         if n > 0 {
@@ -247,12 +252,12 @@ impl Oracle<'_> {
         job.order = self.jobs;
         let (lane, masked) = (job.lane, job.mask.is_some());
         if masked && !self.pools[p].masked[lane] {
-            self.pools[p].masked[lane] = true;
             self.name_cus(p, lane);
+            self.pools[p].masked[lane] = true;
         }
         self.pools[p].jobs.push(job);
         if self.pools[p].on(lane) {
-            self.regrant(p, lane);
+            self.hand_out(p, lane);
         }
     }
 
@@ -263,15 +268,19 @@ impl Oracle<'_> {
             return;
         }
         let ended = (0..pool.jobs.len())
-            .filter(|&i| pool.ends(i) == self.now)
+            .filter(|&i| pool.ends(i).min(pool.jobs[i].edge) == self.now)
             .min_by_key(|&i| pool.jobs[i].order);
         let Some(i) = ended else {
             let to = pool.next_lane().expect("others wait when a slice ends");
             self.switch_to(p, to, false);
             return;
         };
+        if pool.ends(i) > self.now {
+            self.wave_ended(p, i);
+            return;
+        }
         let job = pool.jobs.remove(i);
-        self.regrant(p, job.lane);
+        self.hand_out(p, job.lane);
         let (w, kernel) = (job.worker, job.kernel as u32);
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
         let n = self.pools[p].queues.len();

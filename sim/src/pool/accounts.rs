@@ -1,0 +1,118 @@
+//! What each tenant has used of a pool.
+
+use std::ops::{Add, Sub};
+
+use super::resident::{Resident, float};
+use super::shape::{Config, PARTS};
+
+/// What one tenant has used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Used {
+    /// Speed of CUs, CU-ns: at most what they have, shared among those on them.
+    pub cu_ns: f64,
+    /// Time on CUs, CU-ns: every CU with a block of the tenant counts.
+    pub busy_cu_ns: u64,
+    /// Bytes to and from DRAM.
+    pub dram_bytes: f64,
+    /// Time with a kernel on the GPU, ns.
+    pub active_ns: u64,
+}
+
+impl Add for Used {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            cu_ns: self.cu_ns + other.cu_ns,
+            busy_cu_ns: self.busy_cu_ns + other.busy_cu_ns,
+            dram_bytes: self.dram_bytes + other.dram_bytes,
+            active_ns: self.active_ns + other.active_ns,
+        }
+    }
+}
+
+impl Sub for Used {
+    type Output = Self;
+    fn sub(self, earlier: Self) -> Self {
+        Self {
+            cu_ns: self.cu_ns - earlier.cu_ns,
+            busy_cu_ns: self.busy_cu_ns - earlier.busy_cu_ns,
+            dram_bytes: self.dram_bytes - earlier.dram_bytes,
+            active_ns: self.active_ns - earlier.active_ns,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    /// In [`PARTS`] of a CU × ns, and in bytes per microsecond × ns.
+    speed: f64,
+    dram: f64,
+    lain: u64,
+    active_ns: u64,
+    /// Kernels on the GPU, and since when there is one.
+    running: u32,
+    since: u64,
+}
+
+impl Account {
+    #[inline]
+    fn add(&mut self, config: &Config, dt: u64, done: f64) {
+        self.speed += done * float(config.speed);
+        self.dram += done * float(config.dram);
+        self.lain += dt * u64::from(config.lies);
+    }
+}
+
+/// Tenants by number.
+#[derive(Debug, Default)]
+pub(super) struct Accounts(Vec<Account>);
+
+impl Accounts {
+    #[inline]
+    pub(super) fn comes(&mut self, now: u64, tenant: u32) {
+        if self.0.len() <= tenant as usize {
+            self.open(tenant);
+        }
+        let account = &mut self.0[tenant as usize];
+        if account.running == 0 {
+            account.since = now;
+        }
+        account.running += 1;
+    }
+
+    #[cold]
+    fn open(&mut self, tenant: u32) {
+        self.0.resize(tenant as usize + 1, Account::default());
+    }
+
+    #[inline]
+    pub(super) fn goes(&mut self, now: u64, tenant: u32) {
+        let account = &mut self.0[tenant as usize];
+        account.running -= 1;
+        if account.running == 0 {
+            account.active_ns += now - account.since;
+        }
+    }
+
+    /// A kernel has run so for `dt` ns, in which it did `done` ns of what it has to do undisturbed.
+    #[inline]
+    pub(super) fn book(&mut self, tenant: u32, config: &Config, dt: u64, done: f64) {
+        self.0[tenant as usize].add(config, dt, done);
+    }
+
+    /// By tenant until `now`: these run.
+    pub(super) fn until<'a>(&self, now: u64, run: impl Iterator<Item = &'a Resident>) -> Vec<Used> {
+        let mut all = self.0.clone();
+        for r in run.filter(|r| r.runs()) {
+            let dt = now - r.anchor;
+            all[r.tenant as usize].add(&r.now, dt, float(dt) / r.slow);
+        }
+        let used = |a: &Account| Used {
+            cu_ns: a.speed / f64::from(PARTS),
+            busy_cu_ns: a.lain,
+            dram_bytes: a.dram / 1000.0,
+            active_ns: a.active_ns + if a.running > 0 { now - a.since } else { 0 },
+        };
+        all.iter().map(used).collect()
+    }
+}

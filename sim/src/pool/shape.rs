@@ -1,0 +1,177 @@
+//! What a kernel takes of a pool: space for its blocks, speed for their work, bandwidth.
+
+use cotenant_profiles::device::Topology;
+
+use crate::contention::Shared;
+use crate::program::KernelCode;
+
+/// Parts of a CU's room or speed that are told apart.
+pub(super) const PARTS: u32 = 1024;
+
+/// Threads, registers, shared memory, block slots.
+pub(super) type Room = [u32; 4];
+
+/// A kernel in a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// What a CU full of its blocks takes of that CU, in [`PARTS`]: all of the resource that limits
+    /// how many fit.
+    pub(super) takes: Room,
+    pub(super) blocks: u64,
+    /// CUs that its blocks fill when they lie as densely as they can.
+    pub(super) packed: u32,
+    /// Bytes that it would keep in L2.
+    pub(super) footprint: u64,
+    /// The least CU-time that it can be run in, CU-ns.
+    pub(super) area: u64,
+    /// Alone on every CU of the pool's first lane.
+    pub(super) alone: Config,
+    /// So many.
+    pub(super) of: u32,
+}
+
+/// How a kernel runs with so many of its blocks on so many CUs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Config {
+    /// Undisturbed, from its first block to its last, ns.
+    pub(super) ns: u64,
+    /// What it uses of the CUs' speed then, in [`PARTS`] of a CU.
+    pub(super) speed: u64,
+    /// Bytes per microsecond then.
+    pub(super) dram: u64,
+    /// CUs on which it has blocks.
+    pub(super) lies: u32,
+    /// Blocks at once, and waves of so many.
+    pub(super) there: u64,
+    pub(super) waves: u64,
+}
+
+impl Shape {
+    pub(super) fn new(kernel: &KernelCode, of: u32, topology: &Topology, shared: &Shared) -> Self {
+        let fit = u64::from(kernel.blocks_per_cu.max(1));
+        let mut shape = Self {
+            takes: takes(kernel, topology),
+            blocks: kernel.blocks,
+            packed: u32::try_from(kernel.blocks.div_ceil(fit).max(1)).unwrap_or(u32::MAX),
+            footprint: kernel.dram_bytes.min(shared.l2),
+            area: kernel.least_area(),
+            alone: Config::default(),
+            of,
+        };
+        shape.alone = shape.on(kernel, of, shared);
+        shape
+    }
+
+    /// With room for all the blocks that `cus` CUs can hold.
+    pub(super) fn on(&self, kernel: &KernelCode, cus: u32, shared: &Shared) -> Config {
+        let ns = undisturbed(kernel, cus, shared);
+        if kernel.fair {
+            // Small kernels one after the other, that come and go everywhere.
+            return self.config(kernel, ns, u64::from(cus), cus, shared);
+        }
+        let there = kernel.blocks.min(u64::from(cus) * u64::from(kernel.blocks_per_cu)).max(1);
+        self.config(kernel, ns, there, cus, shared)
+    }
+
+    /// With room for the blocks of `held` CUs only, spread over `cus`: more waves of them. A wave
+    /// takes as long as where that many blocks lie on a CU.
+    pub(super) fn short(
+        &self,
+        kernel: &KernelCode,
+        cus: u32,
+        held: u32,
+        shared: &Shared,
+    ) -> Config {
+        let fit = u64::from(kernel.blocks_per_cu);
+        let there = u128::from(u64::from(held) * fit);
+        let (blocks, at_once) = (u128::from(kernel.blocks), u128::from(u64::from(cus) * fit));
+        let ns = if blocks > at_once {
+            (u128::from(kernel.at(cus)) * at_once).div_ceil(there)
+        } else {
+            let full = kernel.duration_ns.len() as u128 - 1;
+            let as_on = (blocks * u128::from(cus)).div_ceil(there).clamp(u128::from(cus), full);
+            (u128::from(kernel.at(as_on as u32)) * blocks).div_ceil(there)
+        };
+        let ns = u64::try_from(ns).unwrap_or(u64::MAX).max(undisturbed(kernel, cus, shared));
+        self.config(kernel, ns, there as u64, cus, shared)
+    }
+
+    /// On `held` CUs of its own where it could use `cus`.
+    pub(super) fn confined(
+        &self,
+        kernel: &KernelCode,
+        cus: u32,
+        held: u32,
+        shared: &Shared,
+    ) -> Config {
+        let ns = undisturbed(kernel, held, shared).max(undisturbed(kernel, cus, shared));
+        let there = kernel.blocks.min(u64::from(held) * u64::from(kernel.blocks_per_cu)).max(1);
+        self.config(kernel, ns, there, held, shared)
+    }
+
+    fn config(
+        &self,
+        kernel: &KernelCode,
+        ns: u64,
+        there: u64,
+        cus: u32,
+        shared: &Shared,
+    ) -> Config {
+        let lies = there.min(u64::from(cus)) as u32;
+        let speed = u128::from(self.area) * u128::from(PARTS) / u128::from(ns.max(1));
+        let dram = kernel.dram_bytes.saturating_mul(1000) / ns.max(1);
+        Config {
+            ns,
+            speed: speed.min(u128::from(lies) * u128::from(PARTS)) as u64,
+            // Alone, a kernel never draws more than the memory system has, whatever its profile says.
+            dram: dram.min(shared.dram),
+            lies,
+            there,
+            waves: if kernel.fair { 1 } else { kernel.blocks.div_ceil(there).max(1) },
+        }
+    }
+}
+
+/// What a CU full of the kernel's blocks takes of each resource. The one that limits how many fit is
+/// used up; where none of them explains the limit, block slots stand for what does.
+fn takes(kernel: &KernelCode, topology: &Topology) -> Room {
+    let fit = u64::from(kernel.blocks_per_cu.max(1));
+    let warps = u64::from(kernel.threads).div_ceil(32);
+    // Registers come in units of 256 per warp.
+    let regs = (u64::from(kernel.tile.regs) * 32).next_multiple_of(256) * warps;
+    let needs = [
+        (warps * 32, u64::from(topology.threads_per_cu)),
+        (regs, u64::from(topology.registers_per_cu)),
+        (u64::from(kernel.tile.smem_bytes), topology.smem_per_cu.0),
+        (1, u64::from(topology.blocks_per_cu)),
+    ];
+    let limits = |&(need, has): &(u64, u64)| need > 0 && has / need == fit;
+    let parts = |(need, has): (u64, u64)| {
+        let used = need.saturating_mul(fit).saturating_mul(u64::from(PARTS));
+        used.div_ceil(has.max(1)).min(u64::from(PARTS)) as u32
+    };
+    let mut takes = needs.map(|n| if limits(&n) { PARTS } else { parts(n) });
+    if !takes.contains(&PARTS) {
+        takes[3] = PARTS;
+    }
+    takes
+}
+
+/// What a kernel's work takes on so many CUs undisturbed, ns: its curve, and in a part of the GPU
+/// with less bandwidth at least as long as its bytes take there. On the whole GPU the curve holds
+/// what bandwidth costs.
+#[inline]
+fn undisturbed(kernel: &KernelCode, cus: u32, shared: &Shared) -> u64 {
+    let curve = kernel.at(cus);
+    if shared.dram >= shared.board { curve } else { curve.max(bytes_ns(kernel, shared)) }
+}
+
+/// How long a kernel's bytes take in a part of the GPU, ns. What it moves is at most what the whole
+/// memory system can while the kernel lasts on the whole GPU: a profile may count more.
+#[inline(never)]
+fn bytes_ns(kernel: &KernelCode, shared: &Shared) -> u64 {
+    let full = kernel.duration_ns.len() as u32 - 1;
+    let most = u128::from(shared.board) * u128::from(kernel.at(full));
+    let thousandths = most.min(u128::from(kernel.dram_bytes) * 1000);
+    u64::try_from(thousandths.div_ceil(u128::from(shared.dram.max(1)))).unwrap_or(u64::MAX)
+}
