@@ -444,7 +444,7 @@ fn worker() -> Done {
 
 fn run_command(args: RunArgs) -> Done {
     let jobs = args.jobs.map_or(0, usize::from);
-    if args.max_events.is_some_and(|n| !(n >= 1.0)) {
+    if args.max_events.is_some_and(|n| n.is_nan() || n < 1.0) {
         return Err(Failure::input("--max-events: give a number from 1, such as 2e12"));
     }
     Budget::new(args.memory, args.max_events, threads(jobs)).set();

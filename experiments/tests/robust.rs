@@ -114,7 +114,7 @@ fn a_cell_beyond_its_budget_fails_with_its_estimate_and_the_others_run() {
         .filter(|l| l.starts_with("m,"))
         .map(|row| column(&results, row, "status"))
         .collect();
-    assert!(statuses.iter().any(|s| *s == "ok"), "{results}");
+    assert!(statuses.contains(&"ok"), "{results}");
     assert!(results.contains("over-budget: at tenant `a` 4.3e9 requests would wait"), "{results}");
     // A billion small events are too many where the command line says so.
     let file = experiment(

@@ -85,7 +85,7 @@ impl Lane {
         if (0..4).all(|r| u64::from(takes[r]) * u64::from(most) <= u64::from(self.room[r])) {
             return most;
         }
-        let fit = |r: usize| if takes[r] == 0 { u32::MAX } else { self.room[r] / takes[r] };
+        let fit = |r: usize| self.room[r].checked_div(takes[r]).unwrap_or(u32::MAX);
         (0..4).map(fit).min().unwrap_or(0).min(most)
     }
 

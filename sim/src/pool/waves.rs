@@ -52,7 +52,7 @@ impl Pool {
         let r = &self.run[i];
         let lane = &self.lanes[r.lane as usize];
         let rank = (Reverse(r.priority), r.seq);
-        if !lane.hungry.is_some_and(|hungry| hungry < rank) {
+        if lane.hungry.is_none_or(|hungry| hungry >= rank) {
             return false;
         }
         if !lane.masked {

@@ -419,7 +419,7 @@ impl Oracle<'_> {
         if first {
             let left = job.left - (self.now - job.since) as f64 / job.slow;
             ahead = (left / wave).ceil();
-        } else if self.code(job).blocks % way.there == 0 && !self.short(p, i) {
+        } else if self.code(job).blocks.is_multiple_of(way.there) && !self.short(p, i) {
             return NEVER;
         }
         while ahead > 0.5 {

@@ -62,11 +62,12 @@ impl<R: Read> Sheet<R> {
         loop {
             match self.rows.read_record(&mut self.row) {
                 Ok(more) => return Ok(more),
-                Err(e) => match e.into_kind() {
-                    csv::ErrorKind::Io(e) => return Err(e),
-                    // Bytes that are no UTF-8: the next row may be sound.
-                    _ => {}
-                },
+                // Bytes that are not UTF-8 spoil their own row: the next one may be sound.
+                Err(e) => {
+                    if let csv::ErrorKind::Io(e) = e.into_kind() {
+                        return Err(e);
+                    }
+                }
             }
         }
     }
