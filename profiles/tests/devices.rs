@@ -239,7 +239,7 @@ fn bad_device_files_say_file_line_and_field() {
         (
             "dram_gbps = 1024.0",
             "dram_gbps = -1.0",
-            "x.toml:27: memory.dram_gbps: -1 must be above 0",
+            "x.toml:27: memory.dram_gbps: -1 is not plausible: give a value from 0.1 to 1000000",
         ),
         (
             "\"even-groups\"",

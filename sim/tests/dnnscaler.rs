@@ -27,6 +27,8 @@ fn world(host_ms: u64, largest: u32, slo_ms: u64, gpu_ms: impl Fn(u32) -> f64) -
     let mut model = model(programs);
     model.host_per_request = Nanos(host_ms * MS);
     world.costs.process_start.delay = Nanos::from_secs(1);
+    // Instances take turns: little enough that n of them take n times as long as one.
+    world.costs.context_switch.cost = Nanos::from_micros(25);
     world.tenants = vec![tenant("t", model)];
     world.tenants[0].slo = Some(Nanos(slo_ms * MS));
     world.duration = Nanos::from_secs(90);

@@ -153,7 +153,7 @@ fn bad_options_are_refused() {
         let options = Options(vec![(name.to_owned(), value)]);
         (info.build)(&options).err().unwrap().to_string()
     };
-    let why = "option `session`: `0ns` is not a duration above 0, such as \"2ms\"";
+    let why = "option `session`: `0ns` is not a duration of at least \"1us\"";
     assert_eq!(message("session", Value::Duration(Nanos::ZERO)), why);
     let why = "option `knee`: a percentage lies above 0 and at most at 100";
     assert_eq!(message("knee", Value::Numbers(vec![50.0, 0.0])), why);

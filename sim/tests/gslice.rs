@@ -304,10 +304,7 @@ fn bad_options_are_refused() {
     let info = cotenant_sim::policy::find("gslice").unwrap();
     let options = Options(vec![("window".to_owned(), Value::Duration(Nanos::ZERO))]);
     let error = (info.build)(&options).err().unwrap();
-    assert_eq!(
-        error.to_string(),
-        "option `window`: `0ns` is not a duration above 0, such as \"2ms\""
-    );
+    assert_eq!(error.to_string(), "option `window`: `0ns` is not a duration of at least \"1us\"");
     let mut policy = build("gslice", &[("schedule", schedule(&["vison@20s:60"]))]);
     let refusal = cotenant_sim::run(saturated().scenario(vec![closed(1)]), policy.as_mut(), None);
     let Err(Refusal::Layout(why)) = refusal else { panic!("a schedule for nobody runs") };

@@ -82,7 +82,8 @@ fn two_small_kernel_streams_overlap_and_two_large_ones_hardly() {
 fn taking_turns_costs_as_many_times_as_there_are_clients() {
     for n in [2, 3, 5, 8] {
         let Some(mean) = mean_ms("bert_2_fwd.csv", "bert", 2, n, "temporal") else { return };
-        let expected = f64::from(n) * 48.625_298;
+        // Every turn of the device's 2 ms loses the 0.2 ms of a switch between busy contexts.
+        let expected = f64::from(n) * 48.625_298 * (1.0 + 0.2 / 2.0);
         assert!((mean / expected - 1.0).abs() < 0.05, "{n} clients: {mean} ms, not {expected}");
     }
 }

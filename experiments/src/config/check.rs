@@ -334,7 +334,7 @@ fn time(node: &Node, schema: &Map<String, Value>) -> Result<Nanos, String> {
     }
     let expected = match (least, most) {
         (Some(Nanos(1)), None) => "a duration above 0".to_owned(),
-        (Some(least), None) => format!("a duration, at least {least}"),
+        (Some(least), None) => format!("a duration of at least {least}"),
         (least, most) => {
             let (least, most) = (least.unwrap_or_default(), most.unwrap_or(Nanos(u64::MAX)));
             format!("a duration from {least} to {most}")

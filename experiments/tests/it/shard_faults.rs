@@ -240,11 +240,11 @@ fn damaged_shards_are_named_and_repaired() {
         (3, "shards/00003.json".to_owned(), &flip),
         (4, "shards/00004.json".to_owned(), &Vec::clear),
         (5, request(), &flip),
-        (6, "shards/00006.counters.csv".to_owned(), &|bytes| bytes.push(b'\n')),
+        (6, "shards/00006.layouts.csv".to_owned(), &|bytes| bytes.push(b'\n')),
     ];
     for (shard, file, damage) in damages {
         let path = dir.join(&file);
-        let mut bytes = fs::read(&path).unwrap();
+        let mut bytes = fs::read(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
         damage(&mut bytes);
         fs::write(&path, bytes).unwrap();
         let status = study.cotenant().arg("status").arg(&dir).assert().code(INCOMPLETE);

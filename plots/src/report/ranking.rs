@@ -65,6 +65,7 @@ fn goal_text(cx: &Context<'_>, tenant: &str) -> Markup {
         (Some(text), Some(ms)) if !text.contains("ms") => {
             format!("within {} ms ({text})", pretty(ms))
         }
+        (Some(text), _) if text == "swept" => "goal swept".to_owned(),
         (Some(text), _) => format!("within {text}"),
         (None, Some(ms)) => format!("within {}", plain_ms(ms)),
         (None, None) => "no goal".to_owned(),

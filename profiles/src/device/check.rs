@@ -16,7 +16,7 @@ fn positive(field: &str, value: f64) -> Result<(), Fault> {
 /// A rate within what can be built: a factor of a hundred and more around all that is sold.
 fn rate(field: &str, value: f64, low: f64, high: f64) -> Result<(), Fault> {
     ensure((low..=high).contains(&value), field, || {
-        format!("{value} is no plausible value: from {low} to {high}")
+        format!("{value} is not plausible: give a value from {low} to {high}")
     })
 }
 

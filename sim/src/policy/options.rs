@@ -436,7 +436,7 @@ impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Duration(Nanos(0)) => write!(f, "a duration such as \"2ms\""),
-            Self::Duration(least) => write!(f, "a duration, at least \"{least}\""),
+            Self::Duration(least) => write!(f, "a duration of at least \"{least}\""),
             Self::Integer(lo, i64::MAX) => write!(f, "a whole number, at least {lo}"),
             Self::Integer(lo, hi) => write!(f, "a whole number from {lo} to {hi}"),
             Self::Float(lo, f64::INFINITY) => write!(f, "a number, at least {lo}"),
