@@ -17,7 +17,7 @@ use crate::study::compute::threads;
 ///
 /// Every way of sharing is searched (shares, instances, batches, workers, who goes where), simulated on
 /// the same requests, and shown in a row; the answer stands first. A mix comes from --model, or from an
-/// experiment file whose [[policy]] tables do not matter here.
+/// experiment file; its policies do not matter here.
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
     cotenant advise --gpu h100-sxm --model bert_large@60rps,slo=50ms \
@@ -33,8 +33,8 @@ pub(crate) struct Args {
     /// GPUs to use: a number, or the least and the most of a range
     #[arg(long, value_name = "N|A..B", default_value = "1")]
     gpus: Gpus,
-    /// A tenant: NAME@RATErps[,slo=20ms][,batch=8][,workers=2][,precision=fp16][,executor=graphs]
-    /// [,name=vision][,best-effort]; repeatable
+    /// A tenant, such as `resnet50@200rps,slo=20ms,batch=8`; repeatable. Keys after the rate: slo,
+    /// batch, workers, precision, executor, name, best-effort
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
     /// What may be simulated, as seconds of one core of two million events a second
