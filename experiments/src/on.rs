@@ -22,9 +22,6 @@ use crate::prepare::Prepared;
 use crate::study::slice::Slice;
 use crate::watch::{Wants, Watch};
 
-/// The policy that is a bound: nothing can carry it out.
-pub(crate) const BOUND: &str = "ideal";
-
 /// Which device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum On {
@@ -182,8 +179,8 @@ impl Stage {
         let Slice { e, ready } = slice;
         let (point, row) = (&e.point, slice.row(cell));
         let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+        drive::check(&*policy).map_err(|e| e.to_string())?;
         let layout = policy.layout(&ready.setup).map_err(|e| format!("layout: {e}"))?;
-        drive::check(&layout).map_err(|e| e.to_string())?;
         let scenario = cell::scenario(e, ready, cell)?;
         let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
         let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));

@@ -16,7 +16,7 @@ use crate::config::{Grid, Overrides};
 use crate::fail::{Done, Failure};
 use crate::folder::Folder;
 use crate::info::{self, Tally};
-use crate::on::{BOUND, On, Played, Stage};
+use crate::on::{On, Played, Stage};
 use crate::plan::{self, Cell};
 use crate::progress::Progress;
 use crate::run::draw;
@@ -88,19 +88,21 @@ impl Session {
             let e = study.grid.at(p).map_err(Failure::Input)?;
             slices.push(Slice::prepare(e, &mut preparer).map_err(Failure::Input)?);
         }
-        let mut cells = vec![];
+        let (mut cells, mut bound) = (vec![], None);
         for (s, slice) in slices.iter().enumerate() {
             let all = plan::cells_of(&slice.e, &slice.ready.meaning);
-            let can = all.filter(|c| slice.row(c).info.name != BOUND);
-            cells.extend(can.map(|cell| (s, cell)));
+            let (bounds, can): (Vec<_>, Vec<_>) = all.partition(|c| slice.row(c).info.is_bound());
+            bound = bounds.first().map(|c| slice.row(c).info.name).or(bound);
+            cells.extend(can.into_iter().map(|cell| (s, cell)));
         }
-        if cells.is_empty() {
-            let file = args.experiment.display();
-            let why = format!("{file}: policy: `{BOUND}` is a bound and cannot run on a device");
-            return Err(Failure::Input(why));
-        }
-        if cells.len() < study.cells.len() {
-            say::note(&format!("`{BOUND}` is skipped: a bound cannot run on a device"));
+        if let Some(bound) = bound {
+            if cells.is_empty() {
+                let file = args.experiment.display();
+                let why =
+                    format!("{file}: policy: `{bound}` is a bound and cannot run on a device");
+                return Err(Failure::Input(why));
+            }
+            say::note(&format!("`{bound}` is skipped: a bound cannot run on a device"));
         }
         let stage = Stage::open(args.on, args.slowdown, args.streams, &slices)?;
         let out = args.out.clone();

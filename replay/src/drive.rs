@@ -18,7 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::host::Host;
-use cotenant_sim::layout::Discipline;
 use cotenant_sim::observe::Observer;
 use cotenant_sim::report::{Refusal, Report};
 use cotenant_sim::{Policy, Scenario};
@@ -102,13 +101,12 @@ impl Stop {
     }
 }
 
-/// Whether a layout can be carried out at all.
+/// Whether a policy can be carried out at all.
 ///
 /// # Errors
 /// It is a bound.
-pub fn check(layout: &cotenant_sim::Layout) -> Result<(), ReplayError> {
-    let fluid = layout.pools.iter().any(|p| p.discipline == Discipline::Fluid);
-    if fluid { Err(ReplayError::Bound) } else { Ok(()) }
+pub fn check(policy: &dyn Policy) -> Result<(), ReplayError> {
+    if policy.bound().is_some() { Err(ReplayError::Bound) } else { Ok(()) }
 }
 
 /// Replays `scenario` under `policy`, which has laid `layout` out.
@@ -123,7 +121,7 @@ pub fn run<'a>(
     observer: Option<&'a mut dyn Observer>,
     stop: &'a Stop,
 ) -> Result<Replayed, ReplayError> {
-    check(layout)?;
+    check(policy)?;
     let Scenario { setup, loads, warmup, duration, jitter, .. } = scenario;
     let end = Nanos(warmup.0 + duration.0);
     let world = world::RealWorld::new(&setup, workers, jitter, observer, stop, end);

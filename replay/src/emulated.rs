@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use cotenant_profiles::{Device as GpuDescription, Profile, text};
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::layout::{Discipline, PoolSpec};
+use cotenant_sim::layout::PoolSpec;
 use cotenant_sim::metrics::Latencies;
 use cotenant_sim::program::{Code, CompileError, KernelCode};
 use cotenant_sim::scenario::Setup;
@@ -125,7 +125,7 @@ impl EmulatedDevice {
     /// known by their number.
     ///
     /// # Panics
-    /// No pool, or the fluid bound: no device runs that.
+    /// No pool.
     #[must_use]
     pub fn for_scenario(
         setup: &Setup,
@@ -134,8 +134,6 @@ impl EmulatedDevice {
         clock: Clock,
     ) -> Self {
         assert!(!pools.is_empty(), "a GPU has a pool");
-        let fluid = pools.iter().any(|p| p.discipline == Discipline::Fluid);
-        assert!(!fluid, "no device runs the fluid bound");
         let device = &setup.device;
         let info = DeviceInfo {
             name: format!("{} (emulated)", device.name),

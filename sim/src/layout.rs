@@ -76,8 +76,6 @@ pub enum Discipline {
         /// A turn ends with the batch, not with the quantum.
         run_to_completion: bool,
     },
-    /// The fluid bound: every request progresses at its best point under CU and bandwidth capacity.
-    Fluid,
 }
 
 /// One model instance.

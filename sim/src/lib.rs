@@ -5,8 +5,8 @@
 //! [`Refusal`] that is itself a result (a tenant that does not fit into memory, say).
 
 pub mod action;
+pub mod bound;
 pub mod contention;
-pub mod fluid;
 pub mod host;
 pub mod layout;
 pub mod mask;
@@ -37,7 +37,7 @@ use cotenant_profiles::Nanos;
 #[doc = include_str!("../../docs/add-a-policy.md")]
 pub struct AddAPolicy;
 
-/// Simulates `scenario` under `policy`.
+/// Simulates `scenario` under `policy`, or computes its bound if it is one.
 ///
 /// # Errors
 /// The policy cannot lay the tenants out, or they do not fit into memory.
@@ -46,10 +46,10 @@ pub fn run(
     policy: &mut dyn Policy,
     observer: Option<&mut dyn observe::Observer>,
 ) -> Result<Report, Refusal> {
-    let layout = policy.layout(&scenario.setup)?;
-    if layout.pools.iter().any(|p| p.discipline == layout::Discipline::Fluid) {
-        return Ok(fluid::run(scenario, observer));
+    if let Some(bound) = policy.bound() {
+        return Ok(bound(scenario, observer));
     }
+    let layout = policy.layout(&scenario.setup)?;
     let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
     let (depth, end) = (policy.depth(), Nanos(warmup.0 + duration.0));
     let world = VirtualWorld::new(&setup, &layout, depth, &contention, jitter, observer, end);

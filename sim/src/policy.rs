@@ -9,7 +9,9 @@ use std::sync::{PoisonError, RwLock};
 
 use crate::action::{Action, Event};
 use crate::layout::Layout;
-use crate::scenario::Setup;
+use crate::observe::Observer;
+use crate::report::Report;
+use crate::scenario::{Scenario, Setup};
 use crate::view::View;
 
 mod autotune;
@@ -66,6 +68,9 @@ pub enum Depth {
     Kernel,
 }
 
+/// Computes what no policy can beat on a scenario.
+pub type Bound = fn(Scenario, Option<&mut dyn Observer>) -> Report;
+
 /// Decides; the host acts.
 pub trait Policy: Send {
     /// How deep it looks.
@@ -93,6 +98,11 @@ pub trait Policy: Send {
     /// Something happened; `act` takes what to do about it, in order.
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         let _ = (event, view, act);
+    }
+
+    /// A bound instead of decisions: computed from a scenario, never carried out.
+    fn bound(&self) -> Option<Bound> {
+        None
     }
 
     /// What it counted, for the results: names and numbers (kernels without a profile, merges…).
@@ -136,6 +146,12 @@ pub struct Properties {
 }
 
 impl PolicyInfo {
+    /// Whether it is a bound: nothing can carry it out.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        (self.build)(&Options::default()).is_ok_and(|policy| policy.bound().is_some())
+    }
+
     /// The option of that name.
     #[must_use]
     pub fn option(&self, name: &str) -> Option<&'static OptionSpec> {

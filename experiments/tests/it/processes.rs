@@ -182,7 +182,7 @@ fn policies_deliver_with_processes_what_they_do_in_virtual_time() {
             let setup = scenario(Nanos(1)).setup;
             // A bound is no layout for processes, and one process needs none.
             let layout = policy.layout(&setup).unwrap();
-            if info.name != "ideal" && needs_processes(policy.depth(), &layout) {
+            if !info.is_bound() && needs_processes(policy.depth(), &layout) {
                 scope.spawn(|| as_simulated(Play::new(info.name)));
             }
         }

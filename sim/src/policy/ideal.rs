@@ -3,7 +3,7 @@
 //! A fluid packing of every request at its best point under CU and bandwidth capacity: no launch, no
 //! copy, no switch, no quantisation, preemption at any instant for free; latency-critical tenants
 //! first, among them as many deadlines met as can be, then the least work. No mechanism delivers it;
-//! every other policy is shown as a share of it. The model is described in `sim/src/fluid.rs`.
+//! every other policy is shown as a share of it. The model is described in `sim/src/bound.rs`.
 //!
 //! What is proved is that no policy completes a mix of requests that needs more of the device than
 //! there is. Which mix the bound completes is its order's choice: no policy is known to serve more
@@ -13,8 +13,8 @@
 //! Source: D-STACK (Dhakal et al. 2023) compares itself with an ideal that re-allocates the GPU per
 //! kernel; this one is looser still, so that it bounds every policy here.
 
-use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
-use crate::layout::{Discipline, Layout, PoolSpec};
+use super::{Bound, Depth, LayoutError, Policy, PolicyInfo, Properties};
+use crate::layout::Layout;
 use crate::scenario::Setup;
 
 /// The registry entry.
@@ -38,8 +38,12 @@ impl Policy for Ideal {
         Depth::Layout
     }
 
+    /// The whole GPU, and nobody on it: a bound has no workers.
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        let pool = PoolSpec { discipline: Discipline::Fluid, ..setup.whole_gpu() };
-        Ok(Layout { pools: vec![pool], workers: vec![] })
+        Ok(Layout { pools: vec![setup.whole_gpu()], workers: vec![] })
+    }
+
+    fn bound(&self) -> Option<Bound> {
+        Some(crate::bound::bound)
     }
 }

@@ -82,8 +82,9 @@ struct Fluid<'a> {
     digest: u64,
 }
 
-/// Simulates the bound.
-pub(crate) fn run(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report {
+/// Computes the bound of `scenario`: what it completes, as a report that no policy's beats.
+#[must_use]
+pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report {
     let Scenario { setup, loads, warmup, duration, .. } = scenario;
     let bandwidth = (setup.device.memory.dram_gbps * 1000.0) as u64;
     let needs = setup.tenants.iter().map(|t| need(t, &setup.code, bandwidth)).collect();
