@@ -55,12 +55,14 @@ impl Folder {
                 path.display()
             )));
         }
-        let ours = TABLES.iter().chain([&ATTEMPTS]).any(|name| path.join(name).exists());
-        if !ours && !is_free(path) {
-            return Err(Failure::input(format!(
+        let foreign = || {
+            Failure::input(format!(
                 "--out {}: exists and holds no results; choose another folder",
                 path.display()
-            )));
+            ))
+        };
+        if path.is_file() {
+            return Err(foreign());
         }
         fs::create_dir_all(path).map_err(|e| match e.kind() {
             io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
@@ -68,7 +70,12 @@ impl Folder {
             }
             _ => Failure::write(path, e),
         })?;
+        // Looked at under the lock: another run may be filling it this very moment.
         let lock = lock(path)?;
+        let ours = TABLES.iter().chain([&ATTEMPTS]).any(|name| path.join(name).exists());
+        if !ours && !is_free(path) {
+            return Err(foreign());
+        }
         Ok(Self { _lock: lock, ..Self::of(path) })
     }
 
