@@ -10,6 +10,7 @@ mod attention;
 mod bert;
 mod builder;
 mod densenet;
+mod describe;
 mod gpt;
 mod inception;
 pub mod layer;

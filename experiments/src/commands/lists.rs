@@ -206,7 +206,7 @@ fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec) -> Done<String> {
         .map(|(i, node)| {
             let macs = node.layer.macs();
             let macs = if macs == 0 { "-".to_owned() } else { rounded(Some(macs as f64 / 1e6)) };
-            vec![i.to_string(), format!("{:?}", node.layer), macs]
+            vec![i.to_string(), node.layer.to_string(), macs]
         })
         .collect();
     text += &align(&["layer", "what", "MMAC"], &rows);
