@@ -136,33 +136,42 @@ pub(crate) struct ModelArgs {
     /// Items per batch
     #[arg(long, default_value_t = 1)]
     batch: u32,
-    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8
-    #[arg(long, default_value = "fp32")]
-    precision: Precision,
+    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8 [default: the device's own]
+    #[arg(long)]
+    precision: Option<Precision>,
     /// Merge element-wise followers, as compilers do
     #[arg(long)]
     fused: bool,
 }
 
 impl ModelArgs {
-    fn lowered(&self, spec: &zoo::ModelSpec) -> Done<lower::Lowered> {
-        let device = Device::find(&self.device, Path::new("")).map_err(Failure::input)?;
-        let config =
-            lower::Config { batch: self.batch, precision: self.precision, fused: self.fused };
-        lower::lower(spec, &device, config).map_err(Failure::input)
+    fn device(&self) -> Done<Device> {
+        Device::find(&self.device, Path::new("")).map_err(Failure::input)
+    }
+
+    /// What experiments compute with on this device, unless told otherwise.
+    fn precision(&self, device: &Device) -> Precision {
+        self.precision.unwrap_or(device.default_precision())
+    }
+
+    fn lowered(&self, spec: &zoo::ModelSpec, device: &Device) -> Done<lower::Lowered> {
+        let precision = self.precision(device);
+        let config = lower::Config { batch: self.batch, precision, fused: self.fused };
+        lower::lower(spec, device, config).map_err(Failure::input)
     }
 }
 
 /// Lists models, or shows one.
 pub(crate) fn models(args: &ModelArgs) -> Done {
+    let device = args.device()?;
     if let Some(name) = &args.name {
         let spec = zoo::find(name).map_err(Failure::input)?;
-        return say::out(&one_model(args, &spec)?);
+        return say::out(&one_model(args, &spec, &device)?);
     }
     let mut rows = vec![];
     for info in zoo::MODELS {
         let spec = info.spec();
-        let kernels = args.lowered(&spec)?;
+        let kernels = args.lowered(&spec, &device)?;
         rows.push(vec![
             info.name.to_owned(),
             info.title.to_owned(),
@@ -178,8 +187,9 @@ pub(crate) fn models(args: &ModelArgs) -> Done {
     say::out(&align(&header, &rows))
 }
 
-fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec) -> Done<String> {
-    let lowered = args.lowered(spec)?;
+fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec, device: &Device) -> Done<String> {
+    let lowered = args.lowered(spec, device)?;
+    let precision = args.precision(device);
     let flops: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].flops).sum();
     let bytes: u64 = lowered.launches.iter().map(|&k| lowered.kernels[k].dram_bytes).sum();
     let mut text = format!(
@@ -188,12 +198,12 @@ fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec) -> Done<String> {
          {:.1} MB of DRAM traffic\n\n",
         spec.name,
         spec.params() as f64 / 1e6,
-        spec.weights_bytes(args.precision).0 as f64 / 1e6,
+        spec.weights_bytes(precision).0 as f64 / 1e6,
         spec.macs() as f64 / 1e9,
-        spec.activations_per_item_bytes(args.precision).0 as f64 / 1e6,
+        spec.activations_per_item_bytes(precision).0 as f64 / 1e6,
         args.batch,
         args.device,
-        args.precision,
+        precision,
         lowered.launches.len(),
         lowered.kernels.len(),
         flops as f64 / 1e9,
