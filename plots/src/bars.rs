@@ -6,7 +6,7 @@ use cotenant_results::{Estimate, PlotSpec, Row};
 
 use crate::axis::Axis;
 use crate::dots;
-use crate::figure::{Data, Figure, Key, Mark, Panel};
+use crate::figure::{Data, Figure, Key, Mark, Panel, Side};
 use crate::select::{Context, WHOLE, column, logs};
 use cotenant_results::format::pretty;
 
@@ -102,7 +102,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
     }
     if !without.is_empty() {
-        notes.push(format!("no such value: {}", without.join(", ")));
+        notes.push(format!("no {}: {}", y.title.to_lowercase(), without.join(", ")));
     }
     let title = match &spec.relative_to {
         Some(base) => format!("{} by {}, relative to {base}", y.title, Context::column_title(by)),
@@ -229,7 +229,7 @@ impl Plan<'_> {
                     }
                     Value::Failed => {
                         let text = "×".to_owned();
-                        marks.push(Mark::Note { at: (middle, 0.0), text, over: true });
+                        marks.push(Mark::Note { at: (middle, 0.0), text, side: Side::Over });
                     }
                     Value::Absent => {}
                 }

@@ -5,12 +5,14 @@ use cotenant_results::{Estimate, PlotSpec};
 
 use crate::axis::Axis;
 use crate::bars::{Plan, Value, WIDE};
-use crate::figure::{Figure, Key, Mark, Panel};
+use crate::figure::{Figure, Key, Mark, Panel, Side};
 use crate::select::Context;
 use crate::style::FAINT;
 
 /// Height of a row, px.
 const ROW: f64 = 19.0;
+/// Part of a panel that a number of three digits takes with its distance.
+const ROOM: f64 = 0.18;
 /// Groups with a panel each; more become rows.
 const MOST_PANELS: usize = 12;
 /// Attainment that counts as met, %.
@@ -120,13 +122,13 @@ fn dot(
     hollow: bool,
 ) -> Vec<Mark> {
     let left = axis.left();
-    let note = |x: f64, text: &str| Mark::Note { at: (x, row), text: text.to_owned(), over: false };
+    let note = |x: f64, side, text: &str| Mark::Note { at: (x, row), text: text.to_owned(), side };
     let Value::Known(e) = value else {
         let text = if *value == Value::Failed { "× failed" } else { "no value" };
-        return vec![note(left, text)];
+        return vec![note(left, Side::Right, text)];
     };
     if e.mean < left {
-        return vec![note(left, &format!("← {}", plan.label(e.mean)))];
+        return vec![note(left, Side::Right, &format!("← {}", plan.label(e.mean)))];
     }
     let mut marks = vec![];
     if e.half.is_some_and(|h| h > 0.0) {
@@ -135,9 +137,12 @@ fn dot(
     }
     let x = e.mean.max(left);
     // Beyond the interval, so that the number stands on nothing.
-    let right = axis.place(x).is_some_and(|p| p > 0.62);
-    let beside = if right { e.low().max(left) } else { e.high() };
-    marks.push(note(if e.half.is_some() { beside } else { x }, &plan.label(e.mean)));
+    let (low, high) = if e.half.is_some() { (e.low().max(left), e.high()) } else { (x, x) };
+    let place = |value| axis.place(value).unwrap_or_default().clamp(0.0, 1.0);
+    let (before, behind) = (place(low), 1.0 - place(high));
+    let (at, side) =
+        if behind >= ROOM.min(before) { (high, Side::Right) } else { (low, Side::Left) };
+    marks.push(note(at, side, &plan.label(e.mean)));
     marks.push(Mark::Point { at: (x, row), look, hollow });
     marks
 }

@@ -26,8 +26,16 @@ pub(crate) enum Mark {
     Tile { x: f64, y: f64, color: Option<Rgb>, text: String },
     /// A ring around a marker.
     Ring { at: (f64, f64), color: Rgb },
-    /// Text with a halo, beside a place of the plot on whichever side has room, or over it.
-    Note { at: (f64, f64), text: String, over: bool },
+    /// Text with a halo at a place of the plot.
+    Note { at: (f64, f64), text: String, side: Side },
+}
+
+/// On which side of its place a text stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Left,
+    Right,
+    Over,
 }
 
 /// One pair of axes with what is drawn in it.

@@ -5,14 +5,14 @@ use std::convert::Infallible;
 use plotters::coord::CoordTranslate;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::DrawingAreaErrorKind;
-use plotters::element::{Circle, EmptyElement, ErrorBar, PathElement, Polygon, Rectangle, Text};
+use plotters::element::{Circle, EmptyElement, PathElement, Polygon, Rectangle, Text};
 use plotters::prelude::DrawingArea;
 use plotters::style::text_anchor::{HPos, VPos};
-use plotters::style::{Color as _, ShapeStyle};
+use plotters::style::Color as _;
 
 use crate::axis::Axis;
 use crate::chart::{ink, rgb, stroke};
-use crate::figure::Mark;
+use crate::figure::{Mark, Side};
 use crate::style::{FAINT, INK, Look, ON_DARK, ON_LIGHT, PAPER, Rgb, Shape};
 use crate::svg::{Canvas, Pen, px};
 
@@ -48,25 +48,10 @@ pub(crate) fn draw(
         }
         Mark::Point { at, look, hollow } => marker(plot, *at, *look, *hollow),
         Mark::ErrorY { x, low, high, color } => {
-            // A white edge, so that it shows on a dark bar as well.
-            let bar = |s: ShapeStyle| {
-                ErrorBar::new_vertical(
-                    *x,
-                    *low,
-                    f64::midpoint(*low, *high),
-                    *high,
-                    s,
-                    px(6.0) as u32,
-                )
-            };
-            whisker(*color, |s| plot.draw(&bar(s)))
+            whisker(plot, [(*x, *low), (*x, *high)], (px(3.0), 0), *color)
         }
         Mark::ErrorX { y, low, high, color } => {
-            let bar = |s: ShapeStyle| {
-                let middle = f64::midpoint(*low, *high);
-                ErrorBar::new_horizontal(*y, *low, middle, *high, s, px(6.0) as u32)
-            };
-            whisker(*color, |s| plot.draw(&bar(s)))
+            whisker(plot, [(*low, *y), (*high, *y)], (0, px(3.0)), *color)
         }
         Mark::Bar { from, to, top, color } => {
             let corners = [(*from, 0.0), (*to, *top)];
@@ -77,7 +62,7 @@ pub(crate) fn draw(
             pen(&[4.0, 3.0], None, false);
             let (low, high) = y_ends(y_axis);
             plot.draw(&PathElement::new(vec![(*x, low), (*x, high)], stroke(FAINT, 1.2)))?;
-            beside(canvas, plot, (*x, high), 9.0, label, FAINT)
+            beside(canvas, plot, (*x, high), label)
         }
         Mark::Rule { .. } => Ok(()),
         Mark::Tile { x, y, color, text } => {
@@ -97,12 +82,16 @@ pub(crate) fn draw(
             ))
         }
         Mark::Ring { at, color } => ring(plot, *at, *color),
-        Mark::Note { at, text, over: true } => {
+        Mark::Note { at, text, side } => {
             pen(&[], None, true);
-            let style = ink(LABEL_SIZE, INK, HPos::Center, VPos::Bottom);
-            plot.draw(&(EmptyElement::at(*at) + Text::new(text.clone(), (0, -px(6.0)), style)))
+            let (offset, h, v) = match side {
+                Side::Left => ((-px(9.0), 0), HPos::Right, VPos::Center),
+                Side::Right => ((px(9.0), 0), HPos::Left, VPos::Center),
+                Side::Over => ((0, -px(6.0)), HPos::Center, VPos::Bottom),
+            };
+            let style = ink(LABEL_SIZE, INK, h, v);
+            plot.draw(&(EmptyElement::at(*at) + Text::new(text.clone(), offset, style)))
         }
-        Mark::Note { at, text, over: false } => beside(canvas, plot, *at, 0.0, text, INK),
     }
 }
 
@@ -116,25 +105,30 @@ fn y_ends(axis: &Axis) -> (f64, f64) {
     }
 }
 
-/// Text beside a place, on whichever side has room.
-fn beside(
-    canvas: &Canvas,
-    plot: &Plot,
-    at: (f64, f64),
-    dy: f64,
-    text: &str,
-    color: Rgb,
-) -> Result<(), Fault> {
+/// A rule's label at its upper end, on whichever side has room.
+fn beside(canvas: &Canvas, plot: &Plot, at: (f64, f64), text: &str) -> Result<(), Fault> {
     canvas.pen(Pen { halo: true, ..Pen::default() });
     let right = plot.as_coord_spec().x_spec().place(at.0).is_some_and(|p| p > 0.62);
     let (dx, h) = if right { (-9.0, HPos::Right) } else { (9.0, HPos::Left) };
-    let style = ink(LABEL_SIZE, color, h, VPos::Center);
-    plot.draw(&(EmptyElement::at(at) + Text::new(text.to_owned(), (px(dx), px(dy)), style)))
+    let style = ink(LABEL_SIZE, FAINT, h, VPos::Center);
+    plot.draw(&(EmptyElement::at(at) + Text::new(text.to_owned(), (px(dx), px(9.0)), style)))
 }
 
-fn whisker(color: Rgb, draw: impl Fn(ShapeStyle) -> Result<(), Fault>) -> Result<(), Fault> {
-    draw(stroke(PAPER, 3.0))?;
-    draw(stroke(color, 1.2))
+/// An interval: a line with a cap at each end, on a white edge, so that it shows on a dark bar too.
+fn whisker(
+    plot: &Plot,
+    ends: [(f64, f64); 2],
+    (dx, dy): (i32, i32),
+    color: Rgb,
+) -> Result<(), Fault> {
+    for style in [stroke(PAPER, 3.0), stroke(color, 1.2)] {
+        plot.draw(&PathElement::new(ends.to_vec(), style))?;
+        for end in ends {
+            let cap = PathElement::new(vec![(-dx, -dy), (dx, dy)], style);
+            plot.draw(&(EmptyElement::at(end) + cap))?;
+        }
+    }
+    Ok(())
 }
 
 /// A ring around a marker.

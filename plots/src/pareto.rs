@@ -3,7 +3,7 @@
 
 use crate::axis::Axis;
 use crate::bars::whose;
-use crate::figure::{Data, Entry, Figure, Key, Mark, Panel};
+use crate::figure::{Data, Entry, Figure, Key, Mark, Panel, Side};
 use crate::select::{Context, column, grouped, logs};
 use crate::style::{FAINT, INK, Look, Shape};
 use cotenant_results::Estimate;
@@ -196,7 +196,7 @@ fn marks(
             // Those that matter are named in place, unless that made a heap of names.
             if front.len() <= NAMED {
                 let text = series[p.series].clone();
-                marks.push(Mark::Note { at: (at.0, at.1), text, over: true });
+                marks.push(Mark::Note { at: (at.0, at.1), text, side: Side::Over });
             }
         }
     }
