@@ -16,6 +16,8 @@ pub(crate) mod fleet;
 pub(crate) mod lab;
 pub(crate) mod mix;
 pub(crate) mod page;
+mod reason;
+mod row;
 pub(crate) mod screen;
 pub(crate) mod search;
 pub(crate) mod space;

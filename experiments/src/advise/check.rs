@@ -2,9 +2,10 @@
 
 use cotenant_deploy::{Found, Gpu, Sharing};
 
-use super::answer::{Ask, Row, known_tenants, row};
+use super::answer::Ask;
 use super::fleet::Member;
 use super::lab::{Candidate, How, Lab};
+use super::row::{Row, known_tenants, row};
 use super::search::Search;
 use super::space::{Mechanism, Space};
 

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use cotenant_deploy::Sharing;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::answer::{Answer, Row};
+use super::answer::Answer;
 use super::lab::Lab;
+use super::row::Row;
 use super::table;
 
 /// The page. `price`: whether a price was given.

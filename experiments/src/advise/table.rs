@@ -1,7 +1,9 @@
 //! The answer on one screen.
 
-use super::answer::{Answer, Interval, Row, Served};
+use super::answer::Answer;
 use super::lab::Lab;
+use super::row::{Interval, Row, Served};
+use super::search::ATTAINED;
 use crate::text::{align, rounded};
 
 /// A number with its interval.
@@ -171,7 +173,7 @@ pub(crate) fn sources(a: &Answer) -> String {
     for t in &a.tenants {
         text += &format!("{} ({}): {}\n", t.name, t.source, t.source_words);
     }
-    let goal = Answer::attained_goal() * 100.0;
+    let goal = ATTAINED * 100.0;
     text + &format!(
         "A goal is met if {goal} % of the requests are; intervals are of 95 % over seeds. How wrong the \
          simulator is on other people's measurements: docs/accuracy.md.\n"

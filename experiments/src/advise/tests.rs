@@ -130,7 +130,7 @@ fn what_is_emitted_checks_to_the_same_numbers() {
             let (row, n) = (&given.rows[i], back.tenants.len());
             assert_eq!(row.tenants.len(), n);
             for (own, read) in row.tenants.iter().zip(&back.tenants) {
-                let p99 = |t: &super::answer::Served| t.p99_ms.map(|p| p.mean);
+                let p99 = |t: &super::row::Served| t.p99_ms.map(|p| p.mean);
                 assert_eq!(p99(own), p99(read), "{}: {}", row.way, own.tenant);
                 assert_eq!(own.goodput_rps, read.goodput_rps, "{}: {}", row.way, own.tenant);
             }

@@ -1,0 +1,308 @@
+//! A row of the answer: one way of sharing with its best settings, and what they deliver.
+
+use cotenant_deploy::{Gpu, Sharing, Tenant};
+use cotenant_profiles::{Bytes, Nanos};
+use cotenant_results::Estimate;
+use serde::Serialize;
+
+use super::answer::Ask;
+use super::fleet::{self, Member};
+use super::lab::{Candidate, Got, How, Lab};
+use super::search::{Score, Search, Tried, ratio};
+use super::space::Mechanism;
+
+/// A number with its 95 % interval over the seeds.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct Interval {
+    pub(crate) mean: f64,
+    /// Half the width; `None` of a single run.
+    pub(crate) half: Option<f64>,
+}
+
+/// One way of sharing.
+#[derive(Clone, Serialize)]
+pub(crate) struct Row {
+    pub(crate) way: String,
+    pub(crate) gpus: usize,
+    /// Why it cannot be.
+    pub(crate) impossible: Option<String>,
+    /// Software that it needs beyond the driver.
+    pub(crate) needs: Option<&'static str>,
+    /// A row for comparison: not to be chosen.
+    pub(crate) reference: bool,
+    pub(crate) settings: String,
+    pub(crate) tenants: Vec<Served>,
+    pub(crate) goals: usize,
+    pub(crate) goals_met: usize,
+    pub(crate) goodput_rps: f64,
+    pub(crate) headroom: Option<f64>,
+    pub(crate) watts: f64,
+    pub(crate) cu_utilization: f64,
+    pub(crate) kwh_per_million: Option<f64>,
+    pub(crate) price_per_million: Option<f64>,
+    /// Seconds without service when these settings are applied.
+    pub(crate) change_s: f64,
+    pub(crate) seeds: usize,
+    #[serde(skip)]
+    pub(crate) score: Option<Score>,
+    #[serde(skip)]
+    pub(crate) plan: Vec<Gpu>,
+    #[serde(skip)]
+    pub(crate) members: Vec<Member>,
+}
+
+/// One tenant in a row.
+#[derive(Clone, Serialize)]
+pub(crate) struct Served {
+    pub(crate) tenant: String,
+    pub(crate) gpu: usize,
+    pub(crate) workers: u32,
+    pub(crate) batch_max: u32,
+    pub(crate) p50_ms: Option<Interval>,
+    pub(crate) p99_ms: Option<Interval>,
+    pub(crate) goal_ms: Option<f64>,
+    pub(crate) met: Option<bool>,
+    /// Share of requests within the goal.
+    pub(crate) attained: Option<f64>,
+    pub(crate) rps: f64,
+    pub(crate) goodput_rps: f64,
+    /// p99 over that of the tenant alone on the GPU with the same requests and settings.
+    pub(crate) inflation: Option<f64>,
+    pub(crate) weights_mib: f64,
+    pub(crate) activations_mib: f64,
+    pub(crate) context_mib: f64,
+}
+
+fn mib(bytes: Bytes) -> f64 {
+    bytes.0 as f64 / f64::from(1 << 20)
+}
+
+fn interval(values: impl Iterator<Item = f64>) -> Option<Interval> {
+    let values: Vec<f64> = values.collect();
+    Estimate::of(&values).map(|e| Interval { mean: e.mean, half: e.half })
+}
+
+pub(super) fn impossible(mechanism: Mechanism, why: String) -> Row {
+    Row {
+        way: mechanism.name().to_owned(),
+        gpus: 1,
+        impossible: Some(why),
+        needs: mechanism.needs(),
+        reference: false,
+        settings: String::new(),
+        tenants: vec![],
+        goals: 0,
+        goals_met: 0,
+        goodput_rps: 0.0,
+        headroom: None,
+        watts: 0.0,
+        cu_utilization: 0.0,
+        kwh_per_million: None,
+        price_per_million: None,
+        change_s: 0.0,
+        seeds: 0,
+        score: None,
+        plan: vec![],
+        members: vec![],
+    }
+}
+
+/// Every tenant on a GPU of its own: what no neighbour disturbs.
+pub(super) fn one_each(search: &mut Search<'_>, ask: &Ask) -> Option<Row> {
+    let lab = search.lab;
+    let sharing = match lab.setup.device.mps {
+        Some(_) => Sharing::Mps { percent: vec![100] },
+        None => Sharing::TimeSlicing,
+    };
+    let mut members = vec![];
+    for t in lab.all() {
+        let batch = lab.batch_limit[t].min(8);
+        let c = Candidate {
+            tenants: vec![t],
+            requests: vec![1.0],
+            how: How::Deploy(sharing.clone()),
+            batch: vec![if lab.mix.fixed_batch[t] { lab.batch_limit[t] } else { batch }],
+            timeout: vec![lab.mix.point.tenants[t].batch_timeout],
+            workers: vec![if lab.mix.fixed_workers[t] {
+                lab.mix.point.tenants[t].workers
+            } else {
+                1
+            }],
+        };
+        let tried = search.measure(c).ok()?;
+        members.push(Member { mechanism: Mechanism::Mps, tried });
+    }
+    let n = members.len();
+    let mut one = row(search, "one GPU each", &members, ask);
+    one.gpus = n;
+    one.reference = n < ask.gpus.0 || n > ask.gpus.1;
+    Some(one)
+}
+
+/// A row of one or several GPUs.
+pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &Ask) -> Row {
+    let lab = search.lab;
+    let mut served = vec![];
+    let mut headroom: Option<f64> = None;
+    let (mut watts, mut busy, mut change) = (0.0, 0.0, 0.0_f64);
+    let mut plan = vec![];
+    for (gpu, member) in members.iter().enumerate() {
+        let t = &member.tried;
+        let runs = t.samples();
+        let n = runs.len().max(1) as f64;
+        watts += runs.iter().map(|r| r.watts).sum::<f64>() / n;
+        busy += runs.iter().map(|r| r.cu_utilization).sum::<f64>() / n / members.len() as f64;
+        let room = search.headroom(t);
+        headroom = match (headroom, room) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        change = change.max(change_s(lab, &t.c));
+        for i in 0..t.c.tenants.len() {
+            let alone = if t.c.tenants.len() > 1 { search.alone(&t.c, i) } else { None };
+            served.push(tenant(lab, t, i, gpu, alone));
+        }
+        plan.push(gpu_of(lab, &t.c));
+    }
+    let goals: Vec<bool> = served.iter().filter_map(|s| s.met).collect();
+    let rps: f64 = served.iter().map(|s| s.rps).sum();
+    let per_million = |per_s: f64| (rps > 0.0).then(|| per_s * 1e6 / rps);
+    let settings: Vec<String> = members.iter().map(|m| words(lab, &m.tried.c)).collect();
+    Row {
+        way: way.to_owned(),
+        gpus: members.len(),
+        impossible: None,
+        needs: members.iter().find_map(|m| m.mechanism.needs()),
+        reference: false,
+        settings: settings.join(" | "),
+        goals: goals.len(),
+        goals_met: goals.iter().filter(|m| **m).count(),
+        goodput_rps: served.iter().map(|s| s.goodput_rps).sum(),
+        tenants: served,
+        headroom,
+        watts,
+        cu_utilization: busy,
+        kwh_per_million: per_million(watts).map(|j| j / 3.6e6),
+        price_per_million: ask.price.and_then(|p| per_million(p * members.len() as f64 / 3600.0)),
+        change_s: change,
+        seeds: members.iter().map(|m| m.tried.samples().len()).min().unwrap_or(0),
+        score: Some(fleet::together(lab, members)),
+        plan: plan.into_iter().flatten().collect(),
+        members: members.to_vec(),
+    }
+}
+
+fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Served {
+    let (c, index) = (&t.c, t.c.tenants[i]);
+    let runs = t.samples();
+    let got = || runs.iter().map(|r| r.got[i]);
+    let n = runs.len().max(1) as f64;
+    let p99 = interval(got().filter_map(|g| g.p99_ms));
+    let slo = lab.slo(index);
+    let attained: Vec<f64> = got().filter_map(|g| g.attained).collect();
+    let met = slo.map(|slo| got().map(|g| ratio(&g, slo)).sum::<f64>() / n <= 1.0);
+    let (model, workers) = (&lab.setup.tenants[index].model, f64::from(c.workers[i]));
+    Served {
+        tenant: lab.name(index).to_owned(),
+        gpu,
+        workers: c.workers[i],
+        batch_max: c.batch[i],
+        p50_ms: interval(got().filter_map(|g| g.p50_ms)),
+        p99_ms: p99,
+        goal_ms: slo.map(Nanos::as_millis_f64),
+        met,
+        attained: (slo.is_some() && !attained.is_empty())
+            .then(|| attained.iter().sum::<f64>() / attained.len() as f64),
+        rps: got().map(|g| g.rps).sum::<f64>() / n,
+        goodput_rps: got().map(|g| g.goodput_rps).sum::<f64>() / n,
+        inflation: p99.zip(alone.and_then(|a| a.p99_ms)).map(|(p, a)| p.mean / a),
+        weights_mib: mib(model.weights) * workers,
+        activations_mib: mib(model.activations_per_item) * f64::from(c.batch[i]) * workers,
+        context_mib: mib(lab.context(&c.how)) * workers,
+    }
+}
+
+/// Seconds without service when a candidate's settings are applied: every process starts again, at
+/// once, and loads its model; instances are destroyed and created one by one before.
+fn change_s(lab: &Lab, c: &Candidate) -> f64 {
+    let costs = &lab.setup.costs;
+    let load = c.tenants.iter().map(|&t| lab.setup.tenants[t].model.load.0).max().unwrap_or(0);
+    let start = costs.process_start.cost.0 + costs.process_start.delay.0;
+    let instances = match &c.how {
+        How::Deploy(Sharing::Mig { instances, .. }) => instances.len() as u64,
+        _ => 0,
+    };
+    let each = |m: &cotenant_profiles::device::Mechanism| m.cost.0 + m.delay.0;
+    let mig = instances * (each(&costs.mig_destroy) + each(&costs.mig_create));
+    (start + load + mig) as f64 / 1e9
+}
+
+/// The settings in words.
+pub(crate) fn words(lab: &Lab, c: &Candidate) -> String {
+    let how = match &c.how {
+        How::Deploy(Sharing::Mig { instances, place, .. }) => {
+            let each: Vec<String> = instances
+                .iter()
+                .enumerate()
+                .map(|(slot, name)| {
+                    let here = (0..place.len()).filter(|&i| place[i] == slot);
+                    let here: Vec<&str> = here.map(|i| lab.name(c.tenants[i])).collect();
+                    format!("{name} ({})", here.join(", "))
+                })
+                .collect();
+            each.join(" + ")
+        }
+        How::Deploy(Sharing::Mps { percent }) if percent.iter().any(|&p| p < 100) => {
+            percent.iter().map(|p| format!("{p} %")).collect::<Vec<_>>().join(" / ")
+        }
+        How::Deploy(Sharing::Static { chunks }) => {
+            let list: Vec<String> = chunks.iter().map(u32::to_string).collect();
+            format!("{} chunks", list.join(" / "))
+        }
+        How::Deploy(sharing) => sharing.words(),
+        How::Needs(policy) => (*policy).to_owned(),
+    };
+    let list = |values: &[u32]| {
+        let same = values.iter().all(|v| *v == values[0]);
+        let texts: Vec<String> = values.iter().map(u32::to_string).collect();
+        if same { texts[0].clone() } else { texts.join("/") }
+    };
+    format!("{how}; batch {}, workers {}", list(&c.batch), list(&c.workers))
+}
+
+/// The settings as the formats take them; none where they do not deploy.
+fn gpu_of(lab: &Lab, c: &Candidate) -> Option<Gpu> {
+    let How::Deploy(sharing) = &c.how else { return None };
+    let tenants = c.tenants.iter().enumerate().map(|(i, &t)| deploy_tenant(lab, c, i, t));
+    Some(Gpu { sharing: sharing.clone(), tenants: tenants.collect() })
+}
+
+fn deploy_tenant(lab: &Lab, c: &Candidate, i: usize, t: usize) -> Tenant {
+    let memory = lab.model_memory(t, c.batch[i]).0 + lab.context(&c.how).0;
+    Tenant {
+        name: lab.name(t).to_owned(),
+        model: lab.mix.point.tenants[t].model.clone(),
+        requests: c.requests[i],
+        workers: c.workers[i],
+        batch_max: c.batch[i],
+        batch_timeout: c.timeout[i],
+        slo: lab.setup.tenants[t].slo,
+        best_effort: lab.best_effort(t),
+        memory: Bytes(memory),
+        generates: false,
+    }
+}
+
+/// A tenant of the mix with its own settings, for reading files.
+pub(crate) fn known_tenants(lab: &Lab) -> Vec<Tenant> {
+    let point = &lab.mix.point;
+    let c = Candidate {
+        tenants: lab.all(),
+        requests: vec![1.0; point.tenants.len()],
+        how: How::Deploy(Sharing::Mps { percent: vec![] }),
+        batch: point.tenants.iter().map(|t| t.batch_max).collect(),
+        timeout: point.tenants.iter().map(|t| t.batch_timeout).collect(),
+        workers: point.tenants.iter().map(|t| t.workers).collect(),
+    };
+    lab.all().into_iter().map(|t| deploy_tenant(lab, &c, t, t)).collect()
+}
