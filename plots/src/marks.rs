@@ -7,8 +7,8 @@ use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::DrawingAreaErrorKind;
 use plotters::element::{Circle, EmptyElement, PathElement, Polygon, Rectangle, Text};
 use plotters::prelude::DrawingArea;
-use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::Color as _;
+use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::axis::Axis;
 use crate::chart::{ink, rgb, stroke};

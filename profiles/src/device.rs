@@ -83,6 +83,21 @@ pub struct Topology {
     pub smem_per_cu: Bytes,
 }
 
+impl Topology {
+    /// Blocks of `block` threads that fit on one CU at once, at least 1: by threads, `regs`
+    /// registers per thread, `smem` bytes of shared memory per block, and the limit of blocks.
+    #[must_use]
+    pub fn residency(&self, block: u32, regs: u32, smem: u32) -> u32 {
+        let smem_per_cu = u32::try_from(self.smem_per_cu.0).unwrap_or(u32::MAX);
+        let fit = |have: u32, need: u32| have.checked_div(need).unwrap_or(u32::MAX);
+        fit(self.threads_per_cu, block)
+            .min(fit(self.registers_per_cu, regs.saturating_mul(block)))
+            .min(fit(smem_per_cu, smem))
+            .min(self.blocks_per_cu)
+            .max(1)
+    }
+}
+
 /// Clocks.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -12,6 +12,7 @@ pub mod files;
 pub mod import;
 pub mod kernel;
 pub mod lower;
+pub mod stats;
 pub mod text;
 pub mod tune;
 pub mod units;

@@ -315,16 +315,6 @@ impl Context<'_> {
         self.config.precision.bytes()
     }
 
-    /// Blocks of this configuration that fit on one CU at once, at least 1.
-    fn residency(&self, block: u32, regs: u32, smem: u32) -> u32 {
-        let t = &self.device.topology;
-        let by_threads = t.threads_per_cu / block;
-        let by_registers = t.registers_per_cu / (regs * block);
-        let smem_per_cu = u32::try_from(t.smem_per_cu.0).unwrap_or(u32::MAX);
-        let by_smem = smem_per_cu.checked_div(smem).unwrap_or(u32::MAX);
-        by_threads.min(by_registers).min(by_smem).min(t.blocks_per_cu).max(1)
-    }
-
     /// DRAM bytes of one launch: parameters always, results always (they are written back sooner
     /// or later), inputs unless the kernel before can have left them in L2. What is written in
     /// place of an input takes no room of its own.

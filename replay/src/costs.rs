@@ -108,8 +108,7 @@ impl Cost {
     pub fn quantile(&self, percent: usize) -> Option<f64> {
         let mut sorted = self.samples.clone();
         sorted.sort_by(f64::total_cmp);
-        let at = (sorted.len() * percent).div_ceil(100).max(1) - 1;
-        sorted.get(at).copied()
+        cotenant_profiles::stats::quantile(&sorted, percent)
     }
 }
 

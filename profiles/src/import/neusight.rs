@@ -114,8 +114,7 @@ pub fn neusight(inputs: &[Input<'_>], device: &Device) -> Result<Import, ImportE
     Ok(builder.finish(rows_in, dropped))
 }
 
-/// Blocks of so many threads that fit on one CU by threads alone.
+/// Blocks of so many threads that fit on one CU by threads alone; 1 where they are not known.
 fn fits(device: &Device, threads: u32) -> u32 {
-    let t = &device.topology;
-    t.threads_per_cu.checked_div(threads).unwrap_or(1).clamp(1, t.blocks_per_cu)
+    if threads == 0 { 1 } else { device.topology.residency(threads, 0, 0) }
 }

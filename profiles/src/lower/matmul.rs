@@ -571,7 +571,7 @@ impl Context<'_> {
             block: t.threads,
             regs: t.regs,
             smem_bytes: t.smem,
-            blocks_per_cu: self.residency(t.threads, t.regs, t.smem),
+            blocks_per_cu: self.device.topology.residency(t.threads, t.regs, t.smem),
             flops: p.flops,
             dram_bytes: 0,
             l2_bytes: 0,

@@ -190,7 +190,8 @@ impl Context<'_> {
         let blocks = s.blocks.max(1);
         let cu_flops_per_ns =
             self.device.compute.fp32_tflops * 1e3 / f64::from(self.device.cus()) * ARITHMETIC;
-        let resident = u64::from(self.residency(s.block, REGS, 0)) * u64::from(self.device.cus());
+        let resident = u64::from(self.device.topology.residency(s.block, REGS, 0))
+            * u64::from(self.device.cus());
         let [again, part] = s.again;
         let kept = blocks.min(resident) * part <= self.kept_in_l2();
         // Rows that stay near are read again from L1.
@@ -204,7 +205,7 @@ impl Context<'_> {
             block: s.block,
             regs: REGS,
             smem_bytes: 0,
-            blocks_per_cu: self.residency(s.block, REGS, 0),
+            blocks_per_cu: self.device.topology.residency(s.block, REGS, 0),
             flops: s.flops,
             dram_bytes: once + again,
             l2_bytes: params + inputs + outputs + s.beside + again,

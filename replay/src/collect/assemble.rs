@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use cotenant_profiles::Nanos;
 use cotenant_profiles::curve::{Curve, Point as CurvePoint};
 use cotenant_profiles::files::{self, Measurement};
 use cotenant_profiles::kernel::{CoRun, Kernel, Launch, Model, Profile, Source};
+use cotenant_profiles::{Nanos, stats};
 
 use super::corun::Pair;
 use super::journal::{Journal, Visit};
@@ -265,10 +265,9 @@ fn sorted(ns: &[u64]) -> Vec<u64> {
     ns
 }
 
-/// The value that `percent` of the ascending samples do not exceed; 0 of none.
+/// As [`stats::quantile`]; 0 of none.
 fn quantile(ns: &[u64], percent: usize) -> u64 {
-    let at = (ns.len() * percent).div_ceil(100).clamp(1, ns.len().max(1)) - 1;
-    ns.get(at).copied().unwrap_or(0)
+    stats::quantile(ns, percent).unwrap_or(0)
 }
 
 /// The clocks seen, as provenance states them.

@@ -11,6 +11,7 @@ use crate::curve::{Curve, Point};
 use crate::files::{MODEL_NAME, is_model_name};
 use crate::import::{Builder, Import, ImportError, one_line, op_of};
 use crate::kernel;
+use crate::stats::quantile;
 use crate::units::{Bytes, Nanos};
 
 /// The host time of a launch that is taken for more than a slip: the slowest frameworks need a
@@ -173,8 +174,8 @@ impl Recording {
         let point = Point {
             cus: device.cus(),
             duration_ns: mean,
-            p05_ns: quantile(&samples, 5).min(mean),
-            p95_ns: quantile(&samples, 95).max(mean),
+            p05_ns: quantile(&samples, 5).map_or(mean, |v| v.min(mean)),
+            p95_ns: quantile(&samples, 95).map_or(mean, |v| v.max(mean)),
             samples: u32::try_from(samples.len()).unwrap_or(u32::MAX),
         };
         let name = one_line(self.names.text(one.name));
@@ -191,7 +192,11 @@ impl Recording {
             block,
             regs,
             smem_bytes,
-            blocks_per_cu: if grid.is_some() { residency(device, &one.shape) } else { 1 },
+            blocks_per_cu: if grid.is_some() {
+                device.topology.residency(one.shape.block, one.shape.regs, one.shape.smem_bytes)
+            } else {
+                1
+            },
             flops: 0,
             dram_bytes: 0,
             curve: Curve::new(vec![point]).expect("one point of at least 1 CU and 1 ns"),
@@ -296,21 +301,4 @@ struct Report {
 
 fn ms(ns: u64) -> String {
     format!("{:.3}", ns as f64 / 1e6)
-}
-
-/// The value that `percent` of the ascending samples do not exceed.
-fn quantile(samples: &[u64], percent: usize) -> u64 {
-    samples[(samples.len() * percent).div_ceil(100).clamp(1, samples.len()) - 1]
-}
-
-/// Blocks that fit on one CU by threads, registers and shared memory, at least 1.
-fn residency(device: &Device, shape: &Shape) -> u32 {
-    let t = &device.topology;
-    let smem = u32::try_from(t.smem_per_cu.0).unwrap_or(u32::MAX);
-    let fits = |have: u32, need: u32| have.checked_div(need).unwrap_or(u32::MAX);
-    fits(t.threads_per_cu, shape.block)
-        .min(fits(t.registers_per_cu, shape.regs.saturating_mul(shape.block)))
-        .min(fits(smem, shape.smem_bytes))
-        .min(t.blocks_per_cu)
-        .max(1)
 }
