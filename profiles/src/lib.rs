@@ -13,6 +13,7 @@ pub mod import;
 pub mod kernel;
 pub mod lower;
 pub mod stats;
+pub mod steps;
 pub mod text;
 pub mod tune;
 pub mod units;

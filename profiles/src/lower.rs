@@ -6,9 +6,11 @@
 //! kernel, as TensorRT or TVM would have it. Launch configurations that are identical become one
 //! kernel with several launches.
 
+mod attention;
 mod calls;
 mod fuse;
 mod matmul;
+mod step;
 mod streaming;
 mod variants;
 
@@ -16,8 +18,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-pub use calls::{AttentionCall, layer, linear};
+pub use attention::AttentionCall;
+pub use calls::{layer, linear};
 pub use matmul::{Gemm, gemm};
+pub use step::{LoweredStep, step, step_layer};
 pub use variants::{Operator, fastest_on, operators};
 
 use crate::analytic;

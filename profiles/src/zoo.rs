@@ -9,6 +9,7 @@ mod alexnet;
 mod attention;
 mod bert;
 mod builder;
+pub mod decoder;
 mod densenet;
 mod describe;
 mod gpt;

@@ -9,7 +9,7 @@ use crate::zoo::layer::{Conv, PoolKind, product};
 /// 16-byte access in FP32).
 const PER_THREAD: u64 = 4;
 /// Threads of its blocks (PyTorch's `num_threads`: four warps).
-const THREADS: u32 = 128;
+pub(super) const THREADS: u32 = 128;
 /// Registers of a streaming kernel: enough to keep four accesses in flight, few enough for full
 /// residency on every device here.
 const REGS: u32 = 32;
@@ -34,27 +34,49 @@ const POOL_INDEX: u64 = 150;
 const POOL_STEP: u64 = 12;
 
 /// One streaming kernel: who does how much per block, and what moves.
-struct Streaming {
-    id: String,
-    name: String,
-    op: Op,
-    blocks: u64,
-    block: u32,
-    flops: u64,
-    params: u64,
-    inputs: u64,
-    outputs: u64,
+pub(super) struct Streaming {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) op: Op,
+    pub(super) blocks: u64,
+    pub(super) block: u32,
+    pub(super) flops: u64,
+    pub(super) params: u64,
+    pub(super) inputs: u64,
+    pub(super) outputs: u64,
     /// Elements of the result that lie where an input lay.
-    in_place: u64,
+    pub(super) in_place: u64,
     /// Bytes written beside the results.
-    beside: u64,
+    pub(super) beside: u64,
     /// Times that the inputs are read again, and the bytes of a block's part of them: from DRAM unless
     /// all resident blocks' parts stay in L2.
-    again: [u64; 2],
+    pub(super) again: [u64; 2],
     /// Bytes that a warp keeps in flight.
-    in_flight: f64,
+    pub(super) in_flight: f64,
     /// Round trips to memory, one after the other, in the life of a block.
-    trips: f64,
+    pub(super) trips: f64,
+}
+
+impl Streaming {
+    /// A kernel that moves nothing yet: the caller fills in how much, and how it is laid out.
+    pub(super) fn moving(id: String, name: &str, op: Op, tensors: u64) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            op,
+            blocks: 1,
+            block: THREADS,
+            flops: 0,
+            params: 0,
+            inputs: 0,
+            outputs: 0,
+            in_place: 0,
+            beside: 0,
+            again: [0, 0],
+            in_flight: VECTOR_ACCESS * tensors as f64,
+            trips: TRIPS,
+        }
+    }
 }
 
 impl Context<'_> {
@@ -68,21 +90,16 @@ impl Context<'_> {
         params: u64,
     ) -> KernelShape {
         let total = elements * self.batch();
+        let kernel = format!("vectorized_elementwise_kernel<{name}>");
+        let moving =
+            Streaming::moving(format!("{name}-{elements}"), &kernel, Op::Elementwise, inputs);
         self.stream(Streaming {
-            id: format!("{name}-{elements}"),
-            name: format!("vectorized_elementwise_kernel<{name}>"),
-            op: Op::Elementwise,
             blocks: total.div_ceil(PER_THREAD * u64::from(THREADS)),
-            block: THREADS,
             flops: total * inputs.max(1),
             params,
             inputs: total * inputs,
             outputs: total,
-            in_place: 0,
-            beside: 0,
-            again: [0, 0],
-            in_flight: VECTOR_ACCESS * inputs as f64,
-            trips: TRIPS,
+            ..moving
         })
     }
 
@@ -184,7 +201,7 @@ impl Context<'_> {
         }
     }
 
-    fn stream(&self, s: Streaming) -> KernelShape {
+    pub(super) fn stream(&self, s: Streaming) -> KernelShape {
         let bytes = self.bytes();
         let (params, inputs, outputs) = (s.params * bytes, s.inputs * bytes, s.outputs * bytes);
         let blocks = s.blocks.max(1);
