@@ -3,7 +3,8 @@
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::steps::{StepLibrary, StepOptions};
 use cotenant_profiles::zoo::decoder::{
-    DECODERS, Decode, Decoder, Prefill, Rounding, StepLayer, StepShape, decoder,
+    DECODERS, Decode, Decoder, FeedForward, Prefill, Rounding, StepLayer, StepShape, decoder,
+    experts_touched, parse_config,
 };
 use cotenant_profiles::{Device, Executor};
 use proptest::prelude::*;
@@ -14,9 +15,19 @@ fn library(model: &str, device: &str, rounding: Rounding) -> StepLibrary {
     StepLibrary::new(decoder(model).expect("in the zoo"), device, options)
 }
 
-/// Parameters by the name of the source, exactly: keras-hub 0.32 (`*_presets.py`) counts every tensor
-/// of the checkpoints that it converts.
-const PUBLISHED: &[(&str, u64)] = &[("llama-3.1-8b", 8_030_261_248)];
+/// Parameters, exactly, as keras-hub 0.32 (`*_presets.py`) counts the tensors of the checkpoints that
+/// it converts. It counts Llama 3.2's tied table twice: the card of the 1B model says 1.23 B, of the 3B
+/// model 3.21 B (github.com/meta-llama/llama-models, `models/llama3_2/MODEL_CARD.md`).
+const PUBLISHED: &[(&str, u64)] = &[
+    ("llama-3.2-1b", 1_235_814_400),
+    ("llama-3.2-3b", 3_212_749_824),
+    ("llama-3.1-8b", 8_030_261_248),
+    ("mistral-7b", 7_248_023_552),
+    ("qwen2.5-7b", 7_615_616_512),
+    ("qwen3-4b", 4_022_468_096),
+    ("qwen3-8b", 8_190_735_360),
+    ("qwen3-30b-a3b", 30_532_122_624),
+];
 
 #[test]
 fn parameters_are_the_published_ones() {
@@ -46,7 +57,7 @@ fn sizes_follow_from_the_shapes() {
 fn a_step_multiplies_what_the_closed_form_says() {
     let llama = decoder("llama-3.1-8b").unwrap();
     // One token that sees 1000: every matrix once, and 2 × 1000 × 4096 per layer.
-    let matrices = llama.params_read() - 4096 - 32 * 2 * 4096;
+    let matrices = llama.params_read(1) - 4096 - 32 * 2 * 4096;
     let step = StepShape::new(&[], &[1000]);
     assert_eq!(llama.macs(&step), matrices + 32 * 2 * 1000 * 4096);
     let linear: u64 = llama
@@ -62,6 +73,27 @@ fn a_step_multiplies_what_the_closed_form_says() {
         })
         .sum();
     assert_eq!(linear, matrices);
+}
+
+#[test]
+fn experts_are_read_as_tokens_are_sent_to_them() {
+    // 128 (1 - (1 - 8/128)^n), uniformly routed.
+    let touched = [1, 4, 16, 64].map(|n| experts_touched(128, 8, n));
+    assert_eq!(touched, [8, 29, 82, 126]);
+    assert_eq!([experts_touched(8, 2, 0), experts_touched(8, 8, 5)], [2, 8]);
+    let qwen = decoder("qwen3-30b-a3b").unwrap();
+    // "A3B": about three billion parameters at one token, nearly all of them at many.
+    assert!((3.0e9..3.1e9).contains(&(qwen.params_read(1) as f64)), "{}", qwen.params_read(1));
+    assert!(qwen.params_read(4096) as f64 > 0.98 * qwen.params() as f64);
+    // One token is multiplied with what it reads but the norms, and with itself.
+    let norms = 48 * (2 * 2048 + 2 * 128) + 2048;
+    let one = qwen.params_read(1) - norms + 48 * 2 * 4096;
+    assert_eq!(qwen.macs(&StepShape::new(&[(1, 1)], &[])), one);
+    // Router, top-k, two grouped products, activation and sum in place of three kernels; and two
+    // norms of heads.
+    let mut steps = library("qwen3-30b-a3b", "h100-sxm", Rounding::exact());
+    let launches = steps.program(&StepShape::new(&[], &[500; 8])).launches().count();
+    assert_eq!(launches, 48 * (10 + 2 + 3) + 5);
 }
 
 #[test]
@@ -110,7 +142,8 @@ fn a_step_takes_at_least_its_bytes_and_its_arithmetic() {
             let ns = steps.program(&shape).gpu_ns as f64;
             let cache = (shape.decode.context + shape.prefill.context)
                 * llama.kv_bytes_per_token(Precision::Fp16).0;
-            let bytes = (2 * llama.params_read() + cache) as f64 / device.memory.dram_gbps;
+            let bytes =
+                (2 * llama.params_read(shape.tokens()) + cache) as f64 / device.memory.dram_gbps;
             let flops = 2.0 * llama.macs(&shape) as f64 / (device.compute.fp16_tflops * 1e3);
             assert!(ns >= bytes.max(flops), "{}: {ns} below {bytes}, {flops}", device.name);
             assert!(
@@ -203,5 +236,93 @@ proptest! {
         let known: &Decoder = &DECODERS[at];
         let mut steps = library(&known.name, "l4", Rounding::exact());
         prop_assert!(steps.program(&shape).gpu_ns > 0);
+    }
+}
+
+const QWEN: &str = r#"{
+  "architectures": ["Qwen3MoeForCausalLM"],
+  "attention_bias": false,
+  "attention_dropout": 0.0,
+  "bos_token_id": 151643,
+  "decoder_sparse_step": 1,
+  "eos_token_id": 151645,
+  "head_dim": 128,
+  "hidden_act": "silu",
+  "hidden_size": 2048,
+  "initializer_range": 0.02,
+  "intermediate_size": 6144,
+  "max_position_embeddings": 40960,
+  "max_window_layers": 48,
+  "mlp_only_layers": [],
+  "model_type": "qwen3_moe",
+  "moe_intermediate_size": 768,
+  "norm_topk_prob": true,
+  "num_attention_heads": 32,
+  "num_experts": 128,
+  "num_experts_per_tok": 8,
+  "num_hidden_layers": 48,
+  "num_key_value_heads": 4,
+  "output_router_logits": false,
+  "rms_norm_eps": 1e-06,
+  "rope_scaling": null,
+  "rope_theta": 1000000.0,
+  "router_aux_loss_coef": 0.001,
+  "sliding_window": null,
+  "tie_word_embeddings": false,
+  "torch_dtype": "bfloat16",
+  "transformers_version": "4.51.0",
+  "use_cache": true,
+  "use_sliding_window": false,
+  "vocab_size": 151936
+}"#;
+
+#[test]
+fn a_config_gives_the_architecture() {
+    let path = std::path::Path::new("models/Qwen3-30B-A3B/config.json");
+    let checkpoint = parse_config(path, QWEN).unwrap();
+    assert_eq!(checkpoint.precision, Some(Precision::Bf16));
+    let zoo = decoder("qwen3-30b-a3b").unwrap();
+    let read = Decoder { title: zoo.title.clone(), name: zoo.name.clone(), ..checkpoint.decoder };
+    assert_eq!(read, zoo);
+    // A Llama may leave out what follows from the rest.
+    let text = r#"{"model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008,
+        "num_hidden_layers": 32, "num_attention_heads": 32, "vocab_size": 32000,
+        "max_position_embeddings": 4096}"#;
+    let llama2 = parse_config("llama-2.json".as_ref(), text).unwrap().decoder;
+    assert_eq!((llama2.kv_heads, llama2.head_dim, &*llama2.name), (32, 128, "llama-2"));
+    // What keras-hub counts of Llama 2 7B.
+    assert_eq!(llama2.params(), 6_738_415_616);
+    let windowed = text
+        .replace("\"llama\"", "\"mistral\", \"sliding_window\": 4096")
+        .replace("\"vocab_size\"", "\"num_key_value_heads\": 8, \"vocab_size\"");
+    let mistral = parse_config("mistral.json".as_ref(), &windowed).unwrap().decoder;
+    let far = StepShape::new(&[], &[100_000; 3]);
+    let near = StepShape::new(&[], &[4096; 3]);
+    assert_eq!(mistral.macs(&far), mistral.macs(&near));
+    assert_eq!(mistral.step(&far), mistral.step(&near));
+    assert_eq!(mistral.feed_forward, FeedForward::Gated { inner: 11_008 });
+}
+
+#[test]
+fn a_config_that_cannot_be_read_says_why_and_what_to_do() {
+    let edit = |from: &str, to: &str| QWEN.replace(from, to);
+    for (text, line, wanted) in [
+        (edit("\"num_experts\"", "\"num_expert\""), 20, "write `num_experts` if that is meant"),
+        (edit("  \"num_hidden_layers\": 48,\n", ""), 1, "num_hidden_layers: missing"),
+        (edit("\"hidden_size\": 2048", "\"hidden_size\": -1"), 10, "is not a whole number"),
+        (edit("\"qwen3_moe\"", "\"deepseek_v3\""), 16, "`deepseek_v3` is not supported"),
+        (edit("\"qwen3_moe\"", "\"qwen3_next\""), 16, "the nearest to it is `qwen3"),
+        (edit("Qwen3MoeForCausalLM", "Qwen3MoeForScores"), 2, "Qwen3MoeForCausalLM is"),
+        (edit("\"num_key_value_heads\": 4", "\"num_key_value_heads\": 5"), 23, "does not divide"),
+        (edit("\"silu\"", "\"relu6\""), 9, "\"silu\" is what costs the same"),
+        (edit("\"mlp_only_layers\": []", "\"mlp_only_layers\": [0]"), 15, "[] is"),
+        (edit("\"num_experts_per_tok\": 8", "\"num_experts_per_tok\": 200"), 21, "200 of 128"),
+        (QWEN.replace('}', ","), 36, "no JSON object"),
+        ("[1]".to_owned(), 1, "no JSON object"),
+        ("{}".to_owned(), 1, "model_type: missing"),
+    ] {
+        let error = parse_config("q/config.json".as_ref(), &text).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("q/config.json:{line}: ")), "{error}");
+        assert!(error.contains(wanted), "{error}");
     }
 }

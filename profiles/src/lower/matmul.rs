@@ -253,6 +253,32 @@ impl Context<'_> {
         }
     }
 
+    /// The products of a mixture of experts in one launch: `[experts, rows of all, rows gathered
+    /// from, columns, inner length]`. Every expert has as many rows as the others, rounded up.
+    pub(super) fn grouped_product(&self, sizes: [u32; 5]) -> KernelShape {
+        let [experts, all, inputs, n, k] = sizes.map(u64::from);
+        let experts = experts.max(1);
+        let m = all.div_ceil(experts);
+        self.fastest(&Problem {
+            id: format!("experts-{experts}x{all}of{inputs}x{n}x{k}"),
+            name: "fused_moe",
+            op: Op::Gemm,
+            count: experts,
+            m,
+            n,
+            k,
+            flops: 2 * all * n * k,
+            a: inputs * k,
+            b: experts * n * k,
+            b_is_params: true,
+            out: all * n,
+            extra: 0,
+            a_reuse: 1.0,
+            split: false,
+            gemv: false,
+        })
+    }
+
     pub(super) fn batched(&self, p: &Matmul, group: &Group<'_>) -> KernelShape {
         self.fastest(&self.batched_problem(p, group))
     }

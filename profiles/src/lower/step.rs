@@ -52,6 +52,9 @@ pub fn step_layer(layer: &StepLayer, device: &Device, precision: Precision) -> K
             let mut kernels = super::layer(device, &Layer::Linear(linear), config);
             kernels.pop().expect("a linear layer is one kernel")
         }
+        StepLayer::Experts { touched, rows, inputs, in_features, out_features, .. } => {
+            context.grouped_product([touched, rows, inputs, out_features, in_features])
+        }
         StepLayer::PrefillAttention { prefill, heads, kv_heads, head_dim } => {
             context.attend(&Attend {
                 sequences: prefill.sequences,
@@ -116,6 +119,20 @@ fn streaming(layer: &StepLayer) -> Streaming {
             let id = format!("silu-mul-{tokens}x{inner}");
             rows(id, "silu_and_mul", Op::Activation, tokens, 2 * elements, elements)
         }
+        StepLayer::Route { tokens, experts: [experts, active] } => {
+            let scores = of(tokens, experts);
+            let chosen = 2 * of(tokens, active);
+            let id = format!("route-{tokens}x{experts}x{active}");
+            let kernel = rows(id, "topk_softmax", Op::Softmax, tokens, scores, chosen);
+            // Scores, then counts of tokens per expert, then places: two kernels behind one another.
+            Streaming { trips: 8.0, ..kernel }
+        }
+        StepLayer::SumExperts { tokens, active, width } => {
+            let elements = of(tokens, width);
+            let id = format!("sum-experts-{tokens}x{active}x{width}");
+            let inputs = elements * u64::from(active);
+            rows(id, "moe_sum", Op::Reduce, tokens, inputs, elements)
+        }
         StepLayer::Gather { sequences, width } => {
             let elements = of(sequences, width);
             let id = format!("gather-{sequences}x{width}");
@@ -129,6 +146,7 @@ fn streaming(layer: &StepLayer) -> Streaming {
             Streaming { blocks: elements.div_ceil(4096), ..kernel }
         }
         StepLayer::Linear { .. }
+        | StepLayer::Experts { .. }
         | StepLayer::PrefillAttention { .. }
         | StepLayer::DecodeAttention { .. } => unreachable!("products have kernels of their own"),
     }

@@ -6,11 +6,13 @@
 //! [`StepShape`]; [`crate::lower::step`] turns them into kernels, and [`crate::steps::StepLibrary`]
 //! keeps them, rounded and shared, for whoever runs many steps.
 
+mod config;
 mod models;
 mod step;
 
 use std::borrow::Cow;
 
+pub use config::{Checkpoint, ConfigError, parse_config, read_config};
 pub use models::DECODERS;
 pub use step::{Decode, Prefill, Rounding, Segment, Step, StepLayer, StepShape};
 
@@ -45,8 +47,12 @@ pub struct Decoder {
     pub tied: bool,
     /// Biases on the projections to queries, keys and values (Qwen2).
     pub qkv_bias: bool,
+    /// A bias on the projection behind attention.
+    pub o_bias: bool,
     /// RMSNorm on every query and key head (Qwen3).
     pub qk_norm: bool,
+    /// Tokens that a query looks back at most, in every layer; `None`: the whole context.
+    pub window: Option<u32>,
     /// Longest context, tokens (`max_position_embeddings`).
     pub positions: u32,
 }
@@ -59,6 +65,46 @@ pub enum FeedForward {
         /// Inner width (`intermediate_size`).
         inner: u32,
     },
+    /// A mixture of experts: a router sends every token to a few gated feed-forward layers.
+    Experts {
+        /// Experts of a layer.
+        experts: u32,
+        /// Experts that a token goes to.
+        active: u32,
+        /// Inner width of each (`moe_intermediate_size`).
+        inner: u32,
+    },
+}
+
+impl FeedForward {
+    /// Matrix parameters that one layer stores, and those that one token is multiplied with.
+    fn matrices(self, width: u64) -> [u64; 2] {
+        match self {
+            Self::Gated { inner } => [3 * width * u64::from(inner); 2],
+            Self::Experts { experts, active, inner } => {
+                let expert = 3 * width * u64::from(inner);
+                let router = width * u64::from(experts);
+                [experts, active].map(|n| router + u64::from(n) * expert)
+            }
+        }
+    }
+
+    /// Elements per token at the widest point: the merged gate and up projection, and their product.
+    fn widest(self) -> u64 {
+        match self {
+            Self::Gated { inner } => 3 * u64::from(inner),
+            Self::Experts { active, inner, .. } => 3 * u64::from(inner) * u64::from(active),
+        }
+    }
+}
+
+/// Distinct experts that a layer's `tokens` tokens are sent to on average, if the router prefers none:
+/// `E (1 - (1 - k/E)^tokens)`, at least those of one token.
+#[must_use]
+pub fn experts_touched(experts: u32, active: u32, tokens: u32) -> u32 {
+    let missed = 1.0 - f64::from(active) / f64::from(experts.max(1));
+    let touched = f64::from(experts) * (1.0 - libm::pow(missed.max(0.0), f64::from(tokens)));
+    (touched.round() as u32).clamp(active.min(experts), experts)
 }
 
 impl Decoder {
@@ -70,28 +116,35 @@ impl Decoder {
         layers * self.layer_params() + width + tables * vocabulary * width
     }
 
-    /// Parameters that a step of one token reads: not the input embedding, of which it takes a row.
+    /// Parameters that a step of `tokens` tokens reads: not the input embedding, of which it takes
+    /// rows, and of experts those that a token is sent to, see [`experts_touched`].
     #[must_use]
-    pub fn params_read(&self) -> u64 {
+    pub fn params_read(&self, tokens: u32) -> u64 {
         let [layers, width, vocabulary] = [self.layers, self.width, self.vocabulary].map(u64::from);
-        layers * self.layer_params() + width + vocabulary * width
+        let idle = match self.feed_forward {
+            FeedForward::Gated { .. } => 0,
+            FeedForward::Experts { experts, active, inner } => {
+                let idle = experts - experts_touched(experts, active, tokens);
+                u64::from(idle) * 3 * width * u64::from(inner)
+            }
+        };
+        layers * (self.layer_params() - idle) + width + vocabulary * width
     }
 
-    /// Parameters of the matrices of one layer.
-    fn layer_matrices(&self) -> u64 {
+    /// Parameters of the matrices of attention in one layer.
+    fn attention_matrices(&self) -> u64 {
         let [width, heads, kv] = [self.width, self.heads, self.kv_heads].map(u64::from);
-        let head = u64::from(self.head_dim);
-        let attention = 2 * width * heads * head + 2 * width * kv * head;
-        let FeedForward::Gated { inner } = self.feed_forward;
-        attention + 3 * width * u64::from(inner)
+        2 * width * u64::from(self.head_dim) * (heads + kv)
     }
 
     /// Parameters of one layer: matrices, norms, biases.
     fn layer_params(&self) -> u64 {
-        let norms = 2 * u64::from(self.width);
+        let width = u64::from(self.width);
         let head_norms = if self.qk_norm { 2 * u64::from(self.head_dim) } else { 0 };
-        let biases = if self.qkv_bias { u64::from(self.qkv_width()) } else { 0 };
-        self.layer_matrices() + norms + head_norms + biases
+        let qkv_biases = if self.qkv_bias { u64::from(self.qkv_width()) } else { 0 };
+        let biases = qkv_biases + if self.o_bias { width } else { 0 };
+        let [stored, _] = self.feed_forward.matrices(width);
+        self.attention_matrices() + stored + 2 * width + head_norms + biases
     }
 
     /// Width of queries, keys and values side by side.
@@ -119,14 +172,28 @@ impl Decoder {
     #[must_use]
     pub fn activations_bytes(&self, tokens: u32, sequences: u32, precision: Precision) -> Bytes {
         let [width, vocabulary] = [self.width, self.vocabulary].map(u64::from);
-        let FeedForward::Gated { inner } = self.feed_forward;
         // The residual stream and the normalised input stay while the layer works.
         let attention = u64::from(self.qkv_width()) + u64::from(self.heads * self.head_dim);
-        let feed_forward = 3 * u64::from(inner);
-        let layer =
-            u64::from(tokens) * (2 * width + attention.max(feed_forward)) * precision.bytes();
+        let widest = attention.max(self.feed_forward.widest());
+        let layer = u64::from(tokens) * (2 * width + widest) * precision.bytes();
         let logits = u64::from(sequences) * vocabulary * (precision.bytes() + 2 * 4);
         Bytes(layer.max(logits))
+    }
+
+    /// The step with no sequence's context beyond the window. Sequences are known by their sums alone,
+    /// so that the window cuts their mean: exact for equal ones.
+    fn windowed(&self, shape: &StepShape) -> StepShape {
+        let Some(window) = self.window else {
+            return *shape;
+        };
+        let at_most = |n: u32| u64::from(n) * u64::from(window);
+        let StepShape { mut prefill, mut decode, padding } = *shape;
+        // A chunk reads the window before it, and itself.
+        prefill.context =
+            prefill.context.min(at_most(prefill.sequences) + u64::from(prefill.tokens));
+        prefill.seen = prefill.seen.min(at_most(prefill.tokens));
+        decode.context = decode.context.min(at_most(decode.sequences));
+        StepShape { prefill, decode, padding }
     }
 
     /// Multiply-accumulates of a step: matrices for every token, the output projection for every
@@ -134,9 +201,12 @@ impl Decoder {
     #[must_use]
     pub fn macs(&self, shape: &StepShape) -> u64 {
         let [layers, width, vocabulary] = [self.layers, self.width, self.vocabulary].map(u64::from);
-        let seen = shape.prefill.seen + shape.decode.context;
+        let seen = self.windowed(shape);
+        let seen = seen.prefill.seen + seen.decode.context;
         let attention = 2 * seen * u64::from(self.heads) * u64::from(self.head_dim);
-        layers * (u64::from(shape.tokens()) * self.layer_matrices() + attention)
+        let [_, multiplied] = self.feed_forward.matrices(width);
+        let matrices = self.attention_matrices() + multiplied;
+        layers * (u64::from(shape.tokens()) * matrices + attention)
             + u64::from(shape.sequences()) * width * vocabulary
     }
 }

@@ -1,6 +1,6 @@
 //! One step of a serving engine: what it is asked to compute, and the layers that compute it.
 
-use super::{Decoder, FeedForward};
+use super::{Decoder, FeedForward, experts_touched};
 
 /// New tokens of prompts in a step, summed over the sequences.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -259,6 +259,38 @@ pub enum StepLayer {
         /// Elements of a row of the result.
         inner: u32,
     },
+    /// Which experts a token goes to: softmax over the router's scores, the best of them, and the
+    /// order in which the grouped products take the tokens.
+    Route {
+        /// Rows.
+        tokens: u32,
+        /// Experts, and those that a token goes to.
+        experts: [u32; 2],
+    },
+    /// A grouped product: the rows of every expert by that expert's weights.
+    Experts {
+        /// Which of the expert's matrices.
+        matrix: Matrix,
+        /// Experts with at least one row.
+        touched: u32,
+        /// Rows of all of them: tokens times the experts that each goes to.
+        rows: u32,
+        /// Rows of the input: tokens for the first product, which gathers them; its own for the second.
+        inputs: u32,
+        /// Width of the input.
+        in_features: u32,
+        /// Width of the output.
+        out_features: u32,
+    },
+    /// The weighted sum of what a token's experts return.
+    SumExperts {
+        /// Rows of the result.
+        tokens: u32,
+        /// Experts per token.
+        active: u32,
+        /// Length of a row.
+        width: u32,
+    },
     /// Last rows of the sequences, side by side.
     Gather {
         /// Rows gathered.
@@ -283,6 +315,7 @@ pub enum Matrix {
     OProj,
     GateUpProj,
     DownProj,
+    Router,
     LmHead,
 }
 
@@ -321,25 +354,57 @@ impl Decoder {
         }
         layers.push(StepLayer::Rotary { tokens, width: (heads + kv_heads) * head_dim });
         layers.push(StepLayer::CacheWrite { tokens, width: kv_heads * head_dim });
-        if shape.prefill.tokens > 0 {
-            let prefill = shape.prefill;
+        let StepShape { prefill, decode, .. } = self.windowed(shape);
+        if prefill.tokens > 0 {
             layers.push(StepLayer::PrefillAttention { prefill, heads, kv_heads, head_dim });
         }
-        if shape.decode.sequences > 0 {
-            let decode = shape.decode;
+        if decode.sequences > 0 {
             layers.push(StepLayer::DecodeAttention { decode, heads, kv_heads, head_dim });
         }
         layers.push(self.linear(Matrix::OProj, tokens, heads * head_dim, width));
         layers.push(norm);
-        let FeedForward::Gated { inner } = self.feed_forward;
-        layers.push(self.linear(Matrix::GateUpProj, tokens, width, 2 * inner));
-        layers.push(StepLayer::GatedActivation { tokens, inner });
-        layers.push(self.linear(Matrix::DownProj, tokens, inner, width));
+        layers.extend(self.feed_forward(tokens));
         layers
     }
 
+    /// What follows attention.
+    fn feed_forward(&self, tokens: u32) -> Vec<StepLayer> {
+        let width = self.width;
+        match self.feed_forward {
+            FeedForward::Gated { inner } => vec![
+                self.linear(Matrix::GateUpProj, tokens, width, 2 * inner),
+                StepLayer::GatedActivation { tokens, inner },
+                self.linear(Matrix::DownProj, tokens, inner, width),
+            ],
+            FeedForward::Experts { experts, active, inner } => {
+                let touched = experts_touched(experts, active, tokens);
+                let rows = tokens * active;
+                let product = |matrix, inputs, in_features, out_features| StepLayer::Experts {
+                    matrix,
+                    touched,
+                    rows,
+                    inputs,
+                    in_features,
+                    out_features,
+                };
+                vec![
+                    self.linear(Matrix::Router, tokens, width, experts),
+                    StepLayer::Route { tokens, experts: [experts, active] },
+                    product(Matrix::GateUpProj, tokens, width, 2 * inner),
+                    StepLayer::GatedActivation { tokens: rows, inner },
+                    product(Matrix::DownProj, rows, inner, width),
+                    StepLayer::SumExperts { tokens, active, width },
+                ]
+            }
+        }
+    }
+
     fn linear(&self, matrix: Matrix, tokens: u32, from: u32, to: u32) -> StepLayer {
-        let bias = matrix == Matrix::QkvProj && self.qkv_bias;
+        let bias = match matrix {
+            Matrix::QkvProj => self.qkv_bias,
+            Matrix::OProj => self.o_bias,
+            _ => false,
+        };
         StepLayer::Linear { matrix, tokens, in_features: from, out_features: to, bias }
     }
 }
