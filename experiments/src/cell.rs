@@ -189,6 +189,7 @@ fn loads(e: &Experiment, point: &Point, seed: u64) -> Result<Vec<Load>, String> 
                 think,
                 items: closed.items,
                 limit: closed.max_requests,
+                tokens: t.arrivals.tokens.map(|law| law.draws(seed, &t.name)),
             });
         }
         let open = t.arrivals.open(&e.base, seed, &t.name);

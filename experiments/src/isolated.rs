@@ -83,6 +83,7 @@ fn closed(
         think: Think::Constant(Nanos::ZERO),
         items,
         limit: Some(limit),
+        tokens: None,
     };
     let scenario = Scenario {
         setup: setup.clone(),

@@ -332,5 +332,6 @@ fn tenant(
         workers: config.workers,
         batch_max: config.batch_max,
         batch_timeout: config.batch_timeout,
+        generates: None,
     })
 }

@@ -47,6 +47,7 @@ fn scenario() -> Scenario {
         workers: 1,
         batch_max: 4,
         batch_timeout: Nanos::from_millis(1),
+        generates: None,
     };
     let tenants = TENANTS.iter().map(tenant).collect();
     let load = |(i, (_, rate)): (u64, &(&str, f64))| -> Load {

@@ -83,6 +83,7 @@ fn setup(names: &[&str], slo: Option<Nanos>) -> Arc<Setup> {
             workers: 1,
             batch_max: 1,
             batch_timeout: Nanos::ZERO,
+            generates: None,
         }
     });
     let tenants = tenants.collect();

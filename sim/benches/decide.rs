@@ -65,6 +65,7 @@ fn setup(device: &str, workers: usize) -> Setup {
             workers: 1,
             batch_max: 4,
             batch_timeout: Nanos::ZERO,
+            generates: None,
         }
     });
     let tenants = tenants.collect();

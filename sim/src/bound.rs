@@ -128,6 +128,7 @@ pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report 
     let late = fluid.late(end);
     let tenants = fluid.sides.iter().zip(late).map(|(s, late)| TenantReport {
         counts: s.counts.clone(),
+        tokens: None,
         in_flight: s.in_system,
         in_flight_late: late,
         used: None,

@@ -7,6 +7,7 @@
 //! | what | where |
 //! |---|---|
 //! | requests arrive, form batches, are answered | `host/batches.rs` |
+//! | engines that generate tokens: their batches are steps | `host/steps.rs` |
 //! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
 //! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
 //! | the policy is told, its actions are carried out | `host/actions.rs` |
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use cotenant_profiles::{Bytes, Nanos};
 
 use crate::action::{Action, Event};
+use crate::engine::Engine;
 use crate::layout::{Layout, PoolSpec};
 use crate::policy::{Depth, Policy};
 use crate::report::Refusal;
@@ -31,13 +33,14 @@ mod batches;
 mod launches;
 mod losses;
 mod programs;
+mod steps;
 mod timers;
 mod workers;
 mod world;
 
-pub use programs::Programs;
+pub use programs::{Programs, Step};
 pub use timers::{Alarm, INDICES, Timers};
-pub use world::{Direction, Launch, Pass, Signal, World};
+pub use world::{Direction, LOADED, Launch, Pass, Signal, World};
 
 /// What the end of something that a worker was given means for its batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,6 +110,14 @@ pub struct Host<'a, W> {
     actions: Vec<Action>,
     /// The kernels of the merge at hand.
     parts: Vec<u32>,
+    /// Of workers that generate, and by worker who has which.
+    engines: Vec<Engine>,
+    seats: Vec<Option<steps::Seat>>,
+    /// The launches of the step at hand, and the requests that it has answered.
+    composed: Vec<Step>,
+    answered: Vec<RequestId>,
+    /// Idle workers that are looked at.
+    idle: Vec<u32>,
 }
 
 impl<'a, W: World> Host<'a, W> {
@@ -153,6 +164,11 @@ impl<'a, W: World> Host<'a, W> {
             window: duration,
             actions: vec![],
             parts: vec![],
+            engines: vec![],
+            seats: vec![],
+            composed: vec![],
+            answered: vec![],
+            idle: vec![],
             setup: Arc::clone(setup),
         };
         host.add_workers(layout)?;
@@ -163,9 +179,10 @@ impl<'a, W: World> Host<'a, W> {
 
     fn add_workers(&mut self, layout: &Layout) -> Result<(), Refusal> {
         for spec in &layout.workers {
-            let need = self.setup.worker_memory(spec);
+            let need = self.worker_memory(spec);
             self.take_memory(spec, need)?;
-            self.add_worker(*spec, Status::Idle, need);
+            let worker = self.add_worker(*spec, Status::Idle, need);
+            self.seat(worker, spec)?;
         }
         self.world.lay_out(layout);
         for (worker, spec) in layout.workers.iter().enumerate() {

@@ -3,6 +3,7 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
+pub use crate::engine::Role;
 use crate::policy::Depth;
 
 /// Memory systems and workers at time zero.
@@ -93,4 +94,7 @@ pub struct WorkerSpec {
     pub priority: i8,
     /// Device memory besides the model: context, MPS client.
     pub overhead: Bytes,
+    /// Of a generating tenant: which steps it runs. A worker that runs one kind shares engine, weights
+    /// and cache with the one of the other kind that comes before or behind it.
+    pub role: Role,
 }

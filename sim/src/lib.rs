@@ -7,6 +7,7 @@
 pub mod action;
 pub mod bound;
 pub mod contention;
+pub mod engine;
 pub mod host;
 pub mod layout;
 pub mod mask;
@@ -47,6 +48,10 @@ pub fn run(
     observer: Option<&mut dyn observe::Observer>,
 ) -> Result<Report, Refusal> {
     if let Some(bound) = policy.bound() {
+        if let Some(tenant) = scenario.setup.tenants.iter().find(|t| t.generates.is_some()) {
+            let why = format!("no bound is known for `{}`, which generates tokens", tenant.name);
+            return Err(Refusal::Layout(policy::LayoutError(why)));
+        }
         return Ok(bound(scenario, observer));
     }
     let layout = policy.layout(&scenario.setup)?;

@@ -7,6 +7,10 @@
 use cotenant_profiles::Nanos;
 use hdrhistogram::Histogram;
 
+mod tokens;
+
+pub use tokens::TokenCounts;
+
 /// Longest latency that is told apart from longer ones, ns: 10 hours.
 const LONGEST_NS: u64 = 36_000_000_000_000;
 

@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device, Kernel, Model, Nanos, Op, Profile};
 
+use crate::host::Step;
+
+mod steps;
+
+pub use steps::{Follows, Grid, HostTimes, Shape, StepCode, Table};
+
 /// One distinct kernel, ready for the event loop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KernelCode {
@@ -212,6 +218,25 @@ pub struct Program {
     pub issued_ns: Vec<u64>,
     /// Isolated GPU time from each launch to the end on all CUs, ns; one entry more than kernels.
     pub remaining_ns: Vec<u64>,
+}
+
+impl Program {
+    /// A step as it was put together, its kernels alone on `cus` CUs.
+    #[must_use]
+    pub fn of_steps(steps: &[Step], code: &Code, cus: u32) -> Self {
+        let mut left = 0;
+        let alone = steps.iter().rev().map(|s| {
+            left += code.kernels[s.kernel as usize].at(cus);
+            left
+        });
+        let mut remaining_ns: Vec<u64> = std::iter::once(0).chain(alone).collect();
+        remaining_ns.reverse();
+        Self {
+            kernels: steps.iter().map(|s| s.kernel).collect(),
+            issued_ns: steps.iter().map(|s| s.issued_ns).collect(),
+            remaining_ns,
+        }
+    }
 }
 
 /// One tenant's model, ready for the event loop.

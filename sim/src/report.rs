@@ -2,7 +2,7 @@
 
 use cotenant_profiles::{Bytes, Device, Nanos};
 
-use crate::metrics::Counts;
+use crate::metrics::{Counts, TokenCounts};
 use crate::policy::LayoutError;
 use crate::pool::{Totals, Used};
 
@@ -28,6 +28,8 @@ pub struct Report {
 pub struct TenantReport {
     /// Its counts.
     pub counts: Counts,
+    /// Of a tenant that generates: its tokens.
+    pub tokens: Option<TokenCounts>,
     /// Waiting or running at the end.
     pub in_flight: u64,
     /// Of those, already past their deadline.
@@ -161,5 +163,17 @@ pub enum Refusal {
         need: Bytes,
         /// There is.
         have: Bytes,
+    },
+    /// What an engine may use leaves no room for a key-value cache.
+    #[error(
+        "out-of-memory: {who} may use {have}, of which model, activations and context take {model}: raise `memory_fraction` or `kv_memory`, lower `max_batched_tokens`, or take a smaller precision"
+    )]
+    NoCache {
+        /// Whose.
+        who: String,
+        /// It may use.
+        have: Bytes,
+        /// Model, activations and context take.
+        model: Bytes,
     },
 }

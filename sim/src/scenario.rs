@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device, Nanos};
-use cotenant_traces::{Arrivals, Rng};
+use cotenant_traces::{Arrivals, Rng, TokenDraws};
 
 use crate::contention::ContentionModel;
-use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
+use crate::engine::{KvSize, Rules};
+use crate::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
 use crate::policy::{LayoutError, Value};
-use crate::program::{Code, ModelCode};
+use crate::program::{Code, ModelCode, StepCode};
 
 /// One simulation: who shares which GPU for how long.
 pub struct Scenario {
@@ -57,6 +58,29 @@ pub struct Tenant {
     pub batch_max: u32,
     /// Longest time that a request waits for its batch to fill while a worker is idle.
     pub batch_timeout: Nanos,
+    /// It generates tokens: its batches are steps of an engine. Its model's programs are then steps that
+    /// generate for so many sequences of a typical length, for whoever plans by batches.
+    pub generates: Option<Arc<Generates>>,
+}
+
+/// What a tenant that generates tokens has besides.
+#[derive(Clone, Debug)]
+pub struct Generates {
+    /// The rules of its engines.
+    pub rules: Rules,
+    /// Its goals.
+    pub goals: Option<TokenGoals>,
+    /// Its model's steps.
+    pub steps: StepCode,
+}
+
+/// Goals of a tenant that generates tokens. A request is good if it keeps both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenGoals {
+    /// From a request's arrival to its first token.
+    pub ttft: Nanos,
+    /// Time per further token, mean of a request.
+    pub tpot: Nanos,
 }
 
 /// Whom a tenant's latency matters to.
@@ -80,6 +104,8 @@ pub enum Load {
         think: Think,
         /// Items of each request.
         items: u32,
+        /// Tokens of each request, for models that generate.
+        tokens: Option<TokenDraws>,
         /// Requests in all; `None`: until the end.
         limit: Option<u64>,
     },
@@ -125,11 +151,29 @@ impl Setup {
         workers
     }
 
-    /// Device memory of one worker: model and context.
+    /// Device memory of one worker in a pool of `total`: model and context, and the cache of one that
+    /// generates.
     #[must_use]
-    pub fn worker_memory(&self, worker: &WorkerSpec) -> Bytes {
-        let model = &self.tenants[worker.tenant as usize].model;
-        Bytes(model.memory().0 + worker.overhead.0)
+    pub fn worker_memory(&self, worker: &WorkerSpec, total: Bytes) -> Bytes {
+        let tenant = &self.tenants[worker.tenant as usize];
+        let model = Bytes(tenant.model.memory().0 + worker.overhead.0);
+        match tenant.generates.as_ref().map(|g| g.rules.kv) {
+            None => model,
+            Some(KvSize::Bytes(kv)) => Bytes(model.0 + kv.0),
+            Some(KvSize::Fraction(share)) => model.max(Bytes((total.0 as f64 * share) as u64)),
+        }
+    }
+
+    /// Blocks of the cache of a generating worker in a pool of `total`: what the engine's memory leaves
+    /// beside the model.
+    #[must_use]
+    pub fn kv_blocks(&self, worker: &WorkerSpec, total: Bytes) -> u32 {
+        let tenant = &self.tenants[worker.tenant as usize];
+        let Some(rules) = tenant.generates.as_ref().map(|g| g.rules) else { return 0 };
+        let model = tenant.model.memory().0 + worker.overhead.0;
+        let kv = self.worker_memory(worker, total).0 - model;
+        let block = rules.kv_per_token.0.max(1) * u64::from(rules.block);
+        u32::try_from(kv / block).unwrap_or(u32::MAX)
     }
 
     /// Device memory of one client process that shares the GPU.
@@ -141,7 +185,15 @@ impl Setup {
     /// A worker that is one of several client processes on the whole GPU, side by side.
     #[must_use]
     pub fn client(&self, tenant: u32, cap: u32) -> WorkerSpec {
-        WorkerSpec { tenant, pool: 0, lane: 0, cap, priority: 0, overhead: self.client_memory() }
+        WorkerSpec {
+            tenant,
+            pool: 0,
+            lane: 0,
+            cap,
+            priority: 0,
+            overhead: self.client_memory(),
+            role: Role::Whole,
+        }
     }
 
     /// Every worker a client process on the whole GPU, each tenant's with a cap of its own.

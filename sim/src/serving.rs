@@ -20,6 +20,11 @@ use crate::report::TenantReport;
 use crate::scenario::Setup;
 use crate::view::{Queued, Queues, TenantView};
 
+mod generating;
+
+use generating::Generating;
+pub use generating::Waiting;
+
 /// A request in the system, by a number that is used again once it has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u32);
@@ -79,6 +84,13 @@ struct Live {
     tokens_in: u32,
     tokens_out: u32,
     ordinal: u64,
+    session: u64,
+    /// Tokens generated so far, and when the first and the last of them came.
+    generated: u32,
+    first: Nanos,
+    last: Nanos,
+    /// Past its deadline at the end of the run it counts as late.
+    late: bool,
 }
 
 /// What is kept of a tenant besides its view.
@@ -96,6 +108,7 @@ struct Desk {
     wake: Nanos,
     /// When the window opened.
     opened: Nanos,
+    generating: Option<Box<Generating>>,
 }
 
 /// The requests of all tenants.
@@ -123,12 +136,13 @@ impl Serving {
         let desk = |t: &crate::Tenant| Desk {
             queue: VecDeque::new(),
             idle: vec![],
-            slo: t.slo,
+            slo: t.generates.as_ref().and_then(|g| g.goals).map_or(t.slo, |g| Some(g.ttft)),
             batch_limit: t.batch_max,
             counts: Counts::default(),
             in_system: 0,
             wake: Nanos::MAX,
             opened: Nanos::ZERO,
+            generating: t.generates.as_ref().map(|g| Box::new(Generating::new(g.goals))),
         };
         Self {
             views: setup.tenants.iter().map(view).collect(),
@@ -161,6 +175,11 @@ impl Serving {
             tokens_in: request.tokens_in,
             tokens_out: request.tokens_out,
             ordinal: view.arrived,
+            session: request.session,
+            generated: 0,
+            first: Nanos::ZERO,
+            last: Nanos::ZERO,
+            late: true,
         };
         let id = match self.free.pop() {
             Some(id) => {
@@ -285,6 +304,12 @@ impl Serving {
         self.desks[tenant as usize].queue.front().copied()
     }
 
+    /// The request that has joined a tenant's queue last.
+    #[must_use]
+    pub fn newest(&self, tenant: u32) -> Option<RequestId> {
+        self.desks[tenant as usize].queue.back().copied()
+    }
+
     fn unqueue(&mut self, tenant: u32, id: RequestId) {
         let queue = &mut self.desks[tenant as usize].queue;
         let at = queue.iter().position(|&q| q == id);
@@ -321,12 +346,18 @@ impl Serving {
     /// A request has its result.
     #[inline]
     pub fn finish(&mut self, id: RequestId, now: Nanos) -> Finished {
+        let deadline = self.requests[id.0 as usize].deadline;
+        self.answered(id, now, (deadline != Nanos::MAX).then_some(now <= deadline))
+    }
+
+    /// A request has its result. `in_time`: whether within its goals, if it has any.
+    #[inline]
+    fn answered(&mut self, id: RequestId, now: Nanos, in_time: Option<bool>) -> Finished {
         let live = self.requests[id.0 as usize];
         self.free.push(id);
         let desk = &mut self.desks[live.tenant as usize];
         let latency = Nanos(now.0 - live.arrival.0);
         let queued = Nanos(live.began.0 - live.arrival.0);
-        let in_time = (live.deadline != Nanos::MAX).then_some(now <= live.deadline);
         desk.counts.complete(latency, queued, in_time);
         desk.in_system -= 1;
         Finished { tenant: live.tenant, arrival: live.arrival, latency, queued }
@@ -392,6 +423,10 @@ impl Serving {
         for desk in &mut self.desks {
             desk.counts.open(desk.in_system);
             desk.opened = now;
+            if let Some(g) = &mut desk.generating {
+                g.settle(now);
+                g.counts.open();
+            }
         }
     }
 
@@ -405,7 +440,7 @@ impl Serving {
         let mut here = vec![true; self.requests.len()];
         self.free.iter().for_each(|id| here[id.0 as usize] = false);
         let live = self.requests.iter().zip(here).filter(|(_, here)| *here);
-        for (request, _) in live.filter(|(r, _)| r.deadline < end) {
+        for (request, _) in live.filter(|(r, _)| r.late && r.deadline < end) {
             late[request.tenant as usize] += 1;
         }
         let report = |(desk, in_flight_late): (&Desk, u64)| {
@@ -415,7 +450,11 @@ impl Serving {
                 counts.completed + counts.dropped_total() + desk.in_system,
                 "every request is accounted for"
             );
-            TenantReport { counts, in_flight: desk.in_system, in_flight_late, used: None }
+            let tokens = desk.generating.clone().map(|mut g| {
+                g.settle(end);
+                g.counts
+            });
+            TenantReport { counts, tokens, in_flight: desk.in_system, in_flight_late, used: None }
         };
         self.desks.iter().zip(late).map(report).collect()
     }

@@ -2,7 +2,7 @@
 //! clients who ask again once they are answered.
 
 use cotenant_profiles::Nanos;
-use cotenant_traces::Request;
+use cotenant_traces::{Request, TokenDraws};
 
 use crate::scenario::{Load, Think};
 
@@ -60,7 +60,10 @@ impl Source {
                 }
                 (request, following.map(|next| next.arrival))
             }
-            Load::Closed { items, .. } => (Request { items: *items, ..Request::at(now) }, None),
+            Load::Closed { items, tokens, .. } => {
+                let (tokens_in, tokens_out) = tokens.as_mut().map_or((0, 0), TokenDraws::draw);
+                (Request { items: *items, tokens_in, tokens_out, ..Request::at(now) }, None)
+            }
         }
     }
 

@@ -1,9 +1,12 @@
 //! What a policy may see. The host keeps these tables and hands them out read-only.
 
+use std::sync::Arc;
+
 use cotenant_profiles::Nanos;
 
 use crate::action::Action;
 use crate::layout::WorkerSpec;
+use crate::program::Program;
 use crate::scenario::Setup;
 use crate::serving::RequestId;
 
@@ -118,6 +121,8 @@ pub struct Worker {
     pub retiring: bool,
     /// A change of its share is under way.
     pub resizing: bool,
+    /// Of a generating worker whose kernels the policy launches: the step at hand.
+    pub step: Option<Arc<Program>>,
 }
 
 impl Worker {
@@ -136,6 +141,7 @@ impl Worker {
             deadline: Nanos::MAX,
             retiring: false,
             resizing: false,
+            step: None,
         }
     }
 }
@@ -179,12 +185,19 @@ impl View<'_> {
         })
     }
 
+    /// What the batch of a worker launches.
+    #[must_use]
+    pub fn program(&self, worker: u32) -> &Program {
+        let w = &self.workers[worker as usize];
+        let model = &self.setup.tenants[w.spec.tenant as usize].model;
+        w.step.as_deref().unwrap_or_else(|| model.program(w.items))
+    }
+
     /// Isolated GPU time on all CUs from the kernel at the head of `worker` to the end of its batch.
     #[must_use]
     pub fn remaining(&self, worker: u32) -> Nanos {
-        let w = &self.workers[worker as usize];
-        let model = &self.setup.tenants[w.spec.tenant as usize].model;
-        Nanos(model.program(w.items).remaining_ns[w.position as usize])
+        let position = self.workers[worker as usize].position as usize;
+        Nanos(self.program(worker).remaining_ns[position])
     }
 
     /// Another limit for a tenant's batches, at the same timeout.

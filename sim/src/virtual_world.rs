@@ -12,7 +12,7 @@ use cotenant_profiles::{Bytes, Nanos};
 use cotenant_traces::rng::mix;
 
 use crate::contention::ContentionModel;
-use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Timers, World};
+use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Step, Timers, World};
 use crate::layout::{Discipline, Layout, WorkerSpec};
 use crate::observe::{Happening, Observer};
 use crate::policy::Depth;
@@ -271,6 +271,10 @@ impl World for VirtualWorld<'_> {
     fn open_shadow(&mut self, _: u32, _: &WorkerSpec, _: Bytes) {}
 
     fn close(&mut self, _: u32) {}
+
+    fn load(&mut self, worker: u32, steps: &[Step]) {
+        self.programs.load(worker, steps);
+    }
 
     fn run(&mut self, pass: &Pass) {
         self.begin_pass(pass);

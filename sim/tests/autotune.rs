@@ -15,7 +15,13 @@ fn ms(n: u64) -> Value {
 }
 
 fn once() -> Load {
-    Load::Closed { concurrency: 1, think: Think::Constant(Nanos::ZERO), items: 1, limit: Some(1) }
+    Load::Closed {
+        concurrency: 1,
+        think: Think::Constant(Nanos::ZERO),
+        items: 1,
+        limit: Some(1),
+        tokens: None,
+    }
 }
 
 /// Two operators of three candidates, two launches each; a launch takes 10 ms whatever its CUs.

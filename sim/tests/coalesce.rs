@@ -41,6 +41,7 @@ fn figure(problems: u32) -> (World, Load) {
         think: Think::Constant(Nanos::ZERO),
         items: 1,
         limit: Some(u64::from(problems)),
+        tokens: None,
     };
     (world, load)
 }

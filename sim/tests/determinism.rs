@@ -36,7 +36,7 @@ fn shared(contention: &str) -> Scenario {
     world.duration = Nanos::from_millis(300);
     world.contention = ContentionModel::from_name(contention, &world.device).unwrap();
     let think = Think::Exponential(Nanos::from_micros(300), Rng::new(5));
-    let thinking = Load::Closed { concurrency: 2, think, items: 1, limit: None };
+    let thinking = Load::Closed { concurrency: 2, think, items: 1, limit: None, tokens: None };
     let mut scenario = world.scenario(vec![poisson(700_000.0, 9), thinking, closed(1)]);
     scenario.jitter = Some(Box::new(Exponential(Rng::new(11))));
     scenario

@@ -117,7 +117,13 @@ fn limits_stay_within_what_is_configured() {
 fn a_closed_loop_asks_again_up_to_its_limit() {
     let closed = |concurrency, limit| {
         let think = cotenant_sim::scenario::Think::Constant(Nanos(7));
-        Source::new(cotenant_sim::Load::Closed { concurrency, think, items: 2, limit })
+        Source::new(cotenant_sim::Load::Closed {
+            concurrency,
+            think,
+            items: 2,
+            limit,
+            tokens: None,
+        })
     };
     let mut source = closed(3, Some(4));
     assert_eq!(source.first().collect::<Vec<_>>(), [Nanos::ZERO; 3]);

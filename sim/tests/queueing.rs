@@ -185,6 +185,7 @@ fn closed_loop_with_think_time() {
             think: Think::Exponential(Nanos(think), rng),
             items: 1,
             limit: None,
+            tokens: None,
         };
         mean_latency(&world, load, exponential(seed))
     });
@@ -257,8 +258,13 @@ fn a_launch_bound_models_latency_is_flat_over_small_batches() {
     world.tenants = vec![tenant("t", model(programs))];
     world.duration = Nanos::from_secs(1);
     let latency = |items| {
-        let load =
-            Load::Closed { concurrency: 1, think: Think::Constant(Nanos(0)), items, limit: None };
+        let load = Load::Closed {
+            concurrency: 1,
+            think: Think::Constant(Nanos(0)),
+            items,
+            limit: None,
+            tokens: None,
+        };
         mean_latency(&world, load, None)
     };
     let floor = 50.0 * 10_000.0;

@@ -21,13 +21,24 @@ pub struct Request {
     pub tokens_in: u32,
     /// Tokens to generate; 0 where nothing says it.
     pub tokens_out: u32,
+    /// The conversation that it belongs to, as a number; 0: none.
+    pub session: u64,
 }
 
 impl Request {
     /// A plain request of one item.
     #[must_use]
     pub const fn at(arrival: Nanos) -> Self {
-        Self { arrival, items: 1, slo: None, prio: 0, work: 1.0, tokens_in: 0, tokens_out: 0 }
+        Self {
+            arrival,
+            items: 1,
+            slo: None,
+            prio: 0,
+            work: 1.0,
+            tokens_in: 0,
+            tokens_out: 0,
+            session: 0,
+        }
     }
 }
 

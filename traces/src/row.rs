@@ -7,6 +7,7 @@ use cotenant_profiles::Nanos;
 
 use crate::error::TraceError;
 use crate::request::Request;
+use crate::rng::Rng;
 
 /// One request of a trace, with everything a trace can say about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,8 +66,14 @@ impl Row {
             work: self.work,
             tokens_in: self.tokens_in.unwrap_or(0),
             tokens_out: self.tokens_out.unwrap_or(0),
+            session: self.session.as_deref().map_or(0, number),
         }
     }
+}
+
+/// A conversation as a number above 0: the same name gives the same number.
+fn number(session: &str) -> u64 {
+    Rng::for_names(0, &[session]).next_u64().max(1)
 }
 
 /// Which optional columns a stream fills; the writer leaves the others out.

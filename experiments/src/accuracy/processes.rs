@@ -202,6 +202,7 @@ fn predict(
         workers: cell.processes,
         batch_max: cell.batch,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     };
     let contention = ContentionModel::from_name("bandwidth", &place)
         .ok_or_else(|| Failure::failed("no contention model `bandwidth`"))?;
@@ -211,6 +212,7 @@ fn predict(
         concurrency: cell.processes,
         think: Think::Constant(Nanos::ZERO),
         items: cell.batch,
+        tokens: None,
         limit: None,
     };
     let each = batch_s * f64::from(cell.processes);

@@ -163,6 +163,7 @@ impl Lab {
                 workers: c.workers[i],
                 batch_max: c.batch[i],
                 batch_timeout: c.timeout[i],
+                generates: whole.generates.clone(),
             }
         });
         Arc::new(Setup {
@@ -233,7 +234,8 @@ impl Lab {
             };
             let concurrency = (f64::from(closed.concurrency) * share).round().max(1.0) as u32;
             let (items, limit) = (closed.items, closed.max_requests);
-            return Ok(Load::Closed { concurrency, think, items, limit });
+            let tokens = config.arrivals.tokens.map(|t| t.draws(seed, &config.name));
+            return Ok(Load::Closed { concurrency, think, items, tokens, limit });
         }
         let inner = config.arrivals.open(&self.mix.e.base, seed, &config.name);
         let inner = inner.map_err(|why| format!("{}: {why}", config.arrivals_at))?;

@@ -283,10 +283,16 @@ fn predicted(profile: &Profile, model: &str, n: u32, options: &[(&str, Value)], 
         workers: n,
         batch_max: 1,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     };
     let setup = Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] };
-    let load =
-        Load::Closed { concurrency: n, think: Think::Constant(Nanos::ZERO), items: 1, limit: None };
+    let load = Load::Closed {
+        concurrency: n,
+        think: Think::Constant(Nanos::ZERO),
+        items: 1,
+        limit: None,
+        tokens: None,
+    };
     let scenario = Scenario {
         setup: Arc::new(setup),
         loads: vec![load],

@@ -108,9 +108,11 @@ fn scenario() -> Scenario {
         workers: 1,
         batch_max: 1,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     });
     let think = || Think::Constant(Nanos::from_millis(1));
-    let load = || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None };
+    let load =
+        || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None, tokens: None };
     let (costs, tenants) = (device.costs.clone(), tenants.to_vec());
     Scenario {
         loads: vec![load(), load()],

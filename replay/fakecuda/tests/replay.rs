@@ -109,9 +109,11 @@ fn scenario(name: &str) -> Scenario {
         workers: 1,
         batch_max: 1,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     });
     let think = || Think::Constant(Nanos::from_millis(1));
-    let load = || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None };
+    let load =
+        || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None, tokens: None };
     Scenario {
         loads: vec![load(), load()],
         contention: ContentionModel::None,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
-use cotenant_sim::host::{self, Alarm, Pass, Signal, Timers, World};
+use cotenant_sim::host::{self, Alarm, LOADED, Pass, Signal, Step, Timers, World};
 use cotenant_sim::layout::{Layout, WorkerSpec};
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::pool::NEVER;
@@ -37,6 +37,13 @@ struct Member {
     pass: Option<Pass>,
 }
 
+/// Launches that were loaded for a worker.
+#[derive(Clone, Default)]
+struct Loaded {
+    kernels: Vec<u32>,
+    issued_ns: Vec<u64>,
+}
+
 pub(super) struct RealWorld<'a> {
     setup: Arc<Setup>,
     gpu: &'a mut dyn Workers,
@@ -47,6 +54,8 @@ pub(super) struct RealWorld<'a> {
     clock: RunClock,
     timers: Timers,
     members: Vec<Member>,
+    /// By worker.
+    loaded: Vec<Loaded>,
     /// What has ended and is still to be told, in order.
     ended: VecDeque<Ended>,
     polled: Vec<Ended>,
@@ -88,6 +97,7 @@ impl<'a> RealWorld<'a> {
             gpu,
             timers: Timers::default(),
             members: vec![],
+            loaded: vec![],
             ended: VecDeque::new(),
             polled: vec![],
             gone: VecDeque::new(),
@@ -234,6 +244,8 @@ impl<'a> RealWorld<'a> {
     fn warm(&mut self, worker: u32, spec: &WorkerSpec) {
         let programs = &self.setup.tenants[spec.tenant as usize].model.programs;
         let mut all: Vec<u32> = programs.iter().flat_map(|p| p.kernels.iter().copied()).collect();
+        let generates = self.setup.tenants[spec.tenant as usize].generates.as_ref();
+        all.extend(generates.into_iter().flat_map(|g| g.steps.kernels()));
         all.sort_unstable();
         all.dedup();
         let done = self.gpu.warm(worker, &all);
@@ -334,6 +346,16 @@ impl World for RealWorld<'_> {
         }
     }
 
+    fn load(&mut self, worker: u32, steps: &[Step]) {
+        let workers = self.loaded.len().max(worker as usize + 1);
+        self.loaded.resize(workers, Loaded::default());
+        let loaded = &mut self.loaded[worker as usize];
+        loaded.kernels.clear();
+        loaded.kernels.extend(steps.iter().map(|s| s.kernel));
+        loaded.issued_ns.clear();
+        loaded.issued_ns.extend(steps.iter().map(|s| s.issued_ns));
+    }
+
     fn run(&mut self, pass: &Pass) {
         if self.failed.is_some() {
             return;
@@ -349,24 +371,23 @@ impl World for RealWorld<'_> {
         }
         let setup = Arc::clone(&self.setup);
         let tenant = self.members[worker as usize].tenant;
-        let program = &setup.tenants[tenant as usize].model.programs[pass.program as usize];
+        let loaded = std::mem::take(&mut self.loaded);
+        let (kernels, issued_ns) = match pass.program {
+            LOADED => (&loaded[worker as usize].kernels, &loaded[worker as usize].issued_ns),
+            program => {
+                let program = &setup.tenants[tenant as usize].model.programs[program as usize];
+                (&program.kernels, &program.issued_ns)
+            }
+        };
         let mut scales = std::mem::take(&mut self.scales);
         scales.clear();
-        let positions = 0..program.kernels.len() as u32;
+        let positions = 0..kernels.len() as u32;
         scales.extend(positions.map(|position| self.scale(worker, work, ordinal, position)));
-        let batch = Batch {
-            worker,
-            kernels: &program.kernels,
-            issued_ns: &program.issued_ns,
-            scales: &scales,
-            base,
-            input,
-            output,
-            first,
-            last,
-        };
+        let batch =
+            Batch { worker, kernels, issued_ns, scales: &scales, base, input, output, first, last };
         let done = self.gpu.run(&batch);
         self.scales = scales;
+        self.loaded = loaded;
         self.attempt(done);
     }
 
@@ -377,7 +398,10 @@ impl World for RealWorld<'_> {
         };
         let tenant = self.members[worker as usize].tenant;
         let model = &self.setup.tenants[tenant as usize].model;
-        let kernels = &model.programs[pass.program as usize].kernels;
+        let kernels = match pass.program {
+            LOADED => &self.loaded[worker as usize].kernels,
+            program => &model.programs[program as usize].kernels,
+        };
         let (kernel, end) = (kernels[position as usize], position as usize + 1 == kernels.len());
         let copies = end && pass.output.0 > 0;
         let launch = Launch {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use cotenant_profiles::{Bytes, Nanos};
-use cotenant_sim::layout::WorkerSpec;
+use cotenant_sim::layout::{Role, WorkerSpec};
 
 use super::wire::{Ask, Order, Tell, hear, say};
 use super::{Common, EmulatedDevice};
@@ -192,7 +192,8 @@ fn answer(device: &mut EmulatedDevice, ask: Ask) -> Result<Tell, DeviceError> {
         }
         Ask::Place { pool, lane, cap } => {
             let overhead = Bytes(0);
-            let spec = WorkerSpec { tenant: 0, pool, lane, cap, priority: 0, overhead };
+            let spec =
+                WorkerSpec { tenant: 0, pool, lane, cap, priority: 0, overhead, role: Role::Whole };
             place(device.place(&[], &spec)?)
         }
         Ask::Partition { first, cus } => place(device.partition(first, cus)?),

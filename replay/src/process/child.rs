@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
-use cotenant_sim::layout::WorkerSpec;
+use cotenant_sim::layout::{Role, WorkerSpec};
 use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 
 use super::counters::{Counter, Counters};
@@ -89,7 +89,8 @@ fn work(
             let mut device = RemoteDevice::connect(UnixStream::from(gpu))?;
             let Site { pool, lane, cap, priority } = assignment.site;
             let overhead = Bytes(0);
-            let spec = WorkerSpec { tenant: 0, pool, lane, cap, priority, overhead };
+            let spec =
+                WorkerSpec { tenant: 0, pool, lane, cap, priority, overhead, role: Role::Whole };
             let partition = device.place(&[], &spec)?;
             device.allocate(partition, Bytes(assignment.memory))?;
             let queue = device.queue(partition, priority)?;

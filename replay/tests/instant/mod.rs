@@ -139,10 +139,12 @@ fn scenario() -> Scenario {
             workers: 4,
             batch_max: 1,
             batch_timeout: Nanos::ZERO,
+            generates: None,
         }
     });
     let think = || Think::Constant(Nanos::ZERO);
-    let load = || Load::Closed { concurrency: 4, think: think(), items: 1, limit: None };
+    let load =
+        || Load::Closed { concurrency: 4, think: think(), items: 1, limit: None, tokens: None };
     Scenario {
         loads: vec![load(), load()],
         contention: ContentionModel::None,

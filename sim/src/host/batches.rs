@@ -3,12 +3,12 @@
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_traces::Request;
 
-use super::{Alarm, Host, Pass, Phase, World};
+use super::{Alarm, Host, LOADED, Pass, Phase, World};
 use crate::action::Event;
 use crate::layout::Host as Issuer;
 use crate::observe::Happening;
 use crate::policy::Depth;
-use crate::serving::{Due, RequestId, Taken};
+use crate::serving::{Due, Finished, RequestId, Taken};
 use crate::view::Status;
 
 impl<W: World> Host<'_, W> {
@@ -30,6 +30,9 @@ impl<W: World> Host<'_, W> {
     fn admit(&mut self, tenant: u32, request: &Request) {
         self.serving.admit(tenant, request);
         self.world.observe(Happening::Arrived { tenant });
+        if self.generates(tenant) && self.refuse_too_long(tenant) {
+            return;
+        }
         if self.depth_of(tenant) >= Depth::Request {
             self.tell(Event::RequestArrived { tenant });
         }
@@ -39,7 +42,7 @@ impl<W: World> Host<'_, W> {
 
     /// How deep the policy looks at a tenant.
     #[inline]
-    fn depth_of(&self, tenant: u32) -> Depth {
+    pub(super) fn depth_of(&self, tenant: u32) -> Depth {
         self.depths[tenant as usize]
     }
 
@@ -54,6 +57,9 @@ impl<W: World> Host<'_, W> {
     pub(super) fn form_batches(&mut self, tenant: u32) {
         if self.policy_batches {
             return;
+        }
+        if self.generates(tenant) {
+            return self.form_steps(tenant);
         }
         loop {
             match self.serving.due(tenant, Nanos(self.world.now())) {
@@ -70,6 +76,9 @@ impl<W: World> Host<'_, W> {
     /// Takes up to `max` items off the queue and starts them on a worker that was idle.
     pub(super) fn begin(&mut self, worker: u32, max: u32) {
         let tenant = self.workers[worker as usize].spec.tenant;
+        if self.generates(tenant) {
+            return self.dispatch_step(worker, max, &[]);
+        }
         let batch = &mut self.stages[worker as usize].batch;
         let taken = self.serving.take(tenant, max, Nanos(self.world.now()), batch);
         self.begin_batch(worker, &taken);
@@ -78,6 +87,9 @@ impl<W: World> Host<'_, W> {
     /// Takes these requests off the queue and starts them on a worker that was idle.
     pub(super) fn begin_chosen(&mut self, worker: u32, chosen: &[RequestId]) {
         let tenant = self.workers[worker as usize].spec.tenant;
+        if self.generates(tenant) {
+            return self.dispatch_step(worker, u32::MAX, chosen);
+        }
         let batch = &mut self.stages[worker as usize].batch;
         let taken = self.serving.take_chosen(tenant, chosen, Nanos(self.world.now()), batch);
         self.begin_batch(worker, &taken);
@@ -115,7 +127,7 @@ impl<W: World> Host<'_, W> {
     }
 
     /// The host has had the batch ready since `at`, and issues its copy and its kernels.
-    fn prepared_at(&mut self, worker: u32, at: u64) {
+    pub(super) fn prepared_at(&mut self, worker: u32, at: u64) {
         self.stages[worker as usize].base = at;
         let tenant = self.workers[worker as usize].spec.tenant;
         if self.depth_of(tenant) == Depth::Kernel {
@@ -168,6 +180,9 @@ impl<W: World> Host<'_, W> {
 
     /// The results are back.
     pub(super) fn batch_done(&mut self, worker: u32) {
+        if self.stages[worker as usize].program == LOADED {
+            return self.step_done(worker);
+        }
         let now = Nanos(self.world.now());
         let w = &self.workers[worker as usize];
         let (tenant, items, took) = (w.spec.tenant, w.items, now.since(w.began));
@@ -197,6 +212,11 @@ impl<W: World> Host<'_, W> {
 
     fn request_done(&mut self, id: RequestId, worker: u32) {
         let done = self.serving.finish(id, Nanos(self.world.now()));
+        self.tell_done(done, worker);
+    }
+
+    /// A request has its result: its client, the observer and the policy are told.
+    pub(super) fn tell_done(&mut self, done: Finished, worker: u32) {
         let tenant = done.tenant;
         self.again(tenant);
         self.world.observe(Happening::RequestDone { tenant, arrival: done.arrival });

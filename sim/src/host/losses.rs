@@ -28,6 +28,7 @@ impl<W: World> Host<'_, W> {
         };
         let unserved = !self.workers.iter().enumerate().any(alive);
         self.unserved[tenant as usize] = unserved.then_some(cause);
+        batch.extend(self.abandon(worker));
         for id in batch.drain(..) {
             self.serving.give_up(id, cause);
             self.world.observe(Happening::Dropped { tenant });

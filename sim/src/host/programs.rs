@@ -3,7 +3,7 @@
 use crate::scenario::Setup;
 
 /// One launch of a program.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     /// An index into the setup's kernels.
     pub kernel: u32,
@@ -17,6 +17,9 @@ pub struct Programs {
     steps: Vec<Step>,
     /// By tenant and program: where its launches begin, and how many.
     spans: Vec<Vec<(u32, u32)>>,
+    /// By worker: where the launches that were loaded for it begin, how many they are, and how many
+    /// have room there.
+    loaded: Vec<(u32, u32, u32)>,
 }
 
 impl Programs {
@@ -43,6 +46,31 @@ impl Programs {
     #[must_use]
     pub fn span(&self, tenant: u32, program: u32) -> (u32, u32) {
         self.spans[tenant as usize][program as usize]
+    }
+
+    /// Keeps these launches as a worker's own, in the place of those loaded before: where they begin,
+    /// and how many they are.
+    pub fn load(&mut self, worker: u32, steps: &[Step]) -> (u32, u32) {
+        let worker = worker as usize;
+        let workers = self.loaded.len().max(worker + 1);
+        self.loaded.resize(workers, (0, 0, 0));
+        let (first, count, room) = &mut self.loaded[worker];
+        *count = steps.len() as u32;
+        if *count > *room {
+            *room = count.next_power_of_two();
+            *first = self.steps.len() as u32;
+            let end = self.steps.len() + *room as usize;
+            self.steps.resize(end, Step { kernel: 0, issued_ns: 0 });
+        }
+        self.steps[*first as usize..][..steps.len()].copy_from_slice(steps);
+        (*first, *count)
+    }
+
+    /// Where a worker's loaded launches begin, and how many they are.
+    #[must_use]
+    pub fn loaded(&self, worker: u32) -> (u32, u32) {
+        let (first, count, _) = self.loaded[worker as usize];
+        (first, count)
     }
 
     /// Launch number `position` of the program whose launches begin at `first`.

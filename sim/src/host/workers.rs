@@ -5,6 +5,7 @@ use cotenant_profiles::{Bytes, Nanos};
 
 use super::{Alarm, Host, INDICES, Stage, World};
 use crate::action::{Event, Resize};
+use crate::engine::Role;
 use crate::layout::WorkerSpec;
 use crate::observe::Happening;
 use crate::report::Refusal;
@@ -37,6 +38,14 @@ impl<W: World> Host<'_, W> {
         self.workers.len() as u32 - 1
     }
 
+    /// Device memory of a worker. The half of an engine that generates lies in its other half's process.
+    pub(super) fn worker_memory(&self, spec: &WorkerSpec) -> Bytes {
+        match spec.role {
+            Role::Decode => Bytes(0),
+            _ => self.setup.worker_memory(spec, self.pools[spec.pool as usize].memory),
+        }
+    }
+
     pub(super) fn take_memory(&mut self, spec: &WorkerSpec, need: Bytes) -> Result<(), Refusal> {
         let taken = &mut self.memory[spec.pool as usize];
         let (need, have) = (Bytes(taken.0 + need.0), self.pools[spec.pool as usize].memory);
@@ -50,7 +59,7 @@ impl<W: World> Host<'_, W> {
     }
 
     pub(super) fn start(&mut self, spec: WorkerSpec) {
-        let need = self.setup.worker_memory(&spec);
+        let need = self.worker_memory(&spec);
         let tenant = spec.tenant;
         if self.take_memory(&spec, need).is_err() {
             // Refused as on a real GPU: the process dies at its first allocation.
@@ -59,6 +68,10 @@ impl<W: World> Host<'_, W> {
             return;
         }
         let worker = self.add_worker(spec, Status::Starting, need);
+        if self.seat(worker, &spec).is_err() {
+            self.retire(worker);
+            return;
+        }
         self.unserved[tenant as usize] = None;
         let wait = self.start_time(tenant);
         self.world.arm(self.world.now() + wait, Alarm::Up, worker);
@@ -105,6 +118,8 @@ impl<W: World> Host<'_, W> {
         let shadow = stage.resize.take().map_or(Bytes(0), |p| p.extra);
         let freed = std::mem::take(&mut stage.memory).0 + shadow.0;
         self.memory[w.spec.pool as usize].0 -= freed;
+        self.unseat(worker);
+        let w = &mut self.workers[worker as usize];
         self.serving.not_idle(w.spec.tenant, worker);
         self.world.close(worker);
         self.world.observe(Happening::WorkerDown { worker });
@@ -124,7 +139,7 @@ impl<W: World> Host<'_, W> {
             Resize::Shadow { shared_weights } => {
                 let model = &self.setup.tenants[spec.tenant as usize].model;
                 let weights = if shared_weights { model.weights.0 } else { 0 };
-                let extra = Bytes(self.setup.worker_memory(&spec).0 - weights);
+                let extra = Bytes(self.worker_memory(&spec).0 - weights);
                 if self.take_memory(&spec, extra).is_err() {
                     return; // No room for a shadow: the worker stays as it is.
                 }
@@ -154,6 +169,7 @@ impl<W: World> Host<'_, W> {
         let w = &self.workers[worker as usize];
         if w.status == Status::Idle && self.resize_due(worker) {
             self.serving.not_idle(w.spec.tenant, worker);
+            self.evacuate(worker);
             self.take_down(worker);
         }
     }

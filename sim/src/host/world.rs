@@ -2,7 +2,7 @@
 
 use cotenant_profiles::Bytes;
 
-use super::Alarm;
+use super::{Alarm, Step};
 use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
@@ -31,13 +31,16 @@ pub enum Signal {
     ShadowLost(u32),
 }
 
+/// [`Pass::program`] of a worker whose launches [`World::load`] has brought.
+pub const LOADED: u32 = u32::MAX;
+
 /// A pass of a batch over its model: inputs in, all its kernels, results out, with nobody asked in
 /// between. Its end is one [`Signal::Ended`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Pass {
     /// Whose.
     pub worker: u32,
-    /// Its program, among those of the worker's model.
+    /// Its program, among those of the worker's model, or [`LOADED`].
     pub program: u32,
     /// When the host began to issue its launches.
     pub base: u64,
@@ -124,6 +127,9 @@ pub trait World {
 
     /// A worker that has nothing to do goes.
     fn close(&mut self, worker: u32);
+
+    /// The launches of a worker's next pass, in the place of its model's programs.
+    fn load(&mut self, worker: u32, steps: &[Step]);
 
     /// Gives a worker a pass over its model.
     fn run(&mut self, pass: &Pass);

@@ -182,7 +182,7 @@ impl Autotune {
     fn ready(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
         let server = self.server_of[worker as usize].expect("a batch runs on a server");
         let w = &view.workers[worker as usize];
-        let program = view.setup.tenants[w.spec.tenant as usize].model.program(w.items);
+        let program = view.program(worker);
         let at = w.position as usize;
         let s = &mut self.servers[server];
         if at == 0 {
@@ -222,7 +222,7 @@ impl Autotune {
     fn kernel_done(&mut self, worker: u32, view: &View<'_>) {
         let server = self.server_of[worker as usize].expect("a batch runs on a server");
         let w = &view.workers[worker as usize];
-        let program = view.setup.tenants[w.spec.tenant as usize].model.program(w.items);
+        let program = view.program(worker);
         let kernel = &view.setup.code.kernels[w.kernel as usize];
         let s = &mut self.servers[server];
         self.gpu_ns += s.trial.ended(view.now.0, kernel, w.spec.cap);

@@ -190,7 +190,7 @@ impl Coalesce {
     fn hold(&mut self, view: &View<'_>, worker: u32) {
         let now = view.now.0;
         let w = &view.workers[worker as usize];
-        let program = view.setup.tenants[w.spec.tenant as usize].model.program(w.items);
+        let program = view.program(worker);
         let at = w.position as usize;
         let before = if at > 0 { program.issued_ns[at - 1] } else { 0 };
         let host_rest = program.issued_ns[program.issued_ns.len() - 1] - program.issued_ns[at];

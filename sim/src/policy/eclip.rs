@@ -171,7 +171,9 @@ impl Eclip {
         let model = &view.setup.tenants[w.spec.tenant as usize].model;
         let program = model.program_for[w.items.min(model.max_items()) as usize];
         let plan = &mut self.plans[worker as usize];
-        let choice = plan.choices[program as usize][w.position as usize];
+        // The step of a generating model may have launches that no plan knows: they stay where they are.
+        let choices = &plan.choices[program as usize];
+        let choice = choices.get(w.position as usize).copied().unwrap_or(plan.last);
         let first = w.position == 0;
         let switched = !first && choice != plan.last;
         plan.last = choice;

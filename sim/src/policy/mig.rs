@@ -16,7 +16,7 @@
 use cotenant_profiles::device::{Mig as Table, MigInstance};
 
 use super::{Depth, LayoutError, PerTenant, Places, Policy, PolicyInfo, Properties};
-use crate::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
 use crate::scenario::Setup;
 use crate::{options, words};
 
@@ -113,6 +113,7 @@ impl Policy for Mig {
                 cap: if share >= cus { cus } else { (share / step * step).clamp(step, cus) },
                 priority: 0,
                 overhead: if mps { setup.client_memory() } else { setup.costs.context_memory },
+                role: Role::Whole,
             }
         });
         Ok(Layout { pools, workers })

@@ -9,7 +9,7 @@
 //! Source: NVIDIA's MPS documentation; chunk sizes as in the device files.
 
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
-use crate::layout::{Layout, PoolSpec, WorkerSpec};
+use crate::layout::{Layout, PoolSpec, Role, WorkerSpec};
 use crate::scenario::Setup;
 use crate::{options, words};
 
@@ -98,7 +98,7 @@ impl Policy for MpsStatic {
             seen[t] += 1;
             let cap = lanes[lane as usize];
             let overhead = setup.client_memory();
-            WorkerSpec { tenant, pool: 0, lane, cap, priority: 0, overhead }
+            WorkerSpec { tenant, pool: 0, lane, cap, priority: 0, overhead, role: Role::Whole }
         });
         setup.check_clients(workers.len())?;
         Ok(Layout { pools: vec![PoolSpec { lanes, ..setup.whole_gpu() }], workers })

@@ -3,7 +3,7 @@
 use cotenant_profiles::Bytes;
 
 use super::VirtualWorld;
-use crate::host::{Alarm, Direction, Launch, Pass, Signal};
+use crate::host::{Alarm, Direction, LOADED, Launch, Pass, Signal};
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
 use crate::pool::Job;
@@ -81,7 +81,10 @@ impl VirtualWorld<'_> {
     pub(super) fn begin_pass(&mut self, pass: &Pass) {
         let worker = pass.worker;
         let stream = &mut self.streams[worker as usize];
-        (stream.first, stream.count) = self.programs.span(stream.tenant, pass.program);
+        (stream.first, stream.count) = match pass.program {
+            LOADED => self.programs.loaded(worker),
+            program => self.programs.span(stream.tenant, program),
+        };
         (stream.position, stream.base, stream.ahead) = (0, pass.base, pass.ahead);
         stream.asked = false;
         (stream.work, stream.ordinal) = (pass.work, pass.ordinal);

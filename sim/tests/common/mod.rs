@@ -95,12 +95,19 @@ pub fn tenant(name: &str, model: ModelCode) -> Tenant {
         slo: None,
         workers: 1,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     }
 }
 
 /// Clients that ask again as soon as they are answered.
 pub fn closed(concurrency: u32) -> Load {
-    Load::Closed { concurrency, think: Think::Constant(Nanos::ZERO), items: 1, limit: None }
+    Load::Closed {
+        concurrency,
+        think: Think::Constant(Nanos::ZERO),
+        items: 1,
+        limit: None,
+        tokens: None,
+    }
 }
 
 /// Poisson arrivals with this mean gap.

@@ -4,7 +4,7 @@
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::action::{Action, Event, Resize, Via};
-use cotenant_sim::layout::{Layout, WorkerSpec};
+use cotenant_sim::layout::{Layout, Role, WorkerSpec};
 use cotenant_sim::policy::{Depth, LayoutError, Policy};
 use cotenant_sim::scenario::Setup;
 use cotenant_sim::view::{Status, View};
@@ -154,6 +154,7 @@ impl Script {
             cap: 1,
             priority: if self.shape.flags.priorities { self.rng.below(2) as i8 } else { 0 },
             overhead: Bytes(self.rng.below(20)),
+            role: Role::Whole,
         };
         spec.cap = 1 + self.rng.below(u64::from(self.lane_cus(&spec))) as u32;
         spec

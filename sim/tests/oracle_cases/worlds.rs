@@ -3,7 +3,7 @@
 use cotenant_profiles::device::{DispatchRule, Mechanism, Mig, Mps};
 use cotenant_profiles::{Bytes, Device, Nanos, Op};
 use cotenant_sim::contention::{ContentionModel, NAMES};
-use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
+use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
 use cotenant_sim::program::{KernelCode, Tile};
 use cotenant_sim::scenario::{Class, Jitter, Load, Scenario, Setup, Think};
 use cotenant_traces::{Request, Rng};
@@ -47,7 +47,7 @@ fn load(rng: &mut Rng) -> Load {
     let items = 1 + rng.below(2) as u32;
     match rng.below(3) {
         0 => closed(clients),
-        1 => Load::Closed { concurrency: clients, think, items, limit },
+        1 => Load::Closed { concurrency: clients, think, items, limit, tokens: None },
         _ => {
             let (mut draws, gap) = (Rng::new(rng.next_u64()), 500.0 + rng.below(20_000) as f64);
             let mut at = 0;
@@ -218,6 +218,7 @@ pub(crate) fn laid_out(shape: &Shape, setup: &Setup) -> Layout {
         cap: cus,
         priority: 0,
         overhead: Bytes(0),
+        role: Role::Whole,
     });
     for (i, w) in workers.iter_mut().enumerate() {
         w.cap = 1 + rng.below(u64::from(cus)) as u32;

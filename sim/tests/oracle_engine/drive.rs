@@ -96,6 +96,7 @@ impl Oracle<'_> {
                 deadline: Nanos(if busy { w.deadline } else { NEVER }),
                 retiring: w.retiring,
                 resizing: w.change.is_some(),
+                step: None,
             }
         };
         self.workers.iter().map(view).collect()

@@ -29,6 +29,7 @@ fn scenario() -> Scenario {
         workers: 1,
         batch_max: 4,
         batch_timeout: Nanos::ZERO,
+        generates: None,
     };
     let arrivals = (0..400u64).map(|i| Request::at(Nanos(i * 1_000_003)));
     Scenario {

@@ -3,7 +3,7 @@
 use super::law::ALONE;
 use super::under_way;
 use crate::scenario::Setup;
-use crate::view::View;
+use crate::view::{View, Worker};
 
 /// By program and class: the next kernel of the class from each position on.
 #[derive(Debug, Default)]
@@ -52,7 +52,9 @@ impl Prospects {
     /// that hold one already are not counted.
     pub(super) fn within(&self, view: &View<'_>, class: u32, ns: u64, most: usize) -> usize {
         let mut count = 0;
-        for w in view.workers.iter().filter(|w| under_way(w.status)) {
+        // Steps of generating models are put together as they come: nobody knows them in advance.
+        let known = |w: &&Worker| under_way(w.status) && w.step.is_none();
+        for w in view.workers.iter().filter(known) {
             let model = &view.setup.tenants[w.spec.tenant as usize].model;
             let items = (w.items as usize).min(model.program_for.len() - 1);
             let index = model.program_for[items] as usize;

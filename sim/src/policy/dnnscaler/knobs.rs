@@ -8,7 +8,7 @@ use super::band::Statistic;
 use super::completion;
 use super::instances::Waits;
 use super::known::Rows;
-use crate::layout::WorkerSpec;
+use crate::layout::{Role, WorkerSpec};
 use crate::policy::OptionError;
 use crate::policy::options::Latency;
 use crate::scenario::Setup;
@@ -151,7 +151,15 @@ impl Knobs {
         let model = setup.tenants[tenant as usize].model.memory();
         let overhead = Bytes(context.0.max(reserved.saturating_sub(model.0)));
         let lane = if self.sharing == Sharing::Mps { 0 } else { lane };
-        WorkerSpec { tenant, pool: 0, lane, cap: setup.device.cus(), priority: 0, overhead }
+        WorkerSpec {
+            tenant,
+            pool: 0,
+            lane,
+            cap: setup.device.cus(),
+            priority: 0,
+            overhead,
+            role: Role::Whole,
+        }
     }
 
     /// Instances to begin with: the largest number whose estimate is below the SLO.

@@ -1,0 +1,131 @@
+//! A serving engine: which tokens of which sequences a step computes, and the key-value cache that
+//! limits how many sequences there are.
+//!
+//! The rules are those of vLLM's V1 scheduler (`vllm/v1/core/sched/scheduler.py`, release 0.33):
+//!
+//! 1. A step has a budget of tokens. Running sequences come first, in the order in which they were
+//!    admitted: each gets the tokens that it lacks, one if it generates, the rest of its prompt
+//!    otherwise, as far as the budget goes.
+//! 2. Where the cache has no block left, the sequence admitted last loses all its blocks and goes to
+//!    the front of those that wait. What it has generated stays; it is computed again.
+//! 3. Waiting sequences are admitted in order, unless a running one was preempted in this step, while
+//!    budget, places and blocks last. One whose known tokens do not all fit blocks those behind it.
+//!    Room for what it will generate is not reserved.
+//! 4. A finished sequence's whole blocks stay as a cache for the next request of its session, until
+//!    somebody needs them; the session that was used longest ago goes first.
+//!
+//! An engine has no clock and no GPU: the host asks it for steps and tells it when they have ended.
+
+mod kv;
+mod plan;
+mod rules;
+mod sequence;
+
+pub use kv::KvCache;
+pub use plan::{Emitted, Planned};
+pub use rules::{KvSize, Role, Rules};
+pub use sequence::{Arrived, Queue};
+
+use std::collections::VecDeque;
+
+use sequence::Sequence;
+
+use crate::serving::RequestId;
+
+/// One model instance's engine.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    rules: Rules,
+    kv: KvCache,
+    /// Slots; those in `free` are used again.
+    sequences: Vec<Sequence>,
+    free: Vec<u32>,
+    /// Slots of admitted sequences, in order of admission.
+    running: Vec<u32>,
+    /// Preempted sequences, and those that a policy has chosen, before everybody else.
+    waiting: VecDeque<Arrived>,
+    /// By role: the step under way.
+    steps: [Vec<plan::Entry>; 2],
+}
+
+impl Engine {
+    /// An idle engine whose cache has so many blocks.
+    #[must_use]
+    pub fn new(rules: Rules, blocks: u32) -> Self {
+        Self {
+            kv: KvCache::new(rules.block, blocks),
+            rules,
+            sequences: vec![],
+            free: vec![],
+            running: vec![],
+            waiting: VecDeque::new(),
+            steps: [vec![], vec![]],
+        }
+    }
+
+    /// Its rules.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Its cache.
+    #[must_use]
+    pub fn kv(&self) -> &KvCache {
+        &self.kv
+    }
+
+    /// The longest sequence, prompt and output, that it can ever hold.
+    #[must_use]
+    pub fn longest(&self) -> u64 {
+        let cache = u64::from(self.kv.blocks()) * u64::from(self.rules.block);
+        let whole = match self.rules.chunked_prefill {
+            true => u64::MAX,
+            false => u64::from(self.rules.max_batched_tokens),
+        };
+        cache.min(u64::from(self.rules.max_context)).min(whole)
+    }
+
+    /// Sequences that it holds: admitted or preempted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.running.len() + self.waiting.len()
+    }
+
+    /// Whether it holds none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a step of that role would have something to do without anybody new.
+    #[must_use]
+    pub fn has_work(&self, role: Role) -> bool {
+        let open = |&slot: &u32| {
+            let s = &self.sequences[slot as usize];
+            !s.busy && role.takes(s)
+        };
+        role != Role::Decode && !self.waiting.is_empty() || self.running.iter().any(open)
+    }
+
+    /// The requests of the step of a role that is under way.
+    pub fn in_step(&self, role: Role) -> impl Iterator<Item = RequestId> + '_ {
+        self.steps[role.index()].iter().map(|e| self.sequences[e.slot as usize].id)
+    }
+
+    /// Sequences that a policy has chosen come next, in this order.
+    pub fn choose(&mut self, chosen: impl DoubleEndedIterator<Item = Arrived>) {
+        chosen.rev().for_each(|s| self.waiting.push_front(s));
+    }
+
+    /// Everybody it holds leaves, in the order in which they were admitted; the cache is empty.
+    pub fn evacuate(&mut self) -> Vec<RequestId> {
+        let running = self.running.drain(..).map(|slot| self.sequences[slot as usize].id);
+        let all = running.chain(self.waiting.drain(..).map(|w| w.id)).collect();
+        self.sequences.clear();
+        self.free.clear();
+        self.steps.iter_mut().for_each(Vec::clear);
+        self.kv = KvCache::new(self.rules.block, self.kv.blocks());
+        all
+    }
+}

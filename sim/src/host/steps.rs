@@ -1,0 +1,322 @@
+//! Workers that generate: their batches are steps of an engine, one after the other.
+//!
+//! A step is a batch of kernels like any other: it is prepared, handed to the world or launched kernel
+//! by kernel, and ends. What differs is where it comes from and what its end means. An engine
+//! ([`crate::engine`]) puts it together from running sequences and from the tenant's queue, and when it
+//! has ended some requests have a token more, and a few of them their last one.
+
+use cotenant_profiles::{Bytes, Nanos};
+
+use super::{Alarm, Host, LOADED, Phase, World};
+use crate::action::Event;
+use crate::engine::{Engine, Role};
+use crate::layout::WorkerSpec;
+use crate::observe::Happening;
+use crate::policy::Depth;
+use crate::program::{Program, Shape};
+use crate::report::Refusal;
+use crate::serving::RequestId;
+use crate::view::Status;
+use std::sync::Arc;
+
+/// Why a request is dropped whose tokens never fit into the cache, or into the model's context.
+const TOO_LONG: &str = "too-long";
+
+/// A worker's place at an engine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seat {
+    engine: u32,
+    role: Role,
+    /// When its last step began, while the next one follows it at once.
+    began: Option<Nanos>,
+    /// Sequences of the engine that its tenant's view shows as waiting.
+    held: u32,
+}
+
+impl<W: World> Host<'_, W> {
+    /// Whether a tenant's requests are answered token by token.
+    #[inline]
+    pub(super) fn generates(&self, tenant: u32) -> bool {
+        self.setup.tenants[tenant as usize].generates.is_some()
+    }
+
+    /// A worker of a generating tenant gets an engine, or its place at that of its other half.
+    pub(super) fn seat(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), Refusal> {
+        self.seats.resize(self.workers.len(), None);
+        let Some(generates) = &self.setup.tenants[spec.tenant as usize].generates else {
+            return Ok(());
+        };
+        let half = |w: &u32| {
+            let other = &self.workers[*w as usize].spec;
+            let alone = |e| self.seats.iter().flatten().filter(|s| s.engine == e).count() == 1;
+            other.tenant == spec.tenant
+                && other.role != spec.role
+                && self.engine_of(*w).is_some_and(alone)
+        };
+        let other = (0..worker).find(half).filter(|_| spec.role != Role::Whole);
+        let engine = match other.and_then(|w| self.engine_of(w)) {
+            Some(engine) => engine,
+            _ => {
+                let total = self.pools[spec.pool as usize].memory;
+                let blocks = self.setup.kv_blocks(spec, total);
+                if blocks == 0 {
+                    let tenant = &self.setup.tenants[spec.tenant as usize];
+                    let model = tenant.model.memory().0 + spec.overhead.0;
+                    return Err(Refusal::NoCache {
+                        who: format!("the engine of tenant `{}`", tenant.name),
+                        have: self.setup.worker_memory(spec, total),
+                        model: Bytes(model),
+                    });
+                }
+                self.engines.push(Engine::new(generates.rules, blocks));
+                let now = Nanos(self.world.now());
+                self.serving.cache(spec.tenant, now, (0, 0), (0, blocks));
+                self.engines.len() as u32 - 1
+            }
+        };
+        self.seats[worker as usize] = Some(Seat { engine, role: spec.role, began: None, held: 0 });
+        Ok(())
+    }
+
+    fn engine_of(&self, worker: u32) -> Option<u32> {
+        self.seats.get(worker as usize)?.as_ref().map(|s| s.engine)
+    }
+
+    /// Gives up a request that has just joined its tenant's queue and that no engine can ever hold.
+    pub(super) fn refuse_too_long(&mut self, tenant: u32) -> bool {
+        let mut longest = None;
+        for (seat, w) in self.seats.iter().zip(&self.workers) {
+            if let Some(seat) = seat
+                && w.spec.tenant == tenant
+                && w.status != Status::Retired
+            {
+                longest = longest.max(Some(self.engines[seat.engine as usize].longest()));
+            }
+        }
+        let Some((longest, id)) = longest.zip(self.serving.newest(tenant)) else { return false };
+        let s = self.serving.sequence(id);
+        let refused = u64::from(s.prompt) + u64::from(s.output) > longest;
+        if refused {
+            self.serving.drop(id, TOO_LONG);
+            self.world.observe(Happening::Dropped { tenant });
+            self.again(tenant);
+        }
+        refused
+    }
+
+    /// Starts steps on idle workers that have something to do, unless the policy does.
+    pub(super) fn form_steps(&mut self, tenant: u32) {
+        if self.policy_batches {
+            return;
+        }
+        // What cannot be admitted now is tried again at the end of a step.
+        let mut idle = std::mem::take(&mut self.idle);
+        idle.extend(self.serving.idle_workers(tenant).iter().rev());
+        for worker in idle.drain(..) {
+            let queued = self.serving.in_queue(tenant) > 0;
+            if self.workers[worker as usize].status == Status::Idle && self.has_work(worker, queued)
+            {
+                self.serving.not_idle(tenant, worker);
+                self.begin_step(worker, u32::MAX);
+            }
+        }
+        self.idle = idle;
+    }
+
+    /// An idle worker of the tenant that has something to do.
+    fn idle_with_work(&self, tenant: u32) -> Option<u32> {
+        let queued = self.serving.in_queue(tenant) > 0;
+        let idle = self.serving.idle_workers(tenant).iter().rev().copied();
+        let mut able = idle.filter(|&w| self.has_work(w, queued));
+        able.next()
+    }
+
+    fn has_work(&self, worker: u32, queued: bool) -> bool {
+        let Some(seat) = self.seats[worker as usize] else { return false };
+        let engine = &self.engines[seat.engine as usize];
+        engine.has_work(seat.role)
+            || queued && seat.role != Role::Decode && !self.workers[worker as usize].retiring
+    }
+
+    /// The policy starts a step on an idle worker, or, if that has nothing to do, on another one of its
+    /// tenant.
+    pub(super) fn dispatch_step(&mut self, worker: u32, most: u32, chosen: &[RequestId]) {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let now = Nanos(self.world.now());
+        let seat = self.seats[worker as usize].expect("a generating worker has an engine");
+        if !chosen.is_empty() {
+            let serving = &mut self.serving;
+            let chosen: Vec<_> = chosen.iter().map(|&id| serving.chosen(tenant, id, now)).collect();
+            self.engines[seat.engine as usize].choose(chosen.into_iter());
+        }
+        let queued = self.serving.in_queue(tenant) > 0;
+        let (mut able, idle) = (worker, self.has_work(worker, queued));
+        if !idle && let Some(other) = self.idle_with_work(tenant) {
+            self.serving.not_idle(tenant, other);
+            self.serving.idle(tenant, worker);
+            able = other;
+        }
+        self.begin_step(able, most);
+    }
+
+    /// Plans and starts a worker's next step; a worker for which there is nothing to do is idle again.
+    fn begin_step(&mut self, worker: u32, most: u32) {
+        let now = Nanos(self.world.now());
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let mut seat = self.seats[worker as usize].expect("a generating worker has an engine");
+        let engine = &mut self.engines[seat.engine as usize];
+        let before = (engine.kv().used(), engine.kv().blocks());
+        self.serving.hold(tenant, std::mem::take(&mut seat.held), 0);
+        let mut queue = self.serving.waiting(tenant, now, true);
+        let planned = engine.plan(seat.role, most, &mut queue);
+        let after = (engine.kv().used(), engine.kv().blocks());
+        let overhead = engine.rules().scheduler_overhead.0;
+        let hidden = engine.rules().async_scheduling;
+        self.serving.cache(tenant, now, before, after);
+        let Some(step) = planned else {
+            self.hold(worker, seat);
+            self.serving.idle(tenant, worker);
+            return;
+        };
+        self.serving.step_begins(tenant, &step);
+        // What was planned while the last step ran costs no time of its own.
+        let ran = seat.began.filter(|_| hidden).map_or(0, |began| now.0 - began.0);
+        seat.began = Some(now);
+        self.seats[worker as usize] = Some(seat);
+        self.load_step(worker, &step.shape);
+        let deadline = match self.depths[tenant as usize] {
+            Depth::Layout => Nanos::MAX,
+            _ => {
+                let due = self.engines[seat.engine as usize].in_step(seat.role);
+                due.map(|id| self.serving.token_due(id)).min().unwrap_or(Nanos::MAX)
+            }
+        };
+        let w = &mut self.workers[worker as usize];
+        w.status = Status::Host;
+        (w.items, w.position) = (step.shape.sequences(), 0);
+        (w.began, w.deadline) = (now, deadline);
+        self.world.observe(Happening::BatchBegan { worker, items: step.shape.sequences() });
+        let prepare = self.world.charged(overhead.saturating_sub(ran));
+        if prepare > 0 {
+            self.world.arm(now.0 + prepare, Alarm::Prepared, worker);
+        } else {
+            self.prepared_at(worker, now.0);
+        }
+    }
+
+    /// The launches of a step, for host and world.
+    fn load_step(&mut self, worker: u32, shape: &Shape) {
+        let setup = Arc::clone(&self.setup);
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let generates = setup.tenants[tenant as usize].generates.as_ref();
+        let mut steps = std::mem::take(&mut self.composed);
+        generates.expect("it has an engine").steps.compose(shape, &mut steps);
+        let stage = &mut self.stages[worker as usize];
+        (stage.first, stage.count) = self.programs.load(worker, &steps);
+        (stage.program, stage.passes) = (LOADED, 1);
+        (stage.work, stage.ordinal) = (1.0, self.serving.views()[tenant as usize].arrived);
+        self.world.load(worker, &steps);
+        if self.depths[tenant as usize] == Depth::Kernel {
+            let program = Program::of_steps(&steps, &setup.code, setup.device.cus());
+            self.workers[worker as usize].step = Some(Arc::new(program));
+        }
+        self.composed = steps;
+    }
+
+    /// A step has ended: tokens are there.
+    pub(super) fn step_done(&mut self, worker: u32) {
+        let now = Nanos(self.world.now());
+        let w = &self.workers[worker as usize];
+        let (tenant, items, took) = (w.spec.tenant, w.items, now.since(w.began));
+        self.stages[worker as usize].phase = Phase::Nothing;
+        self.serving.batch_ended(tenant, items);
+        self.world.observe(Happening::BatchEnded { worker, items });
+        let seat = self.seats[worker as usize].expect("a generating worker has an engine");
+        let engine = &mut self.engines[seat.engine as usize];
+        let before = (engine.kv().used(), engine.kv().blocks());
+        let mut done = std::mem::take(&mut self.answered);
+        let serving = &mut self.serving;
+        engine.ended(seat.role, |emitted| {
+            serving.token(emitted.id, now);
+            if emitted.last {
+                done.push(emitted.id);
+            }
+        });
+        let after = (engine.kv().used(), engine.kv().blocks());
+        self.serving.cache(tenant, now, before, after);
+        for id in done.drain(..) {
+            self.generated(id, worker);
+        }
+        self.answered = done;
+        let w = &mut self.workers[worker as usize];
+        (w.status, w.deadline, w.position, w.step) = (Status::Idle, Nanos::MAX, 0, None);
+        if w.retiring {
+            self.retire(worker);
+        } else if self.resize_due(worker) {
+            self.evacuate(worker);
+            self.take_down(worker);
+        } else {
+            self.hold(worker, seat);
+            self.serving.idle(tenant, worker);
+        }
+        if self.depths[tenant as usize] >= Depth::Request {
+            self.tell(Event::BatchDone { worker, items, took });
+        }
+        self.form_steps(tenant);
+        // What does not follow at once has to be planned while the GPU waits.
+        if self.workers[worker as usize].status == Status::Idle
+            && let Some(seat) = &mut self.seats[worker as usize]
+        {
+            seat.began = None;
+        }
+    }
+
+    /// The sequences of an idle worker wait for its next step.
+    fn hold(&mut self, worker: u32, mut seat: Seat) {
+        let tenant = self.workers[worker as usize].spec.tenant;
+        let held = match self.policy_batches && seat.role != Role::Decode {
+            true => self.engines[seat.engine as usize].len() as u32,
+            false => 0,
+        };
+        self.serving.hold(tenant, seat.held, held);
+        seat.held = held;
+        self.seats[worker as usize] = Some(seat);
+    }
+
+    fn generated(&mut self, id: RequestId, worker: u32) {
+        let done = self.serving.finish_generated(id, Nanos(self.world.now()));
+        self.tell_done(done, worker);
+    }
+
+    /// A worker's engine stops: its sequences wait again, for whoever serves them next.
+    pub(super) fn evacuate(&mut self, worker: u32) {
+        let ids = self.abandon(worker);
+        ids.into_iter().rev().for_each(|id| self.serving.requeue(id));
+    }
+
+    /// A worker has been lost, and with it the sequences of its engine.
+    pub(super) fn abandon(&mut self, worker: u32) -> Vec<RequestId> {
+        let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return vec![] };
+        let (now, tenant) = (Nanos(self.world.now()), self.workers[worker as usize].spec.tenant);
+        self.serving.hold(tenant, seat.held, 0);
+        self.seats[worker as usize] = Some(Seat { held: 0, began: None, ..seat });
+        let engine = &mut self.engines[seat.engine as usize];
+        let was = (engine.kv().used(), engine.kv().blocks());
+        let ids = engine.evacuate();
+        self.serving.cache(tenant, now, was, (0, was.1));
+        ids
+    }
+
+    /// A worker has gone for good: its cache is nobody's any more.
+    pub(super) fn unseat(&mut self, worker: u32) {
+        self.evacuate(worker);
+        let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return };
+        let tenant = self.workers[worker as usize].spec.tenant;
+        self.seats[worker as usize] = None;
+        if !self.seats.iter().flatten().any(|s| s.engine == seat.engine) {
+            let kv = self.engines[seat.engine as usize].kv();
+            let was = (kv.used(), kv.blocks());
+            self.serving.cache(tenant, Nanos(self.world.now()), was, (0, 0));
+        }
+    }
+}
