@@ -79,6 +79,27 @@ impl Curve {
         self
     }
 
+    /// The curve with every duration times `factor`, to the nearest ns and at least 1 ns. The same
+    /// bytes in another time: shares of bandwidth change with it, up to all of it.
+    ///
+    /// # Panics
+    /// A factor that is not above zero.
+    #[must_use]
+    pub fn scaled(&self, factor: f64) -> Self {
+        assert!(factor > 0.0, "a curve cannot be scaled by {factor}");
+        let ns = |d: u64| ((d as f64 * factor).round() as u64).max(1);
+        let points = self.points.iter().map(|p| Point {
+            duration_ns: ns(p.duration_ns),
+            p05_ns: ns(p.p05_ns),
+            p95_ns: ns(p.p95_ns),
+            ..*p
+        });
+        let share = |x: Option<f64>| x.map(|x| (x / factor).min(1.0));
+        let drawn =
+            self.drawn.iter().map(|d| Drawn::new(d.cus, share(d.l2()), share(d.dram()), d.watts()));
+        Self { points: points.collect(), drawn: drawn.collect() }
+    }
+
     /// What the kernel draws, where it is known; empty if nowhere.
     #[must_use]
     pub fn drawn(&self) -> &[Drawn] {

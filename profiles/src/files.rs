@@ -1,9 +1,10 @@
 //! Profiles on disk: a folder of plain CSV and TOML files that describe themselves.
 //!
 //! `kernels.csv`, `curves.csv`, `models/<model>.csv`, `models/<model>.toml` and, where pairs were
-//! measured, `corun.csv`. Every CSV opens with `# cotenant-profile v1` and `# key=value` lines.
+//! measured, `corun.csv`; `layers/<model>.csv` for a generating model whose layers were timed. Every CSV opens with `# cotenant-profile v1` and `# key=value` lines.
 
 mod error;
+mod layers;
 mod merge;
 mod read;
 mod store;
@@ -11,6 +12,7 @@ pub(crate) mod table;
 mod write;
 
 pub use error::{FileError, Problem};
+pub use layers::{read_layers, write_layers};
 pub use merge::{merge, without};
 pub use read::{read, read_for};
 pub use store::Store;

@@ -8,6 +8,7 @@
 //! | [`neusight()`] | one operator, by shape and GPU | one kernel per row |
 //! | [`perf_analyzer()`], [`trtexec()`] | a whole model at one load, or one iteration | as [`table()`] |
 //! | [`aiconfigurator()`] | one operator, by shape | points of a zoo model's products and attention |
+//! | [`llmservingsim()`] | one layer of a decoder, by tokens and contexts | points of its layers |
 //! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems, rocprofv3) | the launches of the typical pass |
 //! | [`records()`] | one kernel that ran, by our own capture | the same |
 //!
@@ -16,6 +17,7 @@
 //! and the provenance of the profile says so.
 
 mod aiconfigurator;
+mod layers;
 mod neusight;
 mod orion;
 mod recording;
@@ -34,6 +36,7 @@ use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
 pub use aiconfigurator::{Operators, aiconfigurator};
+pub use layers::{LayerImport, llmservingsim};
 pub use neusight::neusight;
 pub use orion::{Class, OrionOptions, class_of, orion};
 pub use recording::{

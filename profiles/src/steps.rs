@@ -15,15 +15,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod measured;
+
+pub use measured::{LayerTimes, TimedLayer};
+
 use std::collections::BTreeMap;
 
 use crate::analytic;
 use crate::device::Device;
 use crate::executor::Executor;
 use crate::kernel::{Kernel, Launch, Op};
-use crate::lower::{self, Precision};
+use crate::lower::{KernelShape, Precision, step_layer};
 use crate::units::Nanos;
-use crate::zoo::decoder::{Decoder, Rounding, StepShape};
+use crate::zoo::decoder::{Decode, Decoder, Rounding, Segment, StepLayer, StepShape};
 
 /// How steps are computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +88,7 @@ pub struct StepLibrary {
     decoder: Decoder,
     device: Device,
     options: StepOptions,
+    measured: Option<LayerTimes>,
     kernels: Vec<Kernel>,
     known: BTreeMap<String, usize>,
     programs: Vec<StepProgram>,
@@ -98,11 +103,30 @@ impl StepLibrary {
             decoder,
             device,
             options,
+            measured: None,
             kernels: Vec::new(),
             known: BTreeMap::new(),
             programs: Vec::new(),
             by_shape: BTreeMap::new(),
         }
+    }
+
+    /// The same library with measured times: on the whole device, a layer that was timed takes the
+    /// time of its row, and fewer compute units slow it down as computed. Layers that were not timed
+    /// stay as computed.
+    ///
+    /// # Panics
+    /// Programs were asked for already.
+    #[must_use]
+    pub fn with_measured(self, times: LayerTimes) -> Self {
+        assert!(self.programs.is_empty(), "measured times come before the first program");
+        Self { measured: Some(times), ..self }
+    }
+
+    /// Measured times that layers are scaled through.
+    #[must_use]
+    pub fn measured(&self) -> Option<&LayerTimes> {
+        self.measured.as_ref()
     }
 
     /// The model.
@@ -154,26 +178,82 @@ impl StepLibrary {
 
     fn compute(&mut self, shape: StepShape) -> StepProgram {
         let step = self.decoder.step(&shape);
-        let lowered = lower::step(&step, &self.device, self.options.precision);
-        let indices: Vec<usize> = lowered.kernels.into_iter().map(|k| self.intern(k)).collect();
+        let last = step.segments.len() - 1;
         let mut segments = Vec::new();
         let mut gpu_ns = 0;
         // A piece of a graph begins where the step does, and behind every call of attention.
         let mut begins = true;
-        for (launches, repeat) in lowered.segments {
-            let launches: Vec<Launch> = launches
-                .into_iter()
-                .map(|k| {
-                    let kernel = &self.kernels[indices[k]];
-                    let host = self.host(kernel, &shape, begins);
-                    begins = kernel.op == Op::Attention && shape.prefill.tokens > 0;
-                    gpu_ns += u64::from(repeat) * kernel.at(self.device.cus());
-                    Launch { kernel: indices[k], host }
-                })
-                .collect();
-            segments.push(StepSegment { launches, repeat });
+        for (at, segment) in step.segments.iter().enumerate() {
+            let mut launches = Vec::new();
+            for index in self.segment(segment, &shape, at == last) {
+                let kernel = &self.kernels[index];
+                let host = self.host(kernel, &shape, begins);
+                begins = kernel.op == Op::Attention && shape.prefill.tokens > 0;
+                gpu_ns += u64::from(segment.repeat) * kernel.at(self.device.cus());
+                launches.push(Launch { kernel: index, host });
+            }
+            segments.push(StepSegment { launches, repeat: segment.repeat });
         }
         StepProgram { shape, segments, gpu_ns }
+    }
+
+    /// The kernels of a segment's layers, by index.
+    fn segment(&mut self, segment: &Segment, shape: &StepShape, last: bool) -> Vec<usize> {
+        let precision = self.options.precision;
+        let lower = |l: &StepLayer| step_layer(l, &self.device, precision);
+        let kernels: Vec<KernelShape> = segment.layers.iter().map(lower).collect();
+        let timed = |l: &StepLayer| TimedLayer::of(l, last);
+        let rows: Vec<Option<TimedLayer>> = segment.layers.iter().map(timed).collect();
+        // Layers that one row of the table stands for are scaled together: by that row over what
+        // they are computed to take between them.
+        let factor = |row: Option<TimedLayer>| -> Option<f64> {
+            let row = row?;
+            let measured = self.measured_ns(row, shape)?;
+            let cus = self.device.cus();
+            let own = rows.iter().zip(&kernels).filter(|(r, _)| **r == Some(row));
+            let computed: u64 = own.map(|(_, k)| analytic::duration_ns(&self.device, k, cus)).sum();
+            let times = rows.iter().filter(|r| **r == Some(row)).count();
+            // Two norms of a layer are two calls of one row.
+            let calls = if row == TimedLayer::LayerNorm { times } else { 1 };
+            Some(measured * calls as f64 / computed.max(1) as f64)
+        };
+        let factors: Vec<Option<f64>> = rows.iter().map(|&r| factor(r)).collect();
+        kernels.into_iter().zip(factors).map(|(k, f)| self.intern(k, f)).collect()
+    }
+
+    /// What the table says of a row of a step.
+    fn measured_ns(&self, row: TimedLayer, shape: &StepShape) -> Option<f64> {
+        let times = self.measured.as_ref()?;
+        if row == TimedLayer::Attention {
+            return times.attention_ns(shape, |s| self.computed_ns(row, s));
+        }
+        let rows = if row.by_sequences() { shape.sequences() } else { shape.tokens() };
+        // So many rows: a prompt of as many tokens, or as many sequences.
+        let of = |n: u32| match row.by_sequences() {
+            true => {
+                let decode = Decode { sequences: n, context: u64::from(n) };
+                StepShape { decode, ..StepShape::default() }
+            }
+            false => StepShape::new(&[(n, n)], &[]),
+        };
+        times.row_ns(row, rows, |n| self.computed_ns(row, &of(n)))
+    }
+
+    /// What the layers behind a row are computed to take in one layer of a step, ns.
+    fn computed_ns(&self, row: TimedLayer, shape: &StepShape) -> f64 {
+        let step = self.decoder.step(shape);
+        let last = step.segments.len() - 1;
+        let mut sum = 0;
+        for (at, segment) in step.segments.iter().enumerate() {
+            for layer in &segment.layers {
+                if TimedLayer::of(layer, at == last) == Some(row) {
+                    let kernel = step_layer(layer, &self.device, self.options.precision);
+                    sum += analytic::duration_ns(&self.device, &kernel, self.device.cus());
+                }
+            }
+        }
+        let calls = if row == TimedLayer::LayerNorm { 2.0 } else { 1.0 };
+        sum as f64 / calls
     }
 
     /// Host time to issue a launch; `begins`: it is the first one of a graph.
@@ -185,12 +265,27 @@ impl StepLibrary {
         executor.host(&self.device, usize::from(!begins), false)
     }
 
-    fn intern(&mut self, shape: lower::KernelShape) -> usize {
-        if let Some(&index) = self.known.get(&shape.id) {
+    /// The index of a kernel, which is added if it is new; with `factor`, its whole curve takes so
+    /// many times as long as computed.
+    fn intern(&mut self, shape: KernelShape, factor: Option<f64>) -> usize {
+        let cus = self.device.cus();
+        let scaled = factor.map(|f| {
+            let ns = analytic::duration_ns(&self.device, &shape, cus) as f64 * f;
+            (f, ns.round().max(1.0) as u64)
+        });
+        let id = match scaled {
+            Some((_, ns)) => format!("{}@{ns}ns", shape.id),
+            None => shape.id.clone(),
+        };
+        if let Some(&index) = self.known.get(&id) {
             return index;
         }
-        let id = shape.id.clone();
-        self.kernels.push(analytic::kernel(&self.device, shape));
+        let mut kernel = analytic::kernel(&self.device, shape);
+        if let Some((factor, _)) = scaled {
+            kernel.curve = kernel.curve.scaled(factor);
+        }
+        kernel.id.clone_from(&id);
+        self.kernels.push(kernel);
         self.known.insert(id, self.kernels.len() - 1);
         self.kernels.len() - 1
     }

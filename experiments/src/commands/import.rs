@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use cotenant_profiles::import::{self, Import, LaunchFloor, Recording, Tool};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Nanos, zoo};
+use cotenant_profiles::zoo::decoder;
+use cotenant_profiles::{Device, Nanos, files, zoo};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::profile::{device, write};
@@ -25,10 +26,12 @@ use crate::say;
     --model gpt --batch 8 report.sqlite --out profiles/mine\n  \
     cotenant profile import --from table --device a100-sxm-80 --launch-floor auto latencies.csv \
     --out profiles/mine\n  \
+    cotenant profile import --from llmservingsim --device rtx-4090 --model llama-3.1-8b tp1/ \
+    --out profiles/mine\n  \
     cotenant profile import --from orion --device v100-sxm2-16 resnet50_4_fwd.csv --out profiles/v100")]
 pub(crate) struct ImportArgs {
     /// Format of the files: torch, nsys, rocprof (recordings), table, perf-analyzer, trtexec, orion, reef,
-    /// neusight or aiconfigurator
+    /// neusight, aiconfigurator or llmservingsim
     #[arg(long, value_name = "FORMAT")]
     from: String,
     /// GPU that was measured: a name or the path of a .toml file [default: what the recording says]
@@ -112,6 +115,9 @@ const RECORDINGS: [(&str, Tool); 3] =
 /// The format that holds operators, which a model of the zoo is put together from.
 const OPERATORS: &str = "aiconfigurator";
 
+/// The format that holds layers of a generating model.
+const LAYERS: &str = "llmservingsim";
+
 /// Formats that hold whole-model latencies.
 const WHOLE: [&str; 2] = ["perf-analyzer", "trtexec"];
 
@@ -133,9 +139,13 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
         let read = operators(args, &device)?;
         return finish(args, &read, &device);
     }
+    if from == LAYERS {
+        return layers(args, &device(given_device(args)?)?);
+    }
     if !IMPORTS.contains(&from) {
+        let whole = WHOLE.iter().copied();
         let known: Vec<&str> =
-            IMPORTS.iter().copied().chain(names).chain(WHOLE).chain([OPERATORS]).collect();
+            IMPORTS.iter().copied().chain(names).chain(whole).chain([OPERATORS, LAYERS]).collect();
         let near = did_you_mean(from, known.iter().copied());
         let known = known.join(", ");
         return Err(Failure::input(format!(
@@ -193,6 +203,46 @@ fn operators(args: &ImportArgs, device: &Device) -> Done<Import> {
     let file = args.files[0].display().to_string();
     let read = import::aiconfigurator(&file, &all, device, &spec, args.batch, precision);
     read.map_err(Failure::input)
+}
+
+/// Layer tables of a generating model: they go to `layers/<model>.csv`, whatever else the folder holds.
+fn layers(args: &ImportArgs, device: &Device) -> Done {
+    let none = || {
+        let all: Vec<&str> = decoder::DECODERS.iter().map(|d| &*d.name).collect();
+        let all = all.join(", ");
+        Failure::input(format!(
+            "--model: `{LAYERS}` needs the generating model that was timed: one of {all}, or the path of \
+             its config.json"
+        ))
+    };
+    let model = decoder::find(args.model.as_deref().ok_or_else(none)?).map_err(Failure::input)?;
+    let mut files = vec![];
+    for path in &args.files {
+        files.extend(models::input_files(path).map_err(Failure::input)?);
+    }
+    let mut texts = vec![];
+    for file in &files {
+        texts.push((file.display().to_string(), import::read_text(file).map_err(Failure::input)?));
+    }
+    let inputs: Vec<import::Input<'_>> =
+        texts.iter().map(|(file, text)| import::Input { file, text }).collect();
+    let precision = args.precision.unwrap_or(Precision::Bf16);
+    let facts = [("precision", precision.name().to_owned())];
+    let read = import::llmservingsim(&inputs, device, &model.name, &facts);
+    let read = read.map_err(Failure::input)?;
+    files::write_layers(&args.out, &read.times, args.replace).map_err(Failure::input)?;
+    let dropped: usize = read.dropped.values().sum();
+    let mut text =
+        format!("rows: {} read, {} used, {dropped} dropped\n", read.rows_in, read.rows_used);
+    for (why, n) in &read.dropped {
+        text += &format!("  {n} {why}\n");
+    }
+    text += &format!(
+        "layer times of {} on {}: layers take their rows on the whole GPU, curves over fewer CUs stay \
+         computed\n",
+        model.name, device.name
+    );
+    say::out(&text)
 }
 
 fn whole(args: &ImportArgs, device: &Device) -> Done<Import> {

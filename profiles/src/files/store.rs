@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::error::FileError;
+use super::layers::read_layers;
 use super::read::read_model;
 use crate::Device;
 use crate::kernel::{Kernel, Profile};
+use crate::steps::LayerTimes;
 
 /// Folders in which profiles are looked for, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,6 +62,28 @@ impl Store {
             .iter()
             .flat_map(|dir| [dir.clone(), dir.join(&device.name)])
             .find(|dir| dir.join(&file).is_file() && is_of(dir, &device.name))
+    }
+
+    /// Measured times of a decoder's layers on `device`, and the file that they stand in: the first
+    /// folder with `layers/<model>.csv` of that device.
+    ///
+    /// # Errors
+    /// The first such file does not read.
+    pub fn layers_of(
+        &self,
+        model: &str,
+        device: &Device,
+    ) -> Result<Option<(PathBuf, LayerTimes)>, FileError> {
+        for dir in self.folders.iter().flat_map(|d| [d.clone(), d.join(&device.name)]) {
+            let path = dir.join(format!("layers/{model}.csv"));
+            if path.is_file() {
+                let times = read_layers(&path)?;
+                if times.device == device.name {
+                    return Ok(Some((path, times)));
+                }
+            }
+        }
+        Ok(None)
     }
 }
 

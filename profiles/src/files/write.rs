@@ -220,7 +220,7 @@ fn model_text(head: &str, model: &Model) -> Result<String, FileError> {
 }
 
 /// Writes beside the file and renames: a reader sees the old file or the new one.
-fn put(path: &Path, text: &str) -> Result<(), FileError> {
+pub(super) fn put(path: &Path, text: &str) -> Result<(), FileError> {
     let io = |source| FileError::Io { path: path.to_path_buf(), source };
     let mut beside = path.as_os_str().to_owned();
     beside.push(".part");

@@ -12,7 +12,6 @@ use parquet::record::Field;
 use super::{Import, ImportError, read_text};
 use crate::Device;
 use crate::analytic::{self, Options};
-use crate::curve::{Curve, Point};
 use crate::files::{FileError, Problem};
 use crate::kernel::{Kernel, Source};
 use crate::lower::{Gemm, Precision, gemm};
@@ -244,21 +243,5 @@ fn distance(a: [u32; 3], b: [u32; 3]) -> f64 {
 
 /// Scales a curve so that it takes `ns` on all CUs.
 fn scale(kernel: &mut Kernel, device: &Device, ns: f64) {
-    let factor = ns / kernel.curve.at(device.cus()) as f64;
-    let scaled = |d: u64| ((d as f64 * factor).round() as u64).max(1);
-    let points: Vec<Point> = kernel
-        .curve
-        .points()
-        .iter()
-        .map(|p| Point {
-            cus: p.cus,
-            duration_ns: scaled(p.duration_ns),
-            p05_ns: scaled(p.p05_ns),
-            p95_ns: scaled(p.p95_ns),
-            samples: p.samples,
-        })
-        .collect();
-    if let Ok(curve) = Curve::new(points) {
-        kernel.curve = curve;
-    }
+    kernel.curve = kernel.curve.scaled(ns / kernel.curve.at(device.cus()) as f64);
 }

@@ -11,10 +11,11 @@ mod models;
 mod step;
 
 use std::borrow::Cow;
+use std::path::Path;
 
 pub use config::{Checkpoint, ConfigError, parse_config, read_config};
 pub use models::DECODERS;
-pub use step::{Decode, Prefill, Rounding, Segment, Step, StepLayer, StepShape};
+pub use step::{Decode, Matrix, Prefill, Rounding, Segment, Step, StepLayer, StepShape};
 
 use super::ZooError;
 use crate::lower::Precision;
@@ -209,6 +210,29 @@ impl Decoder {
         layers * (u64::from(shape.tokens()) * matrices + attention)
             + u64::from(shape.sequences()) * width * vocabulary
     }
+}
+
+/// The decoder of a name or of the path of a `config.json`: what ends in `.json` is a path.
+///
+/// # Errors
+/// No such decoder, or a file that gives none.
+pub fn find(name_or_path: &str) -> Result<Decoder, DecoderError> {
+    let path = Path::new(name_or_path);
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        return Ok(read_config(path)?.decoder);
+    }
+    Ok(decoder(name_or_path)?)
+}
+
+/// Why a name or path gives no decoder.
+#[derive(Debug, thiserror::Error)]
+pub enum DecoderError {
+    /// No such name.
+    #[error(transparent)]
+    Name(#[from] ZooError),
+    /// The file does not read, or is not supported.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
 /// The decoder of a name such as `llama-3.1-8b`, however it is written: `Llama-3.1-8B`,

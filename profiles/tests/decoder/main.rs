@@ -1,4 +1,7 @@
-//! Decoder-only models: sizes against published ones, steps against closed forms.
+//! Decoder-only models: sizes against published ones, steps against closed forms and layer tables.
+#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which say what they skip
+
+mod layers;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::steps::{StepLibrary, StepOptions};
