@@ -110,7 +110,8 @@ impl Policy for Mig {
                 tenant,
                 pool: pool as u32,
                 lane: 0,
-                cap: if share >= cus { cus } else { (share / step * step).clamp(step, cus) },
+                // An instance may be smaller than a step.
+                cap: if share >= cus { cus } else { (share / step * step).max(step).min(cus) },
                 priority: 0,
                 overhead: if mps { setup.client_memory() } else { setup.costs.context_memory },
                 role: Role::Whole,
