@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
+use cotenant_sim::action::Preemption;
+use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
 use serde::{Deserialize, Serialize};
 
@@ -76,7 +78,7 @@ pub struct Prepared(pub u32);
 pub struct Ticket(pub u64);
 
 /// A launch that has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Completion {
     /// The launch.
     pub ticket: Ticket,
@@ -84,6 +86,8 @@ pub struct Completion {
     pub duration: Nanos,
     /// When it ended, on the device's clock; where the device does not tell, when that was seen.
     pub at: Nanos,
+    /// Preempted: the share of the kernel that is left of what the launch was to do.
+    pub left: Option<f64>,
 }
 
 /// Which way a copy goes.
@@ -111,6 +115,8 @@ pub struct Launch {
     pub mask: Option<CuMask>,
     /// Instead of its queue's priority; with the same restriction.
     pub priority: Option<i8>,
+    /// How much of the kernel it does.
+    pub part: Part,
     /// Multiplies its duration: requests that are more work than the profile's. 1 on a GPU.
     pub scale: f64,
     /// The first of its batch: contexts that take turns may be kept for it until its last one.
@@ -127,7 +133,8 @@ impl Launch {
     pub fn of(work: Prepared) -> Self {
         let (issued, scale) = (Nanos::ZERO, 1.0);
         let (first, last, reported) = (false, false, true);
-        Self { work, issued, mask: None, priority: None, scale, first, last, reported }
+        let part = Part::WHOLE;
+        Self { work, issued, mask: None, priority: None, part, scale, first, last, reported }
     }
 
     /// Whether it is what a GPU can do.
@@ -138,6 +145,11 @@ impl Launch {
         if self.mask.is_some() || self.priority.is_some() {
             let reason = "masks and priorities belong to queues here";
             return Err(DeviceError::unsupported("a launch with a mask or a priority", reason));
+        }
+        if self.part != Part::WHOLE {
+            let reason = "the kernels of libraries launch whole grids; only kernels rewritten to take \
+                          a range of their blocks can be cut";
+            return Err(DeviceError::unsupported("a slice of a kernel", reason));
         }
         if self.scale != 1.0 {
             let reason = "a GPU's kernels take the time they take";
@@ -290,6 +302,27 @@ pub trait Device {
     fn batch(&mut self, queue: Queue, began: bool) -> Result<(), DeviceError> {
         let _ = (queue, began);
         Ok(())
+    }
+
+    /// Takes the kernel at the head of a queue off the CUs, from `at` on. Its [`Completion`] says how
+    /// much of it is left; it may also end by itself before.
+    ///
+    /// # Errors
+    /// No such queue, or a device that cannot.
+    fn preempt(&mut self, queue: Queue, how: Preemption, at: Nanos) -> Result<(), DeviceError> {
+        let _ = (queue, at);
+        let (what, reason) = match how {
+            Preemption::Reset => ("killing a kernel", "it takes a changed driver (REEF, on AMD)"),
+            Preemption::Blocks => (
+                "stopping a kernel between its blocks",
+                "it takes kernels rewritten as persistent threads that look for the order",
+            ),
+            Preemption::Save => (
+                "saving a running kernel",
+                "it takes a changed driver that sets time slices (GPreempt, XSched's third level)",
+            ),
+        };
+        Err(DeviceError::unsupported(what, reason))
     }
 
     /// Whether a launch may bring a mask and a priority of its own.

@@ -274,6 +274,7 @@ fn spin(id: &str, blocks: u32, ns: u64, cus: u32) -> KernelCode {
         blocks: u64::from(blocks.max(1)),
         threads: 128,
         blocks_per_cu: 1,
+        flops: 0,
         dram_bytes: 0,
         fair: false,
         tile: cotenant_sim::program::Tile::default(),

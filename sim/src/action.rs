@@ -40,6 +40,18 @@ pub enum Event {
         /// The worker.
         worker: u32,
     },
+    /// A launched slice ended, and its kernel has blocks left: it is held again, with
+    /// [`crate::view::Worker::left`] of it to do.
+    SliceDone {
+        /// The worker.
+        worker: u32,
+    },
+    /// A launched kernel has left the CUs before its end ([`Action::Preempt`]): it is held again, with
+    /// [`crate::view::Worker::left`] of it to do.
+    KernelPreempted {
+        /// The worker.
+        worker: u32,
+    },
     /// A worker finished its batch and is idle.
     BatchDone {
         /// The worker.
@@ -81,6 +93,10 @@ pub enum Via {
     MaskTpc,
     /// A CU mask computed in the packet processor.
     MaskFirmware,
+    /// The stream it is in, by a library between program and driver that looks at every launch.
+    Intercept,
+    /// The same, which also sets a TPC mask in the launch descriptor.
+    InterceptMaskTpc,
 }
 
 impl Via {
@@ -94,6 +110,37 @@ impl Via {
             Self::MaskIoctl => costs.mask_ioctl,
             Self::MaskTpc => costs.mask_tpc,
             Self::MaskFirmware => costs.mask_firmware,
+            Self::Intercept => costs.kernel_intercept,
+            Self::InterceptMaskTpc => Mechanism {
+                cost: Nanos(costs.kernel_intercept.cost.0 + costs.mask_tpc.cost.0),
+                delay: Nanos(costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0),
+                ..costs.mask_tpc
+            },
+        }
+    }
+}
+
+/// How a launched kernel leaves the CUs before its end, and what becomes of its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preemption {
+    /// It is killed: what this launch has done of it is lost.
+    Reset,
+    /// It starts no more blocks, and those on the CUs end where they run: what has ended is kept. The
+    /// kernel has to be in a form that looks for the order before every block.
+    Blocks,
+    /// Its state is saved and restored at its next launch, which takes as long again: everything is
+    /// kept.
+    Save,
+}
+
+impl Preemption {
+    /// What it costs.
+    #[must_use]
+    pub const fn mechanism(self, costs: &Costs) -> Mechanism {
+        match self {
+            Self::Reset => costs.preempt_reset,
+            Self::Blocks => costs.preempt_blocks,
+            Self::Save => costs.preempt_save,
         }
     }
 }
@@ -147,6 +194,31 @@ pub enum Action {
         priority: i8,
         /// What placing it costs.
         via: Via,
+    },
+    /// Kernel policies: start so many blocks of what is left of the held kernel at the head of a
+    /// worker's stream, as a launch of their own. [`Event::SliceDone`] follows unless they are the last
+    /// of the kernel. Each slice costs [`Costs::kernel_slice`] besides `via`, unless it is a whole
+    /// kernel.
+    Slice {
+        /// The worker.
+        worker: u32,
+        /// At least 1; more than are left are all of them.
+        blocks: u64,
+        /// CUs they may use; `None`: the lane, up to the worker's cap.
+        mask: Option<CuMask>,
+        /// Larger goes first where blocks compete.
+        priority: i8,
+        /// What placing them costs.
+        via: Via,
+    },
+    /// Kernel policies: take a launched kernel off the CUs. [`Event::KernelPreempted`] follows when it
+    /// has left them, or its usual end if that comes first. Nothing happens where nothing is launched,
+    /// to merged kernels, and while the worker's kernel is being preempted already.
+    Preempt {
+        /// The worker.
+        worker: u32,
+        /// How.
+        how: Preemption,
     },
     /// Kernel policies: start the held kernels of several workers as one launch.
     Merge {

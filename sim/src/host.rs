@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use cotenant_profiles::{Bytes, Nanos};
 
-use crate::action::{Action, Event};
+use crate::action::{Action, Event, Preemption};
 use crate::engine::Engine;
 use crate::layout::{Layout, PoolSpec};
 use crate::policy::{Depth, Policy};
@@ -40,7 +40,7 @@ mod world;
 
 pub use programs::{Programs, Step};
 pub use timers::{Alarm, INDICES, Timers};
-pub use world::{Direction, LOADED, Launch, Pass, Signal, World};
+pub use world::{Direction, LOADED, Launch, Part, Pass, Signal, World};
 
 /// What the end of something that a worker was given means for its batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +76,13 @@ struct Stage {
     work: f64,
     /// How many requests of the tenant came before the batch's first one.
     ordinal: u64,
+    /// How much of the kernel at the head its launch does, and when it starts at the earliest.
+    part: Part,
+    placed: u64,
+    /// How that launch is being preempted.
+    preempting: Option<Preemption>,
+    /// The state of the kernel at the head was saved.
+    saved: bool,
     /// Owner of a merged launch: the others follow its end.
     merged: Vec<u32>,
     resize: Option<workers::Pending>,
@@ -218,6 +225,7 @@ impl<'a, W: World> Host<'a, W> {
         match signal {
             Signal::Ended(worker) => self.ended(worker),
             Signal::Alarm(alarm, index) => self.alarm(alarm, index),
+            Signal::Preempted(worker, left) => self.preempted(worker, left),
             Signal::Lost(worker, cause) => self.lose(worker, cause),
             Signal::ShadowLost(worker) => self.forget_shadow(worker),
         }
@@ -246,7 +254,7 @@ impl<'a, W: World> Host<'a, W> {
                 self.serving.open_window(Nanos(self.world.now()));
                 self.world.open_window();
             }
-            Alarm::CopiedIn | Alarm::Placed | Alarm::CopiedOut => {
+            Alarm::CopiedIn | Alarm::Placed | Alarm::CopiedOut | Alarm::Preempt => {
                 unreachable!("a world keeps its own alarms to itself")
             }
         }

@@ -35,6 +35,7 @@ mod ends;
 mod lane;
 mod masks;
 mod place;
+mod preempt;
 mod rates;
 mod resident;
 mod shape;
@@ -46,6 +47,7 @@ pub use accounts::Used;
 use ends::Ends;
 use lane::{Lane, Waiting};
 use masks::{Places, UNMASKED};
+pub use preempt::Taken;
 use resident::Resident;
 use shape::Shape;
 
@@ -71,6 +73,10 @@ pub struct Job {
     pub scale: f64,
     /// Added to its duration, ns.
     pub extra_ns: u64,
+    /// How much of the kernel it does; exactly 1: all of it.
+    pub part: f64,
+    /// It goes on inside of its blocks; otherwise what is left of it are blocks that begin anew.
+    pub saved: bool,
 }
 
 /// What observers are told.
@@ -93,7 +99,7 @@ pub enum Note {
 }
 
 /// What [`Pool::advance`] came upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Ended {
     /// A kernel has ended, and its room has gone to whom it is due.
     Kernel {
@@ -101,6 +107,15 @@ pub enum Ended {
         owner: u32,
         /// Index into [`Code::kernels`].
         kernel: u32,
+    },
+    /// A kernel that was to leave has left at the end of a wave of its blocks.
+    Left {
+        /// Whose kernel.
+        owner: u32,
+        /// Index into [`Code::kernels`].
+        kernel: u32,
+        /// Share of the kernel left of what its job was to do.
+        left: f64,
     },
     /// A context's turn, or a switch between two, or a wave of blocks that somebody waited for.
     Turn,
@@ -335,7 +350,8 @@ impl Pool {
         let l = job.lane as usize;
         let away = self.sliced && (self.active != l || self.switch_end != NEVER);
         let fair = code.kernels[job.kernel as usize].fair;
-        if self.lanes[l].usual != Some(job.priority) || mask.is_some() || fair {
+        let unlike = mask.is_some() || fair || job.part != 1.0;
+        if self.lanes[l].usual != Some(job.priority) || unlike {
             self.submit_unlike(now, job, mask, away, code);
             return;
         }
@@ -381,7 +397,8 @@ impl Pool {
         let lane = &mut self.lanes[l];
         let fair = code.kernels[job.kernel as usize].fair;
         if !lane.general {
-            if *lane.usual.get_or_insert(job.priority) != job.priority || mask.is_some() || fair {
+            let usual = *lane.usual.get_or_insert(job.priority) == job.priority;
+            if !usual || mask.is_some() || fair || job.part != 1.0 {
                 self.make_general(now, job.lane, code);
             } else {
                 self.queue(now, new, away, code);
@@ -413,8 +430,13 @@ impl Pool {
         }
         let i = self.first;
         if i < self.run.len() && self.ends.get(i) <= now {
-            let Resident { owner, kernel, edge, .. } = self.run[i];
+            let Resident { owner, kernel, edge, leaving, .. } = self.run[i];
             if edge == now {
+                if leaving {
+                    self.age(now, i);
+                    let left = self.remove(now, i, code).left();
+                    return Ended::Left { owner, kernel, left };
+                }
                 self.wave_ended(now, i, code);
                 return Ended::Turn;
             }

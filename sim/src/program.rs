@@ -30,12 +30,26 @@ pub struct KernelCode {
     pub threads: u32,
     /// Blocks resident on one CU at once.
     pub blocks_per_cu: u32,
+    /// Floating-point operations; 0 if unknown.
+    pub flops: u64,
     /// Bytes to and from DRAM.
     pub dram_bytes: u64,
     /// A whole model behind one number: shares CUs fairly instead of leaving the rest to others.
     pub fair: bool,
     /// What a block takes of a CU besides its threads.
     pub tile: Tile,
+}
+
+/// What keeps a kernel from going faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelClass {
+    /// Arithmetic.
+    Compute,
+    /// DRAM bandwidth.
+    Memory,
+    /// Neither its operations nor its bytes are known, or the one that is known is far from the
+    /// device's rate.
+    Unknown,
 }
 
 /// Registers and shared memory: with the function's name and its threads they tell two builds of a
@@ -62,6 +76,7 @@ impl KernelCode {
             blocks: kernel.blocks(),
             threads: kernel.block,
             blocks_per_cu: kernel.blocks_per_cu.max(1),
+            flops: kernel.flops,
             dram_bytes: kernel.dram_bytes,
             fair: kernel.op == Op::Pseudo,
             tile: Tile { regs: kernel.regs, smem_bytes: kernel.smem_bytes },
@@ -90,6 +105,7 @@ impl KernelCode {
             blocks,
             threads: parts[0].threads,
             blocks_per_cu: per_cu,
+            flops: parts.iter().map(|k| k.flops).sum(),
             dram_bytes: parts.iter().map(|k| k.dram_bytes).sum(),
             fair: false,
             tile: parts[0].tile,
@@ -174,6 +190,31 @@ impl KernelCode {
     #[must_use]
     pub fn at(&self, cus: u32) -> u64 {
         self.duration_ns[cus as usize]
+    }
+
+    /// What keeps it from going faster on all of `device`: where both its operations and its bytes are
+    /// known, the one that takes more of its time at the device's peak rates (its place under the
+    /// roofline); where one of them is, that one if it reaches 60 % of the peak, as Orion (EuroSys
+    /// 2024) sorts kernels by. Products count at the rate of the numbers that the device serves models
+    /// in ([`Device::default_precision`]), all else at FP32's.
+    #[must_use]
+    pub fn class(&self, device: &Device) -> KernelClass {
+        /// Share of the peak from which on a kernel is bound by it, whatever else it does.
+        const BOUND: f64 = 0.6;
+        let products = matches!(self.op, Op::Gemm | Op::BatchedGemm | Op::Conv | Op::Attention);
+        let rates = &device.compute;
+        let fast = products && rates.matrix_units;
+        let tflops = if fast { rates.fp16_tflops } else { rates.fp32_tflops };
+        let ns = self.fastest().max(1) as f64;
+        let compute = self.flops as f64 / (tflops * 1e3) / ns;
+        let memory = self.dram_bytes as f64 / device.memory.dram_gbps / ns;
+        match (self.flops > 0, self.dram_bytes > 0) {
+            (true, true) if compute > memory => KernelClass::Compute,
+            (true, true) => KernelClass::Memory,
+            (true, false) if compute >= BOUND => KernelClass::Compute,
+            (false, true) if memory >= BOUND => KernelClass::Memory,
+            _ => KernelClass::Unknown,
+        }
     }
 
     /// Whether `cus` CUs hold all its blocks at once.
@@ -444,5 +485,20 @@ mod tests {
         assert_eq!(kernel(40, 4, |c| 100_000 / u64::from(c.min(34))).want, 34);
         // Stacked blocks lose nothing: no more CUs than hold them.
         assert_eq!(kernel(40, 4, |c| if c < 10 { 2_000 } else { 1_000 }).want, 10);
+    }
+
+    #[test]
+    fn a_kernel_is_bound_by_what_takes_most_of_its_time() {
+        let device = Device::builtin("v100-sxm2-16").unwrap();
+        let with = |flops, dram_bytes| {
+            KernelCode { flops, dram_bytes, ..kernel(60, 1, |_| 100_000) }.class(&device)
+        };
+        // In 100 us a V100 moves 90 MB and does 12.5 TFLOP of products.
+        assert_eq!(with(10_000_000_000, 20_000_000), KernelClass::Compute);
+        assert_eq!(with(1_000_000_000, 20_000_000), KernelClass::Memory);
+        assert_eq!(with(0, 80_000_000), KernelClass::Memory);
+        assert_eq!(with(0, 20_000_000), KernelClass::Unknown);
+        assert_eq!(with(11_000_000_000, 0), KernelClass::Compute);
+        assert_eq!(with(0, 0), KernelClass::Unknown);
     }
 }

@@ -94,7 +94,7 @@ pub enum Status {
 }
 
 /// One model instance.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Worker {
     /// Tenant, pool, lane, cap, priority.
     pub spec: WorkerSpec,
@@ -107,6 +107,9 @@ pub struct Worker {
     pub position: u32,
     /// The kernel at the head, an index into [`crate::program::Code::kernels`].
     pub kernel: u32,
+    /// Share of the kernel at the head that was still to be done when its last launch ended: 1 unless it
+    /// was sliced or preempted.
+    pub left: f64,
     /// When the kernel at the head was launched, while it is; [`Nanos::ZERO`] otherwise and below kernel
     /// depth.
     pub launched: Nanos,
@@ -135,6 +138,7 @@ impl Worker {
             items: 0,
             position: 0,
             kernel: 0,
+            left: 1.0,
             launched: Nanos::ZERO,
             cus: 0,
             began: Nanos::ZERO,

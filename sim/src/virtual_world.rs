@@ -11,6 +11,7 @@ use cotenant_profiles::device::Pcie;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_traces::rng::mix;
 
+use crate::action::Preemption;
 use crate::contention::ContentionModel;
 use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Step, Timers, World};
 use crate::layout::{Discipline, Layout, WorkerSpec};
@@ -152,10 +153,17 @@ impl<'a> VirtualWorld<'a> {
         let ended = self.sites[p].pool.advance(self.now, &self.code);
         let Ended::Kernel { owner, kernel } = ended else {
             self.note(TURN_ENDED, p as u32);
-            return None;
+            return match ended {
+                Ended::Left { owner, left, .. } => Some(Signal::Preempted(owner, left)),
+                _ => None,
+            };
         };
         self.note(KERNEL_ENDED, owner);
-        self.observe(Happening::KernelEnded { worker: owner, kernel });
+        if self.streams[owner as usize].slice {
+            self.observe(Happening::Granted { worker: owner, kernel, cus: 0 });
+        } else {
+            self.observe(Happening::KernelEnded { worker: owner, kernel });
+        }
         let queue = self.streams[owner as usize].number;
         self.sites[p].ended(self.now, queue, &self.code);
         self.kernel_ended(owner)
@@ -182,6 +190,7 @@ impl<'a> VirtualWorld<'a> {
                 self.placed(index);
                 None
             }
+            Alarm::Preempt => self.preempt_due(index),
             _ => Some(Signal::Alarm(alarm, index)),
         }
     }
@@ -303,6 +312,15 @@ impl World for VirtualWorld<'_> {
             None => self.new_merged(),
         };
         self.place(launch, kernel);
+    }
+
+    fn preempt(&mut self, worker: u32, how: Preemption, at: u64) {
+        self.parcels[worker as usize].preempt = Some((how, at));
+        self.timers.arm_gpu(at, Alarm::Preempt, worker);
+    }
+
+    fn spare(&mut self, worker: u32) {
+        self.parcels[worker as usize].preempt = None;
     }
 
     fn batch(&mut self, worker: u32, began: bool) {

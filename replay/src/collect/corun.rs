@@ -153,6 +153,7 @@ mod tests {
                 ticket: Ticket(first + i),
                 duration: Nanos(each),
                 at: Nanos(begin + (i + 1) * each),
+                left: None,
             })
         };
         let mut ended: Vec<Completion> = run(0, 20, 0, 10).chain(run(100, 8, 5, 12)).collect();
@@ -160,7 +161,8 @@ mod tests {
         let [left, right] = together(&tickets, &mut ended);
         // Left: begins at 30 or later (three first ones aside), ends by 5 + 96 = 101.
         assert_eq!((left.len(), right.len()), (7, 5));
-        let mut one = vec![Completion { ticket: Ticket(0), duration: Nanos(1), at: Nanos(1) }];
+        let (duration, at) = (Nanos(1), Nanos(1));
+        let mut one = vec![Completion { ticket: Ticket(0), duration, at, left: None }];
         let nobody = together(&[vec![Ticket(0)], vec![]], &mut one);
         assert!(nobody.iter().all(Vec::is_empty));
     }

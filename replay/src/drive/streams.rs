@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
+use cotenant_sim::action::Preemption;
+use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
 
 use super::clock::RunClock;
@@ -216,6 +218,7 @@ impl<'a> Streams<'a> {
             issued: self.clock.on_device(launch.issued),
             mask: launch.mask.filter(|_| own),
             priority: launch.priority.filter(|_| own),
+            part: launch.part,
             scale: launch.scale,
             first: launch.first,
             last: launch.last,
@@ -297,6 +300,7 @@ impl Workers for Streams<'_> {
                 kernel,
                 mask: None,
                 priority: None,
+                part: Part::WHOLE,
                 issued: base + batch.issued_ns[i],
                 scale: batch.scales[i],
                 first: i == 0 && batch.first,
@@ -357,6 +361,11 @@ impl Workers for Streams<'_> {
         if one_by_one { Ok(()) } else { self.fire(launch, queue, merged?) }
     }
 
+    fn preempt(&mut self, worker: u32, how: Preemption, at: u64) -> Result<(), DeviceError> {
+        let queue = self.line(worker).last;
+        self.device.preempt(queue, how, self.clock.on_device(at))
+    }
+
     fn batch(&mut self, worker: u32, began: bool) -> Result<(), DeviceError> {
         let queue = self.line(worker).queue;
         self.device.batch(queue, began)
@@ -371,7 +380,7 @@ impl Workers for Streams<'_> {
             }
         }
         let at = self.clock.now();
-        ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at }));
+        ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at, left: None }));
         // On a virtual clock, what nobody waits for has to pass as well.
         if self.waiting == 0 && !self.clock.is_virtual() {
             return Ok(());
@@ -383,7 +392,8 @@ impl Workers for Streams<'_> {
                 let Some(index) = c.ticket.0.checked_sub(self.oldest) else { continue };
                 if let Some(worker) = self.owners.get_mut(index as usize).and_then(Option::take) {
                     self.waiting -= 1;
-                    ended.push(Ended { worker, at: self.clock.in_run(c.at) });
+                    let at = self.clock.in_run(c.at);
+                    ended.push(Ended { worker, at, left: c.left });
                 }
             }
             // A virtual clock's device tells one end at a time, so that the answer to it comes before

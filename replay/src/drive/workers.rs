@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use cotenant_profiles::Bytes;
 use cotenant_sim::CuMask;
+use cotenant_sim::action::Preemption;
+use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, WorkerSpec};
 
 use super::clock::RunClock;
@@ -33,6 +35,8 @@ pub struct Launch {
     pub priority: Option<i8>,
     /// The host has issued it then, in the experiment's nanoseconds; it starts no earlier.
     pub issued: u64,
+    /// How much of it.
+    pub part: Part,
     /// Multiplies its duration.
     pub scale: f64,
     /// The first of its batch.
@@ -68,12 +72,14 @@ pub struct Batch<'a> {
 }
 
 /// What a worker had to do has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {
     /// Whose.
     pub worker: u32,
     /// When, in the experiment's nanoseconds; where the device does not tell, when it was seen.
     pub at: u64,
+    /// Preempted: the share of its kernel that is left of what it was to do.
+    pub left: Option<f64>,
 }
 
 /// A worker has gone without being asked to.
@@ -175,6 +181,16 @@ pub trait Workers {
     /// # Errors
     /// Kernels that the device cannot merge.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError>;
+
+    /// Takes a worker's kernel off the CUs, from `at` on: its end says how much of it is left.
+    ///
+    /// # Errors
+    /// A device that cannot.
+    fn preempt(&mut self, worker: u32, how: Preemption, at: u64) -> Result<(), DeviceError> {
+        let _ = (worker, how, at);
+        let reason = "workers are processes here, which are handed whole batches";
+        Err(DeviceError::unsupported("preempting a kernel", reason))
+    }
 
     /// A worker whose kernels are handed over one by one begins or ends a batch: contexts that run
     /// to completion keep their turn in between.

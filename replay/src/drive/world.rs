@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::action::Preemption;
 use cotenant_sim::host::{self, Alarm, LOADED, Pass, Signal, Step, Timers, World};
 use cotenant_sim::layout::{Layout, WorkerSpec};
 use cotenant_sim::observe::{Happening, Observer};
@@ -151,13 +152,16 @@ impl<'a> RealWorld<'a> {
                 }
                 continue;
             }
-            let Ended { worker, at } = self.ended.pop_front()?;
+            let Ended { worker, at, left } = self.ended.pop_front()?;
             // What ends after the end of the run is in flight at its end.
             if at < self.end {
                 self.begin_event(at);
                 let late = self.lateness.wall(self.now.saturating_sub(at));
                 self.lateness.completions.record(late);
-                return Some(Signal::Ended(worker));
+                return Some(match left {
+                    Some(left) => Signal::Preempted(worker, left),
+                    None => Signal::Ended(worker),
+                });
             }
         }
     }
@@ -226,12 +230,13 @@ impl<'a> RealWorld<'a> {
     }
 
     fn launched(&mut self, launch: &host::Launch<'_>) -> Launch {
-        let host::Launch { worker, kernel, position, issued, work, ordinal, .. } = *launch;
+        let host::Launch { worker, kernel, position, part, issued, work, ordinal, .. } = *launch;
         Launch {
             worker,
             kernel,
             mask: launch.mask.copied(),
             priority: Some(launch.priority),
+            part,
             issued,
             scale: self.scale(worker, work, ordinal, position),
             first: false,
@@ -409,6 +414,7 @@ impl World for RealWorld<'_> {
             kernel,
             mask: None,
             priority: None,
+            part: host::Part::WHOLE,
             issued: self.due,
             scale: self.scale(worker, pass.work, pass.ordinal, position),
             first: position == 0,
@@ -448,6 +454,14 @@ impl World for RealWorld<'_> {
         if self.failed.is_none() {
             let launch = self.launched(launch);
             let done = self.gpu.merge(&launch, kernels);
+            self.attempt(done);
+            self.decided();
+        }
+    }
+
+    fn preempt(&mut self, worker: u32, how: Preemption, at: u64) {
+        if self.failed.is_none() {
+            let done = self.gpu.preempt(worker, how, at);
             self.attempt(done);
             self.decided();
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
+use cotenant_sim::action::Preemption;
 use cotenant_sim::layout::{PoolSpec, WorkerSpec};
 
 use super::gpu::{Shot, Site};
@@ -122,6 +123,7 @@ impl Device for EmulatedDevice {
             kernel,
             mask: launch.mask,
             priority: launch.priority.unwrap_or(priority),
+            part: launch.part,
             scale: launch.scale,
             first: launch.first,
             last: launch.last,
@@ -137,6 +139,14 @@ impl Device for EmulatedDevice {
     fn batch(&mut self, queue: Queue, began: bool) -> Result<(), DeviceError> {
         let stream = self.queue_state(queue)?.stream;
         self.common.lock().batch(stream, began);
+        Ok(())
+    }
+
+    fn preempt(&mut self, queue: Queue, how: Preemption, at: Nanos) -> Result<(), DeviceError> {
+        let stream = self.queue_state(queue)?.stream;
+        let now = self.now();
+        self.common.lock().preempt(now, stream, how, at.0);
+        self.common.changed.notify_all();
         Ok(())
     }
 

@@ -6,10 +6,11 @@ use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device as GpuDescription, Nanos};
+use cotenant_sim::action::Preemption;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::PoolSpec;
 use cotenant_sim::metrics::Latencies;
-use cotenant_sim::pool::{Ended, Job, NEVER, Pool};
+use cotenant_sim::pool::{Ended, Job, NEVER, Pool, Taken};
 use cotenant_sim::program::{Code, KernelCode};
 
 use super::Fault;
@@ -35,14 +36,21 @@ pub(super) struct Gpu {
     queues: Vec<Option<HardwareQueues>>,
     streams: Vec<Stream>,
     contexts: Vec<Context>,
-    /// Instant, order, stream: something at its head is issued or copied.
-    timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    /// Instant, order, stream: something at its head is issued or copied, or is to be preempted.
+    timers: BinaryHeap<Reverse<(u64, u64, u32, For)>>,
     sequence: u64,
     merged: HashMap<Vec<u32>, u32>,
     launches: u64,
     fault: Option<Fault>,
     /// How long after the host's time for it something came that nothing was ahead of.
     late: Latencies,
+}
+
+/// What a timer of a stream is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum For {
+    Head,
+    Preemption,
 }
 
 impl Gpu {
@@ -117,8 +125,8 @@ impl Gpu {
     }
 
     pub(super) fn add_stream(&mut self, context: u32, site: Site) -> u32 {
-        let (waiting, head, in_batch) = (VecDeque::new(), None, false);
-        self.streams.push(Stream { context, site, waiting, head, in_batch });
+        let (waiting, head, preempt, in_batch) = (VecDeque::new(), None, None, false);
+        self.streams.push(Stream { context, site, waiting, head, preempt, in_batch });
         self.streams.len() as u32 - 1
     }
 
@@ -207,13 +215,18 @@ impl Gpu {
         self.now = next;
         match self.pools.iter().position(|p| p.next() == next) {
             Some(pool) => {
-                if let Ended::Kernel { owner, .. } = self.pools[pool].advance(next, &self.code) {
-                    self.kernel_ended(owner);
+                match self.pools[pool].advance(next, &self.code) {
+                    Ended::Kernel { owner, .. } => self.kernel_ended(owner),
+                    Ended::Left { owner, left, .. } => self.ended(owner, Some(left)),
+                    Ended::Turn => {}
                 }
             }
             None => {
-                let stream = self.timers.pop().expect("it is the next event").0.2;
-                self.timer(stream);
+                let Reverse((_, _, stream, what)) = self.timers.pop().expect("it is the next event");
+                match what {
+                    For::Head => self.timer(stream),
+                    For::Preemption => self.preempt_due(stream),
+                }
             }
         }
         true
@@ -227,7 +240,31 @@ impl Gpu {
 
     fn arm(&mut self, at: u64, stream: u32) {
         self.sequence += 1;
-        self.timers.push(Reverse((at, self.sequence, stream)));
+        self.timers.push(Reverse((at, self.sequence, stream, For::Head)));
+    }
+
+    /// The kernel at the head of a stream is to leave the CUs, from `at` on.
+    pub(super) fn preempt(&mut self, now: u64, stream: u32, how: Preemption, at: u64) {
+        self.run_before(now);
+        let s = &mut self.streams[stream as usize];
+        if s.kernel().is_some() {
+            let at = at.max(self.now);
+            s.preempt = Some((how, at));
+            self.sequence += 1;
+            self.timers.push(Reverse((at, self.sequence, stream, For::Preemption)));
+        }
+    }
+
+    fn preempt_due(&mut self, stream: u32) {
+        let now = self.now;
+        let s = &mut self.streams[stream as usize];
+        // The kernel that was meant may have ended, and another be there.
+        let Some((how, _)) = s.preempt.take_if(|(_, at)| *at == now) else { return };
+        let pool = s.site.pool as usize;
+        match self.pools[pool].preempt(now, stream, how, &self.code) {
+            Taken::Now(left) => self.ended(stream, Some(left)),
+            Taken::Later | Taken::Nothing => {}
+        }
     }
 
     /// Brings the next item of a stream to its head.
@@ -256,7 +293,7 @@ impl Gpu {
             (head.waits, head.began) = (false, self.now);
             self.start(stream);
         } else {
-            self.ended(stream);
+            self.ended(stream, None);
         }
     }
 
@@ -303,7 +340,9 @@ impl Gpu {
             cap,
             priority: shot.priority,
             scale: shot.scale,
-            extra_ns,
+            extra_ns: extra_ns + shot.part.restore,
+            part: shot.part.share,
+            saved: shot.part.saved,
         };
         pool.submit(self.now, job, shot.mask.or(mask).as_ref(), &self.code);
     }
@@ -324,18 +363,20 @@ impl Gpu {
         if self.fault.is_some_and(|f| f.launch == self.launches) {
             self.fail(stream);
         }
-        self.ended(stream);
+        self.ended(stream, None);
     }
 
-    fn ended(&mut self, stream: u32) {
+    /// What was at the head of a stream has ended, or been preempted with so much of its kernel left.
+    fn ended(&mut self, stream: u32, left: Option<f64>) {
         let s = &mut self.streams[stream as usize];
+        s.preempt = None;
         let Head { item, began, .. } = s.head.take().expect("what ends was at the head");
         let context = &mut self.contexts[s.context as usize];
         context.outstanding -= 1;
         if item.reported && !context.closed && context.lost.is_none() {
             let duration = Nanos(self.now - began);
             let at = Nanos(self.now);
-            context.ended.push(Completion { ticket: item.ticket, duration, at });
+            context.ended.push(Completion { ticket: item.ticket, duration, at, left });
         }
         if matches!(item.what, What::Kernel(Shot { last: true, .. })) {
             self.batch(stream, false);

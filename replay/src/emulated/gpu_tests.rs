@@ -72,7 +72,8 @@ impl World {
 }
 
 fn shot(kernel: u32) -> Shot {
-    Shot { kernel, mask: None, priority: 0, scale: 1.0, first: false, last: false }
+    let part = cotenant_sim::host::Part::WHOLE;
+    Shot { kernel, mask: None, priority: 0, part, scale: 1.0, first: false, last: false }
 }
 
 fn upper() -> Option<CuMask> {

@@ -7,6 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::host::Part;
 use cotenant_sim::layout::{PoolSpec, WorkerSpec};
 
 use super::wire::{Ask, Order, Tell, hear, say};
@@ -120,6 +121,7 @@ impl RemoteDevice {
                 ticket: Ticket(t),
                 duration: Nanos(d),
                 at: Nanos(at),
+                left: None,
             })),
             Tell::Lost(why) => {
                 self.lost.get_or_insert(why.into());
@@ -199,7 +201,11 @@ impl Device for RemoteDevice {
         if let Some(lost) = &self.lost {
             return Err(lost.clone());
         }
-        let Launch { work, issued, mask, priority, scale, first, last, reported } = *launch;
+        let Launch { work, issued, mask, priority, part, scale, first, last, reported } = *launch;
+        if part != Part::WHOLE {
+            let reason = "another process keeps this GPU";
+            return Err(DeviceError::unsupported("a slice of a kernel", reason));
+        }
         if mask.is_some() {
             let reason = "processes have CUs of their own, not masks per kernel";
             return Err(DeviceError::unsupported("a launch with a mask", reason));

@@ -168,9 +168,8 @@ fn carry_out(device: &mut EmulatedDevice, order: &Order) -> Result<(), DeviceErr
     match *order {
         Order::Launch { work, issued, priority, scale, first, last, reported } => {
             let (work, issued) = (Prepared(work), Nanos(issued));
-            let launch =
-                Launch { work, issued, mask: None, priority, scale, first, last, reported };
-            device.submit(&launch)?;
+            let whole = Launch { work, issued, ..Launch::of(work) };
+            device.submit(&Launch { priority, scale, first, last, reported, ..whole })?;
         }
         Order::Copy { queue, direction, bytes, issued } => {
             device.copy(Queue(queue), direction, Bytes(bytes), Nanos(issued))?;

@@ -36,8 +36,12 @@ impl<W: World> Host<'_, W> {
     fn act(&mut self, action: &Action) {
         match *action {
             Action::Launch { worker, ref mask, priority, via } => {
-                self.launch(worker, mask.as_ref(), priority, via);
+                self.launch(worker, None, mask.as_ref(), priority, via);
             }
+            Action::Slice { worker, blocks, ref mask, priority, via } => {
+                self.launch(worker, Some(blocks), mask.as_ref(), priority, via);
+            }
+            Action::Preempt { worker, how } => self.preempt(worker, how),
             Action::Dispatch { worker, items } => {
                 self.occupy(worker);
                 self.begin(worker, items);

@@ -2,8 +2,8 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
-use super::{Alarm, Direction, Host, Launch, Phase, World};
-use crate::action::{Event, Via};
+use super::{Alarm, Direction, Host, Launch, Part, Phase, World};
+use crate::action::{Event, Preemption, Via};
 use crate::layout::Host as Issuer;
 use crate::mask::CuMask;
 use crate::view::Status;
@@ -99,7 +99,15 @@ impl<W: World> Host<'_, W> {
         self.tell(Event::KernelReady { worker });
     }
 
-    pub(super) fn launch(&mut self, worker: u32, mask: Option<&CuMask>, priority: i8, via: Via) {
+    /// Starts what is left of a held kernel, or so many of its blocks.
+    pub(super) fn launch(
+        &mut self,
+        worker: u32,
+        blocks: Option<u64>,
+        mask: Option<&CuMask>,
+        priority: i8,
+        via: Via,
+    ) {
         let w = &mut self.workers[worker as usize];
         assert!(w.status == Status::Held, "a policy launches held kernels");
         assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
@@ -117,11 +125,81 @@ impl<W: World> Host<'_, W> {
         }
         let cost = via.mechanism(&self.setup.costs);
         issued += self.world.charged(cost.cost.0 + cost.delay.0);
+        let mut part = Part::WHOLE;
+        if blocks.is_some() || self.workers[worker as usize].left < 1.0 {
+            part = self.part(worker, blocks);
+            let slice = self.setup.costs.kernel_slice;
+            // A slice that is the whole kernel is launched as it is.
+            if blocks.is_some() && part.share < 1.0 {
+                issued += self.world.charged(slice.cost.0 + slice.delay.0);
+            }
+        }
         let stage = &mut self.stages[worker as usize];
-        stage.phase = Phase::Kernel;
+        (stage.phase, stage.part, stage.placed) = (Phase::Kernel, part, issued);
         let (work, ordinal) = (stage.work, stage.ordinal);
-        let launch = Launch { worker, kernel, position, mask, priority, issued, work, ordinal };
+        let launch = Launch { worker, kernel, position, part, mask, priority, issued, work, ordinal };
         self.world.launch(&launch);
+    }
+
+    /// How much of the kernel at the head a launch does that takes so many of its blocks, or all that
+    /// are left.
+    #[cold]
+    fn part(&mut self, worker: u32, blocks: Option<u64>) -> Part {
+        /// Shares that differ by less are the same one, rounded.
+        const DUST: f64 = 1e-9;
+        let w = &self.workers[worker as usize];
+        let all = self.setup.code.kernels[w.kernel as usize].blocks.max(1);
+        let share = blocks.map_or(w.left, |n| (n.max(1) as f64 / all as f64).min(w.left));
+        let ends = share > w.left - DUST;
+        let saved = std::mem::take(&mut self.stages[worker as usize].saved);
+        let again = self.setup.costs.preempt_save.cost.0;
+        let restore = if saved { self.world.charged(2 * again) } else { 0 };
+        Part { share: if ends { w.left } else { share }, ends, saved, restore }
+    }
+
+    /// Takes a launched kernel off the CUs, if it can be.
+    pub(super) fn preempt(&mut self, worker: u32, how: Preemption) {
+        let w = &self.workers[worker as usize];
+        let stage = &mut self.stages[worker as usize];
+        let alone = stage.phase == Phase::Kernel && stage.merged.is_empty() && w.cus > 0;
+        if w.status != Status::Launched || !alone || stage.preempting.is_some() {
+            return;
+        }
+        stage.preempting = Some(how);
+        let m = how.mechanism(&self.setup.costs);
+        let at = stage.placed.max(self.world.now()) + self.world.charged(m.delay.0 + m.cost.0);
+        self.world.preempt(worker, how, at);
+    }
+
+    /// A launched kernel has left the CUs, with this share of it left of what its launch was to do.
+    pub(super) fn preempted(&mut self, worker: u32, left: f64) {
+        self.landed(worker);
+        let stage = &mut self.stages[worker as usize];
+        stage.phase = Phase::Nothing;
+        let part = stage.part;
+        // What has not begun has no state.
+        let state = left < part.share || part.saved;
+        stage.saved = stage.preempting.take() == Some(Preemption::Save) && state;
+        let w = &mut self.workers[worker as usize];
+        w.left = if part.ends { left } else { w.left - part.share + left };
+        w.status = Status::Held;
+        self.tell(Event::KernelPreempted { worker });
+    }
+
+    /// A slice has ended, and its kernel has more blocks.
+    fn slice_done(&mut self, worker: u32) {
+        self.landed(worker);
+        let w = &mut self.workers[worker as usize];
+        w.left -= self.stages[worker as usize].part.share;
+        w.status = Status::Held;
+        self.tell(Event::SliceDone { worker });
+    }
+
+    /// The kernel of a worker was to be preempted and has ended first.
+    #[cold]
+    fn spared(&mut self, worker: u32) {
+        self.stages[worker as usize].preempting = None;
+        self.world.spare(worker);
     }
 
     /// Several held kernels become one launch, owned by the first worker.
@@ -135,6 +213,7 @@ impl<W: World> Host<'_, W> {
         for &w in workers {
             let worker = &mut self.workers[w as usize];
             assert!(worker.status == Status::Held, "a policy merges held kernels");
+            assert!(worker.left == 1.0, "a policy merges kernels that have not begun");
             worker.status = Status::Launched;
             (worker.launched, worker.cus) = (Nanos(now), 0);
             want += self.setup.code.kernels[worker.kernel as usize].want;
@@ -151,12 +230,13 @@ impl<W: World> Host<'_, W> {
             false => now + self.world.charged(ns),
         };
         let stage = &mut self.stages[worker as usize];
-        stage.phase = Phase::Kernel;
+        (stage.phase, stage.part, stage.placed) = (Phase::Kernel, Part::WHOLE, issued);
         stage.merged.extend_from_slice(&workers[1..]);
         let launch = Launch {
             worker,
             kernel: parts[0],
             position: self.workers[worker as usize].position,
+            part: Part::WHOLE,
             mask: None,
             priority,
             issued,
@@ -170,6 +250,14 @@ impl<W: World> Host<'_, W> {
     /// A launched kernel has ended, and with it those that were merged into it.
     #[inline(always)]
     pub(super) fn kernel_done(&mut self, worker: u32) {
+        let stage = &self.stages[worker as usize];
+        let ends = stage.part.ends;
+        if stage.preempting.is_some() {
+            self.spared(worker);
+        }
+        if !ends {
+            return self.slice_done(worker);
+        }
         self.landed(worker);
         self.tell(Event::KernelDone { worker });
         if !self.stages[worker as usize].merged.is_empty() {
@@ -204,7 +292,7 @@ impl<W: World> Host<'_, W> {
     #[inline(always)]
     fn kernel_ended(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
-        w.position += 1;
+        (w.position, w.left) = (w.position + 1, 1.0);
         if w.position < self.stages[worker as usize].count {
             self.head(worker);
         } else {

@@ -21,7 +21,8 @@ impl<W: World> Host<'_, W> {
         if w.resizing && w.status == Status::Starting {
             self.serving.stood_still(tenant, w.began, Nanos(self.world.now()));
         }
-        self.stages[worker as usize].phase = Phase::Nothing;
+        let stage = &mut self.stages[worker as usize];
+        (stage.phase, stage.preempting, stage.saved) = (Phase::Nothing, None, false);
         let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
         let alive = |(i, w): (usize, &Worker)| {
             i != worker as usize && w.spec.tenant == tenant && w.status != Status::Retired

@@ -37,6 +37,8 @@ pub enum Alarm {
     Resized = 11,
     /// A shared host has issued a worker's next launch, by worker.
     Dispatched = 14,
+    /// The kernel of a worker leaves the CUs, by worker: a world's own.
+    Preempt = 15,
 }
 
 impl Alarm {
@@ -57,7 +59,7 @@ impl Alarm {
         None,
         None,
         Some(Self::Dispatched),
-        None,
+        Some(Self::Preempt),
     ];
 }
 

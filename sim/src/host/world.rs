@@ -4,6 +4,7 @@ use cotenant_profiles::Bytes;
 
 use super::{Alarm, Step};
 use crate::layout::{Layout, WorkerSpec};
+use crate::action::Preemption;
 use crate::mask::CuMask;
 use crate::observe::Happening;
 use crate::pool::{Totals, Used};
@@ -18,13 +19,16 @@ pub enum Direction {
 }
 
 /// What the host waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Signal {
     /// An alarm that the host set, with its index. [`World::next_arrival`] answers an
     /// [`Alarm::Arrival`] before anything else is done.
     Alarm(Alarm, u32),
     /// What a worker was given has ended: a copy, a kernel, a pass over its model.
     Ended(u32),
+    /// A worker's kernel has left the CUs before its end, with this share of the kernel to be done by
+    /// its last launch left.
+    Preempted(u32, f64),
     /// A worker has gone without being asked to, for the reason given in a word.
     Lost(u32, &'static str),
     /// A worker's shadow has.
@@ -61,6 +65,30 @@ pub struct Pass {
     pub ordinal: u64,
 }
 
+/// How much of a kernel a launch does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// Share of the kernel's work, above 0.
+    pub share: f64,
+    /// The kernel ends with it.
+    pub ends: bool,
+    /// It goes on inside of its blocks, whose state was saved; otherwise blocks begin anew.
+    pub saved: bool,
+    /// Time on the CUs before it goes on: to restore that state.
+    pub restore: u64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self::WHOLE
+    }
+}
+
+impl Part {
+    /// The whole kernel.
+    pub const WHOLE: Self = Self { share: 1.0, ends: true, saved: false, restore: 0 };
+}
+
 /// A kernel that the policy launches. Its end is one [`Signal::Ended`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch<'a> {
@@ -70,6 +98,8 @@ pub struct Launch<'a> {
     pub kernel: u32,
     /// Its position in the batch's program.
     pub position: u32,
+    /// How much of it.
+    pub part: Part,
     /// CUs it may use; `None`: its lane, up to the worker's cap.
     pub mask: Option<&'a CuMask>,
     /// Larger goes first where blocks compete.
@@ -146,6 +176,15 @@ pub trait World {
 
     /// Gives a worker several kernels as one; `launch.kernel` is the first of them.
     fn merge(&mut self, launch: &Launch<'_>, kernels: &[u32]);
+
+    /// Takes the kernel that a worker was given off the CUs, from `at` on. One
+    /// [`Signal::Preempted`] follows, or the usual [`Signal::Ended`] if that comes first.
+    fn preempt(&mut self, worker: u32, how: Preemption, at: u64);
+
+    /// The kernel that was to be preempted has ended by itself.
+    fn spare(&mut self, worker: u32) {
+        let _ = worker;
+    }
 
     /// A worker whose kernels the policy launches begins or ends a batch: contexts that run to
     /// completion keep their turn in between.

@@ -84,8 +84,14 @@ impl Pool {
             return;
         }
         let kernel = &code.kernels[k as usize];
-        let wants = kernel.blocks.min(u64::from(cus)) as u32;
-        let at_once = kernel.blocks.min(u64::from(wants) * u64::from(kernel.blocks_per_cu));
+        // Of a part of the kernel, no more CUs than it has blocks.
+        let blocks = if r.part < 1.0 {
+            super::preempt::blocks_of(kernel.blocks, r.part)
+        } else {
+            kernel.blocks
+        };
+        let wants = blocks.min(u64::from(cus)) as u32;
+        let at_once = blocks.min(u64::from(wants) * u64::from(kernel.blocks_per_cu));
         let each = at_once.div_ceil(u64::from(wants));
         let fill = (each * u64::from(PARTS)).div_ceil(u64::from(kernel.blocks_per_cu)) as u32;
         let Self { places, lanes, rule, groups, run, scratch, .. } = self;

@@ -90,6 +90,8 @@ impl Pool {
             edge: NEVER,
             scale: job.scale,
             extra_ns: 0,
+            part: 1.0,
+            saved: false,
             owner: job.owner,
             tenant: job.tenant,
             kernel: job.kernel,
@@ -101,6 +103,7 @@ impl Pool {
             priority: job.priority,
             last: false,
             fair: false,
+            leaving: false,
         };
         self.joins(now, &resident);
         if self.observed {
@@ -211,6 +214,8 @@ impl Pool {
             edge: NEVER,
             scale: job.scale,
             extra_ns: job.extra_ns,
+            part: job.part,
+            saved: job.saved,
             owner: job.owner,
             tenant: job.tenant,
             kernel: job.kernel,
@@ -222,6 +227,7 @@ impl Pool {
             priority: job.priority,
             last: false,
             fair: kernel.fair,
+            leaving: false,
         });
         self.ends.push(NEVER);
         if kernel.fair {
@@ -319,18 +325,19 @@ impl Pool {
         } else {
             r.held < r.limit
         };
-        waits && !r.last && !r.fair
+        waits && !r.last && !r.fair && !r.leaving
     }
 
     /// Room that resident `i` wants, in CUs: once it has made way for others, that for the blocks
     /// which it has left.
     fn wants(&self, i: usize, code: &Code) -> u32 {
         let r = &self.run[i];
-        if r.held > 0 || r.rem >= r.whole {
+        let share = if r.whole > 0.0 { r.rem / r.whole } else { r.part };
+        if r.held > 0 || share >= 1.0 {
             return r.limit;
         }
         let kernel = &code.kernels[r.kernel as usize];
-        let left = float(kernel.blocks) * (r.rem / r.whole) / f64::from(kernel.blocks_per_cu);
+        let left = float(kernel.blocks) * share / f64::from(kernel.blocks_per_cu);
         (libm::ceil(left) as u32).clamp(1, r.limit)
     }
 
@@ -367,7 +374,10 @@ impl Pool {
     }
 
     /// Resident `i` runs in another way from now on; with nothing on a CU it waits.
-    pub(super) fn run_as(&mut self, now: u64, i: usize, config: Config) {
+    pub(super) fn run_as(&mut self, now: u64, i: usize, mut config: Config) {
+        if self.run[i].part != 1.0 && config.lies > 0 && self.run[i].whole == 0.0 {
+            config = self.part_of(i, config);
+        }
         if self.run[i].runs() {
             self.age(now, i);
             self.goes(now, i);
@@ -386,13 +396,16 @@ impl Pool {
             if r.whole == 0.0 {
                 let ns = duration(config.ns, r.scale, r.extra_ns, delay, beside);
                 (r.whole, r.rem) = (float(ns), float(ns));
+                if r.part != 1.0 {
+                    r.begin_part(self.shapes[r.kernel as usize].as_ref().expect("it runs").blocks);
+                }
             } else if config.ns != before.ns {
                 let ratio = float(config.ns) / float(before.ns);
                 r.whole *= ratio;
                 r.rem *= ratio;
             }
             // Blocks that begin now take as long as any.
-            if !r.last && config.lies > 0 {
+            if !r.last && !r.saved && !r.fair {
                 r.rem = r.rem.max(r.wave());
             }
             let finish = r.finish();

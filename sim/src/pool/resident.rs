@@ -22,6 +22,8 @@ pub(super) struct Resident {
     /// Of its job.
     pub(super) scale: f64,
     pub(super) extra_ns: u64,
+    pub(super) part: f64,
+    pub(super) saved: bool,
     pub(super) owner: u32,
     pub(super) tenant: u32,
     pub(super) kernel: u32,
@@ -38,6 +40,8 @@ pub(super) struct Resident {
     pub(super) last: bool,
     /// Small kernels that come and go: takes speed, not space.
     pub(super) fair: bool,
+    /// It leaves the CUs as its blocks end.
+    pub(super) leaving: bool,
 }
 
 impl Resident {
@@ -45,6 +49,11 @@ impl Resident {
     #[inline]
     pub(super) fn runs(&self) -> bool {
         self.now.lies > 0
+    }
+
+    /// Share of its kernel that is left of what its job is to do, as of the anchor.
+    pub(super) fn left(&self) -> f64 {
+        if self.whole > 0.0 { (self.rem / self.whole).min(self.part) } else { self.part }
     }
 
     /// Takes the time since the anchor off what is left: how long that was, and how much was done.

@@ -94,6 +94,7 @@ impl Pool {
         for mut r in parked.drain(..) {
             r.anchor = now;
             r.slow = 1.0;
+            self.edged |= r.leaving;
             if r.runs() {
                 self.comes(now, &r);
             }

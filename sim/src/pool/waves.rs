@@ -24,7 +24,7 @@ impl Pool {
             let r = &mut self.run[i];
             let finish = r.finish();
             r.edge = if edge < finish { edge } else { NEVER };
-            self.edged |= r.edge != NEVER;
+            self.edged |= r.edge != NEVER || r.leaving;
             let at = finish.min(r.edge);
             if self.ends.get(i) != at {
                 self.ends.set(i, at);
@@ -35,6 +35,9 @@ impl Pool {
     /// When the next wave of resident `i` ends that somebody waits for.
     fn awaited(&self, now: u64, i: usize) -> u64 {
         let r = &self.run[i];
+        if r.leaving {
+            return r.wave_end(now, false);
+        }
         let lane = &self.lanes[r.lane as usize];
         if !lane.starves() {
             return NEVER;

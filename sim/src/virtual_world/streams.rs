@@ -3,10 +3,11 @@
 use cotenant_profiles::Bytes;
 
 use super::VirtualWorld;
-use crate::host::{Alarm, Direction, LOADED, Launch, Pass, Signal};
+use crate::action::Preemption;
+use crate::host::{Alarm, Direction, LOADED, Launch, Part, Pass, Signal};
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
-use crate::pool::Job;
+use crate::pool::{Job, Taken};
 
 /// A worker's stream on the GPU, as far as every kernel needs it.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Stream {
     ahead: bool,
     /// The policy launches its kernels.
     pub(super) asked: bool,
+    /// The launch at the head does a part of its kernel, and not the last one.
+    pub(super) slice: bool,
     /// When the host began to issue the pass.
     base: u64,
     /// Multiplies kernel times.
@@ -49,6 +52,10 @@ pub(super) struct Parcel {
     /// How the launch on its way is to be placed.
     mask: Option<CuMask>,
     priority: i8,
+    /// How much of its kernel the launch does.
+    part: Part,
+    /// How and when it is to be taken off the CUs.
+    pub(super) preempt: Option<(Preemption, u64)>,
 }
 
 impl Stream {
@@ -56,6 +63,7 @@ impl Stream {
         let WorkerSpec { tenant, pool, lane, cap, priority, .. } = *spec;
         let (first, count, position, kernel) = (0, 0, 0, 0);
         let (ahead, asked, base, work, ordinal) = (true, false, 0, 1.0, 0);
+        let slice = false;
         Self {
             tenant,
             pool,
@@ -69,6 +77,7 @@ impl Stream {
             priority,
             ahead,
             asked,
+            slice,
             base,
             work,
             ordinal,
@@ -86,7 +95,7 @@ impl VirtualWorld<'_> {
             program => self.programs.span(stream.tenant, program),
         };
         (stream.position, stream.base, stream.ahead) = (0, pass.base, pass.ahead);
-        stream.asked = false;
+        (stream.asked, stream.slice) = (false, false);
         (stream.work, stream.ordinal) = (pass.work, pass.ordinal);
         let parcel = &mut self.parcels[worker as usize];
         (parcel.issued, parcel.unissued) = (0, false);
@@ -155,7 +164,7 @@ impl VirtualWorld<'_> {
     #[inline(always)]
     pub(super) fn go(&mut self, worker: u32) {
         let Stream { kernel, priority, .. } = self.streams[worker as usize];
-        self.submit(worker, kernel, None, priority);
+        self.submit(worker, kernel, None, priority, &Part::WHOLE);
     }
 
     #[inline(always)] // the path of almost every event
@@ -213,35 +222,65 @@ impl VirtualWorld<'_> {
     /// Hands a launch to the GPU, now or once its host and its mechanism are done with it.
     #[inline]
     pub(super) fn place(&mut self, launch: &Launch<'_>, kernel: u32) {
-        let Launch { worker, mask, priority, issued, .. } = *launch;
+        let Launch { worker, mask, priority, issued, ref part, .. } = *launch;
         let stream = &mut self.streams[worker as usize];
         (stream.work, stream.ordinal) = (launch.work, launch.ordinal);
-        stream.position = launch.position;
+        (stream.position, stream.slice) = (launch.position, !part.ends);
         if issued > self.now {
             stream.kernel = kernel;
             let parcel = &mut self.parcels[worker as usize];
-            (parcel.mask, parcel.priority) = (mask.copied(), priority);
+            (parcel.mask, parcel.priority, parcel.part) = (mask.copied(), priority, *part);
             self.timers.arm_gpu(issued, Alarm::Placed, worker);
         } else {
-            self.submit(worker, kernel, mask, priority);
+            self.submit(worker, kernel, mask, priority, part);
         }
     }
 
     pub(super) fn placed(&mut self, worker: u32) {
-        let Parcel { mask, priority, .. } = self.parcels[worker as usize];
+        let Parcel { mask, priority, part, .. } = self.parcels[worker as usize];
         let kernel = self.streams[worker as usize].kernel;
-        self.submit(worker, kernel, mask.as_ref(), priority);
+        self.submit(worker, kernel, mask.as_ref(), priority, &part);
+    }
+
+    /// The order to take a worker's kernel off the CUs takes effect, unless it has come to nothing.
+    pub(super) fn preempt_due(&mut self, worker: u32) -> Option<Signal> {
+        let parcel = &mut self.parcels[worker as usize];
+        let (how, _) = parcel.preempt.take_if(|(_, at)| *at == self.now)?;
+        let pool = &mut self.sites[self.streams[worker as usize].pool as usize].pool;
+        match pool.preempt(self.now, worker, how, &self.code) {
+            Taken::Now(left) => Some(Signal::Preempted(worker, left)),
+            Taken::Later => None,
+            Taken::Nothing => unreachable!("what is preempted has not ended"),
+        }
     }
 
     #[inline(always)]
-    fn submit(&mut self, worker: u32, kernel: u32, mask: Option<&CuMask>, priority: i8) {
+    fn submit(
+        &mut self,
+        worker: u32,
+        kernel: u32,
+        mask: Option<&CuMask>,
+        priority: i8,
+        part: &Part,
+    ) {
         let stream = &self.streams[worker as usize];
         let Stream { tenant, lane, cap, pool, number, .. } = *stream;
         let mut scale = stream.work;
         if let Some(jitter) = &mut self.jitter {
             scale *= jitter.factor(tenant, stream.ordinal, stream.position);
         }
-        let job = Job { owner: worker, tenant, kernel, lane, cap, priority, scale, extra_ns: 0 };
+        let job = Job {
+            owner: worker,
+            tenant,
+            kernel,
+            lane,
+            cap,
+            priority,
+            scale,
+            extra_ns: part.restore,
+            part: part.share,
+            saved: part.saved,
+        };
         self.sites[pool as usize].submit(self.now, number, job, mask, &self.code);
     }
 }

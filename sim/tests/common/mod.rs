@@ -37,6 +37,7 @@ pub fn kernel(cus: u32, at: impl Fn(u32) -> u64) -> KernelCode {
         blocks: u64::from(cus),
         threads: 256,
         blocks_per_cu: 1,
+        flops: 0,
         dram_bytes: 0,
         fair: false,
         tile: Tile::default(),

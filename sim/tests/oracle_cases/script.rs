@@ -3,7 +3,7 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
-use cotenant_sim::action::{Action, Event, Resize, Via};
+use cotenant_sim::action::{Action, Event, Preemption, Resize, Via};
 use cotenant_sim::layout::{Layout, Role, WorkerSpec};
 use cotenant_sim::policy::{Depth, LayoutError, Policy};
 use cotenant_sim::scenario::Setup;
@@ -29,7 +29,7 @@ pub(crate) struct Script {
     about_to: Vec<bool>,
     timers: u32,
     /// What it did, by kind of action.
-    pub(crate) done: [u64; 10],
+    pub(crate) done: [u64; 12],
 }
 
 impl Script {
@@ -42,7 +42,7 @@ impl Script {
             layout: None,
             about_to: vec![],
             timers: 0,
-            done: [0; 10],
+            done: [0; 12],
         }
     }
 
@@ -74,8 +74,13 @@ impl Script {
     }
 
     fn via(&mut self) -> Via {
-        use Via::{Barrier, Hop, MaskFirmware, MaskIoctl, MaskTpc, Stream};
-        let all = [Stream, Stream, Stream, Hop, Barrier, MaskIoctl, MaskTpc, MaskFirmware];
+        use Via::{Barrier, Hop, Intercept, InterceptMaskTpc};
+        use Via::{MaskFirmware, MaskIoctl, MaskTpc, Stream};
+        let rare = [Hop, Barrier, MaskIoctl, MaskTpc, MaskFirmware, Intercept, InterceptMaskTpc];
+        if self.one_in(3) {
+            return Stream;
+        }
+        let all = rare;
         all[self.pick(all.len())]
     }
 
@@ -83,7 +88,20 @@ impl Script {
         self.about_to[worker as usize] = true;
         let spec = view.workers[worker as usize].spec;
         let (mask, priority, via) = (self.mask(&spec), self.priority(), self.via());
+        if self.one_in(4) {
+            let blocks = 1 + self.rng.below(8);
+            return Action::Slice { worker, blocks, mask, priority, via };
+        }
         Action::Launch { worker, mask, priority, via }
+    }
+
+    /// Takes some kernel off the CUs, if one is there.
+    fn preempt(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let worker = self.pick(view.workers.len()) as u32;
+        let how = [Preemption::Reset, Preemption::Blocks, Preemption::Save][self.pick(3)];
+        if view.workers[worker as usize].status == Status::Launched {
+            act.push(Action::Preempt { worker, how });
+        }
     }
 
     /// Kernels at the head of their streams that nobody has spoken for.
@@ -103,8 +121,9 @@ impl Script {
                 let spec = view.workers[w as usize].spec;
                 (spec.pool, spec.lane)
             };
+            let whole = |w: u32| view.workers[w as usize].left == 1.0;
             let (here, elsewhere): (Vec<u32>, Vec<u32>) =
-                held.iter().partition(|&&w| home(w) == home(first));
+                held.iter().partition(|&&w| home(w) == home(first) && whole(w) && whole(first));
             if here.is_empty() || self.one_in(4) {
                 act.push(self.launch(first, view));
                 continue;
@@ -209,6 +228,8 @@ impl Script {
                 Action::Timer { .. } => 7,
                 Action::Drop { .. } => 8,
                 Action::Form { .. } => 9,
+                Action::Slice { .. } => 10,
+                Action::Preempt { .. } => 11,
             };
             self.done[kind] += 1;
         }
@@ -232,7 +253,10 @@ impl Policy for Script {
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         self.about_to.resize(view.workers.len(), false);
-        if let Event::KernelReady { worker } = event {
+        if let Event::KernelReady { worker }
+        | Event::SliceDone { worker }
+        | Event::KernelPreempted { worker } = event
+        {
             self.about_to[worker as usize] = false;
         }
         if self.forms || self.one_in(6) {
@@ -240,8 +264,11 @@ impl Policy for Script {
         }
         match event {
             // Held until some other event.
-            Event::KernelReady { .. } if self.one_in(3) => {}
-            Event::KernelReady { worker } => act.push(self.launch(worker, view)),
+            Event::KernelReady { .. } | Event::SliceDone { .. } | Event::KernelPreempted { .. }
+                if self.one_in(3) => {}
+            Event::KernelReady { worker }
+            | Event::SliceDone { worker }
+            | Event::KernelPreempted { worker } => act.push(self.launch(worker, view)),
             Event::Start => act.push(Action::Timer { at: Nanos(800), token: AWAKE }),
             Event::Timer { token: AWAKE } => {
                 act.push(Action::Timer { at: view.now + Nanos(800), token: AWAKE });
@@ -253,6 +280,9 @@ impl Policy for Script {
         }
         if self.one_in(15) {
             self.disturb(view, act);
+        }
+        if self.depth == Depth::Kernel && self.one_in(5) {
+            self.preempt(view, act);
         }
         if self.one_in(10) {
             self.arm(view, act);

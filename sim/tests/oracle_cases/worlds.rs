@@ -110,6 +110,11 @@ fn costs(device: &mut Device, rng: &mut Rng) {
         &mut costs.mask_ioctl,
         &mut costs.mask_tpc,
         &mut costs.mask_firmware,
+        &mut costs.kernel_intercept,
+        &mut costs.kernel_slice,
+        &mut costs.preempt_reset,
+        &mut costs.preempt_blocks,
+        &mut costs.preempt_save,
     ];
     for m in placing {
         *m = mechanism(rng, 500);

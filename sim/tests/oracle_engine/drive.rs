@@ -90,6 +90,7 @@ impl Oracle<'_> {
                 items: w.items,
                 position: position as u32,
                 kernel,
+                left: w.left,
                 launched: Nanos(w.launched.0),
                 cus: w.launched.1,
                 began: Nanos(w.began),
@@ -123,8 +124,12 @@ impl Oracle<'_> {
                 self.form(t);
             }
             Action::Launch { worker, mask, priority, via } => {
-                self.launch(worker as usize, mask, priority, via);
+                self.launch(worker as usize, None, mask, priority, via);
             }
+            Action::Slice { worker, blocks, mask, priority, via } => {
+                self.launch(worker as usize, Some(blocks), mask, priority, via);
+            }
+            Action::Preempt { worker, how } => self.preempt(worker as usize, how),
             Action::Merge { workers, priority } => {
                 let workers: Vec<usize> = workers.into_iter().map(|w| w as usize).collect();
                 self.merge(&workers, priority);

@@ -10,6 +10,7 @@
 
 mod batches;
 mod drive;
+mod parts;
 mod placement;
 mod rates;
 mod slices;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::Refusal;
-use cotenant_sim::action::Event;
+use cotenant_sim::action::{Event, Preemption};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use cotenant_sim::mask::CuMask;
@@ -48,6 +49,11 @@ pub(crate) struct Job {
     pub(crate) mask: Option<CuMask>,
     pub(crate) scale: f64,
     pub(crate) extra_ns: u64,
+    /// How much of its kernel it is, and whether it goes on inside of blocks.
+    pub(crate) part: f64,
+    pub(crate) saved: bool,
+    /// It goes when a wave of it ends.
+    pub(crate) leaving: bool,
     pub(crate) order: u64,
     /// How it runs; `None` while it waits. And how long it takes so, or took so last.
     pub(crate) way: Option<Way>,
@@ -98,6 +104,7 @@ enum Timer {
     /// A shared host has.
     IssuedByAll(usize),
     Placed(usize),
+    Preempt(usize),
     CopiedOut(usize),
     Batch(usize),
     Up(usize),
@@ -201,6 +208,16 @@ struct Worker {
     unissued: bool,
     /// How the launch that is on its way will be placed: kernel, mask, priority.
     placement: (usize, Option<CuMask>, i8),
+    /// Of the kernel at the head: what is still to be done, and how much of that its launch does.
+    left: f64,
+    share: f64,
+    /// Its state was saved; so was that of the launch under way.
+    saved: bool,
+    resumes: bool,
+    /// When its launch is on the GPU.
+    placed: u64,
+    /// How and when it is to leave the CUs.
+    leaves: Option<(Preemption, u64)>,
     /// Workers whose kernels are part of this one's launch.
     partners: Vec<usize>,
 }
@@ -356,7 +373,8 @@ impl<'a> Oracle<'a> {
     fn set(&mut self, at: u64, timer: Timer) {
         self.set += 1;
         let of_gpu = match timer {
-            Timer::CopiedIn(_) | Timer::CopiedOut(_) | Timer::Placed(_) => true,
+            Timer::CopiedIn(_) | Timer::CopiedOut(_) => true,
+            Timer::Placed(_) | Timer::Preempt(_) => true,
             Timer::Issued(_) => self.depth < Depth::Kernel,
             _ => false,
         };
@@ -378,6 +396,7 @@ impl<'a> Oracle<'a> {
             Timer::Issued(w) => self.ready(w),
             Timer::IssuedByAll(w) => self.issued_by_all(w),
             Timer::Placed(w) => self.submit(w),
+            Timer::Preempt(w) => self.preempt_now(w),
             Timer::CopiedOut(w) => self.batch_done(w),
             Timer::Batch(t) => {
                 self.sources[t].batch_timer = NEVER;
@@ -448,6 +467,12 @@ impl Worker {
             issued: 0,
             unissued: false,
             placement: (0, None, 0),
+            left: 1.0,
+            share: 1.0,
+            saved: false,
+            resumes: false,
+            placed: 0,
+            leaves: None,
             partners: vec![],
         }
     }

@@ -4,6 +4,7 @@ use cotenant_profiles::device::DispatchRule;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::KernelCode;
 
+use super::parts::blocks_in;
 use super::{Job, NEVER, Oracle};
 
 /// How a kernel runs with the blocks that it has on the CUs.
@@ -167,7 +168,7 @@ impl Oracle<'_> {
     /// Blocks of the job wait for room.
     pub(crate) fn short(&self, p: usize, i: usize) -> bool {
         let job = &self.pools[p].jobs[i];
-        if self.code(job).fair || job.last {
+        if self.code(job).fair || job.last || job.leaving {
             return false;
         }
         if self.pools[p].masked[job.lane] { job.squeezed } else { job.held < self.limit(p, job) }
@@ -219,8 +220,9 @@ impl Oracle<'_> {
         let (fit, limit) = (u64::from(kernel.blocks_per_cu), self.limit(p, job));
         // Who made way for others needs room for what is left.
         let mut wants = limit;
-        if job.held == 0 && job.left < job.whole {
-            let blocks = kernel.blocks as f64 * (job.left / job.whole);
+        let share = if job.whole == 0.0 { job.part } else { job.left / job.whole };
+        if job.held == 0 && share < 1.0 {
+            let blocks = kernel.blocks as f64 * share;
             wants = ((blocks / fit as f64).ceil() as u64).clamp(1, limit);
         }
         let share = share_of_a_cu(kernel, topology);
@@ -250,8 +252,9 @@ impl Oracle<'_> {
             return;
         }
         let fit = u64::from(kernel.blocks_per_cu);
-        let wants = kernel.blocks.min(cus);
-        let on_each = kernel.blocks.min(wants * fit).div_ceil(wants);
+        let blocks = if job.part < 1.0 { blocks_in(kernel, job.part) } else { kernel.blocks };
+        let wants = blocks.min(cus);
+        let on_each = blocks.min(wants * fit).div_ceil(wants);
         let fill = (on_each * 1024).div_ceil(fit);
         let taken = |cu: u32| -> Option<u64> {
             let others = pool.jobs.iter().filter(|j| j.lane == job.lane && j.order != job.order);
@@ -364,7 +367,7 @@ impl Oracle<'_> {
 
     /// The job runs in another way from now on, or waits.
     pub(crate) fn goes_on(&mut self, p: usize, i: usize, way: Option<Way>) {
-        let Self { now, pools, contention, .. } = self;
+        let Self { now, pools, contention, kernels, .. } = self;
         let (now, pool) = (*now, &mut pools[p]);
         let beside = (0..pool.jobs.len())
             .filter(|&j| pool.on(pool.jobs[j].lane) && pool.jobs[j].way.is_some() && j != i)
@@ -374,10 +377,20 @@ impl Oracle<'_> {
             job.age(now);
         }
         job.since = now;
-        let Some(way) = way else {
+        let Some(mut way) = way else {
             (job.slow, job.way) = (1.0, None);
             return;
         };
+        let kernel = &kernels[job.kernel];
+        let by_blocks = job.counts_blocks(kernel);
+        let blocks = blocks_in(kernel, job.part);
+        if job.whole == 0.0 && by_blocks {
+            let (lies, masked) = (way.lies, !job.cus.is_empty());
+            way = way.with_blocks(kernel, blocks);
+            if masked {
+                way.lies = lies;
+            }
+        }
         if job.whole == 0.0 {
             let ns = if job.scale == 1.0 { way.ns } else { (way.ns as f64 * job.scale) as u64 + 1 };
             let mut extra = job.extra_ns;
@@ -386,6 +399,14 @@ impl Oracle<'_> {
             }
             job.left = (ns + extra) as f64;
             job.whole = job.left;
+            if job.part != 1.0 {
+                // A part is so many waves, or just so much of the time.
+                job.whole = (job.whole - job.extra_ns as f64).max(1.0);
+                let wave = job.whole / way.waves as f64;
+                let waves = blocks.div_ceil(way.there).min(way.waves);
+                let time = if by_blocks { wave * waves as f64 } else { job.whole * job.part };
+                job.left = time + job.extra_ns as f64;
+            }
         } else if way.ns != job.ns {
             let ratio = way.ns as f64 / job.ns as f64;
             job.whole *= ratio;
@@ -393,7 +414,9 @@ impl Oracle<'_> {
         }
         (job.ns, job.way) = (way.ns, Some(way));
         // Blocks that have just begun take as long as the others.
-        job.left = job.left.max(job.whole / way.waves as f64);
+        if !job.saved && !kernel.fair {
+            job.left = job.left.max(job.whole / way.waves as f64);
+        }
     }
 
     /// When a wave of the job's blocks ends for which somebody waits.
@@ -404,7 +427,7 @@ impl Oracle<'_> {
         let lane: Vec<usize> =
             (0..pool.jobs.len()).filter(|&j| pool.jobs[j].lane == job.lane).collect();
         let hungry: Vec<usize> = lane.into_iter().filter(|&j| self.short(p, j)).collect();
-        if way.waves < 2 || job.last || hungry.is_empty() {
+        if way.waves < 2 || job.last || hungry.is_empty() && !job.leaving {
             return NEVER;
         }
         let wave = job.whole / way.waves as f64;
@@ -416,7 +439,7 @@ impl Oracle<'_> {
             before && (!pool.masked[job.lane] || job.cus.iter().any(here))
         });
         let mut ahead = 1.0;
-        if first {
+        if first || job.leaving {
             let left = job.left - (self.now - job.since) as f64 / job.slow;
             ahead = (left / wave).ceil();
         } else if self.code(job).blocks.is_multiple_of(way.there) && !self.short(p, i) {

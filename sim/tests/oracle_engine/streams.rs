@@ -135,7 +135,14 @@ impl Oracle<'_> {
         worker.program.kernels[worker.position] as usize
     }
 
-    pub(super) fn launch(&mut self, w: usize, mask: Option<CuMask>, priority: i8, via: Via) {
+    pub(super) fn launch(
+        &mut self,
+        w: usize,
+        blocks: Option<u64>,
+        mask: Option<CuMask>,
+        priority: i8,
+        via: Via,
+    ) {
         assert_eq!(self.workers[w].status, Status::Held);
         let costs = &self.setup.costs;
         let (cost, delay) = match via {
@@ -145,7 +152,13 @@ impl Oracle<'_> {
             Via::MaskIoctl => (costs.mask_ioctl.cost.0, costs.mask_ioctl.delay.0),
             Via::MaskTpc => (costs.mask_tpc.cost.0, costs.mask_tpc.delay.0),
             Via::MaskFirmware => (costs.mask_firmware.cost.0, costs.mask_firmware.delay.0),
+            Via::Intercept => (costs.kernel_intercept.cost.0, costs.kernel_intercept.delay.0),
+            Via::InterceptMaskTpc => (
+                costs.kernel_intercept.cost.0 + costs.mask_tpc.cost.0,
+                costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0,
+            ),
         };
+        let slice = costs.kernel_slice.cost.0 + costs.kernel_slice.delay.0;
         let mut at = self.now;
         if self.pools[self.pool_of(w)].shares_host() {
             at = self.host_spends(w, self.launch_ns(w, self.workers[w].position));
@@ -153,7 +166,11 @@ impl Oracle<'_> {
         self.workers[w].placement = (self.head_kernel(w), mask, priority);
         let want = self.kernels[self.head_kernel(w)].want.min(self.workers[w].spec.cap);
         self.workers[w].launched = (self.now, mask.map_or(want, |m| want.min(m.count())));
-        self.on_its_way(w, at + cost + delay);
+        at += cost + delay;
+        if self.portion(w, blocks) {
+            at += slice;
+        }
+        self.on_its_way(w, at);
     }
 
     /// One launch for the kernels of several workers: the first one's, as it were.
@@ -164,6 +181,7 @@ impl Oracle<'_> {
             self.workers[w].status = Status::Launched;
             parts.push(self.head_kernel(w));
             self.workers[w].launched = (self.now, 0);
+            (self.workers[w].share, self.workers[w].resumes) = (1.0, false);
         }
         let want: u32 = parts.iter().map(|&k| self.kernels[k].want).sum();
         let owner = &mut self.workers[workers[0]];
@@ -192,6 +210,7 @@ impl Oracle<'_> {
 
     fn on_its_way(&mut self, w: usize, at: u64) {
         self.workers[w].status = Status::Launched;
+        self.workers[w].placed = at.max(self.now);
         if at > self.now {
             self.set(at, Timer::Placed(w));
         } else {
@@ -219,6 +238,9 @@ impl Oracle<'_> {
             mask,
             scale,
             extra_ns: 0,
+            part: 1.0,
+            saved: false,
+            leaving: false,
             order: 0,
             way: None,
             ns: 0,
@@ -233,6 +255,12 @@ impl Oracle<'_> {
             slow: 1.0,
             edge: NEVER,
         };
+        if self.depth == Depth::Kernel {
+            (job.part, job.saved) = (self.workers[w].share, self.workers[w].resumes);
+            if job.saved {
+                job.extra_ns = 2 * self.setup.costs.preempt_save.cost.0;
+            }
+        }
         let n = self.pools[p].queues.len();
         if n > 0 {
             job.extra_ns = self.setup.device.queues.overflow.0;
@@ -276,12 +304,19 @@ impl Oracle<'_> {
             return;
         };
         if pool.ends(i) > self.now {
-            self.wave_ended(p, i);
+            if pool.jobs[i].leaving {
+                self.leaves(p, i);
+            } else {
+                self.wave_ended(p, i);
+            }
             return;
         }
         let job = pool.jobs.remove(i);
         self.hand_out(p, job.lane);
         let (w, kernel) = (job.worker, job.kernel as u32);
+        if self.depth == Depth::Kernel && self.slice_ended(w) {
+            return;
+        }
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
         let n = self.pools[p].queues.len();
         if n > 0 {
@@ -312,6 +347,7 @@ impl Oracle<'_> {
     fn kernel_ended(&mut self, w: usize) {
         let worker = &mut self.workers[w];
         worker.position += 1;
+        (worker.left, worker.saved) = (1.0, false);
         if worker.position == worker.program.kernels.len() {
             worker.position = 0;
             worker.passes -= 1;

@@ -157,7 +157,7 @@ impl Device for CudaDevice {
                 let Flight { ticket, queue, start, end, .. } = self.flights.remove(i);
                 let duration = Nanos(end.since(&start)?);
                 let at = self.moment(&end)?;
-                ended.push(Completion { ticket, duration, at });
+                ended.push(Completion { ticket, duration, at, left: None });
                 self.events.entry(queue.0).or_default().extend([start, end]);
             } else {
                 i += 1;

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 
 use cotenant_sim::CuMask;
+use cotenant_sim::action::Preemption;
+use cotenant_sim::host::Part;
 
 use crate::device::{Completion, Direction, Ticket};
 use crate::error::DeviceError;
@@ -24,6 +26,7 @@ pub(in crate::emulated) struct Shot {
     pub(in crate::emulated) kernel: u32,
     pub(in crate::emulated) mask: Option<CuMask>,
     pub(in crate::emulated) priority: i8,
+    pub(in crate::emulated) part: Part,
     pub(in crate::emulated) scale: f64,
     pub(in crate::emulated) first: bool,
     pub(in crate::emulated) last: bool,
@@ -57,6 +60,8 @@ pub(super) struct Stream {
     pub(super) site: Site,
     pub(super) waiting: VecDeque<Item>,
     pub(super) head: Option<Head>,
+    /// How and when its kernel is to be taken off the CUs.
+    pub(super) preempt: Option<(Preemption, u64)>,
     /// Between the first and the last kernel of a batch.
     pub(super) in_batch: bool,
 }

@@ -81,7 +81,7 @@ impl Processes {
             Heard::Message(Message::Up) => member.up = true,
             Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
                 if member.running.take_if(|n| *n == number).is_some() {
-                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)) });
+                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)), left: None });
                     self.copies_left_out += u64::from(copies_left_out);
                 }
             }

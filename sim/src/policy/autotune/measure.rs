@@ -107,6 +107,7 @@ mod tests {
             blocks: 2,
             threads: 256,
             blocks_per_cu: 1,
+            flops: 0,
             dram_bytes: 0,
             fair: false,
             tile: crate::program::Tile::default(),

@@ -212,6 +212,7 @@ mod tests {
             blocks: u64::from(blocks),
             threads: 128,
             blocks_per_cu: 1,
+            flops: 0,
             dram_bytes: 0,
             fair: false,
             tile: Tile::default(),

@@ -1,0 +1,163 @@
+//! Parts of kernels, and kernels that leave the CUs before their end.
+//!
+//! A job may do a part of its kernel: a slice of its blocks, or what a preemption left of it. It runs
+//! as the whole kernel would with so many blocks on the CUs, for as many waves as its blocks fill. Only
+//! a job whose state was saved goes on inside of its blocks.
+
+use super::masks::UNMASKED;
+use super::resident::{Resident, float};
+use super::shape::Config;
+use super::{NEVER, Note, Pool};
+use crate::action::Preemption;
+use crate::program::Code;
+
+/// What came of a wish to preempt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Taken {
+    /// The kernel is off the CUs, with this share of it left of what its job was to do.
+    Now(f64),
+    /// It leaves as its blocks end: [`super::Ended::Left`], or its usual end, is still to come.
+    Later,
+    /// There is none.
+    Nothing,
+}
+
+impl Resident {
+    /// Waves of blocks that its job is to do, and those it may skip; before it began, `whole` is what
+    /// the kernel takes with what is added to it.
+    pub(super) fn begin_part(&mut self, blocks: u64) {
+        let extra = float(self.extra_ns);
+        self.whole = (self.whole - extra).max(1.0);
+        let done = if self.saved || self.fair {
+            self.whole * self.part
+        } else {
+            let waves = blocks_of(blocks, self.part).div_ceil(self.now.there);
+            self.wave() * float(waves.min(self.now.waves))
+        };
+        self.rem = done + extra;
+    }
+}
+
+/// So much of so many blocks; a billionth of one is rounding.
+pub(super) fn blocks_of(blocks: u64, part: f64) -> u64 {
+    (libm::ceil(float(blocks) * part - 1e-9) as u64).max(1)
+}
+
+impl Pool {
+    /// How a job that does a part of its kernel runs where the kernel would run so: with no more blocks
+    /// than it has.
+    pub(super) fn part_of(&self, i: usize, config: Config) -> Config {
+        let r = &self.run[i];
+        let blocks = self.shape(r.kernel).blocks;
+        let left = blocks_of(blocks, r.part);
+        if r.saved || r.fair || left >= config.there {
+            return config;
+        }
+        let waves = blocks.div_ceil(left);
+        // Groups that are filled unevenly occupy more CUs than there are blocks.
+        let most = if r.mask == UNMASKED { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
+        let share = |x: u64| x * left / config.there;
+        Config {
+            ns: config.ns.saturating_mul(waves).div_ceil(config.waves),
+            speed: share(config.speed),
+            dram: share(config.dram),
+            lies: config.lies.min(most),
+            there: left,
+            waves,
+        }
+    }
+
+    /// Takes the kernel of `owner` off the CUs: at once, or as its blocks end. Who waits for its turn
+    /// or for room has no blocks, and goes at once.
+    pub fn preempt(&mut self, now: u64, owner: u32, how: Preemption, code: &Code) -> Taken {
+        self.close_hole();
+        if let Some(i) = self.run.iter().position(|r| r.owner == owner) {
+            let r = &mut self.run[i];
+            if how == Preemption::Blocks && r.runs() && !r.fair {
+                r.leaving = true;
+                let l = r.lane as usize;
+                self.edged = true;
+                self.fill_up(now, l, code);
+                return Taken::Later;
+            }
+            if r.runs() {
+                self.age(now, i);
+            }
+            let r = self.remove(now, i, code);
+            return Taken::Now(if how == Preemption::Reset { r.part } else { r.left() });
+        }
+        let away = |l: usize| self.sliced && (self.active != l || self.switch_end != NEVER);
+        for l in 0..self.lanes.len() {
+            let (lane, away) = (&mut self.lanes[l], away(l));
+            if let Some(i) = lane.wait.iter().position(|w| w.job.owner == owner) {
+                let waiting = lane.wait.remove(i).expect("it was found there");
+                if waiting.mask != UNMASKED {
+                    self.places.remove(waiting.mask);
+                }
+                self.dirty = true;
+                if !away {
+                    self.fill_up(now, l, code);
+                }
+                return Taken::Now(waiting.job.part);
+            }
+            let Some(i) = lane.parked.iter().position(|r| r.owner == owner) else { continue };
+            if how == Preemption::Blocks && lane.parked[i].runs() && !lane.parked[i].fair {
+                lane.parked[i].leaving = true;
+                return Taken::Later;
+            }
+            let r = lane.parked.remove(i);
+            let takes = self.shapes[r.kernel as usize].as_ref().expect("it ran").takes;
+            if !lane.masked {
+                lane.give(&takes, r.held);
+            }
+            if lane.under == Some(r.seq) {
+                lane.under = None;
+            }
+            if r.mask != UNMASKED {
+                self.places.remove(r.mask);
+            }
+            self.dirty = true;
+            return Taken::Now(if how == Preemption::Reset { r.part } else { r.left() });
+        }
+        Taken::Nothing
+    }
+
+    /// Resident `i` goes, up to date if it runs: its room goes to whom it is due.
+    pub(super) fn remove(&mut self, now: u64, i: usize, code: &Code) -> Resident {
+        if self.run[i].runs() {
+            self.goes(now, i);
+        }
+        let mut r = self.run.swap_remove(i);
+        self.ends.swap_remove(i);
+        self.dirty = true;
+        r.edge = NEVER;
+        if self.observed {
+            self.notes.push(Note::Granted { owner: r.owner, kernel: r.kernel, cus: 0 });
+        }
+        let l = r.lane as usize;
+        let takes = self.shape(r.kernel).takes;
+        let lane = &mut self.lanes[l];
+        if !lane.masked {
+            lane.give(&takes, r.held);
+        }
+        if lane.under == Some(r.seq) {
+            lane.under = None;
+        }
+        if r.mask != UNMASKED {
+            self.places.remove(r.mask);
+        }
+        self.fill_up(now, l, code);
+        r
+    }
+
+    /// Somebody has gone or wants no more room.
+    fn fill_up(&mut self, now: u64, l: usize, code: &Code) {
+        self.dirty = true;
+        if self.lanes[l].general {
+            self.hand_out(now, l, code);
+        } else {
+            self.fill(now, l, code);
+        }
+        self.spread(now, l as u32);
+    }
+}
