@@ -214,15 +214,14 @@ impl Gpu {
         assert!(next >= self.now, "time runs forward");
         self.now = next;
         match self.pools.iter().position(|p| p.next() == next) {
-            Some(pool) => {
-                match self.pools[pool].advance(next, &self.code) {
-                    Ended::Kernel { owner, .. } => self.kernel_ended(owner),
-                    Ended::Left { owner, left, .. } => self.ended(owner, Some(left)),
-                    Ended::Turn => {}
-                }
-            }
+            Some(pool) => match self.pools[pool].advance(next, &self.code) {
+                Ended::Kernel { owner, .. } => self.kernel_ended(owner),
+                Ended::Left { owner, left, .. } => self.ended(owner, Some(left)),
+                Ended::Turn => {}
+            },
             None => {
-                let Reverse((_, _, stream, what)) = self.timers.pop().expect("it is the next event");
+                let Reverse((_, _, stream, what)) =
+                    self.timers.pop().expect("it is the next event");
                 match what {
                     For::Head => self.timer(stream),
                     For::Preemption => self.preempt_due(stream),

@@ -105,7 +105,12 @@ impl Device for Instant<'_> {
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
         let at = self.clock.now();
         let done = self.pending.drain(..);
-        ended.extend(done.map(|ticket| Completion { ticket, duration: Nanos::ZERO, at, left: None }));
+        ended.extend(done.map(|ticket| Completion {
+            ticket,
+            duration: Nanos::ZERO,
+            at,
+            left: None,
+        }));
         Ok(())
     }
 

@@ -137,7 +137,8 @@ impl<W: World> Host<'_, W> {
         let stage = &mut self.stages[worker as usize];
         (stage.phase, stage.part, stage.placed) = (Phase::Kernel, part, issued);
         let (work, ordinal) = (stage.work, stage.ordinal);
-        let launch = Launch { worker, kernel, position, part, mask, priority, issued, work, ordinal };
+        let launch =
+            Launch { worker, kernel, position, part, mask, priority, issued, work, ordinal };
         self.world.launch(&launch);
     }
 

@@ -3,8 +3,8 @@
 use cotenant_profiles::Bytes;
 
 use super::{Alarm, Step};
-use crate::layout::{Layout, WorkerSpec};
 use crate::action::Preemption;
+use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
 use crate::pool::{Totals, Used};

@@ -55,7 +55,8 @@ impl Pool {
         }
         let waves = blocks.div_ceil(left);
         // Groups that are filled unevenly occupy more CUs than there are blocks.
-        let most = if r.mask == UNMASKED { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
+        let most =
+            if r.mask == UNMASKED { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
         let share = |x: u64| x * left / config.there;
         Config {
             ns: config.ns.saturating_mul(waves).div_ceil(config.waves),
