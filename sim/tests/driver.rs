@@ -149,7 +149,18 @@ fn pool(lanes: &[u32], discipline: Discipline) -> (Pool, Code) {
 }
 
 fn job(owner: u32, kernel: u32, lane: u32) -> Job {
-    Job { owner, tenant: owner, kernel, lane, cap: 4, priority: 0, scale: 1.0, extra_ns: 0 }
+    Job {
+        owner,
+        tenant: owner,
+        kernel,
+        lane,
+        cap: 4,
+        priority: 0,
+        scale: 1.0,
+        extra_ns: 0,
+        part: 1.0,
+        saved: false,
+    }
 }
 
 /// Advances to the end: who ended when, and when turns did.
@@ -159,7 +170,7 @@ fn ends(pool: &mut Pool, code: &Code) -> Vec<(u64, Option<u32>)> {
         let now = pool.next();
         let owner = match pool.advance(now, code) {
             Ended::Kernel { owner, .. } => Some(owner),
-            Ended::Turn => None,
+            Ended::Turn | Ended::Left { .. } => None,
         };
         ends.push((now, owner));
         pool.settle(now, code);

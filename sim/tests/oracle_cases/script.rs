@@ -88,7 +88,7 @@ impl Script {
         self.about_to[worker as usize] = true;
         let spec = view.workers[worker as usize].spec;
         let (mask, priority, via) = (self.mask(&spec), self.priority(), self.via());
-        if self.one_in(4) {
+        if self.one_in(6) {
             let blocks = 1 + self.rng.below(8);
             return Action::Slice { worker, blocks, mask, priority, via };
         }
@@ -124,7 +124,7 @@ impl Script {
             let whole = |w: u32| view.workers[w as usize].left == 1.0;
             let (here, elsewhere): (Vec<u32>, Vec<u32>) =
                 held.iter().partition(|&&w| home(w) == home(first) && whole(w) && whole(first));
-            if here.is_empty() || self.one_in(4) {
+            if here.is_empty() || self.one_in(8) {
                 act.push(self.launch(first, view));
                 continue;
             }
@@ -281,7 +281,7 @@ impl Policy for Script {
         if self.one_in(15) {
             self.disturb(view, act);
         }
-        if self.depth == Depth::Kernel && self.one_in(5) {
+        if self.depth == Depth::Kernel && self.one_in(8) {
             self.preempt(view, act);
         }
         if self.one_in(10) {
