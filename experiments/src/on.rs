@@ -224,7 +224,15 @@ impl Stage {
                     drop(device);
                     go(&mut processes(Ground::cuda(ordinal, info, works, mps::Options::default()))?)
                 } else {
-                    go(&mut Streams::new(&mut device, Kernels::Works(works), count))
+                    let mut again = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
+                    let masks = match again.depth() {
+                        Depth::Kernel => {
+                            drive::foresee(cell::scenario(e, ready, cell)?, &mut *again, MASKS)
+                        }
+                        _ => vec![],
+                    };
+                    let streams = Streams::new(&mut device, Kernels::Works(works), count);
+                    go(&mut streams.expecting(masks))
                 }
             }
         };
@@ -240,6 +248,10 @@ impl Stage {
         Ok((outcome, lateness))
     }
 }
+
+/// Most masks whose partitions are made before a run on a GPU; what else a policy uses is made when it
+/// does, and counted.
+const MASKS: usize = 64;
 
 /// Share of the median latency from which on the driver's own delays are too much to ignore.
 const LATE: f64 = 0.05;

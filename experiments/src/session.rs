@@ -69,6 +69,8 @@ pub(crate) struct Session {
     out: PathBuf,
     wants: Wants,
     start: Instant,
+    /// Somebody asked for the end: cells that had not ended are not there.
+    stopped: bool,
 }
 
 impl Session {
@@ -119,7 +121,9 @@ impl Session {
         }
         run.replay = Some(stage.info.clone());
         let plays = vec![];
-        let mut session = Self { slices, plays, stage, folder, run, curves, out, wants, start };
+        let stopped = false;
+        let mut session =
+            Self { slices, plays, stage, folder, run, curves, out, wants, start, stopped };
         session.plays = session.cells(cells, args.jobs)?;
         Ok(session)
     }
@@ -162,6 +166,10 @@ impl Session {
             }
             drop(sender);
             for (i, mut done) in receiver {
+                // A cell that the stop has cut short is not one that has ended.
+                if stop.is_set() && !done.outcome.is_ok() {
+                    continue;
+                }
                 let (slice, cell) = (&slices[cells[i].0], &cells[i].1);
                 let kept = log(&mut done.outcome, cell, folder)
                     .and_then(|()| append(&results::rows(&slice.e, cell, &done.outcome)));
@@ -179,16 +187,16 @@ impl Session {
         progress.finish();
         let _ = std::panic::take_hook();
         written?;
-        if stop.is_set() {
-            let ended = count(played.iter().flatten().count(), "cell");
-            let why = format!("stopped; the rows of {ended} are in {}", partial.display());
-            return Err(Failure::Stopped(why));
-        }
-        let plays = cells.into_iter().zip(played).map(|((slice, cell), played)| {
-            let Played { outcome: measured, lateness } = played.expect("every cell was played");
-            Play { slice, cell, measured, simulated: Outcome::default(), lateness }
+        self.stopped = stop.is_set();
+        let plays = cells.into_iter().zip(played).filter_map(|((slice, cell), played)| {
+            let Played { outcome: measured, lateness } = played?;
+            Some(Play { slice, cell, measured, simulated: Outcome::default(), lateness })
         });
-        Ok(plays.collect())
+        let plays: Vec<Play> = plays.collect();
+        if self.stopped && plays.is_empty() {
+            return Err(Failure::Stopped("stopped before the first cell had ended".to_owned()));
+        }
+        Ok(plays)
     }
 
     /// Real time cannot be hurried: say how long it will take.
@@ -267,6 +275,11 @@ impl Session {
         say::note(&format!("{cells} in {took:.1} s; results in {}", self.out.display()));
         for missing in drawn?.missing {
             say::warn(&format!("{missing} (the report says so in its place)"));
+        }
+        if self.stopped {
+            let ended = count(self.plays.len(), "cell");
+            let why = format!("stopped; {ended} had ended and are in {}", self.out.display());
+            return Err(Failure::Stopped(why));
         }
         match summary.failures(self.plays.len()) {
             Some(why) => Err(Failure::failed(why)),

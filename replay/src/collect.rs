@@ -24,10 +24,10 @@ use crate::nvml::Nvml;
 
 use bench::Bench;
 
-pub use assemble::Collected;
+pub use assemble::{Collected, SLOW};
 pub(crate) use assemble::{point, today};
 pub use journal::{Journal, Visit};
-pub use plan::{Plan, PlanError, Point, Request, plan};
+pub use plan::{Coarse, Plan, PlanError, Point, Request, plan};
 pub(crate) use plan::{same_gpu, shuffle};
 
 /// Launches before those that count: clocks rise, caches fill, code is loaded.
@@ -48,11 +48,13 @@ pub enum CollectError {
     /// The journal.
     #[error("{0}")]
     Journal(String),
-    /// The budget ended before any model was complete.
-    #[error(
-        "the budget is spent before every kernel was measured once; go on with the same command"
-    )]
-    Nothing,
+    /// No kernel was measured on the whole device.
+    #[error("no kernel was measured on all CUs{}; the same command resumes", because(.0))]
+    Nothing(Option<String>),
+}
+
+fn because(why: &Option<String>) -> String {
+    why.as_ref().map_or_else(|| ": the budget is spent".to_owned(), |why| format!(": {why}"))
 }
 
 /// How far a collection is.
@@ -69,8 +71,9 @@ pub struct Progress {
 /// Collects into `folder`, telling `progress` after every visit.
 ///
 /// # Errors
-/// No GPU, a failed launch, or a folder that cannot be written. A kernel that cannot be prepared
-/// (a library is missing) fails at once, before anything is measured.
+/// No GPU, or a folder that cannot be written; nothing was measured on the whole device. A point that
+/// fails is a line of the journal with the reason, and is not tried again; a fault that takes the
+/// context along ends the measuring. What was measured is assembled in any case.
 pub fn collect(
     request: &Request,
     folder: &Path,
@@ -85,13 +88,16 @@ pub fn collect(
     fine.gpu.require_partitions()?;
     coarse.gpu.require_partitions()?;
     require_described(request, fine.gpu.info())?;
-    let plan = plan(request, fine.gpu.info().cus, fine.gpu.divisible_cus())?;
+    let groups = Coarse { grain: coarse.gpu.info().grain, divisible: coarse.gpu.divisible_cus() };
+    let plan = plan(request, fine.gpu.info().cus, fine.gpu.divisible_cus(), groups)?;
     let nvml = Nvml::open(&fine.gpu.info().uuid).ok();
     let identity = identity(request, fine.gpu.info());
     let mut journal = Journal::open(folder, &identity)?;
+    fine.ramp(request.ramp)?;
     let overhead = fine.gpu.overhead()?;
     (fine.launch, coarse.launch) = (overhead.launch, overhead.launch);
     let known = journal.visits().len();
+    let mut broken = None;
     for visit in plan.visits(request) {
         if journal.has(&visit) {
             continue;
@@ -100,8 +106,15 @@ pub fn collect(
             break;
         }
         let bench = if visit.point.coarse { &mut coarse } else { &mut fine };
-        let samples = bench.visit(&plan, visit.point, request.samples)?;
-        journal.add(visit, samples, nvml.as_ref().map(Nvml::read).unwrap_or_default())?;
+        let samples = bench.visit(&plan, visit.point, request.samples);
+        let samples = samples.map_err(|e| e.to_string());
+        let (failed, events) = (samples.as_ref().err().cloned(), overhead.events.0);
+        journal.add(visit, samples, events, nvml.as_ref().map(Nvml::read).unwrap_or_default())?;
+        // Both devices are one context.
+        broken = failed.filter(|_| !bench.survives());
+        if broken.is_some() {
+            break;
+        }
         let (done, planned) = (journal.visits().len(), plan.visit_count(request));
         progress(Progress {
             done,
@@ -109,11 +122,15 @@ pub fn collect(
             left: left(began, done - known, planned - done, request),
         });
     }
-    let with = (request, identity.as_str());
-    let pairs = corun::corun(&mut fine, &plan, &journal, with, folder, began)?;
+    let with = (request, identity.as_str(), overhead.events.0);
+    let pairs = match broken {
+        None => corun::corun(&mut fine, &plan, &journal, with, folder, began)?,
+        Some(_) => corun::Pairs::known(folder, &identity)?,
+    };
     let driver = nvml.as_ref().and_then(Nvml::driver).unwrap_or_default();
     let source = Measured { info: fine.gpu.info().clone(), overhead, driver };
-    assemble::assemble(request, &plan, &journal, pairs, &source, folder)
+    let collected = assemble::assemble(request, &plan, &journal, pairs, &source, folder)?;
+    Ok(Collected { broken, ..collected })
 }
 
 /// Refuses a GPU that is not the one that the profile will name.
@@ -168,6 +185,7 @@ mod tests {
             rounds: 1,
             corun_kernels: 0,
             budget: None,
+            ramp: Duration::ZERO,
             seed: 1,
         };
         let info = DeviceInfo {

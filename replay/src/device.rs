@@ -162,8 +162,10 @@ impl Launch {
 /// What measuring costs by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
-    /// Time between two events with nothing in between: part of every duration.
+    /// What the two events around a launch add to its duration.
     pub events: Nanos,
+    /// Host time of one launch without events.
+    pub plain: Nanos,
     /// Host time of one launch with its events.
     pub launch: Nanos,
     /// Host time of one poll that finds nothing.
@@ -380,6 +382,20 @@ pub trait Device {
     /// # Errors
     /// A launch that failed.
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError>;
+
+    /// Waits until everything in a queue has ended, without reporting it.
+    ///
+    /// # Errors
+    /// A launch that failed.
+    fn finish(&mut self, queue: Queue) -> Result<(), DeviceError> {
+        let _ = queue;
+        Ok(())
+    }
+
+    /// What it made, and where it deviated, with numbers since it was opened.
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        vec![]
+    }
 
     /// Measures what measuring costs.
     ///

@@ -8,6 +8,7 @@
 //! dispatcher that is late shows it; how late it was itself is in [`Lateness`].
 
 mod clock;
+mod foresight;
 mod lateness;
 mod streams;
 mod workers;
@@ -23,9 +24,10 @@ use cotenant_sim::report::{Refusal, Report};
 use cotenant_sim::{Policy, Scenario};
 
 pub use clock::RunClock;
+pub use foresight::foresee;
 pub use lateness::Lateness;
 pub use streams::{Kernels, Streams};
-pub use workers::{Batch, Ended, HostCosts, Launch, Lost, Workers};
+pub use workers::{Batch, Ended, Foreseen, HostCosts, Launch, Lost, Workers};
 
 use crate::error::DeviceError;
 

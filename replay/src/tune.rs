@@ -18,7 +18,7 @@ use cotenant_profiles::files::FileError;
 use cotenant_profiles::lower::Precision;
 
 use crate::collect::bench::Bench;
-use crate::collect::{self, PlanError, Request, WARM_UP};
+use crate::collect::{self, Coarse, PlanError, Request, WARM_UP};
 use crate::cuda::{Granularity, nvrtc};
 use crate::device::{Device, DeviceInfo, Kind, Prepared, Queue};
 use crate::error::DeviceError;
@@ -137,13 +137,14 @@ pub fn tune(
     }
     bench.gpu.require_partitions()?;
     collect::require_described(request, &info)?;
-    let plan = collect::plan(request, info.cus, bench.gpu.divisible_cus())?;
+    let plan = collect::plan(request, info.cus, bench.gpu.divisible_cus(), Coarse::default())?;
     let cus = shares(request, &info, bench.gpu.divisible_cus());
     let shapes = shapes(&plan);
     if shapes.is_empty() {
         return Err(TuneError::NoShape);
     }
     let nvml = Nvml::open(&info.uuid).ok();
+    bench.ramp(request.ramp)?;
     let overhead = bench.gpu.overhead()?;
     bench.launch = overhead.launch;
     let code = compile()?;

@@ -5,7 +5,7 @@ const WORDS: usize = 5;
 
 /// A set of compute units, by index. Groups (GPCs, shader engines) are consecutive: group 0 holds
 /// the first CUs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CuMask([u64; WORDS]);
 
 impl CuMask {

@@ -327,6 +327,9 @@ pub(crate) struct MeasureArgs {
     out: Option<PathBuf>,
 }
 
+/// Clocks of an idle GPU have risen after this long under load.
+const RAMP: Duration = Duration::from_secs(1);
+
 impl MeasureArgs {
     /// The request, and the folder.
     pub(super) fn request(&self, pairs: u16) -> Done<(Request, Option<PathBuf>)> {
@@ -341,6 +344,7 @@ impl MeasureArgs {
             rounds: usize::from(self.rounds),
             corun_kernels: usize::from(pairs),
             budget: self.budget.map(|b| Duration::from_nanos(b.0)),
+            ramp: RAMP,
             seed: self.seed,
         };
         Ok((request, self.out.clone()))
@@ -400,8 +404,27 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
             "the driver is a stand-in: these numbers are no measurement, and the files say so",
         );
     }
+    for failed in &collected.failed {
+        say::warn(&format!("not measured: {failed}"));
+    }
+    if let Some(why) = &collected.broken {
+        let how = "the GPU's context is lost; the same command resumes behind what failed";
+        say::warn(&format!("measuring ended early: {why}: {how}"));
+    }
+    if collected.slow > 0 {
+        let visits = count(collected.slow, "visit");
+        let why = "the GPU was throttled, or another program used it";
+        say::warn(&format!(
+            "{visits} below {:.0} % of the highest SM clock: {why}",
+            100.0 * collect::SLOW
+        ));
+    }
+    let reason = match (&collected.broken, collected.failed.is_empty()) {
+        (None, true) => "the budget ended; the same command resumes",
+        _ => "kernels of it are not measured",
+    };
     for model in &collected.incomplete {
-        say::warn(&format!("{model} is incomplete: the budget ended; the same command resumes"));
+        say::warn(&format!("{model} is incomplete: {reason}"));
     }
     if collected.pairs_left > 0 {
         let left = count(collected.pairs_left, "pair");

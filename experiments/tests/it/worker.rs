@@ -68,6 +68,7 @@ impl World {
             site: Site { pool: 0, lane, cap: self.setup.device.cus(), priority: 0 },
             memory: memory.0,
             programs: self.model.programs.iter().map(program).collect(),
+            copies: [0; 2],
         };
         let command = launcher().command();
         let gpu = self.server.connect().unwrap();
@@ -76,7 +77,8 @@ impl World {
 
     fn up(&mut self, token: u64) -> Process {
         let process = self.start(token, self.lanes.min(token as u32 + 1) - 1, Bytes(1 << 30));
-        assert_eq!(self.hear(), (token, Heard::Message(Message::Up)));
+        let (from, heard) = self.hear();
+        assert!(from == token && matches!(heard, Heard::Message(Message::Up { .. })));
         process
     }
 
@@ -216,7 +218,7 @@ fn a_worker_says_why_it_cannot_go_on() {
     let mut world = World::whole();
     let all = world.setup.device.memory.capacity;
     let _big = world.start(0, 0, all);
-    assert_eq!(world.hear().1, Heard::Message(Message::Up));
+    assert!(matches!(world.hear().1, Heard::Message(Message::Up { .. })));
     let mut none = world.start(1, 0, Bytes(1));
     let (1, Heard::Message(Message::Failed { kind, reason })) = world.hear() else {
         panic!("no memory is left")

@@ -6,13 +6,15 @@
 //! by a simple formula (see `cost`), in real time. Tests link it into a private folder under the
 //! libraries' names and put that folder on the loader's path.
 //!
-//! `FAKECUDA_FAIL=name:code[:n]` lets the n-th call (from 1) of a function fail with a code.
+//! `FAKECUDA_FAIL=name:code[:n]` lets the n-th call (from 1) of a function fail with a code, and
+//! `FAKECUDA_NASTY` asks for what real drivers do to those who trust them: see `nasty.rs`.
 //! `cotenant_stand_in` is the symbol by which cotenant knows that results are no measurements.
 #![allow(unsafe_code)] // it is a C library
 #![allow(non_snake_case, missing_docs, unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
 // the functions are NVIDIA's, documented there; every pointer is the caller's as in the real driver
 
 mod libraries;
+mod nasty;
 mod state;
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -25,6 +27,8 @@ pub use libraries::*;
 const INVALID_VALUE: c_int = 1;
 const INVALID_HANDLE: c_int = 400;
 const NOT_READY: c_int = 600;
+/// `CUDA_ERROR_ILLEGAL_ADDRESS`, which stays with the context.
+const KERNEL_FAILED: c_int = 700;
 /// As an H100 or H200 SXM.
 pub(crate) const SMS: u32 = 132;
 
@@ -47,7 +51,7 @@ macro_rules! api {
 pub(crate) struct Stream {
     pub(crate) sms: u32,
     ready: Instant,
-    green: usize,
+    pub(crate) green: usize,
 }
 
 impl Stream {
@@ -63,7 +67,7 @@ impl Stream {
 }
 
 thread_local! {
-    static CURRENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+    pub(crate) static CURRENT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
     /// The context under it, of which there is one at most.
     static BELOW: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
@@ -87,7 +91,20 @@ fn copy_cost(bytes: usize) -> u64 {
 fn granted_sms() -> u32 {
     let share = std::env::var("CUDA_MPS_ACTIVE_THREAD_PERCENTAGE").ok();
     let share: Option<f64> = share.and_then(|s| s.parse().ok());
-    share.map_or(SMS, |s| ((f64::from(SMS) * s / 100.0) as u32 / 2 * 2).max(2))
+    let other = nasty::number("sms").filter(|_| share.is_some());
+    let granted = |s: f64| ((f64::from(SMS) * s / 100.0) as u32 / 2 * 2).max(2);
+    other.map_or(share.map_or(SMS, granted), |n| n as u32)
+}
+
+/// Appends work to a stream; none of that name, or none left, is an invalid handle.
+pub(crate) fn push(stream: usize, ns: impl FnOnce(&Stream) -> u64) -> c_int {
+    match with(stream, |s| s.push(ns(s))) {
+        Some(()) => {
+            state::worked(stream);
+            OK
+        }
+        None => INVALID_HANDLE,
+    }
 }
 
 fn wait(until: Instant) {
@@ -134,6 +151,11 @@ api! {
     }
     fn cuDevicePrimaryCtxRetain(c: *mut usize, _d: c_int) { *c = PRIMARY; make(Kind::Context, PRIMARY); OK }
     fn cuDevicePrimaryCtxRelease_v2(_d: c_int) {
+        nasty::take("teardown");
+        if let Some(path) = std::env::var_os("FAKECUDA_ENDED") {
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            let _ = file.and_then(|mut f| std::io::Write::write_all(&mut f, b"released\n"));
+        }
         if live().0 > 1 { note("leak: the context goes before what lives in it", true); }
         unmake(Kind::Context, PRIMARY)
     }
@@ -147,6 +169,7 @@ api! {
         OK
     }
     fn cuCtxSynchronize() {
+        if state::broken() { return KERNEL_FAILED }
         wait(state::streams().into_iter().map(|s| s.ready).max().unwrap_or_else(Instant::now));
         OK
     }
@@ -159,6 +182,7 @@ api! {
     fn cuStreamDestroy_v2(s: usize) { state::drop_stream(s) }
     fn cuStreamSynchronize(s: usize) {
         // The default stream is never busy here: what is in it is done at once.
+        if state::broken() { return KERNEL_FAILED }
         if s == 0 { return OK }
         match with(s, |s| s.ready) { Some(t) => { wait(t); OK } None => INVALID_HANDLE }
     }
@@ -169,7 +193,12 @@ api! {
         if with(s, until).is_some() { OK } else { INVALID_HANDLE }
     }
 
-    fn cuEventCreate(e: *mut usize, _flags: c_uint) { *e = state::add_event(CURRENT.get()); OK }
+    fn cuEventCreate(e: *mut usize, flags: c_uint) {
+        if state::broken() { return KERNEL_FAILED }
+        // CU_EVENT_DISABLE_TIMING.
+        *e = state::add_event(CURRENT.get(), flags & 2 == 0);
+        OK
+    }
     fn cuEventDestroy_v2(e: usize) { state::drop_event(e) }
     fn cuEventRecord(e: usize, s: usize) {
         // `FAKECUDA_EVENTS=own` takes an event in a stream of its own context alone.
@@ -177,12 +206,23 @@ api! {
             let green = with(s, |s| s.green).unwrap_or(0);
             if state::home(e) != if green == 0 { PRIMARY } else { green } { return INVALID_HANDLE }
         }
-        match with(s, |s| s.ready.max(Instant::now())) {
-            Some(at) => state::set_event(e, at),
+        let timed = state::is_timed(e);
+        if let Some(us) = nasty::number("record").filter(|_| timed) {
+            std::thread::sleep(Duration::from_micros(us));
+        }
+        let gap = nasty::number("gap").filter(|_| timed).unwrap_or(0);
+        let marked = |s: &mut Stream| {
+            let at = s.ready.max(Instant::now());
+            s.push(gap);
+            at
+        };
+        match with(s, marked) {
+            Some(at) => state::set_event(e, at, s),
             None => INVALID_HANDLE,
         }
     }
     fn cuEventQuery(e: usize) {
+        if state::broken() { return KERNEL_FAILED }
         match state::event(e) {
             Some(Some(at)) if at > Instant::now() => NOT_READY,
             Some(_) => OK,
@@ -196,6 +236,8 @@ api! {
         let (Some(Some(a)), Some(Some(b))) = (state::event(from), state::event(to)) else {
             return INVALID_HANDLE;
         };
+        if nasty::nasty("apart").is_some() && state::contexts(from, to) { return INVALID_HANDLE }
+        state::check_marks(from, to);
         let (later, earlier) = (b.saturating_duration_since(a), a.saturating_duration_since(b));
         *ms = ((later.as_secs_f64() - earlier.as_secs_f64()) * 1e3) as f32;
         OK
@@ -217,15 +259,16 @@ api! {
 
     fn cuMemAllocHost_v2(p: *mut usize, n: usize) {
         if n == 0 { return INVALID_VALUE }
+        nasty::take("create");
         *p = state::address(state::allocate(n));
         OK
     }
     fn cuMemFreeHost(p: usize) { state::free_address(p) }
     fn cuMemcpyHtoDAsync_v2(_to: usize, _from: usize, n: usize, s: usize) {
-        if with(s, |s| s.push(copy_cost(n))).is_some() { OK } else { INVALID_HANDLE }
+        push(s, |_| copy_cost(n))
     }
     fn cuMemcpyDtoHAsync_v2(_to: usize, _from: usize, n: usize, s: usize) {
-        if with(s, |s| s.push(copy_cost(n))).is_some() { OK } else { INVALID_HANDLE }
+        push(s, |_| copy_cost(n))
     }
 
     fn cuModuleLoadData(m: *mut usize, image: *const c_char) {
@@ -255,6 +298,10 @@ api! {
     ) {
         let Some(name) = state::function_name(f) else { return INVALID_HANDLE };
         note(&format!("  {name}"), false);
+        if nasty::names("refuse", &name) { return INVALID_VALUE }
+        if nasty::names("break", &name) { state::break_context() }
+        if state::broken() { return KERNEL_FAILED }
+        state::first_launch(&name);
         let first = *(*parameters).cast::<u64>();
         let blocks = u64::from(gx) * u64::from(gy) * u64::from(gz);
         if name == "spin" {
@@ -268,7 +315,7 @@ api! {
             };
             if place != 0 { state::bytes(place, 8 * blocks as usize, note); }
         }
-        match with(s, |s| s.push(cost(&name, blocks, s.sms, first))) { Some(()) => OK, None => INVALID_HANDLE }
+        push(s, |s| cost(&name, blocks, s.sms, first))
     }
 }
 
@@ -300,6 +347,8 @@ api! {
         let size = least.max(step).div_ceil(step) * step;
         let groups = (*whole).sm[0] / size;
         if out.is_null() { *n = groups; return OK }
+        let fewer = nasty::number("groups").filter(|_| step == 8);
+        let groups = fewer.map_or(groups, |n| groups.min(n as c_uint));
         *n = groups.min(*n);
         for i in 0..*n as usize { *out.add(i) = resource(size, step); }
         if !rest.is_null() { *rest = resource((*whole).sm[0] - *n * size, step); }
@@ -312,6 +361,7 @@ api! {
     fn cuGreenCtxCreate(g: *mut usize, sms: usize, _d: c_int, flags: c_uint) {
         // CU_GREEN_CTX_DEFAULT_STREAM is required up to 13.0.
         if flags & 1 == 0 { return INVALID_VALUE }
+        nasty::take("create");
         *g = state::add_green(sms as u32);
         OK
     }

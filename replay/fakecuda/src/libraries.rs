@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
 
-use crate::api;
-use crate::state::{OK, add_library, drop_library, enter, note, read_until, with, words};
+use crate::state::{
+    OK, add_library, broken, drop_library, enter, first_launch, note, read_until, with, words,
+};
+use crate::{CURRENT, api, nasty, push};
 
 /// Sizes by handle: rows, columns, count of a matrix, bytes of an element; four sizes of a tensor or
 /// a filter.
@@ -14,6 +16,8 @@ static SIZES: Mutex<BTreeMap<usize, [u64; 4]>> = Mutex::new(BTreeMap::new());
 /// Layouts whose matrices lie anywhere: launches are given lists of addresses.
 static LISTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 static STREAMS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+/// The contexts that handles of cuDNN were made in.
+static HOMES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
 fn sizes(handle: usize) -> [u64; 4] {
     let map = SIZES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -24,11 +28,20 @@ fn set(handle: usize, f: impl FnOnce(&mut [u64; 4])) -> c_int {
     f(map.entry(handle).or_insert([1; 4]));
     OK
 }
-fn run(stream: usize, flops: u64) -> c_int {
+/// Runs the algorithm of that number, the best being 0; `failed` is the library's code for a launch
+/// that does not work.
+fn run(stream: usize, algorithm: u64, (what, flops): (&str, u64), failed: c_int) -> c_int {
+    let sms = with(stream, |s| s.sms).unwrap_or(0);
+    let needs = nasty::number("cluster").filter(|_| algorithm == 0);
+    if broken() || needs.is_some_and(|n| u64::from(sms) < n) {
+        return failed;
+    }
+    first_launch(&format!("{what} {algorithm} {flops}"));
     // 400 operations a nanosecond on every SM, roughly an H100 in TF32.
-    let pushed = with(stream, |s| s.push(6_000 + flops / (400 * u64::from(s.sms))));
-    if pushed.is_some() { OK } else { 7 }
+    if push(stream, |s| 6_000 + flops / (400 * u64::from(s.sms))) == OK { OK } else { 7 }
 }
+/// Algorithms that a library names, the best first.
+const ALGORITHMS: usize = 3;
 fn listed(layout: usize) -> bool {
     LISTED.lock().unwrap_or_else(PoisonError::into_inner).contains(&layout)
 }
@@ -81,22 +94,28 @@ api! {
     }
     fn cublasLtMatmulPreferenceDestroy(p: usize) { drop_library(p) }
     fn cublasLtMatmulAlgoGetHeuristic(
-        _h: usize, _d: usize, _a: usize, _b: usize, _c: usize, _out: usize, _p: usize, _want: c_int,
+        _h: usize, _d: usize, _a: usize, _b: usize, _c: usize, _out: usize, _p: usize, want: c_int,
         result: *mut u8, found: *mut c_int,
     ) {
         // cublasLtMatmulHeuristicResult_t: 64 bytes of algorithm, workspace size, state…
-        std::ptr::write_bytes(result, 0, 96);
-        *result.add(64).cast::<usize>() = 1 << 20;
-        *found = 1;
+        let n = ALGORITHMS.min(usize::try_from(want).unwrap_or(0));
+        for i in 0..n {
+            let one = result.add(96 * i);
+            std::ptr::write_bytes(one, 0, 96);
+            *one.cast::<u64>() = i as u64;
+            *one.add(64).cast::<usize>() = 1 << 20;
+        }
+        *found = n as c_int;
         OK
     }
     fn cublasLtMatmul(
         _h: usize, _d: usize, _alpha: *const f32, a: usize, la: usize, b: usize, lb: usize,
-        _beta: *const f32, _c: usize, _lc: usize, out: usize, lo: usize, _algo: *const c_void,
+        _beta: *const f32, _c: usize, _lc: usize, out: usize, lo: usize, algo: *const c_void,
         _work: usize, _bytes: usize, stream: usize,
     ) {
         let (left, o) = (sizes(la), sizes(lo));
-        let code = run(stream, 2 * left[1] * o[0] * o[1] * o[2]);
+        let flops = 2 * left[1] * o[0] * o[1] * o[2];
+        let code = run(stream, *algo.cast::<u64>(), ("product", flops), 13);
         for (list, layout) in [(a, la), (b, lb), (out, lo)] {
             if listed(layout) { touch(list, layout, stream); }
         }
@@ -105,9 +124,19 @@ api! {
 }
 
 api! {
-    fn cudnnCreate(h: *mut usize) { *h = add_library(); OK }
+    fn cudnnCreate(h: *mut usize) {
+        *h = add_library();
+        HOMES.lock().unwrap_or_else(PoisonError::into_inner).insert(*h, CURRENT.get());
+        OK
+    }
     fn cudnnDestroy(h: usize) { drop_library(h) }
     fn cudnnSetStream(h: usize, stream: usize) {
+        let home = HOMES.lock().unwrap_or_else(PoisonError::into_inner).get(&h).copied();
+        let green = with(stream, |s| s.green).unwrap_or(0);
+        // CUDNN_STATUS_BAD_PARAM_STREAM_MISMATCH.
+        if nasty::nasty("dnn").is_some() && home != Some(if green == 0 { 0x1000 } else { green }) {
+            return 2007;
+        }
         STREAMS.lock().unwrap_or_else(PoisonError::into_inner).insert(h, stream);
         OK
     }
@@ -130,13 +159,17 @@ api! {
     fn cudnnSetConvolutionMathType(_d: usize, _math: c_int) { OK }
     fn cudnnDestroyConvolutionDescriptor(d: usize) { drop_library(d) }
     fn cudnnGetConvolutionForwardAlgorithm_v7(
-        _h: usize, _x: usize, _w: usize, _d: usize, _y: usize, _want: c_int, found: *mut c_int,
+        _h: usize, _x: usize, _w: usize, _d: usize, _y: usize, want: c_int, found: *mut c_int,
         result: *mut u8,
     ) {
         // cudnnConvolutionFwdAlgoPerf_t: algorithm 1 first, all else zero.
-        std::ptr::write_bytes(result, 0, 48);
-        *result.cast::<c_int>() = 1;
-        *found = 1;
+        let n = ALGORITHMS.min(usize::try_from(want).unwrap_or(0));
+        for i in 0..n {
+            let one = result.add(48 * i);
+            std::ptr::write_bytes(one, 0, 48);
+            *one.cast::<c_int>() = 1 + i as c_int;
+        }
+        *found = n as c_int;
         OK
     }
     fn cudnnGetConvolutionForwardWorkspaceSize(
@@ -144,11 +177,12 @@ api! {
     ) { *bytes = 1 << 20; OK }
     fn cudnnConvolutionForward(
         h: usize, _alpha: *const f32, _xd: usize, _x: usize, wd: usize, _w: usize, _d: usize,
-        _algo: c_int, _work: usize, _bytes: usize, _beta: *const f32, yd: usize, _y: usize,
+        algo: c_int, _work: usize, _bytes: usize, _beta: *const f32, yd: usize, _y: usize,
     ) {
         let stream = STREAMS.lock().unwrap_or_else(PoisonError::into_inner).get(&h).copied();
         let (w, y) = (sizes(wd), sizes(yd));
-        run(stream.unwrap_or(0), 2 * y.iter().product::<u64>() * w[1] * w[2] * w[3])
+        let flops = 2 * y.iter().product::<u64>() * w[1] * w[2] * w[3];
+        run(stream.unwrap_or(0), algo.abs_diff(1).into(), ("convolution", flops), 5000)
     }
 }
 

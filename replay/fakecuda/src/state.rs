@@ -1,11 +1,11 @@
 //! Handles, the log of calls, and what went wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::Stream;
+use crate::{Stream, nasty};
 
 pub(crate) const OK: c_int = 0;
 const INVALID_HANDLE: c_int = 400;
@@ -37,6 +37,17 @@ struct State {
     streams: BTreeMap<usize, Stream>,
     events: BTreeMap<usize, Option<Instant>>,
     homes: BTreeMap<usize, usize>,
+    timed: BTreeSet<usize>,
+    /// When each event was last recorded, in the order of all calls, and in which stream.
+    marks: BTreeMap<usize, (usize, usize)>,
+    /// Counts marks and work.
+    order: usize,
+    /// Work in the order of all calls, and its stream.
+    work: Vec<(usize, usize)>,
+    /// What was launched before.
+    warm: BTreeSet<String>,
+    /// A kernel has failed: the context is of no use any more.
+    broken: bool,
     greens: BTreeMap<usize, u32>,
     modules: BTreeMap<usize, Module>,
     memory: BTreeMap<usize, Vec<u8>>,
@@ -139,12 +150,19 @@ pub(crate) fn streams() -> Vec<Stream> {
     state().streams.values().copied().collect()
 }
 
-pub(crate) fn add_event(home: usize) -> usize {
+pub(crate) fn add_event(home: usize, timed: bool) -> usize {
     let handle = fresh(Kind::Event);
     let mut s = state();
+    if timed {
+        s.timed.insert(handle);
+    }
     s.events.insert(handle, None);
     s.homes.insert(handle, home);
     handle
+}
+/// Whether an event tells time.
+pub(crate) fn is_timed(event: usize) -> bool {
+    state().timed.contains(&event)
 }
 /// The context that an event was made in.
 pub(crate) fn home(event: usize) -> usize {
@@ -154,14 +172,66 @@ pub(crate) fn drop_event(handle: usize) -> c_int {
     state().events.remove(&handle);
     unmake(Kind::Event, handle)
 }
-pub(crate) fn set_event(handle: usize, at: Instant) -> c_int {
-    match state().events.get_mut(&handle) {
-        Some(event) => {
-            *event = Some(at);
-            OK
-        }
-        None => INVALID_HANDLE,
+pub(crate) fn set_event(handle: usize, at: Instant, stream: usize) -> c_int {
+    let mut s = state();
+    let Some(event) = s.events.get_mut(&handle) else { return INVALID_HANDLE };
+    *event = Some(at);
+    s.order += 1;
+    let order = s.order;
+    s.marks.insert(handle, (order, stream));
+    OK
+}
+/// Whether two events were made in different contexts, or recorded in streams of different ones.
+pub(crate) fn contexts(a: usize, b: usize) -> bool {
+    let s = state();
+    let of = |event: &usize| {
+        let stream = s.marks.get(event).map_or(0, |(_, stream)| *stream);
+        s.streams.get(&stream).map_or(0, |s| s.green)
+    };
+    of(&a) != of(&b)
+}
+/// Work went to a stream.
+pub(crate) fn worked(stream: usize) {
+    let mut s = state();
+    s.order += 1;
+    let order = s.order;
+    s.work.push((order, stream));
+}
+/// Two events of one stream stand around the work that they time: work between them that lies in
+/// other streams alone is not what is timed.
+pub(crate) fn check_marks(from: usize, to: usize) {
+    let mut s = state();
+    let (Some(&(first, stream)), Some(&(last, same))) = (s.marks.get(&from), s.marks.get(&to))
+    else {
+        return;
+    };
+    if stream != same || first > last {
+        return;
     }
+    let begin = s.work.partition_point(|(order, _)| *order < first);
+    let between = s.work[begin..].iter().take_while(|(order, _)| *order < last);
+    let (mut all, mut own) = (0, 0);
+    for (_, of) in between {
+        all += 1;
+        own += usize::from(*of == stream);
+    }
+    if all > 0 && own == 0 {
+        s.wrong += 1;
+        s.log.push_str("wrong: the work between two events is in another stream than they are\n");
+    }
+}
+/// The first launch of something loads it, where `cold` says so.
+pub(crate) fn first_launch(what: &str) {
+    let first = state().warm.insert(what.to_owned());
+    if first {
+        nasty::take("cold");
+    }
+}
+pub(crate) fn break_context() {
+    state().broken = true;
+}
+pub(crate) fn broken() -> bool {
+    state().broken
 }
 #[allow(clippy::option_option)] // no such event; an event that was never recorded
 pub(crate) fn event(handle: usize) -> Option<Option<Instant>> {

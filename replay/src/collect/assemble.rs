@@ -9,7 +9,7 @@ use cotenant_profiles::files::{self, Measurement};
 use cotenant_profiles::kernel::{CoRun, Kernel, Launch, Model, Profile, Source};
 use cotenant_profiles::{Nanos, stats};
 
-use super::corun::Pair;
+use super::corun::{Pair, Pairs};
 use super::journal::{Journal, Visit};
 use super::plan::{Plan, Request};
 use super::{CollectError, Measured};
@@ -25,9 +25,19 @@ pub struct Collected {
     pub incomplete: Vec<String>,
     /// Pairs of kernels left out: the budget ended.
     pub pairs_left: usize,
+    /// Points and pairs that failed, with the reason: those of one kernel and reason are one line.
+    pub failed: Vec<String>,
+    /// Visits with SM clocks below [`SLOW`] of the highest that was seen.
+    pub slow: usize,
+    /// Why measuring ended early: a fault that took the GPU's context along.
+    pub broken: Option<String>,
     /// The device is the stand-in of the tests: nothing here was measured.
     pub stand_in: bool,
 }
+
+/// A visit at a lower share of the highest SM clock was measured on another GPU, so to speak: it was
+/// throttled, or not awake yet.
+pub const SLOW: f64 = 0.95;
 
 /// Kernels by their share of the models' time on the whole device, the longest first.
 pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usize> {
@@ -42,6 +52,31 @@ pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usiz
     order
 }
 
+/// Visits with clocks below [`SLOW`] of the highest.
+fn slow(journal: &Journal) -> usize {
+    let clocks = || journal.visits().iter().filter_map(|v| v.sm_mhz);
+    let highest = clocks().max().unwrap_or(0);
+    clocks().filter(|mhz| f64::from(*mhz) < SLOW * f64::from(highest)).count()
+}
+
+/// What failed: a line for every kernel and reason, with its CUs.
+fn failed(plan: &Plan, journal: &Journal, pairs: &Pairs) -> Vec<String> {
+    let mut lines: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
+    for v in journal.visits() {
+        if let Some(why) = &v.failed {
+            let of = lines.entry((&plan.works[v.work].id, why)).or_default();
+            of.push(format!("{}{}", v.cus, if v.coarse { " in groups" } else { "" }));
+        }
+    }
+    let lines = lines.into_iter();
+    let visits = lines.map(|((id, why), cus)| format!("{id} on {} CUs: {why}", cus.join(", ")));
+    let pairs = pairs.all.iter().filter_map(|p| {
+        let [a, b] = p.works.map(|w| &plan.works[w].id);
+        p.failed.as_ref().map(|why| format!("{a} beside {b}: {why}"))
+    });
+    visits.chain(pairs).collect()
+}
+
 /// The longest median of a kernel's visits, ns: at the fewest CUs that it was measured at.
 pub(super) fn alone(journal: &Journal, work: usize) -> u64 {
     let visits = journal.visits().iter().filter(|v| v.work == work && !v.coarse);
@@ -52,7 +87,7 @@ pub(super) fn assemble(
     request: &Request,
     plan: &Plan,
     journal: &Journal,
-    (pairs, pairs_left): (Vec<Pair>, usize),
+    pairs: Pairs,
     on: &Measured,
     folder: &Path,
 ) -> Result<Collected, CollectError> {
@@ -72,7 +107,7 @@ pub(super) fn assemble(
             profile.kernels.push(kernel);
         }
     }
-    let host = on.overhead.launch;
+    let host = on.overhead.plain;
     let mut incomplete = Vec::new();
     for (name, batches) in &plan.models {
         for (batch, works) in batches {
@@ -88,10 +123,11 @@ pub(super) fn assemble(
             }
         }
     }
-    if profile.models.is_empty() {
-        return Err(CollectError::Nothing);
+    let failed = failed(plan, journal, &pairs);
+    if profile.kernels.is_empty() {
+        return Err(CollectError::Nothing(failed.into_iter().next()));
     }
-    profile.corun = pairs.iter().filter_map(|p| pair(p, &place)).collect();
+    profile.corun = pairs.all.iter().filter_map(|p| pair(p, &place)).collect();
     if stand_in {
         files::write(folder, &profile)?;
     } else {
@@ -101,7 +137,8 @@ pub(super) fn assemble(
         files::write_measured(folder, &profile, &evidence)?;
     }
     coarse_curves(plan, journal, &profile, folder)?;
-    Ok(Collected { profile, incomplete, pairs_left, stand_in })
+    let (pairs_left, slow, broken) = (pairs.left, slow(journal), None);
+    Ok(Collected { profile, incomplete, pairs_left, failed, slow, broken, stand_in })
 }
 
 fn provenance(
@@ -118,7 +155,8 @@ fn provenance(
     let visits = journal.visits();
     let outliers: usize = visits.iter().map(|v| v.outliers.len()).sum();
     let samples: usize = visits.iter().map(|v| v.ns.len()).sum();
-    let late = visits.iter().filter(|v| !v.queued).count();
+    let measured = visits.iter().filter(|v| v.failed.is_none()).count();
+    let late = visits.iter().filter(|v| v.failed.is_none() && !v.queued).count();
     [
         ("tool", tool.to_owned()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
@@ -129,16 +167,21 @@ fn provenance(
         (
             "method",
             format!(
-                "device events, launches queued ahead ({late} of {} visits were not), operands as \
-                 warm in L2 as the launch before left them; green contexts in the finest atoms",
-                visits.len()
+                "device events, launches queued ahead ({late} of {measured} visits were not), operands \
+                 as warm in L2 as the launch before left them; green contexts in the finest atoms"
             ),
         ),
         (
             "events_ns",
-            format!("{} between two events, part of every duration", on.overhead.events.0),
+            format!(
+                "{}: what two events add to a launch, taken off every duration; visits.jsonl has \
+                 them as measured",
+                on.overhead.events.0
+            ),
         ),
-        ("host_ns", "measured: launch with its two events".to_owned()),
+        ("host_ns", "measured: a launch without events".to_owned()),
+        ("slow_visits", format!("{} below {SLOW} of the highest SM clock", slow(journal))),
+        ("failed_visits", format!("{}, with the reasons in visits.jsonl", visits.len() - measured)),
         ("grid", "of library kernels: unknown, the fewest CUs at the shortest duration".to_owned()),
         ("outliers", format!("{outliers} of {samples} samples, marked in visits.jsonl and kept")),
         ("licence", "MIT OR Apache-2.0".to_owned()),
@@ -169,7 +212,7 @@ fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kerne
     let mut by_cus: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     let mut last: Option<&Visit> = None;
     for v in journal.visits().iter().filter(|v| v.work == work && !v.coarse && !v.ns.is_empty()) {
-        by_cus.entry(v.cus).or_default().extend(&v.ns);
+        by_cus.entry(v.cus).or_default().extend(v.durations());
         last = if v.cus == cus { Some(v) } else { last };
     }
     let last = last?;
@@ -220,7 +263,7 @@ fn coarse_curves(
         |path: &Path, e: std::io::Error| CollectError::Journal(format!("{}: {e}", path.display()));
     let mut points: BTreeMap<(usize, u32), Vec<u64>> = BTreeMap::new();
     for v in journal.visits().iter().filter(|v| v.coarse && !v.ns.is_empty()) {
-        points.entry((v.work, v.cus)).or_default().extend(&v.ns);
+        points.entry((v.work, v.cus)).or_default().extend(v.durations());
     }
     let mut rows = String::new();
     for ((work, cus), ns) in points {
@@ -249,7 +292,10 @@ fn coarse_curves(
 
 fn pair(p: &Pair, place: &[Option<usize>]) -> Option<CoRun> {
     let [a, b] = [place[p.works[0]]?, place[p.works[1]]?];
-    let median = |ns: &[u64]| (!ns.is_empty()).then(|| quantile(&sorted(ns), 50));
+    let median = |ns: &[u64]| {
+        let without = |ns: u64| ns.saturating_sub(p.events_ns).max(1);
+        (!ns.is_empty()).then(|| without(quantile(&sorted(ns), 50)))
+    };
     Some(CoRun {
         a: (a, p.cus[0]),
         b: (b, p.cus[1]),

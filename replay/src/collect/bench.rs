@@ -1,7 +1,7 @@
 //! Launches that are measured: queued behind a kernel that keeps the GPU busy, so that what is measured
 //! is the GPU and never the host that feeds it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cotenant_profiles::Nanos;
 use cotenant_profiles::lower::Precision;
@@ -23,6 +23,7 @@ pub(crate) struct Bench {
 }
 
 /// What one visit gave.
+#[derive(Default)]
 pub(super) struct Samples {
     /// Durations in the order of the launches, ns.
     pub(super) ns: Vec<u64>,
@@ -89,9 +90,39 @@ impl Bench {
         let queue = self.queue(0, at.cus)?;
         let prepared = self.gpu.prepare(queue, &plan.works[at.work])?;
         let facts = self.gpu.facts(prepared)?.clone();
-        let (ns, queued) = self.samples(queue, prepared, samples)?;
-        self.gpu.release(prepared)?;
+        let measured = self.samples(queue, prepared, samples);
+        let released = self.gpu.release(prepared);
+        let (ns, queued) = measured?;
+        released?;
         Ok(Samples { ns, queued, facts })
+    }
+
+    /// After a failure: whether the device can still be used. What was under way is forgotten.
+    pub(crate) fn survives(&mut self) -> bool {
+        self.gpu.wait(&mut vec![]).is_ok()
+    }
+
+    /// Keeps all of the GPU busy for so long, so that its clocks have risen before anything is measured.
+    pub(crate) fn ramp(&mut self, time: Duration) -> Result<(), DeviceError> {
+        /// Short enough that the host looks at the time now and then.
+        const PIECE_NS: u64 = 5_000_000;
+        let cus = self.gpu.info().cus;
+        let queue = self.queue(0, cus)?;
+        let load = Work::new(Task::Gemm { m: 2048, n: 2048, k: 2048, count: 1 }, Precision::Fp32);
+        // Where there is no library for it, blocks that wait raise the clocks, too.
+        let spin = Work::new(Task::Spin { blocks: 8 * cus, ns: PIECE_NS }, Precision::Fp32);
+        let prepared = match self.gpu.prepare(queue, &load) {
+            Ok(prepared) => prepared,
+            Err(_) => self.gpu.prepare(queue, &spin)?,
+        };
+        let began = Instant::now();
+        while began.elapsed() < time {
+            for _ in 0..8 {
+                self.gpu.submit(&Launch { reported: false, ..Launch::of(prepared) })?;
+            }
+            self.gpu.finish(queue)?;
+        }
+        self.gpu.release(prepared)
     }
 
     /// Durations of so many launches on `queue`, one behind the other, ns; and whether each chunk of

@@ -20,26 +20,52 @@ pub(super) struct Pair {
     pub(super) cus: [u32; 2],
     /// Durations while both ran, ns.
     pub(super) ns: [Vec<u64>; 2],
+    /// What the events around a launch add to each of the durations, ns.
+    #[serde(default)]
+    pub(super) events_ns: u64,
+    /// Why there are no durations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) failed: Option<String>,
 }
+
+/// The pairs that were measured, or failed, and how many the budget left out.
+#[derive(Debug, Default)]
+pub(super) struct Pairs {
+    pub(super) all: Vec<Pair>,
+    pub(super) left: usize,
+}
+
+impl Pairs {
+    /// Those of earlier runs.
+    pub(super) fn known(folder: &Path, identity: &str) -> Result<Self, CollectError> {
+        if !folder.join(FILE).exists() {
+            return Ok(Self::default());
+        }
+        let (_, all) = Lines::open(folder, FILE, identity)?;
+        Ok(Self { all, left: 0 })
+    }
+}
+
+const FILE: &str = "pairs.jsonl";
 
 /// Pairs of the kernels that take the most time: every two at half and half, then at a quarter and
 /// three quarters either way round. Those of an earlier run are not measured again. Returns them
-/// with the number of those that the budget left out.
+/// with the number of those that the budget left out. A pair that fails is a line with its reason.
 pub(super) fn corun(
     bench: &mut Bench,
     plan: &Plan,
     journal: &Journal,
-    (request, identity): (&Request, &str),
+    (request, identity, events_ns): (&Request, &str, u64),
     folder: &Path,
     began: Instant,
-) -> Result<(Vec<Pair>, usize), CollectError> {
+) -> Result<Pairs, CollectError> {
     let heavy = assemble::heaviest(plan, journal, request.corun_kernels);
     let atoms = bench.gpu.divisible_cus() / bench.gpu.info().grain.max(1);
     let wanted = wanted(&heavy, atoms, bench.gpu.info().grain);
     if wanted.is_empty() {
-        return Ok((Vec::new(), 0));
+        return Ok(Pairs::default());
     }
-    let (mut lines, mut pairs): (Lines, Vec<Pair>) = Lines::open(folder, "pairs.jsonl", identity)?;
+    let (mut lines, mut pairs): (Lines, Vec<Pair>) = Lines::open(folder, FILE, identity)?;
     let mut left_out = 0;
     for (works, cus) in wanted {
         if pairs.iter().any(|p| p.works == works && p.cus == cus) {
@@ -50,12 +76,19 @@ pub(super) fn corun(
             continue;
         }
         let alone = works.map(|w| assemble::alone(journal, w).max(1));
-        let ns = bench.pair(plan, works, cus, alone, request.samples)?;
-        let pair = Pair { works, cus, ns };
+        let (ns, failed) = match bench.pair(plan, works, cus, alone, request.samples) {
+            Ok(ns) => (ns, None),
+            Err(why) => (Default::default(), Some(why.to_string())),
+        };
+        let pair = Pair { works, cus, ns, events_ns, failed };
+        let broken = pair.failed.is_some() && !bench.survives();
         lines.add(&pair)?;
         pairs.push(pair);
+        if broken {
+            break;
+        }
     }
-    Ok((pairs, left_out))
+    Ok(Pairs { all: pairs, left: left_out })
 }
 
 /// The pairs in the order of their worth.
@@ -94,10 +127,15 @@ impl Bench {
         /// Longest time of the kernel in front, ns.
         const MOST_HEAD: u64 = 1 << 26;
         let queues = [self.queue(0, cus[0])?, self.queue(cus[0], cus[1])?];
-        let prepared = [
-            self.gpu.prepare(queues[0], &plan.works[works[0]])?,
-            self.gpu.prepare(queues[1], &plan.works[works[1]])?,
-        ];
+        let first = self.gpu.prepare(queues[0], &plan.works[works[0]])?;
+        let second = match self.gpu.prepare(queues[1], &plan.works[works[1]]) {
+            Ok(second) => second,
+            Err(why) => {
+                self.gpu.release(first)?;
+                return Err(why);
+            }
+        };
+        let prepared = [first, second];
         let longest = alone[0].max(alone[1]);
         let each = alone.map(|ns| (longest / ns).clamp(1, MOST));
         // Both begin when everything is queued, and so together.

@@ -42,6 +42,19 @@ pub struct Visit {
     pub celsius: Option<u32>,
     /// Power, mW.
     pub milliwatt: Option<u32>,
+    /// What the events around a launch add to each of the durations, ns: they stand here as measured.
+    #[serde(default)]
+    pub events_ns: u64,
+    /// Why there are no durations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+impl Visit {
+    /// Durations without what measuring them added, ns.
+    pub(super) fn durations(&self) -> impl Iterator<Item = u64> {
+        self.ns.iter().map(|ns| ns.saturating_sub(self.events_ns).max(1))
+    }
 }
 
 #[derive(Deserialize, Serialize)]
@@ -148,9 +161,14 @@ impl Journal {
     pub(super) fn add(
         &mut self,
         planned: Planned,
-        Samples { ns, queued, facts }: Samples,
+        samples: Result<Samples, String>,
+        events_ns: u64,
         reading: Reading,
     ) -> Result<(), CollectError> {
+        let (Samples { ns, queued, facts }, failed) = match samples {
+            Ok(samples) => (samples, None),
+            Err(why) => (Samples::default(), Some(why)),
+        };
         let Planned { point: Point { work, cus, coarse }, round } = planned;
         let visit = Visit {
             work,
@@ -166,6 +184,8 @@ impl Journal {
             sm_mhz: reading.sm_mhz,
             celsius: reading.celsius,
             milliwatt: reading.milliwatt,
+            events_ns,
+            failed,
         };
         self.lines.add(&visit)?;
         self.known.insert(key(&visit));

@@ -30,6 +30,8 @@ pub struct Request {
     pub corun_kernels: usize,
     /// Stop after this time.
     pub budget: Option<Duration>,
+    /// How long the GPU is kept busy before anything is measured, for its clocks to rise.
+    pub ramp: Duration,
     /// Seed of the order.
     pub seed: u64,
 }
@@ -108,14 +110,35 @@ pub struct Plan {
     steps: [Vec<Point>; 3],
 }
 
+/// What can be cut in groups.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coarse {
+    /// CUs of a group.
+    pub grain: u32,
+    /// CUs of all groups.
+    pub divisible: u32,
+}
+
+impl Coarse {
+    fn can(self, cus: u32) -> bool {
+        self.grain > 1 && cus.is_multiple_of(self.grain) && cus <= self.divisible
+    }
+}
+
 /// Dense where curves bend, sparse where they are flat.
 const LADDER: [u32; 12] = [2, 4, 6, 8, 12, 16, 24, 32, 48, 66, 96, 128];
 
-/// Plans for a GPU of `cus` CUs, of which `divisible` can be partitioned.
+/// Plans for a GPU of `cus` CUs, of which `divisible` can be partitioned in the finest atoms, and `coarse`
+/// in groups.
 ///
 /// # Errors
 /// A model, batch or CU count that is not there.
-pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanError> {
+pub fn plan(
+    request: &Request,
+    cus: u32,
+    divisible: u32,
+    coarse: Coarse,
+) -> Result<Plan, PlanError> {
     if request.device.cus() != cus {
         let (name, described) = (request.device.name.clone(), request.device.cus());
         return Err(PlanError::OtherDevice { name, described, found: cus });
@@ -161,7 +184,7 @@ pub fn plan(request: &Request, cus: u32, divisible: u32) -> Result<Plan, PlanErr
         for &c in &ladder {
             let step = if Some(c) == nearest { 1 } else { 2 };
             plan.steps[step].push(Point { work, cus: c, coarse: false });
-            if c % 8 == 0 && c < divisible {
+            if c < divisible && coarse.can(c) {
                 plan.steps[2].push(Point { work, cus: c, coarse: true });
             }
         }

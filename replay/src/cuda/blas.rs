@@ -130,14 +130,16 @@ impl Drop for Preference {
     }
 }
 
-/// A product whose algorithm is chosen.
+/// A product with the algorithms that may run it.
 pub(super) struct Gemm {
     blas: Rc<Blas>,
     description: Description,
     left: Layout,
     right: Layout,
     out: Layout,
-    algorithm: sys::cublasLtMatmulHeuristicResult_t,
+    /// The best first.
+    algorithms: Vec<sys::cublasLtMatmulHeuristicResult_t>,
+    chosen: usize,
     /// Of this plan alone: two streams that share one overwrite each other.
     workspace: Buffer,
 }
@@ -193,7 +195,7 @@ impl Gemm {
             ],
         };
         // SAFETY: the attributes are of eight and four bytes; all descriptors are alive.
-        let algorithm = unsafe {
+        let algorithms = unsafe {
             let (attribute, value) = (P::CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &raw const most);
             result::set_matmul_pref_attribute(preference.0, attribute, value.cast(), 8)
                 .map_err(failed("cublasLtMatmulPreferenceSetAttribute"))?;
@@ -202,20 +204,27 @@ impl Gemm {
                 result::set_matmul_pref_attribute(preference.0, *attribute, value.cast(), 4)
                     .map_err(failed("cublasLtMatmulPreferenceSetAttribute"))?;
             }
-            result::get_matmul_algo_heuristic(
-                blas.raw,
-                description.0,
-                left.0,
-                right.0,
-                out.0,
-                out.0,
-                preference.0,
-            )
-            .map_err(failed("cublasLtMatmulAlgoGetHeuristic"))?
+            let operands = [&left, &right, &out].map(|l| l.0);
+            heuristics(blas.raw, description.0, operands, preference.0)?
         };
-        let workspace = Buffer::zeroed(context, algorithm.workspaceSize)?;
+        let workspace = Buffer::zeroed(context, algorithms[0].workspaceSize)?;
         let blas = Rc::clone(blas);
-        Ok(Self { blas, description, left, right, out, algorithm, workspace })
+        Ok(Self { blas, description, left, right, out, algorithms, chosen: 0, workspace })
+    }
+
+    /// Takes the next algorithm; false if there is none.
+    pub(super) fn next(&mut self, context: &Rc<Context>) -> Result<bool, DeviceError> {
+        let Some(next) = self.algorithms.get(self.chosen + 1) else { return Ok(false) };
+        if next.workspaceSize > self.workspace.bytes {
+            self.workspace = Buffer::zeroed(context, next.workspaceSize)?;
+        }
+        self.chosen += 1;
+        Ok(true)
+    }
+
+    /// Whether it is the one that the library expects to be the fastest.
+    pub(super) fn is_first(&self) -> bool {
+        self.chosen == 0
     }
 
     /// With the addresses of the operands, or of the lists of them.
@@ -227,6 +236,7 @@ impl Gemm {
     ) -> Result<(), DeviceError> {
         let (one, zero) = (1.0f32, 0.0f32);
         let (a, b) = (inputs[1] as *const _, inputs[0] as *const _);
+        let algorithm = &self.algorithms[self.chosen];
         // SAFETY: the buffers are of the planned sizes; everything lives until the device has
         // ended what the stream holds.
         unsafe {
@@ -243,12 +253,52 @@ impl Gemm {
                 self.out.0,
                 output as *mut _,
                 self.out.0,
-                &raw const self.algorithm.algo,
+                &raw const algorithm.algo,
                 self.workspace.address as *mut _,
-                self.algorithm.workspaceSize,
+                algorithm.workspaceSize,
                 stream.raw.cast(),
             )
         }
         .map_err(failed("cublasLtMatmul"))
     }
+}
+
+/// The algorithms that the library expects to be the fastest, those first: at least one.
+///
+/// # Safety
+/// All handles are alive.
+unsafe fn heuristics(
+    blas: sys::cublasLtHandle_t,
+    description: sys::cublasLtMatmulDesc_t,
+    [left, right, out]: [sys::cublasLtMatrixLayout_t; 3],
+    preference: sys::cublasLtMatmulPreference_t,
+) -> Result<Vec<sys::cublasLtMatmulHeuristicResult_t>, DeviceError> {
+    const ASKED: usize = 8;
+    let failed = failed("cublasLtMatmulAlgoGetHeuristic");
+    let mut found = 0;
+    // SAFETY: plain data, for which zero is valid; at most `ASKED` answers are written.
+    let mut ranked: [sys::cublasLtMatmulHeuristicResult_t; ASKED] = unsafe { std::mem::zeroed() };
+    // SAFETY: the caller vouches for the handles.
+    let code = unsafe {
+        sys::cublasLtMatmulAlgoGetHeuristic(
+            blas,
+            description,
+            left,
+            right,
+            out,
+            out,
+            preference,
+            ASKED as i32,
+            ranked.as_mut_ptr(),
+            &raw mut found,
+        )
+    };
+    code.result().map_err(&failed)?;
+    let found = usize::try_from(found).unwrap_or(0).min(ASKED);
+    let runs: Vec<_> =
+        ranked[..found].iter().filter(|r| r.state.result().is_ok()).copied().collect();
+    if runs.is_empty() {
+        return Err(failed(result::CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED)));
+    }
+    Ok(runs)
 }

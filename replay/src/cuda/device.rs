@@ -46,6 +46,8 @@ struct Flight {
 struct Lane {
     stream: Rc<Stream>,
     cus: u32,
+    /// Number of its partition.
+    part: u32,
 }
 
 /// A set of atoms; the whole device has no green context.
@@ -60,7 +62,7 @@ struct Staging {
     device: Buffer,
 }
 
-/// An event and when it happened by the host's clock: other events are told from it.
+/// An event and when it happened by the host's clock: other events of its context are told from it.
 struct Anchor {
     event: Event,
     at: Nanos,
@@ -73,15 +75,19 @@ pub struct CudaDevice {
     flights: Vec<Flight>,
     /// By queue, for the next launches.
     events: BTreeMap<u32, Vec<Event>>,
-    anchor: Option<Anchor>,
+    /// By partition: events of two contexts may not be comparable.
+    anchors: BTreeMap<u32, Anchor>,
+    /// Ends that could not be told from an anchor.
+    as_seen: u64,
     ready: Vec<Option<Ready>>,
     merged: BTreeMap<(u32, Vec<u32>), Prepared>,
     staging: Option<Rc<Staging>>,
     blas: Option<Rc<Blas>>,
-    /// By queue: a handle belongs to one stream.
+    /// By partition.
     dnn: BTreeMap<u32, Rc<Dnn>>,
     queues: Vec<Lane>,
-    quiet: Option<Rc<Stream>>,
+    /// By partition: where its anchors are made.
+    quiet: BTreeMap<u32, Rc<Stream>>,
     parts: Vec<Part>,
     functions: BTreeMap<String, CUfunction>,
     module: Option<Module>,
@@ -126,14 +132,15 @@ impl CudaDevice {
         Ok(Self {
             flights: Vec::new(),
             events: BTreeMap::new(),
-            anchor: None,
+            anchors: BTreeMap::new(),
+            as_seen: 0,
             ready: Vec::new(),
             merged: BTreeMap::new(),
             staging: None,
             blas: None,
             dnn: BTreeMap::new(),
             queues: Vec::new(),
-            quiet: None,
+            quiet: BTreeMap::new(),
             parts: vec![Part { green: None, atoms: (0..all).collect() }],
             functions: BTreeMap::new(),
             module: None,
@@ -259,26 +266,68 @@ impl CudaDevice {
         }
         match &work.task {
             Task::Conv { batch, conv } => {
-                let dnn = match self.dnn.get(&queue.0) {
-                    Some(known) => Rc::clone(known),
-                    None => {
-                        let made = Dnn::new(&self.lane(queue)?.stream)?;
-                        self.dnn.insert(queue.0, Rc::clone(&made));
-                        made
-                    }
-                };
+                let dnn = self.dnn(queue)?;
                 let plan = Conv::plan(&dnn, &self.context, (*batch, conv), work.precision)?;
-                let facts = library(format!("cudnn_forward_algo{}", plan.algorithm()));
-                Ok((Body::Conv(Box::new(plan)), facts))
+                Ok((Body::Conv(Box::new(plan)), library(String::new())))
             }
             Task::Gemm { m, n, k, count } => {
                 let blas = self.blas()?;
                 let shape = blas::Shape { m: *m, n: *n, k: *k, count: *count };
                 let context = &self.context;
                 let plan = Gemm::plan(&blas, context, shape, work.precision, cus, Place::Strided)?;
-                Ok((Body::Gemm(Box::new(plan)), library("cublasLtMatmul".to_owned())))
+                Ok((Body::Gemm(Box::new(plan)), library(String::new())))
             }
             _ => Err(DeviceError::unsupported(&work.id, "no kernel and no library runs it")),
+        }
+    }
+
+    /// The handle of cuDNN for a queue's partition, made at its first use there.
+    fn dnn(&mut self, queue: Queue) -> Result<Rc<Dnn>, DeviceError> {
+        let lane = self.lane(queue)?;
+        let (part, stream) = (lane.part, Rc::clone(&lane.stream));
+        if let Some(known) = self.dnn.get(&part) {
+            return Ok(Rc::clone(known));
+        }
+        let made = Dnn::new(&stream)?;
+        self.dnn.insert(part, Rc::clone(&made));
+        Ok(made)
+    }
+
+    /// Runs what a library does once. Its best algorithm may not run where the work is to: thread-block
+    /// clusters do not fit into small partitions. Then it is the next one.
+    fn try_out(&mut self, queue: Queue, ready: &mut Ready) -> Result<(), DeviceError> {
+        if ready.body.is_of_a_library() {
+            let stream = Rc::clone(&self.lane(queue)?.stream);
+            loop {
+                let run = self.put(queue, ready, &stream).and_then(|()| stream.synchronize());
+                let Err(why) = run else { break };
+                if !ready.body.next(&self.context)? {
+                    return Err(why);
+                }
+            }
+        }
+        if let Some(name) = ready.body.name() {
+            ready.facts.name = name;
+        }
+        Ok(())
+    }
+
+    /// Launches into a stream of `queue`; where a library refuses, its next algorithm is tried.
+    fn put(
+        &mut self,
+        queue: Queue,
+        ready: &mut Ready,
+        stream: &Rc<Stream>,
+    ) -> Result<(), DeviceError> {
+        let dnn = match ready.body {
+            Body::Conv(_) => Some(self.dnn(queue)?),
+            _ => None,
+        };
+        loop {
+            let Err(why) = ready.launch(stream, dnn.as_deref()) else { return Ok(()) };
+            if !ready.body.next(&self.context)? {
+                return Err(why);
+            }
         }
     }
 
@@ -326,12 +375,12 @@ impl CudaDevice {
         &mut self,
         queue: Queue,
         staging: Option<Rc<Staging>>,
-        what: impl FnOnce(&Stream) -> Result<(), DeviceError>,
+        what: impl FnOnce(&mut Self, &Rc<Stream>) -> Result<(), DeviceError>,
     ) -> Result<Ticket, DeviceError> {
         let stream = Rc::clone(&self.lane(queue)?.stream);
         let (start, end) = (self.event(queue)?, self.event(queue)?);
         start.record(&stream)?;
-        what(&stream)?;
+        what(self, &stream)?;
         end.record(&stream)?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
@@ -339,26 +388,40 @@ impl CudaDevice {
         Ok(ticket)
     }
 
-    /// When an event that was reached happened, by the host's clock.
-    fn moment(&mut self, event: &Event) -> Result<Nanos, DeviceError> {
+    /// When an event of a queue that was reached happened, by the host's clock. Events of two contexts
+    /// may not be comparable, so that it is told from an event of the same partition.
+    fn moment(&mut self, queue: Queue, event: &Event) -> Result<Nanos, DeviceError> {
         /// Single-precision milliseconds tell 60 ns apart up to here.
         const STALE: u64 = 1_000_000_000;
+        let part = self.lane(queue)?.part;
         let now = Clock::wall().now();
-        if self.anchor.as_ref().is_none_or(|a| now.0 - a.at.0 > STALE) {
-            let stream = match &self.quiet {
-                Some(stream) => Rc::clone(stream),
-                None => Rc::clone(self.quiet.insert(Stream::new(&self.context, None, 0)?)),
-            };
-            let event = Event::new(&stream)?;
-            event.record(&stream)?;
-            stream.synchronize()?;
-            self.anchor = Some(Anchor { event, at: Clock::wall().now() });
+        if self.anchors.get(&part).is_none_or(|a| now.0 - a.at.0 > STALE) {
+            let anchor = self.anchor(part)?;
+            self.anchors.insert(part, anchor);
         }
-        let anchor = self.anchor.as_ref().expect("made just above");
-        // Events of two contexts may not be comparable: when it was seen must do then.
-        let Ok(after) = event.after(&anchor.event) else { return Ok(Clock::wall().now()) };
+        let anchor = &self.anchors[&part];
+        let Ok(after) = event.after(&anchor.event) else {
+            self.as_seen += 1;
+            return Ok(Clock::wall().now());
+        };
         // Nothing has ended later than it was seen to have.
         Ok(Nanos(anchor.at.0.saturating_add_signed(after).min(Clock::wall().now().0)))
+    }
+
+    fn anchor(&mut self, part: u32) -> Result<Anchor, DeviceError> {
+        let stream = match self.quiet.get(&part) {
+            Some(stream) => Rc::clone(stream),
+            None => {
+                let green = self.parts[part as usize].green.clone();
+                let stream = Stream::new(&self.context, green.as_ref(), 0)?;
+                self.quiet.insert(part, Rc::clone(&stream));
+                stream
+            }
+        };
+        let event = Event::new(&stream)?;
+        event.record(&stream)?;
+        stream.synchronize()?;
+        Ok(Anchor { event, at: Clock::wall().now() })
     }
 
     /// A green context of these atoms; the one that is there already where there is one.

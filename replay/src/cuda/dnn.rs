@@ -1,13 +1,14 @@
 //! Convolutions by cuDNN, planned once and launched many times.
 #![allow(unsafe_code)] // the library's C interface
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::Conv as Shape;
 use cudarc::cudnn::{result, sys};
 
-use super::driver::{Context, Stream};
+use super::driver::{Context, Green, Stream};
 use super::library::require;
 use super::memory::Buffer;
 use crate::error::DeviceError;
@@ -16,27 +17,51 @@ fn failed(call: &'static str) -> impl Fn(result::CudnnError) -> DeviceError {
     move |e| DeviceError::call(call, e.0 as i32, &e.0)
 }
 
-/// The library's handle, of one stream.
+/// The library's handle, for the streams of one partition or of the whole device.
 pub(super) struct Dnn {
     raw: sys::cudnnHandle_t,
-    _stream: Rc<Stream>,
+    /// The stream that it launches into.
+    stream: Cell<sys::cudaStream_t>,
+    /// Whose context it was made in, where it has to be that one.
+    _home: Option<Rc<Green>>,
 }
 
 impl Dnn {
-    pub(super) fn new(stream: &Rc<Stream>) -> Result<Rc<Self>, DeviceError> {
+    /// A handle for `stream` and others of its partition. The library may refuse a stream of another
+    /// context than the handle's, and streams of partitions are said to have contexts of their own:
+    /// tried, and where it does, the handle is made in the partition's context.
+    pub(super) fn new(stream: &Stream) -> Result<Rc<Self>, DeviceError> {
         // SAFETY: tries to load the library.
         require(unsafe { sys::is_culib_present() }, "cuDNN")?;
-        let raw = result::create_handle().map_err(failed("cudnnCreate"))?;
-        let dnn = Self { raw, _stream: Rc::clone(stream) };
-        // SAFETY: both are alive, and the stream is held.
-        unsafe { result::set_stream(raw, stream.raw.cast()) }.map_err(failed("cudnnSetStream"))?;
+        let dnn = Self::made(None)?;
+        let Err(why) = dnn.turn_to(stream) else { return Ok(Rc::new(dnn)) };
+        let Some(green) = stream.green() else { return Err(why) };
+        let dnn = green.inside(|| Self::made(Some(Rc::clone(green))))??;
+        dnn.turn_to(stream)?;
         Ok(Rc::new(dnn))
+    }
+
+    fn made(home: Option<Rc<Green>>) -> Result<Self, DeviceError> {
+        let raw = result::create_handle().map_err(failed("cudnnCreate"))?;
+        Ok(Self { raw, stream: Cell::new(std::ptr::null_mut()), _home: home })
+    }
+
+    /// What is launched from now on goes into `stream`, which is alive as long as there is something
+    /// in it.
+    fn turn_to(&self, stream: &Stream) -> Result<(), DeviceError> {
+        let raw = stream.raw.cast();
+        if self.stream.get() != raw {
+            // SAFETY: both are alive; a stream that has gone is never launched into.
+            unsafe { result::set_stream(self.raw, raw) }.map_err(failed("cudnnSetStream"))?;
+            self.stream.set(raw);
+        }
+        Ok(())
     }
 }
 
 impl Drop for Dnn {
     fn drop(&mut self) {
-        // SAFETY: made in `new`; its stream is still there.
+        // SAFETY: made in `made`, and used by nobody any more.
         let _ = unsafe { result::destroy_handle(self.raw) };
     }
 }
@@ -80,21 +105,22 @@ impl Drop for Description {
     }
 }
 
-/// A convolution whose algorithm is chosen.
+/// A convolution with the algorithms that may run it.
 pub(super) struct Conv {
-    dnn: Rc<Dnn>,
     description: Description,
     x: Tensor,
     w: Filter,
     y: Tensor,
-    algorithm: sys::cudnnConvolutionFwdAlgo_t,
+    /// The best first, with the bytes of their workspaces.
+    algorithms: Vec<(sys::cudnnConvolutionFwdAlgo_t, usize)>,
+    chosen: usize,
+    /// Of this plan alone: two streams that share one overwrite each other.
     workspace: Buffer,
-    workspace_bytes: usize,
 }
 
 impl Conv {
     pub(super) fn plan(
-        dnn: &Rc<Dnn>,
+        dnn: &Dnn,
         context: &Rc<Context>,
         (batch, c): (u32, &Shape),
         precision: Precision,
@@ -111,34 +137,50 @@ impl Conv {
         let y = Tensor::new(kind, [batch, c.out_ch, oh, ow])?;
         let w = filter(kind, c)?;
         let description = description(c, precision)?;
-        let (algorithm, workspace_bytes) = choose(dnn, &x, &w, &description, &y)?;
-        let workspace = Buffer::zeroed(context, workspace_bytes)?;
-        let dnn = Rc::clone(dnn);
-        Ok(Self { dnn, description, x, w, y, algorithm, workspace, workspace_bytes })
+        let algorithms = algorithms(dnn, &x, &w, &description, &y)?;
+        let workspace = Buffer::zeroed(context, algorithms[0].1)?;
+        Ok(Self { description, x, w, y, algorithms, chosen: 0, workspace })
     }
 
     /// The algorithm, as the library counts them.
     pub(super) fn algorithm(&self) -> u32 {
-        self.algorithm as u32
+        self.algorithms[self.chosen].0 as u32
     }
 
-    /// Launches in the stream of its handle.
-    pub(super) fn launch(&self, inputs: &[u64], output: u64) -> Result<(), DeviceError> {
+    /// Takes the next algorithm; false if there is none.
+    pub(super) fn next(&mut self, context: &Rc<Context>) -> Result<bool, DeviceError> {
+        let Some((_, bytes)) = self.algorithms.get(self.chosen + 1) else { return Ok(false) };
+        if *bytes > self.workspace.bytes {
+            self.workspace = Buffer::zeroed(context, *bytes)?;
+        }
+        self.chosen += 1;
+        Ok(true)
+    }
+
+    pub(super) fn launch(
+        &self,
+        dnn: &Dnn,
+        stream: &Stream,
+        inputs: &[u64],
+        output: u64,
+    ) -> Result<(), DeviceError> {
+        dnn.turn_to(stream)?;
         let (one, zero) = (1.0f32, 0.0f32);
+        let (algorithm, workspace_bytes) = self.algorithms[self.chosen];
         // SAFETY: the buffers are of the planned sizes; everything lives until the device has
         // ended what the stream holds.
         unsafe {
             result::convolution_forward(
-                self.dnn.raw,
+                dnn.raw,
                 (&raw const one).cast(),
                 self.x.0,
                 inputs[0] as *const _,
                 self.w.0,
                 inputs[1] as *const _,
                 self.description.0,
-                self.algorithm,
+                algorithm,
                 self.workspace.address as *mut _,
-                self.workspace_bytes,
+                workspace_bytes,
                 (&raw const zero).cast(),
                 self.y.0,
                 output as *mut _,
@@ -151,15 +193,15 @@ impl Conv {
 /// Most workspace of one convolution.
 const WORKSPACE: usize = 1 << 30;
 
-/// The algorithm that the library expects to be the fastest, of those that it can run in the
-/// workspace.
-fn choose(
+/// The algorithms that the library can run in the workspace, with their bytes, in the order in which it
+/// expects them to be fast: at least one.
+fn algorithms(
     dnn: &Dnn,
     x: &Tensor,
     w: &Filter,
     description: &Description,
     y: &Tensor,
-) -> Result<(sys::cudnnConvolutionFwdAlgo_t, usize), DeviceError> {
+) -> Result<Vec<(sys::cudnnConvolutionFwdAlgo_t, usize)>, DeviceError> {
     const ASKED: usize = 8;
     let none = sys::cudnnConvolutionFwdAlgoPerf_t {
         algo: sys::cudnnConvolutionFwdAlgo_t::CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM,
@@ -189,6 +231,7 @@ fn choose(
     let runs = |p: &&sys::cudnnConvolutionFwdAlgoPerf_t| {
         p.status == sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
     };
+    let mut algorithms = Vec::new();
     for candidate in ranked[..found].iter().filter(runs) {
         // SAFETY: all descriptors are alive.
         let bytes = unsafe {
@@ -204,10 +247,11 @@ fn choose(
         if let Ok(bytes) = bytes
             && bytes <= WORKSPACE
         {
-            return Ok((candidate.algo, bytes));
+            algorithms.push((candidate.algo, bytes));
         }
     }
-    Err(DeviceError::unsupported("conv", "cuDNN has no algorithm for it within 1 GiB"))
+    let none = || DeviceError::unsupported("conv", "cuDNN has no algorithm for it within 1 GiB");
+    if algorithms.is_empty() { Err(none()) } else { Ok(algorithms) }
 }
 
 fn filter(kind: sys::cudnnDataType_t, c: &Shape) -> Result<Filter, DeviceError> {

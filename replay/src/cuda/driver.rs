@@ -226,6 +226,21 @@ impl Green {
     }
 }
 
+impl Green {
+    /// Does something with the partition's context current, as a library's handle of it may need.
+    pub(super) fn inside<R>(&self, what: impl FnOnce() -> R) -> Result<R, DeviceError> {
+        let (mut home, mut popped) = (std::ptr::null_mut(), std::ptr::null_mut());
+        // SAFETY: writes one handle each; what is made current is taken away again at once.
+        unsafe {
+            cu!(cuCtxFromGreenCtx(&raw mut home, self.raw))?;
+            cu!(cuCtxPushCurrent_v2(home))?;
+            let done = what();
+            cu!(cuCtxPopCurrent_v2(&raw mut popped))?;
+            Ok(done)
+        }
+    }
+}
+
 impl Drop for Green {
     fn drop(&mut self) {
         // SAFETY: its streams hold it, so they are gone.
@@ -286,6 +301,11 @@ impl Stream {
     pub(super) fn synchronize(&self) -> Result<(), DeviceError> {
         // SAFETY: the stream is alive.
         unsafe { cu!(cuStreamSynchronize(self.raw)) }
+    }
+
+    /// Its partition, if it is not of the whole device.
+    pub(super) fn green(&self) -> Option<&Rc<Green>> {
+        self.green.as_ref()
     }
 
     /// What comes later in this stream waits for the event.

@@ -1,12 +1,13 @@
 //! Work made ready: its code, its operands, how it is launched.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use cudarc::driver::sys::CUfunction;
 
 use super::blas::Gemm;
-use super::dnn::Conv;
-use super::driver::Stream;
+use super::dnn::{Conv, Dnn};
+use super::driver::{Context, Event, Stream};
 use super::memory::Buffer;
 use crate::device::Queue;
 use crate::error::DeviceError;
@@ -14,7 +15,7 @@ use crate::recipe::{Parameter, Recipe};
 use crate::work::Work;
 
 /// What is known of prepared work besides its time.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchFacts {
     /// Function, or library and algorithm.
     pub name: String,
@@ -66,14 +67,61 @@ pub(super) struct Ready {
     /// Further ones that the launch reads and writes, shared with the work that brought them.
     pub(super) more: Vec<Rc<Operands>>,
     pub(super) facts: LaunchFacts,
+    /// Where it was launched last.
+    pub(super) last: RefCell<Option<Rc<Stream>>>,
+}
+
+impl Body {
+    /// Takes the next of the library's algorithms; false if there is none.
+    pub(super) fn next(&mut self, context: &Rc<Context>) -> Result<bool, DeviceError> {
+        match self {
+            Self::Ours { .. } => Ok(false),
+            Self::Gemm(plan) | Self::Listed { plan, .. } => plan.next(context),
+            Self::Conv(plan) => plan.next(context),
+        }
+    }
+
+    /// Whether a library may have more than one algorithm for it.
+    pub(super) fn is_of_a_library(&self) -> bool {
+        !matches!(self, Self::Ours { .. })
+    }
+
+    /// The library's name for what it runs.
+    pub(super) fn name(&self) -> Option<String> {
+        let which = |plan: &Gemm| if plan.is_first() { "" } else { ", not its first choice" };
+        match self {
+            Self::Ours { .. } => None,
+            Self::Gemm(plan) => Some(format!("cublasLtMatmul{}", which(plan))),
+            Self::Listed { plan, .. } => {
+                Some(format!("cublasLtMatmul by lists of addresses{}", which(plan)))
+            }
+            Self::Conv(plan) => Some(format!("cudnn_forward_algo{}", plan.algorithm())),
+        }
+    }
 }
 
 impl Ready {
-    pub(super) fn launch(&self, stream: &Stream) -> Result<(), DeviceError> {
+    /// It has one workspace and one result: what comes now in `stream` waits for what it launched in
+    /// another one.
+    pub(super) fn follow(&self, stream: &Rc<Stream>) -> Result<(), DeviceError> {
+        let mut last = self.last.borrow_mut();
+        if let Some(before) = last.as_ref().filter(|s| !Rc::ptr_eq(s, stream)) {
+            let done = Event::untimed(before)?;
+            done.record(before)?;
+            stream.wait(&done)?;
+        }
+        *last = Some(Rc::clone(stream));
+        Ok(())
+    }
+
+    pub(super) fn launch(&self, stream: &Stream, dnn: Option<&Dnn>) -> Result<(), DeviceError> {
         let (addresses, output) = (self.operands.addresses(), self.operands.output.address);
         match &self.body {
             Body::Gemm(plan) => plan.launch(stream, &addresses, output),
-            Body::Conv(plan) => plan.launch(&addresses, output),
+            Body::Conv(plan) => {
+                let none = || DeviceError::unsupported(&self.work.id, "no handle of cuDNN");
+                plan.launch(dnn.ok_or_else(none)?, stream, &addresses, output)
+            }
             Body::Listed { plan, lists, count } => {
                 let [left, right, out] = [0, 1, 2].map(|i| lists.address + 8 * count * i);
                 plan.launch(stream, &[left, right], out)

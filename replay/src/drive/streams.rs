@@ -9,7 +9,7 @@ use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
 
 use super::clock::RunClock;
-use super::workers::{Batch, Ended, HostCosts, Launch, Workers};
+use super::workers::{Batch, Ended, Foreseen, HostCosts, Launch, Workers};
 use crate::device::{
     self, Completion, Device, DeviceInfo, Direction, Kind, Partition, Prepared, Queue, Usage,
 };
@@ -28,11 +28,10 @@ pub enum Kernels {
     Works(Vec<Work>),
 }
 
-/// A queue of the pool that a worker's kernels with masks go to.
+/// A queue of the pool that a worker's kernels with a mask go to.
 #[derive(Clone, Copy, Debug)]
 struct Hop {
-    first: u32,
-    cus: u32,
+    mask: Option<CuMask>,
     priority: i8,
     queue: Queue,
 }
@@ -76,6 +75,10 @@ pub struct Streams<'a> {
     skipped: Vec<u32>,
     parts: Vec<Prepared>,
     counts: Counts,
+    /// What the policy is expected to need, made when the run begins.
+    foreseen: Vec<Foreseen>,
+    /// The device's counters when the run began.
+    before: Vec<(&'static str, u64)>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,6 +88,8 @@ struct Counts {
     rounded: u64,
     copies_left_out: u64,
     merges_refused: u64,
+    /// Made since the run began.
+    queues: u64,
 }
 
 impl<'a> Streams<'a> {
@@ -108,7 +113,16 @@ impl<'a> Streams<'a> {
             skipped: vec![],
             parts: vec![],
             counts: Counts::default(),
+            foreseen: vec![],
+            before: vec![],
         }
+    }
+
+    /// Queues for these masks are made before the run: a GPU takes long to make a partition.
+    #[must_use]
+    pub fn expecting(mut self, masks: Vec<Foreseen>) -> Self {
+        self.foreseen = masks;
+        self
     }
 
     fn line(&mut self, worker: u32) -> &mut Line {
@@ -118,6 +132,7 @@ impl<'a> Streams<'a> {
 
     fn make_queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
         let queue = self.device.queue(partition, priority)?;
+        self.counts.queues += 1;
         let index = queue.0 as usize;
         if self.prepared.len() <= index {
             self.prepared.resize_with(index + 1, || vec![None; self.count]);
@@ -167,23 +182,31 @@ impl<'a> Streams<'a> {
         if launch.mask.is_none() && priority == own {
             return Ok(line.queue);
         }
-        let whole = (0, line.partition.granted);
-        let (first, cus) = launch.mask.map_or(whole, |m| (m.iter().next().unwrap_or(0), m.count()));
-        let same = |h: &&Hop| (h.first, h.cus, h.priority) == (first, cus, priority);
+        self.hop(launch.worker, launch.mask, priority)
+    }
+
+    /// The queue of a worker for a mask and a priority, made at its first use.
+    fn hop(
+        &mut self,
+        worker: u32,
+        mask: Option<CuMask>,
+        priority: i8,
+    ) -> Result<Queue, DeviceError> {
+        let line = self.line(worker);
+        let same = |h: &&Hop| (h.mask, h.priority) == (mask, priority);
         if let Some(hop) = line.hops.iter().find(same) {
             return Ok(hop.queue);
         }
-        let partition = match launch.mask {
-            Some(mask) => self.nearest(&mask, first, cus)?,
-            None => line.partition,
-        };
+        let own = line.partition;
+        let partition = mask.map_or(Ok(own), |mask| self.nearest(&mask))?;
         let queue = self.make_queue(partition, priority)?;
-        self.line(launch.worker).hops.push(Hop { first, cus, priority, queue });
+        self.line(worker).hops.push(Hop { mask, priority, queue });
         Ok(queue)
     }
 
     /// The partition for a mask: its CUs, or as many from the same place on as the device cuts.
-    fn nearest(&mut self, mask: &CuMask, first: u32, cus: u32) -> Result<Partition, DeviceError> {
+    fn nearest(&mut self, mask: &CuMask) -> Result<Partition, DeviceError> {
+        let (first, cus) = (mask.iter().next().unwrap_or(0), mask.count());
         let info = self.device.info();
         let (grain, all) = (info.grain.max(1), info.cus);
         let whole = Partition { index: 0, granted: all };
@@ -233,6 +256,28 @@ impl<'a> Streams<'a> {
         Ok(())
     }
 
+    /// Queues for the masks that are expected; every kernel of the worker runs once in each, so that the
+    /// partition has what they need.
+    fn make_foreseen(&mut self) -> Result<(), DeviceError> {
+        let foreseen = std::mem::take(&mut self.foreseen);
+        if self.host == HostCosts::Kept || self.device.masks_launches() {
+            return Ok(());
+        }
+        for Foreseen { worker, mask, priority } in foreseen {
+            let Some(Some(line)) = self.lines.get(worker as usize) else { continue };
+            let home = line.queue;
+            let queue = self.hop(worker, Some(mask), priority)?;
+            let known = self.prepared[home.0 as usize].iter().flatten();
+            let kernels: Vec<Prepared> = known.copied().collect();
+            for work in kernels {
+                let launch = device::Launch { reported: false, ..device::Launch::of(work) };
+                self.device.submit_on(queue, &launch)?;
+            }
+            self.device.finish(queue)?;
+        }
+        Ok(())
+    }
+
     fn issue(&mut self, worker: u32, most: usize) -> Result<(), DeviceError> {
         for _ in 0..most {
             let Some(due) = self.line(worker).due.pop_front() else { break };
@@ -253,6 +298,12 @@ impl Workers for Streams<'_> {
     }
 
     fn start_clock(&mut self) -> RunClock {
+        if self.lines.iter().any(Option::is_some) {
+            // What fails here fails again where it is needed, and is reported there.
+            let _ = self.make_foreseen();
+        }
+        self.before = self.device.counters();
+        self.counts.queues = 0;
         self.clock = RunClock::start(self.device.clock());
         self.clock
     }
@@ -277,9 +328,30 @@ impl Workers for Streams<'_> {
         Ok(())
     }
 
-    fn warm(&mut self, worker: u32, kernels: &[u32]) -> Result<(), DeviceError> {
+    fn warm(
+        &mut self,
+        worker: u32,
+        kernels: &[u32],
+        input: Bytes,
+        output: Bytes,
+    ) -> Result<(), DeviceError> {
         let queue = self.line(worker).queue;
-        kernels.iter().try_for_each(|&kernel| self.ready(queue, kernel).map(|_| ()))
+        for &kernel in kernels {
+            let work = self.ready(queue, kernel)?;
+            if self.host == HostCosts::Real {
+                self.device
+                    .submit(&device::Launch { reported: false, ..device::Launch::of(work) })?;
+            }
+        }
+        if self.host == HostCosts::Kept {
+            return Ok(());
+        }
+        for (way, bytes) in [(Direction::In, input), (Direction::Out, output)] {
+            if bytes.0 > 0 {
+                self.device.copy(queue, way, bytes, Nanos::ZERO)?;
+            }
+        }
+        self.device.finish(queue)
     }
 
     fn close(&mut self, _worker: u32) -> Result<(), DeviceError> {
@@ -427,14 +499,22 @@ impl Workers for Streams<'_> {
     }
 
     fn counters(&self) -> Vec<(&'static str, f64)> {
-        let Counts { launches, hops, rounded, copies_left_out, merges_refused } = self.counts;
+        let Counts { launches, hops, rounded, copies_left_out, merges_refused, queues } =
+            self.counts;
         let mut counters = vec![("gpu_launches", launches as f64), ("queue_changes", hops as f64)];
         let rare = [
             ("masks_rounded", rounded),
             ("copies_left_out", copies_left_out),
             ("merges_one_by_one", merges_refused),
+            ("queues_made", queues),
         ];
-        counters.extend(rare.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
+        let device = self.device.counters();
+        let since = device.into_iter().map(|(name, n)| {
+            let before = self.before.iter().find(|(known, _)| *known == name);
+            (name, n - before.map_or(0, |(_, n)| *n))
+        });
+        let all = rare.into_iter().chain(since);
+        counters.extend(all.filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
         counters
     }
 }

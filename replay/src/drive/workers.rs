@@ -71,6 +71,17 @@ pub struct Batch<'a> {
     pub last: bool,
 }
 
+/// A mask that a policy is expected to launch a worker's kernels under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Foreseen {
+    /// Whose.
+    pub worker: u32,
+    /// CUs.
+    pub mask: CuMask,
+    /// Larger goes first where blocks compete.
+    pub priority: i8,
+}
+
 /// What a worker had to do has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {
@@ -139,11 +150,24 @@ pub trait Workers {
         true
     }
 
-    /// Makes kernels ready for a worker before it needs them: code, operands.
+    /// Makes kernels ready for a worker before it needs them: code, operands. On a GPU each runs once,
+    /// since the first launch loads its code, and so do copies of `input` and `output`, the largest
+    /// that the worker will be asked for.
     ///
     /// # Errors
     /// Work that the device cannot run.
-    fn warm(&mut self, worker: u32, kernels: &[u32]) -> Result<(), DeviceError>;
+    fn warm(
+        &mut self,
+        worker: u32,
+        kernels: &[u32],
+        input: Bytes,
+        output: Bytes,
+    ) -> Result<(), DeviceError>;
+
+    /// Whether a worker that was opened before the run has yet to load its model.
+    fn is_gathering(&self) -> bool {
+        false
+    }
 
     /// A worker that has nothing to do goes.
     ///

@@ -253,7 +253,11 @@ impl<'a> RealWorld<'a> {
         all.extend(generates.into_iter().flat_map(|g| g.steps.kernels()));
         all.sort_unstable();
         all.dedup();
-        let done = self.gpu.warm(worker, &all);
+        let model = &self.setup.tenants[spec.tenant as usize].model;
+        let items = u64::from(self.setup.tenants[spec.tenant as usize].batch_max.max(1));
+        let of = |per_item: Bytes| Bytes(per_item.0.saturating_mul(items));
+        let (input, output) = (of(model.input_per_item), of(model.output_per_item));
+        let done = self.gpu.warm(worker, &all, input, output);
         self.attempt(done);
     }
 }
@@ -268,6 +272,14 @@ impl World for RealWorld<'_> {
     }
 
     fn start(&mut self) {
+        // The run begins with everybody there, or with those who did not come known.
+        while self.failed.is_none() && self.gpu.is_gathering() {
+            if self.stop.wanted() {
+                self.failed = Some(ReplayError::Stopped);
+            }
+            self.gpu.doze(GLANCE);
+            self.look();
+        }
         if self.failed.is_none() {
             self.clock = self.gpu.start_clock();
         }

@@ -235,6 +235,6 @@ impl Device for EmulatedDevice {
             self.poll(&mut nothing)?;
         }
         let poll = Nanos(Clock::wall().now().since(began).0 / ROUNDS);
-        Ok(Overhead { events: Nanos::ZERO, launch: poll, poll })
+        Ok(Overhead { events: Nanos::ZERO, plain: poll, launch: poll, poll })
     }
 }

@@ -276,6 +276,6 @@ impl Device for RemoteDevice {
             self.number(&Ask::Outstanding)?;
         }
         let launch = Nanos(Clock::wall().now().since(began).0 / ROUNDS);
-        Ok(Overhead { events: Nanos::ZERO, launch, poll: launch })
+        Ok(Overhead { events: Nanos::ZERO, plain: launch, launch, poll: launch })
     }
 }

@@ -95,7 +95,8 @@ fn work(
             device.allocate(partition, Bytes(assignment.memory))?;
             let queue = device.queue(partition, priority)?;
             let ready = prepare(assignment, |k| device.prepare_kernel(queue, k))?;
-            Worker { device, queue, ready, assignment, counters, out }.serve(commands)
+            let cus = partition.granted;
+            Worker { device, queue, ready, assignment, counters, out }.serve(cus, commands)
         }
         On::Cuda { ordinal, instance, works } => {
             let mut device = CudaDevice::open(*ordinal, Granularity::Fine)?;
@@ -111,7 +112,9 @@ fn work(
                 let none = DeviceError::NoSuch { what: "kernel", index: kernel };
                 device.prepare(queue, &found.ok_or(none)?.1)
             })?;
-            Worker { device, queue, ready, assignment, counters, out }.serve(commands)
+            let mut worker = Worker { device, queue, ready, assignment, counters, out };
+            worker.warm()?;
+            worker.serve(granted, commands)
         }
     }
 }
@@ -144,8 +147,22 @@ struct Worker<'a, D> {
 }
 
 impl<D: Device> Worker<'_, D> {
-    fn serve(mut self, commands: &mut Commands) -> Result<(), WorkerError> {
-        self.tell(&Message::Up)?;
+    /// Runs every program once, with the largest copies: first launches load code, and first copies make
+    /// the memory that they go through.
+    fn warm(&mut self) -> Result<(), DeviceError> {
+        let [input, output] = self.assignment.copies;
+        for program in 0..self.assignment.programs.len() as u32 {
+            let (number, base, scales) = (0, 0, vec![1.0]);
+            let (first, last) = (true, true);
+            self.submit(&Run { number, program, base, scales, input, output, first, last })?;
+            self.device.wait(&mut vec![])?;
+            self.counters.add(Counter::Beats, 1);
+        }
+        Ok(())
+    }
+
+    fn serve(mut self, cus: u32, commands: &mut Commands) -> Result<(), WorkerError> {
+        self.tell(&Message::Up { cus })?;
         loop {
             self.counters.add(Counter::Beats, 1);
             match commands.next(BEAT)? {

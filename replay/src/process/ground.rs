@@ -141,6 +141,14 @@ impl Ground {
         }
     }
 
+    /// CUs that a worker's process is to see; `None` where it sees them all, or is no process of a GPU.
+    pub(super) fn share(&self, spec: &WorkerSpec) -> Option<u32> {
+        match &self.0 {
+            Kind::Cuda(cuda) => cuda.mps.as_ref().map(|_| cuda.cap(spec)),
+            Kind::Emulated { .. } => None,
+        }
+    }
+
     /// Whether the workers that have started are where they were meant to be.
     pub(super) fn require(&mut self) -> Result<(), DeviceError> {
         match &self.0 {
@@ -164,7 +172,19 @@ impl Ground {
     }
 }
 
+/// The share of MPS, in percent, for so many CUs of a device; nothing for all of them. The driver rounds
+/// down to whole CUs or pairs of them, and a share that is exact may lie just below in its arithmetic:
+/// a quarter of a CU is added.
+fn percentage(cus: u32, all: u32) -> Option<f64> {
+    (cus < all).then(|| 100.0 * (f64::from(cus) + 0.25) / f64::from(all))
+}
+
 impl Cuda {
+    /// Most CUs of a worker.
+    fn cap(&self, spec: &WorkerSpec) -> u32 {
+        spec.cap.min(self.pools[spec.pool as usize].lanes[spec.lane as usize])
+    }
+
     /// The larger the pool, the larger its instance; the workers see whether its CUs are as many.
     fn find_instances(&mut self, layout: &Layout) -> Result<(), DeviceError> {
         let listed = Command::new("nvidia-smi").arg("-L").output();
@@ -196,9 +216,7 @@ impl Cuda {
     ) -> Result<On, DeviceError> {
         let (mut ordinal, mut instance) = (self.ordinal, None);
         if let Some(mps) = &self.mps {
-            let lane = self.pools[spec.pool as usize].lanes[spec.lane as usize];
-            let share = 100.0 * f64::from(spec.cap.min(lane)) / f64::from(setup.device.cus());
-            let share = (share < 100.0).then_some(share);
+            let share = percentage(self.cap(spec), setup.device.cus());
             let refused = |e: crate::mps::MpsError| DeviceError::Refused(e.to_string());
             mps.client(command, share).map_err(refused)?;
         } else {
@@ -238,6 +256,20 @@ fn instances(listed: &str, ordinal: u32) -> Vec<(u32, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_is_not_rounded_down() {
+        for all in [108, 114, 132] {
+            for cus in (2..all).step_by(2) {
+                let share = percentage(cus, all).unwrap();
+                // As a driver that computes in single precision, or with two digits of the share.
+                let single = (all as f32 * share as f32 / 100.0) as u32;
+                let digits = (f64::from(all) * (share * 100.0).floor() / 1e4) as u32;
+                assert_eq!((single, digits), (cus, cus), "{share} %");
+            }
+        }
+        assert_eq!(percentage(132, 132), None);
+    }
 
     #[test]
     fn instances_are_those_of_the_gpu() {

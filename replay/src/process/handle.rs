@@ -61,6 +61,8 @@ pub struct Process {
     counters: Counters,
     beats: u64,
     seen: Instant,
+    /// How long it may take to end by itself.
+    grace: Duration,
 }
 
 impl Process {
@@ -76,6 +78,12 @@ impl Process {
         token: u64,
         inbox: Sender<(u64, Heard)>,
     ) -> std::io::Result<Self> {
+        /// A context on an emulated GPU has nothing to give back.
+        const EMULATED: Duration = Duration::from_millis(200);
+        /// A GPU's is given back by its driver, with all of its memory; who is killed meanwhile may take
+        /// an MPS server along.
+        const CUDA: Duration = Duration::from_secs(5);
+        let grace = if gpu.is_some() { EMULATED } else { CUDA };
         let counters = Counters::new()?;
         assignment.parent = std::process::id();
         assignment.counters = counters.path();
@@ -86,7 +94,8 @@ impl Process {
         let child = command.process_group(0).spawn()?;
         // The command holds the worker's ends of the sockets, which must be the worker's alone.
         drop(command);
-        let mut process = Self { child, socket: ours, counters, beats: 0, seen: Instant::now() };
+        let (beats, seen) = (0, Instant::now());
+        let mut process = Self { child, socket: ours, counters, beats, seen, grace };
         say(&mut process.socket, &assignment)?;
         let mut from = BufReader::new(process.socket.try_clone()?);
         let listen = move || {
@@ -142,6 +151,18 @@ impl Process {
         self.child.try_wait().ok().flatten()
     }
 
+    /// How it ended, if it does so soon.
+    pub fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
+        let began = Instant::now();
+        loop {
+            let status = self.ended();
+            if status.is_some() || began.elapsed() >= limit {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Ends it at once, and waits for that.
     pub fn kill(&mut self) -> Option<ExitStatus> {
         self.hang_up();
@@ -153,13 +174,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        /// A worker that has been retired needs no longer to end by itself.
-        const GRACE: Duration = Duration::from_millis(200);
         self.hang_up();
-        let began = Instant::now();
-        while began.elapsed() < GRACE && self.ended().is_none() {
-            std::thread::sleep(Duration::from_millis(1));
+        if self.ends_within(self.grace).is_none() {
+            self.kill();
         }
-        self.kill();
     }
 }

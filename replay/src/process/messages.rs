@@ -21,6 +21,8 @@ pub struct Assignment {
     pub memory: u64,
     /// What it may be asked to run.
     pub programs: Vec<Program>,
+    /// Most bytes that it may be asked to copy in and out.
+    pub copies: [u64; 2],
 }
 
 /// The device of a worker process.
@@ -95,8 +97,11 @@ pub enum Command {
 /// From a worker process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
-    /// It has loaded its model.
-    Up,
+    /// It has loaded its model, and on a GPU run it once.
+    Up {
+        /// CUs that it was really given.
+        cus: u32,
+    },
     /// A pass has ended.
     Ended {
         /// Its number.

@@ -79,6 +79,8 @@ pub struct Processes {
     started: u64,
     announced: Option<Sender<(u32, u32)>>,
     copies_left_out: u64,
+    /// Workers that were given other CUs than they were to have.
+    other_cus: u64,
     /// Last, so that the processes go before what they stand on.
     ground: Ground,
 }
@@ -107,6 +109,7 @@ impl Processes {
             started: 0,
             announced: None,
             copies_left_out: 0,
+            other_cus: 0,
             ground,
         }
     }
@@ -137,14 +140,12 @@ impl Workers for Processes {
         self.ground.info()
     }
 
-    fn start_clock(&mut self) -> RunClock {
-        // The run begins with everybody there, or with those who did not come known.
+    fn is_gathering(&self) -> bool {
         let waiting = |s: &Slot| s.member.as_ref().is_some_and(|m| !m.up);
-        while self.slots.iter().any(waiting) {
-            self.doze(ROUND);
-            self.drain_letters();
-            self.look();
-        }
+        self.slots.iter().any(waiting)
+    }
+
+    fn start_clock(&mut self) -> RunClock {
         self.failed = self.ground.require().err();
         self.clock = RunClock::start(self.ground.clock());
         self.clock
@@ -197,7 +198,7 @@ impl Workers for Processes {
     }
 
     /// Its process makes everything ready before it says that it is up.
-    fn warm(&mut self, _: u32, _: &[u32]) -> Result<(), DeviceError> {
+    fn warm(&mut self, _: u32, _: &[u32], _: Bytes, _: Bytes) -> Result<(), DeviceError> {
         Ok(())
     }
 
@@ -298,9 +299,9 @@ impl Workers for Processes {
     fn counters(&self) -> Vec<(&'static str, f64)> {
         let mut counters = vec![("processes_started", self.started as f64)];
         counters.extend(self.ground.late_ms().map(|ms| ("late_at_device_p90_ms", ms)));
-        if self.copies_left_out > 0 {
-            counters.push(("copies_left_out", self.copies_left_out as f64));
-        }
+        let rare =
+            [("copies_left_out", self.copies_left_out), ("workers_on_other_cus", self.other_cus)];
+        counters.extend(rare.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
         counters
     }
 }

@@ -1,5 +1,6 @@
 //! Several prepared products as one launch.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::CudaDevice;
@@ -103,7 +104,8 @@ impl CudaDevice {
         };
         let operands = sets.remove(0);
         let body = Body::Listed { plan, lists, count: u64::from(count) };
-        Ok(Some(Ready { queue, work: whole.clone(), body, operands, more: sets, facts }))
+        let (work, more, last) = (whole.clone(), sets, RefCell::default());
+        Ok(Some(Ready { queue, work, body, operands, more, facts, last }))
     }
 
     /// As [`CudaDevice::check`] for what [`Device::merge`] made of products of one shape: the largest

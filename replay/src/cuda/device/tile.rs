@@ -1,5 +1,7 @@
 //! Products in tiles of a chosen size, by code compiled for it, in place of the library's.
 
+use std::cell::RefCell;
+
 use super::CudaDevice;
 use crate::cuda::driver::{Module, function_facts};
 use crate::cuda::ready::{Body, LaunchFacts, Ready};
@@ -53,6 +55,7 @@ impl CudaDevice {
         };
         let operands = self.operands_with(work, inputs)?;
         let (body, work, more) = (Body::Ours { function, recipe }, work.clone(), Vec::new());
-        Ok(self.keep(Ready { queue, work, body, operands, more, facts }))
+        let last = RefCell::default();
+        Ok(self.keep(Ready { queue, work, body, operands, more, facts, last }))
     }
 }

@@ -1,6 +1,6 @@
 //! Processes that start, are heard of, fall silent and go.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::layout::WorkerSpec;
@@ -33,6 +33,7 @@ impl Processes {
             site: Site { pool, lane, cap, priority },
             memory: memory.0,
             programs: programs.collect(),
+            copies: self.copies(spec),
         };
         let token = self.next_token;
         self.next_token += 1;
@@ -47,6 +48,14 @@ impl Processes {
         }
         let (up, running, failed, since) = (false, None, None, Instant::now());
         Ok(Member { process, token, spec: *spec, up, running, failed, since })
+    }
+
+    /// Most bytes that a worker of this tenant copies in and out at once.
+    fn copies(&self, spec: &WorkerSpec) -> [u64; 2] {
+        let tenant = &self.setup.tenants[spec.tenant as usize];
+        let items = u64::from(tenant.batch_max.max(1));
+        let (input, output) = (tenant.model.input_per_item, tenant.model.output_per_item);
+        [input, output].map(|bytes| bytes.0.saturating_mul(items))
     }
 
     /// Memory that a worker of this tenant takes: model and context.
@@ -78,7 +87,12 @@ impl Processes {
         // What was let go may still have something to say.
         let Some((worker, member, _)) = self.member(token) else { return };
         match heard {
-            Heard::Message(Message::Up) => member.up = true,
+            Heard::Message(Message::Up { cus }) => {
+                member.up = true;
+                let spec = member.spec;
+                let other = self.ground.share(&spec).is_some_and(|asked| asked != cus);
+                self.other_cus += u64::from(other);
+            }
             Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
                 if member.running.take_if(|n| *n == number).is_some() {
                     self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)), left: None });
@@ -89,7 +103,9 @@ impl Processes {
                 member.failed = Some((kind, reason));
             }
             Heard::Closed => {
-                let status = member.process.kill();
+                /// Who was killed has ended by now; who gives a context back has not.
+                const SOON: Duration = Duration::from_millis(200);
+                let status = member.process.ends_within(SOON);
                 let status = status.map_or_else(String::new, |s| s.to_string());
                 let (cause, why) = match member.failed.take() {
                     Some((kind, reason)) => (kind.cause(), reason),
@@ -106,7 +122,10 @@ impl Processes {
         let slot = &mut self.slots[worker as usize];
         let gone = if is_shadow { slot.shadow.take() } else { slot.member.take() };
         self.owners.remove(&token);
-        drop(gone);
+        if let Some(member) = gone {
+            member.process.hang_up();
+            self.leaving.push((member.process, Instant::now()));
+        }
         self.lost.push(Lost { worker, shadow: is_shadow, cause, why });
     }
 

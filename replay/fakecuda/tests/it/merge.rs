@@ -1,27 +1,24 @@
 //! Products that become one launch, against the stand-in driver.
-#![allow(clippy::unwrap_used)] // helpers of tests
-
-mod stand_in;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_replay::cuda::{CudaDevice, Granularity};
 use cotenant_replay::work::Task;
 use cotenant_replay::{Device, DeviceError, Work};
 
-use stand_in::{alive, calls, with_stand_in};
+use crate::stand_in::{alive, calls, with_stand_in};
 
 #[test]
 fn products_merge_into_one_batched_launch() {
-    with_stand_in("products_merge_into_one_batched_launch", &[], || {
+    with_stand_in!("products_merge_into_one_batched_launch", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let queue = gpu.queue(gpu.whole(), 0).unwrap();
         let gemm =
             |m: u32, count: u32| Work::new(Task::Gemm { m, n: 64, k: 32, count }, Precision::Bf16);
         let (a, b) = (gpu.prepare(queue, &gemm(16, 1)), gpu.prepare(queue, &gemm(24, 3)));
         let (a, b) = (a.unwrap(), b.unwrap());
-        let before = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
         let all = gpu.merge(queue, &[a, b]).unwrap();
         assert_eq!(gpu.merge(queue, &[b, a]).unwrap(), all, "made once");
+        let before = calls().iter().filter(|c| *c == "cublasLtMatmul").count();
         gpu.launch(all).unwrap();
         let mut ended = Vec::new();
         gpu.wait(&mut ended).unwrap();
@@ -55,7 +52,7 @@ fn count(call: &str) -> usize {
 
 #[test]
 fn products_of_one_shape_merge_where_they_are() {
-    with_stand_in("products_of_one_shape_merge_where_they_are", &[], || {
+    with_stand_in!("products_of_one_shape_merge_where_they_are", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let part = gpu.partition(0, 4).unwrap();
         let queue = gpu.queue(part, 0).unwrap();
@@ -100,7 +97,7 @@ fn products_of_one_shape_merge_where_they_are() {
 
 #[test]
 fn the_check_of_a_merge_gives_every_part_its_own_numbers() {
-    with_stand_in("the_check_of_a_merge_gives_every_part_its_own_numbers", &[], || {
+    with_stand_in!("the_check_of_a_merge_gives_every_part_its_own_numbers", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let queue = gpu.queue(gpu.whole(), 0).unwrap();
         let gemm = |m| Work::new(Task::Gemm { m, n: 8, k: 8, count: 1 }, Precision::Fp32);
@@ -116,7 +113,7 @@ fn the_check_of_a_merge_gives_every_part_its_own_numbers() {
 
 /// Where the library refuses lists, the merge is the strided one; any other failure is an error.
 fn merges_of_one_shape_with(test: &str, fail: &str, expected: Result<&str, i32>) {
-    with_stand_in(test, &[("FAKECUDA_FAIL", fail)], || {
+    with_stand_in!(test, &[("FAKECUDA_FAIL", fail)], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let queue = gpu.queue(gpu.whole(), 0).unwrap();
         let gemm = Work::new(Task::Gemm { m: 8, n: 8, k: 8, count: 1 }, Precision::Fp32);

@@ -1,55 +1,28 @@
 //! The replay driver on the CUDA device, against the stand-in driver: real streams, green contexts,
 //! events and copies, real policies, no GPU.
-#![allow(unsafe_code, clippy::print_stderr, clippy::unwrap_used)] // asks the stand-in; helpers of tests
+#![allow(clippy::print_stderr)] // helpers of tests
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 
 use cotenant_profiles::curve::Point;
 use cotenant_profiles::kernel::Launch;
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Curve, Device as Gpu, Kernel, Model, Nanos, Profile, Source, zoo};
-use cotenant_replay::cuda::{CudaDevice, Granularity, Loader};
+use cotenant_replay::cuda::{CudaDevice, Granularity};
 use cotenant_replay::drive::{self, Kernels, ReplayError, Replayed, Stop, Streams};
 use cotenant_replay::{runnable, work};
 use cotenant_sim::Class;
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::policy::{Options, Value, find};
+use cotenant_sim::policy::{Depth, Options, Value, find};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Load, Scenario, Setup, Tenant, Think};
 
+use crate::stand_in::{alive, with_stand_in_of};
+
 /// Runs `body` in a child process with the stand-in on the loader's path.
 fn with_stand_in(test: &str, body: impl FnOnce()) {
-    if std::env::var_os("COTENANT_STAND_IN").is_some() {
-        return body();
-    }
-    let me = std::env::current_exe().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
-    {
-        std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
-    }
-    let mut child = Command::new(me);
-    child.args([test, "--exact", "--nocapture"]).env("COTENANT_STAND_IN", "1");
-    let output = child.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    eprintln!("{text}");
-    assert!(output.status.success(), "{text}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
-}
-
-/// Handles alive, and wrong destructions.
-fn alive() -> (usize, usize) {
-    let loader = Loader::open(Path::new("libcuda.so.1")).unwrap();
-    // SAFETY: the stand-in's own signature.
-    let read =
-        unsafe { loader.function::<unsafe extern "C" fn(*mut usize, *mut usize)>("cotenant_live") };
-    let (mut alive, mut wrong) = (0, 0);
-    unsafe { read.unwrap()(&raw mut alive, &raw mut wrong) };
-    (alive, wrong)
+    with_stand_in_of((module_path!(), test), &[], body);
 }
 
 /// A profile as the collector writes it: kernels named after runnable work. Their times are made up.
@@ -129,18 +102,31 @@ fn scenario(name: &str) -> Scenario {
     }
 }
 
+/// A second of `policy` with two tenants of `model`, as streams.
+pub(crate) fn replay_streams(policy: &str, model: &str) -> Result<Replayed, ReplayError> {
+    with_options(policy, model, Options::default())
+}
+
 fn replay(policy: &str) -> Result<Replayed, ReplayError> {
     with_options(policy, "squeezenet1_1@64", Options::default())
 }
 
-fn with_options(policy: &str, model: &str, options: Options) -> Result<Replayed, ReplayError> {
+fn with_options(name: &str, model: &str, options: Options) -> Result<Replayed, ReplayError> {
     let scenario = scenario(model);
     let setup = Arc::clone(&scenario.setup);
-    let mut policy = (find(policy).unwrap().build)(&options).unwrap();
+    let mut policy = (find(name).unwrap().build)(&options).unwrap();
     let layout = policy.layout(&setup).unwrap();
     let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
     let works = runnable::works(&setup).unwrap();
-    let mut streams = Streams::new(&mut gpu, Kernels::Works(works), setup.code.kernels.len());
+    let masks = match policy.depth() {
+        Depth::Kernel => {
+            let mut again = (find(name).unwrap().build)(&options).unwrap();
+            drive::foresee(self::scenario(model), &mut *again, 64)
+        }
+        _ => vec![],
+    };
+    let streams = Streams::new(&mut gpu, Kernels::Works(works), setup.code.kernels.len());
+    let mut streams = streams.expecting(masks);
     drive::run(scenario, &mut *policy, &layout, &mut streams, None, &Stop::new())
 }
 

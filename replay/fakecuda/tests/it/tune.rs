@@ -1,9 +1,10 @@
 //! The tuner against the stand-in driver: order of calls, clean-up, and files that nobody takes for a
 //! measurement.
-#![allow(unsafe_code, clippy::unwrap_used)] // asks the stand-in for its log; helpers of tests
+#![allow(unsafe_code)] // asks the stand-in for its log
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
+use std::time::Duration;
 
 use cotenant_profiles::Device;
 use cotenant_profiles::lower::Precision;
@@ -11,6 +12,8 @@ use cotenant_replay::collect::Request;
 use cotenant_replay::cuda::Loader;
 use cotenant_replay::tune::{TILES, TuneError, tune};
 use cotenant_replay::{DeviceError, Unavailable};
+
+use crate::stand_in::{again, libraries};
 
 fn request() -> Request {
     Request {
@@ -23,21 +26,17 @@ fn request() -> Request {
         rounds: 2,
         corun_kernels: 0,
         budget: None,
+        ramp: Duration::ZERO,
         seed: 7,
     }
 }
 
 /// Runs a test again in a process of its own, with the stand-in under the libraries' names.
 fn child(test: &str, folder: &Path, nvrtc: bool) -> Output {
-    let me = std::env::current_exe().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    let libraries = tempfile::tempdir().unwrap();
     let names = ["libcuda.so", "libcuda.so.1", "libnvrtc.so", "libnvrtc.so.13"];
-    for name in &names[..if nvrtc { 4 } else { 2 }] {
-        std::os::unix::fs::symlink(&object, libraries.path().join(name)).unwrap();
-    }
-    let mut command = Command::new(me);
-    command.args([test, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
+    let libraries = libraries(&names[..if nvrtc { 4 } else { 2 }]);
+    let mut command = again(module_path!(), test);
+    command.env("LD_LIBRARY_PATH", libraries.path());
     command.env("COTENANT_FOLDER", folder).output().unwrap()
 }
 

@@ -1,6 +1,5 @@
 //! The costs of mechanisms run end to end against the stand-in driver and a stand-in MPS daemon: every
 //! step answers, what cannot be measured says why, and nothing can be taken for a measurement.
-#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::Path;
 use std::process::Command;
@@ -9,7 +8,9 @@ use std::time::Duration;
 use cotenant_profiles::Device;
 use cotenant_replay::costs::{Ask, Request, child, measure};
 
-const TEST: &str = "costs_are_taken_step_by_step_and_marked";
+use crate::stand_in::libraries;
+
+const TEST: &str = "costs::costs_are_taken_step_by_step_and_marked";
 
 fn request(mps: &str) -> Request {
     let me = std::env::current_exe().unwrap();
@@ -112,13 +113,9 @@ fn what_mps_lacks_is_the_reason() {
 
 /// Measures in a process whose loader finds the stand-in.
 fn run(mps: &str) -> tempfile::TempDir {
-    let me = std::env::current_exe().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    let (libraries, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    for name in ["libcuda.so", "libcuda.so.1"] {
-        std::os::unix::fs::symlink(&object, libraries.path().join(name)).unwrap();
-    }
-    let mut command = Command::new(me);
+    let (libraries, folder) =
+        (libraries(&["libcuda.so", "libcuda.so.1"]), tempfile::tempdir().unwrap());
+    let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([TEST, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
     command.env("COTENANT_FOLDER", folder.path()).env("COTENANT_MPS", mps);
     let output = command.output().unwrap();

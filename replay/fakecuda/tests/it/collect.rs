@@ -1,14 +1,15 @@
 //! A whole collection against the stand-in driver: killed half-way, resumed, and marked so that
 //! nobody takes it for a measurement.
-#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::time::Duration;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Source, files};
 use cotenant_replay::collect::{CollectError, Request, collect};
 use cotenant_replay::{DeviceError, Unavailable};
+
+use crate::stand_in::{LIBRARIES, again, libraries};
 
 fn request() -> Request {
     Request {
@@ -21,20 +22,15 @@ fn request() -> Request {
         rounds: 1,
         corun_kernels: 2,
         budget: None,
+        ramp: Duration::ZERO,
         seed: 7,
     }
 }
 
 fn child(test: &str, folder: &Path, stop_after: Option<usize>) -> std::process::Output {
-    let me = std::env::current_exe().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    let libraries = tempfile::tempdir().unwrap();
-    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
-    {
-        std::os::unix::fs::symlink(&object, libraries.path().join(name)).unwrap();
-    }
-    let mut command = Command::new(me);
-    command.args([test, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
+    let libraries = libraries(&LIBRARIES);
+    let mut command = again(module_path!(), test);
+    command.env("LD_LIBRARY_PATH", libraries.path());
     command.env("COTENANT_FOLDER", folder);
     if let Some(n) = stop_after {
         command.env("COTENANT_STOP", n.to_string());

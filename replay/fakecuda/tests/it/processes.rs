@@ -1,10 +1,9 @@
 //! Worker processes with a context each on the CUDA device, against the stand-in driver: turns
 //! without MPS, shares under a stand-in control program, and MPS that is missing or dies.
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // helpers of tests
+#![allow(clippy::print_stderr)] // helpers of tests
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
@@ -22,33 +21,17 @@ use cotenant_sim::policy::{Options, find};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Load, Scenario, Setup, Tenant, Think};
 
-const STAND_IN: &str = "COTENANT_STAND_IN";
+use crate::stand_in::with_stand_in_of;
 
 /// Runs `body` in a child process with the stand-in on the loader's path.
 fn with_stand_in(test: &str, body: impl FnOnce()) {
-    if std::env::var_os(STAND_IN).is_some() {
-        return body();
-    }
-    let me = std::env::current_exe().unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
-    for name in ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"]
-    {
-        std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
-    }
-    let mut child = Command::new(me);
-    child.args([test, "--exact", "--nocapture"]).env(STAND_IN, "1");
-    let output = child.env("LD_LIBRARY_PATH", folder.path()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stderr);
-    eprintln!("{text}");
-    assert!(output.status.success(), "{text}");
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{text}");
+    with_stand_in_of((module_path!(), test), &[], body);
 }
 
 /// What the workers of the other tests run; on its own it does nothing.
 #[test]
 fn worker() {
-    if std::env::var_os(STAND_IN).is_some() {
+    if std::env::var_os("COTENANT_STAND_IN").is_some() {
         child::run().unwrap();
     }
 }
@@ -124,7 +107,30 @@ fn scenario() -> Scenario {
     }
 }
 
+/// A second of `policy` with two tenants, a process each, under the stand-in control program
+/// `control`.
+pub(crate) fn replay_processes(policy: &str, control: &str) -> Result<Replayed, ReplayError> {
+    replay(policy, control)
+}
+
+/// Why a run ended that was stopped while its workers started.
+pub(crate) fn stopped_while_starting(policy: &str) -> String {
+    let stop = Stop::new();
+    let asks = stop.clone();
+    let asking = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        asks.now();
+    });
+    let error = until(policy, "control", &stop).unwrap_err().to_string();
+    asking.join().unwrap();
+    error
+}
+
 fn replay(policy: &str, control: &str) -> Result<Replayed, ReplayError> {
+    until(policy, control, &Stop::new())
+}
+
+fn until(policy: &str, control: &str, stop: &Stop) -> Result<Replayed, ReplayError> {
     let scenario = scenario();
     let setup = Arc::clone(&scenario.setup);
     let mut policy = (find(policy).unwrap().build)(&Options::default()).unwrap();
@@ -136,13 +142,13 @@ fn replay(policy: &str, control: &str) -> Result<Replayed, ReplayError> {
     let options = mps::Options { program: Some(tests.join(control)), ..mps::Options::default() };
     let launcher = Launcher {
         program: std::env::current_exe().unwrap(),
-        arguments: ["worker", "--exact", "--nocapture"].map(Into::into).to_vec(),
+        arguments: ["processes::worker", "--exact", "--nocapture"].map(Into::into).to_vec(),
     };
     let ground = Ground::cuda(0, info, works, options);
     let mut workers = Processes::new(setup, ground, launcher, Patience::default());
     let (told, started) = channel();
     workers.announce(told);
-    let done = drive::run(scenario, &mut *policy, &layout, &mut workers, None, &Stop::new());
+    let done = drive::run(scenario, &mut *policy, &layout, &mut workers, None, stop);
     drop(workers);
     for (worker, id) in started {
         assert!(!Path::new(&format!("/proc/{id}")).exists(), "worker {worker} is left behind");

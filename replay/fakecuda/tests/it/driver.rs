@@ -1,9 +1,6 @@
 //! The real CUDA code of cotenant against the stand-in driver: order of calls, clean-up, errors.
 //!
 //! Every test runs in a process of its own, whose loader finds the stand-in under the driver's name.
-#![allow(clippy::unwrap_used)] // helpers of tests
-
-mod stand_in;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Nanos, zoo};
@@ -13,7 +10,7 @@ use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Kind, Unavailable, Work};
 use cotenant_sim::mask::CuMask;
 
-use stand_in::{alive, calls, with_stand_in};
+use crate::stand_in::{alive, calls, with_stand_in};
 
 fn spin(blocks: u32, ns: u64) -> Work {
     Work::new(Task::Spin { blocks, ns }, Precision::Fp32)
@@ -21,7 +18,7 @@ fn spin(blocks: u32, ns: u64) -> Work {
 
 #[test]
 fn partitions_stretch_kernels_and_all_is_cleaned_up_in_order() {
-    with_stand_in("partitions_stretch_kernels_and_all_is_cleaned_up_in_order", &[], || {
+    with_stand_in!("partitions_stretch_kernels_and_all_is_cleaned_up_in_order", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         assert_eq!((gpu.info().cus, gpu.info().grain, gpu.info().kind), (132, 2, Kind::StandIn));
         assert!(gpu.info().require_gpu().is_err(), "never a measurement");
@@ -63,7 +60,7 @@ fn partitions_stretch_kernels_and_all_is_cleaned_up_in_order() {
 
 #[test]
 fn coarse_atoms_are_groups_of_eight() {
-    with_stand_in("coarse_atoms_are_groups_of_eight", &[], || {
+    with_stand_in!("coarse_atoms_are_groups_of_eight", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Coarse).unwrap();
         assert_eq!((gpu.info().grain, gpu.divisible_cus()), (8, 128));
         assert_eq!(gpu.partition(8, 16).unwrap().granted, 16);
@@ -76,7 +73,7 @@ fn coarse_atoms_are_groups_of_eight() {
 
 #[test]
 fn partitions_are_made_of_any_atoms_once_each() {
-    with_stand_in("partitions_are_made_of_any_atoms_once_each", &[], || {
+    with_stand_in!("partitions_are_made_of_any_atoms_once_each", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let mask = |cus: &[u32]| {
             let mut mask = CuMask::EMPTY;
@@ -106,7 +103,7 @@ fn partitions_are_made_of_any_atoms_once_each() {
 
 #[test]
 fn copies_go_through_pinned_memory_and_end_in_order() {
-    with_stand_in("copies_go_through_pinned_memory_and_end_in_order", &[], || {
+    with_stand_in!("copies_go_through_pinned_memory_and_end_in_order", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let queue = gpu.queue(gpu.whole(), 0).unwrap();
         let copy = |gpu: &mut CudaDevice, way, bytes| {
@@ -130,7 +127,7 @@ fn copies_go_through_pinned_memory_and_end_in_order() {
 #[test]
 fn a_partition_that_is_not_granted_is_an_error() {
     let grant = [("FAKECUDA_GRANT", "36")];
-    with_stand_in("a_partition_that_is_not_granted_is_an_error", &grant, || {
+    with_stand_in!("a_partition_that_is_not_granted_is_an_error", &grant, || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let error = gpu.partition(0, 34).unwrap_err();
         assert_eq!(error, DeviceError::NotGranted { asked: 34, granted: 36 });
@@ -143,7 +140,7 @@ fn a_partition_that_is_not_granted_is_an_error() {
 #[test]
 fn partitions_tell_time_where_events_belong_to_one_context() {
     let own = [("FAKECUDA_EVENTS", "own")];
-    with_stand_in("partitions_tell_time_where_events_belong_to_one_context", &own, || {
+    with_stand_in!("partitions_tell_time_where_events_belong_to_one_context", &own, || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let part = gpu.partition(0, 4).unwrap();
         let queues = [gpu.queue(part, 0).unwrap(), gpu.queue(gpu.whole(), 0).unwrap()];
@@ -165,7 +162,7 @@ fn partitions_tell_time_where_events_belong_to_one_context() {
 #[test]
 fn a_device_that_cannot_be_cut_still_runs_whole() {
     let fail = [("FAKECUDA_FAIL", "cuDevSmResourceSplitByCount:801:1")];
-    with_stand_in("a_device_that_cannot_be_cut_still_runs_whole", &fail, || {
+    with_stand_in!("a_device_that_cannot_be_cut_still_runs_whole", &fail, || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let why = |e: DeviceError| match e {
             DeviceError::Call { call, code, .. } => (call, code),
@@ -188,7 +185,7 @@ fn a_device_that_cannot_be_cut_still_runs_whole() {
 #[test]
 fn a_driver_that_does_not_start_is_named_with_its_code() {
     let fail = [("FAKECUDA_FAIL", "cuInit:100")];
-    with_stand_in("a_driver_that_does_not_start_is_named_with_its_code", &fail, || {
+    with_stand_in!("a_driver_that_does_not_start_is_named_with_its_code", &fail, || {
         assert_eq!(probe(), Err(Unavailable::InitFailed { code: 100 }));
     });
 }
@@ -196,7 +193,7 @@ fn a_driver_that_does_not_start_is_named_with_its_code() {
 /// Whatever call fails: an error that names it, and nothing left behind.
 fn fails_cleanly(test: &str, call: &str, nth: &str) {
     let plan = format!("{call}:2:{nth}");
-    with_stand_in(test, &[("FAKECUDA_FAIL", &plan)], || {
+    with_stand_in!(test, &[("FAKECUDA_FAIL", &plan)], || {
         let run = || -> Result<(), DeviceError> {
             let mut gpu = CudaDevice::open(0, Granularity::Fine)?;
             let part = gpu.partition(0, 4)?;
@@ -238,7 +235,7 @@ failing! {
 
 #[test]
 fn every_kernel_of_the_zoo_is_prepared_launched_and_released() {
-    with_stand_in("every_kernel_of_the_zoo_is_prepared_launched_and_released", &[], || {
+    with_stand_in!("every_kernel_of_the_zoo_is_prepared_launched_and_released", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let part = gpu.partition(0, 66).unwrap();
         let queue = gpu.queue(part, 0).unwrap();
@@ -269,7 +266,7 @@ fn every_kernel_of_the_zoo_is_prepared_launched_and_released() {
 
 #[test]
 fn measuring_knows_its_own_cost() {
-    with_stand_in("measuring_knows_its_own_cost", &[], || {
+    with_stand_in!("measuring_knows_its_own_cost", &[], || {
         let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
         let overhead = gpu.overhead().unwrap();
         assert!(overhead.launch.0 > 0 && overhead.launch.as_millis_f64() < 100.0, "{overhead:?}");
