@@ -5,6 +5,7 @@
 //! beside those of data that no constant has seen.
 
 mod attention;
+mod hardware;
 mod layers;
 mod numbers;
 mod page;
@@ -46,5 +47,5 @@ pub(crate) fn page(data: &Path) -> Done<String> {
     all.extend(sums::compare(&data)?);
     let (processes, best) = processes::compare(&data)?;
     all.extend(processes);
-    Ok(page::markdown(&all, &best))
+    Ok(page::markdown(&all, &best) + &hardware::section()?)
 }

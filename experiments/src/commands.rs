@@ -5,6 +5,7 @@ pub(crate) mod advise;
 pub(crate) mod capacity;
 pub(crate) mod check;
 pub(crate) mod compare;
+pub(crate) mod fit;
 pub(crate) mod gpu;
 pub(crate) mod import;
 pub(crate) mod init;

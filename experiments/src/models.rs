@@ -1,6 +1,8 @@
 //! Finds the profile of a tenant's model: the experiment's own folders and imports first, then what
 //! ships, then the analytic model.
 
+mod beyond;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -106,6 +108,8 @@ impl Library {
         let measured = if computed { None } else { self.read(&tenant.model, device, sources)? };
         let found = match (measured, &tenant.part) {
             (Some(found), _) => {
+                let found = beyond::extend(found, device, tenant.batch_max, variant)
+                    .map_err(|e| format!("{}: {e}", tenant.model_at))?;
                 let asked = tenant.precision_given.then_some(variant.precision);
                 Ok(with_executor(with_precision_check(found, asked), device, variant.executor))
             }

@@ -8,7 +8,9 @@ use cotenant_replay::clock::Clock;
 use cotenant_replay::cuda::{self, CudaDevice, Granularity};
 use cotenant_replay::drive::{self, Kernels, Lateness, Loss, Replayed, Stop, Streams, Workers};
 use cotenant_replay::emulated::{EmulatedDevice, Fault};
-use cotenant_replay::process::{Ground, Launcher, Patience, Processes, needs_processes};
+use cotenant_replay::process::{
+    Ground, Launcher, Patience, Processes, cannot_run_on_a_gpu, needs_processes,
+};
 use cotenant_replay::{Kind, mps, runnable};
 use cotenant_results::{Metric, ReplayInfo};
 use cotenant_sim::Policy;
@@ -215,6 +217,9 @@ impl Stage {
                 }
             }
             On::Cuda(ordinal) => {
+                if let Some(why) = cannot_run_on_a_gpu(depth, &layout) {
+                    return Err(format!("{}: {why}", row.info.name));
+                }
                 let works = runnable::works(&setup).map_err(|e| e.to_string())?;
                 let device = CudaDevice::open(ordinal, Granularity::Fine);
                 let mut device = device.map_err(|e| e.to_string())?;

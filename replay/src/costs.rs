@@ -24,6 +24,7 @@ use crate::error::DeviceError;
 use crate::nvml::{Nvml, Reading};
 
 pub use child::{Ask, child};
+pub use device_file::with_line;
 
 /// What to measure, and with which help.
 #[derive(Clone, Debug)]

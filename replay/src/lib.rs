@@ -15,6 +15,7 @@ pub mod device;
 pub mod drive;
 pub mod emulated;
 mod error;
+pub mod fit;
 pub mod mps;
 pub mod nvml;
 pub mod process;
@@ -22,6 +23,7 @@ pub mod recipe;
 pub mod reference;
 pub mod runnable;
 pub mod survey;
+pub mod tile;
 pub mod tune;
 pub mod work;
 

@@ -18,6 +18,6 @@ pub mod messages;
 mod workers;
 
 pub use counters::{Counter, Counters};
-pub use ground::{Ground, needs_processes};
+pub use ground::{Ground, cannot_run_on_a_gpu, needs_processes};
 pub use handle::{Heard, Launcher, Process};
 pub use workers::{Patience, Processes};

@@ -9,7 +9,6 @@ mod choice;
 mod files;
 mod sample;
 mod shape;
-mod tile;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -28,9 +27,9 @@ use crate::work::{Task, Work};
 
 use sample::Sample;
 
+pub use crate::tile::{SOURCE, TILES, Tile};
 pub use choice::{Cell, Timing, Timings, best, matrix, sum};
 pub use shape::{Shape, shapes};
-pub use tile::{SOURCE, TILES, Tile};
 
 /// Why nothing was tuned.
 #[derive(Debug, thiserror::Error)]

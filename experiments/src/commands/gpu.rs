@@ -27,7 +27,8 @@ use crate::text::{align, count};
 #[derive(Args)]
 #[command(after_help = "Examples:\n  cotenant gpu\n  \
     cotenant gpu costs --device h100-sxm --out out/costs\n  \
-    cotenant gpu tiles --device h100-sxm --models resnet50 --batch 8")]
+    cotenant gpu tiles --device h100-sxm --models resnet50 --batch 8\n  \
+    cotenant gpu fit --device h100-sxm --profiles out/profiles/h100-sxm")]
 pub(crate) struct GpuArgs {
     #[command(subcommand)]
     command: Option<GpuCommand>,
@@ -37,6 +38,7 @@ pub(crate) struct GpuArgs {
 enum GpuCommand {
     Costs(CostArgs),
     Tiles(TileArgs),
+    Fit(super::fit::FitArgs),
 }
 
 /// `cotenant gpu`.
@@ -48,6 +50,7 @@ pub(crate) fn run(args: &GpuArgs) -> Done {
         None => gpu(),
         Some(GpuCommand::Costs(args)) => measure_costs(args),
         Some(GpuCommand::Tiles(args)) => super::tune::tiles(args),
+        Some(GpuCommand::Fit(args)) => super::fit::run(args),
     }
 }
 
@@ -165,14 +168,37 @@ pub(crate) fn capture(args: &CaptureArgs) -> Done {
             None
         }
     };
-    if let Some(device) = device.as_ref().filter(|_| !args.shares.is_empty()) {
-        return capture_shares(args, device, library.as_deref(), &raw);
+    let done = recorded(args, device.as_ref(), library.as_deref(), &raw);
+    tidy(&args.out);
+    done
+}
+
+/// Removes the folders in which nothing was recorded, so that the same command can be given again.
+fn tidy(out: &Path) {
+    let raw = out.join("raw");
+    for entry in std::fs::read_dir(&raw).into_iter().flatten().flatten() {
+        // What is not empty stays, and so does what is no folder.
+        let _ = std::fs::remove_dir(entry.path());
     }
-    let status = run_once(args, library.as_deref(), &raw, None)?;
-    let recordings = read_recordings(args, &raw, "")?;
+    for folder in [raw, out.join("timeline"), out.to_path_buf()] {
+        let _ = std::fs::remove_dir(folder);
+    }
+}
+
+fn recorded(
+    args: &CaptureArgs,
+    device: Option<&Device>,
+    library: Option<&Path>,
+    raw: &Path,
+) -> Done {
+    if let Some(device) = device.filter(|_| !args.shares.is_empty()) {
+        return capture_shares(args, device, library, raw);
+    }
+    let status = run_once(args, library, raw, None)?;
+    let recordings = read_recordings(args, raw, "")?;
     if recordings.iter().all(|(_, r)| r.records.is_empty()) {
         say::warn("no kernel was recorded: `cotenant gpu` says what is missing");
-    } else if let Some(device) = &device {
+    } else if let Some(device) = device {
         write_profile(args, &captured(args, device, recordings)?)?;
     } else {
         say::note("no profile: name the GPU with --device");
@@ -371,6 +397,14 @@ pub(super) fn folder_of(device: &Device) -> PathBuf {
     Path::new("out/profiles").join(&device.name)
 }
 
+/// The text of the device file that `asked` names.
+pub(super) fn device_text(asked: &str, device: &Device) -> Done<String> {
+    match Device::builtin_text(&device.name) {
+        Some(text) if !asked.ends_with(".toml") => Ok(text.to_owned()),
+        _ => std::fs::read_to_string(asked).map_err(|e| Failure::input(format!("{asked}: {e}"))),
+    }
+}
+
 /// `cotenant profile collect`.
 pub(crate) fn collect(args: &CollectArgs) -> Done {
     let (request, folder) = args.what.request(args.pairs)?;
@@ -446,10 +480,7 @@ const COST_STEP: Nanos = Nanos::from_secs(10);
 fn measure_costs(args: &CostArgs) -> Done {
     let device = Device::find(&args.device, Path::new("")).map_err(Failure::input)?;
     let folder = args.out.clone().unwrap_or_else(|| folder_of(&device).join("costs"));
-    let text = match Device::builtin_text(&device.name) {
-        Some(text) if !args.device.ends_with(".toml") => text.to_owned(),
-        _ => std::fs::read_to_string(&args.device).map_err(Failure::input)?,
-    };
+    let text = device_text(&args.device, &device)?;
     let program = std::env::current_exe().map_err(Failure::failed)?;
     // About ten steps share a budget.
     let step = args.budget.map_or(COST_STEP, |b| Nanos(b.0 / 10).min(COST_STEP));

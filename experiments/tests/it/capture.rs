@@ -97,3 +97,21 @@ fn shares_that_cannot_be_had_are_refused_with_the_reason() {
     let (code, said) = run("control", "50", &["fails"]);
     assert!(code == Some(1) && said.contains("exit status: 9"), "{said}");
 }
+
+/// What was not recorded leaves no folder in the way of the next attempt.
+#[test]
+fn an_attempt_that_recorded_nothing_can_be_repeated() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("capture");
+    let attempt = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cotenant"));
+        command.arg("capture").arg("--out").arg(&out).args(["--", "/no/such/program"]);
+        command.output().unwrap()
+    };
+    for _ in 0..2 {
+        let output = attempt();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said(&output).contains("cannot start /no/such/program"), "{}", said(&output));
+        assert!(!out.exists());
+    }
+}

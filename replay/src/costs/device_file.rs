@@ -41,12 +41,12 @@ pub(super) fn write(
         } else {
             format!("measured: {date}, CUDA {}, {spread}; {}", info.driver, line.cost.note)
         };
-        text = replaced(&text, line.table, line.key, &format!("{}  # {source}", line.value));
+        text = with_line(&text, line.table, line.key, &format!("{}  # {source}", line.value));
     }
     let name = if stand_in { "stand-in" } else { request.device.name.as_str() };
     if stand_in {
-        text = replaced(&text, "", "name", &format!("\"stand-in\"  # {STAND_IN}"));
-        text = replaced(&text, "", "title", &format!("\"NOT A MEASUREMENT\"  # {STAND_IN}"));
+        text = with_line(&text, "", "name", &format!("\"stand-in\"  # {STAND_IN}"));
+        text = with_line(&text, "", "title", &format!("\"NOT A MEASUREMENT\"  # {STAND_IN}"));
     }
     let path = folder.join(format!("{name}.toml"));
     GpuDescription::parse(&text, &path.display().to_string())
@@ -122,7 +122,8 @@ fn mechanism(m: Mechanism) -> String {
 }
 
 /// `text` with the line of `key` in `table` replaced by `key = value`; put in where there is none.
-fn replaced(text: &str, table: &str, key: &str, value: &str) -> String {
+#[must_use]
+pub fn with_line(text: &str, table: &str, key: &str, value: &str) -> String {
     let mut here = table.is_empty();
     let (mut out, mut done) = (Vec::new(), false);
     let line_of = |l: &str| l.split_once('=').is_some_and(|(k, _)| k.trim() == key);
@@ -170,7 +171,7 @@ mod tests {
         let lines = lines(&device, &costs);
         let mut new = text.to_owned();
         for l in &lines {
-            new = replaced(&new, l.table, l.key, &format!("{}  # measured: test", l.value));
+            new = with_line(&new, l.table, l.key, &format!("{}  # measured: test", l.value));
         }
         let read = GpuDescription::parse(&new, "test").unwrap();
         assert_eq!(read.costs.launch, Nanos(2345));
@@ -188,8 +189,8 @@ mod tests {
     #[test]
     fn a_key_that_is_not_there_is_put_into_its_table() {
         let text = "a = 1\n[x]\nb = 2\n[y]\nb = 3\n";
-        assert_eq!(replaced(text, "x", "c", "4"), "a = 1\n[x]\nb = 2\nc = 4\n[y]\nb = 3\n");
-        assert_eq!(replaced(text, "y", "b", "5"), "a = 1\n[x]\nb = 2\n[y]\nb = 5\n");
-        assert_eq!(replaced(text, "", "a", "6"), "a = 6\n[x]\nb = 2\n[y]\nb = 3\n");
+        assert_eq!(with_line(text, "x", "c", "4"), "a = 1\n[x]\nb = 2\nc = 4\n[y]\nb = 3\n");
+        assert_eq!(with_line(text, "y", "b", "5"), "a = 1\n[x]\nb = 2\n[y]\nb = 5\n");
+        assert_eq!(with_line(text, "", "a", "6"), "a = 6\n[x]\nb = 2\n[y]\nb = 3\n");
     }
 }

@@ -23,7 +23,7 @@ pub(super) const IN_PROCESS: &[(&str, InProcess)] = &[
 
 /// Steps that need processes of their own.
 pub(super) const BY_PROCESSES: &[(&str, ByProcesses)] =
-    &[("starting processes", starts), ("contexts that take turns", time_slices), ("MPS", mps)];
+    &[("starting processes", starts), ("MPS", mps), ("contexts that take turns", time_slices)];
 
 /// Takes up to `n` samples until the step's time is over; what went wrong if there are none.
 fn take(
@@ -159,19 +159,11 @@ fn mps(request: &Request) -> Vec<Cost> {
         let options = Options { program: request.mps.clone(), ..Options::default() };
         Daemon::start(&options).map(|d| (d, began.elapsed().as_nanos() as f64))
     };
-    let (mut samples, mut daemon) = (Vec::new(), None);
-    for _ in 0..3 {
-        drop(daemon.take());
-        match start() {
-            Ok((started, ns)) => {
-                samples.push(ns);
-                daemon = Some(started);
-            }
-            Err(e) => return vec![Cost::none("mps_daemon_start", "ns", e)],
-        }
-    }
-    let mut all = vec![Cost::of("mps_daemon_start", "ns", samples, "until it answers")];
-    let Some(daemon) = daemon else { return all };
+    let (daemon, ns) = match start() {
+        Ok(started) => started,
+        Err(e) => return vec![Cost::none("mps_daemon_start", "ns", e)],
+    };
+    let mut starts = vec![ns];
     let client = |percentage: Option<f64>| -> Result<(f64, [u32; 2]), String> {
         let folder = folder()?;
         let helper = Helper::start(request, Ask::Start, &folder.0, |command| {
@@ -182,25 +174,35 @@ fn mps(request: &Request) -> Vec<Cost> {
         daemon.require_server().map_err(|e| e.to_string())?;
         Ok((answer.moments[2].saturating_sub(started) as f64, answer.sms))
     };
+    // What shares are rounded to matters more than how long anything takes: it comes first.
     let first = client(None).map(|(ns, _)| vec![ns]);
-    let served = first.is_ok();
-    all.push(cost("mps_first_client", "ns", first, "process to first kernel, with its server"));
-    if !served {
-        return all;
-    }
-    let later: Result<Vec<f64>, String> = (0..3).map(|_| client(None).map(|c| c.0)).collect();
-    all.push(cost("mps_client_start", "ns", later, "process to first kernel"));
-    let mut seen = Vec::new();
-    for percent in shares::PERCENTAGES {
-        if began.elapsed() > 2 * request.step {
-            break;
+    let mut all = vec![cost(
+        "mps_first_client",
+        "ns",
+        first.clone(),
+        "process to first kernel, with its server",
+    )];
+    if first.is_ok() {
+        let mut seen = Vec::new();
+        for percent in shares::PERCENTAGES {
+            if began.elapsed() > 2 * request.step {
+                break;
+            }
+            match client(Some(percent)) {
+                Ok((_, sms)) => seen.push((percent, sms)),
+                Err(why) => all.push(Cost::none(&format!("mps_cus_at_{percent}"), "CUs", why)),
+            }
         }
-        match client(Some(percent)) {
-            Ok((_, sms)) => seen.push((percent, sms)),
-            Err(why) => all.push(Cost::none(&format!("mps_cus_at_{percent}"), "CUs", why)),
-        }
+        all.extend(shares::costs(&seen, request.device.cus()));
+        let later: Result<Vec<f64>, String> = (0..3).map(|_| client(None).map(|c| c.0)).collect();
+        all.push(cost("mps_client_start", "ns", later, "process to first kernel"));
     }
-    all.extend(shares::costs(&seen, request.device.cus()));
+    drop(daemon);
+    for _ in 0..2 {
+        // One daemon has started: what a later one lacks is no reason to forget that.
+        starts.extend(start().map(|(_, ns)| ns));
+    }
+    all.push(Cost::of("mps_daemon_start", "ns", starts, "until it answers"));
     all
 }
 

@@ -21,7 +21,7 @@ use crate::device::{Device, DeviceInfo, Kind, Partition, Prepared, Queue, Ticket
 use crate::error::{DeviceError, Unavailable};
 use crate::recipe;
 use crate::reference;
-use crate::tune::Tile;
+use crate::tile::Tile;
 use crate::work::{Task, Work};
 
 /// How the SMs are cut.

@@ -32,6 +32,17 @@ pub fn needs_processes(depth: Depth, layout: &Layout) -> bool {
     layout.pools.len() > 1 || layout.pools.iter().any(sliced) || layout.workers.iter().any(capped)
 }
 
+/// Why a GPU cannot carry a layout out, whatever is done about processes.
+#[must_use]
+pub fn cannot_run_on_a_gpu(depth: Depth, layout: &Layout) -> Option<&'static str> {
+    let lane = |w: &WorkerSpec| layout.pools[w.pool as usize].lanes[w.lane as usize];
+    let capped = layout.workers.iter().any(|w| w.cap < lane(w));
+    (depth == Depth::Kernel && capped).then_some(
+        "it caps its workers and launches each of their kernels itself: a cap takes a process under \
+         MPS, and a process is given whole batches; it runs on `emulated`",
+    )
+}
+
 /// Under everybody.
 pub struct Ground(Kind);
 

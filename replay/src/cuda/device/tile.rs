@@ -7,7 +7,7 @@ use crate::cuda::driver::{Module, function_facts};
 use crate::cuda::ready::{Body, LaunchFacts, Ready};
 use crate::device::{Prepared, Queue};
 use crate::error::DeviceError;
-use crate::tune::Tile;
+use crate::tile::Tile;
 use crate::work::Work;
 
 impl CudaDevice {

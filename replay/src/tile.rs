@@ -7,7 +7,7 @@ use crate::recipe::{Parameter, Recipe};
 use crate::work::{Task, Work};
 
 /// The source of the template; its sizes are [`Tile::options`].
-pub const SOURCE: &str = include_str!("../../kernels/gemm.cu");
+pub const SOURCE: &str = include_str!("../kernels/gemm.cu");
 
 /// Static shared memory of a block on every GPU, bytes (CUDA C++ Programming Guide, technical
 /// specifications per compute capability; more needs an opt-in).
