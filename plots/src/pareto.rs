@@ -9,7 +9,7 @@ use crate::style::{FAINT, INK, Look, Shape};
 use cotenant_results::Estimate;
 use cotenant_results::PlotSpec;
 use cotenant_results::Row;
-use cotenant_results::columns::{Better, Column};
+use cotenant_results::columns::{Better, Column, unknown};
 
 /// Points on the frontier that are named in place.
 const NAMED: usize = 6;
@@ -65,12 +65,14 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
             }
         }
     }
-    let title = |c: &Column| match c.better {
-        Better::Lower => format!("{}, lower is better ({})", c.title, c.unit),
-        _ => format!("{}, higher is better ({})", c.title, c.unit),
+    let title = |c: &Column, whose: Option<&str>| {
+        let whose = whose.map_or_else(String::new, |t| format!(" of {t}"));
+        let unit = spec.relative_to.as_ref().map_or(c.unit.to_owned(), |base| format!("× {base}"));
+        let better = if c.better == Better::Lower { "lower" } else { "higher" };
+        format!("{}{whose}, {better} is better ({unit})", c.title)
     };
-    let x_axis = Axis::around(&title(x), &xs, log_x);
-    let y_axis = Axis::around(&title(y), &ys, log_y);
+    let x_axis = Axis::around(&title(x, None), &xs, log_x);
+    let y_axis = Axis::around(&title(y, spec.y_tenant.as_deref()), &ys, log_y);
     let intervals = drawn.iter().flat_map(|p| &p.1).any(|p| p.x.half.or(p.y.half).is_some());
     let panel = |(title, points): (String, Vec<Point>)| Panel {
         title,
@@ -112,6 +114,20 @@ fn points(
         let keys = cx.run.sweep_keys.iter().map(String::as_str);
         ["label", "tenant"].into_iter().chain(keys).map(|c| table.text(r, c).to_owned()).collect()
     };
+    let all = table.select(&spec.filter);
+    if let Some(whose) = &spec.y_tenant {
+        let known = table.distinct(&all, "tenant");
+        if !known.contains(whose) {
+            let known: Vec<&str> = known.iter().map(String::as_str).collect();
+            return Err(format!("y_tenant: {}", unknown("tenant", whose, &known)));
+        }
+    }
+    // The rows of the tenant whose y it is, at the same label and sweep point.
+    let others = |id: &[String], whose: &str| -> Vec<&Row> {
+        let mut id = id.to_vec();
+        id[1] = whose.to_owned();
+        all.iter().copied().filter(|r| identity(r) == id).collect()
+    };
     let mut points = Vec::new();
     for (n, s) in series.iter().enumerate() {
         let own = grouped(table, rows, by, s);
@@ -122,7 +138,9 @@ fn points(
                 continue;
             }
             let here: Vec<&Row> = own.iter().copied().filter(|r| identity(r) == id).collect();
-            let at = (cx.estimate(table, spec, &here, x)?, cx.estimate(table, spec, &here, y)?);
+            let there = spec.y_tenant.as_ref().map(|whose| others(&id, whose));
+            let of_y = there.as_ref().unwrap_or(&here);
+            let at = (cx.estimate(table, spec, &here, x)?, cx.estimate(table, spec, of_y, y)?);
             if let (Some(px), Some(py)) = at {
                 let bound = cx.policy(table.text(row, "label")) == "ideal";
                 points.push(Point { series: n, x: px, y: py, bound });

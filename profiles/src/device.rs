@@ -333,6 +333,10 @@ pub struct Costs {
     /// to restore it (GPreempt, XSched's third level).
     #[serde(default = "saved")]
     pub preempt_save: Mechanism,
+    /// A kernel in persistent-thread form, whose blocks look for the order to stop, over the kernel as
+    /// it is, percent of its time.
+    #[serde(default = "persistent")]
+    pub persistent_percent: u32,
     /// Start a process with its context, without the model's own load time.
     pub process_start: Mechanism,
     /// Route from one worker to its loaded shadow (GSLICE).
@@ -381,6 +385,11 @@ fn saved() -> Mechanism {
     mechanism(40_000, 60_000, Resident::Saves)
 }
 
+/// Unpublished; blocks that fetch their work with an atomic and read a flag each.
+fn persistent() -> u32 {
+    110
+}
+
 /// Merged blocks take as long as the kernel's own.
 fn as_alone() -> u32 {
     100
@@ -404,6 +413,7 @@ impl Costs {
             preempt_reset: Mechanism::FREE,
             preempt_blocks: Mechanism::FREE,
             preempt_save: Mechanism::FREE,
+            persistent_percent: as_alone(),
             process_start: Mechanism::FREE,
             shadow_switch: Mechanism::FREE,
             mig_destroy: Mechanism::FREE,

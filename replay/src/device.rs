@@ -315,6 +315,10 @@ pub trait Device {
         let _ = (queue, at);
         let (what, reason) = match how {
             Preemption::Reset => ("killing a kernel", "it takes a changed driver (REEF, on AMD)"),
+            Preemption::Unstarted => (
+                "taking a launched kernel back",
+                "it takes kernels whose blocks look for the order before they begin",
+            ),
             Preemption::Blocks => (
                 "stopping a kernel between its blocks",
                 "it takes kernels rewritten as persistent threads that look for the order",

@@ -97,6 +97,9 @@ pub enum Via {
     Intercept,
     /// The same, which also sets a TPC mask in the launch descriptor.
     InterceptMaskTpc,
+    /// The same, which also launches the kernel in a form whose blocks look for the order to stop
+    /// ([`Preemption::Blocks`]); see [`Costs::persistent_percent`].
+    Persistent,
 }
 
 impl Via {
@@ -110,7 +113,7 @@ impl Via {
             Self::MaskIoctl => costs.mask_ioctl,
             Self::MaskTpc => costs.mask_tpc,
             Self::MaskFirmware => costs.mask_firmware,
-            Self::Intercept => costs.kernel_intercept,
+            Self::Intercept | Self::Persistent => costs.kernel_intercept,
             Self::InterceptMaskTpc => Mechanism {
                 cost: Nanos(costs.kernel_intercept.cost.0 + costs.mask_tpc.cost.0),
                 delay: Nanos(costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0),
@@ -128,6 +131,8 @@ pub enum Preemption {
     /// It starts no more blocks, and those on the CUs end where they run: what has ended is kept. The
     /// kernel has to be in a form that looks for the order before every block.
     Blocks,
+    /// It is taken back if none of its blocks has begun; otherwise nothing happens.
+    Unstarted,
     /// Its state is saved and restored at its next launch, which takes as long again: everything is
     /// kept.
     Save,
@@ -139,7 +144,7 @@ impl Preemption {
     pub const fn mechanism(self, costs: &Costs) -> Mechanism {
         match self {
             Self::Reset => costs.preempt_reset,
-            Self::Blocks => costs.preempt_blocks,
+            Self::Blocks | Self::Unstarted => costs.preempt_blocks,
             Self::Save => costs.preempt_save,
         }
     }

@@ -23,13 +23,19 @@ mod eclip;
 mod gslice;
 mod ideal;
 mod krisp;
+mod lithos;
 mod mig;
 mod mps;
 mod mps_percent;
 mod mps_static;
 mod options;
+mod orion;
+mod ranks;
+mod reef;
 mod streams;
+mod tally;
 mod temporal;
+mod xsched;
 
 pub use options::{
     Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Places, Value, Words,
@@ -52,6 +58,11 @@ pub const ALL: &[&PolicyInfo] = &[
     &clipper::INFO,
     &streams::INFO,
     &coalesce::INFO,
+    &orion::INFO,
+    &reef::INFO,
+    &tally::INFO,
+    &lithos::INFO,
+    &xsched::INFO,
     &ideal::INFO,
 ];
 

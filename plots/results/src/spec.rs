@@ -225,6 +225,9 @@ pub struct PlotSpec {
     /// A tenant's name, `*` for the whole GPU, or `each` for one panel per tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenant: Option<String>,
+    /// `pareto`: whose `y` it is, where that is another tenant's than `x`: a tenant's name, or `*`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub y_tenant: Option<String>,
     /// Logarithmic axes; default: a latency axis that spans more than about 30 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogAxes>,
@@ -234,7 +237,8 @@ pub struct PlotSpec {
     /// A line below the title.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
-    /// Divides every value by that of this label, repeat by repeat: `bars`, `lines`, `heatmap`.
+    /// Divides every value by that of this label, repeat by repeat: `bars`, `lines`, `heatmap`,
+    /// `pareto`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub relative_to: Option<String>,
     /// `bars`: one more group with the geometric mean of the others.
@@ -283,6 +287,7 @@ impl PlotSpec {
         "y",
         "by",
         "tenant",
+        "y_tenant",
         "log",
         "xlabel",
         "note",
@@ -305,6 +310,7 @@ impl PlotSpec {
             y: None,
             by: None,
             tenant: None,
+            y_tenant: None,
             log: None,
             xlabel: None,
             note: None,
@@ -359,9 +365,12 @@ impl PlotSpec {
             }
         }
         self.check_sweep(&keys).map_err(|(field, m)| error(field, m))?;
-        let ratios = [PlotKind::Bars, PlotKind::Lines, PlotKind::Heatmap].contains(&self.kind);
-        if self.relative_to.is_some() && !ratios {
-            let what = "is for bars, lines and heatmaps".to_owned();
+        let ratios = [PlotKind::Bars, PlotKind::Lines, PlotKind::Heatmap, PlotKind::Pareto];
+        if self.y_tenant.is_some() && self.kind != PlotKind::Pareto {
+            return Err(error("y_tenant", "is for pareto".to_owned()));
+        }
+        if self.relative_to.is_some() && !ratios.contains(&self.kind) {
+            let what = "is for bars, lines, heatmaps and pareto".to_owned();
             return Err(error("relative_to", what));
         }
         if self.geomean && self.kind != PlotKind::Bars {

@@ -339,7 +339,7 @@ impl Gpu {
             cap,
             priority: shot.priority,
             scale: shot.scale,
-            extra_ns: extra_ns + shot.part.restore,
+            extra_ns: extra_ns + shot.part.extra,
             part: shot.part.share,
             saved: shot.part.saved,
         };

@@ -126,8 +126,9 @@ impl<W: World> Host<'_, W> {
         let cost = via.mechanism(&self.setup.costs);
         issued += self.world.charged(cost.cost.0 + cost.delay.0);
         let mut part = Part::WHOLE;
-        if blocks.is_some() || self.workers[worker as usize].left < 1.0 {
-            part = self.part(worker, blocks);
+        let persistent = via == Via::Persistent;
+        if blocks.is_some() || self.workers[worker as usize].left < 1.0 || persistent {
+            part = self.part(worker, blocks, persistent);
             let slice = self.setup.costs.kernel_slice;
             // A slice that is the whole kernel is launched as it is.
             if blocks.is_some() && part.share < 1.0 {
@@ -145,17 +146,23 @@ impl<W: World> Host<'_, W> {
     /// How much of the kernel at the head a launch does that takes so many of its blocks, or all that
     /// are left.
     #[cold]
-    fn part(&mut self, worker: u32, blocks: Option<u64>) -> Part {
+    fn part(&mut self, worker: u32, blocks: Option<u64>, persistent: bool) -> Part {
         /// Shares that differ by less are the same one, rounded.
         const DUST: f64 = 1e-9;
         let w = &self.workers[worker as usize];
-        let all = self.setup.code.kernels[w.kernel as usize].blocks.max(1);
+        let kernel = &self.setup.code.kernels[w.kernel as usize];
+        let all = kernel.blocks.max(1);
         let share = blocks.map_or(w.left, |n| (n.max(1) as f64 / all as f64).min(w.left));
         let ends = share > w.left - DUST;
         let saved = std::mem::take(&mut self.stages[worker as usize].saved);
         let again = self.setup.costs.preempt_save.cost.0;
-        let restore = if saved { self.world.charged(2 * again) } else { 0 };
-        Part { share: if ends { w.left } else { share }, ends, saved, restore }
+        let mut extra = if saved { 2 * again } else { 0 };
+        if persistent {
+            let longer = self.setup.costs.persistent_percent.saturating_sub(100);
+            extra += kernel.at(self.setup.device.cus()) * u64::from(longer) / 100;
+        }
+        let extra = self.world.charged(extra);
+        Part { share: if ends { w.left } else { share }, ends, saved, extra }
     }
 
     /// Takes a launched kernel off the CUs, if it can be.

@@ -74,8 +74,8 @@ pub struct Part {
     pub ends: bool,
     /// It goes on inside of its blocks, whose state was saved; otherwise blocks begin anew.
     pub saved: bool,
-    /// Time on the CUs before it goes on: to restore that state.
-    pub restore: u64,
+    /// Time on the CUs besides its work: to restore that state, or what its form costs.
+    pub extra: u64,
 }
 
 impl Default for Part {
@@ -86,7 +86,7 @@ impl Default for Part {
 
 impl Part {
     /// The whole kernel.
-    pub const WHOLE: Self = Self { share: 1.0, ends: true, saved: false, restore: 0 };
+    pub const WHOLE: Self = Self { share: 1.0, ends: true, saved: false, extra: 0 };
 }
 
 /// A kernel that the policy launches. Its end is one [`Signal::Ended`].

@@ -18,7 +18,7 @@ pub enum Taken {
     Now(f64),
     /// It leaves as its blocks end: [`super::Ended::Left`], or its usual end, is still to come.
     Later,
-    /// There is none.
+    /// There is none, or it has begun and was to be taken back only if not.
     Nothing,
 }
 
@@ -72,8 +72,12 @@ impl Pool {
     /// or for room has no blocks, and goes at once.
     pub fn preempt(&mut self, now: u64, owner: u32, how: Preemption, code: &Code) -> Taken {
         self.close_hole();
+        let begun = |r: &Resident| r.runs() || r.whole > 0.0;
         if let Some(i) = self.run.iter().position(|r| r.owner == owner) {
             let r = &mut self.run[i];
+            if how == Preemption::Unstarted && begun(r) {
+                return Taken::Nothing;
+            }
             if how == Preemption::Blocks && r.runs() && !r.fair {
                 r.leaving = true;
                 let l = r.lane as usize;
@@ -102,6 +106,9 @@ impl Pool {
                 return Taken::Now(waiting.job.part);
             }
             let Some(i) = lane.parked.iter().position(|r| r.owner == owner) else { continue };
+            if how == Preemption::Unstarted && begun(&lane.parked[i]) {
+                return Taken::Nothing;
+            }
             if how == Preemption::Blocks && lane.parked[i].runs() && !lane.parked[i].fair {
                 lane.parked[i].leaving = true;
                 return Taken::Later;

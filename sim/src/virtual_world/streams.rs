@@ -249,8 +249,7 @@ impl VirtualWorld<'_> {
         let pool = &mut self.sites[self.streams[worker as usize].pool as usize].pool;
         match pool.preempt(self.now, worker, how, &self.code) {
             Taken::Now(left) => Some(Signal::Preempted(worker, left)),
-            Taken::Later => None,
-            Taken::Nothing => unreachable!("what is preempted has not ended"),
+            Taken::Later | Taken::Nothing => None,
         }
     }
 
@@ -277,7 +276,7 @@ impl VirtualWorld<'_> {
             cap,
             priority,
             scale,
-            extra_ns: part.restore,
+            extra_ns: part.extra,
             part: part.share,
             saved: part.saved,
         };

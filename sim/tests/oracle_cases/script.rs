@@ -74,13 +74,13 @@ impl Script {
     }
 
     fn via(&mut self) -> Via {
-        use Via::{Barrier, Hop, Intercept, InterceptMaskTpc};
+        use Via::{Barrier, Hop, Intercept, InterceptMaskTpc, Persistent};
         use Via::{MaskFirmware, MaskIoctl, MaskTpc, Stream};
-        let rare = [Hop, Barrier, MaskIoctl, MaskTpc, MaskFirmware, Intercept, InterceptMaskTpc];
         if self.one_in(3) {
             return Stream;
         }
-        let all = rare;
+        let placed = [Hop, Barrier, MaskIoctl, MaskTpc, MaskFirmware];
+        let all = [&placed[..], &[Intercept, InterceptMaskTpc, Persistent]].concat();
         all[self.pick(all.len())]
     }
 
@@ -98,7 +98,8 @@ impl Script {
     /// Takes some kernel off the CUs, if one is there.
     fn preempt(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let worker = self.pick(view.workers.len()) as u32;
-        let how = [Preemption::Reset, Preemption::Blocks, Preemption::Save][self.pick(3)];
+        use Preemption::{Blocks, Reset, Save, Unstarted};
+        let how = [Reset, Blocks, Save, Unstarted][self.pick(4)];
         if view.workers[worker as usize].status == Status::Launched {
             act.push(Action::Preempt { worker, how });
         }

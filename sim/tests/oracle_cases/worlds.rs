@@ -119,6 +119,7 @@ fn costs(device: &mut Device, rng: &mut Rng) {
     for m in placing {
         *m = mechanism(rng, 500);
     }
+    costs.persistent_percent = 100 + rng.below(30) as u32;
     costs.process_start = mechanism(rng, 5_000);
     costs.shadow_switch = Mechanism { cost: Nanos(rng.below(1_000)), ..Mechanism::FREE };
     costs.context_switch = mechanism(rng, 500);

@@ -214,6 +214,8 @@ struct Worker {
     /// Its state was saved; so was that of the launch under way.
     saved: bool,
     resumes: bool,
+    /// What its form adds to its time.
+    longer: u64,
     /// When its launch is on the GPU.
     placed: u64,
     /// How and when it is to leave the CUs.
@@ -471,6 +473,7 @@ impl Worker {
             share: 1.0,
             saved: false,
             resumes: false,
+            longer: 0,
             placed: 0,
             leaves: None,
             partners: vec![],

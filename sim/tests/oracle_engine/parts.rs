@@ -1,6 +1,6 @@
 //! Slices of kernels, and kernels that leave the CUs before their end.
 
-use cotenant_sim::action::{Event, Preemption};
+use cotenant_sim::action::{Event, Preemption, Via};
 use cotenant_sim::program::KernelCode;
 use cotenant_sim::view::Status;
 
@@ -44,9 +44,13 @@ impl Way {
 
 impl Oracle<'_> {
     /// How much of its kernel the launch does; whether it is a slice.
-    pub(super) fn portion(&mut self, w: usize, blocks: Option<u64>) -> bool {
-        let all = self.kernels[self.head_kernel(w)].blocks as f64;
+    pub(super) fn portion(&mut self, w: usize, blocks: Option<u64>, via: Via) -> bool {
+        let kernel = &self.kernels[self.head_kernel(w)];
+        let all = kernel.blocks as f64;
+        let longer = u64::from(self.setup.costs.persistent_percent - 100);
+        let longer = kernel.duration_ns.last().unwrap() * longer / 100;
         let worker = &mut self.workers[w];
+        worker.longer = if via == Via::Persistent { longer } else { 0 };
         worker.resumes = std::mem::take(&mut worker.saved);
         worker.share = worker.left;
         if let Some(n) = blocks {
@@ -81,7 +85,7 @@ impl Oracle<'_> {
         let costs = &self.setup.costs;
         let m = match how {
             Preemption::Reset => costs.preempt_reset,
-            Preemption::Blocks => costs.preempt_blocks,
+            Preemption::Blocks | Preemption::Unstarted => costs.preempt_blocks,
             Preemption::Save => costs.preempt_save,
         };
         let at = self.workers[w].placed.max(self.now) + m.cost.0 + m.delay.0;
@@ -100,6 +104,9 @@ impl Oracle<'_> {
         let fair = self.code(&self.pools[p].jobs[i]).fair;
         let job = &mut self.pools[p].jobs[i];
         let lane = job.lane;
+        if how == Preemption::Unstarted && job.whole > 0.0 {
+            return;
+        }
         if how == Preemption::Blocks && job.way.is_some() && !fair {
             job.leaving = true;
             if self.pools[p].on(lane) {

@@ -152,7 +152,7 @@ impl Oracle<'_> {
             Via::MaskIoctl => (costs.mask_ioctl.cost.0, costs.mask_ioctl.delay.0),
             Via::MaskTpc => (costs.mask_tpc.cost.0, costs.mask_tpc.delay.0),
             Via::MaskFirmware => (costs.mask_firmware.cost.0, costs.mask_firmware.delay.0),
-            Via::Intercept => (costs.kernel_intercept.cost.0, costs.kernel_intercept.delay.0),
+            Via::Intercept | Via::Persistent => (costs.kernel_intercept.cost.0, costs.kernel_intercept.delay.0),
             Via::InterceptMaskTpc => (
                 costs.kernel_intercept.cost.0 + costs.mask_tpc.cost.0,
                 costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0,
@@ -167,7 +167,7 @@ impl Oracle<'_> {
         let want = self.kernels[self.head_kernel(w)].want.min(self.workers[w].spec.cap);
         self.workers[w].launched = (self.now, mask.map_or(want, |m| want.min(m.count())));
         at += cost + delay;
-        if self.portion(w, blocks) {
+        if self.portion(w, blocks, via) {
             at += slice;
         }
         self.on_its_way(w, at);
@@ -182,6 +182,7 @@ impl Oracle<'_> {
             parts.push(self.head_kernel(w));
             self.workers[w].launched = (self.now, 0);
             (self.workers[w].share, self.workers[w].resumes) = (1.0, false);
+            self.workers[w].longer = 0;
         }
         let want: u32 = parts.iter().map(|&k| self.kernels[k].want).sum();
         let owner = &mut self.workers[workers[0]];
@@ -257,8 +258,9 @@ impl Oracle<'_> {
         };
         if self.depth == Depth::Kernel {
             (job.part, job.saved) = (self.workers[w].share, self.workers[w].resumes);
+            job.extra_ns = self.workers[w].longer;
             if job.saved {
-                job.extra_ns = 2 * self.setup.costs.preempt_save.cost.0;
+                job.extra_ns += 2 * self.setup.costs.preempt_save.cost.0;
             }
         }
         let n = self.pools[p].queues.len();

@@ -1,0 +1,317 @@
+//! `lithos`: quotas of CUs, idle ones stolen in atoms of bounded duration, kernels right-sized.
+//!
+//! Models LithOS: every tenant has a quota of TPCs; each kernel is launched under a mask, on its own
+//! tenant's CUs and, if these are too few, on idle CUs of others; a kernel that would last longer than an
+//! atom is launched as several, ranges of its blocks, so that whoever owns the CUs has them back when
+//! the atom ends; stolen work has the lower stream priority. Right-sizing gives a kernel the fewest CUs on
+//! which it is no more than `slip` times slower, by `m ÷ CUs + b` through its durations on one TPC and on
+//! all. Gives up work conservation: right-sized kernels leave CUs idle, and a running atom keeps its mask.
+//!
+//! Read in the sources (reading notes and a public reproduction): atoms of 250 to 500 µs; stolen work
+//! bounded to 100 µs; slip 1.1; the two-point model; masks per launch, which a running atom keeps; the
+//! costs (interception, mask, slice) that stand in the device files.
+//!
+//! Chosen here: without given `quotas` the latency-critical tenants share all CUs and best-effort ones
+//! live by stealing, where there are both; idle is a CU on which nothing was launched at this moment,
+//! also while its owner has a batch under way (`steal = "idle-tenants"`: only those of tenants without
+//! one); the two durations of a kernel are known from the start, as after its first launches; frequency
+//! scaling is not modelled.
+//!
+//! Source: Coppock et al.: LithOS (SOSP 2025, arXiv 2504.15465).
+
+use cotenant_profiles::Nanos;
+
+use super::ranks::Ranks;
+use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
+use crate::action::{Action, Event, Via};
+use crate::layout::Layout;
+use crate::mask::CuMask;
+use crate::program::KernelCode;
+use crate::scenario::{Class, Setup};
+use crate::view::{Status, View};
+use crate::{options, words};
+
+/// The registry entry.
+pub(super) const INFO: PolicyInfo = PolicyInfo {
+    name: "lithos",
+    summary: "quotas of CUs, idle ones stolen in atoms of bounded duration, kernels right-sized",
+    source: "LithOS (SOSP 2025, arXiv 2504.15465) and a public reproduction",
+    properties: Properties {
+        work_conserving: false,
+        alone_is_isolated: false,
+        starvation_free: false,
+    },
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(Lithos::new(Knobs::read(options)?))),
+};
+
+options! {
+    /// Options of `lithos`.
+    struct Knobs {
+        /// CUs of each tenant
+        quotas: PerTenant<Rule> = PerTenant::Word(Rule::LatencyFirst), unit("%");
+        /// longest atom on a tenant's own CUs
+        atom: Nanos = Nanos(250_000), period();
+        /// longest atom on CUs of others
+        stolen_atom: Nanos = Nanos(100_000), period();
+        /// which CUs of others a tenant may take
+        steal: Steal = Steal::IdleCus;
+        /// kernels get no more CUs than they need
+        right_size: bool = true;
+        /// how much slower a right-sized kernel may be
+        slip: f64 = 1.1, within(1.0, 10.0);
+    }
+}
+
+/// How quotas are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    LatencyFirst,
+    Equal,
+}
+
+words!(Rule { "latency-first" => Rule::LatencyFirst, "equal" => Rule::Equal });
+
+/// What may be stolen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steal {
+    IdleCus,
+    IdleTenants,
+    Nothing,
+}
+
+words!(Steal {
+    "idle-cus" => Steal::IdleCus,
+    "idle-tenants" => Steal::IdleTenants,
+    "nothing" => Steal::Nothing,
+});
+
+struct Lithos {
+    knobs: Knobs,
+    ranks: Ranks,
+    all: CuMask,
+    /// By tenant.
+    quotas: Vec<CuMask>,
+    /// By kernel: right size, CUs.
+    sizes: Vec<u32>,
+    /// By worker: CUs of what it has launched.
+    held: Vec<CuMask>,
+    looking: bool,
+    counts: Counts,
+}
+
+#[derive(Default)]
+struct Counts {
+    kernels: u64,
+    atoms: u64,
+    stolen: u64,
+    cus: u64,
+}
+
+impl Lithos {
+    fn new(knobs: Knobs) -> Self {
+        Self {
+            knobs,
+            ranks: Ranks::default(),
+            all: CuMask::EMPTY,
+            quotas: vec![],
+            sizes: vec![],
+            held: vec![],
+            looking: false,
+            counts: Counts::default(),
+        }
+    }
+
+    /// CUs of each tenant, whole steps, side by side.
+    fn divide(&self, setup: &Setup) -> Result<Vec<CuMask>, LayoutError> {
+        let step = setup.device.mask.step_cus.max(1);
+        let steps = setup.device.cus() / step;
+        let count = |class| setup.tenants.iter().filter(|t| t.class == class).count() as u32;
+        let (latency, effort) = (count(Class::Latency), count(Class::BestEffort));
+        let each: Vec<u32> = match &self.knobs.quotas {
+            PerTenant::Word(Rule::LatencyFirst) if latency > 0 && effort > 0 => setup
+                .tenants
+                .iter()
+                .map(|t| if t.class == Class::Latency { steps / latency } else { 0 })
+                .collect(),
+            PerTenant::Word(_) => vec![steps / (latency + effort).max(1); setup.tenants.len()],
+            PerTenant::Given(value) => {
+                let shares = setup.per_tenant("quotas", value)?;
+                let of = |p: f64| (f64::from(steps) * p / 100.0 + 1e-9) as u32;
+                shares.into_iter().map(of).collect()
+            }
+        };
+        if each.iter().sum::<u32>() > steps {
+            return Err(LayoutError(format!(
+                "`quotas` add up to more than the {} CUs of {}",
+                setup.device.cus(),
+                setup.device.name
+            )));
+        }
+        let mut from = 0;
+        Ok(each
+            .into_iter()
+            .map(|n| {
+                let to = from + n * step;
+                let quota = CuMask::first(to).without(&CuMask::first(from));
+                from = to;
+                quota
+            })
+            .collect())
+    }
+
+    /// The fewest CUs at which the fitted curve is within the slip of its end.
+    fn size(&self, kernel: &KernelCode, step: u32, cus: u32) -> u32 {
+        if !self.knobs.right_size || cus <= step {
+            return cus;
+        }
+        let (one, all) = (kernel.at(step) as f64, kernel.at(cus) as f64);
+        let (x1, x2) = (1.0 / f64::from(step), 1.0 / f64::from(cus));
+        let m = (one - all) / (x1 - x2);
+        let b = all - m * x2;
+        let limit = all * self.knobs.slip;
+        let fits = |c: &u32| m / f64::from(*c) + b <= limit;
+        let fitted = (1..=cus / step).map(|n| n * step).find(fits).unwrap_or(cus);
+        // No more CUs than it has blocks.
+        let most = u32::try_from(kernel.blocks).unwrap_or(cus).next_multiple_of(step);
+        fitted.min(most).clamp(1, cus)
+    }
+
+    /// Launches the kernel that a worker holds, if there are CUs for it.
+    fn place(&mut self, view: &View<'_>, worker: u32, act: &mut Vec<Action>) {
+        let w = &view.workers[worker as usize];
+        let tenant = w.spec.tenant as usize;
+        let kernel = &view.setup.code.kernels[w.kernel as usize];
+        let want = self.sizes[w.kernel as usize];
+        let (mut busy, mut mine) = (CuMask::EMPTY, CuMask::EMPTY);
+        for (other, held) in view.workers.iter().zip(&self.held) {
+            busy = busy.or(held);
+            if other.spec.tenant == w.spec.tenant {
+                mine = mine.or(held);
+            }
+        }
+        // First those on which no thief is.
+        let quota = self.quotas[tenant].without(&mine);
+        let own = quota.without(&busy).lowest(want);
+        let own = own.or(&quota.and(&busy).lowest(want - own.count()));
+        let mut mask = own;
+        let missing = want - own.count();
+        if missing > 0 && self.knobs.steal != Steal::Nothing {
+            let mut idle = self.all.without(&busy).without(&self.quotas[tenant]);
+            if self.knobs.steal == Steal::IdleTenants {
+                for owner in view.workers {
+                    let at_work =
+                        matches!(owner.status, Status::Host | Status::Held | Status::Launched);
+                    if at_work && owner.spec.tenant != w.spec.tenant {
+                        idle = idle.without(&self.quotas[owner.spec.tenant as usize]);
+                    }
+                }
+            }
+            mask = mask.or(&idle.lowest(missing));
+        }
+        if mask.is_empty() {
+            return;
+        }
+        let stolen = mask != own;
+        let cus = mask.count();
+        let bound = if stolen { self.knobs.stolen_atom } else { self.knobs.atom };
+        let priority = i8::from(!stolen);
+        self.held[worker as usize] = mask;
+        self.counts.stolen += u64::from(stolen);
+        self.counts.cus += u64::from(cus);
+        let (mask, via) = (Some(mask), Via::InterceptMaskTpc);
+        let time = kernel.at(cus) as f64 * w.left;
+        if time <= bound.0 as f64 || kernel.fair {
+            self.counts.kernels += 1;
+            act.push(Action::Launch { worker, mask, priority, via });
+            return;
+        }
+        let at_once = u64::from(kernel.blocks_per_cu.max(1)) * u64::from(cus);
+        let wave = kernel.at(cus) / kernel.blocks.div_ceil(at_once).max(1);
+        let blocks = (bound.0 / wave.max(1)).max(1) * at_once;
+        self.counts.atoms += 1;
+        act.push(Action::Slice { worker, blocks, mask, priority, via });
+    }
+
+    /// CUs have come free: those who wait have a look, latency-critical ones first.
+    fn look(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        for worker in 0..view.workers.len() as u32 {
+            let held = view.workers[worker as usize].status == Status::Held;
+            if held && self.ranks.urgent(view, worker) {
+                self.place(view, worker, act);
+            }
+        }
+        let n = view.workers.len() as u32;
+        let start = self.ranks.turn(n);
+        for i in 0..n {
+            let worker = (start + i) % n;
+            let held = view.workers[worker as usize].status == Status::Held;
+            if held && !self.ranks.urgent(view, worker) {
+                self.place(view, worker, act);
+            }
+        }
+    }
+
+    fn release(&mut self, view: &View<'_>, worker: u32, act: &mut Vec<Action>) {
+        self.held[worker as usize] = CuMask::EMPTY;
+        // The next kernel of its stream may be ready at this very instant, and goes first.
+        if !std::mem::replace(&mut self.looking, true) {
+            act.push(Action::Timer { at: view.now, token: 0 });
+        }
+    }
+}
+
+impl Policy for Lithos {
+    fn depth(&self) -> Depth {
+        Depth::Kernel
+    }
+
+    fn forms_batches(&self) -> bool {
+        false
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
+        let layout = setup.clients(|_| setup.device.cus())?;
+        let cus = setup.device.cus();
+        if cus > CuMask::CAPACITY {
+            return Err(LayoutError(format!("masks name at most {} CUs", CuMask::CAPACITY)));
+        }
+        self.ranks = Ranks::new(setup);
+        self.all = CuMask::first(cus);
+        self.quotas = self.divide(setup)?;
+        let step = setup.device.mask.step_cus.max(1);
+        self.sizes = setup.code.kernels.iter().map(|k| self.size(k, step, cus)).collect();
+        self.held = vec![CuMask::EMPTY; layout.workers.len()];
+        Ok(layout)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        match event {
+            Event::KernelReady { worker } => self.place(view, worker, act),
+            Event::SliceDone { worker } => {
+                // Whoever waits has a look before the next atom is on its way.
+                self.release(view, worker, act);
+            }
+            Event::KernelDone { worker } | Event::WorkerDown { worker } => {
+                self.held.resize(view.workers.len(), CuMask::EMPTY);
+                self.release(view, worker, act);
+            }
+            Event::Timer { .. } => {
+                self.looking = false;
+                self.look(view, act);
+            }
+            _ => {}
+        }
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        let c = &self.counts;
+        let launches = (c.kernels + c.atoms).max(1) as f64;
+        vec![
+            ("whole_kernels", c.kernels as f64),
+            ("atoms", c.atoms as f64),
+            ("stolen_share", c.stolen as f64 / launches),
+            ("granted_cus_mean", c.cus as f64 / launches),
+        ]
+    }
+}
