@@ -193,7 +193,9 @@ impl Policy for Orion {
         };
         self.kernels = setup.code.kernels.iter().map(known).collect();
         let urgent = setup.tenants.iter().filter(|t| t.class == Class::Latency);
-        let batch = |t: &crate::scenario::Tenant| t.model.program(t.batch_max).remaining_ns.first().copied();
+        let batch = |t: &crate::scenario::Tenant| {
+            t.model.program(t.batch_max).remaining_ns.first().copied()
+        };
         // A fortieth is 2.5 %.
         let bound = urgent.filter_map(batch).min().map_or(u64::MAX, |ns| ns / 40);
         self.bound = self.knobs.be_duration.map_or(bound, |d| d.0);

@@ -152,7 +152,9 @@ impl Oracle<'_> {
             Via::MaskIoctl => (costs.mask_ioctl.cost.0, costs.mask_ioctl.delay.0),
             Via::MaskTpc => (costs.mask_tpc.cost.0, costs.mask_tpc.delay.0),
             Via::MaskFirmware => (costs.mask_firmware.cost.0, costs.mask_firmware.delay.0),
-            Via::Intercept | Via::Persistent => (costs.kernel_intercept.cost.0, costs.kernel_intercept.delay.0),
+            Via::Intercept | Via::Persistent => {
+                (costs.kernel_intercept.cost.0, costs.kernel_intercept.delay.0)
+            }
             Via::InterceptMaskTpc => (
                 costs.kernel_intercept.cost.0 + costs.mask_tpc.cost.0,
                 costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0,
