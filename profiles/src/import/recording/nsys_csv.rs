@@ -160,14 +160,17 @@ impl Recording {
         };
         let stream = one.stream_id("0", 0);
         let shape = one.shape(Shape { grid: None, block: 0, regs: 0, smem_bytes: 0 });
-        let mut at = 0i64;
+        let (mut at, mut in_all) = (0i64, 0u64);
         for row in rows {
             let name = one.names.id(self.names.text(row.name));
-            let launches = (row.instances + passes / 2) / passes;
+            // To the nearest whole number; the sum of both could be too large.
+            let rest = row.instances % passes;
+            let launches = row.instances / passes + u64::from(rest >= passes - passes / 2);
             if launches == 0 {
                 one.drop("kernels that run in fewer than half of the passes");
             }
-            if launches > LAUNCHES {
+            in_all = in_all.saturating_add(launches);
+            if launches > LAUNCHES || in_all > LAUNCHES_IN_ALL {
                 return Err(self.bad(
                     "Instances",
                     row.instances.to_string(),
@@ -206,6 +209,8 @@ impl Recording {
 
 /// Most launches of one kernel in one pass.
 const LAUNCHES: u64 = 100_000;
+/// Most launches of all kernels in one pass: each takes memory, and its row few bytes.
+const LAUNCHES_IN_ALL: u64 = 2_000_000;
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
