@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_traces::Request;
 
 use crate::action::{Action, Event, Preemption};
 use crate::engine::Engine;
@@ -206,17 +207,45 @@ impl<'a, W: World> Host<'a, W> {
         for (t, source) in self.sources.iter_mut().enumerate() {
             let alarm = if source.is_open() { Alarm::Arrival } else { Alarm::Client };
             for at in source.first() {
-                self.world.arm(at.0, alarm, t as u32);
+                self.world.arm(at.0.max(self.world.now()), alarm, t as u32);
             }
         }
     }
 
     /// Runs to the end.
     pub fn go(&mut self) {
+        self.begin_run();
+        self.drain();
+    }
+
+    /// Time starts.
+    pub fn begin_run(&mut self) {
         self.world.start();
         self.tell(Event::Start);
+    }
+
+    /// Runs until the world has nothing more to tell: to its end, or as far as it is to go.
+    pub fn drain(&mut self) {
         while let Some(signal) = self.world.next() {
             self.signal(signal);
+        }
+    }
+
+    /// A request that a router hands to this host arrives now.
+    pub fn hand(&mut self, tenant: u32, request: &Request) {
+        self.admit(tenant, request);
+    }
+
+    /// Requests of a tenant that wait or run.
+    #[must_use]
+    pub fn outstanding(&self, tenant: u32) -> u64 {
+        self.serving.in_system(tenant)
+    }
+
+    /// Everything under this host is lost now, for the reason given in a word.
+    pub fn fail(&mut self, cause: &'static str) {
+        for worker in 0..self.workers.len() as u32 {
+            self.lose(worker, cause);
         }
     }
 
@@ -274,6 +303,11 @@ impl<'a, W: World> Host<'a, W> {
     /// The world below.
     pub fn world(&self) -> &W {
         &self.world
+    }
+
+    /// The same, to be told how far time is to go.
+    pub fn world_mut(&mut self) -> &mut W {
+        &mut self.world
     }
 
     /// What the host and its policy counted, and the world, which has more to tell.

@@ -8,6 +8,7 @@ pub mod action;
 pub mod bound;
 pub mod contention;
 pub mod engine;
+pub mod fleet;
 pub mod host;
 pub mod layout;
 pub mod mask;

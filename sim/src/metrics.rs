@@ -127,6 +127,27 @@ impl Counts {
         }
     }
 
+    /// Adds what `other` counted: several GPUs together.
+    pub fn add(&mut self, other: &Self) {
+        self.offered += other.offered;
+        self.completed += other.completed;
+        for &(reason, n) in &other.dropped {
+            match self.dropped.iter_mut().find(|(r, _)| *r == reason) {
+                Some((_, sum)) => *sum += n,
+                None => self.dropped.push((reason, n)),
+            }
+        }
+        self.good += other.good;
+        self.with_deadline += other.with_deadline;
+        self.latencies.merge(&other.latencies);
+        self.latency_sum += other.latency_sum;
+        self.queue_sum += other.queue_sum;
+        self.batches += other.batches;
+        self.batch_items += other.batch_items;
+        self.reconfigurations += other.reconfigurations;
+        self.downtime_ns += other.downtime_ns;
+    }
+
     /// Given up for whatever reason.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {

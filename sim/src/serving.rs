@@ -335,6 +335,12 @@ impl Serving {
         view.oldest_deadline = front.map_or(Nanos::MAX, |r| r.deadline);
     }
 
+    /// Requests of a tenant that wait or run.
+    #[must_use]
+    pub fn in_system(&self, tenant: u32) -> u64 {
+        self.desks[tenant as usize].in_system
+    }
+
     /// The batching limits of a tenant from now on: at least one item, at most what its model and
     /// configuration allow.
     pub fn set_batch(&mut self, tenant: u32, max: u32, timeout: Nanos) {

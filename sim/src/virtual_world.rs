@@ -14,7 +14,7 @@ use cotenant_traces::rng::mix;
 use crate::action::Preemption;
 use crate::contention::ContentionModel;
 use crate::host::{Alarm, Direction, Launch, Pass, Programs, Signal, Step, Timers, World};
-use crate::layout::{Discipline, Layout, WorkerSpec};
+use crate::layout::{Layout, WorkerSpec};
 use crate::observe::{Happening, Observer};
 use crate::policy::Depth;
 use crate::pool::{Ended, NEVER, Note, Totals, Used};
@@ -52,6 +52,9 @@ pub struct VirtualWorld<'a> {
     timers: Timers,
     now: u64,
     end: u64,
+    /// Nothing from this instant on is done for now, and where time stands meanwhile.
+    limit: u64,
+    pause: u64,
     /// Totals when the window opened.
     opened: Totals,
     /// And what each tenant had used.
@@ -93,12 +96,39 @@ impl<'a> VirtualWorld<'a> {
             timers: Timers::default(),
             now: 0,
             end: end.0,
+            limit: end.0,
+            pause: end.0,
             opened: Totals::default(),
             opened_by: vec![],
             events: 0,
             digest: 0,
             setup: Arc::clone(setup),
         }
+    }
+
+    /// The same, from that instant on: nothing was there before.
+    #[must_use]
+    pub fn starting_at(mut self, start: Nanos) -> Self {
+        self.now = start.0;
+        self
+    }
+
+    /// [`World::next`] goes up to and with this instant, which lies before the end, and time stands
+    /// there until the next call; [`Self::go_on`] takes that back.
+    pub fn pause_at(&mut self, at: Nanos) {
+        self.limit = self.end.min(at.0 + 1);
+        self.pause = at.0;
+    }
+
+    /// Time goes on to its end.
+    pub fn go_on(&mut self) {
+        (self.limit, self.pause) = (self.end, self.end);
+    }
+
+    /// When something happens next; [`u64::MAX`]: never.
+    pub fn next_at(&mut self) -> u64 {
+        let (pools, _) = self.settle();
+        pools.min(self.timers.next())
     }
 
     /// Into the digest: something of this kind happened now, to this index.
@@ -132,9 +162,10 @@ impl<'a> VirtualWorld<'a> {
         for (p, site) in sites.iter_mut().enumerate() {
             let (pool, now, busy) = (p as u32, Nanos(*now), site.pool.busy());
             let notes = site.pool.notes();
-            if notes.is_empty() && site.spec.discipline != Discipline::Concurrent {
+            if notes.is_empty() && site.told == Some(busy) {
                 continue;
             }
+            site.told = Some(busy);
             for note in notes.drain(..) {
                 let what = match note {
                     Note::Granted { owner, kernel, cus } => {
@@ -236,8 +267,8 @@ impl World for VirtualWorld<'_> {
             let (at, pool) = self.settle();
             let timer = self.timers.next();
             let next = at.min(timer);
-            if next >= self.end {
-                self.now = self.end;
+            if next >= self.limit {
+                self.now = self.pause;
                 return None;
             }
             assert!(next >= self.now, "time runs forward");

@@ -27,7 +27,7 @@ impl<W: World> Host<'_, W> {
         self.admit(tenant, &request);
     }
 
-    fn admit(&mut self, tenant: u32, request: &Request) {
+    pub(super) fn admit(&mut self, tenant: u32, request: &Request) {
         self.serving.admit(tenant, request);
         self.world.observe(Happening::Arrived { tenant });
         if self.generates(tenant) && self.refuse_too_long(tenant) {

@@ -15,6 +15,8 @@ use crate::program::Code;
 pub(super) struct Site {
     pub(super) spec: PoolSpec,
     pub(super) pool: Pool,
+    /// Busy CUs that the observer was last told of.
+    pub(super) told: Option<u32>,
     /// When the copy engine of each direction is free again.
     copies: [u64; 2],
     queues: HardwareQueues,
@@ -30,6 +32,7 @@ impl Site {
         Self {
             spec: spec.clone(),
             pool: Pool::new(spec, device, contention, observed),
+            told: None,
             copies: [0; 2],
             queues: HardwareQueues::default(),
         }
