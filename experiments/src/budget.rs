@@ -81,7 +81,8 @@ pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<
     let span = point.warmup + point.duration;
     let (mut events, mut waiting) = (0.0, 0.0);
     for (t, (config, tenant)) in point.tenants.iter().zip(&ready.setup.tenants).enumerate() {
-        let need = need(config, span, ready.alone_rps[t]);
+        let gpus = point.fleet.as_ref().map_or(1, |fleet| fleet.serving(config));
+        let need = need(config, span, ready.alone_rps[t].map(|rps| rps * gpus as f64));
         let launches = tenant.model.programs.iter().map(|p| p.kernels.len()).min().unwrap_or(1);
         let per_request = launches as f64 / f64::from(config.batch_max);
         events += need.requests * EVENTS_OF_REQUEST + need.answered * per_request;

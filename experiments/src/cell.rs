@@ -1,5 +1,7 @@
 //! Computes one cell. What comes out depends on the cell alone.
 
+mod fleet;
+
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -36,6 +38,8 @@ pub(crate) struct Outcome {
     pub(crate) counters: Vec<(&'static str, f64)>,
     /// Fields of `layouts.csv`, by worker.
     pub(crate) layout: Vec<Vec<String>>,
+    /// Fields of `gpus.csv`, by GPU and tenant.
+    pub(crate) gpus: Vec<Vec<String>>,
     /// Index among tenants and `*`, quantile, latency in ms.
     pub(crate) cdf: Vec<(usize, f64, f64)>,
     /// Time bins.
@@ -119,6 +123,9 @@ fn simulate(
     cell: &Cell,
     wants: Wants,
 ) -> Result<Outcome, String> {
+    if !ready.gpus.is_empty() {
+        return fleet::simulate(e, ready, cell, wants);
+    }
     let mut policy = (row.info.build)(&row.options).map_err(|e| e.to_string())?;
     let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
     let scenario = scenario(e, ready, cell)?;
@@ -155,15 +162,27 @@ pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<
 
 /// What a run that has ended comes to.
 pub(crate) fn outcome(report: &Report, device: &Device, wants: Wants, watch: Watch) -> Outcome {
+    let parts = report.tenants.iter().map(|t| t.gpu(device, report.window)).collect();
+    outcome_of(report, parts, wants, watch)
+}
+
+/// The same where each tenant's part of the hardware is known already.
+fn outcome_of(
+    report: &Report,
+    parts: Vec<Option<GpuReport>>,
+    wants: Wants,
+    watch: Watch,
+) -> Outcome {
     Outcome {
         status: "ok".to_owned(),
-        metrics: metrics(report, device),
+        metrics: metrics(report, &parts),
         events: report.events,
         digest: report.digest,
         context_switches: report.gpu.context_switches,
         cpu_s: 0.0,
         counters: report.counters.clone(),
         layout: vec![],
+        gpus: vec![],
         cdf: if wants.cdf { cdf(report) } else { vec![] },
         series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
         requests: watch.requests.map(|log| log.text),
@@ -213,16 +232,16 @@ fn ms(ns: Nanos) -> f64 {
 }
 
 /// By tenant, and for the whole GPU.
-fn metrics(report: &Report, device: &Device) -> Vec<Metrics> {
+fn metrics(report: &Report, parts: &[Option<GpuReport>]) -> Vec<Metrics> {
     let window = report.window.as_secs_f64();
-    let row = |t: &TenantReport| {
+    let row = |(t, part): (&TenantReport, &Option<GpuReport>)| {
         let mut m = of_tenant(t, window);
-        if let Some(gpu) = t.gpu(device, report.window) {
-            utilisations(&mut m, &gpu);
+        if let Some(gpu) = part {
+            utilisations(&mut m, gpu);
         }
         m
     };
-    let mut rows: Vec<Metrics> = report.tenants.iter().map(row).collect();
+    let mut rows: Vec<Metrics> = report.tenants.iter().zip(parts).map(row).collect();
     rows.push(of_gpu(report, window));
     rows
 }

@@ -5,6 +5,7 @@ mod arrivals;
 mod check;
 pub(crate) mod fields;
 mod file;
+mod fleet;
 mod grid;
 mod path;
 mod plot;
@@ -23,10 +24,11 @@ use cotenant_profiles::{Device, Nanos};
 use cotenant_results::{Metric, PlotSpec};
 
 use self::check::Checker;
-use self::file::{ExperimentFile, GpusFile, ProfilesFile};
+use self::file::{ExperimentFile, ProfilesFile};
 use self::tree::{Data, Entry, Flaw, Node, Place};
 pub(crate) use check::toml as toml_text;
 pub(crate) use fields::no_such;
+pub(crate) use fleet::FleetConfig;
 pub(crate) use file::{CostMode, published as schema};
 pub(crate) use grid::Grid;
 pub(crate) use policy::{PolicyRow, no_policy};
@@ -82,6 +84,17 @@ pub(crate) struct Point {
     pub(crate) tenants: Vec<TenantConfig>,
     pub(crate) policies: Vec<PolicyRow>,
     pub(crate) profiles: Vec<ProfileSource>,
+    /// Several GPUs, or one that fails; `None`: `device` alone.
+    pub(crate) fleet: Option<FleetConfig>,
+}
+
+/// What outages are checked against.
+struct Failures<'a> {
+    root: &'a Node,
+    /// GPUs.
+    count: usize,
+    warmup: Nanos,
+    duration: Nanos,
 }
 
 /// Where profiles are looked for before those that ship.
@@ -288,15 +301,7 @@ fn point(
         );
         flaws.push(flaw(root, "series", why));
     }
-    let gpus = match &file.gpus {
-        None => 1,
-        Some(GpusFile::Count(count)) => *count as usize,
-        Some(GpusFile::Devices(list)) => list.len(),
-    };
-    if gpus != 1 {
-        let why = format!("not supported yet: an experiment has one GPU, and this names {gpus}");
-        flaws.push(flaw(root, "gpus", why));
-    }
+    let fleet = fleet::read(root, &file, base, &device, devices, &tenants, &mut flaws);
     if let Err(flaw) = name_of(root, &file.name) {
         flaws.push(flaw);
     }
@@ -315,6 +320,7 @@ fn point(
         policies,
         tenants,
         profiles,
+        fleet,
     };
     Ok((point, file))
 }
@@ -331,11 +337,22 @@ fn device(
     base: &Path,
     known: &mut BTreeMap<String, Arc<Device>>,
 ) -> Result<Arc<Device>, Flaw> {
-    let name = expand_variables(name).map_err(|why| flaw(root, "device", why))?;
+    device_named(root, "device", name, base, known)
+}
+
+/// The device that `key` names.
+fn device_named(
+    root: &Node,
+    key: &str,
+    name: &str,
+    base: &Path,
+    known: &mut BTreeMap<String, Arc<Device>>,
+) -> Result<Arc<Device>, Flaw> {
+    let name = expand_variables(name).map_err(|why| flaw(root, key, why))?;
     if let Some(device) = known.get(&name) {
         return Ok(device.clone());
     }
-    let device = Device::find(&name, base).map_err(|e| flaw(root, "device", e.to_string()))?;
+    let device = Device::find(&name, base).map_err(|e| flaw(root, key, e.to_string()))?;
     let device = Arc::new(device);
     known.insert(name, device.clone());
     Ok(device)

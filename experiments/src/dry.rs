@@ -33,23 +33,29 @@ pub(crate) fn run(grid: Grid, extras: Extras, jobs: usize) -> Done {
         let facts = preparer.facts(&e, point).map_err(Failure::Input)?;
         let ready = facts.compile(point).map_err(Failure::Input)?;
         for policy in &point.policies {
-            let built = (policy.info.build)(&policy.options).map_err(Failure::input)?;
-            let mut built = built;
-            let row = match built.layout(&ready.setup) {
-                Ok(layout) => describe(&ready.setup, &layout),
-                Err(why) => Row { problem: Some(why.to_string()), ..Row::default() },
-            };
-            if let Some(problem) = &row.problem {
-                *problems.entry(format!("{}: {problem}", policy.label)).or_default() += 1;
-            }
-            if p == 0 {
-                let status = row.problem.unwrap_or_else(|| "ok".to_owned());
-                rows.push(vec![policy.label.clone(), row.workers, row.places, row.memory, status]);
+            for (gpu, setup, _) in ready.each_gpu() {
+                let built = (policy.info.build)(&policy.options).map_err(Failure::input)?;
+                let mut built = built;
+                let row = match built.layout(setup) {
+                    Ok(layout) => describe(setup, &layout),
+                    Err(why) => Row { problem: Some(why.to_string()), ..Row::default() },
+                };
+                let label = match gpu {
+                    Some(gpu) => format!("{}, GPU {gpu}", policy.label),
+                    None => policy.label.clone(),
+                };
+                if let Some(problem) = &row.problem {
+                    *problems.entry(format!("{label}: {problem}")).or_default() += 1;
+                }
+                if p == 0 {
+                    let status = row.problem.unwrap_or_else(|| "ok".to_owned());
+                    rows.push(vec![label, row.workers, row.places, row.memory, status]);
+                }
             }
         }
     }
     let head = study.grid.head();
-    let policies = rows.len();
+    let policies = cells / (points * head.seeds.len()).max(1);
     let computed = (0..cells).filter(|&i| study.first_of(i) == i).count();
     let mut text = format!(
         "{}: {} ({} × {} × {}), of which {computed} differ and are computed\n",

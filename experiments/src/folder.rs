@@ -34,6 +34,7 @@ const TABLES: &[&str] = &[
     "curves.csv",
     "counters.csv",
     "layouts.csv",
+    "gpus.csv",
     "lateness.csv",
     "simulated.csv",
     "validation.csv",

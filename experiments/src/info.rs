@@ -220,7 +220,10 @@ impl First {
         Self {
             device: DeviceInfo {
                 name: point.device.name.clone(),
-                title: point.device.title.clone(),
+                title: match &point.fleet {
+                    Some(fleet) => fleet.words(),
+                    None => point.device.title.clone(),
+                },
                 cus: point.device.cus(),
             },
             costs: point.costs.name().to_owned(),

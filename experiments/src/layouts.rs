@@ -4,6 +4,7 @@ use cotenant_profiles::Device;
 use cotenant_profiles::device::Vendor;
 use cotenant_sim::layout::{Discipline, Layout, PoolSpec, WorkerSpec};
 use cotenant_sim::policy::Depth;
+use cotenant_sim::scenario::Setup;
 
 use crate::config::{Point, PolicyRow};
 use crate::metrics::number;
@@ -12,13 +13,25 @@ use crate::prepare::Prepared;
 /// The fields of each worker's row after the sweep keys; nothing where the policy cannot lay the
 /// tenants out.
 pub(crate) fn rows(point: &Point, row: &PolicyRow, ready: &Prepared) -> Vec<Vec<String>> {
+    let gpus = ready.each_gpu().into_iter();
+    gpus.flat_map(|(gpu, setup, tenants)| on_gpu(point, row, gpu, setup, &tenants)).collect()
+}
+
+/// The rows of one GPU.
+fn on_gpu(
+    point: &Point,
+    row: &PolicyRow,
+    gpu: Option<usize>,
+    setup: &Setup,
+    tenants: &[usize],
+) -> Vec<Vec<String>> {
     let Ok(mut policy) = (row.info.build)(&row.options) else { return vec![] };
     let depth = policy.depth();
-    let Ok(layout) = policy.layout(&ready.setup) else { return vec![] };
-    let all = f64::from(point.device.cus());
+    let Ok(layout) = policy.layout(setup) else { return vec![] };
+    let all = f64::from(setup.device.cus());
     let fields = |(i, w): (usize, &WorkerSpec)| {
         let pool = &layout.pools[w.pool as usize];
-        let tenant = &point.tenants[w.tenant as usize];
+        let tenant = &point.tenants[tenants[w.tenant as usize]];
         let lane = pool.lanes.get(w.lane as usize).copied().unwrap_or(pool.cus);
         let turns = matches!(pool.discipline, Discipline::TimeSliced { .. });
         let cap = w.cap.min(lane);
@@ -33,7 +46,11 @@ pub(crate) fn rows(point: &Point, row: &PolicyRow, ready: &Prepared) -> Vec<Vec<
             tenant.batch_timeout.as_millis_f64(),
         ];
         let mut fields = vec![i.to_string(), tenant.name.clone(), tenant.model.clone()];
-        fields.push(setting(point, row, depth, &layout, w));
+        let setting = setting(&setup.device, row, depth, &layout, w);
+        fields.push(match gpu {
+            Some(gpu) => format!("GPU {gpu}: {setting}"),
+            None => setting,
+        });
         fields.extend(numbers.map(|n| number(Some(n))));
         fields
     };
@@ -42,13 +59,12 @@ pub(crate) fn rows(point: &Point, row: &PolicyRow, ready: &Prepared) -> Vec<Vec<
 
 /// How one sets a worker up.
 fn setting(
-    point: &Point,
+    device: &Device,
     row: &PolicyRow,
     depth: Depth,
     layout: &Layout,
     w: &WorkerSpec,
 ) -> String {
-    let device = &point.device;
     let pool = &layout.pools[w.pool as usize];
     let lane = pool.lanes.get(w.lane as usize).copied().unwrap_or(pool.cus);
     let cap = w.cap.min(lane);

@@ -85,6 +85,11 @@ impl Stage {
         streams: bool,
         slices: &[Slice],
     ) -> Done<Self> {
+        if slices.iter().any(|slice| slice.e.point.fleet.is_some()) {
+            let why = "an experiment is replayed on one GPU that does not fail: leave `gpus` and \
+                       `down` out (--set gpus=1)";
+            return Err(Failure::input(why));
+        }
         let mut info = ReplayInfo { on: on.to_string(), ..ReplayInfo::default() };
         match on {
             On::Emulated => {

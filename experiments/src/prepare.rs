@@ -8,11 +8,12 @@ use std::sync::Arc;
 use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::Class;
 use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::fleet::Gpu;
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Setup, Tenant};
 
 use crate::cell::guarded;
-use crate::config::{CostMode, Experiment, Point, Slo, TenantConfig};
+use crate::config::{CostMode, Experiment, FleetConfig, Point, Slo, TenantConfig};
 use crate::digest;
 use crate::isolated::{self, Isolated, Size};
 use crate::models::{Found, Library};
@@ -25,6 +26,21 @@ pub(crate) struct Prepared {
     pub(crate) alone_rps: Vec<Option<f64>>,
     /// Everything that decides what a cell of this point computes, but policy and seed.
     pub(crate) meaning: String,
+    /// Each GPU with the tenants that it serves; empty: one GPU, `setup`'s, serves all.
+    pub(crate) gpus: Vec<Gpu>,
+}
+
+impl Prepared {
+    /// Every GPU that serves somebody: its number where there are several, what policies see of it,
+    /// and which tenant of the point each of its tenants is.
+    pub(crate) fn each_gpu(&self) -> Vec<(Option<usize>, &Setup, Vec<usize>)> {
+        if self.gpus.is_empty() {
+            return vec![(None, &self.setup, (0..self.setup.tenants.len()).collect())];
+        }
+        let served = self.gpus.iter().enumerate().filter(|(_, gpu)| !gpu.tenants.is_empty());
+        let tenants = |gpu: &Gpu| gpu.tenants.iter().map(|&t| t as usize).collect();
+        served.map(|(g, gpu)| (Some(g), &*gpu.setup, tenants(gpu))).collect()
+    }
 }
 
 /// What is known of a point before its profiles are compiled: enough to name its cells.
@@ -35,6 +51,8 @@ pub(crate) struct Facts {
     pub(crate) profiles: Vec<Found>,
     /// By tenant, resolved.
     pub(crate) slos: Vec<Option<Nanos>>,
+    /// By GPU of a fleet, for each tenant that it serves: its number and its profile there.
+    gpus: Vec<Vec<(usize, Found)>>,
     pub(crate) meaning: String,
 }
 
@@ -68,6 +86,7 @@ impl Preparer {
             isolated: vec![],
             profiles: vec![],
             slos: vec![],
+            gpus: vec![],
             meaning: String::new(),
         };
         for config in &point.tenants {
@@ -80,8 +99,29 @@ impl Preparer {
             facts.profiles.push(found);
             facts.isolated.push(baseline);
         }
+        if let Some(fleet) = &point.fleet {
+            facts.gpus = self.on_each_gpu(point, fleet)?;
+        }
         facts.meaning = self.meaning(&e.base, point, &on, &facts)?;
         Ok(facts)
+    }
+
+    /// The profiles of those that each GPU of a fleet serves.
+    fn on_each_gpu(
+        &mut self,
+        point: &Point,
+        fleet: &FleetConfig,
+    ) -> Result<Vec<Vec<(usize, Found)>>, String> {
+        let mut gpus = vec![];
+        for (g, device) in fleet.devices.iter().enumerate() {
+            let on = self.device(device);
+            let here = point.tenants.iter().enumerate().filter(|(_, t)| fleet.serves(g, t));
+            let find = |(t, config)| {
+                Ok((t, self.library.find(config, device, &on, &point.profiles)?))
+            };
+            gpus.push(here.map(find).collect::<Result<Vec<_>, String>>()?);
+        }
+        Ok(gpus)
     }
 
     /// Input files that have been read, with their digests.
@@ -134,7 +174,8 @@ impl Preparer {
         let run = |batch_max: u32| -> Result<Arc<Setup>, String> {
             let mut code = Code::default();
             let alone = TenantConfig { workers: 1, batch_max, ..config.clone() };
-            let tenant = tenant(&mut code, point, &alone, found, slo(config, None))?;
+            let cus = point.device.cus();
+            let tenant = tenant(&mut code, cus, &alone, found, slo(config, None))?;
             let device = (*point.device).clone();
             let costs = device.costs.clone();
             Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
@@ -223,6 +264,17 @@ impl Preparer {
                 config.batch_timeout.0,
             );
         }
+        if let Some(fleet) = &point.fleet {
+            text += &format!("fleet route {}\n", fleet.route_name());
+            for (device, served) in fleet.devices.iter().zip(&facts.gpus) {
+                let on = self.device(device);
+                let served = served.iter().map(|(t, found)| format!("{t} {}", found.digest));
+                text += &format!("gpu {on} serves {}\n", served.collect::<Vec<_>>().join(", "));
+            }
+            for o in &fleet.outages {
+                text += &format!("down gpu {} at {} for {}\n", o.gpu, o.at.0, o.lasts.0);
+            }
+        }
         Ok(text)
     }
 
@@ -287,14 +339,29 @@ impl Facts {
         let mut code = Code::default();
         let mut tenants = vec![];
         for ((config, found), slo) in point.tenants.iter().zip(&self.profiles).zip(&self.slos) {
-            tenants.push(tenant(&mut code, point, config, found, *slo)?);
+            tenants.push(tenant(&mut code, device.cus(), config, found, *slo)?);
         }
-        let costs = match point.costs {
+        let costs = |device: &Device| match point.costs {
             CostMode::Real => device.costs.clone(),
             CostMode::Ideal => device.costs.ideal(),
         };
+        let devices = point.fleet.iter().flat_map(|f| &f.devices);
+        let mut gpus = vec![];
+        for (device, served) in devices.zip(&self.gpus) {
+            let (mut code, mut tenants) = (Code::default(), vec![]);
+            for (t, found) in served {
+                let slo = self.slos[*t];
+                tenants.push(tenant(&mut code, device.cus(), &point.tenants[*t], found, slo)?);
+            }
+            let setup = Setup { device: (**device).clone(), costs: costs(device), code, tenants };
+            let contention = ContentionModel::from_name(point.contention, device)
+                .ok_or_else(|| format!("no contention model `{}`", point.contention))?;
+            let tenants = served.iter().map(|(t, _)| *t as u32).collect();
+            gpus.push(Gpu { setup: Arc::new(setup), tenants, contention });
+        }
         Ok(Prepared {
-            setup: Arc::new(Setup { device: device.clone(), costs, code, tenants }),
+            gpus,
+            setup: Arc::new(Setup { device: device.clone(), costs: costs(device), code, tenants }),
             contention: self.contention,
             alone_rps: self.isolated.iter().map(|i| i.map(|i| i.rps)).collect(),
             meaning: self.meaning.clone(),
@@ -315,12 +382,11 @@ fn slo(config: &TenantConfig, isolated: Option<&Isolated>) -> Option<Nanos> {
 
 fn tenant(
     code: &mut Code,
-    point: &Point,
+    cus: u32,
     config: &TenantConfig,
     found: &Found,
     slo: Option<Nanos>,
 ) -> Result<Tenant, String> {
-    let cus = point.device.cus();
     let model = code
         .compile(&found.profile, &found.model, config.batch_max, cus)
         .map_err(|e| format!("{}: {e}", config.model_at))?;

@@ -121,7 +121,10 @@ pub(crate) fn series_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec
     let head = leading(e, cell);
     let point = &e.point;
     let names = tenants(point);
-    let (bin, cus) = (bin(point), f64::from(point.device.cus()));
+    let fleet = point.fleet.iter().flat_map(|fleet| &fleet.devices);
+    let all: u32 = fleet.map(|device| device.cus()).sum();
+    let cus = f64::from(if all > 0 { all } else { point.device.cus() });
+    let bin = bin(point);
     for (b, values) in outcome.series.iter().enumerate() {
         let start = bin.0 * b as u64;
         let span = (point.duration.0 - start).min(bin.0) as f64 / 1e9;
@@ -162,6 +165,19 @@ pub(crate) fn layout_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec
     for fields in outcome.layout.iter().filter(|_| cell.repeat == 0) {
         side_row(&mut table, &head, fields);
     }
+    table.into_bytes()
+}
+
+/// The header of `gpus.csv`.
+pub(crate) fn gpus_header(keys: &[String]) -> Vec<u8> {
+    side_header(keys, &columns::GPUS)
+}
+
+/// The rows of one cell in `gpus.csv`: what each GPU of a fleet did for each tenant.
+pub(crate) fn gpu_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
+    let mut table = Table::headless();
+    let head = leading(e, cell);
+    outcome.gpus.iter().for_each(|fields| side_row(&mut table, &head, fields));
     table.into_bytes()
 }
 

@@ -84,9 +84,19 @@ pub(crate) struct ExperimentFile {
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 2.0), example = 0.1)]
     pub(crate) jitter: f64,
-    /// The GPUs: how many of `device`, or a list of devices. One is supported.
-    #[schemars(example = 1, extend("default" = 1))]
+    /// The GPUs: how many of `device`, or a list of devices. Each has a policy of its own; a tenant
+    /// lives on all of them unless its `gpu` says otherwise. Multiples of the isolated latency refer
+    /// to `device`.
+    #[schemars(example = 4, extend("default" = 1))]
     pub(crate) gpus: Option<GpusFile>,
+    /// Which of the GPUs that serve its tenant gets a request: the one with the fewest of the tenant's
+    /// requests waiting or running, or each in turn. Clients of a closed loop keep their GPU.
+    #[serde(default)]
+    #[schemars(example = &"round-robin")]
+    pub(crate) route: RouteName,
+    /// GPUs that fail: requests that they hold are lost, and they come back empty.
+    #[schemars(length(max = 10_000), example = serde_json::json!([{ "gpu": 1, "at": "30s", "for": "10s" }]))]
+    pub(crate) down: Option<Vec<DownFile>>,
     /// Who is served: one `[[tenant]]` table each.
     #[schemars(with = "Vec<TenantFile>", length(min = 1))]
     pub(crate) tenant: serde_json::Value,
@@ -215,6 +225,43 @@ pub(crate) enum GpusFile {
     Devices(Vec<String>),
 }
 
+/// How requests find a GPU.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, serde::Serialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub(crate) enum RouteName {
+    RoundRobin,
+    #[default]
+    LeastOutstanding,
+}
+
+/// A GPU that fails for a while.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct DownFile {
+    /// Which, counted from 0.
+    #[schemars(range(min = 0, max = 63), example = 1)]
+    pub(crate) gpu: u32,
+    /// When, from the end of the warm-up.
+    #[schemars(example = &"30s")]
+    pub(crate) at: Time,
+    /// How long until its workers serve again.
+    #[serde(rename = "for")]
+    #[schemars(example = &"10s", extend("least" = "1ns"))]
+    pub(crate) lasts: Time,
+}
+
+/// A GPU by its number, or several.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum GpuFile {
+    /// One.
+    One(#[schemars(range(min = 0, max = 63))] u32),
+    /// Several: replicas.
+    Several(Vec<u32>),
+}
+
 /// A tenant: who is served and charged.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -268,9 +315,9 @@ pub(crate) struct TenantFile {
     /// `slo`: a request that can no longer meet its goal is dropped, with that reason.
     #[schemars(example = &"slo")]
     pub(crate) drop_after: Option<DropName>,
-    /// The GPU it lives on, counted from 0. Default: the policy chooses.
-    #[schemars(range(min = 0, max = 63), example = 0)]
-    pub(crate) gpu: Option<u32>,
+    /// The GPU that it lives on, counted from 0, or a list of them. Default: all.
+    #[schemars(example = 0)]
+    pub(crate) gpu: Option<GpuFile>,
     /// The serving engine of a generating model.
     pub(crate) engine: Option<EngineFile>,
 }

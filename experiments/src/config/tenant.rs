@@ -10,7 +10,7 @@ use cotenant_traces::{ArrivalSpec, Closed};
 
 use super::check::Checker;
 use super::expand_variables;
-use super::file::{ClassName, SloFile, TenantFile, TuneFile, tenant_schema};
+use super::file::{ClassName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema};
 use super::tree::{Data, Flaw, Node, join};
 
 /// One tenant, checked as far as that goes without opening files.
@@ -40,6 +40,8 @@ pub(crate) struct TenantConfig {
     /// Kernels as a tuner picks them at this percentage of the CUs; `None`: as a library does.
     pub(crate) tuned_at: Option<f64>,
     pub(crate) part: Part,
+    /// The GPUs that it lives on, in ascending order; `None`: all.
+    pub(crate) gpus: Option<Vec<u32>>,
 }
 
 /// What of the model is run.
@@ -203,7 +205,24 @@ impl Table<'_> {
             fused: file.fused,
             tuned_at: file.tuned_at,
             part: file.operator.clone().map_or(Part::Whole, Part::Operator),
+            gpus: self.gpus(file)?,
         })
+    }
+
+    fn gpus(&self, file: &TenantFile) -> Result<Option<Vec<u32>>, Flaw> {
+        let mut list = match &file.gpu {
+            None => return Ok(None),
+            Some(GpuFile::One(gpu)) => vec![*gpu],
+            Some(GpuFile::Several(list)) => list.clone(),
+        };
+        let given = list.len();
+        list.sort_unstable();
+        list.dedup();
+        match (list.is_empty(), list.len() < given) {
+            (true, _) => Err(self.flaw("gpu", "is empty; name a GPU, or leave it out for all")),
+            (_, true) => Err(self.flaw("gpu", "names a GPU twice")),
+            _ => Ok(Some(list)),
+        }
     }
 
     /// What the file format has and this version does not run.
@@ -218,9 +237,6 @@ impl Table<'_> {
         }
         if file.drop_after.is_some() {
             return refuse("drop_after", "requests are dropped by policies alone");
-        }
-        if file.gpu.is_some_and(|gpu| gpu > 0) {
-            return refuse("gpu", "an experiment has one GPU, number 0");
         }
         Ok(())
     }

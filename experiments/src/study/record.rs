@@ -16,8 +16,8 @@ use crate::plan::Cell;
 use crate::results;
 
 /// The tables that are made of cells' rows.
-pub(crate) const TABLES: [&str; 5] =
-    ["results.csv", "cdf.csv", "series.csv", "counters.csv", "layouts.csv"];
+pub(crate) const TABLES: [&str; 6] =
+    ["results.csv", "cdf.csv", "series.csv", "counters.csv", "layouts.csv", "gpus.csv"];
 
 /// A finished cell.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -75,6 +75,7 @@ impl Record {
                 text(results::series_rows(e, cell, outcome)),
                 text(results::counter_rows(e, cell, outcome)),
                 text(results::layout_rows(e, cell, outcome)),
+                text(results::gpu_rows(e, cell, outcome)),
             ],
         }
     }

@@ -11,6 +11,7 @@ mod cli;
 mod commands;
 mod dnnscaler;
 mod faults;
+mod fleet;
 mod processes;
 mod readme;
 mod replay;

@@ -227,7 +227,8 @@ pub const NAME_FIELDS: [Field; 2] = [
 pub const STATUS_FIELD: Field =
     field("status", "", "`ok`, or why the cell failed; `overloaded: …` where the load outgrew it");
 
-/// Columns of `cdf.csv`, `series.csv`, `counters.csv` and `layouts.csv` before the sweep keys.
+/// Columns of `cdf.csv`, `series.csv`, `counters.csv`, `layouts.csv` and `gpus.csv` before the sweep
+/// keys.
 pub const SIDE_FIELDS: [Field; 3] = [
     field("cell", "", "as in results.csv"),
     field("label", "", "as in results.csv"),
@@ -266,6 +267,25 @@ pub const LAYOUT_FIELDS: [Field; 12] = [
     field("turns", "", "1 where workers take turns on the whole part, else 0"),
     field("batch_max", "items", "largest batch"),
     field("batch_timeout_ms", "ms", "longest wait for a batch to fill"),
+];
+/// Columns of `gpus.csv` after the sweep keys.
+pub const GPU_FIELDS: [Field; 16] = [
+    field("gpu", "", "the GPU, from 0"),
+    field("device", "", "what it is"),
+    field("tenant", "", "a tenant that it serves; `*` is all of them"),
+    field("offered", "requests", "as in results.csv, of the requests that this GPU was given"),
+    field("completed", "requests", "as in results.csv"),
+    field("dropped", "requests", "as in results.csv; `gpu-down` are those that it took along"),
+    field("in_flight", "requests", "as in results.csv"),
+    field("throughput_rps", "requests/s", "as in results.csv"),
+    field("goodput_rps", "requests/s", "as in results.csv"),
+    field("latency_p50_ms", "ms", "as in results.csv"),
+    field("latency_p99_ms", "ms", "as in results.csv"),
+    field("cu_utilization", "0 to 1", "as in results.csv, of this GPU"),
+    field("dram_utilization", "0 to 1", "as in results.csv, of this GPU"),
+    field("gpu_util", "0 to 1", "as in results.csv, of this GPU"),
+    field("sm_active", "0 to 1", "as in results.csv, of this GPU"),
+    field("energy_j", "J", "as in results.csv, of this GPU; on `*` alone"),
 ];
 /// Columns of `curves.csv`.
 pub const CURVE_FIELDS: [Field; 7] = [
@@ -315,6 +335,8 @@ pub const TIMELINE: [&str; 5] = names(&TIMELINE_FIELDS);
 pub const COUNTERS: [&str; 2] = names(&COUNTER_FIELDS);
 /// Columns of `layouts.csv` after the sweep keys; the first four are texts.
 pub const LAYOUTS: [&str; 12] = names(&LAYOUT_FIELDS);
+/// Columns of `gpus.csv` after the sweep keys.
+pub const GPUS: [&str; 16] = names(&GPU_FIELDS);
 /// Columns of `curves.csv`.
 pub const CURVES: [&str; 7] = names(&CURVE_FIELDS);
 /// Columns of `validation.csv`.

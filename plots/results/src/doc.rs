@@ -31,7 +31,7 @@ pub fn markdown() -> String {
             writeln!(out, "| `{}` | {} | {better} | {rows} | {} |", c.name, c.file_unit(), c.doc);
     }
     fields(&mut out, &[columns::STATUS_FIELD], " – | all rows |");
-    let sections: [(&str, &str, bool, &[Field]); 7] = [
+    let sections: [(&str, &str, bool, &[Field]); 8] = [
         (
             "cdf.csv",
             "A quantile of a tenant's latency; written where a plot needs it.",
@@ -50,6 +50,12 @@ pub fn markdown() -> String {
             "A worker as a policy laid it out at the start; one group of rows per policy and sweep point (the repeats resolve alike).",
             true,
             &columns::LAYOUT_FIELDS,
+        ),
+        (
+            "gpus.csv",
+            "What one of several GPUs did for a tenant; written where an experiment has `gpus` or `down`. Requests that found no GPU (`no-gpu`) stand in results.csv alone.",
+            true,
+            &columns::GPU_FIELDS,
         ),
         (
             "curves.csv",

@@ -9,6 +9,7 @@
 //! | `series.csv` | a time bin of a tenant or `*` | [`columns::SERIES_LEADING`], sweep keys, [`columns::TIMELINE`] |
 //! | `counters.csv` | what a policy counted in a cell | [`columns::SERIES_LEADING`], sweep keys, [`columns::COUNTERS`] |
 //! | `layouts.csv` | a worker as a policy laid it out | [`columns::SERIES_LEADING`], sweep keys, [`columns::LAYOUTS`] |
+//! | `gpus.csv` | what one of several GPUs did for a tenant | [`columns::SERIES_LEADING`], sweep keys, [`columns::GPUS`] |
 //! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
 //! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
 //!

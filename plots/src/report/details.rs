@@ -95,6 +95,7 @@ pub(super) fn files(cx: &Context<'_>, stems: &[&str]) -> Markup {
     let beside = [
         "results.csv",
         "layouts.csv",
+        "gpus.csv",
         "run.json",
         "cdf.csv",
         "series.csv",
