@@ -116,9 +116,8 @@ impl Preparer {
         for (g, device) in fleet.devices.iter().enumerate() {
             let on = self.device(device);
             let here = point.tenants.iter().enumerate().filter(|(_, t)| fleet.serves(g, t));
-            let find = |(t, config)| {
-                Ok((t, self.library.find(config, device, &on, &point.profiles)?))
-            };
+            let find =
+                |(t, config)| Ok((t, self.library.find(config, device, &on, &point.profiles)?));
             gpus.push(here.map(find).collect::<Result<Vec<_>, String>>()?);
         }
         Ok(gpus)

@@ -7,7 +7,9 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Exponential, World, build, closed, device, model, poisson, program, run, tenant, waves};
+use common::{
+    Exponential, World, build, closed, device, model, poisson, program, run, tenant, waves,
+};
 use cotenant_profiles::Nanos;
 use cotenant_sim::fleet::{self, Fleet, FleetReport, GPU_DOWN, Gpu, NO_GPU, Outage, Parts, Route};
 use cotenant_sim::observe::{Happening, Observer};
@@ -117,10 +119,8 @@ fn requests_in_turn_make_erlang_arrivals() {
     let mut world = world(1);
     (world.warmup, world.duration) = (Nanos::from_millis(200), Nanos::from_secs(3));
     let replica = |seed: u64| {
-        let fleet = Fleet {
-            route: Route::RoundRobin,
-            ..fleet(&world, 2, vec![arrivals(1.0 / l, seed)])
-        };
+        let fleet =
+            Fleet { route: Route::RoundRobin, ..fleet(&world, 2, vec![arrivals(1.0 / l, seed)]) };
         let parts = Mps { clients: 0, exponential: Some(seed) };
         let counts = &played(fleet, &parts).tenants[0].counts;
         counts.latency_sum as f64 / counts.completed as f64

@@ -47,9 +47,10 @@ impl Parts for OfCell<'_> {
             think,
             items: closed.items,
             limit: closed.max_requests.map(part),
-            tokens: t.arrivals.tokens.map(|law| {
-                law.draws(self.seed, &format!("{} on {gpu}", t.name))
-            }),
+            tokens: t
+                .arrivals
+                .tokens
+                .map(|law| law.draws(self.seed, &format!("{} on {gpu}", t.name))),
         }
     }
 

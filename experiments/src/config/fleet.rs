@@ -101,8 +101,11 @@ pub(super) fn read(
         RouteName::RoundRobin => Route::RoundRobin,
         RouteName::LeastOutstanding => Route::LeastOutstanding,
     };
-    (!one || !outages.is_empty() || !Arc::ptr_eq(&devices[0], device))
-        .then_some(FleetConfig { devices, route, outages })
+    (!one || !outages.is_empty() || !Arc::ptr_eq(&devices[0], device)).then_some(FleetConfig {
+        devices,
+        route,
+        outages,
+    })
 }
 
 /// Where a tenant's `gpu` stands.
@@ -141,9 +144,8 @@ impl Failures<'_> {
             let at = Nanos(self.warmup.0.saturating_add(down.at.0.0));
             let outage = Outage { gpu: down.gpu, at, lasts: down.lasts.0 };
             let end = |o: &Outage| o.at.0.saturating_add(o.lasts.0);
-            let meets = |o: &&Outage| {
-                o.gpu == outage.gpu && o.at.0 < end(&outage) && outage.at.0 < end(o)
-            };
+            let meets =
+                |o: &&Outage| o.gpu == outage.gpu && o.at.0 < end(&outage) && outage.at.0 < end(o);
             if outages.iter().any(|o| meets(&o)) {
                 bad("at", format!("GPU {} is down already at that time", down.gpu));
             }

@@ -106,13 +106,24 @@ fn what_the_gpus_did_adds_up_to_the_results() {
 
     // Shards and threads change no byte.
     let plan = dir.path().join("plan");
-    cotenant().arg("plan").arg(&file).arg("--out").arg(&plan).args(["--shards", "3"]).assert().success();
+    cotenant()
+        .arg("plan")
+        .arg(&file)
+        .arg("--out")
+        .arg(&plan)
+        .args(["--shards", "3"])
+        .assert()
+        .success();
     for shard in ["0/3", "1/3", "2/3"] {
         cotenant().arg("run").arg(&plan).args(["--shard", shard, "-q"]).assert().success();
     }
     cotenant().arg("merge").arg(&plan).assert().success();
     for table in ["results.csv", "gpus.csv", "series.csv", "layouts.csv"] {
-        assert_eq!(fs::read(out.join(table)).unwrap(), fs::read(plan.join(table)).unwrap(), "{table}");
+        assert_eq!(
+            fs::read(out.join(table)).unwrap(),
+            fs::read(plan.join(table)).unwrap(),
+            "{table}"
+        );
     }
 }
 
@@ -121,7 +132,8 @@ fn one_gpu_by_any_name_is_the_same_and_a_fleet_is_not_replayed() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("fleet.toml");
     fs::write(&file, FLEET).unwrap();
-    let one = ["--set", "gpus=1", "--set", "down=[]", "--set", "repeats=1", "--set", "tenant.b.gpu=0"];
+    let one =
+        ["--set", "gpus=1", "--set", "down=[]", "--set", "repeats=1", "--set", "tenant.b.gpu=0"];
     let more = ["--set", "tenant.c.gpu=0", "--set", "sweep.route=[\"round-robin\"]", "-q"];
     let out = dir.path().join("one");
     cotenant().arg("run").arg(&file).arg("--out").arg(&out).args(one).args(more).assert().success();
@@ -131,7 +143,8 @@ fn one_gpu_by_any_name_is_the_same_and_a_fleet_is_not_replayed() {
     let text = String::from_utf8_lossy(&replay.stderr).into_owned();
     assert!(text.contains("leave `gpus` and `down` out"), "{text}");
     let timeline = dir.path().join("timeline");
-    let run = cotenant().arg("run").arg(&file).arg("--timeline").arg("--out").arg(&timeline).output();
+    let run =
+        cotenant().arg("run").arg(&file).arg("--timeline").arg("--out").arg(&timeline).output();
     let text = String::from_utf8_lossy(&run.unwrap().stderr).into_owned();
     assert!(text.contains("a timeline shows one GPU"), "{text}");
 }
