@@ -340,7 +340,12 @@ pub(crate) fn analytic(
     batches: &[u32],
     variant: Variant,
 ) -> Result<Found, String> {
-    let spec = zoo::find(model).map_err(|e| e.to_string())?;
+    let spec = zoo::find(model).map_err(|e| {
+        format!(
+            "{e}; `cotenant models` lists them by task, and `cotenant profile import` brings in a recording \
+             of another one"
+        )
+    })?;
     let options = variant.options();
     let profile = analytic::profile(device, &[&spec], batches, &options);
     let profile = profile.map_err(|e| e.to_string())?;

@@ -119,6 +119,9 @@ pub struct Compute {
     /// BF16 on the matrix units; absent where there is none, and FP32 is used then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bf16_tflops: Option<f64>,
+    /// FP8 on the matrix units, FP32 accumulation; absent where they do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fp8_tflops: Option<f64>,
     /// INT8.
     pub int8_tops: f64,
     /// Whether there are matrix units (tensor cores) for FP16.

@@ -49,12 +49,17 @@ pub enum Precision {
     Tf32,
     Fp16,
     Bf16,
+    /// Weights and inputs of products in FP8.
+    Fp8,
     Int8,
+    /// Weights of four bits, computed with in FP16: AWQ, GPTQ.
+    Int4,
 }
 
 impl Precision {
     /// Every precision.
-    pub const ALL: [Self; 5] = [Self::Fp32, Self::Tf32, Self::Fp16, Self::Bf16, Self::Int8];
+    pub const ALL: [Self; 7] =
+        [Self::Fp32, Self::Tf32, Self::Fp16, Self::Bf16, Self::Fp8, Self::Int8, Self::Int4];
 
     /// The name that files use.
     #[must_use]
@@ -64,18 +69,67 @@ impl Precision {
             Self::Tf32 => "tf32",
             Self::Fp16 => "fp16",
             Self::Bf16 => "bf16",
+            Self::Fp8 => "fp8",
             Self::Int8 => "int8",
+            Self::Int4 => "int4",
         }
     }
 
-    /// Bytes of one stored number; TF32 is stored as FP32.
+    /// Bytes of one stored activation; TF32 is stored as FP32.
     #[must_use]
     pub fn bytes(self) -> u64 {
         match self {
             Self::Fp32 | Self::Tf32 => 4,
-            Self::Fp16 | Self::Bf16 => 2,
-            Self::Int8 => 1,
+            Self::Fp16 | Self::Bf16 | Self::Int4 => 2,
+            Self::Fp8 | Self::Int8 => 1,
         }
+    }
+
+    /// Bytes of so many weights. Four bits come with a scale of 16 bits and a zero of 4 for every 128:
+    /// 0.52 bytes (group size 128, as AWQ and GPTQ have it).
+    #[must_use]
+    pub fn weight_bytes(self, weights: u64) -> u64 {
+        match self {
+            Self::Int4 => (weights * 13).div_ceil(25),
+            _ => weights * self.bytes(),
+        }
+    }
+
+    /// What a serving engine computes with beside its quantised products: norms, attention, cache.
+    #[must_use]
+    pub fn activations(self) -> Self {
+        match self {
+            Self::Fp8 | Self::Int8 | Self::Int4 => Self::Fp16,
+            other => other,
+        }
+    }
+
+    /// Whether a device has units for it: FP32 and FP16 run everywhere, INT8 also on vector units that
+    /// compute four at a time.
+    #[must_use]
+    pub fn supported_by(self, device: &Device) -> bool {
+        let quadruple = device.compute.int8_tops > 1.5 * device.compute.fp32_tflops;
+        match self {
+            Self::Fp32 | Self::Fp16 => true,
+            Self::Int8 => quadruple || self.on_matrix_units(device),
+            other => other.on_matrix_units(device),
+        }
+    }
+
+    /// The same, with a reason.
+    ///
+    /// # Errors
+    /// The device has no units for it; the error says which precisions it has.
+    pub fn check(self, device: &Device) -> Result<(), UnsupportedPrecision> {
+        if self.supported_by(device) {
+            return Ok(());
+        }
+        let has = Self::ALL.into_iter().filter(|p| p.supported_by(device)).map(Self::name);
+        Err(UnsupportedPrecision {
+            precision: self.name(),
+            device: device.name.clone(),
+            has: has.collect::<Vec<_>>().join(", "),
+        })
     }
 
     /// The device's peak rate for matrix products, 10^12 operations per second. A precision that
@@ -88,7 +142,9 @@ impl Precision {
             Self::Tf32 => c.tf32_tflops,
             Self::Fp16 => c.fp16_tflops,
             Self::Bf16 => c.bf16_tflops.unwrap_or(c.fp32_tflops),
+            Self::Fp8 => c.fp8_tflops.unwrap_or(c.fp16_tflops),
             Self::Int8 => c.int8_tops,
+            Self::Int4 => c.fp16_tflops,
         };
         rate.max(c.fp32_tflops)
     }
@@ -102,7 +158,8 @@ impl Precision {
         c.matrix_units
             && match self {
                 Self::Fp32 => false,
-                Self::Fp16 => true,
+                Self::Fp16 | Self::Int4 => true,
+                Self::Fp8 => c.fp8_tflops.is_some(),
                 Self::Tf32 | Self::Bf16 => c.bf16_tflops.is_some(),
                 Self::Int8 => c.int8_tops > 4.5 * c.fp32_tflops,
             }
@@ -115,9 +172,18 @@ impl fmt::Display for Precision {
     }
 }
 
+/// A device has no units for a precision.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{device} has no units for {precision}; it has {has}")]
+pub struct UnsupportedPrecision {
+    precision: &'static str,
+    device: String,
+    has: String,
+}
+
 /// No such precision.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no precision `{0}`: fp32, tf32, fp16, bf16 and int8 are possible")]
+#[error("no precision `{0}`: fp32, tf32, fp16, bf16, fp8, int8 and int4 are possible")]
 pub struct PrecisionError(String);
 
 impl FromStr for Precision {
@@ -270,7 +336,7 @@ fn prepare<'a>(
     }
     let groups = if config.fused { fuse::groups(spec) } else { fuse::singles(spec) };
     let tuned_cus = tuned_cus.map(|c| c.clamp(1, device.cus()));
-    Ok((Context { device, config, tuned_cus }, groups))
+    Ok((Context { device, config, tuned_cus, serving: false }, groups))
 }
 
 /// A layer and what is computed in the same kernel behind it.
@@ -286,6 +352,8 @@ struct Context<'a> {
     config: Config,
     /// Kernels are chosen by their time on so many CUs; `None`: as a library chooses.
     tuned_cus: Option<u32>,
+    /// Only products are quantised, and return activations; everything else computes in those.
+    serving: bool,
 }
 
 impl Context<'_> {
@@ -307,6 +375,7 @@ impl Context<'_> {
             }
             Layer::Linear(l) => vec![self.linear(l, group)],
             Layer::Matmul(m) => vec![self.batched(m, group)],
+            Layer::Attention(a) => vec![self.fused_attention(a)],
             _ => self.streaming(group),
         }
     }
@@ -317,6 +386,12 @@ impl Context<'_> {
 
     fn bytes(&self) -> u64 {
         self.config.precision.bytes()
+    }
+
+    /// Bytes of results of products.
+    fn result_bytes(&self) -> u64 {
+        let precision = self.config.precision;
+        if self.serving { precision.activations().bytes() } else { precision.bytes() }
     }
 
     /// DRAM bytes of one launch: parameters always, results always (they are written back sooner

@@ -9,18 +9,26 @@ mod alexnet;
 mod attention;
 mod bert;
 mod builder;
+mod clip;
+mod convnext;
 pub mod decoder;
 mod densenet;
 mod describe;
+mod efficientnet;
 mod gpt;
 mod inception;
 pub mod layer;
 mod mobilenet;
 mod resnet;
+mod sdxl;
 mod shufflenet;
 mod squeezenet;
+mod swin;
+mod t5;
 mod vgg;
 mod vit;
+mod whisper;
+mod yolo;
 
 pub use layer::Layer;
 
@@ -36,6 +44,8 @@ pub enum Input {
     Tokens,
     /// One token after a cached context; the size is the context length.
     Context,
+    /// Speech; the size is its length in frames of ten milliseconds.
+    Speech,
 }
 
 impl Input {
@@ -46,6 +56,7 @@ impl Input {
             Self::Image => "pixels",
             Self::Tokens => "tokens",
             Self::Context => "tokens of context",
+            Self::Speech => "frames",
         }
     }
 }
@@ -172,7 +183,7 @@ impl ModelSpec {
     /// Bytes of the parameters.
     #[must_use]
     pub fn weights_bytes(&self, precision: Precision) -> Bytes {
-        Bytes(self.params * precision.bytes())
+        Bytes(precision.weight_bytes(self.params))
     }
 
     /// Bytes copied to the device per item: pixels as wide as the precision, token ids as 8 bytes.
@@ -196,8 +207,13 @@ impl ModelSpec {
 }
 
 const CLASSIFY: &str = "image classification";
+const DETECT: &str = "object detection";
+const EMBED: &str = "image and text embedding";
+const SPEECH: &str = "speech recognition";
+const DRAW: &str = "image generation";
 const ENCODE: &str = "text encoding";
 const GENERATE: &str = "text generation";
+const SERVE: &str = "text generation in steps of a serving engine";
 
 /// A convolutional network for images of 224 pixels.
 const fn image(
@@ -215,6 +231,20 @@ const fn image(
         default_size: 224,
         sizes: [64, 1024],
         build,
+    }
+}
+
+/// A detector for images of 640 pixels; its maps halve five times and meet again.
+const fn detector(
+    name: &'static str,
+    title: &'static str,
+    build: fn(&str, u32) -> ModelSpec,
+) -> ModelInfo {
+    ModelInfo {
+        task: DETECT,
+        default_size: 640,
+        sizes: [640, 640],
+        ..image(name, &[], title, build)
     }
 }
 
@@ -269,8 +299,57 @@ pub const MODELS: &[ModelInfo] = &[
         sizes: [224, 224],
         ..image("vit_b_16", &["vit"], "ViT-B/16", vit::vit_b_16)
     },
+    image("efficientnet_b0", &[], "EfficientNet-B0", efficientnet::efficientnet_b0),
+    ModelInfo {
+        default_size: 380,
+        ..image("efficientnet_b4", &[], "EfficientNet-B4", efficientnet::efficientnet_b4)
+    },
+    image("convnext_tiny", &["convnext_t", "convnext"], "ConvNeXt-T", convnext::convnext_tiny),
+    ModelInfo {
+        // Whole windows at every stage.
+        sizes: [224, 224],
+        ..image("swin_t", &["swin"], "Swin-T", swin::swin_t)
+    },
+    detector("yolov8n", "YOLOv8n", yolo::yolov8n),
+    detector("yolov8m", "YOLOv8m", yolo::yolov8m),
+    detector("yolov8x", "YOLOv8x", yolo::yolov8x),
+    ModelInfo {
+        task: EMBED,
+        sizes: [224, 224],
+        ..image("clip_vit_l_14", &["clip"], "CLIP ViT-L/14, image", clip::clip_vit_l_14)
+    },
+    ModelInfo {
+        task: DRAW,
+        default_size: 1024,
+        sizes: [1024, 1024],
+        ..image("sdxl_unet", &["sdxl"], "Stable Diffusion XL, one step", sdxl::sdxl_unet)
+    },
+    ModelInfo {
+        task: SPEECH,
+        input: Input::Speech,
+        default_size: 3000,
+        sizes: [3000, 3000],
+        ..image(
+            "whisper_large_v3",
+            &["whisper"],
+            "Whisper large-v3, encoding of 30 s",
+            whisper::whisper_large_v3,
+        )
+    },
     text("bert_base", &["bert"], "BERT base", bert::bert_base),
     text("bert_large", &[], "BERT large", bert::bert_large),
+    ModelInfo { default_size: 512, ..text("bge_large", &["bge"], "BGE large", bert::bge_large) },
+    ModelInfo {
+        default_size: 512,
+        sizes: [1, bert::LONG_POSITIONS],
+        ..text(
+            "bge_reranker_v2_m3",
+            &["bge_reranker"],
+            "BGE reranker v2 m3",
+            bert::bge_reranker_v2_m3,
+        )
+    },
+    ModelInfo { default_size: 512, ..text("t5_base", &["t5"], "T5 base, encoding", t5::t5_base) },
     text("albert_base", &["albert"], "ALBERT base v2", bert::albert_base),
     ModelInfo {
         task: GENERATE,
@@ -285,6 +364,21 @@ pub const MODELS: &[ModelInfo] = &[
         ..text("gpt2_decode", &[], "GPT-2 small, one decoding step", gpt::gpt2_decode)
     },
 ];
+
+/// The names of the zoo by task, both in the order in which they are listed to people; the decoders
+/// are the last task.
+#[must_use]
+pub fn by_task() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut tasks: Vec<(&str, Vec<&str>)> = Vec::new();
+    for model in MODELS {
+        match tasks.iter_mut().find(|(task, _)| *task == model.task) {
+            Some((_, names)) => names.push(model.name),
+            None => tasks.push((model.task, vec![model.name])),
+        }
+    }
+    tasks.push((SERVE, decoder::DECODERS.iter().map(|d| &*d.name).collect()));
+    tasks
+}
 
 /// Names are compared in lower case and without separators: `BERT-base` is `bert_base`.
 fn plain(name: &str) -> String {

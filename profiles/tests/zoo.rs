@@ -32,6 +32,41 @@ const PUBLISHED: &[(&str, u64, Option<f64>)] = &[
     ("gpt2_decode", 124_439_808, None),
 ];
 
+/// Parameters (exact) and multiply-accumulates in 10^9 (within 1 %), with their sources.
+const ELSEWHERE: &[(&str, u64, Option<f64>, &str)] = &[
+    ("efficientnet_b0", 5_288_548, Some(0.386), "torchvision 0.29, `num_params`, `_ops`"),
+    ("efficientnet_b4", 19_341_616, Some(4.394), "torchvision 0.29"),
+    ("convnext_tiny", 28_589_128, Some(4.456), "torchvision 0.29"),
+    ("swin_t", 28_288_354, Some(4.491), "torchvision 0.29"),
+    // Ultralytics prints twice the multiply-accumulates as FLOPs: 8.7, 78.9 and 257.8 in its table of
+    // fused models (docs.ultralytics.com/models/yolov8). `yolov8.yaml` counts batch normalisations
+    // besides, as operations: 8.9, 79.3 and 258.5.
+    ("yolov8n", 3_157_200, Some(4.35), "ultralytics 8.4, `yolov8.yaml`, and its table"),
+    ("yolov8m", 25_902_640, Some(39.45), "ultralytics 8.4"),
+    ("yolov8x", 68_229_648, Some(128.9), "ultralytics 8.4"),
+    // OpenCLIP prints twice the multiply-accumulates of the image tower: 162.03.
+    ("clip_vit_l_14", 427_616_513, Some(81.0), "open_clip `docs/model_profile.csv`: 427.62 M"),
+    ("bge_large", 335_141_888, None, "keras-hub 0.32, BERT large"),
+    // keras-hub counts 566,702,080 of XLM-R large with this vocabulary, without the head and fewer rows.
+    ("bge_reranker_v2_m3", 567_755_777, None, "model card: 568 M"),
+    ("t5_base", 222_903_552, None, "keras-hub 0.32, T5 base"),
+    // 1,543,304,960 of large-v2 in keras-hub 0.32; v3 has 48 more mel bands and one more token.
+    ("whisper_large_v3", 1_543_304_960 + 48 * 3 * 1280 + 1280, None, "keras-hub 0.32 and card"),
+    ("sdxl_unet", 2_567_463_684, None, "arXiv:2307.01952: 2.6 B"),
+];
+
+#[test]
+fn sizes_that_others_publish_are_met() {
+    for &(name, params, gmacs, source) in ELSEWHERE {
+        let spec = zoo::find(name).unwrap();
+        assert_eq!(spec.params(), params, "{name}: parameters, {source}");
+        let ours = spec.macs() as f64 / 1e9;
+        if let Some(published) = gmacs {
+            assert!((ours / published - 1.0).abs() < 0.01, "{name}: {ours} GMAC, {source}");
+        }
+    }
+}
+
 #[test]
 fn parameters_and_multiply_accumulates_are_the_published_ones() {
     let mut seen = BTreeSet::new();
@@ -46,6 +81,7 @@ fn parameters_and_multiply_accumulates_are_the_published_ones() {
         }
         seen.insert(name);
     }
+    seen.extend(ELSEWHERE.iter().map(|row| row.0));
     for model in MODELS {
         assert!(seen.contains(model.name), "{} has no published figure here", model.name);
     }
@@ -59,6 +95,9 @@ fn transformer_arithmetic_follows_the_closed_form() {
     assert_eq!(zoo::find("bert_base").unwrap().macs(), encoder + d * d);
     assert_eq!(zoo::find("albert_base").unwrap().macs(), encoder + s * 128 * d + d * d);
     assert_eq!(zoo::find("gpt2").unwrap().macs(), encoder + d * 50_257);
+    let large = 24 * (s * 12 * 1024 * 1024 + 2 * s * s * 1024) + 1024 * 1024;
+    assert_eq!(zoo::find("bge_large@128").unwrap().macs(), large);
+    assert_eq!(zoo::find("bge-reranker-v2-m3@128").unwrap().macs(), large + 1024);
     let decode = 12 * (12 * d * d + 2 * 512 * d) + d * 50_257;
     assert_eq!(zoo::find("gpt2_decode").unwrap().macs(), decode);
 }
@@ -116,6 +155,11 @@ fn names_are_found_however_they_are_written() {
         ("albert", "albert_base"),
         ("resnext101", "resnext101_32x8d"),
         ("gpt2-decode@1024", "gpt2_decode@1024"),
+        ("bge-large", "bge_large"),
+        ("CLIP-ViT-L-14", "clip_vit_l_14"),
+        ("whisper-large-v3", "whisper_large_v3"),
+        ("yolov8m", "yolov8m"),
+        ("convnext-t", "convnext_tiny"),
         ("resnet50@224", "resnet50"),
     ] {
         assert_eq!(zoo::find(asked).unwrap().name, found, "{asked}");

@@ -213,7 +213,10 @@ fn bad_batches_and_precisions_say_what_is_possible() {
     }
     assert_eq!("FP16".parse(), Ok(Precision::Fp16));
     let error = "fp64".parse::<Precision>().unwrap_err().to_string();
-    assert_eq!(error, "no precision `fp64`: fp32, tf32, fp16, bf16 and int8 are possible");
+    assert_eq!(
+        error,
+        "no precision `fp64`: fp32, tf32, fp16, bf16, fp8, int8 and int4 are possible"
+    );
 }
 
 /// The documentation shows what the model gives today, errors included.

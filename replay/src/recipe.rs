@@ -186,11 +186,9 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
         Precision::Fp32 | Precision::Tf32 => "f32",
         Precision::Fp16 => "f16",
         Precision::Bf16 => "bf16",
-        Precision::Int8 => {
-            return Err(DeviceError::unsupported(
-                &work.id,
-                "no kernels for int8; use fp16, bf16 or fp32",
-            ));
+        Precision::Fp8 | Precision::Int8 | Precision::Int4 => {
+            let why = format!("no kernels for {}; use fp16, bf16 or fp32", work.precision);
+            return Err(DeviceError::unsupported(&work.id, &why));
         }
     };
     let blocks = blocks(work, out);

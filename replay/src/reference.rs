@@ -230,6 +230,8 @@ fn pointwise(function: Function, x: f64, y: f64) -> f64 {
         Function::Relu => x.max(0.0),
         Function::Relu6 => x.clamp(0.0, 6.0),
         Function::Gelu => 0.5 * x * (1.0 + libm::erf(x * std::f64::consts::FRAC_1_SQRT_2)),
+        Function::Silu => x / (1.0 + libm::exp(-x)),
+        Function::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
         Function::Tanh => libm::tanh(x),
         Function::Pow => x * x * x,
         Function::Scale => x * 0.125,

@@ -4,11 +4,13 @@ use std::path::Path;
 
 use clap::Args;
 use cotenant_profiles::lower::{self, Precision};
+use cotenant_profiles::steps::{StepLibrary, StepOptions};
+use cotenant_profiles::zoo::decoder::{self, Decoder, Rounding, StepShape};
 use cotenant_profiles::{Device, zoo};
 use cotenant_results::METRICS;
 use cotenant_sim::policy::{self, PolicyInfo};
 
-use crate::fail::{Done, Failure};
+use crate::fail::{Done, Failure, did_you_mean};
 use crate::say;
 use crate::text::{align, rounded};
 
@@ -126,9 +128,12 @@ fn device_row(d: &Device) -> Vec<String> {
 /// List the models of the zoo, or show one with its layers
 #[derive(Args)]
 #[command(after_help = "Examples:\n  cotenant models\n  cotenant models bert-base\n  \
-    cotenant models resnet50 --device v100-sxm2-16 --batch 4 --precision fp16")]
+    cotenant models resnet50 --device v100-sxm2-16 --batch 4 --precision fp16\n  \
+    cotenant models llama-3.1-8b --precision fp8\n  \
+    cotenant models path/to/config.json")]
 pub(crate) struct ModelArgs {
-    /// Model to show; NAME@SIZE for another sequence length or image edge
+    /// Model to show; NAME@SIZE for another sequence length or image edge, or the path of a Hugging Face
+    /// config.json
     name: Option<String>,
     /// GPU for which the layers are lowered to kernels
     #[arg(long, default_value = "h100-sxm")]
@@ -136,7 +141,7 @@ pub(crate) struct ModelArgs {
     /// Items per batch
     #[arg(long, default_value_t = 1)]
     batch: u32,
-    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8 [default: the device's own]
+    /// Numbers computed with: fp32, tf32, fp16, bf16, fp8, int8 or int4 [default: the device's own]
     #[arg(long)]
     precision: Option<Precision>,
     /// Merge element-wise followers, as compilers do
@@ -165,26 +170,118 @@ impl ModelArgs {
 pub(crate) fn models(args: &ModelArgs) -> Done {
     let device = args.device()?;
     if let Some(name) = &args.name {
-        let spec = zoo::find(name).map_err(Failure::input)?;
-        return say::out(&one_model(args, &spec, &device)?);
+        args.precision(&device).check(&device).map_err(Failure::input)?;
+        return match (zoo::find(name), decoder::find(name)) {
+            (Ok(spec), _) => say::out(&one_model(args, &spec, &device)?),
+            (Err(_), Ok(model)) => say::out(&one_decoder(args, &model, &device)),
+            (Err(_), Err(why @ decoder::DecoderError::Config(_))) => Err(Failure::input(why)),
+            (Err(zoo), Err(_)) => Err(Failure::input(unknown(name, &zoo))),
+        };
     }
+    let mut text = String::new();
+    for (task, names) in zoo::by_task() {
+        let infos = zoo::MODELS.iter().filter(|m| names.contains(&m.name));
+        let rows = infos.map(|info| one_shot(args, info, &device)).collect::<Done<Vec<_>>>()?;
+        let table = if rows.is_empty() { decoders() } else { align(&ONE_SHOT, &rows) };
+        text += &format!("{task}\n{table}\n");
+    }
+    text += "Another model: record it and import it (cotenant profile import --help); a generating one \
+             also by its config.json.\n";
+    say::out(&text)
+}
+
+/// Why there is no such model, and what there is.
+fn unknown(name: &str, why: &zoo::ZooError) -> String {
+    let mut text = match why {
+        zoo::ZooError::Unknown { .. } => {
+            let all = zoo::by_task().into_iter().flat_map(|(_, names)| names);
+            let near = did_you_mean(name, all);
+            format!("no model `{name}` in the zoo{near}")
+        }
+        other => other.to_string(),
+    };
+    for (task, names) in zoo::by_task() {
+        text += &format!("\n  {task}: {}", names.join(", "));
+    }
+    text + "\n  another one: record it and import it (cotenant profile import --help)"
+}
+
+const ONE_SHOT: [&str; 7] = ["model", "title", "input", "params M", "GMAC", "launches", "kernels"];
+
+fn one_shot(args: &ModelArgs, info: &zoo::ModelInfo, device: &Device) -> Done<Vec<String>> {
+    let spec = info.spec();
+    let kernels = args.lowered(&spec, device)?;
+    Ok(vec![
+        info.name.to_owned(),
+        info.title.to_owned(),
+        format!("{} {}", info.default_size, info.input.unit()),
+        format!("{:.2}", spec.params() as f64 / 1e6),
+        format!("{:.2}", spec.macs() as f64 / 1e9),
+        kernels.launches.len().to_string(),
+        kernels.kernels.len().to_string(),
+    ])
+}
+
+/// The generating models: sizes in FP16, as most of them are published.
+fn decoders() -> String {
+    let rows: Vec<Vec<String>> = decoder::DECODERS
+        .iter()
+        .map(|d| {
+            vec![
+                d.name.to_string(),
+                d.title.to_string(),
+                format!("{:.2}", d.params() as f64 / 1e6),
+                format!("{:.2}", d.weights_bytes(Precision::Fp16).0 as f64 / f64::from(1 << 30)),
+                format!("{}", d.kv_bytes_per_token(Precision::Fp16).0 / 1024),
+                d.positions.to_string(),
+            ]
+        })
+        .collect();
+    align(&["model", "title", "params M", "fp16 GiB", "KV KiB/token", "context"], &rows)
+}
+
+/// A generating model: sizes, and what steps of a serving engine take.
+fn one_decoder(args: &ModelArgs, model: &Decoder, device: &Device) -> String {
+    let precision = args.precision(device);
+    let mut text = format!(
+        "{}: {}\n{} layers of width {}, {} query heads and {} of keys and values of {}, vocabulary {}\n\
+         parameters: {:.2} M ({:.2} GiB)\nKV cache: {} KiB per token, context up to {} tokens\n\n\
+         steps on {}, {}, alone and without host time:\n",
+        model.name,
+        model.title,
+        model.layers,
+        model.width,
+        model.heads,
+        model.kv_heads,
+        model.head_dim,
+        model.vocabulary,
+        model.params() as f64 / 1e6,
+        model.weights_bytes(precision).0 as f64 / f64::from(1 << 30),
+        model.kv_bytes_per_token(precision).0 / 1024,
+        model.positions,
+        device.name,
+        precision,
+    );
+    let options = StepOptions { precision, rounding: Rounding::exact(), ..StepOptions::default() };
+    let mut steps = StepLibrary::new(model.clone(), device.clone(), options);
     let mut rows = vec![];
-    for info in zoo::MODELS {
-        let spec = info.spec();
-        let kernels = args.lowered(&spec, &device)?;
+    for (what, shape) in [
+        ("decode, 1 sequence of 1024", StepShape::new(&[], &[1024])),
+        ("decode, 32 sequences of 1024", StepShape::new(&[], &[1024; 32])),
+        ("prefill of 512", StepShape::new(&[(512, 512)], &[])),
+        ("prefill of 2048", StepShape::new(&[(2048, 2048)], &[])),
+        ("prefill of 512 beside decode of 32", StepShape::new(&[(512, 512)], &[1024; 32])),
+    ] {
+        let program = steps.program(&shape);
         rows.push(vec![
-            info.name.to_owned(),
-            info.title.to_owned(),
-            format!("{} {}", info.default_size, info.input.unit()),
-            format!("{:.2}", spec.params() as f64 / 1e6),
-            format!("{:.2}", spec.macs() as f64 / 1e9),
-            kernels.launches.len().to_string(),
-            kernels.kernels.len().to_string(),
-            info.task.to_owned(),
+            what.to_owned(),
+            program.launches().count().to_string(),
+            rounded(Some(model.macs(&shape) as f64 / 1e9)),
+            rounded(Some(program.gpu_ns as f64 / 1e6)),
         ]);
     }
-    let header = ["model", "title", "input", "params M", "GMAC", "launches", "kernels", "task"];
-    say::out(&align(&header, &rows))
+    text += &align(&["step", "launches", "GMAC", "ms"], &rows);
+    text
 }
 
 fn one_model(args: &ModelArgs, spec: &zoo::ModelSpec, device: &Device) -> Done<String> {

@@ -27,7 +27,7 @@ pub(crate) enum Command {
 /// How a model is turned into kernels.
 #[derive(Args)]
 struct VariantArgs {
-    /// Numbers computed with: fp32, tf32, fp16, bf16 or int8 [default: the device's: fp16 with matrix
+    /// Numbers computed with: fp32, tf32, fp16, bf16, fp8, int8 or int4 [default: the device's: fp16 with matrix
     /// units, else fp32]
     #[arg(long)]
     precision: Option<Precision>,

@@ -182,6 +182,9 @@ impl Table<'_> {
             Some(name) => name.parse().map_err(|e| self.flaw("precision", format!("{e}")))?,
             None => device.map_or_else(Precision::default, Device::default_precision),
         };
+        if let (Some(device), true) = (device, file.precision.is_some()) {
+            precision.check(device).map_err(|e| self.flaw("precision", e.to_string()))?;
+        }
         let executor =
             Executor::ALL.into_iter().find(|e| Some(e.name()) == file.executor.as_deref());
         Ok(TenantConfig {

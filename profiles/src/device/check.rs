@@ -66,6 +66,9 @@ fn rates(d: &Device) -> Result<(), Fault> {
     if let Some(tflops) = d.compute.bf16_tflops {
         rate("compute.bf16_tflops", tflops, 1e-3, 1e6)?;
     }
+    if let Some(tflops) = d.compute.fp8_tflops {
+        rate("compute.fp8_tflops", tflops, 1e-3, 1e6)?;
+    }
     rate("compute.int8_tops", d.compute.int8_tops, 1e-3, 1e6)?;
     in_range("memory.capacity", d.memory.capacity.0, 1, 1 << 50)?;
     rate("memory.dram_gbps", d.memory.dram_gbps, 0.1, 1e6)?;

@@ -324,6 +324,7 @@ impl Device {
         device.compute.tf32_tflops *= share;
         device.compute.fp16_tflops *= share;
         device.compute.bf16_tflops = device.compute.bf16_tflops.map(|rate| rate * share);
+        device.compute.fp8_tflops = device.compute.fp8_tflops.map(|rate| rate * share);
         device.compute.int8_tops *= share;
         device.memory.capacity = instance.capacity;
         device.memory.dram_gbps = instance.dram_gbps;

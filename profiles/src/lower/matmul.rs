@@ -9,7 +9,7 @@ use crate::analytic;
 use crate::device::Device;
 use crate::kernel::Op;
 use crate::zoo::Layer;
-use crate::zoo::layer::{Conv, Linear, Matmul};
+use crate::zoo::layer::{Attention, Conv, Linear, Matmul};
 
 /// One tiled kernel: rows and columns of a block's result, its resources, and how fast it is
 /// relative to the device's `matmul_efficiency`.
@@ -136,7 +136,7 @@ pub fn gemm(
     tile: Option<[u32; 2]>,
 ) -> Option<KernelShape> {
     let config = Config { batch: 1, precision, fused: false };
-    let context = Context { device, config, tuned_cus: None };
+    let context = Context { device, config, tuned_cus: None, serving: false };
     let [count, m, n, k] = [gemm.count, gemm.m, gemm.n, gemm.k].map(u64::from);
     let problem = Problem::batched(count, [m, n, k], String::new(), 0);
     let Some(tile) = tile else {
@@ -497,7 +497,7 @@ impl Context<'_> {
         let ops = (2 * t.m * t.n * depth) as f64;
         let rate = self.matmul_rate(p.op) * t.efficiency;
         // Both panels pass the port to L2.
-        let panels = ((t.m + t.n) * depth * self.bytes()) as f64;
+        let panels = (t.m * depth * self.bytes() + self.right_bytes(p, t.n * depth)) as f64;
         let block_ns = self.block_ns(ops, rate).max(panels / self.port_gbps());
         let mut kernel = self.shape(p, t, grid, block_ns);
         let steps = depth.div_ceil(STEP);
@@ -514,7 +514,10 @@ impl Context<'_> {
         // of inner products are written and read once more.
         let left = ((p.a * columns) as f64 * p.a_reuse.max(1.0 / columns as f64)) as u64;
         let partial = if split > 1 { 2 * split * p.out * PARTIAL_BYTES } else { 0 };
-        kernel.l2_bytes = (left + p.b * rows + p.out + p.extra) * self.bytes() + partial;
+        kernel.l2_bytes = left * self.bytes()
+            + self.right_bytes(p, p.b * rows)
+            + (p.out + p.extra) * self.result_bytes()
+            + partial;
         kernel.dram_bytes = self.product_dram(p, Some((t, kernel.blocks_per_cu)), split);
         kernel
     }
@@ -533,8 +536,10 @@ impl Context<'_> {
         let short = if p.m <= p.n { p.a } else { p.b };
         let long = p.a + p.b - short;
         // The short operand is shared through L1 by the four warps of a block.
-        let l2 = long + short / few.max(1) * blocks.min(64) + p.out + p.extra;
-        kernel.l2_bytes = l2 * self.bytes();
+        let long_bytes = if p.m <= p.n { self.right_bytes(p, long) } else { long * self.bytes() };
+        kernel.l2_bytes = long_bytes
+            + short / few.max(1) * blocks.min(64) * self.bytes()
+            + (p.out + p.extra) * self.result_bytes();
         kernel.dram_bytes = self.product_dram(p, None, 1);
         kernel.in_flight = LOADS_IN_FLIGHT;
         kernel.staggered = true;
@@ -542,7 +547,8 @@ impl Context<'_> {
         kernel.start_ns = 0.0;
         kernel.serial = 0.0;
         // A warp reads 512 bytes of a column at a time, a few of them in flight.
-        let trips = (p.k * self.bytes()).div_ceil(512);
+        let column = if p.m <= p.n { self.right_bytes(p, p.k) } else { p.k * self.bytes() };
+        let trips = column.div_ceil(512);
         kernel.latency_ns = trips as f64 * GEMV_TRIP_NS;
         kernel
     }
@@ -552,9 +558,17 @@ impl Context<'_> {
         let Layer::Matmul(scores) = group.main.layer else {
             unreachable!("attention starts with a product")
         };
-        let last = group.epilogue.last().expect("attention ends with a product");
-        let [m, n, d] = [scores.m, scores.n, scores.k].map(u64::from);
-        let count = u64::from(scores.batch) * self.batch();
+        self.fused_attention(&Attention {
+            heads: scores.batch,
+            queries: scores.m,
+            keys: scores.n,
+            head_dim: scores.k,
+        })
+    }
+
+    pub(super) fn fused_attention(&self, a: &Attention) -> KernelShape {
+        let [m, n, d] = [a.queries, a.keys, a.head_dim].map(u64::from);
+        let count = u64::from(a.heads) * self.batch();
         let (rows, columns) = (count * m * d, count * n * d);
         let problem = Problem {
             id: format!("attention-{count}x{m}x{n}x{d}"),
@@ -564,7 +578,7 @@ impl Context<'_> {
             m,
             n,
             k: d,
-            flops: 2 * (group.main.layer.macs() + last.layer.macs()) * self.batch(),
+            flops: 4 * count * m * n * d,
             a: rows,
             b: 2 * columns,
             b_is_params: false,
@@ -618,7 +632,16 @@ impl Context<'_> {
 
     /// Time of a block of so many results to write them, ns.
     pub(super) fn end_ns(&self, results: u64) -> f64 {
-        EPILOGUE_PASSES * (results * self.bytes()) as f64 / self.port_gbps()
+        EPILOGUE_PASSES * (results * self.result_bytes()) as f64 / self.port_gbps()
+    }
+
+    /// Bytes of so many elements of the right operand.
+    fn right_bytes(&self, p: &Problem, elements: u64) -> u64 {
+        if p.b_is_params {
+            self.config.precision.weight_bytes(elements)
+        } else {
+            elements * self.bytes()
+        }
     }
 
     /// 10^12 operations per second that the largest tiles reach on the whole device.
@@ -649,15 +672,17 @@ impl Context<'_> {
     fn product_dram(&self, p: &Problem, tiled: Option<(&Tile, u32)>, split: u64) -> u64 {
         let bytes = self.bytes();
         let partial = if split > 1 { split * p.out * PARTIAL_BYTES } else { 0 };
-        let (params, inputs) = if p.b_is_params { (p.b, p.a) } else { (0, p.a + p.b) };
-        let once = self.dram_bytes(params * bytes, (inputs + p.extra) * bytes, p.out * bytes, 0);
+        let (a, b) = (p.a * bytes, self.right_bytes(p, p.b));
+        let (out, extra) = (p.out * self.result_bytes(), p.extra * self.result_bytes());
+        let (params, inputs) = if p.b_is_params { (b, a) } else { (0, a + b) };
+        let once = self.dram_bytes(params, inputs + extra, out, 0);
         let l2 = self.device.memory.l2.0;
         let Some((tile, resident)) = tiled else {
             return once;
         };
         // Partial sums stay in L2 if they fit.
         let spilled = if partial > l2 { 2 * partial } else { 0 };
-        if (p.a + p.b) * bytes <= l2 {
+        if a + b <= l2 {
             return once + spilled;
         }
         // A wave covers a patch of the result, as square as the grid allows; it reads the rows and
@@ -667,12 +692,11 @@ impl Context<'_> {
         let across = columns.min((wave.isqrt()).max(1));
         let down = rows.min(wave / across).max(1);
         let (patches_down, patches_across) = (rows.div_ceil(down), columns.div_ceil(across));
-        let left = (p.a * patches_across) as f64 * p.a_reuse.max(1.0 / patches_across as f64);
-        let right = p.b * patches_down;
+        let left = (a * patches_across) as f64 * p.a_reuse.max(1.0 / patches_across as f64);
+        let right = b * patches_down;
         // An operand that fits in half of L2 stays there between the waves.
-        let fits = |elements: u64| elements * bytes <= l2 / 2;
-        let left = if fits(p.a) { p.a } else { left as u64 };
-        let right = if fits(p.b) { p.b } else { right };
-        once.max((left + right + p.out + p.extra) * bytes) + spilled
+        let left = if a <= l2 / 2 { a } else { left as u64 };
+        let right = if b <= l2 / 2 { b } else { right };
+        once.max(left + right + out + extra) + spilled
     }
 }

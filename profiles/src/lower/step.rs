@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use super::attention::Attend;
 use super::streaming::{Streaming, THREADS};
-use super::{Config, Context, KernelShape, Precision};
+use super::{Config, Context, Group, KernelShape, Precision};
 use crate::device::Device;
 use crate::kernel::Op;
-use crate::zoo::Layer;
-use crate::zoo::decoder::{Step, StepLayer};
+use crate::zoo::decoder::{Matrix, Step, StepLayer};
 use crate::zoo::layer::Linear;
+use crate::zoo::{Layer, Node};
 
 /// A step lowered to kernels.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -41,19 +41,29 @@ pub fn step(step: &Step, device: &Device, precision: Precision) -> LoweredStep {
     lowered
 }
 
-/// The kernel of one layer of a step.
+/// The kernel of one layer of a step. A quantised precision is that of the products of the
+/// transformer's layers; they take quantised inputs as their predecessors write them (engines fuse the
+/// conversion) and return activations. Everything else, the router and the output projection included,
+/// stays in those.
 #[must_use]
 pub fn step_layer(layer: &StepLayer, device: &Device, precision: Precision) -> KernelShape {
-    let config = Config { batch: 1, precision, fused: false };
-    let context = Context { device, config, tuned_cus: None };
+    let context = |precision| {
+        let config = Config { batch: 1, precision, fused: false };
+        Context { device, config, tuned_cus: None, serving: true }
+    };
+    let quantised = context(precision);
+    let context = context(precision.activations());
     match *layer {
-        StepLayer::Linear { tokens, in_features, out_features, bias, .. } => {
+        StepLayer::Linear { matrix, tokens, in_features, out_features, bias } => {
             let linear = Linear { rows: tokens, in_features, out_features, bias };
-            let mut kernels = super::layer(device, &Layer::Linear(linear), config);
-            kernels.pop().expect("a linear layer is one kernel")
+            let layer = Layer::Linear(linear);
+            let main = Node { layer, inputs: vec![0], output: 1, in_place: false };
+            let group = Group { main: &main, epilogue: Vec::new(), attention: false };
+            let plain = matches!(matrix, Matrix::LmHead | Matrix::Router);
+            if plain { &context } else { &quantised }.linear(&linear, &group)
         }
         StepLayer::Experts { touched, rows, inputs, in_features, out_features, .. } => {
-            context.grouped_product([touched, rows, inputs, out_features, in_features])
+            quantised.grouped_product([touched, rows, inputs, out_features, in_features])
         }
         StepLayer::PrefillAttention { prefill, heads, kv_heads, head_dim } => {
             context.attend(&Attend {

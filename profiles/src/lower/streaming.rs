@@ -432,6 +432,7 @@ fn short(layer: &Layer) -> &'static str {
         Layer::Conv(_) => "conv",
         Layer::Linear(_) => "linear",
         Layer::Matmul(_) => "matmul",
+        Layer::Attention(_) => "attention",
         Layer::BatchNorm { .. } => "batchnorm",
         Layer::LayerNorm { .. } => "layernorm",
         Layer::Pointwise { function, .. } => function.name(),

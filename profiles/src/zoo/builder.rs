@@ -1,6 +1,6 @@
 //! Builds layer lists the way a framework's forward function reads.
 
-use super::layer::{Conv, Function, Layer, Linear, Matmul, Pool, PoolKind, product};
+use super::layer::{Attention, Conv, Function, Layer, Linear, Matmul, Pool, PoolKind, product};
 use super::{ModelSpec, Node};
 
 /// The shape of one item of a tensor.
@@ -49,6 +49,12 @@ impl Tensor {
     pub(super) fn as_rows(self, rows: u32, width: u32) -> Self {
         debug_assert_eq!(self.elements(), product(&[rows, width]));
         Self { shape: Shape::Rows { rows, width }, ..self }
+    }
+
+    /// The same data seen as a feature map.
+    pub(super) fn as_map(self, channels: u32, size: [u32; 2]) -> Self {
+        debug_assert_eq!(self.elements(), product(&[channels, size[0], size[1]]));
+        Self { shape: Shape::Map { channels, size }, ..self }
     }
 
     /// One row out of all the data.
@@ -115,9 +121,14 @@ pub(super) struct Builder {
 impl Builder {
     /// Starts with an image.
     pub(super) fn image(side: u32) -> (Self, Tensor) {
+        Self::map(3, [side; 2])
+    }
+
+    /// Starts with a feature map.
+    pub(super) fn map(channels: u32, size: [u32; 2]) -> (Self, Tensor) {
         let mut b = Self::empty();
-        let shape = Shape::Map { channels: 3, size: [side; 2] };
-        let id = b.tensor(product(&[3, side, side]), None);
+        let shape = Shape::Map { channels, size };
+        let id = b.tensor(product(&[channels, size[0], size[1]]), None);
         b.input = b.elements[id];
         (b, Tensor { id, shape })
     }
@@ -219,6 +230,10 @@ impl Builder {
         self.unary(Function::Relu6, x, true)
     }
 
+    pub(super) fn silu(&mut self, x: Tensor) -> Tensor {
+        self.unary(Function::Silu, x, true)
+    }
+
     /// A pointwise function that allocates its result.
     pub(super) fn apply(&mut self, function: Function, x: Tensor) -> Tensor {
         self.unary(function, x, false)
@@ -295,6 +310,25 @@ impl Builder {
     pub(super) fn matmul(&mut self, x: Tensor, y: Tensor, layer: Matmul) -> Tensor {
         let shape = Shape::Rows { rows: layer.batch * layer.m, width: layer.n };
         self.push(Layer::Matmul(layer), &[x, y], shape, false)
+    }
+
+    /// Attention in one kernel; the result has the queries' width.
+    pub(super) fn attention(&mut self, qkv: [Tensor; 3], heads: u32, keys: u32) -> Tensor {
+        let (queries, width) = qkv[0].rows();
+        let layer = Attention { heads, queries, keys, head_dim: width / heads };
+        self.push(Layer::Attention(layer), &qkv, qkv[0].shape, false)
+    }
+
+    /// Normalisation over groups of channels: their statistics, then scale and shift of every channel.
+    pub(super) fn group_norm(&mut self, x: Tensor) -> Tensor {
+        self.adaptive_pool(x, 1);
+        self.batch_norm(x)
+    }
+
+    /// Every pixel four times, as nearest-neighbour upsampling by two writes it.
+    pub(super) fn upsample(&mut self, x: Tensor) -> Tensor {
+        let (channels, [h, w]) = x.map();
+        self.concat(&[x; 4]).as_map(channels, [2 * h, 2 * w])
     }
 
     /// Concatenation along the channels.

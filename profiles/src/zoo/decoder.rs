@@ -154,17 +154,26 @@ impl Decoder {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 
-    /// Device memory for the parameters.
+    /// Device memory for the parameters. A quantised precision is that of the products of the
+    /// transformer's layers; embedding, output projection, norms and routers stay wider.
     #[must_use]
     pub fn weights_bytes(&self, precision: Precision) -> Bytes {
-        Bytes(self.params() * precision.bytes())
+        let width = u64::from(self.width);
+        let [stored, _] = self.feed_forward.matrices(width);
+        let router = match self.feed_forward {
+            FeedForward::Gated { .. } => 0,
+            FeedForward::Experts { experts, .. } => width * u64::from(experts),
+        };
+        let products = u64::from(self.layers) * (self.attention_matrices() + stored - router);
+        let others = (self.params() - products) * precision.activations().bytes();
+        Bytes(precision.weight_bytes(products) + others)
     }
 
-    /// Key-value cache of one token over all layers.
+    /// Key-value cache of one token over all layers, in the numbers that attention computes with.
     #[must_use]
     pub fn kv_bytes_per_token(&self, precision: Precision) -> Bytes {
         let [layers, kv, head] = [self.layers, self.kv_heads, self.head_dim].map(u64::from);
-        Bytes(2 * layers * kv * head * precision.bytes())
+        Bytes(2 * layers * kv * head * precision.activations().bytes())
     }
 
     /// Device memory for activations of a step of `tokens` tokens, of which `sequences` are sampled
@@ -176,8 +185,9 @@ impl Decoder {
         // The residual stream and the normalised input stay while the layer works.
         let attention = u64::from(self.qkv_width()) + u64::from(self.heads * self.head_dim);
         let widest = attention.max(self.feed_forward.widest());
-        let layer = u64::from(tokens) * (2 * width + widest) * precision.bytes();
-        let logits = u64::from(sequences) * vocabulary * (precision.bytes() + 2 * 4);
+        let bytes = precision.activations().bytes();
+        let layer = u64::from(tokens) * (2 * width + widest) * bytes;
+        let logits = u64::from(sequences) * vocabulary * (bytes + 2 * 4);
         Bytes(layer.max(logits))
     }
 

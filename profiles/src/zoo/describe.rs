@@ -35,6 +35,14 @@ impl fmt::Display for Layer {
             Self::Matmul(m) => {
                 write!(f, "{} products of {}x{} by {}x{}", m.batch, m.m, m.k, m.k, m.n)
             }
+            Self::Attention(a) => {
+                let (heads, head) = (a.heads, a.head_dim);
+                write!(
+                    f,
+                    "attention, {heads} heads of {head}, {} queries, {} keys",
+                    a.queries, a.keys
+                )
+            }
             Self::BatchNorm { channels, pixels } => {
                 write!(f, "batch normalisation, {channels} channels of {pixels}")
             }

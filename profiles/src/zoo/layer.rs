@@ -84,6 +84,31 @@ pub struct Matmul {
     pub k: u32,
 }
 
+/// Attention in one kernel: scores, softmax and context, of which only the context leaves it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attention {
+    /// Heads of one item.
+    pub heads: u32,
+    /// Queries of one item.
+    pub queries: u32,
+    /// Keys that each query sees.
+    pub keys: u32,
+    /// Elements of a head.
+    pub head_dim: u32,
+}
+
+impl Attention {
+    /// The products of scores and of contexts.
+    #[must_use]
+    pub fn products(&self) -> [Matmul; 2] {
+        let (batch, m) = (self.heads, self.queries);
+        [
+            Matmul { batch, m, n: self.keys, k: self.head_dim },
+            Matmul { batch, m, n: self.head_dim, k: self.keys },
+        ]
+    }
+}
+
 /// Maximum or average.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -132,6 +157,8 @@ pub enum Function {
     Relu,
     Relu6,
     Gelu,
+    Silu,
+    Sigmoid,
     Tanh,
     Pow,
     Scale,
@@ -148,6 +175,8 @@ impl Function {
             Self::Relu => "relu",
             Self::Relu6 => "relu6",
             Self::Gelu => "gelu",
+            Self::Silu => "silu",
+            Self::Sigmoid => "sigmoid",
             Self::Tanh => "tanh",
             Self::Pow => "pow",
             Self::Scale => "scale",
@@ -160,7 +189,10 @@ impl Function {
     /// A non-linearity, as against arithmetic on tensors.
     #[must_use]
     pub fn is_activation(self) -> bool {
-        matches!(self, Self::Relu | Self::Relu6 | Self::Gelu | Self::Tanh)
+        matches!(
+            self,
+            Self::Relu | Self::Relu6 | Self::Gelu | Self::Silu | Self::Sigmoid | Self::Tanh
+        )
     }
 }
 
@@ -173,6 +205,8 @@ pub enum Layer {
     Linear(Linear),
     /// Activation times activation.
     Matmul(Matmul),
+    /// Attention as frameworks' fused kernels compute it.
+    Attention(Attention),
     /// Normalisation with stored statistics, per channel.
     BatchNorm {
         /// Channels.
@@ -280,6 +314,7 @@ impl Layer {
             Self::Conv(c) => c.macs(),
             Self::Linear(l) => product(&[l.rows, l.in_features, l.out_features]),
             Self::Matmul(m) => product(&[m.batch, m.m, m.n, m.k]),
+            Self::Attention(a) => 2 * product(&[a.heads, a.queries, a.keys, a.head_dim]),
             _ => 0,
         }
     }
@@ -291,6 +326,9 @@ impl Layer {
             Self::Conv(c) => product(&[c.in_ch, c.input[0], c.input[1]]),
             Self::Linear(l) => product(&[l.rows, l.in_features]),
             Self::Matmul(m) => product(&[m.batch, m.k]) * (u64::from(m.m) + u64::from(m.n)),
+            Self::Attention(a) => {
+                product(&[a.heads, a.head_dim]) * (u64::from(a.queries) + 2 * u64::from(a.keys))
+            }
             Self::Pointwise { elements, inputs, .. } => elements * u64::from(*inputs),
             Self::Pool(p) => product(&[p.channels, p.input[0], p.input[1]]),
             Self::AdaptiveAvgPool { channels, input, .. } => {
@@ -309,6 +347,7 @@ impl Layer {
             Self::Conv(c) => u64::from(c.out_ch) * product(&c.output()),
             Self::Linear(l) => product(&[l.rows, l.out_features]),
             Self::Matmul(m) => product(&[m.batch, m.m, m.n]),
+            Self::Attention(a) => product(&[a.heads, a.queries, a.head_dim]),
             Self::BatchNorm { channels, pixels } => product(&[*channels, *pixels]),
             Self::LayerNorm { rows, width } | Self::Softmax { rows, width } => {
                 product(&[*rows, *width])

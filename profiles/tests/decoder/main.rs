@@ -207,6 +207,52 @@ fn no_name_gives_no_decoder_but_a_hint() {
     assert!(error.contains("the closest name is `llama-3.1-8b`"), "{error}");
 }
 
+#[test]
+fn quantised_products_read_fewer_bytes() {
+    let llama = decoder("llama-3.1-8b").unwrap();
+    // Matrices of the layers in the precision, two tables and the norms in FP16.
+    let matrices = 32 * (2 * 4096 * 4096 + 2 * 4096 * 1024 + 3 * 4096 * 14_336);
+    let rest = 2 * (8_030_261_248 - matrices);
+    assert_eq!(llama.weights_bytes(Precision::Fp8).0, matrices + rest);
+    assert_eq!(llama.weights_bytes(Precision::Int8).0, matrices + rest);
+    assert_eq!(llama.weights_bytes(Precision::Int4).0, (matrices * 13).div_ceil(25) + rest);
+    assert_eq!(llama.kv_bytes_per_token(Precision::Int4).0, 131_072);
+    let ns = |precision: Precision, shape: &StepShape| {
+        let device = Device::builtin("h100-sxm").unwrap();
+        let options = StepOptions { precision, ..StepOptions::default() };
+        StepLibrary::new(llama.clone(), device, options).program(shape).gpu_ns as f64
+    };
+    // A step of one token is bound by weights: 16.0, 8.0 and about 5.7 GB with the output projection.
+    let one = StepShape::new(&[], &[100]);
+    let [half, fp8, int4] = [Precision::Bf16, Precision::Fp8, Precision::Int4].map(|p| ns(p, &one));
+    assert!((0.5..0.65).contains(&(fp8 / half)), "{}", fp8 / half);
+    assert!((0.3..0.48).contains(&(int4 / half)), "{}", int4 / half);
+    // A long prompt is bound by arithmetic, which four-bit weights leave as it is.
+    let long = StepShape::new(&[(4096, 4096)], &[]);
+    let [half, fp8, int4] =
+        [Precision::Bf16, Precision::Fp8, Precision::Int4].map(|p| ns(p, &long));
+    assert!((0.45..0.85).contains(&(fp8 / half)), "{}", fp8 / half);
+    assert!((0.85..1.1).contains(&(int4 / half)), "{}", int4 / half);
+}
+
+#[test]
+fn a_device_says_which_precisions_it_has() {
+    for (device, precision, wanted) in [
+        ("h100-sxm", Precision::Fp8, None),
+        (
+            "a100-sxm-80",
+            Precision::Fp8,
+            Some("a100-sxm-80 has no units for fp8; it has fp32, tf32, fp16, bf16, int8, int4"),
+        ),
+        ("t4", Precision::Bf16, Some("t4 has no units for bf16; it has fp32, fp16, int8, int4")),
+        ("p40", Precision::Int4, Some("p40 has no units for int4; it has fp32, fp16, int8")),
+        ("p40", Precision::Int8, None),
+    ] {
+        let error = precision.check(&Device::builtin(device).unwrap()).err().map(|e| e.to_string());
+        assert_eq!(error.as_deref(), wanted, "{device} {precision}");
+    }
+}
+
 fn any_shape() -> impl Strategy<Value = StepShape> {
     let prefill = prop::collection::vec((1u32..5000, 0u32..100_000), 0..4);
     let decode = prop::collection::vec(1u32..120_000, 0..300);

@@ -165,7 +165,10 @@ impl Gemm {
             Precision::Tf32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F_FAST_TF32),
             Precision::Fp16 => (sys::cudaDataType::CUDA_R_16F, C::CUBLAS_COMPUTE_32F),
             Precision::Bf16 => (sys::cudaDataType::CUDA_R_16BF, C::CUBLAS_COMPUTE_32F),
-            Precision::Int8 => return Err(DeviceError::unsupported("gemm", "no int8; use fp16")),
+            Precision::Fp8 | Precision::Int8 | Precision::Int4 => {
+                let why = format!("no {precision}; use fp16");
+                return Err(DeviceError::unsupported("gemm", &why));
+            }
         };
         let Shape { m, n, k, count } = shape;
         let raw = result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F);

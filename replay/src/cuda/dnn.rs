@@ -130,7 +130,10 @@ impl Conv {
             Precision::Fp32 | Precision::Tf32 => T::CUDNN_DATA_FLOAT,
             Precision::Fp16 => T::CUDNN_DATA_HALF,
             Precision::Bf16 => T::CUDNN_DATA_BFLOAT16,
-            Precision::Int8 => return Err(DeviceError::unsupported("conv", "no int8; use fp16")),
+            Precision::Fp8 | Precision::Int8 | Precision::Int4 => {
+                let why = format!("no {precision}; use fp16");
+                return Err(DeviceError::unsupported("conv", &why));
+            }
         };
         let [oh, ow] = c.output();
         let x = Tensor::new(kind, [batch, c.in_ch, c.input[0], c.input[1]])?;
