@@ -136,8 +136,7 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
     }
     if from == OPERATORS {
         let device = device(given_device(args)?)?;
-        let read = operators(args, &device)?;
-        return finish(args, &read, &device);
+        return operators(args, &device);
     }
     if from == LAYERS {
         return layers(args, &device(given_device(args)?)?);
@@ -191,18 +190,62 @@ fn given_device(args: &ImportArgs) -> Done<&str> {
     args.device.as_deref().ok_or_else(|| Failure::input(none()))
 }
 
-fn operators(args: &ImportArgs, device: &Device) -> Done<Import> {
+fn operators(args: &ImportArgs, device: &Device) -> Done {
     let none =
         || Failure::input(format!("--model: `{OPERATORS}` needs a model of the zoo: give one"));
-    let spec = zoo::find(args.model.as_deref().ok_or_else(none)?).map_err(Failure::input)?;
+    let name = args.model.as_deref().ok_or_else(none)?;
     let precision = args.precision.unwrap_or(Precision::Bf16);
     let mut all = import::Operators::default();
     for path in &args.files {
-        all.read(path, precision).map_err(Failure::input)?;
+        for file in operator_tables(path)? {
+            all.read(&file, precision).map_err(Failure::input)?;
+        }
     }
     let file = args.files[0].display().to_string();
-    let read = import::aiconfigurator(&file, &all, device, &spec, args.batch, precision);
-    read.map_err(Failure::input)
+    match (zoo::find(name), decoder::find(name)) {
+        (Err(_), Ok(model)) => {
+            let read = import::aiconfigurator_layers(&file, &all, device, &model, precision);
+            let (read, [measured, nearby]) = read.map_err(Failure::input)?;
+            let note = format!("{measured} points measured, {nearby} from shapes nearby\n");
+            finish_layers(args, &read, device, &note)
+        }
+        (Err(why), Err(_)) => Err(Failure::input(why)),
+        (Ok(spec), _) => {
+            let read = import::aiconfigurator(&file, &all, device, &spec, args.batch, precision);
+            finish(args, &read.map_err(Failure::input)?, device)
+        }
+    }
+}
+
+/// The tables of products and attention in a folder and those below it; a file is itself.
+fn operator_tables(path: &Path) -> Done<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let table = |p: &Path| {
+        let name = p.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+        p.extension().is_some_and(|e| ["parquet", "csv", "txt"].iter().any(|x| e == *x))
+            && (name == "gemm_perf" || name.ends_with("attention_perf"))
+    };
+    let failed = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
+    let mut tables = vec![];
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?.path();
+            if entry.is_dir() {
+                folders.push(entry);
+            } else if table(&entry) {
+                tables.push(entry);
+            }
+        }
+    }
+    tables.sort();
+    if tables.is_empty() {
+        let wanted = "no gemm_perf or *_attention_perf table in it";
+        return Err(Failure::input(format!("{}: {wanted}", path.display())));
+    }
+    Ok(tables)
 }
 
 /// Layer tables of a generating model: they go to `layers/<model>.csv`, whatever else the folder holds.
@@ -230,6 +273,15 @@ fn layers(args: &ImportArgs, device: &Device) -> Done {
     let facts = [("precision", precision.name().to_owned())];
     let read = import::llmservingsim(&inputs, device, &model.name, &facts);
     let read = read.map_err(Failure::input)?;
+    finish_layers(args, &read, device, "")
+}
+
+fn finish_layers(
+    args: &ImportArgs,
+    read: &import::LayerImport,
+    device: &Device,
+    note: &str,
+) -> Done {
     files::write_layers(&args.out, &read.times, args.replace).map_err(Failure::input)?;
     let dropped: usize = read.dropped.values().sum();
     let mut text =
@@ -237,10 +289,11 @@ fn layers(args: &ImportArgs, device: &Device) -> Done {
     for (why, n) in &read.dropped {
         text += &format!("  {n} {why}\n");
     }
+    text += note;
     text += &format!(
         "layer times of {} on {}: layers take their rows on the whole GPU, curves over fewer CUs stay \
          computed\n",
-        model.name, device.name
+        read.times.model, device.name
     );
     say::out(&text)
 }

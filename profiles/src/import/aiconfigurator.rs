@@ -2,6 +2,10 @@
 //! products and attention on whole GPUs, by shape. A model of the zoo gets them as its points on all
 //! CUs, and its computed curves are scaled through them.
 
+mod steps;
+
+pub use steps::aiconfigurator_layers;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -25,9 +29,15 @@ pub struct Operators {
     /// `encoder_attention_perf` or `context_attention_perf`: by `batch_size × num_heads`, `isl`,
     /// `head_dim`.
     pub attention: BTreeMap<[u32; 3], f64>,
+    /// `context_attention_perf` and `generation_attention_perf`: whole calls.
+    pub calls: BTreeMap<Call, f64>,
     /// Rows read, of any precision.
     pub rows: usize,
 }
+
+/// A call of attention: sequences, new tokens and context of each, query heads, heads of keys and
+/// values, elements of a head.
+pub type Call = [u32; 6];
 
 impl Operators {
     /// Adds the rows of a table: Parquet, or CSV as older releases have it.
@@ -98,6 +108,8 @@ impl Operators {
             (None, None) => return,
         };
         self.rows += 1;
+        // Attention is not quantised where products are.
+        let precision = if product.is_none() { precision.activations() } else { precision };
         // Half precision is one rate, whatever its exponent.
         let same = match dtype.as_deref() {
             Some("bfloat16" | "float16" | "bf16" | "fp16") => {
@@ -107,7 +119,21 @@ impl Operators {
             None => true,
         };
         // Windows and earlier tokens are other operators.
-        let other = ["window_size", "step"].iter().any(|c| count(c).is_some_and(|n| n > 0));
+        let window = count("window_size").is_some_and(|n| n > 0);
+        let wide_cache = cell("kv_cache_dtype").is_none_or(|d| !d.contains("fp8"));
+        let step = count("step").unwrap_or(0);
+        let whole = product.is_none() && same && !window && wide_cache;
+        if let Some([heads, kv_heads, dim]) =
+            three(count("num_heads"), count("num_key_value_heads"), count("head_dim"))
+                .filter(|[h, kv, _]| whole && *h > 0 && *kv > 0)
+            && let (Some(sequences), Some(queries)) = (count("batch_size"), count("isl"))
+        {
+            let context = queries.saturating_add(step);
+            let kept = self.calls.entry([sequences, queries, context, heads, kv_heads, dim]);
+            let kept = kept.or_insert(ns);
+            *kept = kept.min(ns);
+        }
+        let other = window || step > 0 || !wide_cache;
         if same && !other {
             let all = if product.is_some() { &mut self.products } else { &mut self.attention };
             let kept = all.entry(shape).or_insert(ns);

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use cotenant_profiles::import::{Operators, aiconfigurator};
+use cotenant_profiles::import::{Operators, aiconfigurator, aiconfigurator_layers};
 use cotenant_profiles::lower::Precision;
+use cotenant_profiles::steps::TimedLayer;
 use cotenant_profiles::zoo;
+use cotenant_profiles::zoo::decoder::{StepShape, decoder};
 
 use super::device;
 
@@ -28,6 +30,7 @@ fn products_take_their_measured_time_and_keep_the_shape_of_their_curves() {
         ]),
         attention: BTreeMap::from([([12, 128, 64], 9_000.0)]),
         rows: 4,
+        ..Operators::default()
     };
     let import = aiconfigurator("t", &operators, &device(), &spec, 1, Precision::Bf16).unwrap();
     let kernel = import.profile.kernels.iter().find(|k| k.id == *id).unwrap();
@@ -65,4 +68,33 @@ fn tables_are_read_as_parquet_and_as_csv() {
         let import = aiconfigurator("t", &read, &a100, &spec, 1, Precision::Fp16).unwrap();
         assert!(import.profile.models.values().next().is_some(), "{:?}", import.notes);
     }
+}
+
+#[test]
+fn layers_of_a_decoder_take_the_times_of_their_shapes() {
+    let llama = decoder("llama-3.1-8b").unwrap();
+    let operators = Operators {
+        products: BTreeMap::from([([1, 6144, 4096], 15_000.0), ([64, 4096, 4096], 15_000.0)]),
+        calls: BTreeMap::from([
+            ([8, 1, 1024, 32, 8, 128], 20_000.0),
+            ([8, 1, 1024, 64, 8, 128], 30_000.0),
+            ([2, 512, 512, 32, 8, 128], 90_000.0),
+        ]),
+        rows: 5,
+        ..Operators::default()
+    };
+    let read = aiconfigurator_layers("t", &operators, &device(), &llama, Precision::Bf16);
+    let (import, [measured, nearby]) = read.unwrap();
+    assert_eq!(import.times.rows[&TimedLayer::QkvProj][&1], 15_000);
+    assert_eq!(import.times.rows[&TimedLayer::OProj][&64], 15_000);
+    let decode = StepShape::new(&[], &[1024; 8]);
+    assert_eq!(import.times.attention[&(decode.prefill, decode.decode)], 20_000);
+    let prefill = StepShape::new(&[(512, 512); 2], &[]);
+    assert_eq!(import.times.attention[&(prefill.prefill, prefill.decode)], 90_000);
+    // Two products and two calls of this very shape; eight products from those.
+    assert_eq!([measured, nearby], [4, 8]);
+    assert_eq!((import.rows_in, import.rows_used), (5, 5));
+    let none = Operators::default();
+    let error = aiconfigurator_layers("t", &none, &device(), &llama, Precision::Bf16).unwrap_err();
+    assert_eq!(error.to_string(), "t:1: latency: `no row` is not a product in bf16");
 }
