@@ -69,26 +69,35 @@ fn machine() -> u64 {
     [free, group, own].into_iter().flatten().min().unwrap_or(2 << 30)
 }
 
-/// Refuses a cell that would take more than there is.
+/// Refuses a cell that would take more than there is. A queue that grows because more requests arrive
+/// than are served is no reason: the run is cut when more requests wait than are handed back here.
 ///
 /// # Errors
 /// The estimate, the limit, and the keys to change.
-pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<(), String> {
+pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<u64, String> {
     let budget = BUDGET.get().copied().unwrap_or_else(|| {
         let cells = std::thread::available_parallelism().map_or(1, usize::from);
         Budget::new(None, None, cells)
     });
     let span = point.warmup + point.duration;
     let (mut events, mut waiting) = (0.0, 0.0);
+    let limit = budget.memory.0 / budget.cells;
+    // Nothing cuts a bound, nor several GPUs.
+    let uncut = row.info.is_bound() || point.fleet.is_some();
     for (t, (config, tenant)) in point.tenants.iter().zip(&ready.setup.tenants).enumerate() {
         let gpus = point.fleet.as_ref().map_or(1, |fleet| fleet.serving(config));
-        let need = need(config, span, ready.alone_rps[t].map(|rps| rps * gpus as f64));
+        // How long a request waits at most.
+        let patience = config.drop_after.and_then(|rule| rule.limit.or(tenant.slo));
+        let patience = patience.map(|p| p.as_secs_f64());
+        let alone = ready.alone_rps[t].map(|rps| rps * gpus as f64);
+        let need = need(config, span, alone, patience);
         let launches = tenant.model.programs.iter().map(|p| p.kernels.len()).min().unwrap_or(1);
         let per_request = launches as f64 / f64::from(config.batch_max);
         events += need.requests * EVENTS_OF_REQUEST + need.answered * per_request;
-        waiting += need.waiting;
+        if need.at_once || uncut {
+            waiting += need.waiting;
+        }
         let bytes = waiting * REQUEST as f64;
-        let limit = budget.memory.0 / budget.cells;
         if bytes > limit as f64 {
             return Err(format!(
                 "over-budget: at tenant `{}` {waiting:.1e} requests would wait at once, about {:.0} \
@@ -110,7 +119,7 @@ pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<
     if events > budget.events {
         return Err(over_events(events, budget.events, "shorten `duration`"));
     }
-    Ok(())
+    Ok(limit / REQUEST)
 }
 
 fn over_events(events: f64, limit: f64, advice: &str) -> String {
@@ -129,11 +138,13 @@ struct Need {
     answered: f64,
     /// Requests that wait at once, at least.
     waiting: f64,
+    /// They come at once, whatever is served: not more and more of them.
+    at_once: bool,
     /// What decides it.
     key: &'static str,
 }
 
-fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>) -> Need {
+fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>, patience: Option<f64>) -> Need {
     let seconds = span.as_secs_f64();
     let alone = alone_rps.map_or(f64::INFINITY, |rps| rps * seconds);
     if let Some(closed) = config.arrivals.closed() {
@@ -141,21 +152,29 @@ fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>) -> Need {
         let limit = closed.max_requests.map_or(f64::INFINITY, |n| n as f64);
         let thinking = closed.think.as_secs_f64();
         let rounds = if thinking > 0.0 { clients * (1.0 + seconds / thinking) } else { alone };
-        let requests = alone.min(rounds).min(limit).min(1e30);
+        let answered = alone.min(rounds).min(limit).min(1e30);
+        // Who is given up asks again.
+        let dropped = patience.map_or(0.0, |patience| clients * seconds / (patience + thinking));
+        let requests = (answered + dropped).min(limit).min(1e30);
         let waiting = clients.min(limit);
-        return Need { requests, answered: requests, waiting, key: "`arrivals.concurrency`" };
+        let key = "`arrivals.concurrency`";
+        return Need { requests, answered, waiting, at_once: true, key };
     }
     if let Process::Mlperf(settings) = &config.arrivals.process
         && settings.scenario == Scenario::Offline
     {
         let requests = f64::from(settings.samples);
         let answered = requests.min(alone);
-        return Need { requests, answered, waiting: requests, key: "`arrivals.samples`" };
+        let key = "`arrivals.samples`";
+        return Need { requests, answered, waiting: requests, at_once: true, key };
     }
     // A trace has as many requests as its file has rows.
     let requests = config.arrivals.mean_rate().unwrap_or(0.0) * seconds;
     let waiting = (requests - SHARING * alone).max(0.0);
-    Need { requests, answered: requests.min(alone), waiting, key: "`arrivals.rate`" }
+    let kept = patience.map_or(f64::INFINITY, |patience| requests / seconds * patience);
+    let waiting = waiting.min(kept);
+    let answered = requests.min(alone);
+    Need { requests, answered, waiting, at_once: false, key: "`arrivals.rate`" }
 }
 
 /// Options that say how often the policy is asked.

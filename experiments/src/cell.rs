@@ -7,8 +7,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cotenant_profiles::{Device, Nanos};
 use cotenant_results::Metric;
+use cotenant_results::columns::OVERLOADED;
 use cotenant_sim::report::{GpuReport, TenantReport};
-use cotenant_sim::scenario::Think;
+use cotenant_sim::scenario::{Setup, Think};
 use cotenant_sim::{Load, Report, Scenario};
 use cotenant_traces::Rng;
 
@@ -28,14 +29,17 @@ pub(crate) struct Outcome {
     pub(crate) status: String,
     /// By tenant, then the whole GPU; empty unless `ok`.
     pub(crate) metrics: Vec<Metrics>,
+    /// By tenant, then the whole GPU: what to say instead of `ok` where a queue grew through the whole
+    /// window.
+    pub(crate) overloaded: Vec<Option<String>>,
     pub(crate) events: u64,
     pub(crate) digest: u64,
     /// Context switches within the window.
     pub(crate) context_switches: u64,
     /// Processor time, s.
     pub(crate) cpu_s: f64,
-    /// What the policy counted.
-    pub(crate) counters: Vec<(&'static str, f64)>,
+    /// What the policy counted, and dropped requests by tenant and reason.
+    pub(crate) counters: Vec<(String, f64)>,
     /// Fields of `layouts.csv`, by worker.
     pub(crate) layout: Vec<Vec<String>>,
     /// Fields of `gpus.csv`, by GPU and tenant.
@@ -79,8 +83,8 @@ pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Want
     let row = &point.policies[cell.policy];
     let start = cpu_time();
     let mut outcome = caught(|| {
-        budget::check(point, row, ready)?;
-        simulate(e, ready, point, row, cell, wants)
+        let most = budget::check(point, row, ready)?;
+        simulate(e, ready, point, row, cell, wants, most)
     });
     outcome.cpu_s = cpu_time() - start;
     outcome
@@ -122,6 +126,7 @@ fn simulate(
     row: &PolicyRow,
     cell: &Cell,
     wants: Wants,
+    most: u64,
 ) -> Result<Outcome, String> {
     if !ready.gpus.is_empty() {
         return fleet::simulate(e, ready, cell, wants);
@@ -131,11 +136,17 @@ fn simulate(
     let scenario = scenario(e, ready, cell)?;
     let mut watch = Watch::new(wants, &names, point.warmup, point.duration, bin(point));
     let report = if watch.is_idle() {
-        cotenant_sim::run(scenario, &mut *policy, None)
+        cotenant_sim::run_within(scenario, &mut *policy, None, most)
     } else {
-        cotenant_sim::run(scenario, &mut *policy, Some(&mut watch))
+        cotenant_sim::run_within(scenario, &mut *policy, Some(&mut watch), most)
     };
     let report = report.map_err(|refusal| refusal.to_string())?;
+    if let Some(at) = report.cut.filter(|&at| at <= point.warmup) {
+        return Err(format!(
+            "over-budget: {most} requests wait after {at}, before the warm-up is over: lower the load, \
+             give tenants `drop_after`, or raise --memory"
+        ));
+    }
     let timeline = watch.timeline.take().map(|t| {
         let workers = worker_names(ready, row, &names);
         let name =
@@ -143,7 +154,7 @@ fn simulate(
         (t.chrome(&name, &ready.setup.code), t.lost())
     });
     let layout = if cell.repeat == 0 { layouts::rows(point, row, ready) } else { vec![] };
-    Ok(Outcome { timeline, layout, ..outcome(&report, &ready.setup.device, wants, watch) })
+    Ok(Outcome { timeline, layout, ..outcome(&report, &ready.setup, wants, watch) })
 }
 
 /// What a cell runs.
@@ -161,33 +172,91 @@ pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<
 }
 
 /// What a run that has ended comes to.
-pub(crate) fn outcome(report: &Report, device: &Device, wants: Wants, watch: Watch) -> Outcome {
+pub(crate) fn outcome(report: &Report, setup: &Setup, wants: Wants, watch: Watch) -> Outcome {
+    let device = &setup.device;
     let parts = report.tenants.iter().map(|t| t.gpu(device, report.window)).collect();
-    outcome_of(report, parts, wants, watch)
+    outcome_of(report, setup, parts, wants, watch)
 }
 
 /// The same where each tenant's part of the hardware is known already.
 fn outcome_of(
     report: &Report,
+    setup: &Setup,
     parts: Vec<Option<GpuReport>>,
     wants: Wants,
     watch: Watch,
 ) -> Outcome {
+    let grew = report.tenants.iter().map(|t| t.overload(report.window).is_some());
+    let mut grew: Vec<bool> = grew.collect();
+    grew.push(grew.contains(&true));
+    let mut metrics = metrics(report, &parts);
+    for (row, _) in metrics.iter_mut().zip(&grew).filter(|(_, grew)| **grew) {
+        MEANINGLESS.iter().for_each(|&metric| row.set(metric, None));
+    }
+    let mut cdf = if wants.cdf { cdf(report) } else { vec![] };
+    cdf.retain(|&(i, ..)| !grew[i]);
     Outcome {
         status: "ok".to_owned(),
-        metrics: metrics(report, &parts),
+        metrics,
+        overloaded: overloaded(report, setup),
         events: report.events,
         digest: report.digest,
         context_switches: report.gpu.context_switches,
         cpu_s: 0.0,
-        counters: report.counters.clone(),
+        counters: counters(report, setup),
         layout: vec![],
         gpus: vec![],
-        cdf: if wants.cdf { cdf(report) } else { vec![] },
+        cdf,
         series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
         requests: watch.requests.map(|log| log.text),
         timeline: None,
     }
+}
+
+/// What tells the length of the run, and nothing else, where a queue grows through the whole window.
+const MEANINGLESS: [Metric; 7] = [
+    Metric::LatencyMean,
+    Metric::LatencyP50,
+    Metric::LatencyP90,
+    Metric::LatencyP95,
+    Metric::LatencyP99,
+    Metric::LatencyP999,
+    Metric::QueueMean,
+];
+
+/// By tenant, then the whole GPU: whose queue grew through the whole window, in words.
+fn overloaded(report: &Report, setup: &Setup) -> Vec<Option<String>> {
+    let cut = report.cut.map(|at| {
+        let left: u64 = report.tenants.iter().map(|t| t.in_flight).sum();
+        format!("cut at {at}, when {left} requests waited: raise --memory or lower the load")
+    });
+    let mut names = vec![];
+    let mut rows: Vec<Option<String>> = vec![];
+    for (tenant, t) in setup.tenants.iter().zip(&report.tenants) {
+        let grew = t.overload(report.window).map(|over| {
+            names.push(tenant.name.as_str());
+            format!(
+                "offered {:.1}/s, served {:.1}/s, {} left at the end",
+                over.offered_rps, over.served_rps, over.left
+            )
+        });
+        let both: Vec<String> = grew.into_iter().chain(cut.clone()).collect();
+        rows.push((!both.is_empty()).then(|| format!("{OVERLOADED}{}", both.join("; "))));
+    }
+    let who = (!names.is_empty()).then(|| names.join(", "));
+    let both: Vec<String> = who.into_iter().chain(cut).collect();
+    rows.push((!both.is_empty()).then(|| format!("{OVERLOADED}{}", both.join("; "))));
+    rows
+}
+
+fn counters(report: &Report, setup: &Setup) -> Vec<(String, f64)> {
+    let counted = report.counters.iter().map(|&(name, value)| (name.to_owned(), value));
+    let dropped = setup.tenants.iter().zip(&report.tenants).flat_map(|(tenant, t)| {
+        let reason =
+            |&(why, n): &(&str, u64)| (format!("dropped: {}, {why}", tenant.name), n as f64);
+        t.counts.dropped.iter().map(reason).collect::<Vec<_>>()
+    });
+    counted.chain(dropped).collect()
 }
 
 /// Width of the time series' bins.

@@ -81,6 +81,8 @@ pub(crate) struct Point {
     pub(crate) series: Option<Nanos>,
     /// Coefficient of variation of kernel times.
     pub(crate) jitter: f64,
+    /// By name, so that what is computed does not depend on their order in the file: at equal instants
+    /// the first name goes first. Results list them as the file does.
     pub(crate) tenants: Vec<TenantConfig>,
     pub(crate) policies: Vec<PolicyRow>,
     pub(crate) profiles: Vec<ProfileSource>,
@@ -95,6 +97,15 @@ struct Failures<'a> {
     count: usize,
     warmup: Nanos,
     duration: Nanos,
+}
+
+impl Point {
+    /// Indices of the tenants, as the file lists them.
+    pub(crate) fn as_listed(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.tenants.len()).collect();
+        order.sort_by_key(|&t| self.tenants[t].place);
+        order
+    }
 }
 
 /// Where profiles are looked for before those that ship.
@@ -287,11 +298,12 @@ fn point(
     let device = name
         .and_then(|name| device(root, name, base, devices).map_err(|flaw| flaws.push(flaw)).ok());
     let before = flaws.len();
-    let tenants = tenant::rows(root, device.as_deref(), &mut flaws);
+    let mut tenants = tenant::rows(root, device.as_deref(), &mut flaws);
     // What a policy says of tenants cannot be judged while one of them is missing.
     let names =
         (flaws.len() == before).then(|| tenants.iter().map(|t| t.name.clone()).collect::<Vec<_>>());
     let policies = policy::rows(root, names.as_deref(), &mut flaws);
+    tenants.sort_by(|a, b| a.name.cmp(&b.name));
     let (Some(file), Some(device)) = (file, device) else { return Err(flaws) };
     let profiles = profiles(root, &file, base, &mut flaws);
     let (duration, series) = (file.duration.0, file.series.map(|t| t.0));

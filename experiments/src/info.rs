@@ -61,6 +61,8 @@ struct First {
     duration: String,
     warmup: String,
     tenants: Vec<TenantInfo>,
+    /// Their indices, as the file lists them.
+    listed: Vec<usize>,
     policies: Vec<PolicyInfo>,
 }
 
@@ -150,6 +152,8 @@ impl Gather {
                 ..info
             }
         });
+        let mut listed: Vec<TenantInfo> = tenants.collect();
+        listed = first.listed.iter().map(|&t| std::mem::take(&mut listed[t])).collect();
         let policies = first.policies.into_iter().zip(self.policies).map(|(info, seen)| {
             let options = seen.value().unwrap_or_else(|| format!("{} (swept)", info.options));
             PolicyInfo { options, ..info }
@@ -169,7 +173,7 @@ impl Gather {
             duration: first.duration,
             warmup: first.warmup,
             config: e.text.clone(),
-            tenants: tenants.collect(),
+            tenants: listed,
             policies,
             sweep_keys: e.keys.clone(),
             plots: e.plots.clone(),
@@ -230,6 +234,7 @@ impl First {
             duration: point.duration.to_string(),
             warmup: point.warmup.to_string(),
             tenants: tenants.collect(),
+            listed: point.as_listed(),
             policies: policies.collect(),
         }
     }

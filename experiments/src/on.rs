@@ -247,7 +247,7 @@ impl Stage {
             }
         };
         let Replayed { report, lateness, losses } = done.map_err(|e| e.to_string())?;
-        let mut outcome = cell::outcome(&report, &setup.device, wants, watch);
+        let mut outcome = cell::outcome(&report, &setup, wants, watch);
         if let Some(first) = losses.first() {
             // What was measured stands in the row; the status says what happened meanwhile.
             let (tenant, more) = (names[first.tenant as usize], losses.len() - 1);

@@ -172,7 +172,13 @@ impl Preparer {
         }
         let run = |batch_max: u32| -> Result<Arc<Setup>, String> {
             let mut code = Code::default();
-            let alone = TenantConfig { workers: 1, batch_max, ..config.clone() };
+            let alone = TenantConfig {
+                workers: 1,
+                batch_max,
+                per_request_batches: false,
+                drop_after: None,
+                ..config.clone()
+            };
             let cus = point.device.cus();
             let tenant = tenant(&mut code, cus, &alone, found, slo(config, None))?;
             let device = (*point.device).clone();
@@ -262,6 +268,14 @@ impl Preparer {
                 config.batch_max,
                 config.batch_timeout.0,
             );
+            // Only where they say something: cells without them keep the names that they have had.
+            if config.per_request_batches {
+                text += "a batch per request\n";
+            }
+            if let Some(rule) = config.drop_after {
+                let limit = rule.limit.map_or_else(|| "slo".to_owned(), |l| format!("{} ns", l.0));
+                text += &format!("drop after {limit} predict {}\n", rule.predict);
+            }
         }
         if let Some(fleet) = &point.fleet {
             text += &format!("fleet route {}\n", fleet.route_name());
@@ -398,5 +412,7 @@ fn tenant(
         batch_max: config.batch_max,
         batch_timeout: config.batch_timeout,
         generates: None,
+        per_request_batches: config.per_request_batches,
+        drop_after: config.drop_after,
     })
 }

@@ -49,7 +49,9 @@ pub(crate) fn rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let (repeat, seed) = (cell.repeat.to_string(), cell.seed.to_string());
     let mut table = Table::headless();
     let none = Metrics::default();
-    for (i, (tenant, model)) in tenants(point).into_iter().enumerate() {
+    let names = tenants(point);
+    for i in point.as_listed().into_iter().chain([point.tenants.len()]) {
+        let (tenant, model) = names[i];
         let metrics = outcome.metrics.get(i).unwrap_or(&none);
         let numbers: Vec<String> = metrics.values().iter().map(|v| number(*v)).collect();
         let mut fields: Vec<&str> =
@@ -57,7 +59,8 @@ pub(crate) fn rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
         fields.extend(point.values.iter().map(String::as_str));
         fields.extend([tenant, model]);
         fields.extend(numbers.iter().map(String::as_str));
-        fields.push(&outcome.status);
+        let overloaded = outcome.overloaded.get(i).and_then(Option::as_deref);
+        fields.push(overloaded.unwrap_or(&outcome.status));
         table.row(fields);
     }
     table.into_bytes()

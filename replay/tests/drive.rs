@@ -48,6 +48,8 @@ fn scenario() -> Scenario {
         batch_max: 4,
         batch_timeout: Nanos::from_millis(1),
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     };
     let tenants = TENANTS.iter().map(tenant).collect();
     let load = |(i, (_, rate)): (u64, &(&str, f64))| -> Load {

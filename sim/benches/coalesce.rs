@@ -84,6 +84,8 @@ fn setup(names: &[&str], slo: Option<Nanos>) -> Arc<Setup> {
             batch_max: 1,
             batch_timeout: Nanos::ZERO,
             generates: None,
+            per_request_batches: false,
+            drop_after: None,
         }
     });
     let tenants = tenants.collect();

@@ -66,6 +66,8 @@ fn setup(device: &str, workers: usize) -> Setup {
             batch_max: 4,
             batch_timeout: Nanos::ZERO,
             generates: None,
+            per_request_batches: false,
+            drop_after: None,
         }
     });
     let tenants = tenants.collect();

@@ -71,6 +71,11 @@ pub enum Event {
         /// The worker.
         worker: u32,
     },
+    /// A statistics window of a tenant has closed; [`crate::view::View::window`] is what it saw.
+    WindowClosed {
+        /// The tenant.
+        tenant: u32,
+    },
     /// A timer that the policy set.
     Timer {
         /// The number it gave.
@@ -162,6 +167,15 @@ pub enum Resize {
     },
 }
 
+/// When a statistics window closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closes {
+    /// When its time is over.
+    OnTime,
+    /// With the first batch that ends when its time is over: it is one of the window's.
+    WithBatch,
+}
+
 /// What a policy may do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
@@ -251,6 +265,16 @@ pub enum Action {
     Retire {
         /// The worker.
         worker: u32,
+    },
+    /// Open a statistics window of a tenant, in place of one that is open: what happens from now on is
+    /// seen by [`crate::view::View::window`], until [`Event::WindowClosed`].
+    OpenWindow {
+        /// The tenant.
+        tenant: u32,
+        /// How long it is open at least.
+        length: Nanos,
+        /// When it closes then.
+        closes: Closes,
     },
     /// Ask for [`Event::Timer`].
     Timer {

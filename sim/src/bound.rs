@@ -113,7 +113,7 @@ pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report 
     fluid.arm_loads();
     fluid.go(warmup.0);
     for side in &mut fluid.sides {
-        side.counts.open(side.in_system);
+        side.counts.open(side.in_system, warmup, duration);
     }
     let opened = (fluid.busy_cu_ns, fluid.dram_bytes);
     let end = warmup.0 + duration.0;
@@ -140,6 +140,7 @@ pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report 
         digest: mix(fluid.digest ^ fluid.events),
         window: duration,
         counters: vec![],
+        cut: None,
     }
 }
 
@@ -229,7 +230,7 @@ impl Fluid<'_> {
     fn arrival(&mut self, t: usize) {
         let side = &mut self.sides[t];
         let (request, next) = side.source.arrive(Nanos(self.now));
-        side.counts.offered += 1;
+        side.counts.arrive(Nanos(self.now), side.in_system);
         side.in_system += 1;
         if let Some(next) = next {
             self.arm(next.0, t);

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_traces::Request;
 
-use crate::action::{Action, Event, Preemption};
+use crate::action::{Action, Closes, Event, Preemption};
 use crate::engine::Engine;
 use crate::layout::{Layout, PoolSpec};
 use crate::policy::{Depth, Policy};
@@ -56,6 +56,15 @@ enum Phase {
     Pass,
     /// Its results are back.
     CopyOut,
+}
+
+/// What a policy's alarm is for.
+#[derive(Clone, Copy, Debug)]
+enum Token {
+    /// The policy's own.
+    Policy(u64),
+    /// The end of a tenant's statistics window.
+    Window(u32),
 }
 
 /// What a host keeps of a worker besides its [`Worker`] view.
@@ -110,11 +119,15 @@ pub struct Host<'a, W> {
     serving: Serving,
     workers: Vec<Worker>,
     stages: Vec<Stage>,
-    tokens: Vec<u64>,
+    tokens: Vec<Token>,
     free_tokens: Vec<u32>,
     /// By tenant: why nobody serves it any more.
     unserved: Vec<Option<&'static str>>,
     window: Nanos,
+    warmup: Nanos,
+    /// More requests than this end the run, and whether there were.
+    most: u64,
+    cut: bool,
     actions: Vec<Action>,
     /// The kernels of the merge at hand.
     parts: Vec<u32>,
@@ -170,6 +183,9 @@ impl<'a, W: World> Host<'a, W> {
             free_tokens: vec![],
             unserved: vec![None; setup.tenants.len()],
             window: duration,
+            warmup,
+            most: u64::MAX,
+            cut: false,
             actions: vec![],
             parts: vec![],
             engines: vec![],
@@ -228,6 +244,9 @@ impl<'a, W: World> Host<'a, W> {
     pub fn drain(&mut self) {
         while let Some(signal) = self.world.next() {
             self.signal(signal);
+            if self.cut {
+                return;
+            }
         }
     }
 
@@ -249,6 +268,12 @@ impl<'a, W: World> Host<'a, W> {
         }
     }
 
+    /// The run ends early when more requests than this wait or run: a queue that grows through a whole
+    /// run grows without end.
+    pub fn hold_at_most(&mut self, requests: u64) {
+        self.most = requests;
+    }
+
     #[inline(always)]
     fn signal(&mut self, signal: Signal) {
         match signal {
@@ -268,8 +293,9 @@ impl<'a, W: World> Host<'a, W> {
             Alarm::Prepared => self.prepared(index),
             Alarm::Issued => self.ready(index),
             Alarm::Batch => {
-                self.serving.woken(index);
-                self.form_batches(index);
+                self.serving.woken(index, Nanos(self.world.now()));
+                self.give_up_late(index);
+                self.form(index, true);
             }
             Alarm::Up => self.worker_up(index),
             Alarm::Resized => self.resized(index),
@@ -277,10 +303,13 @@ impl<'a, W: World> Host<'a, W> {
             Alarm::Policy => {
                 let token = self.tokens[index as usize];
                 self.free_tokens.push(index);
-                self.tell(Event::Timer { token });
+                match token {
+                    Token::Policy(token) => self.tell(Event::Timer { token }),
+                    Token::Window(tenant) => self.close_window(tenant, Closes::OnTime),
+                }
             }
             Alarm::Window => {
-                self.serving.open_window(Nanos(self.world.now()));
+                self.serving.open_window(Nanos(self.world.now()), self.window);
                 self.world.open_window();
             }
             Alarm::CopiedIn | Alarm::Placed | Alarm::CopiedOut | Alarm::Preempt => {

@@ -48,6 +48,19 @@ pub fn run(
     policy: &mut dyn Policy,
     observer: Option<&mut dyn observe::Observer>,
 ) -> Result<Report, Refusal> {
+    run_within(scenario, policy, observer, u64::MAX)
+}
+
+/// As [`run`], and ends early ([`Report::cut`]) when more than `most` requests wait or run at once.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_within(
+    scenario: Scenario,
+    policy: &mut dyn Policy,
+    observer: Option<&mut dyn observe::Observer>,
+    most: u64,
+) -> Result<Report, Refusal> {
     if let Some(bound) = policy.bound() {
         if let Some(tenant) = scenario.setup.tenants.iter().find(|t| t.generates.is_some()) {
             let why = format!("no bound is known for `{}`, which generates tokens", tenant.name);
@@ -60,6 +73,7 @@ pub fn run(
     let (depth, end) = (policy.depth(), Nanos(warmup.0 + duration.0));
     let world = VirtualWorld::new(&setup, &layout, depth, &contention, jitter, observer, end);
     let mut host = host::Host::new(world, &setup, loads, &layout, policy, (warmup, duration))?;
+    host.hold_at_most(most);
     host.go();
     Ok(host.finish().0)
 }

@@ -72,9 +72,62 @@ impl Latencies {
     }
 }
 
+/// How many requests are in the system as the window goes on: at the begin of each of its quarters, in
+/// the order of arrivals.
+#[derive(Clone, Copy, Debug)]
+pub struct Growth {
+    seen: [u64; 4],
+    quarters: usize,
+    /// When the next quarter begins, and how long one is.
+    next: u64,
+    quarter: u64,
+}
+
+impl Default for Growth {
+    /// The window has not opened.
+    fn default() -> Self {
+        Self { seen: [0; 4], quarters: 0, next: u64::MAX, quarter: 0 }
+    }
+}
+
+impl Growth {
+    fn open(in_system: u64, now: Nanos, window: Nanos) -> Self {
+        let quarter = (window.0 / 4).max(1);
+        Self { seen: [in_system, 0, 0, 0], quarters: 1, next: now.0 + quarter, quarter }
+    }
+
+    /// A request arrives, and finds so many.
+    #[inline]
+    fn see(&mut self, now: Nanos, in_system: u64) {
+        while now.0 >= self.next {
+            self.seen[self.quarters] = in_system;
+            self.quarters += 1;
+            self.next = if self.quarters < 4 { self.next + self.quarter } else { u64::MAX };
+        }
+    }
+
+    /// Adds those of another GPU. A quarter in which nobody came to one of them is like that before.
+    fn add(&mut self, other: &Self) {
+        let at =
+            |g: &Self, i: usize| g.quarters.checked_sub(1).map_or(0, |last| g.seen[i.min(last)]);
+        self.seen = std::array::from_fn(|i| at(self, i) + at(other, i));
+        self.quarters = self.quarters.max(other.quarters);
+    }
+
+    /// At the window's begin, then at each quarter's, then at the end, where there are `left`. Quarters
+    /// without an arrival after them are like the end.
+    #[must_use]
+    pub fn to(&self, left: u64) -> [u64; 5] {
+        let at = |i: usize| if i < self.quarters { self.seen[i] } else { left };
+        [at(0), at(1), at(2), at(3), left]
+    }
+}
+
 /// One tenant's counts within the window.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
+    /// How many requests are in the system as it goes on.
+    pub growth: Growth,
     /// In the system when the window opened, plus arrivals in it.
     pub offered: u64,
     /// Ended in the window with a result.
@@ -103,10 +156,18 @@ pub struct Counts {
 
 impl Counts {
     /// The window opens: everything so far is forgotten but what is still in the system.
-    pub(crate) fn open(&mut self, in_system: u64) {
+    pub(crate) fn open(&mut self, in_system: u64, now: Nanos, window: Nanos) {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.clear();
-        *self = Self { offered: in_system, latencies, ..Self::default() };
+        let growth = Growth::open(in_system, now, window);
+        *self = Self { offered: in_system, latencies, growth, ..Self::default() };
+    }
+
+    /// A request arrives, and finds so many in the system.
+    #[inline]
+    pub(crate) fn arrive(&mut self, now: Nanos, in_system: u64) {
+        self.offered += 1;
+        self.growth.see(now, in_system);
     }
 
     /// A request has been answered. `in_time`: whether by its deadline, if it has one.
@@ -129,6 +190,7 @@ impl Counts {
 
     /// Adds what `other` counted: several GPUs together.
     pub fn add(&mut self, other: &Self) {
+        self.growth.add(&other.growth);
         self.offered += other.offered;
         self.completed += other.completed;
         for &(reason, n) in &other.dropped {
@@ -158,6 +220,21 @@ impl Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_seen_at_quarters() {
+        let mut growth = Growth::default();
+        growth.see(Nanos(5), 9);
+        assert_eq!(growth.to(3), [3; 5], "no window has opened");
+        let mut growth = Growth::open(2, Nanos(100), Nanos(40));
+        for (at, n) in [(109, 7), (112, 8), (119, 9), (133, 20), (139, 30)] {
+            growth.see(Nanos(at), n);
+        }
+        assert_eq!(growth.to(31), [2, 8, 20, 20, 31]);
+        let mut growth = Growth::open(2, Nanos(100), Nanos(40));
+        growth.see(Nanos(111), 4);
+        assert_eq!(growth.to(0), [2, 4, 0, 0, 0], "nobody came any more");
+    }
 
     #[test]
     fn percentiles_stay_within_the_extremes() {

@@ -21,6 +21,7 @@ mod dnnscaler;
 mod dstack;
 mod eclip;
 mod gslice;
+mod hami;
 mod ideal;
 mod krisp;
 mod lithos;
@@ -30,8 +31,10 @@ mod mps_percent;
 mod mps_static;
 mod options;
 mod orion;
+mod overlap;
 mod ranks;
 mod reef;
+mod serve;
 mod streams;
 mod tally;
 mod temporal;
@@ -58,6 +61,9 @@ pub const ALL: &[&PolicyInfo] = &[
     &clipper::INFO,
     &streams::INFO,
     &coalesce::INFO,
+    &serve::INFO,
+    &overlap::INFO,
+    &hami::INFO,
     &orion::INFO,
     &reef::INFO,
     &tally::INFO,

@@ -21,7 +21,25 @@ pub struct Report {
     pub window: Nanos,
     /// What the policy counted over the whole run.
     pub counters: Vec<(&'static str, f64)>,
+    /// More requests waited than the run was allowed to hold: it ended here, and the window with it.
+    pub cut: Option<Nanos>,
 }
+
+/// A queue that grew through the whole window.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Overload {
+    /// Requests/s that arrived.
+    pub offered_rps: f64,
+    /// Requests/s that were answered.
+    pub served_rps: f64,
+    /// Requests that wait or run at the end.
+    pub left: u64,
+}
+
+/// Below this share of arrivals a growth is no overload: it is what a queue at high load does.
+const GROWTH: f64 = 0.05;
+/// Nor below so many standard deviations of the number of arrivals, were they Poisson.
+const DEVIATIONS: f64 = 3.0;
 
 /// One tenant's part.
 #[derive(Clone, Debug)]
@@ -106,6 +124,27 @@ impl TenantReport {
         Some(GpuReport::of(device, window, used))
     }
 
+    /// Whether its queue grew through the whole window, so that latencies tell how long the run was and
+    /// nothing else: more in the system at the begin of each quarter than of the one before, and at the
+    /// end a twentieth of the arrivals more than at the begin, and more than chance does.
+    #[must_use]
+    pub fn overload(&self, window: Nanos) -> Option<Overload> {
+        let seen = self.counts.growth.to(self.in_flight);
+        let arrived = self.counts.offered - seen[0];
+        let growth = self.in_flight.saturating_sub(seen[0]) as f64;
+        let chance = DEVIATIONS * (arrived as f64).sqrt();
+        let grows = seen.is_sorted_by(|a, b| a < b);
+        if !grows || growth < GROWTH * arrived as f64 || growth < chance {
+            return None;
+        }
+        let seconds = window.as_secs_f64();
+        Some(Overload {
+            offered_rps: arrived as f64 / seconds,
+            served_rps: self.counts.completed as f64 / seconds,
+            left: self.in_flight,
+        })
+    }
+
     /// Share of the requests whose fate is known that met their deadline; `None` without deadlines.
     #[must_use]
     pub fn attainment(&self) -> Option<f64> {
@@ -176,4 +215,35 @@ pub enum Refusal {
         /// Model, activations and context take.
         model: Bytes,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tenant with `before` requests at the begin and so many at each quarter's end, of whom
+    /// `arrived` came in the window of 1 s.
+    fn tenant(arrived: u64, seen: [u64; 5]) -> TenantReport {
+        let mut counts = Counts::default();
+        counts.open(seen[0], Nanos::ZERO, Nanos::from_secs(1));
+        for (at, n) in [(250, seen[1]), (500, seen[2]), (750, seen[3])] {
+            counts.arrive(Nanos::from_millis(at), n);
+        }
+        counts.offered = seen[0] + arrived;
+        counts.completed = seen[0] + arrived - seen[4];
+        let (in_flight, tokens) = (seen[4], None);
+        TenantReport { counts, tokens, in_flight, in_flight_late: 0, used: None }
+    }
+
+    #[test]
+    fn a_queue_that_grows_through_the_whole_window_is_overloaded() {
+        let overload = |arrived, seen| tenant(arrived, seen).overload(Nanos::from_secs(1));
+        let over = overload(1_000, [10, 110, 220, 300, 410]).expect("it grows by 400");
+        assert_eq!((over.offered_rps, over.served_rps, over.left), (1_000.0, 600.0, 410));
+        assert_eq!(overload(1_000, [10, 110, 90, 300, 410]), None, "it recovered once");
+        assert_eq!(overload(1_000, [10, 20, 30, 40, 50]), None, "one in 25");
+        assert_eq!(overload(100, [0, 5, 10, 15, 20]), None, "chance");
+        assert_eq!(overload(1_000, [16; 5]), None, "clients who wait for their answers");
+        assert_eq!(overload(0, [0; 5]), None);
+    }
 }

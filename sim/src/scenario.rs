@@ -61,6 +61,10 @@ pub struct Tenant {
     /// It generates tokens: its batches are steps of an engine. Its model's programs are then steps that
     /// generate for so many sequences of a typical length, for whoever plans by batches.
     pub generates: Option<Arc<Generates>>,
+    /// Every request is a batch of its own, however many items it has.
+    pub per_request_batches: bool,
+    /// Which queued requests are given up; `None`: none.
+    pub drop_after: Option<DropAfter>,
 }
 
 /// What a tenant that generates tokens has besides.
@@ -81,6 +85,16 @@ pub struct TokenGoals {
     pub ttft: Nanos,
     /// Time per further token, mean of a request.
     pub tpot: Nanos,
+}
+
+/// Which queued requests are given up: those that can no longer be answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropAfter {
+    /// In time: so long after the arrival; `None`: by the request's deadline.
+    pub limit: Option<Nanos>,
+    /// Not only once the time is over, but as soon as a batch that began now would come too late: the
+    /// profile's shortest time for the request alone on the whole GPU.
+    pub predict: bool,
 }
 
 /// Whom a tenant's latency matters to.
@@ -140,6 +154,15 @@ impl Setup {
             copy_engines: self.device.pcie.copy_engines,
             host: Host::Own,
         }
+    }
+
+    /// Tenants, the first name first. Policies that break ties in this order do the same whatever the
+    /// order of tenants in a file.
+    #[must_use]
+    pub fn by_name(&self) -> Vec<u32> {
+        let mut tenants: Vec<u32> = (0..self.tenants.len() as u32).collect();
+        tenants.sort_by_key(|&t| &self.tenants[t as usize].name);
+        tenants
     }
 
     /// Every tenant's workers, in tenant order.

@@ -10,15 +10,16 @@
 //!               \-> drop
 //! ```
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use cotenant_profiles::Nanos;
 use cotenant_traces::Request;
 
+use crate::action::Closes;
 use crate::metrics::Counts;
 use crate::report::TenantReport;
-use crate::scenario::Setup;
-use crate::view::{Queued, Queues, TenantView};
+use crate::scenario::{DropAfter, Setup, Tenant};
+use crate::view::{Execution, Queued, Queues, TenantView, Window};
 
 mod generating;
 
@@ -54,9 +55,22 @@ pub enum Due {
         /// The worker.
         worker: u32,
     },
-    /// A wake-up ([`Serving::woken`]) when the oldest request has waited long enough.
+    /// A wake-up ([`Serving::woken`]) when the oldest request has waited long enough, after everything
+    /// else of that instant.
     WakeAt(Nanos),
 }
+
+/// A request that has been given up because it could no longer be answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// Its time is over then, or was.
+    pub limit: Nanos,
+}
+
+/// Given up: its time is over.
+const EXPIRED: &str = "expired";
+/// Given up: its time would be over before its result could be there.
+const HOPELESS: &str = "would-expire";
 
 /// A request that has been answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +92,9 @@ struct Live {
     arrival: Nanos,
     /// [`Nanos::MAX`] without one.
     deadline: Nanos,
+    /// When it is given up if it is still queued, and when its time is over; [`Nanos::MAX`]: never.
+    expires: Nanos,
+    limit: Nanos,
     began: Nanos,
     work: f32,
     prio: i8,
@@ -104,11 +121,80 @@ struct Desk {
     batch_limit: u32,
     counts: Counts,
     in_system: u64,
-    /// A wake-up has been asked for this instant.
+    /// A wake-up has been asked for this instant: for a batch, and for a request that expires.
     wake: Nanos,
+    look: Nanos,
+    /// A batch is one request.
+    one_each: bool,
+    patience: Option<Patience>,
+    /// Queued requests that will be given up: when, and which.
+    expiring: BTreeSet<(Nanos, u64, u32)>,
     /// When the window opened.
     opened: Nanos,
     generating: Option<Box<Generating>>,
+    watch: Option<Box<Watch>>,
+}
+
+/// A statistics window that the policy has asked for.
+#[derive(Clone, Debug)]
+struct Watch {
+    window: Window,
+    open: bool,
+    until: Nanos,
+    closes: Closes,
+}
+
+/// When requests of a tenant are given up.
+#[derive(Clone, Debug)]
+struct Patience {
+    rule: DropAfter,
+    /// By items of a request: the shortest time that it takes on the GPU, and on the host and copy
+    /// engines, ns. Requests of more items take several passes of the last one.
+    least: Vec<(u64, u64)>,
+    per_request: u64,
+    /// ns per item.
+    copies: f64,
+}
+
+impl Patience {
+    fn of(tenant: &Tenant, setup: &Setup) -> Option<Self> {
+        let rule = tenant.drop_after?;
+        let model = &tenant.model;
+        let pass = |items: u32| {
+            let program = model.program(items);
+            let kernels = program.kernels.iter().map(|&k| setup.code.kernels[k as usize].fastest());
+            (kernels.sum(), program.issued_ns.last().copied().unwrap_or(0))
+        };
+        let pcie = &setup.device.pcie;
+        let (input, output) = (model.input_per_item.0 as f64, model.output_per_item.0 as f64);
+        Some(Self {
+            rule,
+            least: (1..=model.max_items()).map(pass).collect(),
+            per_request: model.host_per_request.0,
+            copies: input / pcie.h2d_gbps + output / pcie.d2h_gbps,
+        })
+    }
+
+    /// The shortest time in which a request can be answered.
+    fn least(&self, items: u32, work: f32) -> u64 {
+        let largest = self.least.len() as u32;
+        let (gpu, host) = self.least[items.min(largest) as usize - 1];
+        let pass = ((gpu as f64 * f64::from(work)) as u64).max(host);
+        let copies = (self.copies * f64::from(items)) as u64;
+        self.per_request + pass * u64::from(items.div_ceil(largest)) + copies
+    }
+
+    /// When a request is given up, and when its time is over.
+    fn expires(&self, request: &Request, deadline: Nanos) -> (Nanos, Nanos) {
+        let after = |limit: Nanos| Nanos(request.arrival.0.saturating_add(limit.0));
+        let limit = self.rule.limit.map_or(deadline, after);
+        if limit == Nanos::MAX || !self.rule.predict {
+            return (limit, limit);
+        }
+        // A batch that begins at this instant still makes it: the next one is too late.
+        let least = self.least(request.items.max(1), request.work);
+        (Nanos((limit.0 + 1).saturating_sub(least)), limit)
+    }
 }
 
 /// The requests of all tenants.
@@ -118,13 +204,15 @@ pub struct Serving {
     desks: Vec<Desk>,
     requests: Vec<Live>,
     free: Vec<RequestId>,
+    /// Requests of all tenants.
+    in_system: u64,
 }
 
 impl Serving {
     /// Nobody has asked for anything yet, and no worker is idle.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
-        let view = |t: &crate::Tenant| TenantView {
+        let view = |t: &Tenant| TenantView {
             queued: 0,
             queued_items: 0,
             oldest: Nanos::MAX,
@@ -133,7 +221,7 @@ impl Serving {
             batch_max: t.batch_max,
             batch_timeout: t.batch_timeout,
         };
-        let desk = |t: &crate::Tenant| Desk {
+        let desk = |t: &Tenant| Desk {
             queue: VecDeque::new(),
             idle: vec![],
             slo: t.generates.as_ref().and_then(|g| g.goals).map_or(t.slo, |g| Some(g.ttft)),
@@ -141,15 +229,28 @@ impl Serving {
             counts: Counts::default(),
             in_system: 0,
             wake: Nanos::MAX,
+            look: Nanos::MAX,
+            one_each: t.per_request_batches,
+            patience: Patience::of(t, setup),
+            expiring: BTreeSet::new(),
             opened: Nanos::ZERO,
             generating: t.generates.as_ref().map(|g| Box::new(Generating::new(g.goals))),
+            watch: None,
         };
         Self {
             views: setup.tenants.iter().map(view).collect(),
             desks: setup.tenants.iter().map(desk).collect(),
             requests: vec![],
             free: vec![],
+            in_system: 0,
         }
+    }
+
+    /// Requests that wait or run, of all tenants.
+    #[inline]
+    #[must_use]
+    pub fn all_in_system(&self) -> u64 {
+        self.in_system
     }
 
     /// Queues and batching limits by tenant, as policies see them.
@@ -163,12 +264,17 @@ impl Serving {
     pub fn admit(&mut self, tenant: u32, request: &Request) {
         let (desk, view) = (&mut self.desks[tenant as usize], &mut self.views[tenant as usize]);
         let slo = request.slo.or(desk.slo);
-        let deadline = slo.map_or(u64::MAX, |s| request.arrival.0.saturating_add(s.0));
+        let deadline = Nanos(slo.map_or(u64::MAX, |s| request.arrival.0.saturating_add(s.0)));
+        let never = (Nanos::MAX, Nanos::MAX);
+        let (expires, limit) =
+            desk.patience.as_ref().map_or(never, |p| p.expires(request, deadline));
         let live = Live {
             tenant,
             items: request.items.max(1),
             arrival: request.arrival,
-            deadline: Nanos(deadline),
+            deadline,
+            expires,
+            limit,
             began: Nanos::ZERO,
             work: request.work,
             prio: request.prio,
@@ -191,9 +297,16 @@ impl Serving {
                 RequestId(self.requests.len() as u32 - 1)
             }
         };
-        desk.counts.offered += 1;
+        desk.counts.arrive(request.arrival, desk.in_system);
         desk.in_system += 1;
+        self.in_system += 1;
+        if let Some(watch) = desk.watch.as_mut().filter(|w| w.open) {
+            watch.window.arrived += 1;
+        }
         desk.queue.push_back(id);
+        if expires != Nanos::MAX {
+            desk.expiring.insert((expires, live.ordinal, id.0));
+        }
         view.arrived += 1;
         view.queued += 1;
         view.queued_items += live.items;
@@ -203,16 +316,18 @@ impl Serving {
     }
 
     /// What to do for a tenant `now`, to be asked again until it is [`Due::Nothing`] or a wake-up: a
-    /// batch starts while a worker is idle and a batch is full or its oldest request has waited long
-    /// enough.
+    /// batch starts while a worker is idle and a batch is full, or its oldest request has waited long
+    /// enough and the instant is over (`settled`: at a wake-up). So requests of one instant, such as
+    /// those of clients who have been answered together, are one batch.
     #[inline]
-    pub fn due(&mut self, tenant: u32, now: Nanos) -> Due {
+    pub fn due(&mut self, tenant: u32, now: Nanos, settled: bool) -> Due {
         let (desk, view) = (&mut self.desks[tenant as usize], &self.views[tenant as usize]);
         if view.queued == 0 || desk.idle.is_empty() {
             return Due::Nothing;
         }
-        let wake = Nanos(view.oldest.0.saturating_add(view.batch_timeout.0));
-        if view.queued_items >= view.batch_max || wake <= now {
+        let full = view.queued_items >= view.batch_max || desk.one_each;
+        let wake = Nanos(view.oldest.0.saturating_add(view.batch_timeout.0)).max(now);
+        if full || settled && wake == now {
             let worker = desk.idle.pop().expect("checked above");
             Due::Batch { worker }
         } else if wake < desk.wake {
@@ -223,9 +338,35 @@ impl Serving {
         }
     }
 
-    /// A wake-up that was asked for has come: ask [`Self::due`] again.
-    pub fn woken(&mut self, tenant: u32) {
-        self.desks[tenant as usize].wake = Nanos::MAX;
+    /// A wake-up that was asked for has come: ask [`Self::expire`], [`Self::next_look`] and
+    /// [`Self::due`] again.
+    pub fn woken(&mut self, tenant: u32, now: Nanos) {
+        let desk = &mut self.desks[tenant as usize];
+        let past = |at: Nanos| if at <= now { Nanos::MAX } else { at };
+        (desk.wake, desk.look) = (past(desk.wake), past(desk.look));
+    }
+
+    /// Gives up a queued request of the tenant that can no longer be answered in time, if there is one.
+    #[inline]
+    pub fn expire(&mut self, tenant: u32, now: Nanos) -> Option<Expired> {
+        let &(expires, _, id) = self.desks[tenant as usize].expiring.first()?;
+        if expires > now {
+            return None;
+        }
+        let limit = self.requests[id as usize].limit;
+        self.drop(RequestId(id), if limit <= now { EXPIRED } else { HOPELESS });
+        Some(Expired { limit })
+    }
+
+    /// A wake-up to be asked for, when the next request of the tenant expires.
+    #[inline]
+    pub fn next_look(&mut self, tenant: u32) -> Option<Nanos> {
+        let desk = &mut self.desks[tenant as usize];
+        let &(at, ..) = desk.expiring.first()?;
+        (at < desk.look).then(|| {
+            desk.look = at;
+            at
+        })
     }
 
     /// Takes requests of up to `max` items off the queue, at least one, and appends them to `batch`.
@@ -239,10 +380,13 @@ impl Serving {
         let (mut work, mut deadline) = (0f32, Nanos::MAX);
         while let Some(&id) = desk.queue.front() {
             let live = &mut self.requests[id.0 as usize];
-            if items > 0 && items + live.items > max {
+            if items > 0 && (items + live.items > max || desk.one_each) {
                 break;
             }
             desk.queue.pop_front();
+            if live.expires != Nanos::MAX {
+                desk.expiring.remove(&(live.expires, live.ordinal, id.0));
+            }
             live.began = now;
             if requests == 0 {
                 ordinal = live.ordinal;
@@ -311,9 +455,13 @@ impl Serving {
     }
 
     fn unqueue(&mut self, tenant: u32, id: RequestId) {
-        let queue = &mut self.desks[tenant as usize].queue;
-        let at = queue.iter().position(|&q| q == id);
-        queue.remove(at.expect("a policy names requests that are queued"));
+        let desk = &mut self.desks[tenant as usize];
+        let at = desk.queue.iter().position(|&q| q == id);
+        desk.queue.remove(at.expect("a policy names requests that are queued"));
+        let live = &self.requests[id.0 as usize];
+        if live.expires != Nanos::MAX {
+            desk.expiring.remove(&(live.expires, live.ordinal, id.0));
+        }
     }
 
     /// Gives up a request that a batch has taken: its worker is gone.
@@ -321,6 +469,7 @@ impl Serving {
         let desk = &mut self.desks[self.requests[id.0 as usize].tenant as usize];
         desk.counts.drop_one(reason);
         desk.in_system -= 1;
+        self.in_system -= 1;
         self.free.push(id);
     }
 
@@ -365,20 +514,59 @@ impl Serving {
         let latency = Nanos(now.0 - live.arrival.0);
         let queued = Nanos(live.began.0 - live.arrival.0);
         desk.counts.complete(latency, queued, in_time);
+        if let Some(watch) = desk.watch.as_mut().filter(|w| w.open) {
+            watch.window.latencies.push(latency);
+        }
         desk.in_system -= 1;
+        self.in_system -= 1;
         Finished { tenant: live.tenant, arrival: live.arrival, latency, queued }
     }
 
     /// A batch has ended; its requests are finished one by one.
     #[inline]
-    pub fn batch_ended(&mut self, tenant: u32, items: u32) {
-        let counts = &mut self.desks[tenant as usize].counts;
-        counts.batches += 1;
-        counts.batch_items += u64::from(items);
+    pub fn batch_ended(&mut self, tenant: u32, items: u32, execution: Execution) {
+        let desk = &mut self.desks[tenant as usize];
+        desk.counts.batches += 1;
+        desk.counts.batch_items += u64::from(items);
+        if let Some(watch) = desk.watch.as_mut().filter(|w| w.open) {
+            watch.window.executions.push(execution);
+        }
+    }
+}
+
+/// Statistics windows that a policy asks for.
+impl Serving {
+    /// Opens one, in place of one that is open.
+    pub fn open_watch(&mut self, tenant: u32, now: Nanos, length: Nanos, closes: Closes) {
+        let until = Nanos(now.0.saturating_add(length.0));
+        let watch = &mut self.desks[tenant as usize].watch;
+        // The vectors keep their room.
+        let mut window = watch.take().map_or_else(Window::default, |w| w.window);
+        window.latencies.clear();
+        window.executions.clear();
+        (window.opened, window.arrived) = (now, 0);
+        *watch = Some(Box::new(Watch { window, open: true, until, closes }));
+    }
+
+    /// Closes the open one if its time is over and it closes in this way; whether it does.
+    pub fn close_watch(&mut self, tenant: u32, now: Nanos, closes: Closes) -> bool {
+        let Some(watch) = &mut self.desks[tenant as usize].watch else { return false };
+        let over = match closes {
+            Closes::OnTime => watch.until <= now,
+            // A batch that ends at that very instant is still within.
+            Closes::WithBatch => watch.until < now,
+        };
+        let closed = watch.open && watch.closes == closes && over;
+        watch.open &= !closed;
+        closed
     }
 }
 
 impl Queues for Serving {
+    fn window(&self, tenant: u32) -> Option<&Window> {
+        Some(&self.desks[tenant as usize].watch.as_ref()?.window)
+    }
+
     fn queued(&self, tenant: u32, i: usize) -> Option<Queued> {
         let &id = self.desks[tenant as usize].queue.get(i)?;
         let live = &self.requests[id.0 as usize];
@@ -425,9 +613,9 @@ impl Serving {
 /// The account.
 impl Serving {
     /// The window opens: everything so far is forgotten but what is still in the system.
-    pub fn open_window(&mut self, now: Nanos) {
+    pub fn open_window(&mut self, now: Nanos, window: Nanos) {
         for desk in &mut self.desks {
-            desk.counts.open(desk.in_system);
+            desk.counts.open(desk.in_system, now, window);
             desk.opened = now;
             if let Some(g) = &mut desk.generating {
                 g.settle(now);

@@ -44,10 +44,38 @@ pub struct Queued {
     pub priority: i8,
 }
 
-/// Queues that a policy can look into.
+/// What a tenant did while a statistics window was open; see [`Action::OpenWindow`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Window {
+    /// When it opened.
+    pub opened: Nanos,
+    /// Requests that arrived.
+    pub arrived: u64,
+    /// Of the requests that were answered, from their arrival, in the order of the answers.
+    pub latencies: Vec<Nanos>,
+    /// The batches that ended, in this order.
+    pub executions: Vec<Execution>,
+}
+
+/// A batch that has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// When it started.
+    pub began: Nanos,
+    /// From then to its result.
+    pub took: Nanos,
+}
+
+/// Queues that a policy can look into, and what statistics windows have seen.
 pub trait Queues {
     /// Number `i` of a tenant's queue, from 0 in order of arrival.
     fn queued(&self, tenant: u32, i: usize) -> Option<Queued>;
+
+    /// A tenant's statistics window, open or closed last; `None`: it has not had one.
+    fn window(&self, tenant: u32) -> Option<&Window> {
+        let _ = tenant;
+        None
+    }
 }
 
 /// Nobody waits.
@@ -173,6 +201,15 @@ impl View<'_> {
     /// A tenant's queue, in order of arrival.
     pub fn queue(&self, tenant: u32) -> impl Iterator<Item = Queued> + '_ {
         (0..).map_while(move |i| self.queues.queued(tenant, i))
+    }
+
+    /// A tenant's statistics window, open or closed last.
+    ///
+    /// # Panics
+    /// The policy has never opened one for it.
+    #[must_use]
+    pub fn window(&self, tenant: u32) -> &Window {
+        self.queues.window(tenant).expect("a policy looks at windows that it has opened")
     }
 
     /// What is on the CUs or waits for them, at kernel depth: whose, where, on how many, since when.

@@ -16,7 +16,7 @@ use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{ALL, PolicyInfo, Value, find};
 use cotenant_sim::program::KernelCode;
-use cotenant_sim::scenario::{Load, Scenario, Setup};
+use cotenant_sim::scenario::{DropAfter, Load, Scenario, Setup};
 use cotenant_sim::{Class, Report};
 
 type Given = Vec<(&'static str, Value)>;
@@ -32,6 +32,11 @@ fn variants() -> Vec<(&'static PolicyInfo, Given)> {
         ("mps-static", vec![("per_worker", Value::Bool(true))]),
         ("krisp", vec![("oversubscription", Value::Integer(0))]),
         ("coalesce", vec![("ops", text("all")), ("gate", text("always"))]),
+        ("serve", vec![("order", text("edf"))]),
+        ("serve", vec![("order", text("lottery")), ("tickets", text("requests"))]),
+        ("serve", vec![("decision", Value::Duration(Nanos::from_micros(20)))]),
+        ("overlap", vec![("queries", Value::Integer(3)), ("margin", Value::Float(0.0))]),
+        ("hami", vec![("cores", text("even")), ("sharing", text("mps"))]),
     ];
     let defaults = ALL.iter().map(|&info| (info, vec![]));
     let more = more.into_iter().map(|(name, given)| (find(name).unwrap(), given));
@@ -101,6 +106,15 @@ fn mixes() -> Vec<Mix> {
     for (t, us) in tight.tenants.iter_mut().zip([930, 320, 370]) {
         t.slo = Some(Nanos::from_micros(us));
     }
+    // What is late is dropped; a request is a batch.
+    let mut dropping = world(3);
+    for (t, predict) in dropping.tenants.iter_mut().zip([false, true, true]) {
+        t.batch_max = 4;
+        t.drop_after = Some(DropAfter { limit: None, predict });
+    }
+    dropping.tenants[1].drop_after =
+        Some(DropAfter { limit: Some(Nanos::from_millis(6)), predict: true });
+    dropping.tenants[2].per_request_batches = true;
     let light = || vec![poisson(5e6, 1), poisson(4e6, 2), poisson(6e6, 3)];
     let overload = || vec![poisson(3e5, 1), poisson(1e5, 2), poisson(2e5, 3)];
     vec![
@@ -113,6 +127,11 @@ fn mixes() -> Vec<Mix> {
             loads: || vec![poisson(15e5, 1), poisson(5e5, 2), poisson(8e5, 3)],
         },
         Mix { name: "batching", world: batching, loads: overload },
+        Mix {
+            name: "dropping",
+            world: dropping,
+            loads: || vec![poisson(3e5, 1), closed(9), poisson(2e5, 3)],
+        },
         Mix {
             name: "best-effort",
             world: effort,

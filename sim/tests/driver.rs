@@ -12,8 +12,10 @@ use cotenant_sim::layout::{Discipline, PoolSpec};
 use cotenant_sim::mask::CuMask;
 use cotenant_sim::pool::{Ended, Job, NEVER, Note, Pool};
 use cotenant_sim::program::Code;
+use cotenant_sim::scenario::DropAfter;
 use cotenant_sim::serving::{Due, Serving};
 use cotenant_sim::source::Source;
+use cotenant_sim::view::Execution;
 use cotenant_traces::Request;
 
 /// One tenant: batches of up to four items, which wait 100 ns to fill; deadlines 1000 ns away.
@@ -34,26 +36,114 @@ fn ask(serving: &mut Serving, at: u64, items: u32) {
 fn a_batch_starts_when_it_is_full_or_its_oldest_request_has_waited_long_enough() {
     let mut s = serving();
     ask(&mut s, 10, 1);
-    assert_eq!(s.due(0, Nanos(10)), Due::Nothing, "no worker is idle");
+    assert_eq!(s.due(0, Nanos(10), false), Due::Nothing, "no worker is idle");
     s.idle(0, 7);
-    assert_eq!(s.due(0, Nanos(10)), Due::WakeAt(Nanos(110)));
-    assert_eq!(s.due(0, Nanos(20)), Due::Nothing, "asked for a wake-up already");
+    assert_eq!(s.due(0, Nanos(10), false), Due::WakeAt(Nanos(110)));
+    assert_eq!(s.due(0, Nanos(20), false), Due::Nothing, "asked for a wake-up already");
     ask(&mut s, 50, 3);
-    assert_eq!(s.due(0, Nanos(50)), Due::Batch { worker: 7 }, "four items are a full batch");
+    assert_eq!(s.due(0, Nanos(50), false), Due::Batch { worker: 7 }, "four items are a full batch");
     let mut batch = vec![];
     let taken = s.take(0, 4, Nanos(50), &mut batch);
     assert_eq!((taken.items, taken.requests, taken.ordinal), (4, 2, 0));
     assert_eq!(taken.deadline, Nanos(1_010), "the earlier one");
-    assert_eq!(s.due(0, Nanos(50)), Due::Nothing);
+    assert_eq!(s.due(0, Nanos(50), false), Due::Nothing);
 
     ask(&mut s, 60, 1);
     s.idle(0, 3);
     // The wake-up set for the first request is the earlier one, and still to come.
-    assert_eq!(s.due(0, Nanos(60)), Due::Nothing);
-    s.woken(0);
-    assert_eq!(s.due(0, Nanos(110)), Due::WakeAt(Nanos(160)));
-    s.woken(0);
-    assert_eq!(s.due(0, Nanos(160)), Due::Batch { worker: 3 });
+    assert_eq!(s.due(0, Nanos(60), false), Due::Nothing);
+    s.woken(0, Nanos(110));
+    assert_eq!(s.due(0, Nanos(110), true), Due::WakeAt(Nanos(160)));
+    s.woken(0, Nanos(160));
+    assert_eq!(s.due(0, Nanos(160), true), Due::Batch { worker: 3 });
+}
+
+#[test]
+fn requests_of_one_instant_gather_before_a_batch_starts() {
+    let mut s = serving();
+    s.set_batch(0, 4, Nanos::ZERO);
+    s.idle(0, 7);
+    for n in 0..3 {
+        ask(&mut s, 10, 1);
+        let due = if n == 0 { Due::WakeAt(Nanos(10)) } else { Due::Nothing };
+        assert_eq!(s.due(0, Nanos(10), false), due);
+    }
+    s.woken(0, Nanos(10));
+    assert_eq!(s.due(0, Nanos(10), true), Due::Batch { worker: 7 });
+    assert_eq!(s.take(0, 4, Nanos(10), &mut vec![]).requests, 3);
+}
+
+/// As [`serving`], where requests are given up.
+fn impatient(limit: Option<u64>, predict: bool) -> Serving {
+    let mut world = World::new(device(&[4]), vec![waves(4, 4, 100)]);
+    let programs = (0..4).map(|_| program(&world.code, &[0, 0], 0)).collect();
+    let mut one = tenant("t", model(programs));
+    one.slo = Some(Nanos(1_000));
+    one.drop_after = Some(DropAfter { limit: limit.map(Nanos), predict });
+    world.tenants = vec![one];
+    Serving::new(&world.scenario(vec![]).setup)
+}
+
+fn given_up(s: &mut Serving, now: u64) -> Vec<u64> {
+    s.woken(0, Nanos(now));
+    std::iter::from_fn(|| s.expire(0, Nanos(now))).map(|e| e.limit.0).collect()
+}
+
+#[test]
+fn requests_are_given_up_when_their_time_is_over() {
+    let mut s = impatient(None, false);
+    ask(&mut s, 10, 1);
+    s.admit(0, &Request { slo: Some(Nanos(50)), ..Request::at(Nanos(20)) });
+    assert_eq!(s.next_look(0), Some(Nanos(70)), "it has a deadline of its own");
+    assert_eq!(s.next_look(0), None, "asked for already");
+    assert!(given_up(&mut s, 69).is_empty());
+    assert_eq!(given_up(&mut s, 70), [70]);
+    assert_eq!(s.next_look(0), Some(Nanos(1_010)));
+    assert_eq!(given_up(&mut s, 1_010), [1_010]);
+    assert_eq!((s.next_look(0), s.views()[0].queued), (None, 0));
+    let c = &s.reports(Nanos(2_000))[0].counts;
+    assert_eq!((c.offered, c.dropped.as_slice()), (2, &[("expired", 2)][..]));
+
+    // A time of its own, whatever the goal is; and who is being served is not given up.
+    let mut s = impatient(Some(300), false);
+    ask(&mut s, 0, 1);
+    ask(&mut s, 0, 1);
+    s.take(0, 1, Nanos(5), &mut vec![]);
+    assert_eq!(given_up(&mut s, 300), [300]);
+    assert!(given_up(&mut s, 5_000).is_empty());
+}
+
+#[test]
+fn and_earlier_where_it_is_certain_that_they_come_too_late() {
+    // Two kernels of 100 ns: begun at 800, a request is there at 1000, just in time.
+    let mut s = impatient(None, true);
+    ask(&mut s, 0, 1);
+    assert_eq!(s.next_look(0), Some(Nanos(801)));
+    assert!(given_up(&mut s, 800).is_empty());
+    assert_eq!(given_up(&mut s, 801), [1_000]);
+    // Five passes of 200 ns take the whole time, six cannot make it.
+    ask(&mut s, 10_000, 20);
+    ask(&mut s, 10_000, 21);
+    assert_eq!(given_up(&mut s, 10_000), [11_000]);
+    assert_eq!(s.views()[0].queued_items, 20);
+    let c = &s.reports(Nanos(20_000))[0].counts;
+    assert_eq!(c.dropped, [("would-expire", 2)]);
+}
+
+#[test]
+fn a_request_can_be_a_batch_of_its_own() {
+    let mut world = World::new(device(&[4]), vec![waves(4, 4, 100)]);
+    let programs = (0..4).map(|_| program(&world.code, &[0], 0)).collect();
+    let mut one = tenant("t", model(programs));
+    (one.batch_timeout, one.per_request_batches) = (Nanos(100), true);
+    world.tenants = vec![one];
+    let mut s = Serving::new(&world.scenario(vec![]).setup);
+    s.idle(0, 7);
+    ask(&mut s, 0, 2);
+    ask(&mut s, 0, 1);
+    assert_eq!(s.due(0, Nanos(0), false), Due::Batch { worker: 7 }, "it waits for nobody");
+    assert_eq!(s.take(0, 4, Nanos(0), &mut vec![]).items, 2);
+    assert_eq!(s.take(0, 4, Nanos(0), &mut vec![]).items, 1);
 }
 
 #[test]
@@ -86,9 +176,9 @@ fn every_request_is_accounted_for() {
     assert_eq!((done.tenant, done.arrival), (0, Nanos(0)));
     assert_eq!((done.latency, done.queued), (Nanos(900), Nanos(40)));
     // Three are in the system when the window opens; the first is forgotten.
-    s.open_window(Nanos(950));
+    s.open_window(Nanos(950), Nanos(81));
     s.finish(batch[1], Nanos(1_500));
-    s.batch_ended(0, 2);
+    s.batch_ended(0, 2, Execution { began: Nanos(40), took: Nanos(1_460) });
     s.drop(s.oldest(0).unwrap(), "late");
     s.stood_still(0, Nanos(900), Nanos(1_000));
     let report = &s.reports(Nanos(1_031))[0];

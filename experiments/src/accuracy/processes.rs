@@ -203,6 +203,8 @@ fn predict(
         batch_max: cell.batch,
         batch_timeout: Nanos::ZERO,
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     };
     let contention = ContentionModel::from_name("bandwidth", &place)
         .ok_or_else(|| Failure::failed("no contention model `bandwidth`"))?;

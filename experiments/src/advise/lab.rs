@@ -164,6 +164,8 @@ impl Lab {
                 batch_max: c.batch[i],
                 batch_timeout: c.timeout[i],
                 generates: whole.generates.clone(),
+                per_request_batches: whole.per_request_batches,
+                drop_after: whole.drop_after,
             }
         });
         Arc::new(Setup {

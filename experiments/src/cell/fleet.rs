@@ -110,7 +110,11 @@ pub(super) fn simulate(
     let layout = if cell.repeat == 0 { layouts::rows(point, row, ready) } else { vec![] };
     let gpus = rows(fleet, &report, &names);
     let shares = shares(fleet, &report);
-    Ok(Outcome { layout, gpus, ..outcome_of(&whole(fleet, report), shares, wants, watch) })
+    Ok(Outcome {
+        layout,
+        gpus,
+        ..outcome_of(&whole(fleet, report), &ready.setup, shares, wants, watch)
+    })
 }
 
 /// What a GPU weighs among the others: by its CUs, by its bandwidth.
@@ -177,6 +181,7 @@ fn whole(fleet: &FleetConfig, report: FleetReport) -> Report {
         digest: 0,
         window: report.window,
         counters: vec![],
+        cut: None,
     };
     for (run, weight) in report.gpus.into_iter().zip(weights(fleet)) {
         add(&mut all.gpu, &run.report.gpu, weight);

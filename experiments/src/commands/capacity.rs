@@ -164,6 +164,9 @@ fn attempt(e: &Experiment, row: usize, factor: f64, wanted: f64) -> Done<Trial> 
         if !outcome.is_ok() {
             return Ok(Trial { keeps: false, limit: outcome.status, ..trial });
         }
+        if let Some(limit) = outcome.overloaded.iter().flatten().next() {
+            return Ok(Trial { keeps: false, limit: limit.clone(), ..trial });
+        }
         let whole = outcome.metrics.last().expect("the whole GPU has a row");
         trial.throughput +=
             whole.get(cotenant_results::Metric::Throughput).unwrap_or(0.0) / e.seeds.len() as f64;

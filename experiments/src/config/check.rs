@@ -94,7 +94,8 @@ impl Checker {
             return self.tagged(node, schema, &branches, path, flaws);
         }
         let mut closest: Option<Vec<Flaw>> = None;
-        for branch in branches.iter().filter(|b| fits(node, b)) {
+        let fitting: Vec<_> = branches.iter().filter(|b| fits(node, b)).collect();
+        for branch in &fitting {
             let mut found = vec![];
             self.value(node, branch, path, &mut found);
             if found.is_empty() {
@@ -106,6 +107,12 @@ impl Checker {
             }
         }
         match closest {
+            // A text that is neither one of the words nor the other kind of text.
+            Some(_) if fitting.len() > 1 && node.text().is_some() => {
+                let kinds: Vec<String> = fitting.iter().map(|b| words_for(b)).collect();
+                let why = format!("`{}` is neither {}", node.plain(), kinds.join(" nor "));
+                flaws.push(Flaw::new(&node.place, path, why));
+            }
             Some(found) => flaws.extend(found),
             None => {
                 let kinds: Vec<String> = branches.iter().map(words_for).collect();
@@ -347,6 +354,9 @@ fn time(node: &Node, schema: &Map<String, Value>) -> Result<Nanos, String> {
 fn words_for(schema: &Map<String, Value>) -> String {
     if schema.get("format").and_then(Value::as_str) == Some("duration") {
         return "a duration in quotes such as \"100ms\"".to_owned();
+    }
+    if let Some(words) = words(schema, &[]) {
+        return format!("`{}`", words.join("`, `"));
     }
     match type_of(schema) {
         "object" => {

@@ -312,9 +312,20 @@ pub(crate) struct TenantFile {
     /// Tunes every operator of the model, each as a tenant of its own with one request.
     #[schemars(example = serde_json::json!({ "trials": 64 }))]
     pub(crate) tune: Option<TuneFile>,
-    /// `slo`: a request that can no longer meet its goal is dropped, with that reason.
+    /// Requests that still wait when their time is over are dropped, with that reason: `slo` takes the
+    /// time from the goal, a duration counts from the arrival, `never` drops nobody, as if not given. A
+    /// request whose batch has begun is answered, however late.
     #[schemars(example = &"slo")]
-    pub(crate) drop_after: Option<DropName>,
+    pub(crate) drop_after: Option<DropFile>,
+    /// Drops a request as soon as it cannot be answered in time any more, even if its batch began now:
+    /// the profile's shortest time for it, alone on the whole GPU. Goes with `drop_after`.
+    #[serde(default)]
+    #[schemars(example = true)]
+    pub(crate) predict: bool,
+    /// Every request is a batch of its own, however many items it has; none waits for others.
+    #[serde(default)]
+    #[schemars(example = true)]
+    pub(crate) per_request_batches: bool,
     /// The GPU that it lives on, counted from 0, or a list of them. Default: all.
     #[schemars(example = 0)]
     pub(crate) gpu: Option<GpuFile>,
@@ -421,12 +432,24 @@ impl JsonSchema for ExecutorName {
     }
 }
 
+/// When a waiting request is dropped.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum DropFile {
+    /// When its goal is missed.
+    Goal(DropName),
+    /// So long after its arrival.
+    After(Time),
+}
+
 /// What is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(inline)]
 pub(crate) enum DropName {
     Slo,
+    Never,
 }
 
 /// A tuning job.

@@ -149,6 +149,12 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("d-stack", "dstack"),
     ("batching", "clipper"),
     ("multi-stream", "streams"),
+    ("abacus", "overlap"),
+    ("fcfs", "serve"),
+    ("sjf", "serve"),
+    ("edf", "serve"),
+    ("hami-core", "hami"),
+    ("gpucores", "hami"),
 ];
 
 /// That there is no policy of a name, and which one was probably meant.
@@ -243,7 +249,11 @@ fn of_kind(node: &Node, spec: &OptionSpec, tenants: Option<&[String]>) -> Result
                 let (n, t) = (numbers.len(), tenants.len());
                 return Err(format!("has {n} numbers for {t} tenants; give one per tenant"));
             }
-            Ok(Value::Numbers(numbers))
+            // By name, since the order of tenants decides nothing else.
+            Ok(match tenants {
+                Some(tenants) => named_numbers(tenants.iter().cloned().zip(numbers).collect()),
+                None => Value::Numbers(numbers),
+            })
         }
         (Kind::PerTenant(_) | Kind::Places, Data::Table(entries)) => per_tenant(entries, tenants),
         _ => Err(wrong()),
@@ -265,5 +275,11 @@ fn per_tenant(entries: &[Entry], tenants: Option<&[String]>) -> Result<Value, St
     {
         return Err(format!("has no number for tenant `{missing}`"));
     }
-    Ok(Value::Table(values))
+    Ok(named_numbers(values))
+}
+
+/// A number per tenant; the same whatever the order in which they are given.
+fn named_numbers(mut values: Vec<(String, f64)>) -> Value {
+    values.sort_by(|a, b| a.0.cmp(&b.0));
+    Value::Table(values)
 }

@@ -6,17 +6,22 @@ use cotenant_profiles::lower::{Config, Precision, operators};
 use cotenant_profiles::tune::Trials;
 use cotenant_profiles::{Device, Executor, Nanos, zoo};
 use cotenant_sim::Class;
+use cotenant_sim::scenario::DropAfter;
 use cotenant_traces::{ArrivalSpec, Closed};
 
 use super::check::Checker;
 use super::expand_variables;
-use super::file::{ClassName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema};
+use super::file::{
+    ClassName, DropFile, DropName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema,
+};
 use super::tree::{Data, Flaw, Node, join};
 
 /// One tenant, checked as far as that goes without opening files.
 #[derive(Clone, Debug)]
 pub(crate) struct TenantConfig {
     pub(crate) name: String,
+    /// Its place in the file, from 0.
+    pub(crate) place: usize,
     pub(crate) model: String,
     /// `file:line: field` of the model, for what turns out later.
     pub(crate) model_at: String,
@@ -29,6 +34,10 @@ pub(crate) struct TenantConfig {
     pub(crate) workers: u32,
     pub(crate) batch_max: u32,
     pub(crate) batch_timeout: Nanos,
+    /// Every request is a batch of its own.
+    pub(crate) per_request_batches: bool,
+    /// Which waiting requests are dropped.
+    pub(crate) drop_after: Option<DropAfter>,
     /// For analytic profiles; the device's default where the file does not say.
     pub(crate) precision: Precision,
     /// The file says so.
@@ -77,6 +86,9 @@ impl Slo {
     }
 }
 
+/// Clients whose requests are dropped ask again: more often than this is a typo, and a run without end.
+const LEAST_PATIENCE: Nanos = Nanos::from_micros(1);
+
 static SCHEMA: LazyLock<Checker> = LazyLock::new(|| Checker::new(tenant_schema()));
 
 /// Unit of the plain numbers of a field, by its path in a `[[tenant]]` table.
@@ -115,7 +127,7 @@ pub(crate) fn rows(
                 let why = format!("two tenants are called `{}`", tenant.name);
                 flaws.push(Flaw::new(&node.place, format!("tenant[{i}].name"), why));
             } else {
-                rows.push(tenant);
+                rows.push(TenantConfig { place: rows.len(), ..tenant });
             }
         }
     }
@@ -189,6 +201,7 @@ impl Table<'_> {
             Executor::ALL.into_iter().find(|e| Some(e.name()) == file.executor.as_deref());
         Ok(TenantConfig {
             name: name.clone(),
+            place: 0,
             model: file.model.clone(),
             model_at: self.at("model"),
             arrivals,
@@ -202,6 +215,8 @@ impl Table<'_> {
             workers: file.workers,
             batch_max: batch.map_or(1, |b| b.max),
             batch_timeout: batch.and_then(|b| b.timeout).map_or(Nanos::ZERO, |t| t.0),
+            per_request_batches: file.per_request_batches,
+            drop_after: self.drop_after(file)?,
             precision,
             precision_given: file.precision.is_some(),
             executor,
@@ -238,9 +253,6 @@ impl Table<'_> {
         if matches!(file.slo, Some(SloFile::Tokens(_))) {
             return refuse("slo", "goals for tokens need an engine");
         }
-        if file.drop_after.is_some() {
-            return refuse("drop_after", "requests are dropped by policies alone");
-        }
         Ok(())
     }
 
@@ -253,6 +265,35 @@ impl Table<'_> {
             Some(SloFile::Isolated(goal)) => Ok(Some(Slo::Isolated(goal.isolated))),
             Some(SloFile::Tokens(_)) | None => Ok(None),
         }
+    }
+
+    fn drop_after(&self, file: &TenantFile) -> Result<Option<DropAfter>, Flaw> {
+        let limit = match file.drop_after {
+            None if file.predict => {
+                let why = "does nothing without `drop_after`; write drop_after = \"slo\"";
+                return Err(self.flaw("predict", why));
+            }
+            None | Some(DropFile::Goal(DropName::Never)) => return Ok(None),
+            Some(DropFile::After(limit)) if limit.0 < LEAST_PATIENCE => {
+                let why = format!(
+                    "`{}` is too short: a request is dropped after {LEAST_PATIENCE} at the earliest",
+                    limit.0
+                );
+                return Err(self.flaw("drop_after", why));
+            }
+            Some(DropFile::After(limit)) => Some(limit.0),
+            Some(DropFile::Goal(DropName::Slo)) => {
+                // The requests of a trace bring goals of their own.
+                let kind = file.arrivals.as_ref().and_then(|a| a.get("kind"));
+                if file.slo.is_none() && kind.is_none_or(|kind| kind != "trace") {
+                    let why = "takes its time from the tenant's goal, and there is none: write slo \
+                               = \"100ms\" beside it, or a duration in its place";
+                    return Err(self.flaw("drop_after", why));
+                }
+                None
+            }
+        };
+        Ok(Some(DropAfter { limit, predict: file.predict }))
     }
 
     /// The specification, and how the file words it.

@@ -284,6 +284,8 @@ fn predicted(profile: &Profile, model: &str, n: u32, options: &[(&str, Value)], 
         batch_max: 1,
         batch_timeout: Nanos::ZERO,
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     };
     let setup = Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] };
     let load = Load::Closed {

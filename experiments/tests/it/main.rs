@@ -15,6 +15,7 @@ mod fleet;
 mod processes;
 mod readme;
 mod replay;
+mod requests;
 mod shard;
 mod shard_faults;
 mod study;

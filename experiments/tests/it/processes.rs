@@ -50,6 +50,8 @@ fn scenario(length: Nanos) -> Scenario {
         batch_max: 4,
         batch_timeout: Nanos::from_millis(1),
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     };
     let tenants = TENANTS.iter().map(tenant).collect();
     let load = |(_, rate): &(&str, f64)| Load::Open(Box::new(Even(0, (1e9 / rate) as u64)));

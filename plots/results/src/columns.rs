@@ -224,8 +224,30 @@ pub const NAME_FIELDS: [Field; 2] = [
     field("model", "", "the tenant's model"),
 ];
 /// The last column of `results.csv`.
-pub const STATUS_FIELD: Field =
-    field("status", "", "`ok`, or why the cell failed; `overloaded: …` where the load outgrew it");
+pub const STATUS_FIELD: Field = field(
+    "status",
+    "",
+    "`ok`, or why the cell failed; `overloaded: …` where the tenant's queue grew through the whole window: its latencies, which would tell the length of the run, are empty",
+);
+
+/// What the status of a cell begins with that ran, under more load than it could serve.
+pub const OVERLOADED: &str = "overloaded: ";
+
+/// Whether a cell with this status has numbers: it succeeded, or it ran and was overloaded. The latencies
+/// of an overloaded tenant are empty.
+#[must_use]
+pub fn has_numbers(status: &str) -> bool {
+    status == "ok" || status.starts_with(OVERLOADED)
+}
+
+/// Requests/s offered and served, of the status of an overloaded tenant.
+#[must_use]
+pub fn overload_rates(status: &str) -> Option<(f64, f64)> {
+    let (offered, rest) =
+        status.strip_prefix(OVERLOADED)?.strip_prefix("offered ")?.split_once("/s, served ")?;
+    let (served, _) = rest.split_once("/s")?;
+    Some((offered.parse().ok()?, served.parse().ok()?))
+}
 
 /// Columns of `cdf.csv`, `series.csv`, `counters.csv`, `layouts.csv` and `gpus.csv` before the sweep
 /// keys.
@@ -250,8 +272,16 @@ pub const TIMELINE_FIELDS: [Field; 5] = [
 ];
 /// Columns of `counters.csv` after the sweep keys.
 pub const COUNTER_FIELDS: [Field; 2] = [
-    field("counter", "", "what the policy counted"),
-    field("value", "", "the count over the whole run, warm-up included"),
+    field(
+        "counter",
+        "",
+        "what the policy counted; `dropped: TENANT, REASON`: requests given up for that reason",
+    ),
+    field(
+        "value",
+        "",
+        "the count over the whole run, warm-up included; of dropped requests, within the window",
+    ),
 ];
 /// Columns of `layouts.csv` after the sweep keys.
 pub const LAYOUT_FIELDS: [Field; 12] = [
@@ -398,6 +428,14 @@ mod tests {
             assert_eq!(Metric::find(m.name()), Some(m));
         }
         assert!(SERIES.iter().all(|s| metric(s).is_some()));
+    }
+
+    #[test]
+    fn a_status_tells_what_was_offered_and_served() {
+        let status = "overloaded: offered 1985.3/s, served 184.0/s, 5593 left at the end";
+        assert_eq!(overload_rates(status), Some((1985.3, 184.0)));
+        assert_eq!(overload_rates("overloaded: vision"), None);
+        assert!(has_numbers(status) && has_numbers("ok") && !has_numbers("out-of-memory: …"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::columns::{
     CDF, COUNTERS, CURVES, LAYOUTS, LEADING, MATRIX, Metric, NAMES, SERIES_LEADING, STATUS,
 };
-use crate::columns::{TIMELINE, VALIDATION, unknown};
+use crate::columns::{TIMELINE, VALIDATION, has_numbers, unknown};
 use crate::error::ReadError;
 use crate::spec::Wanted;
 
@@ -182,7 +182,7 @@ impl Table {
     /// Rows whose cell succeeded and that `filter` lets through.
     pub fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         let has_status = self.texts.iter().any(|c| c == STATUS);
-        let ok = |row: &&Row| !has_status || self.text(row, STATUS) == "ok";
+        let ok = |row: &&Row| !has_status || has_numbers(self.text(row, STATUS));
         self.matching(filter).into_iter().filter(ok).collect()
     }
 

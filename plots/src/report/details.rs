@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cotenant_results::columns::{LEADING, METRICS, NAMES, STATUS};
+use cotenant_results::columns::{LEADING, METRICS, NAMES, STATUS, has_numbers};
 use cotenant_results::format::{fixed, plain_ms, pretty};
 use cotenant_results::{Estimate, Metric, Row, WHOLE};
 use maud::{Markup, html};
@@ -33,7 +33,7 @@ pub(super) fn why(cx: &Context<'_>) -> Markup {
     let whole: Vec<&Row> = table
         .rows
         .iter()
-        .filter(|r| table.text(r, "tenant") == WHOLE && table.text(r, STATUS) == "ok")
+        .filter(|r| table.text(r, "tenant") == WHOLE && has_numbers(table.text(r, STATUS)))
         .collect();
     let labels = cx.ordered("label", table.distinct(&whole, "label"));
     let known: Vec<Metric> = BEHIND

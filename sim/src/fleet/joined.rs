@@ -109,6 +109,7 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
         digest: 0,
         window,
         counters: vec![],
+        cut: None,
     };
     for (life, counts) in lives {
         all.events += life.events;

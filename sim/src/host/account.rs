@@ -10,6 +10,9 @@ use crate::view::Status;
 impl<W: World> Host<'_, W> {
     pub(super) fn report(&mut self) -> Report {
         let (world, end) = (&self.world, Nanos(self.world.now()));
+        if self.cut {
+            self.window = end.since(self.warmup);
+        }
         // Workers that the end of the run finds down for a resize: down until then.
         for w in self.workers.iter().filter(|w| w.resizing && w.status == Status::Starting) {
             self.serving.stood_still(w.spec.tenant, w.began, end);
@@ -34,6 +37,7 @@ impl<W: World> Host<'_, W> {
             digest: world.digest(),
             window: self.window,
             counters,
+            cut: self.cut.then_some(end),
         }
     }
 }

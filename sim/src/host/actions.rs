@@ -2,8 +2,8 @@
 
 use cotenant_profiles::Nanos;
 
-use super::{Alarm, Host, INDICES, World};
-use crate::action::{Action, Event};
+use super::{Alarm, Host, INDICES, Token, World};
+use crate::action::{Action, Closes, Event};
 use crate::observe::Happening;
 use crate::policy::Depth;
 use crate::view::{Status, View};
@@ -55,7 +55,14 @@ impl<W: World> Host<'_, W> {
                 self.form_batches(tenant);
             }
             Action::Merge { ref workers, priority } => self.merge(workers, priority),
-            Action::Timer { at, token } => self.set_timer(at, token),
+            Action::Timer { at, token } => self.set_timer(at, Token::Policy(token)),
+            Action::OpenWindow { tenant, length, closes } => {
+                let now = Nanos(self.world.now());
+                self.serving.open_watch(tenant, now, length, closes);
+                if closes == Closes::OnTime {
+                    self.set_timer(now + length, Token::Window(tenant));
+                }
+            }
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker, cap, how),
             Action::Retire { worker } => {
@@ -79,7 +86,14 @@ impl<W: World> Host<'_, W> {
         assert!(idle, "a policy starts batches on idle workers");
     }
 
-    fn set_timer(&mut self, at: Nanos, token: u64) {
+    /// A statistics window closes, if its time is over.
+    pub(super) fn close_window(&mut self, tenant: u32, closes: Closes) {
+        if self.serving.close_watch(tenant, Nanos(self.world.now()), closes) {
+            self.tell(Event::WindowClosed { tenant });
+        }
+    }
+
+    fn set_timer(&mut self, at: Nanos, token: Token) {
         let slot = match self.free_tokens.pop() {
             Some(slot) => {
                 self.tokens[slot as usize] = token;

@@ -4,12 +4,12 @@ use cotenant_profiles::{Bytes, Nanos};
 use cotenant_traces::Request;
 
 use super::{Alarm, Host, LOADED, Pass, Phase, World};
-use crate::action::Event;
+use crate::action::{Closes, Event};
 use crate::layout::Host as Issuer;
 use crate::observe::Happening;
 use crate::policy::Depth;
 use crate::serving::{Due, Finished, RequestId, Taken};
-use crate::view::Status;
+use crate::view::{Execution, Status};
 
 impl<W: World> Host<'_, W> {
     /// An open-loop arrival.
@@ -29,10 +29,12 @@ impl<W: World> Host<'_, W> {
 
     pub(super) fn admit(&mut self, tenant: u32, request: &Request) {
         self.serving.admit(tenant, request);
+        self.cut |= self.serving.all_in_system() > self.most;
         self.world.observe(Happening::Arrived { tenant });
         if self.generates(tenant) && self.refuse_too_long(tenant) {
             return;
         }
+        self.give_up_late(tenant);
         if self.depth_of(tenant) >= Depth::Request {
             self.tell(Event::RequestArrived { tenant });
         }
@@ -48,13 +50,38 @@ impl<W: World> Host<'_, W> {
 
     /// A closed-loop client has its answer, or none to expect, and asks again.
     pub(super) fn again(&mut self, tenant: u32) {
-        if let Some(at) = self.sources[tenant as usize].again(Nanos(self.world.now())) {
+        self.again_after(tenant, Nanos::ZERO);
+    }
+
+    /// As [`Self::again`], and not before `at`.
+    fn again_after(&mut self, tenant: u32, at: Nanos) {
+        let from = Nanos(self.world.now()).max(at);
+        if let Some(at) = self.sources[tenant as usize].again(from) {
             self.world.arm(at.0, Alarm::Client, tenant);
+        }
+    }
+
+    /// Gives up what a tenant has queued and can no longer answer in time.
+    #[inline]
+    pub(super) fn give_up_late(&mut self, tenant: u32) {
+        while let Some(expired) = self.serving.expire(tenant, Nanos(self.world.now())) {
+            self.world.observe(Happening::Dropped { tenant });
+            // A client does not ask again before its time is over: one whom nobody can serve in time
+            // would ask for ever.
+            self.again_after(tenant, expired.limit);
+        }
+        if let Some(at) = self.serving.next_look(tenant) {
+            self.world.arm(at.0, Alarm::Batch, tenant);
         }
     }
 
     /// Starts what batches are due, unless the policy does.
     pub(super) fn form_batches(&mut self, tenant: u32) {
+        self.form(tenant, false);
+    }
+
+    /// `settled`: everything else of this instant has happened.
+    pub(super) fn form(&mut self, tenant: u32, settled: bool) {
         if self.policy_batches {
             return;
         }
@@ -62,7 +89,7 @@ impl<W: World> Host<'_, W> {
             return self.form_steps(tenant);
         }
         loop {
-            match self.serving.due(tenant, Nanos(self.world.now())) {
+            match self.serving.due(tenant, Nanos(self.world.now()), settled) {
                 Due::Batch { worker } => {
                     let items = self.serving.views()[tenant as usize].batch_max;
                     self.begin(worker, items);
@@ -185,9 +212,10 @@ impl<W: World> Host<'_, W> {
         }
         let now = Nanos(self.world.now());
         let w = &self.workers[worker as usize];
-        let (tenant, items, took) = (w.spec.tenant, w.items, now.since(w.began));
+        let (tenant, items, began) = (w.spec.tenant, w.items, w.began);
+        let took = now.since(began);
         self.stages[worker as usize].phase = Phase::Nothing;
-        self.serving.batch_ended(tenant, items);
+        self.serving.batch_ended(tenant, items, Execution { began, took });
         self.world.observe(Happening::BatchEnded { worker, items });
         let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
         for id in batch.drain(..) {
@@ -206,6 +234,7 @@ impl<W: World> Host<'_, W> {
         }
         if self.depth_of(tenant) >= Depth::Request {
             self.tell(Event::BatchDone { worker, items, took });
+            self.close_window(tenant, Closes::WithBatch);
         }
         self.form_batches(tenant);
     }

@@ -8,7 +8,7 @@
 use cotenant_profiles::{Bytes, Nanos};
 
 use super::{Alarm, Host, LOADED, Phase, World};
-use crate::action::Event;
+use crate::action::{Closes, Event};
 use crate::engine::{Engine, Role};
 use crate::layout::WorkerSpec;
 use crate::observe::Happening;
@@ -16,7 +16,7 @@ use crate::policy::Depth;
 use crate::program::{Program, Shape};
 use crate::report::Refusal;
 use crate::serving::RequestId;
-use crate::view::Status;
+use crate::view::{Execution, Status};
 use std::sync::Arc;
 
 /// Why a request is dropped whose tokens never fit into the cache, or into the model's context.
@@ -227,9 +227,10 @@ impl<W: World> Host<'_, W> {
     pub(super) fn step_done(&mut self, worker: u32) {
         let now = Nanos(self.world.now());
         let w = &self.workers[worker as usize];
-        let (tenant, items, took) = (w.spec.tenant, w.items, now.since(w.began));
+        let (tenant, items, began) = (w.spec.tenant, w.items, w.began);
+        let took = now.since(began);
         self.stages[worker as usize].phase = Phase::Nothing;
-        self.serving.batch_ended(tenant, items);
+        self.serving.batch_ended(tenant, items, Execution { began, took });
         self.world.observe(Happening::BatchEnded { worker, items });
         let seat = self.seats[worker as usize].expect("a generating worker has an engine");
         let engine = &mut self.engines[seat.engine as usize];
@@ -261,6 +262,7 @@ impl<W: World> Host<'_, W> {
         }
         if self.depths[tenant as usize] >= Depth::Request {
             self.tell(Event::BatchDone { worker, items, took });
+            self.close_window(tenant, Closes::WithBatch);
         }
         self.form_steps(tenant);
         // What does not follow at once has to be planned while the GPU waits.

@@ -25,7 +25,7 @@ pub enum Alarm {
     Placed = 5,
     /// A copy from the GPU has ended, by worker: a world's own.
     CopiedOut = 6,
-    /// A batch has waited long enough to fill, by tenant.
+    /// A batch has waited long enough to fill, or a request too long, by tenant.
     Batch = 7,
     /// A worker has started, by worker.
     Up = 8,
@@ -63,8 +63,8 @@ impl Alarm {
     ];
 }
 
-/// Bits of a key that hold the index. The alarm takes four more, the sequence 39, and one tells the
-/// GPU's from the host's.
+/// Bits of a key that hold the index. The alarm takes four more, the sequence 38, and two tell the
+/// GPU's from the host's, and those that let an instant pass first.
 const INDEX_BITS: u32 = 20;
 
 /// One more than the largest index that an alarm can carry.
@@ -73,8 +73,12 @@ pub const INDICES: usize = 1 << INDEX_BITS;
 /// Set in the keys of the host's alarms: the GPU's come first.
 const HOST: u64 = 1 << 63;
 
+/// Set in the keys of those alarms of the host that see everything else of their instant first.
+const LATE: u64 = 1 << 62;
+
 /// Alarms by instant; at equal ones the GPU's before the host's, then by the order in which they were
-/// set.
+/// set. Two kinds come after everything else of their instant, so that requests of one instant gather:
+/// [`Alarm::Batch`] and [`Alarm::Policy`].
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<u128>>,
@@ -93,7 +97,8 @@ impl Timers {
     /// Sets an alarm of the host.
     #[inline]
     pub fn arm(&mut self, at: u64, alarm: Alarm, index: u32) {
-        let key = self.key(at, HOST, alarm, index);
+        let late = matches!(alarm, Alarm::Batch | Alarm::Policy);
+        let key = self.key(at, if late { HOST | LATE } else { HOST }, alarm, index);
         self.heap.push(key);
     }
 

@@ -23,7 +23,7 @@ use cotenant_profiles::Nanos;
 use super::dnnscaler::band::{Band, Statistic};
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
-use crate::action::{Action, Event};
+use crate::action::{Action, Closes, Event};
 use crate::layout::{Discipline, Layout};
 use crate::options;
 use crate::scenario::Setup;
@@ -63,6 +63,13 @@ options! {
     }
 }
 
+impl Knobs {
+    /// What is seen between two decisions.
+    fn window(&self, tenant: u32) -> Action {
+        Action::OpenWindow { tenant, length: self.period, closes: Closes::WithBatch }
+    }
+}
+
 struct Clipper {
     knobs: Knobs,
     jobs: Vec<Job>,
@@ -71,14 +78,11 @@ struct Clipper {
 }
 
 /// One tenant.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Job {
     /// Into the list of batch sizes from 1.
     index: u32,
     limit: u32,
-    decided: Nanos,
-    /// Since the last decision, ms.
-    latencies: Vec<f64>,
 }
 
 impl Clipper {
@@ -89,12 +93,15 @@ impl Clipper {
     fn decide(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         let job = &mut self.jobs[t];
         let Some(slo) = view.setup.tenants[t].slo else { return };
-        if view.now.since(job.decided) <= self.knobs.period {
-            return;
-        }
-        let Some(latency) = self.knobs.statistic.of(&job.latencies) else { return };
-        job.decided = view.now;
-        job.latencies.clear();
+        let window = view.window(t as u32);
+        let latency = match self.knobs.latency {
+            Latency::Execution => {
+                self.knobs.statistic.of_times(window.executions.iter().map(|e| e.took))
+            }
+            Latency::Request => self.knobs.statistic.of_times(window.latencies.iter().copied()),
+        };
+        act.push(self.knobs.window(t as u32));
+        let Some(latency) = latency else { return };
         let band = Band::of(latency, slo.as_millis_f64(), self.knobs.dead_band);
         self.over += u64::from(band == Band::Over);
         let next =
@@ -136,21 +143,11 @@ impl Policy for Clipper {
                 for (t, tenant) in view.setup.tenants.iter().enumerate() {
                     if tenant.slo.is_some() {
                         act.push(view.set_batch(t as u32, 1));
+                        act.push(self.knobs.window(t as u32));
                     }
                 }
             }
-            Event::RequestDone { tenant, latency, .. }
-                if self.knobs.latency == Latency::Request =>
-            {
-                self.jobs[tenant as usize].latencies.push(latency.as_millis_f64());
-            }
-            Event::BatchDone { worker, took, .. } => {
-                let t = view.workers[worker as usize].spec.tenant as usize;
-                if self.knobs.latency == Latency::Execution {
-                    self.jobs[t].latencies.push(took.as_millis_f64());
-                }
-                self.decide(t, view, act);
-            }
+            Event::WindowClosed { tenant } => self.decide(tenant as usize, view, act),
             _ => {}
         }
     }

@@ -45,7 +45,7 @@ use cotenant_profiles::Nanos;
 
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties, clipper};
-use crate::action::{Action, Event};
+use crate::action::{Action, Closes, Event};
 use crate::layout::{Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::View;
@@ -108,10 +108,7 @@ enum Phase {
     /// No SLO: left alone.
     Free,
     Probing(Probe, Tally),
-    Batching {
-        search: Search,
-        decided: Nanos,
-    },
+    Batching(Search),
     Instances(Loop),
 }
 
@@ -182,6 +179,13 @@ impl Job {
     }
 }
 
+impl Knobs {
+    /// What is seen between two decisions on a batch.
+    fn window(&self, tenant: u32) -> Action {
+        Action::OpenWindow { tenant, length: self.period, closes: Closes::WithBatch }
+    }
+}
+
 impl Dnnscaler {
     fn new(knobs: Knobs) -> Self {
         Self { knobs, jobs: vec![], counted: Counted::default() }
@@ -240,7 +244,7 @@ impl Dnnscaler {
             }
             Phase::Probing(probe, tally) => self.probed(t, probe, tally, view, act),
             Phase::Instances(state) => self.look(t, state, view, act),
-            Phase::Free | Phase::Batching { .. } => {}
+            Phase::Free | Phase::Batching(_) => {}
         }
     }
 
@@ -282,30 +286,33 @@ impl Dnnscaler {
     fn batching(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         let job = &mut self.jobs[t];
         let search = Search::new(job.limit);
-        job.phase = Phase::Batching { search, decided: view.now };
+        job.phase = Phase::Batching(search);
         job.set_batch(search.batch(), view, act);
-        job.forget(view.now);
+        act.push(self.knobs.window(t as u32));
         self.counted.retired += job.retire_down_to(1, act);
     }
 
     fn decide_batch(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         let Some(slo) = view.setup.tenants[t].slo else { return };
         let job = &mut self.jobs[t];
-        let Phase::Batching { search, decided } = &mut job.phase else { return };
-        if view.now.since(*decided) <= self.knobs.period {
-            return;
-        }
-        let Some(latency) = self.knobs.statistic.of(job.latencies.make_contiguous()) else {
-            return;
+        let Phase::Batching(search) = &mut job.phase else { return };
+        let window = view.window(t as u32);
+        let latency = match self.knobs.latency {
+            // A batch of the phase before ran beside other instances.
+            Latency::Execution => {
+                let own = window.executions.iter().filter(|e| e.began >= window.opened);
+                self.knobs.statistic.of_times(own.map(|e| e.took))
+            }
+            Latency::Request => self.knobs.statistic.of_times(window.latencies.iter().copied()),
         };
-        *decided = view.now;
+        act.push(self.knobs.window(t as u32));
+        let Some(latency) = latency else { return };
         let band = Band::of(latency, slo.as_millis_f64(), self.knobs.dead_band);
         self.counted.over += u64::from(band == Band::Over);
         let before = search.batch();
         search.step(band);
         let after = search.batch();
         job.seen = latency;
-        job.forget(view.now);
         if after != before {
             self.counted.changes += 1;
             job.set_batch(after, view, act);
@@ -355,14 +362,7 @@ impl Dnnscaler {
         self.jobs[t].wake(view.now + wait, act);
     }
 
-    fn batch_done(
-        &mut self,
-        worker: u32,
-        items: u32,
-        took: Nanos,
-        view: &View<'_>,
-        act: &mut Vec<Action>,
-    ) {
+    fn batch_done(&mut self, worker: u32, items: u32, took: Nanos, view: &View<'_>) {
         let t = view.workers[worker as usize].spec.tenant as usize;
         let job = &mut self.jobs[t];
         if view.now.0 - took.0 < job.since.0 {
@@ -376,15 +376,11 @@ impl Dnnscaler {
         if self.knobs.latency == Latency::Execution {
             self.latency(t, worker, took);
         }
-        if matches!(self.jobs[t].phase, Phase::Batching { .. }) {
-            self.decide_batch(t, view, act);
-        }
     }
 
     fn latency(&mut self, t: usize, worker: u32, latency: Nanos) {
         let job = &mut self.jobs[t];
         match job.phase {
-            Phase::Batching { .. } => job.latencies.push_back(latency.as_millis_f64()),
             Phase::Instances(_) if job.workers.first() == Some(&worker) => {
                 job.served += 1;
                 job.latencies.push_back(latency.as_millis_f64());
@@ -482,8 +478,9 @@ impl Policy for Dnnscaler {
                 self.latency(tenant as usize, worker, latency);
             }
             Event::BatchDone { worker, items, took } => {
-                self.batch_done(worker, items, took, view, act);
+                self.batch_done(worker, items, took, view);
             }
+            Event::WindowClosed { tenant } => self.decide_batch(tenant as usize, view, act),
             Event::WorkerUp { worker } => self.worker_up(worker, view, act),
             Event::WorkerDown { worker } => self.worker_down(worker, view, act),
             Event::Timer { token } => {
@@ -500,14 +497,14 @@ impl Policy for Dnnscaler {
         let count = |f: fn(&Job) -> f64| self.jobs.iter().map(f).sum::<f64>();
         let c = &self.counted;
         vec![
-            ("tenants on batching", count(|j| matches!(j.phase, Phase::Batching { .. }).into())),
+            ("tenants on batching", count(|j| matches!(j.phase, Phase::Batching(_)).into())),
             ("tenants on multi-tenancy", count(|j| matches!(j.phase, Phase::Instances(_)).into())),
             ("gain of batching in the probe, %, sum", count(|j| j.probed.gains().0)),
             ("gain of multi-tenancy in the probe, %, sum", count(|j| j.probed.gains().1)),
             (
                 "batch limits at the end, sum",
                 count(|j| match j.phase {
-                    Phase::Batching { search, .. } => f64::from(search.batch()),
+                    Phase::Batching(search) => f64::from(search.batch()),
                     _ => 1.0,
                 }),
             ),

@@ -40,10 +40,10 @@ use cotenant_profiles::Nanos;
 
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
-use crate::action::{Action, Event, Resize};
+use crate::action::{Action, Closes, Event, Resize};
 use crate::layout::Layout;
 use crate::scenario::Setup;
-use crate::view::View;
+use crate::view::{View, Window};
 use crate::{options, words};
 use rules::{GLET_PARTITIONS, Seen, Variant, divide};
 use schedule::Schedule;
@@ -148,9 +148,6 @@ struct Gslice {
     knobs: Knobs,
     tenants: Vec<Function>,
     step: Step,
-    /// The window that the next timer closes; timers of earlier windows are stale.
-    window: u64,
-    opened: Nanos,
     counted: Counted,
 }
 
@@ -171,18 +168,6 @@ struct Function {
     /// The share before the last resize, to which a refused one falls back.
     before: f64,
     batch: u32,
-    window: Statistics,
-}
-
-/// Of one window.
-#[derive(Clone, Copy, Debug, Default)]
-struct Statistics {
-    /// Arrivals before it opened.
-    arrived_before: u64,
-    done: u64,
-    latency_ns: u128,
-    batches: u64,
-    execution_ns: u128,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -235,14 +220,7 @@ impl Knobs {
 
 impl Gslice {
     fn new(knobs: Knobs) -> Self {
-        Self {
-            step: Step::Batch(0),
-            knobs,
-            tenants: vec![],
-            window: 0,
-            opened: Nanos::ZERO,
-            counted: Counted::default(),
-        }
+        Self { step: Step::Batch(0), knobs, tenants: vec![], counted: Counted::default() }
     }
 
     fn loops(&self) -> bool {
@@ -268,23 +246,20 @@ impl Gslice {
                 act.push(view.set_batch(t as u32, function.batch));
             }
         }
-        self.open_window(view, act);
+        self.open_window(act);
     }
 
-    fn open_window(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
-        self.window += 1;
-        self.opened = view.now;
-        for (function, tenant) in self.tenants.iter_mut().zip(view.tenants) {
-            let arrived_before = tenant.arrived;
-            function.window = Statistics { arrived_before, ..Statistics::default() };
-        }
-        act.push(Action::Timer { at: view.now + self.knobs.window, token: self.window });
+    /// One for every tenant; they close together.
+    fn open_window(&self, act: &mut Vec<Action>) {
+        let (length, closes) = (self.knobs.window, Closes::OnTime);
+        let tenants = 0..self.tenants.len() as u32;
+        act.extend(tenants.map(|tenant| Action::OpenWindow { tenant, length, closes }));
     }
 
     fn close_window(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         if view.workers.iter().any(|w| w.resizing) {
             // The shares under which this window was measured are about to change.
-            self.open_window(view, act);
+            self.open_window(act);
             return;
         }
         self.step = match self.step {
@@ -297,7 +272,7 @@ impl Gslice {
                 Step::Batch(0)
             }
         };
-        self.open_window(view, act);
+        self.open_window(act);
     }
 
     /// Shares that were asked for and are not under way (no memory for a shadow) are given up.
@@ -320,7 +295,8 @@ impl Gslice {
         let mut changed = false;
         for (t, function) in self.tenants.iter_mut().enumerate() {
             let tenant = &view.setup.tenants[t];
-            let (Some(slo), Some(execution)) = (tenant.slo, function.window.execution_ms()) else {
+            let execution = execution_ms(view.window(t as u32));
+            let (Some(slo), Some(execution)) = (tenant.slo, execution) else {
                 continue;
             };
             let slo = slo.as_millis_f64() * self.knobs.execution_share;
@@ -349,11 +325,9 @@ impl Gslice {
     /// The share that the rule gives tenant `t`, percent.
     fn wanted(&self, t: usize, view: &View<'_>) -> f64 {
         let function = &self.tenants[t];
-        let arrived = view.tenants[t].arrived;
-        let seen = view.setup.tenants[t].slo.and_then(|slo| {
-            let window = view.now.since(self.opened);
-            function.seen(slo, arrived, window, &self.knobs)
-        });
+        let seen = view.setup.tenants[t]
+            .slo
+            .and_then(|slo| function.seen(slo, view.window(t as u32), view.now, &self.knobs));
         let Some(seen) = seen else { return function.share };
         let change = self.knobs.variant.resize(function.share, &seen) - function.share;
         let most = self.knobs.max_step.unwrap_or(f64::INFINITY) * function.share;
@@ -396,39 +370,42 @@ impl Gslice {
         self.ask(worker, view, act);
         let more = asked != self.counted.resizes || view.workers.iter().any(|w| w.resizing);
         if self.loops() && !more {
-            self.open_window(view, act);
+            self.open_window(act);
         }
     }
 }
 
 impl Function {
     /// The window as the resize rule sees it; `None` if it says nothing.
-    fn seen(&self, slo: Nanos, arrived: u64, window: Nanos, knobs: &Knobs) -> Option<Seen> {
-        let (w, seconds) = (&self.window, window.as_secs_f64());
-        let rate = (arrived - w.arrived_before) as f64 / seconds;
-        let execution = w.execution_ms().filter(|_| rate > 0.0 && w.done > 0)?;
+    fn seen(&self, slo: Nanos, w: &Window, now: Nanos, knobs: &Knobs) -> Option<Seen> {
+        let (done, seconds) = (w.latencies.len(), now.since(w.opened).as_secs_f64());
+        let rate = w.arrived as f64 / seconds;
+        let execution = execution_ms(w).filter(|_| rate > 0.0 && done > 0)?;
         let slo = slo.as_millis_f64();
         let (slo, latency) = if knobs.latency == Latency::Request {
-            (slo, w.latency_ns as f64 / w.done as f64 / 1e6)
+            (slo, sum_ns(w.latencies.iter().copied()) as f64 / done as f64 / 1e6)
         } else {
             (slo * knobs.execution_share, execution)
         };
         let throughput = if knobs.throughput == Throughput::Served {
-            w.done as f64 / seconds
+            done as f64 / seconds
         } else {
-            let busy = w.execution_ns as f64 / 1e9;
-            w.done as f64 / busy * self.workers.len() as f64
+            let busy = sum_ns(w.executions.iter().map(|e| e.took)) as f64 / 1e9;
+            done as f64 / busy * self.workers.len() as f64
         };
         Some(Seen { slo, latency, rate, throughput })
     }
 }
 
-impl Statistics {
-    /// Mean time from a batch's start to its result.
-    fn execution_ms(&self) -> Option<f64> {
-        let sum = self.execution_ns as f64 / 1e6;
-        (self.batches > 0 && self.execution_ns > 0).then(|| sum / self.batches as f64)
-    }
+fn sum_ns(times: impl Iterator<Item = Nanos>) -> u128 {
+    times.map(|t| u128::from(t.0)).sum()
+}
+
+/// Mean time from a batch's start to its result.
+fn execution_ms(window: &Window) -> Option<f64> {
+    let batches = window.executions.len();
+    let ns = sum_ns(window.executions.iter().map(|e| e.took));
+    (ns > 0).then(|| ns as f64 / 1e6 / batches as f64)
 }
 
 impl Policy for Gslice {
@@ -449,7 +426,6 @@ impl Policy for Gslice {
             share: at_first(t),
             before: at_first(t),
             batch: tenant.batch_max,
-            window: Statistics::default(),
         });
         let functions = functions.collect();
         self.tenants = functions;
@@ -463,23 +439,13 @@ impl Policy for Gslice {
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         match event {
             Event::Start => self.start(view, act),
-            Event::RequestDone { tenant, latency, .. } => {
-                let window = &mut self.tenants[tenant as usize].window;
-                window.done += 1;
-                window.latency_ns += u128::from(latency.0);
-            }
-            Event::BatchDone { worker, took, .. } => {
-                let tenant = view.workers[worker as usize].spec.tenant;
-                let window = &mut self.tenants[tenant as usize].window;
-                window.batches += 1;
-                window.execution_ns += u128::from(took.0);
-            }
             Event::WorkerUp { worker } => self.worker_up(worker, view, act),
             Event::Timer { token: ASKED } => self.fall_back(view),
-            Event::Timer { token } if !self.loops() => {
-                self.follow_schedule(token as usize, view, act);
+            Event::Timer { token } => self.follow_schedule(token as usize, view, act),
+            // The last of those that close together.
+            Event::WindowClosed { tenant } if tenant as usize + 1 == self.tenants.len() => {
+                self.close_window(view, act);
             }
-            Event::Timer { token } if token == self.window => self.close_window(view, act),
             _ => {}
         }
     }

@@ -58,8 +58,8 @@ impl Queue for Waiting<'_> {
     }
 
     fn admit(&mut self) {
-        let queue = &mut self.serving.desks[self.tenant as usize].queue;
-        let id = queue.pop_front().expect("there is a first one");
+        let id = self.serving.oldest(self.tenant).expect("there is a first one");
+        self.serving.unqueue(self.tenant, id);
         self.serving.enters(id, self.now);
     }
 }

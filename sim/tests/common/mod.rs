@@ -97,6 +97,8 @@ pub fn tenant(name: &str, model: ModelCode) -> Tenant {
         workers: 1,
         batch_timeout: Nanos::ZERO,
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     }
 }
 

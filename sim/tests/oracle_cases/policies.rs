@@ -8,11 +8,12 @@ use cotenant_sim::policy::{
 };
 use cotenant_sim::scenario::Setup;
 use cotenant_sim::serving::RequestId;
-use cotenant_sim::view::{Queued, Status, TenantView, View, Worker};
+use cotenant_sim::view::{Queued, Status, TenantView, View, Window, Worker};
 use cotenant_traces::Rng;
 
 /// What a policy was told, and what it could see then.
-pub(crate) type Told = (u64, Event, Vec<TenantView>, Vec<Vec<Queued>>, Vec<Worker>);
+pub(crate) type Told =
+    (u64, Event, Vec<TenantView>, Vec<(Vec<Queued>, Option<Window>)>, Vec<Worker>);
 
 /// Passes everything on, and keeps it.
 pub(crate) struct Witness<'a> {
@@ -41,7 +42,8 @@ impl Policy for Witness<'_> {
         let workers = view.workers.iter().map(told_of).collect();
         // Requests go by other numbers elsewhere.
         let seen = |q: Queued| Queued { id: RequestId(0), ..q };
-        let queues = (0..view.tenants.len() as u32).map(|t| view.queue(t).map(seen).collect());
+        let queues = (0..view.tenants.len() as u32)
+            .map(|t| (view.queue(t).map(seen).collect(), view.queues.window(t).cloned()));
         self.told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers));
         self.policy.event(event, view, act);
     }

@@ -3,7 +3,7 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
-use cotenant_sim::action::{Action, Event, Preemption, Resize, Via};
+use cotenant_sim::action::{Action, Closes, Event, Preemption, Resize, Via};
 use cotenant_sim::layout::{Layout, Role, WorkerSpec};
 use cotenant_sim::policy::{Depth, LayoutError, Policy};
 use cotenant_sim::scenario::Setup;
@@ -29,7 +29,7 @@ pub(crate) struct Script {
     about_to: Vec<bool>,
     timers: u32,
     /// What it did, by kind of action.
-    pub(crate) done: [u64; 12],
+    pub(crate) done: [u64; 13],
 }
 
 impl Script {
@@ -42,7 +42,7 @@ impl Script {
             layout: None,
             about_to: vec![],
             timers: 0,
-            done: [0; 12],
+            done: [0; 13],
         }
     }
 
@@ -231,6 +231,7 @@ impl Script {
                 Action::Form { .. } => 9,
                 Action::Slice { .. } => 10,
                 Action::Preempt { .. } => 11,
+                Action::OpenWindow { .. } => 12,
             };
             self.done[kind] += 1;
         }
@@ -287,6 +288,12 @@ impl Policy for Script {
         }
         if self.one_in(10) {
             self.arm(view, act);
+        }
+        if self.one_in(12) {
+            let tenant = self.pick(view.tenants.len()) as u32;
+            let length = Nanos(self.rng.below(20_000));
+            let closes = if self.one_in(2) { Closes::OnTime } else { Closes::WithBatch };
+            act.push(Action::OpenWindow { tenant, length, closes });
         }
         self.count(act);
     }

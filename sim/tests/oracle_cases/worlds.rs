@@ -5,7 +5,7 @@ use cotenant_profiles::{Bytes, Device, Nanos, Op};
 use cotenant_sim::contention::{ContentionModel, NAMES};
 use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
 use cotenant_sim::program::{KernelCode, Tile};
-use cotenant_sim::scenario::{Class, Jitter, Load, Scenario, Setup, Think};
+use cotenant_sim::scenario::{Class, DropAfter, Jitter, Load, Scenario, Setup, Think};
 use cotenant_traces::{Request, Rng};
 
 use super::Shape;
@@ -92,6 +92,11 @@ fn tenants(shape: &Shape, world: &mut common::World, rng: &mut Rng) {
         }
         if rng.below(4) == 0 {
             tenant.class = Class::BestEffort;
+        }
+        tenant.per_request_batches = rng.below(6) == 0;
+        if rng.below(3) == 0 {
+            let limit = (rng.below(2) == 0).then(|| Nanos(1_000 + rng.below(40_000)));
+            tenant.drop_after = Some(DropAfter { limit, predict: rng.below(2) == 0 });
         }
         world.tenants.push(tenant);
     }

@@ -3,18 +3,22 @@
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
-use cotenant_sim::action::{Action, Event};
+use cotenant_sim::action::{Action, Closes, Event};
 use cotenant_sim::policy::Depth;
-use cotenant_sim::view::{self, Queued, Queues, Status, TenantView, View};
+use cotenant_sim::view::{self, Queued, Queues, Status, TenantView, View, Window};
 
 use super::{NEVER, Oracle, Pending, Timer};
 
 /// Every queue, copied.
-struct Lines(Vec<Vec<Queued>>);
+struct Lines(Vec<Vec<Queued>>, Vec<Option<Window>>);
 
 impl Queues for Lines {
     fn queued(&self, tenant: u32, i: usize) -> Option<Queued> {
         self.0[tenant as usize].get(i).copied()
+    }
+
+    fn window(&self, tenant: u32) -> Option<&Window> {
+        self.1[tenant as usize].as_ref()
     }
 }
 
@@ -43,8 +47,8 @@ impl Oracle<'_> {
         }
         let (tenants, workers) = (self.tenant_views(), self.worker_views());
         let setup = Arc::clone(&self.setup);
-        let queues =
-            Lines(self.sources.iter().map(|s| s.queue.iter().map(seen).collect()).collect());
+        let queues = self.sources.iter().map(|s| s.queue.iter().map(seen).collect()).collect();
+        let queues = Lines(queues, self.sources.iter().map(|s| s.window.clone()).collect());
         let view = View {
             now: Nanos(self.now),
             setup: &setup,
@@ -56,6 +60,16 @@ impl Oracle<'_> {
         self.policy.event(event, &view, &mut actions);
         for action in actions {
             self.act(action);
+        }
+    }
+
+    /// If its time is over: a batch may end at that instant and be within.
+    pub(super) fn close_window(&mut self, t: usize, closes: Closes) {
+        let slack = u64::from(closes == Closes::WithBatch);
+        let over = |&(until, how): &(u64, Closes)| how == closes && until + slack <= self.now;
+        if self.sources[t].open.as_ref().is_some_and(over) {
+            self.sources[t].open = None;
+            self.tell(Event::WindowClosed { tenant: t as u32 });
         }
     }
 
@@ -121,7 +135,7 @@ impl Oracle<'_> {
                 let most = self.setup.tenants[t].batch_max;
                 self.sources[t].batch_max = max.max(1).min(most);
                 self.sources[t].batch_timeout = timeout.0;
-                self.form(t);
+                self.form(t, false);
             }
             Action::Launch { worker, mask, priority, via } => {
                 self.launch(worker as usize, None, mask, priority, via);
@@ -137,6 +151,15 @@ impl Oracle<'_> {
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker as usize, cap, how),
             Action::Retire { worker } => self.retire(worker as usize),
+            Action::OpenWindow { tenant, length, closes } => {
+                let (t, until) = (tenant as usize, self.now + length.0);
+                let opened = Nanos(self.now);
+                self.sources[t].window = Some(Window { opened, ..Window::default() });
+                self.sources[t].open = Some((until, closes));
+                if closes == Closes::OnTime {
+                    self.set(until, Timer::Closes(t));
+                }
+            }
             Action::Timer { at, token } => self.set(at.0.max(self.now), Timer::Policy(token)),
             Action::Drop { request, .. } => self.drop(request),
         }

@@ -5,7 +5,7 @@
 //! Shared with the engine is only what results are defined by: a kernel's remaining time is brought
 //! up to date when its own grant or slow-down changes and at no other instant, so that both round
 //! alike; at the same instant kernels end before timers, the GPU's timers go before the host's, each
-//! in the order in which they were set; what an action leads to at once is told before the next action is carried out; and the
+//! in the order in which they were set, batches that wait and the policy's timers last; what an action leads to at once is told before the next action is carried out; and the
 //! curve of a merged launch.
 
 mod batches;
@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::Refusal;
-use cotenant_sim::action::{Event, Preemption};
+use cotenant_sim::action::{Closes, Event, Preemption};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use cotenant_sim::mask::CuMask;
@@ -31,7 +31,7 @@ use cotenant_sim::policy::{Depth, Policy};
 use cotenant_sim::program::{KernelCode, Program};
 use cotenant_sim::scenario::{Jitter, Load, Scenario, Setup};
 use cotenant_sim::serving::RequestId;
-use cotenant_sim::view::Status;
+use cotenant_sim::view::{Status, Window};
 use cotenant_traces::Request;
 
 use placement::Way;
@@ -110,6 +110,8 @@ enum Timer {
     Up(usize),
     ShadowLoaded(usize),
     Policy(u64),
+    /// The end of a tenant's statistics window.
+    Closes(usize),
     Window,
 }
 
@@ -118,6 +120,9 @@ struct Pending {
     items: u32,
     work: f32,
     deadline: u64,
+    /// Its time is over, and when it is given up if it still waits.
+    limit: u64,
+    expires: u64,
     began: u64,
     /// How many of its tenant came before.
     number: u64,
@@ -154,6 +159,11 @@ struct Source {
     batch_max: u32,
     batch_timeout: u64,
     batch_timer: u64,
+    /// When its queue is looked through for requests that have expired.
+    look: u64,
+    /// What a statistics window has seen, and until when it is open, if it is.
+    window: Option<Window>,
+    open: Option<(u64, Closes)>,
 }
 
 /// What came of a run.
@@ -237,8 +247,9 @@ pub(crate) struct Oracle<'a> {
     pub(crate) pools: Vec<Pool>,
     sources: Vec<Source>,
     workers: Vec<Worker>,
-    /// When, whether it is the host's, its number, what for.
-    timers: Vec<(u64, bool, u64, Timer)>,
+    /// When; the GPU's first, then the host's, then those that let the instant pass; its number, what
+    /// for.
+    timers: Vec<(u64, u8, u64, Timer)>,
     set: u64,
     streams: usize,
     admitted: u32,
@@ -272,6 +283,9 @@ impl<'a> Oracle<'a> {
             batch_max: tenant.batch_max,
             batch_timeout: tenant.batch_timeout.0,
             batch_timer: NEVER,
+            look: NEVER,
+            window: None,
+            open: None,
         });
         let counts = setup.tenants.iter().map(|_| Counts::default()).collect();
         let mut oracle = Self {
@@ -380,7 +394,8 @@ impl<'a> Oracle<'a> {
             Timer::Issued(_) => self.depth < Depth::Kernel,
             _ => false,
         };
-        self.timers.push((at, !of_gpu, self.set, timer));
+        let late = matches!(timer, Timer::Batch(_) | Timer::Policy(_) | Timer::Closes(_));
+        self.timers.push((at, u8::from(!of_gpu) + u8::from(late), self.set, timer));
     }
 
     /// A worker's process is made, and with it its stream.
@@ -401,12 +416,19 @@ impl<'a> Oracle<'a> {
             Timer::Preempt(w) => self.preempt_now(w),
             Timer::CopiedOut(w) => self.batch_done(w),
             Timer::Batch(t) => {
-                self.sources[t].batch_timer = NEVER;
-                self.form(t);
+                let (now, s) = (self.now, &mut self.sources[t]);
+                for at in [&mut s.batch_timer, &mut s.look] {
+                    if *at <= now {
+                        *at = NEVER;
+                    }
+                }
+                self.give_up_late(t);
+                self.form(t, true);
             }
             Timer::Up(w) => self.up(w),
             Timer::ShadowLoaded(w) => self.shadow_loaded(w),
             Timer::Policy(token) => self.tell(Event::Timer { token }),
+            Timer::Closes(t) => self.close_window(t, Closes::OnTime),
             Timer::Window => {
                 for c in &mut self.out.counts {
                     let in_system = c.in_system;

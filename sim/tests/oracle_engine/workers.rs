@@ -144,7 +144,7 @@ impl Oracle<'_> {
         let worker = w as u32;
         self.out.log.push((self.now, Happening::WorkerUp { worker }));
         self.tell(Event::WorkerUp { worker });
-        self.form(t);
+        self.form(t, false);
     }
 
     fn in_window(&self, since: Option<u64>) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::{Answer, Attainment, Cell, Goal, Line, Point, Standing};
 use crate::WHOLE;
-use crate::columns::{Metric, STATUS};
+use crate::columns::{Metric, STATUS, has_numbers, overload_rates};
 use crate::estimate::Estimate;
 use crate::format::{key_title, quantity};
 use crate::run_info::RunInfo;
@@ -17,8 +17,6 @@ const Z: f64 = 1.959_964;
 const TIE: f64 = 1e-6;
 /// More requests than anybody will wait for.
 const MANY: f64 = 1e8;
-/// Served below this share of what was offered, with a queue left at the end: overloaded.
-const OVERLOAD: f64 = 0.95;
 /// The class of tenants whose latency matters, as `run.json` words it.
 const LATENCY_CLASS: &str = "latency";
 
@@ -118,12 +116,13 @@ impl Judge<'_> {
             rows.iter().copied().filter(|r| table.text(r, "label") == label).collect();
         let first = own.first()?;
         let of = |tenant: &str| -> Vec<&Row> {
-            let ok = |r: &&&Row| table.text(r, "tenant") == tenant && table.text(r, STATUS) == "ok";
+            let ok =
+                |r: &&&Row| table.text(r, "tenant") == tenant && has_numbers(table.text(r, STATUS));
             own.iter().filter(ok).copied().collect()
         };
         let whole = of(WHOLE);
         let mut failures: Vec<(String, Vec<&str>)> = Vec::new();
-        for row in own.iter().filter(|r| table.text(r, STATUS) != "ok") {
+        for row in own.iter().filter(|r| !has_numbers(table.text(r, STATUS))) {
             let (reason, cell) = (table.text(row, STATUS), table.text(row, "cell"));
             match failures.iter_mut().find(|(r, _)| r == reason) {
                 Some((_, cells)) if cells.contains(&cell) => {}
@@ -155,8 +154,7 @@ impl Judge<'_> {
         let promised = info.is_some_and(|t| t.slo_ms.is_some() || t.slo.is_some());
         let sum =
             |m: Metric| -> f64 { rows.iter().filter_map(|r| self.table.number(r, m.name())).sum() };
-        let (offered, done) = (sum(Metric::Offered), sum(Metric::Completed));
-        let n = done + sum(Metric::Dropped);
+        let n = sum(Metric::Completed) + sum(Metric::Dropped);
         let throughput = self.mean(rows, Metric::Throughput);
         let attainment = self.mean(rows, Metric::SloAttainment).map(|e| interval(&e, n));
         let goal = match attainment {
@@ -171,16 +169,19 @@ impl Judge<'_> {
             None if promised && throughput.is_none_or(|t| t.mean == 0.0) => Goal::Unknown,
             None => Goal::None,
         };
-        let left = sum(Metric::InFlight);
-        let served = throughput.map_or(0.0, |t| t.mean);
-        let over = done < OVERLOAD * offered && left > (offered - done) * 0.5 && left > 10.0;
+        let rates = rows.iter().filter_map(|r| overload_rates(self.table.text(r, STATUS)));
+        let rates: Vec<(f64, f64)> = rates.collect();
+        let mean = |sum: f64| sum / rates.len() as f64;
+        let overloaded = (!rates.is_empty()).then(|| {
+            (mean(rates.iter().map(|r| r.0).sum()), mean(rates.iter().map(|r| r.1).sum()))
+        });
         Cell {
             goal,
             attainment,
             p99: self.mean(rows, Metric::LatencyP99),
             goodput: self.mean(rows, Metric::Goodput),
             throughput,
-            overloaded: (over && done > 0.0).then(|| (served * offered / done, served)),
+            overloaded,
         }
     }
 

@@ -161,6 +161,21 @@ fn overload(answer: &Answer, line: Option<&Line>) -> Option<String> {
     (!over.is_empty()).then(|| format!("Overloaded under `{}`: {}.", line.label, over.join(", ")))
 }
 
+/// How often somebody is overloaded, and the first case.
+fn overload_in_sweep(answer: &Answer, points: &[Point]) -> Option<String> {
+    let over = |l: &&Line| l.cells.iter().flatten().any(|c| c.overloaded.is_some());
+    let mut lines = points.iter().flat_map(|p| p.lines.iter().filter(over).map(move |l| (p, l)));
+    let (point, line) = lines.next()?;
+    let all: usize = points.iter().map(|p| p.lines.len()).sum();
+    let first = overload(answer, Some(line))?;
+    Some(format!(
+        "In {} of {all} combinations of policy and sweep point queues grow through the whole window. At {}: \
+         {first}",
+        1 + lines.count(),
+        point.name
+    ))
+}
+
 fn bound(line: Option<&Line>) -> Option<String> {
     let line = line?;
     let share = line.share.filter(|s| *s <= 1.0005)?;
@@ -248,6 +263,7 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     if answer.goals {
         text.extend(crossings(points));
     }
+    text.extend(overload_in_sweep(answer, points));
     let failing = points.iter().flat_map(|p| &p.lines).filter(|l| !l.failures.is_empty()).count();
     if failing > 0 {
         text.push(format!("{failing} combinations of policy and sweep point have failed cells."));

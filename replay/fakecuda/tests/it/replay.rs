@@ -83,6 +83,8 @@ fn scenario(name: &str) -> Scenario {
         batch_max: 1,
         batch_timeout: Nanos::ZERO,
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     });
     let think = || Think::Constant(Nanos::from_millis(1));
     let load =

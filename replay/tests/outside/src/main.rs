@@ -30,6 +30,8 @@ fn scenario() -> Scenario {
         batch_max: 4,
         batch_timeout: Nanos::ZERO,
         generates: None,
+        per_request_batches: false,
+        drop_after: None,
     };
     let arrivals = (0..400u64).map(|i| Request::at(Nanos(i * 1_000_003)));
     Scenario {

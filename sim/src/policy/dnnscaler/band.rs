@@ -1,5 +1,7 @@
 //! Latencies of a window, and where they lie against the SLO.
 
+use cotenant_profiles::Nanos;
+
 use crate::words;
 
 /// Which number stands for a window of latencies.
@@ -13,6 +15,12 @@ pub(in crate::policy) enum Statistic {
 words!(Statistic { "mean" => Statistic::Mean, "p95" => Statistic::P95 });
 
 impl Statistic {
+    /// Of these times, ms.
+    pub(in crate::policy) fn of_times(self, times: impl Iterator<Item = Nanos>) -> Option<f64> {
+        let ms: Vec<f64> = times.map(Nanos::as_millis_f64).collect();
+        self.of(&ms)
+    }
+
     /// Of these latencies; `None` if there are none.
     pub(in crate::policy) fn of(self, latencies: &[f64]) -> Option<f64> {
         if latencies.is_empty() {
