@@ -15,7 +15,7 @@ begin() {
     work=$work/$name
     short=0
     : >"$work/summary.txt"
-    trap 'say "STOP  after $SECONDS s"; keep; exit 1' TERM INT HUP
+    trap 'kill $! 2>/dev/null; sleep 2; say "STOP  after $SECONDS s"; keep; exit 1' TERM INT HUP
     [ -x "$bin" ] || { fell_short "$bin is not there: replay/first-light/pack makes it"; keep; exit 1; }
     libraries
     # Streams that share a hardware queue wait for each other: as many queues as there are.

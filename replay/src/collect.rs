@@ -27,7 +27,7 @@ use bench::Bench;
 pub use assemble::{Collected, SLOW};
 pub(crate) use assemble::{point, today};
 pub use journal::{Journal, Visit};
-pub use plan::{Coarse, Plan, PlanError, Point, Request, plan};
+pub use plan::{Coarse, Plan, PlanError, Point, Request, Sizes, plan};
 pub(crate) use plan::{same_gpu, shuffle};
 
 /// Launches before those that count: clocks rise, caches fill, code is loaded.
@@ -102,7 +102,7 @@ pub fn collect(
         if journal.has(&visit) {
             continue;
         }
-        if request.budget.is_some_and(|b| began.elapsed() >= b) {
+        if request.is_over(began.elapsed()) {
             break;
         }
         let bench = if visit.point.coarse { &mut coarse } else { &mut fine };
@@ -186,6 +186,7 @@ mod tests {
             corun_kernels: 0,
             budget: None,
             ramp: Duration::ZERO,
+            stop: crate::drive::Stop::new(),
             seed: 1,
         };
         let info = DeviceInfo {

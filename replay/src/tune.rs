@@ -156,7 +156,7 @@ pub fn tune(
     let mut origin = Origin { info, driver, readings: vec![], visits: [0, 0], events_ns };
     let (mut tuned, all) = (Vec::new(), shapes.len());
     for shape in shapes {
-        let spent = || request.budget.is_some_and(|b| began.elapsed() >= b);
+        let spent = || request.is_over(began.elapsed());
         let visited = |queued: bool| {
             origin.visits[0] += 1;
             origin.visits[1] += usize::from(!queued);

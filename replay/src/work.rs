@@ -4,6 +4,7 @@ use std::fmt;
 
 use cotenant_profiles::kernel::Op;
 use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo::decoder::{Decoder, Matrix, StepLayer, StepShape};
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 use cotenant_profiles::zoo::{Layer, ModelSpec};
 use serde::{Deserialize, Serialize};
@@ -253,6 +254,27 @@ pub fn launches(spec: &ModelSpec, batch: u32, precision: Precision) -> Vec<Work>
         tasks_of(&node.layer, batch, &mut tasks);
     }
     tasks.into_iter().map(|task| Work::new(task, precision)).collect()
+}
+
+/// The matrix products of a decoder's transformer layers, in order, for a step in which `sequences`
+/// sequences generate a token each. Norms, attention over pages and the choice of a token are not
+/// among our kernels, and the output projection takes a gigabyte: they are left out.
+#[must_use]
+pub fn products(decoder: &Decoder, sequences: u32, precision: Precision) -> Vec<Work> {
+    let mut shape = StepShape::default();
+    (0..sequences).for_each(|_| shape.add_decode(1));
+    let segments = decoder.step(&shape).segments.into_iter();
+    let layers = segments.flat_map(|s| (0..s.repeat).flat_map(move |_| s.layers.clone()));
+    let product = |layer: StepLayer| match layer {
+        StepLayer::Linear { matrix, tokens, in_features, out_features, .. }
+            if matrix != Matrix::LmHead =>
+        {
+            let (m, n, k) = (tokens, out_features, in_features);
+            Some(Work::new(Task::Gemm { m, n, k, count: 1 }, precision))
+        }
+        _ => None,
+    };
+    layers.filter_map(product).collect()
 }
 
 fn tasks_of(layer: &Layer, batch: u32, tasks: &mut Vec<Task>) {

@@ -19,6 +19,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::fail::{Done, Failure};
 use crate::folder::write_whole;
 use crate::say;
+use crate::study::stop::Stop;
 use crate::text::{align, count};
 
 /// Say what this machine's GPU and driver can do, and what is missing; or measure it
@@ -371,6 +372,7 @@ impl MeasureArgs {
             corun_kernels: usize::from(pairs),
             budget: self.budget.map(|b| Duration::from_nanos(b.0)),
             ramp: RAMP,
+            stop: Stop::listen()?.driver().clone(),
             seed: self.seed,
         };
         Ok((request, self.out.clone()))
@@ -463,6 +465,13 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
     if collected.pairs_left > 0 {
         let left = count(collected.pairs_left, "pair");
         say::warn(&format!("{left} left out: the budget ended; the same command resumes"));
+    }
+    if request.stop.wanted() {
+        let why = format!(
+            "stopped; what was measured is in {}; the same command resumes",
+            folder.display()
+        );
+        return Err(Failure::Stopped(why));
     }
     let (kernels, pairs) = (collected.profile.kernels.len(), collected.profile.corun.len());
     say::out(&format!(

@@ -11,7 +11,7 @@ use cotenant_profiles::{Nanos, stats};
 
 use super::corun::{Pair, Pairs};
 use super::journal::{Journal, Visit};
-use super::plan::{Plan, Request};
+use super::plan::{Plan, Request, Sizes};
 use super::{CollectError, Measured};
 use crate::device::Kind;
 use crate::recipe::shapes;
@@ -192,15 +192,15 @@ fn provenance(
 }
 
 fn empty_model(request: &Request, plan: &Plan, name: &str) -> Model {
-    let (spec, precision) = (&plan.specs[name], request.precision);
-    let weights = spec.weights_bytes(precision);
+    let Sizes { weights, per_item } = plan.sizes[name];
+    let [activations_per_item, input_per_item, output_per_item] = per_item;
     let rate = u64::from(request.device.costs.load_mbps.max(1));
     Model {
         name: name.to_owned(),
         weights,
-        activations_per_item: spec.activations_per_item_bytes(precision),
-        input_per_item: spec.input_per_item_bytes(precision),
-        output_per_item: spec.output_per_item_bytes(precision),
+        activations_per_item,
+        input_per_item,
+        output_per_item,
         load: Nanos((weights.0 * 1000).div_ceil(rate)),
         host_per_request: Nanos::ZERO,
         batches: BTreeMap::new(),

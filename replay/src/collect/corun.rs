@@ -71,7 +71,7 @@ pub(super) fn corun(
         if pairs.iter().any(|p| p.works == works && p.cus == cus) {
             continue;
         }
-        if request.budget.is_some_and(|limit| began.elapsed() >= limit) {
+        if request.is_over(began.elapsed()) {
             left_out += 1;
             continue;
         }

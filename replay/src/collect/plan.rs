@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cotenant_profiles::Device as GpuDescription;
 use cotenant_profiles::lower::{MAX_BATCH, Precision};
+use cotenant_profiles::zoo::decoder::{self, Decoder};
 use cotenant_profiles::zoo::{self, ModelSpec, ZooError};
+use cotenant_profiles::{Bytes, Device as GpuDescription};
 
-use crate::work::{Work, launches};
+use crate::drive::Stop;
+use crate::work::{Work, launches, products};
 
 /// What to collect.
 #[derive(Clone, Debug)]
@@ -32,8 +34,17 @@ pub struct Request {
     pub budget: Option<Duration>,
     /// How long the GPU is kept busy before anything is measured, for its clocks to rise.
     pub ramp: Duration,
+    /// Somebody may ask for the end: what is measured by then is assembled.
+    pub stop: Stop,
     /// Seed of the order.
     pub seed: u64,
+}
+
+impl Request {
+    /// Whether measuring is to end, `taken` after it began.
+    pub(crate) fn is_over(&self, taken: Duration) -> bool {
+        self.stop.wanted() || self.budget.is_some_and(|b| taken >= b)
+    }
 }
 
 /// Why nothing can be planned.
@@ -97,6 +108,63 @@ pub struct Planned {
     pub round: usize,
 }
 
+/// What a model takes, in the numbers that it is measured with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Its weights.
+    pub weights: Bytes,
+    /// Of one item: activations, input, output.
+    pub per_item: [Bytes; 3],
+}
+
+/// A model that can be measured.
+enum Source {
+    Network(ModelSpec),
+    /// Of a decoder, the matrix products of its transformer layers.
+    Products(Decoder),
+}
+
+impl Source {
+    fn find(name: &str) -> Result<Self, ZooError> {
+        match decoder::decoder(name) {
+            Ok(decoder) => Ok(Self::Products(decoder)),
+            Err(_) => zoo::find(name).map(Self::Network),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Network(spec) => spec.name.clone(),
+            Self::Products(decoder) => format!("{}-products", decoder.name),
+        }
+    }
+
+    fn launches(&self, batch: u32, precision: Precision) -> Vec<Work> {
+        match self {
+            Self::Network(spec) => launches(spec, batch, precision),
+            Self::Products(decoder) => products(decoder, batch, precision),
+        }
+    }
+
+    fn sizes(&self, precision: Precision) -> Sizes {
+        match self {
+            Self::Network(spec) => Sizes {
+                weights: spec.weights_bytes(precision),
+                per_item: [
+                    spec.activations_per_item_bytes(precision),
+                    spec.input_per_item_bytes(precision),
+                    spec.output_per_item_bytes(precision),
+                ],
+            },
+            // A token goes in as a number and comes out as one.
+            Self::Products(decoder) => Sizes {
+                weights: decoder.weights_bytes(precision),
+                per_item: [decoder.activations_bytes(1, 1, precision), Bytes(4), Bytes(4)],
+            },
+        }
+    }
+}
+
 /// Everything that is to be measured.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -104,8 +172,8 @@ pub struct Plan {
     pub works: Vec<Work>,
     /// Launches of each model and batch: indices into `works`.
     pub models: BTreeMap<String, BTreeMap<u32, Vec<usize>>>,
-    /// The models' layer lists.
-    pub specs: BTreeMap<String, ModelSpec>,
+    /// The models' sizes.
+    pub sizes: BTreeMap<String, Sizes>,
     /// Points of the whole device, of its half, and the others.
     steps: [Vec<Point>; 3],
 }
@@ -146,27 +214,27 @@ pub fn plan(
     let mut plan = Plan {
         works: Vec::new(),
         models: BTreeMap::new(),
-        specs: BTreeMap::new(),
+        sizes: BTreeMap::new(),
         steps: [vec![], vec![], vec![]],
     };
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
     for name in &request.models {
-        let spec = zoo::find(name)?;
+        let model = Source::find(name)?;
         for &batch in &request.batches {
             if !(1..=MAX_BATCH).contains(&batch) {
                 return Err(PlanError::Batch(batch));
             }
             let mut indices = Vec::new();
-            for work in launches(&spec, batch, request.precision) {
+            for work in model.launches(batch, request.precision) {
                 let index = *known.entry(work.id.clone()).or_insert(plan.works.len());
                 if index == plan.works.len() {
                     plan.works.push(work);
                 }
                 indices.push(index);
             }
-            plan.models.entry(spec.name.clone()).or_default().insert(batch, indices);
+            plan.models.entry(model.name()).or_default().insert(batch, indices);
         }
-        plan.specs.insert(spec.name.clone(), spec);
+        plan.sizes.insert(model.name(), model.sizes(request.precision));
     }
     let mut ladder = request.cus.clone();
     if ladder.is_empty() {
@@ -253,6 +321,21 @@ fn next(state: &mut u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_decoder_the_products_are_measured_under_a_name_of_their_own() {
+        let source = Source::find("llama-3.2-1b").unwrap();
+        assert_eq!(source.name(), "llama-3.2-1b-products");
+        let works = source.launches(4, Precision::Bf16);
+        let mut ids: Vec<&str> = works.iter().map(|w| w.id.as_str()).collect();
+        assert_eq!(ids.len(), 16 * 4, "four products in each of sixteen layers");
+        assert_eq!(ids[0], "gemm-m4-n3072-k2048-bf16");
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 4);
+        assert!(matches!(Source::find("resnet18"), Ok(Source::Network(_))));
+        assert!(Source::find("resnet19").is_err());
+    }
 
     #[test]
     fn an_h100_is_no_h200() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Source, files};
 use cotenant_replay::collect::{CollectError, Request, collect};
+use cotenant_replay::drive::Stop;
 use cotenant_replay::{DeviceError, Unavailable};
 
 use crate::stand_in::{LIBRARIES, again, libraries};
@@ -23,6 +24,7 @@ fn request() -> Request {
         corun_kernels: 2,
         budget: None,
         ramp: Duration::ZERO,
+        stop: Stop::new(),
         seed: 7,
     }
 }

@@ -8,7 +8,7 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device as Gpu, Profile, files};
 use cotenant_replay::collect::{Collected, Request, collect};
 use cotenant_replay::cuda::{CudaDevice, Granularity};
-use cotenant_replay::drive::Replayed;
+use cotenant_replay::drive::{Replayed, Stop};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, Work};
 
@@ -28,6 +28,7 @@ fn request(model: &str, cus: &[u32]) -> Request {
         corun_kernels: 2,
         budget: None,
         ramp: Duration::ZERO,
+        stop: Stop::new(),
         seed: 7,
     }
 }
@@ -100,6 +101,22 @@ fn the_next_algorithm_is_taken_where_the_first_does_not_run() {
         for kernel in profile.kernels.iter().filter(|k| !k.curve.points().is_empty()) {
             assert_eq!(kernel.curve.points().len(), 2, "{}", kernel.id);
         }
+    });
+}
+
+/// Who stops a collection has what was measured by then.
+#[test]
+fn a_stopped_collection_is_assembled() {
+    with_stand_in!("a_stopped_collection_is_assembled", &[], || {
+        let request = request("squeezenet1_1@64", &[66]);
+        let folder = tempfile::tempdir().unwrap();
+        let collected = collect(&request, folder.path(), &mut |p| {
+            if p.done == 5 {
+                request.stop.now();
+            }
+        });
+        assert_eq!(collected.unwrap().profile.kernels.len(), 5);
+        assert_eq!(files::read(folder.path()).unwrap().kernels.len(), 5);
     });
 }
 

@@ -10,6 +10,7 @@ use cotenant_profiles::Device;
 use cotenant_profiles::lower::Precision;
 use cotenant_replay::collect::Request;
 use cotenant_replay::cuda::Loader;
+use cotenant_replay::drive::Stop;
 use cotenant_replay::tune::{TILES, TuneError, tune};
 use cotenant_replay::{DeviceError, Unavailable};
 
@@ -27,6 +28,7 @@ fn request() -> Request {
         corun_kernels: 0,
         budget: None,
         ramp: Duration::ZERO,
+        stop: Stop::new(),
         seed: 7,
     }
 }
