@@ -34,15 +34,17 @@ fell_short() {
 
 # Everything so far, in one archive; the one before stands until this one is whole.
 keep() {
-    cp "$work/summary.txt" "$out/$name.txt"
     tar -C "$(dirname "$work")" -czf "$out/.$name.tar.gz" "$name" 2>/dev/null
+    local said=
     # One file brought home may not be larger than 15 MiB: recordings can be made again.
     if [ "$(stat -c %s "$out/.$name.tar.gz")" -gt 15728640 ]; then
         tar -C "$(dirname "$work")" --exclude=raw --exclude=timeline --exclude=plots \
             -czf "$out/.$name.tar.gz" "$name"
-        echo "      recordings and plots left out: the archive was too large" >>"$out/$name.txt"
+        said="      recordings and plots left out: the archive was too large"
     fi
     mv -f "$out/.$name.tar.gz" "$out/$name.tar.gz"
+    # Last: what it says is in the archive.
+    { cat "$work/summary.txt" && [ -z "$said" ] || echo "$said"; } >"$out/$name.txt"
 }
 
 # step NAME SECONDS COMMAND…: never longer than what is left of the script's time; its output goes to

@@ -244,7 +244,7 @@ mod tests {
             smem_bytes: 0,
             blocks_per_cu: 4,
             flops: 0,
-            dram_bytes: (20 << 20) * (i + 1),
+            dram_bytes: (40 << 20) * (i + 1),
             curve: Curve::new(vec![Point::exact(66, 100_000), Point::exact(132, 60_000)]).unwrap(),
         };
         let mut profile = Profile {
