@@ -37,6 +37,11 @@ fn variants() -> Vec<(&'static PolicyInfo, Given)> {
         ("serve", vec![("decision", Value::Duration(Nanos::from_micros(20)))]),
         ("overlap", vec![("queries", Value::Integer(3)), ("margin", Value::Float(0.0))]),
         ("hami", vec![("cores", text("even")), ("sharing", text("mps"))]),
+        ("orion", vec![("against", text("free")), ("by_class", Value::Bool(false))]),
+        ("reef", vec![("variant", text("n"))]),
+        ("tally", vec![("yields", text("kernel")), ("form", text("persistent"))]),
+        ("lithos", vec![("quotas", text("equal")), ("steal", text("idle-tenants"))]),
+        ("xsched", vec![("level", Value::Integer(3)), ("hint", Value::Bool(false))]),
     ];
     let defaults = ALL.iter().map(|&info| (info, vec![]));
     let more = more.into_iter().map(|(name, given)| (find(name).unwrap(), given));

@@ -10,7 +10,8 @@ use cotenant_profiles::Nanos;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, PoolSpec};
 use cotenant_sim::mask::CuMask;
-use cotenant_sim::pool::{Ended, Job, NEVER, Note, Pool};
+use cotenant_sim::action::Preemption;
+use cotenant_sim::pool::{Ended, Job, NEVER, Note, Pool, Taken};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::DropAfter;
 use cotenant_sim::serving::{Due, Serving};
@@ -311,4 +312,72 @@ fn contexts_take_turns() {
     let expected = [(200, None), (210, None), (310, Some(1)), (311, None), (411, Some(0))];
     assert_eq!(ends(&mut pool, &code), expected);
     assert_eq!(pool.totals(411).switches, 2);
+}
+
+/// Twelve blocks, one to a CU: three waves of 100 ns on 4 CUs.
+fn in_waves() -> (Pool, Code) {
+    let world = World::new(device(&[4]), vec![waves(4, 12, 100)]);
+    let setup = world.scenario(vec![]).setup;
+    (Pool::new(&setup.whole_gpu(), &setup.device, &ContentionModel::None, false), world.code)
+}
+
+#[test]
+fn a_part_of_a_kernel_takes_the_waves_of_its_blocks() {
+    let (mut pool, code) = in_waves();
+    let mut now = 0;
+    for (blocks, ns) in [(4, 100), (5, 200), (8, 200), (1, 100), (12, 300)] {
+        pool.submit(now, Job { part: f64::from(blocks) / 12.0, ..job(0, 0, 0) }, None, &code);
+        pool.settle(now, &code);
+        assert_eq!(ends(&mut pool, &code), [(now + ns, Some(0))], "{blocks} blocks");
+        now += ns;
+    }
+}
+
+#[test]
+fn what_becomes_of_a_preempted_kernel_depends_on_how() {
+    for (how, taken) in [
+        (Preemption::Reset, Taken::Now(1.0)),
+        (Preemption::Save, Taken::Now(0.5)),
+        (Preemption::Unstarted, Taken::Nothing),
+        (Preemption::Blocks, Taken::Later),
+    ] {
+        let (mut pool, code) = in_waves();
+        pool.submit(0, job(0, 0, 0), None, &code);
+        pool.submit(0, job(1, 0, 0), None, &code);
+        pool.settle(0, &code);
+        assert_eq!(pool.preempt(150, 0, how, &code), taken, "{how:?}");
+        pool.settle(150, &code);
+        // The other one has its CUs at once, when blocks end, or not before the first one's end.
+        let done = ends(&mut pool, &code);
+        let other = match how {
+            Preemption::Reset | Preemption::Save => 450,
+            Preemption::Blocks => 500,
+            Preemption::Unstarted => 600,
+        };
+        assert_eq!(done.last(), Some(&(other, Some(1))), "{how:?}: {done:?}");
+    }
+}
+
+#[test]
+fn saved_work_goes_on_inside_of_its_blocks_and_other_work_begins_blocks_anew() {
+    let (mut pool, code) = in_waves();
+    let half = Job { part: 0.5, saved: true, extra_ns: 80, ..job(0, 0, 0) };
+    pool.submit(0, half, None, &code);
+    pool.settle(0, &code);
+    assert_eq!(ends(&mut pool, &code), [(230, Some(0))], "restored in 80 ns, half a kernel left");
+    pool.submit(230, Job { part: 0.5, ..job(0, 0, 0) }, None, &code);
+    pool.settle(230, &code);
+    assert_eq!(ends(&mut pool, &code), [(430, Some(0))], "six blocks are two waves");
+}
+
+#[test]
+fn who_waits_for_cus_is_taken_back_at_once() {
+    let (mut pool, code) = in_waves();
+    pool.submit(0, job(0, 0, 0), None, &code);
+    pool.submit(0, job(1, 0, 0), None, &code);
+    pool.settle(0, &code);
+    assert_eq!(pool.preempt(10, 1, Preemption::Unstarted, &code), Taken::Now(1.0));
+    assert_eq!(pool.preempt(10, 7, Preemption::Reset, &code), Taken::Nothing, "there is none");
+    pool.settle(10, &code);
+    assert_eq!(ends(&mut pool, &code), [(300, Some(0))]);
 }
