@@ -60,7 +60,8 @@ fn setup(device: &str, workers: usize) -> Setup {
         Tenant {
             name: format!("{name}-{w}"),
             model: code.compile(&profile, name, 4, device.cus()).expect("it is in the profile"),
-            class: Class::Latency,
+            // Every other one takes what is left, for those who look at that.
+            class: if w % 2 == 0 { Class::Latency } else { Class::BestEffort },
             slo: None,
             workers: 1,
             batch_max: 4,
@@ -88,7 +89,7 @@ fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
             let i = rng.below(workers.len() as u64) as usize;
             let w = &mut workers[i];
             let event = if w.status == Status::Launched {
-                w.status = Status::Idle;
+                (w.status, w.cus) = (Status::Idle, 0);
                 Event::KernelDone { worker: i as u32 }
             } else if w.status == Status::Idle {
                 let program = setup.tenants[w.spec.tenant as usize].model.program(4);
@@ -99,13 +100,22 @@ fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
             } else {
                 continue;
             };
-            let view =
-                View { now: Nanos::ZERO, setup, tenants: &[], queues: &(), workers: &workers };
-            policy.event(event, &view, &mut actions);
-            for action in actions.drain(..) {
-                let Action::Launch { worker, .. } = black_box(action) else { continue };
-                workers[worker as usize].status = Status::Launched;
-                launched += 1;
+            let mut next = Some(event);
+            while let Some(event) = next.take() {
+                let view =
+                    View { now: Nanos::ZERO, setup, tenants: &[], queues: &(), workers: &workers };
+                policy.event(event, &view, &mut actions);
+                for action in actions.drain(..) {
+                    match black_box(action) {
+                        Action::Launch { worker, .. } | Action::Slice { worker, .. } => {
+                            let w = &mut workers[worker as usize];
+                            (w.status, w.cus) = (Status::Launched, 1);
+                            launched += 1;
+                        }
+                        Action::Timer { token, .. } => next = Some(Event::Timer { token }),
+                        _ => {}
+                    }
+                }
             }
         }
     };
@@ -165,6 +175,11 @@ fn main() {
         ("krisp, limit 0, shrink stop", "krisp", vec![all(0), stop]),
         ("krisp, all", "krisp", vec![all(320)]),
         ("eclip", "eclip", vec![]),
+        ("orion", "orion", vec![]),
+        ("reef", "reef", vec![]),
+        ("tally", "tally", vec![]),
+        ("lithos", "lithos", vec![]),
+        ("xsched", "xsched", vec![]),
     ];
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |row: &str| only.as_ref().is_none_or(|part| row.contains(part));
