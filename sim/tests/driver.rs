@@ -7,10 +7,10 @@ mod common;
 
 use common::{World, device, model, program, tenant, waves};
 use cotenant_profiles::Nanos;
+use cotenant_sim::action::Preemption;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, PoolSpec};
 use cotenant_sim::mask::CuMask;
-use cotenant_sim::action::Preemption;
 use cotenant_sim::pool::{Ended, Job, NEVER, Note, Pool, Taken};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::DropAfter;
