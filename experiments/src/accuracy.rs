@@ -11,6 +11,7 @@ mod numbers;
 mod page;
 mod processes;
 mod products;
+mod serving;
 mod split;
 mod sums;
 mod tables;
@@ -47,5 +48,6 @@ pub(crate) fn page(data: &Path) -> Done<String> {
     all.extend(sums::compare(&data)?);
     let (processes, best) = processes::compare(&data)?;
     all.extend(processes);
-    Ok(page::markdown(&all, &best) + &hardware::section()?)
+    let serving = serving::compare(&data)?;
+    Ok(page::markdown(&all, &best, &serving) + &hardware::section()?)
 }

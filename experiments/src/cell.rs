@@ -5,9 +5,10 @@ mod fleet;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use cotenant_profiles::{Device, Nanos};
+use cotenant_profiles::Nanos;
 use cotenant_results::Metric;
 use cotenant_results::columns::OVERLOADED;
+use cotenant_sim::metrics::TokenCounts;
 use cotenant_sim::report::{GpuReport, TenantReport};
 use cotenant_sim::scenario::{Setup, Think};
 use cotenant_sim::{Load, Report, Scenario};
@@ -332,7 +333,27 @@ fn of_tenant(t: &TenantReport, window: f64) -> Metrics {
     m.set(Metric::BatchMean, t.batch_mean());
     m.set(Metric::Reconfigurations, Some(c.reconfigurations as f64));
     m.set(Metric::Downtime, Some(ms(Nanos(c.downtime_ns))));
+    if let Some(tokens) = &t.tokens {
+        generated(&mut m, tokens, window);
+    }
     m
+}
+
+/// Of tenants that generate tokens.
+fn generated(m: &mut Metrics, t: &TokenCounts, window: f64) {
+    m.set(Metric::TtftMean, t.ttft_mean().map(ms));
+    m.set(Metric::TtftP50, t.ttft.quantile(0.5).map(ms));
+    m.set(Metric::TtftP99, t.ttft.quantile(0.99).map(ms));
+    m.set(Metric::TpotMean, t.tpot_mean().map(ms));
+    m.set(Metric::TpotP50, t.tpot.quantile(0.5).map(ms));
+    m.set(Metric::TpotP99, t.tpot.quantile(0.99).map(ms));
+    m.set(Metric::TokensPerS, Some(t.generated as f64 / window));
+    m.set(Metric::KvUtilization, t.kv_utilization());
+    m.set(Metric::Preemptions, Some(t.preemptions as f64));
+    m.set(Metric::ItlP99, t.itl.quantile(0.99).map(ms));
+    m.set(Metric::PromptTokensPerS, Some((t.prefilled + t.cached) as f64 / window));
+    m.set(Metric::CachedTokens, Some(t.cached as f64));
+    m.set(Metric::RecomputedTokens, Some(t.recomputed as f64));
 }
 
 fn utilisations(m: &mut Metrics, gpu: &GpuReport) {
@@ -382,6 +403,12 @@ fn of_gpu(report: &Report, window: f64) -> Metrics {
     m.set(Metric::Power, Some(report.gpu.power_w));
     m.set(Metric::Reconfigurations, Some(sum(|t| t.counts.reconfigurations)));
     m.set(Metric::Downtime, Some(sum(|t| t.counts.downtime_ns) / 1e6));
+    let mut generating = report.tenants.iter().filter_map(|t| t.tokens.as_ref());
+    if let Some(first) = generating.next() {
+        let mut all = first.clone();
+        generating.for_each(|t| all.merge(t));
+        generated(&mut m, &all, window);
+    }
     m
 }
 

@@ -3,6 +3,7 @@
 
 mod arrivals;
 mod check;
+mod engine;
 pub(crate) mod fields;
 mod file;
 mod fleet;
@@ -27,6 +28,7 @@ use self::check::Checker;
 use self::file::{ExperimentFile, ProfilesFile};
 use self::tree::{Data, Entry, Flaw, Node, Place};
 pub(crate) use check::toml as toml_text;
+pub(crate) use engine::EngineConfig;
 pub(crate) use fields::no_such;
 pub(crate) use file::{CostMode, published as schema};
 pub(crate) use fleet::FleetConfig;

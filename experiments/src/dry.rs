@@ -31,7 +31,7 @@ pub(crate) fn run(grid: Grid, extras: Extras, jobs: usize) -> Done {
         let e = study.grid.at(p).map_err(Failure::Input)?;
         let point = &e.point;
         let facts = preparer.facts(&e, point).map_err(Failure::Input)?;
-        let ready = facts.compile(point).map_err(Failure::Input)?;
+        let ready = facts.compile(&e.base, point).map_err(Failure::Input)?;
         for policy in &point.policies {
             for (gpu, setup, _) in ready.each_gpu() {
                 let built = (policy.info.build)(&policy.options).map_err(Failure::input)?;

@@ -13,6 +13,7 @@ use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options};
 use cotenant_sim::scenario::{Setup, Think};
 use cotenant_sim::{Load, Report, Scenario};
+use cotenant_traces::Request;
 
 use crate::jitter::LogNormal;
 
@@ -94,6 +95,47 @@ fn closed(
         jitter: LogNormal::boxed(jitter, 0, &[setup.tenants[0].name.as_str()]),
     };
     cotenant_sim::run(scenario, &mut *policy, Some(done)).ok()
+}
+
+/// Requests behind the baseline of a tenant that generates.
+pub(crate) const GENERATING: usize = 48;
+/// Of those, as many as run one after the other.
+const ONE_BY_ONE: usize = 8;
+
+/// The baseline of a tenant that generates: p95 latency of its first few requests one at a time, and
+/// the throughput of its first requests at once.
+pub(crate) fn generating(
+    setup: &Arc<Setup>,
+    requests: &[Request],
+    contention: ContentionModel,
+    jitter: f64,
+) -> Option<Isolated> {
+    let run = |requests: Vec<Request>, done: &mut Done| {
+        let mps = policy::find("mps").expect("the registry has mps");
+        let mut policy = (mps.build)(&Options::default()).ok()?;
+        let scenario = Scenario {
+            setup: setup.clone(),
+            loads: vec![Load::Open(Box::new(requests.into_iter()))],
+            warmup: Nanos::ZERO,
+            duration: LONG,
+            contention,
+            jitter: LogNormal::boxed(jitter, 0, &[setup.tenants[0].name.as_str()]),
+        };
+        cotenant_sim::run(scenario, &mut *policy, Some(done)).ok()
+    };
+    let mut latencies = Latencies::default();
+    for (i, request) in requests.iter().take(ONE_BY_ONE).enumerate() {
+        let at = Nanos(1 + i as u64);
+        let report =
+            run(vec![Request { arrival: at, session: 0, ..*request }], &mut Done::default())?;
+        latencies.merge(&report.tenants[0].counts.latencies);
+    }
+    let at_once = |r: &Request| Request { arrival: Nanos(1), session: 0, ..*r };
+    let mut done = Done::default();
+    run(requests.iter().map(at_once).collect(), &mut done)?;
+    let last = done.0.last().copied()?;
+    let rps = done.0.len() as f64 * 1e9 / last.max(1) as f64;
+    Some(Isolated { p95: latencies.quantile(0.95)?, rps })
 }
 
 /// When requests ended.

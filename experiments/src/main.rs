@@ -12,6 +12,7 @@ mod digest;
 mod dry;
 mod fail;
 mod folder;
+mod generate;
 mod info;
 mod isolated;
 mod jitter;

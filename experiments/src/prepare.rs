@@ -9,12 +9,16 @@ use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::Class;
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::fleet::Gpu;
-use cotenant_sim::program::Code;
+use cotenant_sim::program::{Code, ModelCode};
 use cotenant_sim::scenario::{Setup, Tenant};
+use cotenant_traces::Request;
 
 use crate::cell::guarded;
-use crate::config::{CostMode, Experiment, FleetConfig, Point, Slo, TenantConfig};
+use crate::config::{
+    CostMode, EngineConfig, Experiment, FleetConfig, Point, ProfileSource, Slo, TenantConfig,
+};
 use crate::digest;
+use crate::generate;
 use crate::isolated::{self, Isolated, Size};
 use crate::models::{Found, Library};
 
@@ -65,6 +69,8 @@ pub(crate) struct Preparer {
     /// Sizes of requests, by tenant and arrivals.
     sizes: BTreeMap<String, BTreeMap<u32, u64>>,
     files: BTreeMap<PathBuf, String>,
+    /// Models of tenants that generate tokens.
+    generating: BTreeMap<String, Found>,
     /// Arrivals whose files have been read through, with the run's length.
     readable: BTreeSet<String>,
     /// What is odd about traces, once each.
@@ -90,7 +96,10 @@ impl Preparer {
             meaning: String::new(),
         };
         for config in &point.tenants {
-            let found = self.library.find(config, device, &on, &point.profiles)?;
+            let found = match &config.engine {
+                Some(engine) => self.generating(&e.base, point, config, engine, &on)?,
+                None => self.library.find(config, device, &on, &point.profiles)?,
+            };
             for file in config.arrivals.files(&e.base) {
                 self.file(&file, &config.arrivals_at)?;
             }
@@ -100,6 +109,12 @@ impl Preparer {
             facts.isolated.push(baseline);
         }
         if let Some(fleet) = &point.fleet {
+            if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {
+                return Err(format!(
+                    "{}: an engine on one of several GPUs is not supported yet: leave `gpus` out",
+                    tenant.model_at
+                ));
+            }
             facts.gpus = self.on_each_gpu(point, fleet)?;
         }
         facts.meaning = self.meaning(&e.base, point, &on, &facts)?;
@@ -121,6 +136,25 @@ impl Preparer {
             gpus.push(here.map(find).collect::<Result<Vec<_>, String>>()?);
         }
         Ok(gpus)
+    }
+
+    /// The model of a tenant that generates tokens.
+    fn generating(
+        &mut self,
+        base: &Path,
+        point: &Point,
+        config: &TenantConfig,
+        engine: &EngineConfig,
+        on: &str,
+    ) -> Result<Found, String> {
+        let sources = &point.profiles;
+        let key = format!("{} {} {engine:?} {sources:?} {on}", config.model, config.precision);
+        if let Some(found) = self.generating.get(&key) {
+            return Ok(found.clone());
+        }
+        let found = generate::find(base, config, engine, &point.device, sources)?;
+        self.generating.insert(key, found.clone());
+        Ok(found)
     }
 
     /// Input files that have been read, with their digests.
@@ -157,6 +191,9 @@ impl Preparer {
         on: &str,
         contention: ContentionModel,
     ) -> Result<Option<Isolated>, String> {
+        if config.engine.is_some() {
+            return self.generating_baseline(base, point, config, found, on, contention);
+        }
         let sizes = self.request_sizes(base, config)?;
         let key = format!(
             "{on} {} {} {} {} {} {} {sizes:?}",
@@ -179,8 +216,9 @@ impl Preparer {
                 drop_after: None,
                 ..config.clone()
             };
-            let cus = point.device.cus();
-            let tenant = tenant(&mut code, cus, &alone, found, slo(config, None))?;
+            let device = &*point.device;
+            let place = Place { base, device, sources: &point.profiles };
+            let tenant = tenant(&mut code, place, &alone, found, slo(config, None))?;
             let device = (*point.device).clone();
             let costs = device.costs.clone();
             Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
@@ -192,6 +230,41 @@ impl Preparer {
         };
         let sizes = sizes.into_iter().map(size).collect::<Result<Vec<_>, String>>()?;
         let measured = guarded(|| isolated::measure(&sizes, &full, contention, point.jitter));
+        let isolated = measured.unwrap_or_else(|why| {
+            self.notes.insert(format!("{} alone: {why}: this is a bug", config.name));
+            None
+        });
+        self.baselines.insert(key, isolated);
+        Ok(isolated)
+    }
+
+    /// The baseline of a tenant that generates: its own first requests, one after the other, and many at
+    /// once.
+    fn generating_baseline(
+        &mut self,
+        base: &Path,
+        point: &Point,
+        config: &TenantConfig,
+        found: &Found,
+        on: &str,
+        contention: ContentionModel,
+    ) -> Result<Option<Isolated>, String> {
+        let arrivals = serde_json::to_string(&config.arrivals)
+            .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+        let key = format!("{on} {} {arrivals} {} {}", found.digest, point.contention, point.jitter);
+        if let Some(known) = self.baselines.get(&key) {
+            return Ok(*known);
+        }
+        let requests = first_requests(base, config)?;
+        let mut code = Code::default();
+        let alone = TenantConfig { workers: 1, ..config.clone() };
+        let place = Place { base, device: &point.device, sources: &point.profiles };
+        let tenant = tenant(&mut code, place, &alone, found, slo(config, None))?;
+        let device = (*point.device).clone();
+        let setup = Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] };
+        let setup = Arc::new(setup);
+        let measured =
+            guarded(|| isolated::generating(&setup, &requests, contention, point.jitter));
         let isolated = measured.unwrap_or_else(|why| {
             self.notes.insert(format!("{} alone: {why}: this is a bug", config.name));
             None
@@ -347,12 +420,13 @@ impl Facts {
     ///
     /// # Errors
     /// As [`Preparer::facts`], which has compiled each of them alone.
-    pub(crate) fn compile(&self, point: &Point) -> Result<Prepared, String> {
+    pub(crate) fn compile(&self, base: &Path, point: &Point) -> Result<Prepared, String> {
         let device = &*point.device;
         let mut code = Code::default();
         let mut tenants = vec![];
         for ((config, found), slo) in point.tenants.iter().zip(&self.profiles).zip(&self.slos) {
-            tenants.push(tenant(&mut code, device.cus(), config, found, *slo)?);
+            let place = Place { base, device, sources: &point.profiles };
+            tenants.push(tenant(&mut code, place, config, found, *slo)?);
         }
         let costs = |device: &Device| match point.costs {
             CostMode::Real => device.costs.clone(),
@@ -364,7 +438,8 @@ impl Facts {
             let (mut code, mut tenants) = (Code::default(), vec![]);
             for (t, found) in served {
                 let slo = self.slos[*t];
-                tenants.push(tenant(&mut code, device.cus(), &point.tenants[*t], found, slo)?);
+                let place = Place { base, device, sources: &point.profiles };
+                tenants.push(tenant(&mut code, place, &point.tenants[*t], found, slo)?);
             }
             let setup = Setup { device: (**device).clone(), costs: costs(device), code, tenants };
             let contention = ContentionModel::from_name(point.contention, device)
@@ -389,20 +464,34 @@ fn slo(config: &TenantConfig, isolated: Option<&Isolated>) -> Option<Nanos> {
         (Slo::Isolated(factor), Some(isolated)) => {
             Some(Nanos((isolated.p95.0 as f64 * factor).round() as u64))
         }
-        (Slo::Isolated(_), None) => None,
+        (Slo::Isolated(_), None) | (Slo::Tokens(_), _) => None,
     }
+}
+
+/// Where a tenant's model is compiled, and what it may need from files.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    base: &'a Path,
+    device: &'a Device,
+    sources: &'a [ProfileSource],
 }
 
 fn tenant(
     code: &mut Code,
-    cus: u32,
+    place: Place<'_>,
     config: &TenantConfig,
     found: &Found,
     slo: Option<Nanos>,
 ) -> Result<Tenant, String> {
-    let model = code
-        .compile(&found.profile, &found.model, config.batch_max, cus)
-        .map_err(|e| format!("{}: {e}", config.model_at))?;
+    let Place { base, device, sources } = place;
+    let (model, generates) = match &config.engine {
+        Some(engine) => {
+            let (model, generates) =
+                generate::compile(code, base, config, engine, device, sources)?;
+            (model, Some(generates))
+        }
+        None => (one_shot(code, config, found, device.cus())?, None),
+    };
     Ok(Tenant {
         name: config.name.clone(),
         model,
@@ -411,8 +500,34 @@ fn tenant(
         workers: config.workers,
         batch_max: config.batch_max,
         batch_timeout: config.batch_timeout,
-        generates: None,
+        generates,
         per_request_batches: config.per_request_batches,
         drop_after: config.drop_after,
     })
+}
+
+/// A model of one batch after the other.
+fn one_shot(
+    code: &mut Code,
+    config: &TenantConfig,
+    found: &Found,
+    cus: u32,
+) -> Result<ModelCode, String> {
+    code.compile(&found.profile, &found.model, config.batch_max, cus)
+        .map_err(|e| format!("{}: {e}", config.model_at))
+}
+
+/// The first requests of a tenant that generates.
+fn first_requests(base: &Path, config: &TenantConfig) -> Result<Vec<Request>, String> {
+    if config.arrivals.closed().is_some() {
+        let mut draws = config.arrivals.tokens.map(|law| law.draws(1, &config.name));
+        let request = |_| {
+            let (tokens_in, tokens_out) = draws.as_mut().map_or((1, 1), |d| d.draw());
+            Request { tokens_in, tokens_out, ..Request::at(Nanos::ZERO) }
+        };
+        return Ok((0..isolated::GENERATING).map(request).collect());
+    }
+    let open = config.arrivals.open(base, 1, &config.name);
+    let mut open = open.map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+    Ok(std::iter::from_fn(|| open.next_request()).take(isolated::GENERATING).collect())
 }

@@ -176,6 +176,26 @@ impl StepLibrary {
         self.programs.len() - 1
     }
 
+    /// The kernels of those layers of a step that are `wanted`, in stream order, of layers that are
+    /// repeated once: for tables of kernels by size.
+    pub fn layers(&mut self, shape: &StepShape, wanted: impl Fn(&StepLayer) -> bool) -> Vec<usize> {
+        let step = self.decoder.step(shape);
+        let last = step.segments.len() - 1;
+        let mut kernels = vec![];
+        for (at, segment) in step.segments.iter().enumerate() {
+            let row = |l: &StepLayer| TimedLayer::of(l, at == last);
+            // What one row of measured times stands for is scaled together.
+            let rows: Vec<_> = segment.layers.iter().filter(|l| wanted(l)).map(row).collect();
+            let same = |l: &&StepLayer| wanted(l) || row(l).is_some() && rows.contains(&row(l));
+            let layers: Vec<StepLayer> = segment.layers.iter().filter(same).copied().collect();
+            let part = Segment { layers, repeat: 1 };
+            let all = self.segment(&part, shape, at == last);
+            let chosen = all.into_iter().zip(&part.layers).filter(|(_, l)| wanted(l));
+            kernels.extend(chosen.map(|(k, _)| k));
+        }
+        kernels
+    }
+
     fn compute(&mut self, shape: StepShape) -> StepProgram {
         let step = self.decoder.step(&shape);
         let last = step.segments.len() - 1;

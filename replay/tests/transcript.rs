@@ -8,6 +8,8 @@
 
 #[path = "../../sim/tests/common/mod.rs"]
 mod common;
+#[path = "../../sim/tests/engine/model.rs"]
+mod model;
 #[path = "../../sim/tests/oracle_cases/mod.rs"]
 mod oracle_cases;
 
@@ -90,7 +92,12 @@ fn account(report: &Report, device: &Device) -> (Vec<String>, [u64; 4]) {
         let requests = [c.offered, c.completed, c.good, c.with_deadline, c.batches, c.batch_items];
         let workers = [c.reconfigurations, c.downtime_ns, t.in_flight, t.in_flight_late];
         let sums = [c.latency_sum, c.queue_sum];
-        format!("{requests:?} {:?} {workers:?} {sums:?} {quantiles:?}", c.dropped)
+        let tokens = t.tokens.as_ref().map(|t| {
+            let counts = [t.generated, t.prefilled, t.recomputed, t.cached, t.preemptions, t.steps];
+            let sums = [t.ttft_sum, t.tpot_sum, t.block_ns, t.capacity_ns];
+            format!("{counts:?} {sums:?} {:?}", t.itl.quantile(0.99))
+        });
+        format!("{requests:?} {:?} {workers:?} {sums:?} {quantiles:?} {tokens:?}", c.dropped)
     });
     let g = &report.gpu;
     let cu_ns = g.cu_utilization * f64::from(device.cus()) * report.window.0 as f64;
@@ -320,6 +327,48 @@ fn a_worker_that_retires_while_it_restarts_has_stood_still() {
         Plan { depth: Depth::Request, at: Nanos(1_000), what, merge: false }
     };
     planned(|| world.scenario(vec![common::at(vec![]), common::at(vec![])]), plan);
+}
+
+#[test]
+fn steps_of_an_engine_go_alike_in_both_worlds() {
+    for seed in 0..6 {
+        let mut rng = Rng::new(seed);
+        let rules = cotenant_sim::engine::Rules {
+            max_seqs: 2 + rng.below(6) as u32,
+            max_batched_tokens: 16 + rng.below(40) as u32,
+            alternate: rng.below(2) == 0,
+            scheduler_overhead: Nanos(rng.below(3_000)),
+            async_scheduling: rng.below(2) == 0,
+            ..model::rules()
+        };
+        let mut at = 0;
+        let mut request = || {
+            at += rng.below(60_000);
+            (at, 1 + rng.below(20) as u32, 1 + rng.below(12) as u32, rng.below(3))
+        };
+        let requests: Vec<_> = (0..40).map(|_| request()).collect();
+        let mut world = model::world(model::rules(), None);
+        let generates = Arc::make_mut(world.tenants[0].generates.as_mut().unwrap());
+        generates.rules = rules;
+        let kernel = world.code.kernels.len() as u32;
+        world.code.kernels.push(common::waves(model::CUS, 3, 2_000));
+        let other = common::model(vec![common::program(&world.code, &[kernel], 100)]);
+        world.tenants.push(common::tenant("other", other));
+        let scenario = || {
+            let others = (0..40).map(|i| i * 45_000 + 7).collect();
+            world.scenario(vec![model::requests(&requests), common::at(others)])
+        };
+        for info in registered() {
+            let policy = || (info.build)(&cotenant_sim::policy::Options::default()).unwrap();
+            let (mut ours, mut theirs) = (policy(), policy());
+            let device = &world.device;
+            let ours = simulated(scenario(), ours.as_mut());
+            let agreed = alike(ours, replayed(scenario(), theirs.as_mut()), device);
+            if let Err(why) = agreed {
+                panic!("seed {seed}, {}: {why}", info.name);
+            }
+        }
+    }
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod mps_static;
 mod options;
 mod orion;
 mod overlap;
+mod pd_mux;
 mod ranks;
 mod reef;
 mod serve;
@@ -69,6 +70,7 @@ pub const ALL: &[&PolicyInfo] = &[
     &tally::INFO,
     &lithos::INFO,
     &xsched::INFO,
+    &pd_mux::INFO,
     &ideal::INFO,
 ];
 

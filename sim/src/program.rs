@@ -7,8 +7,10 @@ use cotenant_profiles::{Bytes, Device, Kernel, Model, Nanos, Op, Profile};
 
 use crate::host::Step;
 
+mod generate;
 mod steps;
 
+pub use generate::{StepLimits, as_batches};
 pub use steps::{Follows, Grid, HostTimes, Shape, StepCode, Table};
 
 /// One distinct kernel, ready for the event loop.
@@ -281,7 +283,7 @@ impl Program {
 }
 
 /// One tenant's model, ready for the event loop.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ModelCode {
     /// The model's name.
     pub name: String,

@@ -3,11 +3,19 @@
 use std::fmt::Write as _;
 
 use super::processes::Best;
+use super::serving::Row;
 use super::{Comparison, Set};
 
 const HEAD: &str = "# Accuracy
 
 Our errors on other people's measurements. This page is the output of `cotenant accuracy`; CI shows where the two differ. Errors are (ours − measured) / measured. `mean` is the mean absolute error; `naive` is that of a simple predictor on the same rows: *three constants* (0.8 of the peak rate, 0.8 of the bandwidth, 3 µs), *as many times one* (processes do not disturb each other), *as one* (further processes add nothing).
+
+";
+
+const SERVING: &str = "
+## A serving engine
+
+300 ShareGPT requests that LLMServingSim's authors sent to vLLM 0.19 with Llama-3.1-8B on an RTX 4090, 10 a second, against the same requests through the simulated engine. Step times come from their tables of single layers, the size of the cache and the limits of a step from the engine's log; host time per step is the default. The cache is too small for the load, so that this tests admission and preemption more than kernels, and it says nothing about sharing.
 
 ";
 
@@ -33,7 +41,7 @@ Put them into one folder as `profiles/aiconfigurator`, `profiles/neusight`, `pro
 ";
 
 /// The page as Markdown.
-pub(super) fn markdown(all: &[Comparison], best: &[Best]) -> String {
+pub(super) fn markdown(all: &[Comparison], best: &[Best], serving: &[Row]) -> String {
     let mut text = HEAD.to_owned();
     for set in [Set::Test, Set::Training] {
         let title = match set {
@@ -61,6 +69,22 @@ pub(super) fn markdown(all: &[Comparison], best: &[Best]) -> String {
             b.cells,
             100.0 * b.right as f64 / b.cells.max(1) as f64,
             100.0 * b.had,
+        );
+    }
+    text += SERVING;
+    text +=
+        "| metric | measured | simulated | error | aim | kept |\n|---|---:|---:|---:|---:|---|\n";
+    for row in serving {
+        let error = row.simulated / row.measured - 1.0;
+        let kept = if error.abs() <= row.target { "yes" } else { "no" };
+        let _ = writeln!(
+            text,
+            "| {} | {:.1} | {:.1} | {} | {:.0} % | {kept} |",
+            row.metric,
+            row.measured,
+            row.simulated,
+            signed(error),
+            100.0 * row.target,
         );
     }
     text + TAIL

@@ -102,7 +102,7 @@ impl Lab {
                 Err(_) => largest /= 2,
             }
         };
-        let ready = facts.compile(&point)?;
+        let ready = facts.compile(&mix.e.base, &point)?;
         let sources = facts
             .profiles
             .iter()

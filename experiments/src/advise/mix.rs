@@ -138,6 +138,13 @@ impl Source {
         let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
         let e = grid.at(0)?;
         let point = e.point.clone();
+        if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {
+            return Err(format!(
+                "{}: tenant.{}.engine: settings of engines are not searched yet; `cotenant run` \
+                 compares those that you write",
+                self.file, tenant.name
+            ));
+        }
         // Tenants that stand for several (tuning jobs) fix everything.
         fixed_batch.resize(point.tenants.len(), true);
         fixed_workers.resize(point.tenants.len(), true);

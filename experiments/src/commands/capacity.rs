@@ -155,7 +155,7 @@ fn attempt(e: &Experiment, row: usize, factor: f64, wanted: f64) -> Done<Trial> 
     }
     let mut preparer = Preparer::default();
     let facts = preparer.facts(&e, &e.point).map_err(Failure::Input)?;
-    let ready = facts.compile(&e.point).map_err(Failure::Input)?;
+    let ready = facts.compile(&e.base, &e.point).map_err(Failure::Input)?;
     let cells = (0..e.seeds.len()).map(|repeat| row * e.seeds.len() + repeat);
     let mut trial = Trial { keeps: true, throughput: 0.0, limit: String::new() };
     for number in cells {

@@ -346,7 +346,7 @@ pub(crate) enum SloFile {
     /// A multiple of the p95 that the tenant has alone on the GPU.
     Isolated(IsolatedFile),
     /// Of a generating tenant.
-    Tokens(#[allow(dead_code, reason = "engines are not simulated yet")] TokenGoals),
+    Tokens(TokenGoals),
 }
 
 /// A goal relative to the tenant alone.
@@ -366,11 +366,9 @@ pub(crate) struct IsolatedFile {
 pub(crate) struct TokenGoals {
     /// Time to the first token.
     #[schemars(example = &"500ms", extend("least" = "1ns"))]
-    #[allow(dead_code, reason = "engines are not simulated yet")]
     pub(crate) ttft: Time,
     /// Time per further token.
     #[schemars(example = &"40ms", extend("least" = "1ns"))]
-    #[allow(dead_code, reason = "engines are not simulated yet")]
     pub(crate) tpot: Time,
 }
 
@@ -483,22 +481,53 @@ fn launches() -> u32 {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(inline)]
-#[allow(dead_code, reason = "engines are not simulated yet")]
 pub(crate) struct EngineFile {
     /// How sequences are put together.
     #[schemars(example = &"continuous")]
     pub(crate) kind: EngineKind,
-    /// Most sequences at once.
-    #[schemars(range(min = 1, max = 65_536), extend("unit" = "sequences"), example = 256)]
+    /// Most sequences at once. Default: 256; 1024 on GPUs of 70 GB and more other than the A100
+    /// (vLLM).
+    #[schemars(range(min = 1, max = 4096), extend("unit" = "sequences"), example = 256)]
     pub(crate) max_seqs: Option<u32>,
-    /// Most tokens in one step.
-    #[schemars(range(min = 1, max = 16_777_216), extend("unit" = "tokens"), example = 8192)]
+    /// Most tokens in one step. Default: 2048; 8192 on GPUs of 70 GB and more other than the A100,
+    /// 16384 from 160 GB (vLLM).
+    #[schemars(range(min = 1, max = 131_072), extend("unit" = "tokens"), example = 8192)]
     pub(crate) max_batched_tokens: Option<u32>,
-    /// Whether prompts are split over steps.
+    /// Whether prompts are split over steps. Default: true.
+    #[schemars(example = true)]
     pub(crate) chunked_prefill: Option<bool>,
-    /// Share of the GPU's memory that the engine may use.
+    /// Prompts are computed in steps of their own, and sequences generate only while none waits that
+    /// could be admitted (SGLang's rule). Default: false, prompts beside sequences that generate.
+    #[schemars(example = false)]
+    pub(crate) alternate: Option<bool>,
+    /// Share of the memory of the GPU, or of its MIG instance, that one worker may use: weights,
+    /// activations, and the key-value cache in the rest. Default: 0.92 (vLLM); lower it where others
+    /// share the memory.
     #[schemars(range(min = 0.01, max = 1.0), example = 0.9)]
     pub(crate) memory_fraction: Option<f64>,
+    /// Memory of the key-value cache, in place of `memory_fraction`.
+    #[schemars(example = &"8GiB")]
+    pub(crate) kv_memory: Option<String>,
+    /// Tokens of a block of the cache. Default: 16.
+    #[schemars(range(min = 1, max = 4096), extend("unit" = "tokens"), example = 16)]
+    pub(crate) block: Option<u32>,
+    /// Whether the next request of a session finds the cache of the one before. Default: true.
+    #[schemars(example = true)]
+    pub(crate) prefix_cache: Option<bool>,
+    /// Longest sequence, prompt and output; a request that is longer is dropped. Default: the model's.
+    #[schemars(range(min = 1, max = 16_777_216), extend("unit" = "tokens"), example = 8192)]
+    pub(crate) max_context: Option<u32>,
+    /// Host time to plan a step and prepare its inputs. Default: 500us, as much as leaves the 5 ms per
+    /// step that vLLM reports for 8B models on an H100.
+    #[schemars(example = &"500us", extend("most" = "10s"))]
+    pub(crate) scheduler_overhead: Option<Time>,
+    /// Whether the next step is planned while the current one runs. Default: true (vLLM).
+    #[schemars(example = true)]
+    pub(crate) async_scheduling: Option<bool>,
+    /// Whether steps are launched as captured graphs: one for a step that only generates, one per
+    /// piece between two calls of attention for others. Default: true.
+    #[schemars(example = true)]
+    pub(crate) graphs: Option<bool>,
 }
 
 /// How an engine puts sequences together.

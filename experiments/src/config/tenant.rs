@@ -6,10 +6,12 @@ use cotenant_profiles::lower::{Config, Precision, operators};
 use cotenant_profiles::tune::Trials;
 use cotenant_profiles::{Device, Executor, Nanos, zoo};
 use cotenant_sim::Class;
-use cotenant_sim::scenario::DropAfter;
+use cotenant_sim::engine::KvSize;
+use cotenant_sim::scenario::{DropAfter, TokenGoals};
 use cotenant_traces::{ArrivalSpec, Closed};
 
 use super::check::Checker;
+use super::engine::EngineConfig;
 use super::expand_variables;
 use super::file::{
     ClassName, DropFile, DropName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema,
@@ -51,6 +53,8 @@ pub(crate) struct TenantConfig {
     pub(crate) part: Part,
     /// The GPUs that it lives on, in ascending order; `None`: all.
     pub(crate) gpus: Option<Vec<u32>>,
+    /// It generates tokens.
+    pub(crate) engine: Option<EngineConfig>,
 }
 
 /// What of the model is run.
@@ -74,6 +78,8 @@ pub(crate) enum Slo {
     Absolute(Nanos),
     /// A multiple of the isolated p95.
     Isolated(f64),
+    /// Of a tenant that generates tokens.
+    Tokens(TokenGoals),
 }
 
 impl Slo {
@@ -82,6 +88,9 @@ impl Slo {
         match self {
             Self::Absolute(limit) => limit.to_string(),
             Self::Isolated(factor) => format!("{factor} × isolated p95"),
+            Self::Tokens(TokenGoals { ttft, tpot }) => {
+                format!("first token {ttft}, then {tpot} per token")
+            }
         }
     }
 }
@@ -187,7 +196,7 @@ impl Table<'_> {
             );
             return Err(self.flaw("name", why));
         }
-        self.supported(file)?;
+        let engine = self.engine(file, device)?;
         let (arrivals, arrivals_text) = self.arrivals(file)?;
         let batch = file.batch.as_ref();
         let precision = match &file.precision {
@@ -213,7 +222,7 @@ impl Table<'_> {
                 ClassName::BestEffort => Class::BestEffort,
             },
             workers: file.workers,
-            batch_max: batch.map_or(1, |b| b.max),
+            batch_max: engine.map_or(batch.map_or(1, |b| b.max), |e| e.max_seqs),
             batch_timeout: batch.and_then(|b| b.timeout).map_or(Nanos::ZERO, |t| t.0),
             per_request_batches: file.per_request_batches,
             drop_after: self.drop_after(file)?,
@@ -224,6 +233,7 @@ impl Table<'_> {
             tuned_at: file.tuned_at,
             part: file.operator.clone().map_or(Part::Whole, Part::Operator),
             gpus: self.gpus(file)?,
+            engine,
         })
     }
 
@@ -243,17 +253,39 @@ impl Table<'_> {
         }
     }
 
-    /// What the file format has and this version does not run.
-    fn supported(&self, file: &TenantFile) -> Result<(), Flaw> {
-        let refuse =
-            |key: &str, why: &str| Err(self.flaw(key, format!("not supported yet: {why}")));
-        if file.engine.is_some() {
-            return refuse("engine", "models that generate tokens are not simulated");
+    /// The engine of a generating tenant: what the file does not say is as vLLM has it.
+    fn engine(
+        &self,
+        file: &TenantFile,
+        device: Option<&Device>,
+    ) -> Result<Option<EngineConfig>, Flaw> {
+        let Some(engine) = &file.engine else { return Ok(None) };
+        for (key, why) in [
+            ("batch", "does not go with `engine`: its `max_seqs` and `max_batched_tokens` say it"),
+            ("operator", "does not go with `engine`, which runs whole models"),
+            ("tune", "does not go with `engine`, which runs whole models"),
+            (
+                "drop_after",
+                "does not go with `engine` yet: its requests are dropped by policies alone",
+            ),
+            ("per_request_batches", "does not go with `engine`, which plans by tokens"),
+            ("tuned_at", "does not go with `engine`: its kernels are a library's"),
+        ] {
+            if self.node.get(key).is_some() {
+                return Err(self.flaw(key, why));
+            }
         }
-        if matches!(file.slo, Some(SloFile::Tokens(_))) {
-            return refuse("slo", "goals for tokens need an engine");
+        if engine.kv_memory.is_some() && engine.memory_fraction.is_some() {
+            let why = "give either `kv_memory` or `memory_fraction`";
+            return Err(self.flaw("engine", why));
         }
-        Ok(())
+        let kv = match &engine.kv_memory {
+            None => KvSize::Fraction(engine.memory_fraction.unwrap_or(0.92)),
+            Some(text) => KvSize::Bytes(
+                text.parse().map_err(|e| self.flaw("engine", format!("kv_memory: {e}")))?,
+            ),
+        };
+        Ok(Some(EngineConfig::new(engine, kv, device)))
     }
 
     fn slo(&self, file: &TenantFile) -> Result<Option<Slo>, Flaw> {
@@ -263,7 +295,15 @@ impl Table<'_> {
             }
             Some(SloFile::Absolute(limit)) => Ok(Some(Slo::Absolute(limit.0))),
             Some(SloFile::Isolated(goal)) => Ok(Some(Slo::Isolated(goal.isolated))),
-            Some(SloFile::Tokens(_)) | None => Ok(None),
+            Some(SloFile::Tokens(_)) if file.engine.is_none() => {
+                let why =
+                    "goals for tokens need an engine: write engine = { kind = \"continuous\" }";
+                Err(self.flaw("slo", why))
+            }
+            Some(SloFile::Tokens(goals)) => {
+                Ok(Some(Slo::Tokens(TokenGoals { ttft: goals.ttft.0, tpot: goals.tpot.0 })))
+            }
+            None => Ok(None),
         }
     }
 

@@ -58,7 +58,7 @@ pub(crate) fn sample(study: Study, mut preparer: Preparer) -> Vec<f64> {
 fn time(study: &Study, preparer: &mut Preparer, cell: usize) -> Option<f64> {
     let (point, number) = study.point_of(cell);
     let e = study.grid.at(point).ok()?;
-    let ready = preparer.facts(&e, &e.point).ok()?.compile(&e.point).ok()?;
+    let ready = preparer.facts(&e, &e.point).ok()?.compile(&e.base, &e.point).ok()?;
     let cell = plan::cell(&e, &ready.meaning, number);
     Some(cell::compute(&e, &ready, &cell, study.wants).cpu_s)
 }

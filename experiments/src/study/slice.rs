@@ -16,7 +16,7 @@ impl Slice {
     /// # Errors
     /// As [`Preparer::facts`].
     pub(crate) fn prepare(e: Experiment, preparer: &mut Preparer) -> Result<Self, String> {
-        let ready = preparer.facts(&e, &e.point)?.compile(&e.point)?;
+        let ready = preparer.facts(&e, &e.point)?.compile(&e.base, &e.point)?;
         Ok(Self { e, ready })
     }
 

@@ -154,6 +154,14 @@ metrics! {
         "KV-cache blocks in use over all, mean over the window";
     Preemptions "preemptions" "Preemptions" "count" 1.0 Lower Generating
         "generating requests that lost their KV-cache blocks and began again";
+    ItlP99 "itl_p99_ms" "p99 gap between tokens" "ms" 1.0 Lower Generating
+        "time between two tokens of a request that 99 % of all gaps do not exceed; steps that also compute prompts show here";
+    PromptTokensPerS "prompt_tokens_per_s" "Prompt token rate" "tokens/s" 1.0 Higher Generating
+        "tokens of prompts computed or found in the KV cache over the window's length";
+    CachedTokens "cached_tokens" "Prompt tokens from the cache" "tokens" 1.0 Neither Generating
+        "tokens of prompts that an earlier request of the session had left in the KV cache";
+    RecomputedTokens "recomputed_tokens" "Tokens computed again" "tokens" 1.0 Lower Generating
+        "tokens computed again because their KV-cache blocks were taken";
 }
 
 impl Metric {

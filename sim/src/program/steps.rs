@@ -79,7 +79,7 @@ pub struct Grid {
     pub sizes: Vec<u32>,
     /// Keys that each looks at in the mean, ascending.
     pub lengths: Vec<u32>,
-    /// By size: the kernel of each length.
+    /// By size: the kernel of each length, as far as there can be such lengths.
     pub kernels: Vec<Vec<u32>>,
 }
 
@@ -167,7 +167,8 @@ impl Grid {
         let row = up(&self.sizes, size);
         let length = keys.div_ceil(u64::from(self.sizes[row])).max(1);
         let length = u32::try_from(length).unwrap_or(u32::MAX);
-        self.kernels[row][nearest(&self.lengths, length)]
+        let lengths = &self.kernels[row];
+        lengths[nearest(&self.lengths, length).min(lengths.len() - 1)]
     }
 }
 

@@ -1,0 +1,58 @@
+//! The engine of a tenant that generates tokens, with vLLM's defaults.
+
+use cotenant_profiles::{Device, Nanos};
+use cotenant_sim::engine::KvSize;
+
+use super::file::{EngineFile, EngineKind};
+
+/// Memory from which vLLM takes a GPU for a large one, bytes.
+const LARGE: u64 = 70 << 30;
+const LARGEST: u64 = 160 << 30;
+/// Host time of a step: what remains of the 5 ms that vLLM reports for a step of an 8B model on an
+/// H100, whose weights take 4.5 ms to read.
+const OVERHEAD: Nanos = Nanos::from_micros(500);
+
+/// An engine, every value given.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct EngineConfig {
+    pub(crate) max_seqs: u32,
+    pub(crate) max_batched_tokens: u32,
+    pub(crate) chunked_prefill: bool,
+    pub(crate) alternate: bool,
+    pub(crate) kv: KvSize,
+    pub(crate) block: u32,
+    pub(crate) prefix_cache: bool,
+    /// `None`: the model's.
+    pub(crate) max_context: Option<u32>,
+    pub(crate) scheduler_overhead: Nanos,
+    pub(crate) async_scheduling: bool,
+    pub(crate) graphs: bool,
+}
+
+impl EngineConfig {
+    /// What the file does not say is as vLLM's API server has it on the device
+    /// (`vllm/engine/arg_utils.py`, release 0.33).
+    pub(super) fn new(file: &EngineFile, kv: KvSize, device: Option<&Device>) -> Self {
+        let EngineKind::Continuous = file.kind;
+        let memory = device.map_or(0, |d| d.memory.capacity.0);
+        let a100 = device.is_some_and(|d| d.name.to_lowercase().contains("a100"));
+        let (seqs, tokens) = match memory {
+            LARGEST.. => (1024, 16_384),
+            LARGE.. if !a100 => (1024, 8192),
+            _ => (256, 2048),
+        };
+        Self {
+            max_seqs: file.max_seqs.unwrap_or(seqs),
+            max_batched_tokens: file.max_batched_tokens.unwrap_or(tokens),
+            chunked_prefill: file.chunked_prefill.unwrap_or(true),
+            alternate: file.alternate.unwrap_or(false),
+            kv,
+            block: file.block.unwrap_or(16),
+            prefix_cache: file.prefix_cache.unwrap_or(true),
+            max_context: file.max_context,
+            scheduler_overhead: file.scheduler_overhead.map_or(OVERHEAD, |t| t.0),
+            async_scheduling: file.async_scheduling.unwrap_or(true),
+            graphs: file.graphs.unwrap_or(true),
+        }
+    }
+}

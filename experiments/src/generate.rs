@@ -1,0 +1,206 @@
+//! Models of tenants that generate tokens: found, and their steps compiled.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cotenant_profiles::files::Store;
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::steps::{StepLibrary, StepOptions};
+use cotenant_profiles::zoo::decoder::{self, Decoder, Rounding, StepShape};
+use cotenant_profiles::{Bytes, Device, Executor, Model, Nanos, Profile, Source};
+use cotenant_sim::engine::Rules;
+use cotenant_sim::program::{Code, HostTimes, ModelCode, StepLimits, as_batches};
+use cotenant_sim::scenario::{Generates, TokenGoals};
+
+use crate::config::{EngineConfig, ProfileSource, Slo, TenantConfig};
+use crate::digest;
+use crate::models::Found;
+
+/// Batches of a generating model that its profile shows: sequences that generate, each of that length.
+const SHOWN: [u32; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
+const SHOWN_LENGTH: u32 = 1024;
+/// The largest step that vLLM captures as one graph, sequences.
+const LARGEST_GRAPH: u32 = 512;
+
+/// The architecture of a tenant's model: a name that the zoo knows, or a `config.json`.
+///
+/// # Errors
+/// Neither.
+pub(crate) fn decoder(base: &Path, config: &TenantConfig) -> Result<Decoder, String> {
+    let model = &config.model;
+    let found = if Path::new(model).extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
+        decoder::read_config(&base.join(model)).map(|c| c.decoder).map_err(|e| e.to_string())
+    } else {
+        decoder::decoder(model).map_err(|e| {
+            format!(
+                "{e}; `engine` is for models that generate tokens, or the path of a config.json"
+            )
+        })
+    };
+    found.map_err(|e| format!("{}: {e}", config.model_at))
+}
+
+/// The steps of a decoder, scaled through measured layers where there are any; and the file of those.
+fn library(
+    decoder: Decoder,
+    device: &Device,
+    precision: Precision,
+    graphs: bool,
+    sources: &[ProfileSource],
+) -> Result<(StepLibrary, Option<PathBuf>), String> {
+    let folder = |source: &ProfileSource| match source {
+        ProfileSource::Folder(dir) => Some(dir.clone()),
+        ProfileSource::Import { .. } => None,
+    };
+    let store = Store::with_defaults(sources.iter().filter_map(folder).collect());
+    let measured = store.layers_of(&decoder.name, device).map_err(|e| e.to_string())?;
+    let executor = if graphs { Executor::Graphs } else { Executor::Eager };
+    let options = StepOptions { precision, executor, rounding: Rounding::exact() };
+    let library = StepLibrary::new(decoder, device.clone(), options);
+    Ok(match measured {
+        Some((file, times)) => (library.with_measured(times), Some(file)),
+        None => (library, None),
+    })
+}
+
+/// What is known of a generating tenant's model before it is compiled. Its profile holds the steps that
+/// generate for a few numbers of sequences.
+///
+/// # Errors
+/// No such model.
+pub(crate) fn find(
+    base: &Path,
+    config: &TenantConfig,
+    engine: &EngineConfig,
+    device: &Device,
+    sources: &[ProfileSource],
+) -> Result<Found, String> {
+    let decoder = decoder(base, config)?;
+    let precision = config.precision;
+    let (mut steps, measured) =
+        library(decoder.clone(), device, precision, engine.graphs, sources)?;
+    let weights = decoder.weights_bytes(precision);
+    let mut model = Model {
+        name: decoder.name.to_string(),
+        weights,
+        activations_per_item: Bytes(0),
+        input_per_item: Bytes(0),
+        output_per_item: Bytes(0),
+        load: load(weights, device),
+        host_per_request: Nanos::ZERO,
+        batches: std::collections::BTreeMap::new(),
+    };
+    let length = SHOWN_LENGTH.min(decoder.positions);
+    for n in SHOWN.into_iter().filter(|&n| n <= engine.max_seqs) {
+        let program = steps.program(&StepShape::new(&[], &vec![length; n as usize]));
+        model.batches.insert(n, program.launches().collect());
+    }
+    let words = format!(
+        "computed from layer shapes (roofline and waves of blocks){}, {}, steps of an engine{}",
+        measured.as_ref().map_or_else(String::new, |f| format!(", scaled through {}", f.display())),
+        precision.name(),
+        if engine.graphs { ", captured graphs" } else { "" },
+    );
+    let meaning = format!(
+        "steps {decoder:?} {} {} {engine:?} {} {}",
+        digest::of_device(device),
+        precision.name(),
+        digest::of_text(&format!("{:?}", steps.measured())),
+        env!("CARGO_PKG_VERSION"),
+    );
+    let warning = format!(
+        "{} on {}: no measured profile, so an analytic one was computed ({})",
+        decoder.name,
+        device.name,
+        precision.name(),
+    );
+    let name = model.name.clone();
+    let profile = Profile {
+        device: device.name.clone(),
+        source: Source::Analytic,
+        provenance: [("precision".to_owned(), precision.name().to_owned())].into(),
+        kernels: steps.kernels().to_vec(),
+        models: [(name.clone(), model)].into(),
+        corun: vec![],
+    };
+    Ok(Found {
+        profile: Arc::new(profile),
+        model: name,
+        words,
+        digest: digest::of_text(&meaning),
+        warning: measured.is_none().then_some(warning),
+    })
+}
+
+/// Time to load the weights.
+fn load(weights: Bytes, device: &Device) -> Nanos {
+    // Bytes over 10^6 bytes per second are 10^-3 bytes per ns.
+    Nanos((weights.0 * 1000).div_ceil(u64::from(device.costs.load_mbps.max(1))))
+}
+
+/// Compiles a generating tenant's model.
+///
+/// # Errors
+/// As [`decoder`].
+pub(crate) fn compile(
+    code: &mut Code,
+    base: &Path,
+    config: &TenantConfig,
+    engine: &EngineConfig,
+    device: &Device,
+    sources: &[ProfileSource],
+) -> Result<(ModelCode, Arc<Generates>), String> {
+    let decoder = decoder(base, config)?;
+    let precision = config.precision;
+    let kv_per_token = decoder.kv_bytes_per_token(precision);
+    let max_context = engine.max_context.unwrap_or(decoder.positions).min(decoder.positions);
+    let limits = StepLimits {
+        sequences: engine.max_seqs,
+        tokens: engine.max_batched_tokens.max(engine.max_seqs),
+        context: max_context,
+        cache: device.memory.capacity.0 / kv_per_token.0.max(1),
+    };
+    let host = host_times(device, engine.graphs);
+    let (mut steps, _) = library(decoder.clone(), device, precision, engine.graphs, sources)?;
+    let cus = device.cus();
+    let steps = code.compile_steps(&mut steps, limits, host, cus);
+    let weights = decoder.weights_bytes(precision);
+    let activations =
+        decoder.activations_bytes(engine.max_batched_tokens, engine.max_seqs, precision);
+    let model = ModelCode {
+        name: decoder.name.to_string(),
+        weights,
+        activations_per_item: Bytes(activations.0.div_ceil(u64::from(engine.max_seqs))),
+        load: load(weights, device),
+        ..as_batches(&steps, code, limits, cus)
+    };
+    let rules = Rules {
+        max_seqs: engine.max_seqs,
+        max_batched_tokens: engine.max_batched_tokens,
+        chunked_prefill: engine.chunked_prefill,
+        alternate: engine.alternate,
+        prefix_cache: engine.prefix_cache,
+        max_context,
+        block: engine.block,
+        kv: engine.kv,
+        kv_per_token,
+        scheduler_overhead: engine.scheduler_overhead,
+        async_scheduling: engine.async_scheduling,
+    };
+    let goals: Option<TokenGoals> = match config.slo {
+        Some(Slo::Tokens(goals)) => Some(goals),
+        _ => None,
+    };
+    Ok((model, Arc::new(Generates { rules, goals, steps })))
+}
+
+/// What the host pays for the launches of a step.
+pub(crate) fn host_times(device: &Device, graphs: bool) -> HostTimes {
+    let host = |e: Executor, position| e.host(device, position, false).0;
+    HostTimes {
+        graph_ns: host(Executor::Graphs, 0),
+        graph_kernel_ns: host(Executor::Graphs, 1),
+        launch_ns: host(Executor::Eager, 0),
+        largest_graph: if graphs { LARGEST_GRAPH } else { 0 },
+    }
+}
