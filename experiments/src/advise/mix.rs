@@ -137,7 +137,9 @@ impl Source {
     ) -> Result<Mix, String> {
         let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
         let e = grid.at(0)?;
-        let point = e.point.clone();
+        let mut point = e.point.clone();
+        // Answers list tenants as they were asked for.
+        point.tenants.sort_by_key(|t| t.place);
         if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {
             return Err(format!(
                 "{}: tenant.{}.engine: settings of engines are not searched yet; `cotenant run` \

@@ -200,12 +200,27 @@ fn row(
     if flaws.len() > before {
         return None;
     }
+    name_instances(info, tenants, &mut options);
     if let Err(e) = (info.build)(&options) {
         let place: &Place = node.get(&e.name).map_or(&node.place, |entry| &entry.node.place);
         flaws.push(Flaw::new(place, format!("{path}.{}", e.name), e.why));
         return None;
     }
     Some(PolicyRow { label, info, options, options_text: texts.join(", ") })
+}
+
+/// One instance per tenant, in their order in the file, says whose each is: by name from here on, since
+/// tenants are simulated in another order.
+fn name_instances(info: &PolicyInfo, tenants: Option<&[String]>, options: &mut Options) {
+    let (Some(tenants), Some(_)) = (tenants, info.option("place")) else { return };
+    let given = |name: &str| options.0.iter().find(|(n, _)| n == name).map(|(_, value)| value);
+    if let (Some(Value::Texts(instances)), None) = (given("instances"), given("place"))
+        && instances.len() == tenants.len()
+    {
+        let places = (0..tenants.len()).map(|i| i as f64);
+        let place = named_numbers(tenants.iter().cloned().zip(places).collect());
+        options.0.push(("place".to_owned(), place));
+    }
 }
 
 fn label(node: &Node, name: &str) -> Result<String, Flaw> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 
 use assert_cmd::Command;
+use cotenant_profiles::Device;
 
 /// A small experiment: two tenants, two policies, a sweep, two seeds.
 const SMALL: &str = r#"
@@ -116,7 +117,8 @@ fn every_row_accounts_for_its_requests() {
          queue_mean_ms,batch_mean,cu_utilization,dram_utilization,energy_j,reconfigurations,\
          downtime_ms,latency_service_ms,clock_mhz,power_w,gpu_util,sm_active,ttft_mean_ms,\
          ttft_p50_ms,ttft_p99_ms,tpot_mean_ms,tpot_p50_ms,tpot_p99_ms,tokens_per_s,\
-         kv_utilization,preemptions,status\n"
+         kv_utilization,preemptions,itl_p99_ms,\
+         prompt_tokens_per_s,cached_tokens,recomputed_tokens,status\n"
     ));
     let rows = rows(&text);
     // 2 policies × 2 sweep values × 2 repeats × (2 tenants + the GPU).
@@ -312,6 +314,7 @@ fn fill(message: &str) -> String {
     message
         .replace("<policies>", &policies)
         .replace("<metrics>", &metrics)
+        .replace("<devices>", &names(Device::builtin_names().collect()))
         .replace("<options of temporal>", &options)
         .replace("<keys>", &keys(""))
         .replace("<keys of tenants>", &keys("/$defs/Tenant"))
@@ -553,6 +556,9 @@ fn every_experiment_that_ships_is_valid_and_asks_a_question() {
         let short_series = read(&file).contains("\nseries");
         if short_series {
             command.args(["--set", "series=100us"]);
+        }
+        if read(&file).contains("\ndown") {
+            command.args(["--set", "down=[{ gpu = 0, at = \"100ms\", for = \"50ms\" }]"]);
         }
         command.assert().success();
         assert!(out.join("report.html").is_file(), "{name}");

@@ -20,7 +20,8 @@ series = "20ms"
 [[tenant]]
 name = "a"
 model = "resnet50"
-arrivals = { kind = "poisson", rate = 900.0 }
+executor = "graphs"
+arrivals = { kind = "poisson", rate = 300.0 }
 slo = "30ms"
 
 [[tenant]]
@@ -32,6 +33,7 @@ arrivals = { kind = "closed", concurrency = 5 }
 [[tenant]]
 name = "c"
 model = "alexnet"
+executor = "graphs"
 gpu = 1
 arrivals = { kind = "poisson", rate = 300.0 }
 

@@ -233,6 +233,9 @@ fn damaged_shards_are_named_and_repaired() {
         bytes[middle] ^= 1;
     };
     let halve = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
+    // Of a cell's first repeat alone: which shard has one is the hash's affair.
+    let layouts = |k: &usize| dir.join(format!("shards/{k:05}.layouts.csv")).is_file();
+    let laid_out = (0..7).find(layouts).unwrap();
     let damages: [(usize, String, Damage<'_>); 7] = [
         (0, "shards/00000.csv".to_owned(), &flip),
         (1, "shards/00001.cdf.csv".to_owned(), &halve),
@@ -240,7 +243,7 @@ fn damaged_shards_are_named_and_repaired() {
         (3, "shards/00003.json".to_owned(), &flip),
         (4, "shards/00004.json".to_owned(), &Vec::clear),
         (5, request(), &flip),
-        (6, "shards/00006.layouts.csv".to_owned(), &|bytes| bytes.push(b'\n')),
+        (laid_out, format!("shards/{laid_out:05}.layouts.csv"), &|bytes| bytes.push(b'\n')),
     ];
     for (shard, file, damage) in damages {
         let path = dir.join(&file);
