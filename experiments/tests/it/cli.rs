@@ -448,7 +448,7 @@ fn lists_name_every_policy_device_and_model() {
         assert!(info.options.iter().all(|o| one.contains(o.name)), "{one}");
     }
     let devices = told(&["devices"]);
-    assert!(cotenant_profiles::Device::builtin_names().all(|d| devices.contains(d)));
+    assert!(Device::builtin_names().all(|d| devices.contains(d)));
     let models = told(&["models"]);
     assert!(cotenant_profiles::zoo::MODELS.iter().all(|m| models.contains(m.name)));
     assert!(told(&["models", "bert-base"]).contains("109.48 M"));

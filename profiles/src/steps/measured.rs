@@ -172,7 +172,7 @@ impl LayerTimes {
         let ratio = |(&(prefill, decode), &ns): (&(Prefill, Decode), &u64)| {
             ns as f64 / computed(&StepShape { prefill, decode, padding: 0 }).max(1.0)
         };
-        let known: Vec<(Place, (&(Prefill, Decode), &u64))> = self
+        let known: Vec<(Place, _)> = self
             .attention
             .iter()
             .map(|row| {

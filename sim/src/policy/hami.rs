@@ -129,7 +129,7 @@ impl Container {
     fn utilization(&self, now: Nanos) -> i64 {
         let Some(&(then, busy)) = self.past.front() else { return 0 };
         let span = now.0 - then.0;
-        if span == 0 { 0 } else { ((self.busy - busy) * 100 / span) as i64 }
+        ((self.busy - busy) * 100).checked_div(span).unwrap_or(0) as i64
     }
 
     /// What the library's thread does every period.

@@ -157,11 +157,12 @@ impl Policy for Reef {
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         match event {
-            Event::RequestArrived { tenant } if self.ranks.urgent_tenant(tenant) => {
+            Event::RequestArrived { tenant }
+                if self.ranks.urgent_tenant(tenant)
                 // Later ones find nothing but padding.
-                if !self.ranks.busy(view) {
-                    self.kill(view, act);
-                }
+                && !self.ranks.busy(view) =>
+            {
+                self.kill(view, act);
             }
             Event::KernelReady { worker } if self.ranks.urgent(view, worker) => {
                 act.push(Action::Launch { worker, mask: None, priority: 1, via: Via::Intercept });

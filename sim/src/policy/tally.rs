@@ -177,10 +177,10 @@ impl Policy for Tally {
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         match event {
-            Event::RequestArrived { tenant } if self.ranks.urgent_tenant(tenant) => {
-                if self.knobs.yields == Yields::Batch {
-                    self.stop(view, act);
-                }
+            Event::RequestArrived { tenant }
+                if self.ranks.urgent_tenant(tenant) && self.knobs.yields == Yields::Batch =>
+            {
+                self.stop(view, act);
             }
             Event::KernelReady { worker } if self.ranks.urgent(view, worker) => {
                 self.stop(view, act);
@@ -188,11 +188,11 @@ impl Policy for Tally {
             }
             // The next kernel of its stream may be ready at this very instant.
             Event::KernelDone { worker }
-                if self.knobs.yields == Yields::Kernel && self.ranks.urgent(view, worker) =>
+                if self.knobs.yields == Yields::Kernel
+                    && self.ranks.urgent(view, worker)
+                    && !std::mem::replace(&mut self.looking, true) =>
             {
-                if !std::mem::replace(&mut self.looking, true) {
-                    act.push(Action::Timer { at: view.now, token: 0 });
-                }
+                act.push(Action::Timer { at: view.now, token: 0 });
             }
             Event::Timer { .. } => {
                 self.looking = false;

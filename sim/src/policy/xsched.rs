@@ -102,10 +102,10 @@ impl Policy for XSched {
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         match event {
-            Event::RequestArrived { tenant } if self.ranks.urgent_tenant(tenant) => {
-                if self.knobs.hint {
-                    self.suspend(view, act);
-                }
+            Event::RequestArrived { tenant }
+                if self.ranks.urgent_tenant(tenant) && self.knobs.hint =>
+            {
+                self.suspend(view, act);
             }
             Event::KernelReady { worker } if self.ranks.urgent(view, worker) => {
                 self.suspend(view, act);

@@ -7,8 +7,11 @@ use cotenant_traces::Rng;
 use crate::common;
 use crate::model::{requests, rules, world};
 
+/// When a request comes, its tokens in and out, its session.
+type Asked = (u64, u32, u32, u64);
+
 /// Random requests, and what they ask for in all.
-fn load(seed: u64, n: u64) -> (Vec<(u64, u32, u32, u64)>, u64, u64) {
+fn load(seed: u64, n: u64) -> (Vec<Asked>, u64, u64) {
     let mut rng = Rng::new(seed);
     let mut at = 0;
     let all: Vec<_> = (0..n)
@@ -18,7 +21,7 @@ fn load(seed: u64, n: u64) -> (Vec<(u64, u32, u32, u64)>, u64, u64) {
             (at, tokens_in, tokens_out, rng.below(4))
         })
         .collect();
-    let sum = |f: fn(&(u64, u32, u32, u64)) -> u32| all.iter().map(|r| u64::from(f(r))).sum();
+    let sum = |f: fn(&Asked) -> u32| all.iter().map(|r| u64::from(f(r))).sum();
     (all.clone(), sum(|r| r.1), sum(|r| r.2))
 }
 

@@ -137,7 +137,8 @@ impl Oracle<'_> {
             let due = (s.queue[0].arrival + s.batch_timeout).max(self.now);
             let waiting: u32 = s.queue.iter().map(|r| r.items).sum();
             let full = waiting >= s.batch_max || self.setup.tenants[t].per_request_batches;
-            if !full && !(settled && due == self.now) {
+            let due_now = settled && due == self.now;
+            if !full && !due_now {
                 if s.batch_timer > due {
                     s.batch_timer = due;
                     self.set(due, Timer::Batch(t));

@@ -130,7 +130,7 @@ fn a_coarse_cut_of_fewer_groups_than_it_should_have_is_measured_as_it_is() {
         drop(gpu);
         let (collected, profile, lines) = collected(&request("alexnet@64", &[120, 128]));
         assert!(collected.incomplete.is_empty(), "{:?}", collected.incomplete);
-        assert_eq!(collected.failed, [String::new(); 0]);
+        assert!(collected.failed.is_empty(), "{:?}", collected.failed);
         assert!(profile.kernels.iter().all(|k| k.curve.points().len() == 3));
         let coarse: Vec<_> = lines.iter().filter(|l| l.contains("\"coarse\":true")).collect();
         assert!(coarse.iter().all(|l| l.contains("\"cus\":120,")), "{coarse:#?}");

@@ -116,7 +116,7 @@ impl Device for CudaDevice {
         self.ready(launch.work)?;
         let ready = self.ready[launch.work.0 as usize].take();
         let mut ready = ready.expect("looked at just above");
-        let ticket = self.into_queue(queue, &mut ready, launch.reported);
+        let ticket = self.put_in_queue(queue, &mut ready, launch.reported);
         self.ready[launch.work.0 as usize] = Some(ready);
         ticket
     }
@@ -204,7 +204,7 @@ impl Device for CudaDevice {
 
 impl CudaDevice {
     /// Puts work into a queue, between two events if its end is to be reported.
-    fn into_queue(
+    fn put_in_queue(
         &mut self,
         queue: Queue,
         ready: &mut Ready,
