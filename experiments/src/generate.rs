@@ -141,7 +141,7 @@ fn load(weights: Bytes, device: &Device) -> Nanos {
 /// Compiles a generating tenant's model.
 ///
 /// # Errors
-/// As [`decoder`].
+/// As [`decoder()`].
 pub(crate) fn compile(
     code: &mut Code,
     base: &Path,
