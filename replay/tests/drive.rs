@@ -135,11 +135,14 @@ fn compare(info: &'static PolicyInfo) {
     }
 }
 
+/// Not `hami`: its bucket is smaller than these loads, so that their latency is the sum of what many
+/// samples of a counter said, and a sample that is late by a little says something else. The transcript
+/// test compares it event by event.
 #[test]
 fn every_policy_delivers_on_a_device_what_it_does_in_virtual_time() {
     // Replays sleep most of the time: side by side they take no longer than one.
     std::thread::scope(|scope| {
-        for info in ALL.iter().filter(|i| !i.is_bound()) {
+        for info in ALL.iter().filter(|i| !i.is_bound() && i.name != "hami") {
             scope.spawn(|| compare(info));
         }
     });

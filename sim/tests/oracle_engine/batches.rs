@@ -73,7 +73,7 @@ impl Oracle<'_> {
         let tenant = t as u32;
         self.out.log.push((self.now, Happening::Arrived { tenant }));
         self.give_up_late(t);
-        if self.depth >= Depth::Request {
+        if self.depth_of(t) >= Depth::Request {
             self.tell(Event::RequestArrived { tenant });
         }
         self.form(t, false);
@@ -219,7 +219,7 @@ impl Oracle<'_> {
             let tenant = t as u32;
             let arrival = Nanos(r.arrival);
             self.out.log.push((self.now, Happening::RequestDone { tenant, arrival }));
-            if self.depth >= Depth::Request {
+            if self.depth_of(t) >= Depth::Request {
                 let latency = Nanos(self.now - r.arrival);
                 let queued = Nanos(r.began - r.arrival);
                 self.tell(Event::RequestDone { tenant, worker, latency, queued });
@@ -227,7 +227,7 @@ impl Oracle<'_> {
         }
         // The worker is idle when all of its requests have been answered, not before.
         self.idle_again(w);
-        if self.depth >= Depth::Request {
+        if self.depth_of(t) >= Depth::Request {
             self.tell(Event::BatchDone { worker, items, took });
             self.close_window(t, Closes::WithBatch);
         }

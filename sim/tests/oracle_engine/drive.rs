@@ -92,7 +92,7 @@ impl Oracle<'_> {
             // How far a batch is on the GPU, only those know who launch its kernels.
             let (mut status, mut position) = (w.status, w.position);
             let mut kernel = w.program.kernels.get(w.position).copied().unwrap_or(0);
-            if self.depth < Depth::Kernel {
+            if self.depth_of(w.spec.tenant as usize) < Depth::Kernel {
                 (position, kernel) = (0, 0);
                 if busy {
                     status = if w.handed { Status::Launched } else { Status::Host };

@@ -239,6 +239,8 @@ pub(crate) struct Oracle<'a> {
     pub(crate) contention: ContentionModel,
     policy: &'a mut dyn Policy,
     depth: Depth,
+    /// By tenant.
+    depths: Vec<Depth>,
     policy_batches: bool,
     jitter: Option<Box<dyn Jitter>>,
     /// The setup's kernels, then the merged ones with what they were made of.
@@ -265,6 +267,8 @@ impl<'a> Oracle<'a> {
         let layout = policy.layout(&scenario.setup)?;
         let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
         let depth = policy.depth();
+        let tenants = 0..setup.tenants.len() as u32;
+        let depths = tenants.map(|t| policy.tenant_depth(t).min(depth)).collect();
         let hardware = setup.device.queues.hardware as usize;
         let pools = layout.pools.iter().enumerate().map(|(p, spec)| {
             let streams = layout.workers.iter().filter(|w| w.pool as usize == p).count();
@@ -293,6 +297,7 @@ impl<'a> Oracle<'a> {
             policy_batches: policy.forms_batches(),
             policy,
             depth,
+            depths,
             jitter,
             kernels: setup.code.kernels.clone(),
             merged: vec![],
@@ -386,12 +391,22 @@ impl<'a> Oracle<'a> {
         }
     }
 
+    /// How deep the policy looks at a tenant.
+    fn depth_of(&self, t: usize) -> Depth {
+        self.depths[t]
+    }
+
+    /// The same at the tenant of a worker.
+    fn depth_at(&self, w: usize) -> Depth {
+        self.depths[self.workers[w].spec.tenant as usize]
+    }
+
     fn set(&mut self, at: u64, timer: Timer) {
         self.set += 1;
         let of_gpu = match timer {
             Timer::CopiedIn(_) | Timer::CopiedOut(_) => true,
             Timer::Placed(_) | Timer::Preempt(_) => true,
-            Timer::Issued(_) => self.depth < Depth::Kernel,
+            Timer::Issued(w) => self.depth_at(w) < Depth::Kernel,
             _ => false,
         };
         let late = matches!(timer, Timer::Batch(_) | Timer::Policy(_) | Timer::Closes(_));

@@ -30,7 +30,7 @@ impl Oracle<'_> {
     fn begin_pass(&mut self, w: usize) {
         self.workers[w].host_base = self.now;
         // A policy that launches every kernel has them issued when it asks for them.
-        if self.pools[self.pool_of(w)].shares_host() && self.depth < Depth::Kernel {
+        if self.pools[self.pool_of(w)].shares_host() && self.depth_at(w) < Depth::Kernel {
             self.workers[w].issued = 0;
             self.queue_for_host(w);
         }
@@ -83,7 +83,7 @@ impl Oracle<'_> {
 
     pub(super) fn copied_in(&mut self, w: usize) {
         // A host that workers share puts the first kernel into the stream once it has issued it.
-        if !self.pools[self.pool_of(w)].shares_host() || self.depth == Depth::Kernel {
+        if !self.pools[self.pool_of(w)].shares_host() || self.depth_at(w) == Depth::Kernel {
             self.open(w);
         }
         self.head(w);
@@ -100,8 +100,9 @@ impl Oracle<'_> {
     /// The next kernel is at the head of its stream, and waits until it has been issued.
     fn head(&mut self, w: usize) {
         let shared = self.pools[self.pool_of(w)].shares_host();
+        let depth = self.depth_at(w);
         let worker = &mut self.workers[w];
-        let issued = match (shared, self.depth) {
+        let issued = match (shared, depth) {
             (true, Depth::Kernel) => true,
             (true, _) => worker.issued > worker.position,
             (false, _) => worker.host_base + worker.program.issued_ns[worker.position] <= self.now,
@@ -120,7 +121,7 @@ impl Oracle<'_> {
     }
 
     pub(super) fn ready(&mut self, w: usize) {
-        if self.depth == Depth::Kernel {
+        if self.depth_at(w) == Depth::Kernel {
             self.workers[w].status = Status::Held;
             self.tell(Event::KernelReady { worker: w as u32 });
         } else {
@@ -258,7 +259,7 @@ impl Oracle<'_> {
             slow: 1.0,
             edge: NEVER,
         };
-        if self.depth == Depth::Kernel {
+        if self.depth_at(w) == Depth::Kernel {
             (job.part, job.saved) = (self.workers[w].share, self.workers[w].resumes);
             job.extra_ns = self.workers[w].longer;
             if job.saved {
@@ -318,7 +319,7 @@ impl Oracle<'_> {
         let job = pool.jobs.remove(i);
         self.hand_out(p, job.lane);
         let (w, kernel) = (job.worker, job.kernel as u32);
-        if self.depth == Depth::Kernel && self.slice_ended(w) {
+        if self.depth_at(w) == Depth::Kernel && self.slice_ended(w) {
             return;
         }
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
@@ -337,7 +338,7 @@ impl Oracle<'_> {
     /// The policy learns of every kernel of the launch; the streams go on.
     fn told_ended(&mut self, w: usize) {
         self.workers[w].launched = (0, 0);
-        if self.depth == Depth::Kernel {
+        if self.depth_at(w) == Depth::Kernel {
             self.tell(Event::KernelDone { worker: w as u32 });
             for partner in std::mem::take(&mut self.workers[w].partners) {
                 self.workers[partner].launched = (0, 0);
