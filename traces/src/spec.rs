@@ -155,7 +155,8 @@ fn check(field: &str, holds: bool, problem: &str) -> Result<(), TraceError> {
 
 fn check_rate(field: &str, rate: f64) -> Result<(), TraceError> {
     // One request in 30 years to one in a nanosecond: beyond, a clock of nanoseconds says nothing.
-    check(field, (1e-9..=1e9).contains(&rate), "is not a rate from 1e-9 to 1e9 requests/s")
+    let problem = || format!("`{rate:?}` is not a rate from 1e-9 to 1e9 requests/s");
+    if (1e-9..=1e9).contains(&rate) { Ok(()) } else { Err(TraceError::spec(field, problem())) }
 }
 
 fn check_weibull(shape: f64) -> Result<(), TraceError> {

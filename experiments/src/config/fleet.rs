@@ -82,6 +82,8 @@ pub(super) fn read(
     };
     if devices.is_empty() {
         flaws.push(flaw(root, "gpus", "is empty; name at least one device"));
+        // Nothing that names a GPU can be judged.
+        return None;
     }
     let count = devices.len();
     let one = count == 1;

@@ -102,7 +102,7 @@ fn what_is_late_is_dropped_and_a_queue_that_grows_is_told() {
     let mut again = cotenant();
     again.current_dir(dir.path()).args(["run", "e.toml", "-q", "--out", "out"]);
     let out = String::from_utf8(again.assert().success().get_output().stdout.clone()).unwrap();
-    assert!(out.contains("vision is offered 1,9") && out.contains("/s and served "), "{out}");
+    assert!(out.contains("`vision` is offered 1,9") && out.contains("/s and served "), "{out}");
 }
 
 #[test]

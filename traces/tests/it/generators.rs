@@ -216,7 +216,7 @@ fn every_error_names_its_field() {
         ),
         (
             r#"{"kind":"poisson","rate":-1}"#,
-            "arrivals.rate: is not a rate from 1e-9 to 1e9 requests/s",
+            "arrivals.rate: `-1.0` is not a rate from 1e-9 to 1e9 requests/s",
         ),
         (r#"{"kind":"poisson","rate":"x"}"#, "arrivals.rate: `\"x\"` is not a finite number"),
         (r#"{"kind":"gamma","rate":1}"#, "arrivals.cv: give exactly one of `cv` and `burstiness`"),

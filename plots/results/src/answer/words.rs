@@ -155,7 +155,7 @@ fn overload(answer: &Answer, line: Option<&Line>) -> Option<String> {
     let over: Vec<String> = of
         .filter_map(|(t, c)| c.as_ref()?.overloaded.map(|o| (t, o)))
         .map(|(t, (offered, served))| {
-            format!("{t} is offered {}/s and served {}/s", pretty(offered), pretty(served))
+            format!("`{t}` is offered {}/s and served {}/s", pretty(offered), pretty(served))
         })
         .collect();
     (!over.is_empty()).then(|| format!("Overloaded under `{}`: {}.", line.label, over.join(", ")))
