@@ -41,6 +41,18 @@ const GROWTH: f64 = 0.05;
 /// Nor below so many standard deviations of the number of arrivals, were they Poisson.
 const DEVIATIONS: f64 = 3.0;
 
+impl Report {
+    /// Adds what another policy of the same kind counted.
+    pub fn count(&mut self, counters: Vec<(&'static str, f64)>) {
+        for (name, n) in counters {
+            match self.counters.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => *sum += n,
+                None => self.counters.push((name, n)),
+            }
+        }
+    }
+}
+
 /// One tenant's part.
 #[derive(Clone, Debug)]
 pub struct TenantReport {
@@ -77,6 +89,17 @@ pub struct GpuReport {
 }
 
 impl GpuReport {
+    /// Of a GPU without power that does nothing: what sums begin with.
+    pub const NOTHING: Self = Self {
+        cu_utilization: 0.0,
+        sm_active: 0.0,
+        gpu_util: 0.0,
+        dram_utilization: 0.0,
+        energy_j: 0.0,
+        power_w: 0.0,
+        context_switches: 0,
+    };
+
     /// Of a GPU that does not tell. Not a number is what tables leave empty.
     pub const UNKNOWN: Self = Self {
         cu_utilization: f64::NAN,

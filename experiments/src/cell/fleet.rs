@@ -148,16 +148,6 @@ fn add(sum: &mut GpuReport, part: &GpuReport, weight: Weight) {
     sum.context_switches += part.context_switches;
 }
 
-const NOTHING: GpuReport = GpuReport {
-    cu_utilization: 0.0,
-    sm_active: 0.0,
-    gpu_util: 0.0,
-    dram_utilization: 0.0,
-    energy_j: 0.0,
-    power_w: 0.0,
-    context_switches: 0,
-};
-
 /// By tenant: its part of all GPUs together.
 fn shares(fleet: &FleetConfig, report: &FleetReport) -> Vec<Option<GpuReport>> {
     let mut shares = vec![None; report.tenants.len()];
@@ -165,7 +155,7 @@ fn shares(fleet: &FleetConfig, report: &FleetReport) -> Vec<Option<GpuReport>> {
     for ((run, device), weight) in gpus {
         for (of, &t) in run.report.tenants.iter().zip(&run.tenants) {
             if let Some(part) = of.gpu(device, report.window) {
-                add(shares[t as usize].get_or_insert(NOTHING), &part, weight);
+                add(shares[t as usize].get_or_insert(GpuReport::NOTHING), &part, weight);
             }
         }
     }
@@ -176,7 +166,7 @@ fn shares(fleet: &FleetConfig, report: &FleetReport) -> Vec<Option<GpuReport>> {
 fn whole(fleet: &FleetConfig, report: FleetReport) -> Report {
     let mut all = Report {
         tenants: report.tenants,
-        gpu: NOTHING,
+        gpu: GpuReport::NOTHING,
         events: 0,
         digest: 0,
         window: report.window,
@@ -187,12 +177,7 @@ fn whole(fleet: &FleetConfig, report: FleetReport) -> Report {
         add(&mut all.gpu, &run.report.gpu, weight);
         all.events += run.report.events;
         all.digest = all.digest.rotate_left(1) ^ run.report.digest;
-        for (name, n) in run.report.counters {
-            match all.counters.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += n,
-                None => all.counters.push((name, n)),
-            }
-        }
+        all.count(run.report.counters);
     }
     all
 }

@@ -96,15 +96,7 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
     let idle_j = idle_w * window.as_secs_f64();
     let mut all = Report {
         tenants: vec![nobody(); gpu.tenants.len()],
-        gpu: GpuReport {
-            cu_utilization: 0.0,
-            sm_active: 0.0,
-            gpu_util: 0.0,
-            dram_utilization: 0.0,
-            energy_j: idle_j,
-            power_w: idle_w,
-            context_switches: 0,
-        },
+        gpu: GpuReport { energy_j: idle_j, power_w: idle_w, ..GpuReport::NOTHING },
         events: 0,
         digest: 0,
         window,
@@ -114,12 +106,7 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
     for (life, counts) in lives {
         all.events += life.events;
         all.digest = all.digest.rotate_left(1) ^ life.digest;
-        for (name, n) in life.counters {
-            match all.counters.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += n,
-                None => all.counters.push((name, n)),
-            }
-        }
+        all.count(life.counters);
         if !counts {
             continue;
         }
