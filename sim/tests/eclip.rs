@@ -20,7 +20,7 @@ fn world(kernels: Vec<KernelCode>, order: &[u32], workers: usize) -> World {
     let mut device = Device::builtin("mi50").unwrap();
     device.costs.context_memory = Bytes(0);
     let mut world = World::new(device, kernels);
-    let code = Code { kernels: world.code.kernels.clone() };
+    let code = Code::of(world.code.kernels.clone());
     world.tenants = (0..workers)
         .map(|w| tenant(&format!("t{w}"), model(vec![program(&code, order, 0)])))
         .collect();
@@ -41,16 +41,26 @@ fn small_and_large() -> Vec<KernelCode> {
 
 #[test]
 fn a_switch_of_streams_pays_a_barrier_and_a_request_starts_without_one() {
-    let w = world(small_and_large(), &[0, 0, 1, 1, 0], 1);
+    // Beside a worker that has nothing to do: one alone has no streams to switch between.
+    let w = world(small_and_large(), &[0, 0, 1, 1, 0], 2);
     let barrier = w.device.costs.barrier.cost.0;
-    let (report, log) = go(&w, &[]);
+    let loads = vec![closed(1), common::at(vec![])];
+    let (report, log) = watch(w.scenario(loads), build("eclip", &[]).as_mut());
     // One engine for the small kernels, all CUs for the large ones: two switches per request.
     assert_eq!(completions(&log)[0].0, 3 * 10_000 + 2 * 100_000 + 2 * barrier);
-    assert_eq!(counter(&report, "planned_switches"), 2.0);
+    assert_eq!(counter(&report, "planned_switches"), 4.0);
     assert!((counter(&report, "switches_per_request") - 2.0).abs() < 0.1);
     // The next request starts on one engine although the last kernel ran there too or not.
     let two = completions(&log)[1].0 - completions(&log)[0].0;
     assert_eq!(two, completions(&log)[0].0);
+}
+
+#[test]
+fn a_worker_alone_has_all_of_the_gpu() {
+    let w = world(small_and_large(), &[0, 0, 1, 1, 0], 1);
+    let (report, log) = go(&w, &[]);
+    assert_eq!(completions(&log)[0].0, 3 * 10_000 + 2 * 100_000);
+    assert_eq!(counter(&report, "planned_switches"), 0.0);
 }
 
 #[test]

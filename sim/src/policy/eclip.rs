@@ -13,7 +13,8 @@
 //! of 60; a barrier only if the predecessor of the same request ran in another queue; the objective
 //! and its budget of 14 switches per request.
 //!
-//! Chosen here: with three workers or more, a worker's engines start at its share of them and go
+//! Chosen here: a worker alone has the default stream only (the objective would keep it off CUs that
+//! nobody else wants, and it would run faster beside others than alone); with three workers or more, a worker's engines start at its share of them and go
 //! round; four to seven workers get one stream each of half the engines; from the eighth on a worker
 //! has only the default stream; other GPUs take a quarter, half and three quarters of their groups.
 //! The default stream is one hardware queue: its kernels run one after the other (`shared_queue`).
@@ -214,6 +215,8 @@ impl Eclip {
 fn streams(setup: &Setup, w: u32, workers: u32, limit: u32) -> Vec<Stream> {
     let groups = &setup.device.topology.groups;
     let n = groups.len();
+    // Alone there is nobody to leave CUs to, and nothing to plan.
+    let limit = if workers > 1 { limit } else { 0 };
     let each = (limit / workers.max(1)).max(u32::from(w < limit)).min(limit);
     let quarters: &[usize] = match each {
         0 => &[],
