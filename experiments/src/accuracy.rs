@@ -9,6 +9,7 @@ mod hardware;
 mod layers;
 mod numbers;
 mod page;
+mod pairs;
 mod processes;
 mod products;
 mod serving;
@@ -49,5 +50,6 @@ pub(crate) fn page(data: &Path) -> Done<String> {
     let (processes, best) = processes::compare(&data)?;
     all.extend(processes);
     let serving = serving::compare(&data)?;
-    Ok(page::markdown(&all, &best, &serving) + &hardware::section()?)
+    let pairs = pairs::compare(&data)?;
+    Ok(page::markdown(&all, &best, &pairs, &serving) + &hardware::section()?)
 }

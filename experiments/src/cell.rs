@@ -401,6 +401,7 @@ fn of_gpu(report: &Report, window: f64) -> Metrics {
     utilisations(&mut m, &report.gpu);
     m.set(Metric::Energy, Some(report.gpu.energy_j));
     m.set(Metric::Power, Some(report.gpu.power_w));
+    m.set(Metric::Clock, Some(report.gpu.clock_mhz));
     m.set(Metric::Reconfigurations, Some(sum(|t| t.counts.reconfigurations)));
     m.set(Metric::Downtime, Some(sum(|t| t.counts.downtime_ns) / 1e6));
     let mut generating = report.tenants.iter().filter_map(|t| t.tokens.as_ref());

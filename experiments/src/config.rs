@@ -342,7 +342,7 @@ fn point(
 /// A contention model of the registry, by the name that the schema has checked.
 fn contention(name: Option<&str>) -> &'static str {
     let known = cotenant_sim::contention::NAMES.iter().find(|known| Some(**known) == name);
-    known.copied().unwrap_or("bandwidth")
+    known.copied().unwrap_or(cotenant_sim::contention::DEFAULT)
 }
 
 fn device(

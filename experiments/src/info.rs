@@ -119,6 +119,13 @@ impl Gather {
                     .to_owned(),
             );
         }
+        if point.contention == "measured" && profiles.iter().all(|f| f.profile.corun.is_empty()) {
+            self.warnings.insert(
+                "contention is `measured`, but no profile holds measured pairs (corun.csv): pairs \
+                 slow each other as under `cache`"
+                    .to_owned(),
+            );
+        }
         if point.contention == "none" {
             self.warnings.insert(
                 "contention is switched off: co-running kernels share CUs and bandwidth, and slow \

@@ -222,7 +222,7 @@ fn random(rng: &mut Rng) -> String {
         let _ = writeln!(text, "jitter = {}", rng.uniform() * if odd(rng) { 50.0 } else { 0.5 });
     }
     if rng.below(2) == 0 {
-        let model = pick(rng, &["none", "bandwidth", "linear", "igniter"]);
+        let model = pick(rng, &["none", "bandwidth", "linear", "igniter", "cache", "measured"]);
         let _ = writeln!(text, "contention = \"{model}\"");
     }
     for t in 0..1 + rng.below(3) {

@@ -278,6 +278,7 @@ fn spin(id: &str, blocks: u32, ns: u64, cus: u32) -> KernelCode {
         dram_bytes: 0,
         fair: false,
         tile: cotenant_sim::program::Tile::default(),
+        drawn: vec![],
     }
 }
 

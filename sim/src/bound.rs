@@ -118,7 +118,11 @@ pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report 
     let opened = (fluid.busy_cu_ns, fluid.dram_bytes);
     let end = warmup.0 + duration.0;
     fluid.go(end);
+    let (busy, bytes) = (fluid.busy_cu_ns - opened.0, fluid.dram_bytes - opened.1);
+    let power = &setup.device.power;
     let used = Totals {
+        // W × ns are 10^-6 mJ, pJ 10^-9 mJ.
+        energy_mj: busy * power.cu_w / 1e6 + bytes * power.dram_pj_per_byte / 1e9,
         busy_cu_ns: (fluid.busy_cu_ns - opened.0) as u64,
         cu_ns: fluid.busy_cu_ns - opened.0,
         dram_bytes: fluid.dram_bytes - opened.1,

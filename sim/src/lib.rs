@@ -21,6 +21,7 @@ pub mod report;
 pub mod scenario;
 pub mod serving;
 pub mod source;
+pub mod supply;
 pub mod timeline;
 pub mod view;
 pub mod virtual_world;
@@ -75,5 +76,14 @@ pub fn run_within(
     let mut host = host::Host::new(world, &setup, loads, &layout, policy, (warmup, duration))?;
     host.hold_at_most(most);
     host.go();
-    Ok(host.finish().0)
+    let report = host.finish().0;
+    let (cus, dram) = layout.pools.iter().fold((0, 0), |(cus, dram), p| {
+        (cus + u64::from(p.cus), dram + p.dram_bytes_per_us)
+    });
+    // A layout of more than there is (in tests of the engine) has no such bounds.
+    let device = &setup.device;
+    if cus <= u64::from(device.cus()) && dram as f64 <= device.memory.dram_gbps * 1001.0 {
+        report.gpu.assert_within(device);
+    }
+    Ok(report)
 }

@@ -15,8 +15,8 @@
 //! A pool has no clock. Whoever drives it, in virtual or in real time, goes from instant to instant:
 //!
 //! 1. submit what is ready at this instant, and [`Pool::advance`] while [`Pool::next`] is this instant;
-//! 2. [`Pool::settle`], after which [`Pool::next`] says when something will happen if nothing is
-//!    submitted before.
+//! 2. [`Pool::weigh`] every pool of the board, and [`Pool::settle`] each with what they draw together,
+//!    after which [`Pool::next`] says when something will happen if nothing is submitted before.
 //!
 //! Instants are nanoseconds and never go back; the kernels of one owner follow each other.
 
@@ -29,8 +29,10 @@ use crate::contention::{ContentionModel, Demand, Shared};
 use crate::layout::{Discipline, PoolSpec};
 use crate::mask::CuMask;
 use crate::program::Code;
+use crate::supply::Supply;
 
 mod accounts;
+mod draw;
 mod ends;
 mod lane;
 mod masks;
@@ -44,6 +46,7 @@ mod waves;
 
 use accounts::Accounts;
 pub use accounts::Used;
+use draw::Electric;
 use ends::Ends;
 use lane::{Lane, Waiting};
 use masks::{Places, UNMASKED};
@@ -130,6 +133,10 @@ pub struct Totals {
     pub cu_ns: f64,
     /// Bytes to and from DRAM.
     pub dram_bytes: f64,
+    /// Energy of what ran, besides what the board draws as soon as anything runs, mJ.
+    pub energy_mj: f64,
+    /// Time that the board's limit took from its clock: the share lost × ns.
+    pub lost_ns: f64,
     /// Time with any kernel on the CUs, ns, over pools weighted by their CUs.
     pub active_cu_ns: u64,
     /// Context switches.
@@ -143,6 +150,9 @@ impl Add for Totals {
             busy_cu_ns: self.busy_cu_ns + other.busy_cu_ns,
             cu_ns: self.cu_ns + other.cu_ns,
             dram_bytes: self.dram_bytes + other.dram_bytes,
+            energy_mj: self.energy_mj + other.energy_mj,
+            // All pools have the board's clock.
+            lost_ns: self.lost_ns.max(other.lost_ns),
             active_cu_ns: self.active_cu_ns + other.active_cu_ns,
             switches: self.switches + other.switches,
         }
@@ -156,6 +166,8 @@ impl Sub for Totals {
             busy_cu_ns: self.busy_cu_ns - earlier.busy_cu_ns,
             cu_ns: self.cu_ns - earlier.cu_ns,
             dram_bytes: self.dram_bytes - earlier.dram_bytes,
+            energy_mj: self.energy_mj - earlier.energy_mj,
+            lost_ns: self.lost_ns - earlier.lost_ns,
             active_cu_ns: self.active_cu_ns - earlier.active_cu_ns,
             switches: self.switches - earlier.switches,
         }
@@ -174,6 +186,8 @@ pub struct Pool {
     groups: Vec<u32>,
     rule: DispatchRule,
     shared: Shared,
+    supply: Supply,
+    electric: Electric,
     /// Extra time of a kernel that starts beside others, ns: per co-runner, itself included, and
     /// constant (`igniter`).
     launch_delay: Option<[f64; 2]>,
@@ -192,14 +206,25 @@ pub struct Pool {
     /// Sums over residents with blocks on CUs.
     demand: u64,
     footprint: u64,
+    power: u64,
     granted: usize,
+    /// What they draw at the boost clock, as of the last weighing, mW.
+    drawn: u64,
+    /// Share of the boost clock that the board's limit leaves; since when, and what it took before.
+    clock: f64,
+    clock_since: u64,
+    lost_ns: f64,
+    /// Slow-downs at the boost clock have been worked out since blocks changed last.
+    weighed: bool,
     /// How many of them have waves to come.
     multi: u32,
     /// Lanes with CUs on which several kernels lie.
     crowded: u32,
     /// Ends of waves may be set.
     edged: bool,
+    /// Somebody may be slowed, and is as of the last weighing.
     stressed: bool,
+    calm: bool,
     active: usize,
     turn_start: u64,
     slice_end: u64,
@@ -245,7 +270,8 @@ impl Pool {
         contention: &ContentionModel,
         observed: bool,
     ) -> Self {
-        let share = spec.cus as f64 / f64::from(device.cus());
+        let supply = Supply::new(device, contention);
+        let slices = spec.l2.0 as f64 / device.memory.l2.0.max(1) as f64;
         Self {
             discipline: spec.discipline,
             sliced: matches!(spec.discipline, Discipline::TimeSliced { .. }),
@@ -261,12 +287,11 @@ impl Pool {
             shared: Shared {
                 dram: attainable(spec, device),
                 board: (device.memory.dram_gbps * 1000.0) as u64,
-                l2_rate: (device.memory.l2_gbps * 1000.0 * share).max(1.0) as u64,
+                l2_rate: ((1e6 * slices) as u64).clamp(1, 1_000_000),
                 l2: spec.l2.0,
-                power: [device.power.idle_w * share, device.power.cu_w, device.power.cap_w * share],
-                pj_per_byte: device.power.dram_pj_per_byte,
-                mhz: device.clock.boost_mhz,
             },
+            supply,
+            electric: Electric::new(device, &supply),
             shapes: vec![],
             lanes: spec.lanes.iter().map(|&cus| Lane::new(cus)).collect(),
             run: Vec::with_capacity(64),
@@ -277,11 +302,18 @@ impl Pool {
             seq: 0,
             demand: 0,
             footprint: 0,
+            power: 0,
             granted: 0,
+            drawn: 0,
+            clock: 1.0,
+            clock_since: 0,
+            lost_ns: 0.0,
+            weighed: false,
             multi: 0,
             crowded: 0,
             edged: false,
             stressed: false,
+            calm: true,
             active: 0,
             turn_start: 0,
             slice_end: NEVER,
@@ -319,6 +351,8 @@ impl Pool {
             busy_cu_ns: self.busy_cu_ns + u64::from(self.busy) * since,
             cu_ns: used.iter().map(|u| u.cu_ns).sum(),
             dram_bytes: used.iter().map(|u| u.dram_bytes).sum(),
+            energy_mj: used.iter().map(|u| u.energy_mj).sum(),
+            lost_ns: self.lost_ns + self.losing(now),
             active_cu_ns: active * u64::from(self.cus),
             switches: self.switches,
         }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use cotenant_profiles::device::Costs;
-use cotenant_profiles::{Bytes, Device, Kernel, Model, Nanos, Op, Profile};
+use cotenant_profiles::{Bytes, Device, Drawn, Kernel, Model, Nanos, Op, Profile};
+
+use crate::contention::Pairs;
 
 use crate::host::Step;
 
@@ -40,6 +42,8 @@ pub struct KernelCode {
     pub fair: bool,
     /// What a block takes of a CU besides its threads.
     pub tile: Tile,
+    /// What it was seen to draw of memory system and power supply, ascending in CUs.
+    pub drawn: Vec<Drawn>,
 }
 
 /// What keeps a kernel from going faster.
@@ -82,7 +86,9 @@ impl KernelCode {
             dram_bytes: kernel.dram_bytes,
             fair: kernel.op == Op::Pseudo,
             tile: Tile { regs: kernel.regs, smem_bytes: kernel.smem_bytes },
+            drawn: kernel.curve.drawn().to_vec(),
         };
+        code.drawn.retain(|d| (1..=cus).contains(&d.cus));
         // Dispatchers spread blocks before they stack them, and spread blocks run faster: alone, a
         // kernel takes its time on the whole device, which it needs these CUs for.
         let spread = code.blocks.min(u64::from(cus)) as u32;
@@ -111,6 +117,7 @@ impl KernelCode {
             dram_bytes: parts.iter().map(|k| k.dram_bytes).sum(),
             fair: false,
             tile: parts[0].tile,
+            drawn: drawn_together(parts, full, at(full), device).into_iter().collect(),
         }
     }
 
@@ -252,6 +259,21 @@ impl KernelCode {
     }
 }
 
+/// What kernels draw on all CUs as one launch that takes so long: together what they draw one after
+/// the other. `None` if that is not known of each.
+fn drawn_together(parts: &[&KernelCode], full: u32, ns: u64, device: &Device) -> Option<Drawn> {
+    let seen: Option<Vec<_>> = parts.iter().map(|k| Some((k.drawn.last()?, k))).collect();
+    let mean = |of: fn(&Drawn) -> Option<f64>, base: f64| {
+        let sum: Option<f64> = seen.as_ref()?.iter().map(|(d, k)| Some((of(d)? - base) * k.at(d.cus) as f64)).sum();
+        Some(sum? / ns.max(1) as f64 + base)
+    };
+    let base = device.power.idle_w + device.power.active_w;
+    let part = |of| mean(of, 0.0).map(|share: f64| share.min(1.0));
+    let watts = mean(Drawn::watts, base).map(|w| w.min(device.power.cap_w));
+    let drawn = Drawn::new(full, part(Drawn::l2), part(Drawn::dram), watts);
+    seen.as_ref().map(|_| drawn)
+}
+
 /// What one batch launches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
@@ -342,6 +364,10 @@ pub enum CompileError {
 pub struct Code {
     /// Distinct kernels.
     pub kernels: Vec<KernelCode>,
+    /// Measured pairs of them.
+    pub pairs: Pairs,
+    /// The measurements behind those.
+    measured: Vec<((u32, u32), f64)>,
 }
 
 impl Code {
@@ -406,6 +432,7 @@ impl Code {
             program.remaining_ns.reverse();
             programs.push(program);
         }
+        self.pair_up(profile, &named);
         Ok(ModelCode {
             name: source.name.clone(),
             programs,
@@ -417,6 +444,36 @@ impl Code {
             load: source.load,
             host_per_request: source.host_per_request,
         })
+    }
+
+    /// Of these kernels alone, no pair measured.
+    #[must_use]
+    pub fn of(kernels: Vec<KernelCode>) -> Self {
+        Self { kernels, ..Self::default() }
+    }
+
+    /// The profile's measured pairs among the kernels so far.
+    fn pair_up(&mut self, profile: &Profile, named: &BTreeMap<String, Vec<u32>>) {
+        if profile.corun.is_empty() {
+            return;
+        }
+        let known = |kernel: usize| named.get(&profile.kernels[kernel].id).map_or(&[][..], Vec::as_slice);
+        let alone = |(kernel, cus): (usize, u32)| profile.kernels[kernel].at(cus) as f64;
+        for pair in &profile.corun {
+            let (a, b) = (pair.a, pair.b);
+            let (slow_a, slow_b) =
+                (pair.duration_a_ns as f64 / alone(a), pair.duration_b_ns as f64 / alone(b));
+            for &i in known(a.0) {
+                for &j in known(b.0) {
+                    self.measured.push(((i, j), slow_a));
+                    self.measured.push(((j, i), slow_b));
+                }
+            }
+        }
+        // A tenant more finds the same pairs again.
+        self.measured.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        self.measured.dedup();
+        self.pairs = Pairs::new(self.measured.clone());
     }
 
     /// Tenants that run the same model share its kernels. `named`: the kernels so far by name.

@@ -84,6 +84,8 @@ pub struct GpuReport {
     pub energy_j: f64,
     /// Mean power, W.
     pub power_w: f64,
+    /// Mean clock, MHz: below the boost clock where the board's limit binds.
+    pub clock_mhz: f64,
     /// Context switches.
     pub context_switches: u64,
 }
@@ -108,6 +110,7 @@ impl GpuReport {
         dram_utilization: f64::NAN,
         energy_j: f64::NAN,
         power_w: f64::NAN,
+        clock_mhz: f64::NAN,
         context_switches: 0,
     };
 
@@ -120,8 +123,7 @@ impl GpuReport {
         let power = &device.power;
         let energy_j = power.idle_w * seconds
             + power.active_w * active_cu_s / f64::from(device.cus())
-            + power.cu_w * used.cu_ns / 1e9
-            + power.dram_pj_per_byte * used.dram_bytes / 1e12;
+            + used.energy_mj / 1e3;
         Self {
             cu_utilization: used.cu_ns / 1e9 / cu_s,
             sm_active: used.busy_cu_ns as f64 / 1e9 / cu_s,
@@ -129,7 +131,29 @@ impl GpuReport {
             dram_utilization: used.dram_bytes / (device.memory.dram_gbps * 1e9 * seconds),
             energy_j,
             power_w: energy_j / seconds,
+            clock_mhz: device.clock.boost_mhz * (1.0 - used.lost_ns / window.0 as f64),
             context_switches: used.switches,
+        }
+    }
+}
+
+impl GpuReport {
+    /// Nothing is used beyond what there is; a thousandth is rounding in a short window.
+    ///
+    /// # Panics
+    /// Something is: a defect of the device model, and a wrong result.
+    pub(crate) fn assert_within(&self, device: &Device) {
+        const MOST: f64 = 1.001;
+        let parts = [
+            ("speed of CUs", self.cu_utilization),
+            ("CUs", self.sm_active),
+            ("time", self.gpu_util),
+            ("DRAM bandwidth", self.dram_utilization),
+            ("power", self.power_w / device.power.cap_w.max(device.power.idle_w)),
+            ("clock", self.clock_mhz / device.clock.boost_mhz),
+        ];
+        for (what, used) in parts {
+            assert!(used.is_nan() || (0.0..=MOST).contains(&used), "{what}: {used} of what there is");
         }
     }
 }
@@ -138,12 +162,19 @@ impl TenantReport {
     /// Its part of the GPU within the window, where that is known. Power and energy are nobody's part.
     #[must_use]
     pub fn gpu(&self, device: &Device, window: Nanos) -> Option<GpuReport> {
-        let Used { cu_ns, busy_cu_ns, dram_bytes, active_ns } = self.used?;
+        let Used { cu_ns, busy_cu_ns, dram_bytes, energy_mj, active_ns } = self.used?;
         // Workers of one tenant may lie on one CU.
         let all = u64::from(device.cus());
         let busy_cu_ns = busy_cu_ns.min(active_ns * all);
         let active_cu_ns = active_ns * all;
-        let used = Totals { busy_cu_ns, cu_ns, dram_bytes, active_cu_ns, switches: 0 };
+        let used = Totals {
+            busy_cu_ns,
+            cu_ns,
+            dram_bytes,
+            energy_mj,
+            active_cu_ns,
+            ..Totals::default()
+        };
         Some(GpuReport::of(device, window, used))
     }
 

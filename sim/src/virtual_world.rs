@@ -143,8 +143,12 @@ impl<'a> VirtualWorld<'a> {
     #[inline]
     fn settle(&mut self) -> (u64, usize) {
         let (mut at, mut pool) = (NEVER, 0);
+        let mut drawn = 0;
+        for site in &mut self.sites {
+            drawn += site.pool.weigh(self.now, &self.code);
+        }
         for (i, site) in self.sites.iter_mut().enumerate() {
-            site.pool.settle(self.now, &self.code);
+            site.pool.settle(self.now, drawn, &self.code);
             if site.pool.next() < at {
                 (at, pool) = (site.pool.next(), i);
             }

@@ -8,8 +8,8 @@ mod common;
 
 use common::{World, closed, model, program, run, tenant};
 use cotenant_profiles::curve::Point;
-use cotenant_profiles::{Bytes, Curve, Device, Kernel, Nanos, Op};
-use cotenant_sim::contention::{ContentionModel, NAMES};
+use cotenant_profiles::{Bytes, Curve, Device, Drawn, Kernel, Nanos, Op};
+use cotenant_sim::contention::{ContentionModel, DEFAULT, NAMES};
 use cotenant_sim::policy::{ALL, PolicyInfo, Value};
 use cotenant_sim::program::KernelCode;
 use cotenant_sim::{Refusal, Report};
@@ -179,6 +179,99 @@ fn nothing_is_used_beyond_what_there_is() {
                 assert!(used.iter().all(|&u| (0.0..=1.0 + 1e-5).contains(&u)), "{what}: {used:?}");
             }
         }
+    }
+}
+
+/// Policies that change batches, merge or tune: what a request waits for is theirs to choose.
+const BATCHING: [&str; 7] =
+    ["clipper", "dnnscaler", "gslice", "dstack", "coalesce", "autotune", "ideal"];
+
+/// Mean latency of the first tenant, ns.
+fn first_ns(report: &Report) -> Option<f64> {
+    let counts = &report.tenants[0].counts;
+    (counts.completed > 0).then(|| counts.latency_sum as f64 / counts.completed as f64)
+}
+
+fn some_kernels(device: &Device, case: u64) -> Vec<KernelCode> {
+    let mut rng = Rng::for_names(case, &[&device.name, "side by side"]);
+    (0..3).map(|_| random_kernel(device, &mut rng)).collect()
+}
+
+#[test]
+fn nobody_is_faster_beside_others_than_alone() {
+    for device in devices() {
+        for case in 0..cases() {
+            for info in ALL.iter().copied().filter(|p| !BATCHING.contains(&p.name)) {
+                let run = |n: usize| {
+                    let mut world = world(&device, some_kernels(&device, case), n);
+                    world.contention = ContentionModel::from_name(DEFAULT, &device).unwrap();
+                    first_ns(&try_run(&world, info, &[])?)
+                };
+                let (Some(alone), Some(beside)) = (run(1), run(2)) else { continue };
+                let what = format!("case {case} on {} under {}", device.name, info.name);
+                assert!(beside >= alone * (1.0 - 1e-3), "{what}: {alone} ns alone, {beside} beside");
+            }
+        }
+    }
+}
+
+#[test]
+fn more_processes_are_at_most_as_many_times_one() {
+    for device in devices() {
+        for case in 0..cases() {
+            let rate = |n: u32| {
+                let mut world = world(&device, some_kernels(&device, case), 1);
+                world.contention = ContentionModel::from_name(DEFAULT, &device).unwrap();
+                world.tenants[0].workers = n;
+                let mps = ALL.iter().copied().find(|p| p.name == "mps").unwrap();
+                let mut policy = common::build(mps.name, &[]);
+                let scenario = world.scenario(vec![closed(n)]);
+                let report = cotenant_sim::run(scenario, policy.as_mut(), None).unwrap();
+                report.tenants[0].counts.completed as f64
+            };
+            let one = rate(1);
+            for n in 2..6 {
+                // A request each may be under way when the window opens.
+                let most = f64::from(n) * (one + 1.0);
+                let what = format!("case {case} on {}, {n} processes", device.name);
+                assert!(rate(n) <= most, "{what}: {} of {most}", rate(n));
+            }
+        }
+    }
+}
+
+#[test]
+fn latency_does_not_rise_with_the_cap() {
+    for device in devices() {
+        for case in 0..cases() {
+            let mut last = f64::MAX;
+            for percent in [10.0, 25.0, 50.0, 75.0, 100.0] {
+                let world = world(&device, some_kernels(&device, case), 1);
+                let shares = Value::Numbers(vec![percent]);
+                let info = ALL.iter().copied().find(|p| p.name == "mps-percent").unwrap();
+                let report = try_run(&world, info, &[("shares", shares)]);
+                let Some(ns) = report.as_ref().and_then(first_ns) else { continue };
+                let what = format!("case {case} on {} at {percent} %", device.name);
+                assert!(ns <= last * (1.0 + 1e-3), "{what}: {ns} ns, {last} at less");
+                last = ns;
+            }
+        }
+    }
+}
+
+#[test]
+fn copies_that_draw_too_much_run_at_the_limit() {
+    for device in devices() {
+        let full = device.cus();
+        let mut kernel = profiled(&device, 4 * full, 4, &[(1, u64::from(full) * 100_000), (full, 100_000)]);
+        // Half of the GPU draws nine tenths of the limit.
+        kernel.drawn = vec![Drawn::new(full / 2, Some(0.1), Some(0.1), Some(device.power.cap_w * 0.9))];
+        let world = world(&device, vec![kernel], 2);
+        let info = ALL.iter().copied().find(|p| p.name == "mps-percent").unwrap();
+        let Some(report) = try_run(&world, info, &[]) else { continue };
+        let (mhz, watts) = (report.gpu.clock_mhz, report.gpu.power_w);
+        assert!(mhz < device.clock.boost_mhz, "{}: {mhz} MHz", device.name);
+        assert!((watts / device.power.cap_w - 1.0).abs() < 0.05, "{}: {watts} W", device.name);
     }
 }
 

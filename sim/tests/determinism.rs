@@ -20,8 +20,8 @@ use cotenant_traces::Rng;
 const WRITTEN: &[(&str, u64, u64)] = &[
     ("fifo", 21304, 0xdd35ac377433ea0c),
     ("bandwidth", 8163, 0x68aad35d007d25a2),
-    ("linear", 7597, 0xcf4d72a4d807fd90),
-    ("igniter", 6627, 0xb54ba8efcd5a1441),
+    ("linear", 7477, 0x25d012ef8556b055),
+    ("igniter", 6406, 0x9269301520b562f5),
     ("turns", 6625, 0xf93da7faf8e931b7),
 ];
 

@@ -254,6 +254,11 @@ fn job(owner: u32, kernel: u32, lane: u32) -> Job {
     }
 }
 
+fn settle(pool: &mut Pool, now: u64, code: &Code) {
+    let drawn = pool.weigh(now, code);
+    pool.settle(now, drawn, code);
+}
+
 /// Advances to the end: who ended when, and when turns did.
 fn ends(pool: &mut Pool, code: &Code) -> Vec<(u64, Option<u32>)> {
     let mut ends = vec![];
@@ -264,7 +269,7 @@ fn ends(pool: &mut Pool, code: &Code) -> Vec<(u64, Option<u32>)> {
             Ended::Turn | Ended::Left { .. } => None,
         };
         ends.push((now, owner));
-        pool.settle(now, code);
+        settle(pool, now, code);
     }
     ends
 }
@@ -275,7 +280,7 @@ fn a_pool_taken_from_instant_to_instant() {
     assert_eq!(pool.next(), NEVER);
     pool.submit(5, job(0, 0, 0), None, &code);
     pool.submit(5, job(1, 1, 0), None, &code);
-    pool.settle(5, &code);
+    settle(&mut pool, 5, &code);
     assert_eq!((pool.next(), pool.busy()), (105, 4));
     let granted = |owner, kernel| Note::Granted { owner, kernel, cus: 4 };
     assert_eq!(pool.notes().drain(..).collect::<Vec<_>>(), [granted(0, 0)]);
@@ -292,7 +297,7 @@ fn masks_keep_kernels_apart_and_the_later_one_waits_where_they_meet() {
     pool.submit(0, job(0, 0, 0), Some(&mask(&[0, 1])), &code);
     pool.submit(0, job(1, 1, 0), Some(&mask(&[2, 3])), &code);
     pool.submit(0, job(2, 0, 0), Some(&mask(&[0, 1])), &code);
-    pool.settle(0, &code);
+    settle(&mut pool, 0, &code);
     assert_eq!(ends(&mut pool, &code), [(200, Some(0)), (400, Some(2)), (600, Some(1))]);
 }
 
@@ -307,7 +312,7 @@ fn contexts_take_turns() {
     let (mut pool, code) = pool(&[4, 4], turns);
     pool.submit(0, job(0, 1, 0), None, &code);
     pool.submit(0, job(1, 0, 1), None, &code);
-    pool.settle(0, &code);
+    settle(&mut pool, 0, &code);
     // A slice of 200, a switch, the second context's 100, out of the idle one's way, the rest.
     let expected = [(200, None), (210, None), (310, Some(1)), (311, None), (411, Some(0))];
     assert_eq!(ends(&mut pool, &code), expected);

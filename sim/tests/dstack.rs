@@ -86,7 +86,7 @@ fn the_gaps_of_a_session_by_hand() {
 fn the_batch_of_the_best_efficacy() {
     // 6 ms + 1 ms per item, on any CUs: b / (6 + b)² is largest at 6.
     let at = |items: u64| kernel(80, move |_| (6 + items) * MS);
-    let code = Code { kernels: (1..=16).map(at).collect() };
+    let code = Code::of((1..=16).map(at).collect());
     let programs: Vec<_> = (0..16).map(|k| program(&code, &[k], 0)).collect();
     // `burst` requests at once every `gap`.
     let largest = |slo: u64, options: &[(&str, Value)], burst: u64, gap: u64| {

@@ -167,7 +167,7 @@ fn steps() -> World {
         45..60 => 9_000,
         _ => 8_000,
     };
-    let code = Code { kernels: vec![kernel(80, |c| 1_000 * us(c))] };
+    let code = Code::of(vec![kernel(80, |c| 1_000 * us(c))]);
     let tenants = vec![tenant("t", model(vec![program(&code, &[0], 0)]))];
     loops(code, tenants)
 }
@@ -208,7 +208,7 @@ fn the_glet_loop_by_hand() {
 #[test]
 fn light_load_takes_the_share_away_at_once() {
     // 5 ms on 24 CUs, 61 ms on fewer: half the target, and 100/s against 50/s.
-    let code = Code { kernels: vec![kernel(80, |c| if c < 24 { 61 * MS } else { 5 * MS })] };
+    let code = Code::of(vec![kernel(80, |c| if c < 24 { 61 * MS } else { 5 * MS })]);
     let tenants = vec![tenant("t", model(vec![program(&code, &[0], 0)]))];
     let world = loops(code, tenants);
     let bounded = |max_step: f64| {
@@ -231,7 +231,7 @@ fn light_load_takes_the_share_away_at_once() {
 fn batches_settle_before_the_share_moves() {
     // 1 ms + 1.1 ms per item on 24 CUs; faster on more.
     let at = |items: u64| kernel(80, move |c| (1_000_000 + 1_100_000 * items) * 24 / u64::from(c));
-    let code = Code { kernels: (1..=16).map(at).collect() };
+    let code = Code::of((1..=16).map(at).collect());
     let programs = (0..16).map(|k| program(&code, &[k], 0)).collect();
     let world = loops(code.clone(), vec![tenant("t", model(programs))]);
     let options = [("window", Value::Duration(Nanos::from_secs(1)))];
@@ -265,7 +265,7 @@ fn batches_settle_before_the_share_moves() {
 #[test]
 fn glet_divides_the_gpu_max_min() {
     // Both far too slow whatever they get.
-    let code = Code { kernels: vec![kernel(80, |c| 8_000 * MS / u64::from(c))] };
+    let code = Code::of(vec![kernel(80, |c| 8_000 * MS / u64::from(c))]);
     let both = || model(vec![program(&code, &[0], 0)]);
     let world = loops(code.clone(), vec![tenant("a", both()), tenant("b", both())]);
     let options = [

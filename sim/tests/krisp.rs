@@ -22,7 +22,7 @@ fn small() -> Device {
 /// One tenant per kernel, which it runs over and over.
 fn world(kernels: Vec<KernelCode>) -> World {
     let mut world = World::new(small(), kernels);
-    let code = Code { kernels: world.code.kernels.clone() };
+    let code = Code::of(world.code.kernels.clone());
     for k in 0..code.kernels.len() as u32 {
         world.tenants.push(tenant(&format!("t{k}"), model(vec![program(&code, &[k], 0)])));
     }
@@ -117,7 +117,7 @@ fn a_mask_released_at_the_next_dispatch_blocks_others_meanwhile() {
     // One kernel of all CUs, then a minute of thinking; the other one starts after it has ended.
     let device = small();
     let mut w = World::new(device, vec![waves(8, 8, 10_000), waves(8, 4, 10_000)]);
-    let code = Code { kernels: w.code.kernels.clone() };
+    let code = Code::of(w.code.kernels.clone());
     w.tenants = vec![
         tenant("once", model(vec![program(&code, &[0], 0)])),
         tenant("later", model(vec![program(&code, &[1], 0)])),
@@ -138,7 +138,7 @@ fn kernels_that_the_sweep_did_not_see_get_the_whole_gpu_and_are_counted() {
     let (mut one, two) = (waves(8, 2, 10_000), waves(8, 4, 10_000));
     one.name = "small".to_owned();
     let mut w = World::new(small(), vec![one, two]);
-    let code = Code { kernels: w.code.kernels.clone() };
+    let code = Code::of(w.code.kernels.clone());
     w.tenants = vec![tenant("t", model(vec![program(&code, &[0], 0), program(&code, &[1], 0)]))];
     w.tenants[0].batch_timeout = Nanos(1_000);
     let run = |known: &str| {
@@ -169,7 +169,7 @@ fn kernels_of_one_name_and_size_share_the_larger_entry() {
 fn the_sweep_sees_masks_as_the_gpu_does() {
     // 31 CUs of an MI50 count as 27 under an even split (11, 11, 9): the sweep asks for 33.
     let mut w = World::new(Device::builtin("mi50").unwrap(), vec![waves(60, 31, 10_000)]);
-    let code = Code { kernels: w.code.kernels.clone() };
+    let code = Code::of(w.code.kernels.clone());
     w.tenants = vec![tenant("t", model(vec![program(&code, &[0], 0)]))];
     let run = |sizing: &str| {
         let (report, log) = go(w.scenario(vec![closed(1)]), &[("sizing", text(sizing))]);

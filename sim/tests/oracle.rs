@@ -118,6 +118,19 @@ fn counts_agree(report: &Report, out: &Outcome, device: &Device) -> Result<(), T
     );
     let moved = report.gpu.dram_utilization * device.memory.dram_gbps * 1e9 * seconds;
     prop_assert!((moved - out.dram_bytes).abs() <= 1e-9 * moved + 1e-3, "{} bytes", moved);
+    let power = &device.power;
+    let board = (power.idle_w + power.active_w * report.gpu.gpu_util) * seconds;
+    let energy = (report.gpu.energy_j - board) * 1e3;
+    // What is left when the board's own part is taken away.
+    let rounding = 1e-12 * report.gpu.energy_j * 1e3;
+    prop_assert!(
+        (energy - out.energy_mj).abs() <= 1e-9 * energy + rounding,
+        "{} mJ, not {}",
+        energy,
+        out.energy_mj
+    );
+    let lost = (1.0 - report.gpu.clock_mhz / device.clock.boost_mhz) * seconds * 1e9;
+    prop_assert!((lost - out.lost_ns).abs() <= 1e-3, "{} ns lost, not {}", lost, out.lost_ns);
     prop_assert_eq!(report.gpu.context_switches, out.switches);
     prop_assert_eq!(report.events, out.events);
     Ok(())

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use super::pairs::{MODELS, Pairs};
 use super::processes::Best;
 use super::serving::Row;
 use super::{Comparison, Set};
@@ -30,6 +31,8 @@ const TAIL: &str = "
 | Orion | Strati et al., EuroSys 2024, github.com/eth-easl/orion: kernels of PyTorch models on a V100 |
 | REEF | Han et al., OSDI 2022, github.com/SJTU-IPADS/reef-artifacts: kernels of TVM models on an MI50 |
 | ParvaGPU | Lee et al., SC 2024: throughput of 1 to 5 MPS processes of a model in every MIG instance of an A100 80 GB |
+| iGniter | Xu et al., TPDS 2023, github.com/icloud-ecnu/igniter: four models under MPS on a V100, alone and as two copies; quoted in `experiments/src/accuracy/pairs.rs` |
+| Abacus | Cui et al., SC 2021, github.com/Raphael-Hao/Abacus: pairs of models on an A100; quoted in `experiments/src/accuracy/pairs.rs` |
 
 Put them into one folder as `profiles/aiconfigurator`, `profiles/neusight`, `profiles/llmservingsim`, `profiles/orion_v100`, `profiles/reef_mi50` and `profiles/parvagpu`, each as its repository has it, and run `cotenant accuracy --data FOLDER`.
 
@@ -37,11 +40,17 @@ Put them into one folder as `profiles/aiconfigurator`, `profiles/neusight`, `pro
 
 * **Products**: a shape `m × n × k` belongs to the training half if the middle bits of a hash of it are even (`experiments/src/accuracy/split.rs`). Efficiencies, start, steps and end of blocks come from the training halves of the A100's and the H100's BF16 products, nothing else.
 * **ParvaGPU**: ResNet-50 and BERT may be looked at, VGG-16 not.
+* **Pairs**: nothing. The constants of `cache` and `igniter` are those that iGniter publishes; the clock under the board's limit follows from watts by the third power. iGniter's constants come from the same GPU as its pairs, but from other runs.
 * Everything else is test: other precisions, devices, operators, models.
 ";
 
 /// The page as Markdown.
-pub(super) fn markdown(all: &[Comparison], best: &[Best], serving: &[Row]) -> String {
+pub(super) fn markdown(
+    all: &[Comparison],
+    best: &[Best],
+    pairs: &[Pairs],
+    serving: &[Row],
+) -> String {
     let mut text = HEAD.to_owned();
     for set in [Set::Test, Set::Training] {
         let title = match set {
@@ -69,6 +78,24 @@ pub(super) fn markdown(all: &[Comparison], best: &[Best], serving: &[Row]) -> St
             b.cells,
             100.0 * b.right as f64 / b.cells.max(1) as f64,
             100.0 * b.had,
+        );
+    }
+    text += "\n## Pairs, by contention model\n\n";
+    text += "What each contention model makes of measured pairs: mean absolute error, and bias. `measured` is the mean slow-down, or the time over that of one after the other. The default is the model with the least error here.\n\n";
+    text += &format!("| source | pairs | set | n | measured | {} |\n", MODELS.join(" | "));
+    text += &format!("|---|---|---|---:|---:|{}\n", "---:|".repeat(MODELS.len()));
+    for p in pairs {
+        let errors = p.errors.iter().map(|e| format!("{} ({})", percent(e.mean), signed(e.bias)));
+        let errors: Vec<String> = errors.collect();
+        let _ = writeln!(
+            text,
+            "| {} | {} | {} | {} | {:.3} | {} |",
+            p.source,
+            p.what,
+            p.set.name(),
+            p.n,
+            p.measured,
+            errors.join(" | "),
         );
     }
     text += SERVING;

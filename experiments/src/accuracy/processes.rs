@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cotenant_profiles::import::{Input, LaunchFloor, TableOptions, table};
 use cotenant_profiles::lower::{Config, Precision, lower};
 use cotenant_profiles::{Device, Nanos, Profile, analytic, zoo};
-use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::contention::{ContentionModel, DEFAULT};
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options};
 use cotenant_sim::program::Code;
@@ -35,7 +35,7 @@ pub(super) struct Best {
 /// Their model, the zoo's, and what its rows were. BERT is the large one: its single process needs
 /// 13.5 ms at batch 1 on every instance, 28 µs for each of 488 launches. Computed in TF32, the
 /// default of the container (NGC PyTorch 21.11).
-const MODELS: [(&str, &str, Set); 3] = [
+pub(super) const MODELS: [(&str, &str, Set); 3] = [
     ("resnet50", "resnet50", Set::Training),
     ("bert", "bert_large", Set::Training),
     ("vgg16", "vgg16", Set::Test),
@@ -48,11 +48,11 @@ const BEFORE: u64 = 4;
 const AS_GOOD: f64 = 0.98;
 
 /// One measured cell: throughput of all processes, requests of one item per second.
-struct Cell {
+pub(super) struct Cell {
     slices: u32,
     batch: u32,
-    processes: u32,
-    rps: f64,
+    pub(super) processes: u32,
+    pub(super) rps: f64,
 }
 
 pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
@@ -75,7 +75,7 @@ pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
             let mut predicted = vec![];
             for cell in &cells {
                 let alone = one(&cells, cell);
-                let ours = predict(&gpu, &cells, ours, source, cell)?;
+                let ours = predict(&gpu, &cells, ours, source, cell, DEFAULT)?;
                 let to = if cell.processes == 1 { &mut single } else { &mut several };
                 match (ours, alone) {
                     (Some(ours), Some(alone)) => {
@@ -97,13 +97,13 @@ pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
 
 /// What a prediction starts from.
 #[derive(Clone, Copy)]
-enum Source {
+pub(super) enum Source {
     Own,
     Shapes,
 }
 
 /// Cells that ran; those without memory have a throughput of 0.
-fn read(data: &Data<'_>, model: &str) -> Done<Vec<Cell>> {
+pub(super) fn read(data: &Data<'_>, model: &str) -> Done<Vec<Cell>> {
     let path = data.at(&format!("parvagpu/prof_data/{model}.csv"));
     let columns = ["Mig instance", "Batch size", "Workload Number", "Throughput"];
     let mut cells = vec![];
@@ -119,7 +119,7 @@ fn read(data: &Data<'_>, model: &str) -> Done<Vec<Cell>> {
 }
 
 /// The throughput of one process in the same instance at the same batch.
-fn one(cells: &[Cell], like: &Cell) -> Option<f64> {
+pub(super) fn one(cells: &[Cell], like: &Cell) -> Option<f64> {
     let same = |c: &&Cell| (c.slices, c.batch, c.processes) == (like.slices, like.batch, 1);
     cells.iter().find(same).map(|c| c.rps)
 }
@@ -168,12 +168,13 @@ fn instance(gpu: &Device, slices: u32) -> Device {
 }
 
 /// Requests per second of all processes; `None`: they do not fit, or nothing is known.
-fn predict(
+pub(super) fn predict(
     gpu: &Device,
     cells: &[Cell],
     model: &str,
     source: Source,
     cell: &Cell,
+    contention: &str,
 ) -> Done<Option<f64>> {
     let place = instance(gpu, cell.slices);
     let profile = match source {
@@ -206,8 +207,8 @@ fn predict(
         per_request_batches: false,
         drop_after: None,
     };
-    let contention = ContentionModel::from_name("bandwidth", &place)
-        .ok_or_else(|| Failure::failed("no contention model `bandwidth`"))?;
+    let contention = ContentionModel::from_name(contention, &place)
+        .ok_or_else(|| Failure::failed("no such contention model"))?;
     let costs = place.costs.clone();
     let setup = Setup { device: place, costs, code, tenants: vec![tenant] };
     let load = Load::Closed {

@@ -73,8 +73,12 @@ pub(crate) struct ExperimentFile {
     #[serde(default)]
     #[schemars(example = &"real")]
     pub(crate) costs: CostMode,
-    /// How co-running kernels slow each other down.
-    #[schemars(with = "Option<ContentionName>", example = &"bandwidth", extend("default" = "bandwidth"))]
+    /// How co-running kernels slow each other down, beyond sharing compute units, bandwidth and the
+    /// board's power. `cache`: by the L2 utilisation of the others. `igniter`: and by a delay of each
+    /// launch per process beside it. `bandwidth`: by working sets that overflow L2. `linear`: by a
+    /// linear function of L2 and DRAM utilisation. `measured`: as the pairs of the profile's
+    /// `corun.csv` say, and as `cache` where a pair is missing.
+    #[schemars(with = "Option<ContentionName>", example = &"cache", extend("default" = "cache"))]
     pub(crate) contention: Option<String>,
     /// Width of the bins of the time series; given, `series.csv` is written.
     #[schemars(example = &"100ms", extend("least" = "1us"))]

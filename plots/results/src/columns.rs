@@ -121,7 +121,7 @@ metrics! {
     DramUtilization "dram_utilization" "DRAM utilisation" "% of bandwidth" 100.0 Higher All
         "DRAM bytes moved over what the memory's pins could move; on a tenant's row its own part";
     Energy "energy_j" "Energy" "J" 1.0 Lower Gpu
-        "energy over the window: idle power, what runs at all, compute units by the speed in use, and DRAM traffic";
+        "energy over the window: idle power, what runs at all, and what each kernel draws, at most the board's limit";
     Reconfigurations "reconfigurations" "Reconfigurations" "count" 1.0 Neither All
         "resizes, repartitions and worker starts that took effect";
     Downtime "downtime_ms" "Downtime" "ms" 1.0 Lower All
@@ -129,7 +129,7 @@ metrics! {
     LatencyService "latency_service_ms" "Mean service time" "ms" 1.0 Lower All
         "mean time from the start of a request's batch to its result; with queue_mean_ms it adds up to latency_mean_ms";
     Clock "clock_mhz" "Clock" "MHz" 1.0 Higher Gpu
-        "mean clock of the compute units while the GPU was busy";
+        "mean clock of the compute units: below the boost clock where the board's power limit binds, for all places alike";
     Power "power_w" "Power" "W" 1.0 Lower Gpu
         "mean power of the board over the window";
     GpuUtil "gpu_util" "GPU busy time" "% of time" 100.0 Neither All

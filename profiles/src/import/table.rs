@@ -166,10 +166,17 @@ fn add(builder: &mut Builder<'_>, model: &str, batch: u32, rows: &Batch, split: 
     let points = rows.keys().zip(&split.gpu_ns).map(|(&cus, &ns)| Point::exact(cus, each(ns)));
     let points: Vec<Point> = points.collect();
     let part = |percent: Option<f64>| percent.map(|p| p / 100.0);
-    let drawn = rows
-        .values()
-        .filter(|r| r.draws())
-        .map(|row| Drawn::new(row.point.cus, part(row.l2_util), part(row.dram_util), row.power_w));
+    let drawn = rows.values().zip(&split.gpu_ns).filter(|(r, _)| r.draws()).map(|(row, &ns)| {
+        // Means over the latency; kernels run for a part of it, and draw nothing in the rest.
+        let idle = (row.point.duration_ns as f64 / ns as f64).max(1.0);
+        let while_running = |share: Option<f64>| part(share).map(|s| (s * idle).min(1.0));
+        let power = &device.power;
+        let watts = row.power_w.map(|w| {
+            let above = (w - power.idle_w).max(0.0) * idle;
+            w.max((power.idle_w + above).min(power.cap_w))
+        });
+        Drawn::new(row.point.cus, while_running(row.l2_util), while_running(row.dram_util), watts)
+    });
     let share = widest.dram_util.unwrap_or(0.0) / 100.0;
     let dram_bytes =
         bytes_at(device.memory.dram_gbps, widest.point.duration_ns, share) / u64::from(kernels);

@@ -232,8 +232,10 @@ impl Gpu {
     }
 
     fn settle(&mut self) {
+        let weighed = self.pools.iter_mut().map(|pool| pool.weigh(self.now, &self.code));
+        let drawn = weighed.sum();
         for pool in &mut self.pools {
-            pool.settle(self.now, &self.code);
+            pool.settle(self.now, drawn, &self.code);
         }
     }
 

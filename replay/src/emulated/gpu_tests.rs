@@ -36,7 +36,7 @@ fn pool(lanes: Vec<u32>, discipline: Discipline) -> PoolSpec {
 impl World {
     fn new(pools: &[PoolSpec]) -> Self {
         let device = description();
-        let code = Code { kernels: vec![spin(80, 100), spin(80, 100), spin(2, 400)] };
+        let code = Code::of(vec![spin(80, 100), spin(80, 100), spin(2, 400)]);
         let costs = device.costs.clone();
         let mut gpu = Gpu::new(&device, costs, code, pools, ContentionModel::None);
         let context = gpu.open_context();
@@ -241,7 +241,7 @@ fn a_failed_kernel_loses_its_context_and_under_mps_the_neighbours() {
 fn uneven_masks_count_as_the_device_dispatches() {
     let mut device = description();
     device.dispatch.rule = cotenant_profiles::device::DispatchRule::EvenGroups;
-    let code = Code { kernels: vec![spin(80, 100)] };
+    let code = Code::of(vec![spin(80, 100)]);
     let costs = device.costs.clone();
     let pools = [pool(vec![8], Discipline::Concurrent)];
     let mut gpu = Gpu::new(&device, costs, code, &pools, ContentionModel::None);

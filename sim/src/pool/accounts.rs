@@ -14,6 +14,8 @@ pub struct Used {
     pub busy_cu_ns: u64,
     /// Bytes to and from DRAM.
     pub dram_bytes: f64,
+    /// Energy of its kernels, besides what the board draws as soon as anything runs, mJ.
+    pub energy_mj: f64,
     /// Time with a kernel on the GPU, ns.
     pub active_ns: u64,
 }
@@ -25,6 +27,7 @@ impl Add for Used {
             cu_ns: self.cu_ns + other.cu_ns,
             busy_cu_ns: self.busy_cu_ns + other.busy_cu_ns,
             dram_bytes: self.dram_bytes + other.dram_bytes,
+            energy_mj: self.energy_mj + other.energy_mj,
             active_ns: self.active_ns + other.active_ns,
         }
     }
@@ -37,6 +40,7 @@ impl Sub for Used {
             cu_ns: self.cu_ns - earlier.cu_ns,
             busy_cu_ns: self.busy_cu_ns - earlier.busy_cu_ns,
             dram_bytes: self.dram_bytes - earlier.dram_bytes,
+            energy_mj: self.energy_mj - earlier.energy_mj,
             active_ns: self.active_ns - earlier.active_ns,
         }
     }
@@ -44,9 +48,10 @@ impl Sub for Used {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    /// In [`PARTS`] of a CU × ns, and in bytes per microsecond × ns.
+    /// In [`PARTS`] of a CU × ns, in bytes per microsecond × ns, and in picojoules.
     speed: f64,
     dram: f64,
+    energy: f64,
     lain: u64,
     active_ns: u64,
     /// Kernels on the GPU, and since when there is one.
@@ -56,9 +61,10 @@ struct Account {
 
 impl Account {
     #[inline]
-    fn add(&mut self, config: &Config, dt: u64, done: f64) {
+    fn add(&mut self, config: &Config, dt: u64, done: f64, heat: f64) {
         self.speed += done * float(config.speed);
         self.dram += done * float(config.dram);
+        self.energy += done * heat * float(config.power);
         self.lain += dt * u64::from(config.lies);
     }
 }
@@ -94,10 +100,11 @@ impl Accounts {
         }
     }
 
-    /// A kernel has run so for `dt` ns, in which it did `done` ns of what it has to do undisturbed.
+    /// A kernel has run so for `dt` ns, in which it did `done` ns of what it has to do undisturbed,
+    /// for so much of the energy that this takes at the boost clock.
     #[inline]
-    pub(super) fn book(&mut self, tenant: u32, config: &Config, dt: u64, done: f64) {
-        self.0[tenant as usize].add(config, dt, done);
+    pub(super) fn book(&mut self, r: &Resident, (dt, done): (u64, f64)) {
+        self.0[r.tenant as usize].add(&r.now, dt, done, r.heat);
     }
 
     /// By tenant until `now`: these run.
@@ -105,12 +112,13 @@ impl Accounts {
         let mut all = self.0.clone();
         for r in run.filter(|r| r.runs()) {
             let dt = now - r.anchor;
-            all[r.tenant as usize].add(&r.now, dt, float(dt) / r.slow);
+            all[r.tenant as usize].add(&r.now, dt, float(dt) / r.slow, r.heat);
         }
         let used = |a: &Account| Used {
             cu_ns: a.speed / f64::from(PARTS),
             busy_cu_ns: a.lain,
             dram_bytes: a.dram / 1000.0,
+            energy_mj: a.energy / 1e9,
             active_ns: a.active_ns + if a.running > 0 { now - a.since } else { 0 },
         };
         all.iter().map(used).collect()

@@ -26,7 +26,7 @@ impl Pool {
     fn new_shape(&mut self, k: u32, code: &Code) {
         let i = k as usize;
         let of = self.lanes[0].capacity;
-        let shape = Shape::new(&code.kernels[i], of, &self.topology, &self.shared);
+        let shape = Shape::new(&code.kernels[i], of, &self.topology, &self.shared, &self.electric);
         if self.shapes.len() <= i {
             self.shapes.resize(i + 1, None);
         }
@@ -43,8 +43,8 @@ impl Pool {
     #[inline]
     pub(super) fn age(&mut self, now: u64, i: usize) {
         let r = &mut self.run[i];
-        let (dt, done) = r.age(now);
-        self.accounts.book(r.tenant, &r.now, dt, done);
+        let done = r.age(now);
+        self.accounts.book(r, done);
     }
 
     /// How kernel `k` runs with room for the blocks of `held` of `cus` CUs, where it would like
@@ -86,6 +86,7 @@ impl Pool {
             rem: float(ns),
             whole: float(ns),
             slow: 1.0,
+            heat: 1.0,
             now: config,
             edge: NEVER,
             scale: job.scale,
@@ -132,6 +133,7 @@ impl Pool {
     fn joins(&mut self, now: u64, r: &Resident) {
         self.granted += 1;
         self.demand += r.now.dram;
+        self.power += r.now.power;
         self.footprint += self.shape(r.kernel).footprint;
         self.multi += u32::from(r.in_waves());
         let lane = &mut self.lanes[r.lane as usize];
@@ -152,6 +154,7 @@ impl Pool {
         let r = &self.run[i];
         self.granted -= 1;
         self.demand -= r.now.dram;
+        self.power -= r.now.power;
         self.footprint -= self.shape(r.kernel).footprint;
         self.multi -= u32::from(r.in_waves());
         let lane = &mut self.lanes[r.lane as usize];
@@ -210,6 +213,7 @@ impl Pool {
             rem: 0.0,
             whole: 0.0,
             slow: 1.0,
+            heat: 1.0,
             now: Config::default(),
             edge: NEVER,
             scale: job.scale,
@@ -389,7 +393,7 @@ impl Pool {
         r.edge = NEVER;
         if config.lies == 0 {
             // It starts undisturbed when it comes back.
-            (r.now, r.slow) = (Config { ns: before.ns, ..config }, 1.0);
+            (r.now, r.slow, r.heat) = (Config { ns: before.ns, ..config }, 1.0, 1.0);
             self.ends.set(i, NEVER);
         } else {
             r.now = config;

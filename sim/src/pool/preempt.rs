@@ -62,6 +62,8 @@ impl Pool {
             ns: config.ns.saturating_mul(waves).div_ceil(config.waves),
             speed: share(config.speed),
             dram: share(config.dram),
+            l2: share(config.l2),
+            power: share(config.power),
             lies: config.lies.min(most),
             there: left,
             waves,

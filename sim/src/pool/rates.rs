@@ -6,15 +6,19 @@ use super::{NEVER, Pool};
 use crate::contention::Demand;
 use crate::mask::CuMask;
 use crate::program::Code;
+use crate::supply::throttled;
 
 impl Pool {
-    /// Brings rates and the next event up to date after the grants changed.
+    /// Brings blocks up to date after the grants changed: what the pool draws at the boost clock from
+    /// now on, mW. The clock that all pools of the board have follows from what they draw together:
+    /// see [`Pool::settle`].
     #[inline]
-    pub fn settle(&mut self, now: u64, code: &Code) {
+    pub fn weigh(&mut self, now: u64, code: &Code) -> u64 {
         if !self.dirty {
-            return;
+            return self.drawn;
         }
         self.dirty = false;
+        self.weighed = true;
         self.close_hole();
         if self.sliced {
             // Only now: between two kernels of one stream its context is not idle.
@@ -22,10 +26,31 @@ impl Pool {
         }
         let calm = self.crowded == 0
             && self.contention.calm(&self.shared, self.granted, self.demand, self.footprint);
-        if !calm || self.stressed {
-            self.rerate(now);
+        self.drawn = if calm { self.power } else { self.weigh_slowed(code) };
+        self.stressed |= !calm;
+        self.calm = calm;
+        self.drawn
+    }
+
+    /// Brings rates and the next event up to date, where all pools of the board together draw so much
+    /// at the boost clock, mW.
+    #[inline]
+    pub fn settle(&mut self, now: u64, drawn: u64, code: &Code) {
+        let held = drawn > self.supply.limit;
+        if !self.weighed && !held && self.clock == 1.0 {
+            return;
         }
-        self.stressed = !calm;
+        self.weighed = false;
+        if held || self.clock != 1.0 {
+            self.keep_time(now, self.supply.clock(drawn));
+        }
+        if self.stressed || self.clock != 1.0 {
+            if self.calm {
+                self.weigh_slowed(code);
+            }
+            self.rerate(now, drawn);
+            self.stressed = !self.calm || self.clock != 1.0;
+        }
         self.await_waves(now);
         let first = self.ends.first();
         let tie = first.tie && first.at != NEVER;
@@ -36,6 +61,19 @@ impl Pool {
         }
     }
 
+    /// From now on the clock is this share of the boost clock.
+    fn keep_time(&mut self, now: u64, clock: f64) {
+        if clock != self.clock {
+            self.lost_ns += self.losing(now);
+            (self.clock, self.clock_since) = (clock, now);
+        }
+    }
+
+    /// What the clock has lost until now since it changed last.
+    pub(super) fn losing(&self, now: u64) -> f64 {
+        (1.0 - self.clock) * float(now - self.clock_since)
+    }
+
     /// Of those who end at `at`, the one that came first.
     #[cold]
     fn earliest(&self, at: u64) -> usize {
@@ -43,26 +81,46 @@ impl Pool {
         here.min_by_key(|&i| self.run[i].seq).expect("somebody ends at the first instant")
     }
 
-    fn rerate(&mut self, now: u64) {
+    /// Everybody's slow-down at the boost clock, into the scratch; what they draw then, mW.
+    fn weigh_slowed(&mut self, code: &Code) -> u64 {
         let (mut demands, mut slow) = std::mem::take(&mut self.scratch.rates);
         demands.clear();
         slow.clear();
         for r in self.run.iter().filter(|r| r.runs()) {
             let footprint = self.shape(r.kernel).footprint;
-            demands.push(Demand { dram: r.now.dram, footprint, cus: r.now.lies, asked: 0 });
+            let (dram, l2, kernel) = (r.now.dram, r.now.l2, r.kernel);
+            demands.push(Demand { dram, footprint, l2, kernel, asked: 0 });
             slow.push(self.by_speed(r));
         }
-        self.contention.slow_downs(&self.shared, &mut demands, &mut slow);
+        self.contention.slow_downs(&self.shared, &code.pairs, &mut demands, &mut slow);
+        let running = self.run.iter().filter(|r| r.runs());
+        let drawn = running.zip(&slow).map(|(r, s)| (float(r.now.power) / s) as u64).sum();
+        self.scratch.rates = (demands, slow);
+        drawn
+    }
+
+    /// The slow-downs of the scratch, and what the clock makes of them.
+    fn rerate(&mut self, now: u64, drawn: u64) {
+        let clock = self.clock;
+        let left = float(self.supply.limit) / float(drawn.max(1));
+        let slow = std::mem::take(&mut self.scratch.rates.1);
         let running = self.run.iter_mut().enumerate().filter(|(_, r)| r.runs());
         for ((i, r), &s) in running.zip(slow.iter()) {
-            if r.slow != s {
-                let (dt, done) = r.age(now);
-                self.accounts.book(r.tenant, &r.now, dt, done);
-                r.slow = s;
+            let (s, heat) = if clock == 1.0 {
+                (s, 1.0)
+            } else {
+                let by_clock = throttled(clock, float(r.now.dram) / float(self.shared.dram));
+                // So that kernels that would draw more draw the limit.
+                (s * by_clock, by_clock * left)
+            };
+            if r.slow != s || r.heat != heat {
+                let done = r.age(now);
+                self.accounts.book(r, done);
+                (r.slow, r.heat) = (s, heat);
                 self.ends.set(i, r.finish());
             }
         }
-        self.scratch.rates = (demands, slow);
+        self.scratch.rates.1 = slow;
     }
 
     /// What sharing the speed of CUs costs a resident: nothing while those on a CU together ask for
@@ -110,6 +168,7 @@ impl Pool {
     fn check(&self) {
         let running = || self.run.iter().filter(|r| r.runs());
         assert_eq!(self.demand, running().map(|r| r.now.dram).sum::<u64>());
+        assert_eq!(self.power, running().map(|r| r.now.power).sum::<u64>());
         assert_eq!(self.granted, running().count());
         assert_eq!(self.multi as usize, running().filter(|r| r.in_waves()).count());
         assert_eq!(self.busy, self.lanes.iter().map(|l| l.busy).sum::<u32>());

@@ -15,6 +15,8 @@ pub(super) struct Resident {
     pub(super) whole: f64,
     /// Slow-down by others, at least 1.
     pub(super) slow: f64,
+    /// Energy per work over that at the boost clock.
+    pub(super) heat: f64,
     /// How it runs: nothing of it does where it lies on no CU, but `ns` keeps its last value.
     pub(super) now: Config,
     /// When a wave of its blocks ends that somebody waits for; [`NEVER`]: none.

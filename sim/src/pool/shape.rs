@@ -5,6 +5,8 @@ use cotenant_profiles::device::Topology;
 use crate::contention::Shared;
 use crate::program::KernelCode;
 
+use super::draw::{Draw, Electric};
+
 /// Parts of a CU's room or speed that are told apart.
 pub(super) const PARTS: u32 = 1024;
 
@@ -12,7 +14,7 @@ pub(super) const PARTS: u32 = 1024;
 pub(super) type Room = [u32; 4];
 
 /// A kernel in a pool.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shape {
     /// What a CU full of its blocks takes of that CU, in [`PARTS`]: all of the resource that limits
     /// how many fit.
@@ -28,6 +30,8 @@ pub(super) struct Shape {
     pub(super) alone: Config,
     /// So many.
     pub(super) of: u32,
+    /// What it draws of memory system and power supply.
+    draw: Draw,
 }
 
 /// How a kernel runs with so many of its blocks on so many CUs.
@@ -39,6 +43,10 @@ pub(super) struct Config {
     pub(super) speed: u64,
     /// Bytes per microsecond then.
     pub(super) dram: u64,
+    /// L2 bandwidth of the whole GPU then, parts per million.
+    pub(super) l2: u64,
+    /// Power then, besides what the board draws as soon as anything runs, mW.
+    pub(super) power: u64,
     /// CUs on which it has blocks.
     pub(super) lies: u32,
     /// Blocks at once, and waves of so many.
@@ -47,7 +55,13 @@ pub(super) struct Config {
 }
 
 impl Shape {
-    pub(super) fn new(kernel: &KernelCode, of: u32, topology: &Topology, shared: &Shared) -> Self {
+    pub(super) fn new(
+        kernel: &KernelCode,
+        of: u32,
+        topology: &Topology,
+        shared: &Shared,
+        electric: &Electric,
+    ) -> Self {
         let fit = u64::from(kernel.blocks_per_cu.max(1));
         let mut shape = Self {
             takes: takes(kernel, topology),
@@ -57,6 +71,7 @@ impl Shape {
             area: kernel.least_area(),
             alone: Config::default(),
             of,
+            draw: Draw::new(kernel, shared, electric),
         };
         shape.alone = shape.on(kernel, of, shared);
         shape
@@ -119,12 +134,14 @@ impl Shape {
     ) -> Config {
         let lies = there.min(u64::from(cus)) as u32;
         let speed = u128::from(self.area) * u128::from(PARTS) / u128::from(ns.max(1));
-        let dram = kernel.dram_bytes.saturating_mul(1000) / ns.max(1);
+        let speed = speed.min(u128::from(lies) * u128::from(PARTS)) as u64;
+        let [dram, l2, power] = self.draw.on(cus, ns, speed, shared);
         Config {
             ns,
-            speed: speed.min(u128::from(lies) * u128::from(PARTS)) as u64,
-            // Alone, a kernel never draws more than the memory system has, whatever its profile says.
-            dram: dram.min(shared.dram),
+            speed,
+            dram,
+            l2,
+            power,
             lies,
             there,
             waves: if kernel.fair { 1 } else { kernel.blocks.div_ceil(there).max(1) },

@@ -93,7 +93,7 @@ impl Pool {
         let mut parked = std::mem::take(&mut self.lanes[l].parked);
         for mut r in parked.drain(..) {
             r.anchor = now;
-            r.slow = 1.0;
+            (r.slow, r.heat) = (1.0, 1.0);
             self.edged |= r.leaving;
             if r.runs() {
                 self.comes(now, &r);

@@ -41,6 +41,7 @@ pub fn kernel(cus: u32, at: impl Fn(u32) -> u64) -> KernelCode {
         dram_bytes: 0,
         fair: false,
         tile: Tile::default(),
+        drawn: vec![],
     }
 }
 
@@ -153,7 +154,7 @@ impl World {
         Self {
             costs: device.costs.clone(),
             device,
-            code: Code { kernels },
+            code: Code::of(kernels),
             tenants: vec![],
             warmup: Nanos::ZERO,
             duration: Nanos::from_millis(10),

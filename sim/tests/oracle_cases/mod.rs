@@ -4,6 +4,7 @@ pub(crate) mod policies;
 pub(crate) mod script;
 mod worlds;
 
+use cotenant_sim::contention::NAMES;
 use proptest::prelude::*;
 
 pub(crate) use worlds::{laid_out, scenario};
@@ -67,7 +68,7 @@ fn flags() -> impl Strategy<Value = Flags> {
 
 pub(crate) fn shapes() -> impl Strategy<Value = Shape> {
     let groups = proptest::collection::vec(1u32..5, 1..4);
-    let sizes = (1u32..6, 1u32..6, 1u32..4, 0u32..5, 0usize..4, 1u32..20);
+    let sizes = (1u32..6, 1u32..6, 1u32..4, 0u32..5, 0..NAMES.len(), 1u32..20);
     (any::<u64>(), groups, sizes, flags()).prop_map(|(seed, groups, sizes, flags)| Shape {
         seed,
         groups,

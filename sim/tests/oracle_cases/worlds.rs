@@ -1,8 +1,8 @@
 //! Scenarios and layouts of a shape; the same each time.
 
 use cotenant_profiles::device::{DispatchRule, Mechanism, Mig, Mps};
-use cotenant_profiles::{Bytes, Device, Nanos, Op};
-use cotenant_sim::contention::{ContentionModel, NAMES};
+use cotenant_profiles::{Bytes, Device, Drawn, Nanos, Op};
+use cotenant_sim::contention::{ContentionModel, NAMES, Pairs};
 use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
 use cotenant_sim::program::{KernelCode, Tile};
 use cotenant_sim::scenario::{Class, DropAfter, Jitter, Load, Scenario, Setup, Think};
@@ -31,9 +31,26 @@ fn random_kernel(rng: &mut Rng, cus: u32, fair: bool) -> KernelCode {
         blocks_per_cu: per_cu,
         dram_bytes: if heavy { rng.below(900 * base) } else { rng.below(5_000) },
         fair: fair && rng.below(2) == 0,
+        drawn: random_drawn(rng, cus),
         // Not even monotone.
         ..kernel(cus, |c| base / u64::from(c) + noise[c as usize] + 1)
     }
+}
+
+/// Seen on no count of CUs, one or two, and not everything of each.
+fn random_drawn(rng: &mut Rng, cus: u32) -> Vec<Drawn> {
+    let first = 1 + rng.below(u64::from(cus)) as u32;
+    let second = (first + 1 + rng.below(3) as u32).min(cus);
+    let mut counts = vec![first, second];
+    counts.dedup();
+    counts.truncate(rng.below(3) as usize);
+    let seen = |cus: &u32| {
+        let some = |rng: &mut Rng, most: f64| {
+            (rng.below(4) > 0).then(|| rng.below(1_000) as f64 / 1e3 * most)
+        };
+        Drawn::new(*cus, some(rng, 1.0), some(rng, 1.0), some(rng, 90.0))
+    };
+    counts.iter().map(seen).collect()
 }
 
 fn load(rng: &mut Rng) -> Load {
@@ -142,7 +159,7 @@ fn random_device(shape: &Shape, rng: &mut Rng) -> Device {
     device.queues.hardware = shape.hardware;
     device.queues.overflow = Nanos(rng.below(100));
     device.memory.l2 = Bytes(200_000);
-    device.power.cap_w = 54.0 + rng.below(10) as f64;
+    device.power.cap_w = 74.0 + rng.below(15) as f64;
     device.dispatch.rule =
         if shape.flags.even { DispatchRule::EvenGroups } else { DispatchRule::LeastLoaded };
     device.pcie.copy_engines = 1 + rng.below(2) as u32;
@@ -173,7 +190,11 @@ fn contention(which: usize) -> ContentionModel {
         "none" => ContentionModel::None,
         "bandwidth" => ContentionModel::Bandwidth { l2_penalty: 0.7 },
         "linear" => ContentionModel::Linear { c: [0.2, 0.7, 0.4, 0.5, 0.9] },
-        _ => ContentionModel::Igniter { cache: 0.4, sched_ns: [150.0, -180.0], mhz_per_watt: 1.0 },
+        "igniter" => {
+            ContentionModel::Igniter { cache: 0.4, sched_ns: [150.0, -180.0], mhz_per_watt: 1.0 }
+        }
+        "cache" => ContentionModel::Cache { cache: 0.4 },
+        _ => ContentionModel::Measured { cache: 0.4 },
     }
 }
 
@@ -195,6 +216,11 @@ pub(crate) fn scenario(shape: &Shape) -> Scenario {
     let kernels =
         (0..shape.kernels).map(|_| random_kernel(&mut rng, cus, shape.flags.fair)).collect();
     let mut world = common::World::new(device, kernels);
+    let pair = |_| {
+        let (a, b) = (rng.below(6) as u32, rng.below(6) as u32);
+        ((a, b), 0.9 + rng.below(800) as f64 / 1e3)
+    };
+    world.code.pairs = Pairs::new((0..12).map(pair).collect());
     tenants(shape, &mut world, &mut rng);
     world.warmup = Nanos(rng.below(30_000));
     world.duration = Nanos(100_000);

@@ -12,6 +12,7 @@ mod batches;
 mod drive;
 mod parts;
 mod placement;
+mod power;
 mod rates;
 mod slices;
 mod streams;
@@ -71,6 +72,8 @@ pub(crate) struct Job {
     pub(crate) left: f64,
     pub(crate) since: u64,
     pub(crate) slow: f64,
+    /// Energy of its work over that at the boost clock.
+    pub(crate) heat: f64,
     /// When a wave of it ends that somebody waits for.
     pub(crate) edge: u64,
 }
@@ -173,6 +176,8 @@ pub(crate) struct Outcome {
     pub(crate) busy_cu_ns: u64,
     pub(crate) cu_ns: f64,
     pub(crate) dram_bytes: f64,
+    pub(crate) energy_mj: f64,
+    pub(crate) lost_ns: f64,
     pub(crate) switches: u64,
     pub(crate) events: u64,
 }
@@ -237,6 +242,8 @@ struct Worker {
 pub(crate) struct Oracle<'a> {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
+    /// The share of the boost clock that the board's limit leaves.
+    pub(crate) clock: f64,
     policy: &'a mut dyn Policy,
     depth: Depth,
     /// By tenant.
@@ -294,6 +301,7 @@ impl<'a> Oracle<'a> {
         let counts = setup.tenants.iter().map(|_| Counts::default()).collect();
         let mut oracle = Self {
             contention,
+            clock: 1.0,
             policy_batches: policy.forms_batches(),
             policy,
             depth,
@@ -318,6 +326,8 @@ impl<'a> Oracle<'a> {
                 busy_cu_ns: 0,
                 cu_ns: 0.0,
                 dram_bytes: 0.0,
+                energy_mj: 0.0,
+                lost_ns: 0.0,
                 switches: 0,
                 events: 0,
             },
@@ -355,9 +365,11 @@ impl<'a> Oracle<'a> {
             let at = pool_at.min(timer.map_or(NEVER, |t| t.0)).min(self.end);
             let busy: u64 = (0..self.pools.len()).map(|p| self.busy(p)).sum();
             self.out.busy_cu_ns += busy * (at - self.now);
-            let (speed, bytes) = self.using(at - self.now);
+            let (speed, bytes, energy) = self.using(at - self.now);
             self.out.cu_ns += speed;
             self.out.dram_bytes += bytes;
+            self.out.energy_mj += energy;
+            self.out.lost_ns += (1.0 - self.clock) * (at - self.now) as f64;
             self.now = at;
             if at == self.end {
                 self.count_down_workers();
@@ -380,7 +392,9 @@ impl<'a> Oracle<'a> {
     fn after(&mut self) {
         for p in 0..self.pools.len() {
             self.turn(p);
-            self.rerate(p);
+        }
+        self.rerate();
+        for p in 0..self.pools.len() {
             for i in 0..self.pools[p].jobs.len() {
                 self.pools[p].jobs[i].edge = if self.pools[p].ends(i) == NEVER {
                     NEVER
@@ -452,6 +466,8 @@ impl<'a> Oracle<'a> {
                 self.out.busy_cu_ns = 0;
                 self.out.cu_ns = 0.0;
                 self.out.dram_bytes = 0.0;
+                self.out.energy_mj = 0.0;
+                self.out.lost_ns = 0.0;
                 self.out.switches = 0;
             }
         }

@@ -35,6 +35,8 @@ impl Way {
             ns: (self.ns * waves).div_ceil(self.waves),
             speed: self.speed * blocks / self.there,
             rate: self.rate * blocks / self.there,
+            cache: self.cache * blocks / self.there,
+            power: self.power * blocks / self.there,
             lies: self.lies.min(blocks),
             there: blocks,
             waves,

@@ -5,6 +5,7 @@ use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::KernelCode;
 
 use super::parts::blocks_in;
+use super::power::Board;
 use super::{Job, NEVER, Oracle};
 
 /// How a kernel runs with the blocks that it has on the CUs.
@@ -16,6 +17,10 @@ pub(crate) struct Way {
     pub(crate) speed: u64,
     /// Bytes per microsecond.
     pub(crate) rate: u64,
+    /// Of the whole GPU's L2 bandwidth, parts per million.
+    pub(crate) cache: u64,
+    /// mW besides what the board draws as soon as anything runs.
+    pub(crate) power: u64,
     /// CUs with blocks of it.
     pub(crate) lies: u64,
     /// Blocks at once.
@@ -27,6 +32,9 @@ pub(crate) struct Way {
 pub(crate) struct Memory {
     pub(crate) rate: u64,
     board: u64,
+    /// Of the whole GPU's L2, parts per million.
+    pub(crate) l2: u64,
+    supply: Board,
 }
 
 impl Memory {
@@ -52,10 +60,15 @@ impl Memory {
             .min()
             .unwrap();
         let lies = there.min(cus);
+        let speed = (cheapest * 1024 / ns).min(lies * 1024);
+        let memory = (self.rate, self.board, self.l2);
+        let (cache, rate, power) = self.supply.drawn(kernel, cus, ns, speed, memory);
         Way {
             ns,
-            speed: (cheapest * 1024 / ns).min(lies * 1024),
-            rate: (kernel.dram_bytes * 1000 / ns).min(self.rate),
+            speed,
+            rate,
+            cache,
+            power,
             lies,
             there,
             waves: if kernel.fair { 1 } else { kernel.blocks.div_ceil(there) },
@@ -127,7 +140,13 @@ impl Oracle<'_> {
         let board = device.memory.dram_gbps * 1000.0;
         // So many CUs draw all of it.
         let of_cus = f64::from(spec.cus) / f64::from(device.analytic.dram_saturating_cus);
-        Memory { rate: spec.dram_bytes_per_us.min((board * of_cus) as u64), board: board as u64 }
+        let slices = spec.l2.0 as f64 / device.memory.l2.0 as f64;
+        Memory {
+            rate: spec.dram_bytes_per_us.min((board * of_cus) as u64),
+            board: board as u64,
+            l2: ((slices * 1e6) as u64).clamp(1, 1_000_000),
+            supply: Board::of(device),
+        }
     }
 
     /// Jobs of a lane, those that go first first.
@@ -378,7 +397,7 @@ impl Oracle<'_> {
         }
         job.since = now;
         let Some(mut way) = way else {
-            (job.slow, job.way) = (1.0, None);
+            (job.slow, job.heat, job.way) = (1.0, 1.0, None);
             return;
         };
         let kernel = &kernels[job.kernel];

@@ -3,18 +3,42 @@
 use cotenant_sim::contention::ContentionModel;
 
 use super::Oracle;
+use super::power::Board;
 
 impl Oracle<'_> {
-    /// Everybody's slow-down from scratch.
-    pub(crate) fn rerate(&mut self, p: usize) {
+    /// Everybody's slow-down from scratch: first at the boost clock, then at the one that is left.
+    pub(crate) fn rerate(&mut self) {
         let now = self.now;
-        let running = self.running(p);
-        let slow = self.slow_downs(p, &running);
-        for (&i, s) in running.iter().zip(slow) {
-            let job = &mut self.pools[p].jobs[i];
-            if job.slow != s {
-                job.age(now);
-                job.slow = s;
+        let pools = 0..self.pools.len();
+        let running: Vec<Vec<usize>> = pools.clone().map(|p| self.running(p)).collect();
+        let slow: Vec<Vec<f64>> = pools.clone().map(|p| self.slow_downs(p, &running[p])).collect();
+        let mut drawn = 0;
+        for p in pools.clone() {
+            for (&i, s) in running[p].iter().zip(&slow[p]) {
+                drawn += (self.pools[p].jobs[i].way.unwrap().power as f64 / s) as u64;
+            }
+        }
+        let device = &self.setup.device;
+        let board = Board::of(device);
+        self.clock = board.clock(device, &self.contention, drawn);
+        let left = board.most as f64 / drawn.max(1) as f64;
+        let clock = self.clock;
+        for p in pools {
+            let bandwidth = self.memory(p).rate as f64;
+            for (&i, s) in running[p].iter().zip(&slow[p]) {
+                let job = &mut self.pools[p].jobs[i];
+                // Time at DRAM goes on as fast at any clock.
+                let busy = job.way.unwrap().rate as f64 / bandwidth;
+                let (slow, heat) = if clock < 1.0 {
+                    let longer = 1.0 + (1.0 / clock - 1.0) * (1.0 - busy);
+                    (s * longer, longer * left)
+                } else {
+                    (*s, 1.0)
+                };
+                if job.slow != slow || job.heat != heat {
+                    job.age(now);
+                    (job.slow, job.heat) = (slow, heat);
+                }
             }
         }
     }
@@ -45,18 +69,19 @@ impl Oracle<'_> {
             .sum()
     }
 
-    /// Within the time to come, at today's rates: CU-ns of speed, and bytes to and from DRAM.
-    pub(crate) fn using(&self, ns: u64) -> (f64, f64) {
-        let (mut speed, mut bytes) = (0.0, 0.0);
+    /// Within the time to come, at today's rates: CU-ns of speed, bytes to and from DRAM, mJ.
+    pub(crate) fn using(&self, ns: u64) -> (f64, f64, f64) {
+        let (mut speed, mut bytes, mut energy) = (0.0, 0.0, 0.0);
         for p in 0..self.pools.len() {
             for i in self.running(p) {
                 let job = &self.pools[p].jobs[i];
                 let way = job.way.unwrap();
                 speed += way.speed as f64 / 1024.0 / job.slow * ns as f64;
                 bytes += way.rate as f64 / 1000.0 / job.slow * ns as f64;
+                energy += way.power as f64 / 1e9 / job.slow * job.heat * ns as f64;
             }
         }
-        (speed, bytes)
+        (speed, bytes, energy)
     }
 
     /// Of those on its CUs: on how many of them others lie, and what these ask there of a CU's speed.
@@ -112,13 +137,13 @@ impl Oracle<'_> {
 
     fn slow_downs(&self, p: usize, running: &[usize]) -> Vec<f64> {
         let pool = &self.pools[p];
-        let device = &self.setup.device;
         let jobs = || running.iter().map(|&i| &pool.jobs[i]);
-        let dram = self.memory(p).rate;
-        let share = f64::from(pool.spec.cus) / f64::from(device.cus());
-        let l2_rate = ((device.memory.l2_gbps * 1000.0 * share) as u64).max(1);
+        let memory = self.memory(p);
+        let (dram, l2_rate) = (memory.rate, memory.l2);
         let rates: Vec<u64> = jobs().map(|j| j.way.unwrap().rate).collect();
         let total: u64 = rates.iter().sum();
+        let cached: Vec<u64> = jobs().map(|j| j.way.unwrap().cache).collect();
+        let all_cached: u64 = cached.iter().sum();
         let part = |a: u64, b: u64| (a as f64 / b as f64).min(1.0);
         let by_speed: Vec<f64> = running.iter().map(|&i| self.by_speed(p, i, running)).collect();
         let costs: Vec<f64> = match self.contention {
@@ -134,29 +159,33 @@ impl Oracle<'_> {
                 rates.iter().zip(&by_speed).map(slow).collect()
             }
             ContentionModel::Linear { c } => {
-                let slow = |&rate: &u64| {
-                    let others = total - rate;
-                    let s = c[0] * part(rate, l2_rate)
-                        + c[1] * part(others, l2_rate)
+                let slow = |(&rate, &l2): (&u64, &u64)| {
+                    let s = c[0] * part(l2, l2_rate)
+                        + c[1] * part(all_cached - l2, l2_rate)
                         + c[2] * part(rate, dram)
-                        + c[3] * part(others, dram)
+                        + c[3] * part(total - rate, dram)
                         + c[4];
                     if running.len() > 1 { s.max(1.0) } else { 1.0 }
                 };
-                rates.iter().map(slow).collect()
+                rates.iter().zip(&cached).map(slow).collect()
             }
-            ContentionModel::Igniter { cache, mhz_per_watt, .. } => {
-                let power = &device.power;
-                let cus: u64 = jobs().map(|j| j.way.unwrap().lies).sum();
-                let watts = power.idle_w * share
-                    + power.cu_w * cus as f64
-                    + total as f64 * power.dram_pj_per_byte * 1e-6;
-                let boost = device.clock.boost_mhz;
-                let lost = mhz_per_watt * (watts - power.cap_w * share).max(0.0);
-                let throttle = boost / (boost - lost).max(boost / 10.0);
-                let slow = |&rate: &u64| (1.0 + cache * part(total - rate, l2_rate)) * throttle;
-                rates.iter().map(slow).collect()
+            ContentionModel::Igniter { cache, .. } | ContentionModel::Cache { cache } => {
+                cached.iter().map(|l2| 1.0 + cache * part(all_cached - l2, l2_rate)).collect()
             }
+            ContentionModel::Measured { cache } => running
+                .iter()
+                .map(|&i| {
+                    let me = pool.jobs[i].kernel as u32;
+                    let others = running.iter().filter(|&&j| j != i).map(|&j| &pool.jobs[j]);
+                    let mut others: Vec<(u32, u64)> =
+                        others.map(|o| (o.kernel as u32, o.way.unwrap().cache)).collect();
+                    others.sort_unstable();
+                    others.iter().fold(1.0, |s, &(k, l2)| {
+                        let pair = self.setup.code.pairs.get(me, k);
+                        s * pair.unwrap_or(1.0 + cache * part(l2, l2_rate))
+                    })
+                })
+                .collect(),
         };
         let slow: Vec<f64> = by_speed.into_iter().zip(costs).map(|(s, c)| s * c).collect();
         // Who is slowed asks for less, and nobody gets more than a fair share of what there is.

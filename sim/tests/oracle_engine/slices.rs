@@ -92,7 +92,7 @@ impl Oracle<'_> {
         let active = pool.active;
         for job in pool.jobs.iter_mut().filter(|j| j.lane == active) {
             job.since = now;
-            job.slow = 1.0;
+            (job.slow, job.heat) = (1.0, 1.0);
         }
         self.hand_out(p, active);
         self.turn(p);

@@ -257,6 +257,7 @@ impl Oracle<'_> {
             left: 0.0,
             since: self.now,
             slow: 1.0,
+            heat: 1.0,
             edge: NEVER,
         };
         if self.depth_at(w) == Depth::Kernel {

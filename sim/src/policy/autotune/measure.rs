@@ -111,6 +111,7 @@ mod tests {
             dram_bytes: 0,
             fair: false,
             tile: crate::program::Tile::default(),
+            drawn: vec![],
         }
     }
 

@@ -216,6 +216,7 @@ mod tests {
             dram_bytes: 0,
             fair: false,
             tile: Tile::default(),
+            drawn: vec![],
         }
     }
 
@@ -248,7 +249,7 @@ mod tests {
     /// Four blocks of 146.4 us on a V100, the GEMM of the published figure; and others beside it.
     fn with_law<T>(kernels: Vec<KernelCode>, f: impl FnOnce(&Law<'_>) -> T) -> T {
         let device = Device::builtin("v100-sxm2-16").unwrap();
-        let code = Code { kernels };
+        let code = Code::of(kernels);
         f(&Law { kernels: &code.kernels, device: &device, costs: &device.costs })
     }
 

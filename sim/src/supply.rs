@@ -1,0 +1,100 @@
+//! What the power supply of the board allows: all its kernels share one clock, hardware instances
+//! included.
+
+use cotenant_profiles::Device;
+
+use crate::contention::ContentionModel;
+
+/// A board's limit and the clock that it leaves.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Supply {
+    /// What kernels may draw together besides what the board draws as soon as anything runs, mW.
+    pub limit: u64,
+    /// That part of the board's power, mW.
+    pub base: u64,
+    law: Law,
+}
+
+/// How the clock follows the power that is asked for at the boost clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Law {
+    /// Voltage follows the clock, so that power goes with its third power.
+    Cube,
+    /// So much of the boost clock is lost per mW above the limit (iGniter).
+    Linear(f64),
+}
+
+/// The iGniter fit covers a few hundred watts: never below a tenth of the clock.
+const LEAST: f64 = 0.1;
+
+impl Supply {
+    /// Of a device, with the clock that `contention` means.
+    #[must_use]
+    pub fn new(device: &Device, contention: &ContentionModel) -> Self {
+        let p = &device.power;
+        let milli = |watts: f64| (watts.max(0.0) * 1e3) as u64;
+        let base = milli(p.idle_w + p.active_w);
+        let law = match contention {
+            ContentionModel::Igniter { mhz_per_watt, .. } => {
+                Law::Linear(mhz_per_watt / 1e3 / device.clock.boost_mhz)
+            }
+            _ => Law::Cube,
+        };
+        Self { limit: milli(p.cap_w).saturating_sub(base).max(1), base, law }
+    }
+
+    /// The share of the boost clock at which kernels run that would draw so much at the boost clock,
+    /// mW above the base.
+    #[must_use]
+    pub fn clock(&self, drawn: u64) -> f64 {
+        if drawn <= self.limit {
+            return 1.0;
+        }
+        match self.law {
+            Law::Cube => libm::cbrt(self.limit as f64 / drawn as f64),
+            Law::Linear(each) => (1.0 - each * (drawn - self.limit) as f64).max(LEAST),
+        }
+    }
+}
+
+/// What a lower clock costs a kernel that keeps so much of the DRAM bandwidth busy (0 to 1): memory
+/// has a clock of its own.
+#[inline]
+#[must_use]
+pub fn throttled(clock: f64, dram: f64) -> f64 {
+    1.0 + (1.0 / clock - 1.0) * (1.0 - dram)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// iGniter (TPDS 2023), repository data: two copies of a model at half of a V100 each. Watts of
+    /// one alone, and the clock of both, MHz of 1530.
+    const PAIRS: [(&str, f64, f64); 4] = [
+        ("alexnet", 184.6, 1513.6),
+        ("resnet50", 186.8, 1509.4),
+        ("vgg19", 206.4, 1409.7),
+        ("ssd", 196.8, 1457.8),
+    ];
+
+    #[test]
+    fn the_clock_of_pairs_on_a_v100() {
+        let device = Device::builtin("v100-sxm2-16").unwrap();
+        let supply = Supply::new(&device, &ContentionModel::None);
+        for (model, watts, measured) in PAIRS {
+            let each = (watts * 1e3) as u64 - supply.base;
+            let mhz = device.clock.boost_mhz * supply.clock(2 * each);
+            assert!((mhz / measured - 1.0).abs() < 0.03, "{model}: {mhz} MHz, not {measured}");
+        }
+    }
+
+    #[test]
+    fn within_the_limit_the_clock_is_the_boost_clock() {
+        let device = Device::builtin("h200-sxm").unwrap();
+        let supply = Supply::new(&device, &ContentionModel::None);
+        assert!(supply.clock(supply.limit) >= 1.0);
+        assert!((supply.clock(8 * supply.limit) - 0.5).abs() < 1e-12);
+        assert!(throttled(0.5, 0.0) >= 2.0 && throttled(0.5, 1.0) <= 1.0);
+    }
+}
