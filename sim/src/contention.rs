@@ -245,12 +245,7 @@ mod tests {
     use super::*;
 
     fn shared() -> Shared {
-        Shared {
-            dram: 900_000,
-            board: 900_000,
-            l2_rate: 1_000_000,
-            l2: 6 << 20,
-        }
+        Shared { dram: 900_000, board: 900_000, l2_rate: 1_000_000, l2: 6 << 20 }
     }
 
     fn slow(model: ContentionModel, dram: &[u64]) -> Vec<f64> {
@@ -291,8 +286,7 @@ mod tests {
     #[test]
     fn two_working_sets_that_overflow_l2_slow_each_other() {
         let model = ContentionModel::Bandwidth { l2_penalty: 1.15 };
-        let mut demands =
-            [Demand { dram: 450_000, footprint: 6 << 20, ..Demand::default() }; 2];
+        let mut demands = [Demand { dram: 450_000, footprint: 6 << 20, ..Demand::default() }; 2];
         let mut out = [1.0; 2];
         model.slow_downs(&shared(), &Pairs::default(), &mut demands, &mut out);
         assert_eq!(out, [1.0 + 1.15 * 0.5 * 0.5; 2]);

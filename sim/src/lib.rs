@@ -77,9 +77,10 @@ pub fn run_within(
     host.hold_at_most(most);
     host.go();
     let report = host.finish().0;
-    let (cus, dram) = layout.pools.iter().fold((0, 0), |(cus, dram), p| {
-        (cus + u64::from(p.cus), dram + p.dram_bytes_per_us)
-    });
+    let (cus, dram) = layout
+        .pools
+        .iter()
+        .fold((0, 0), |(cus, dram), p| (cus + u64::from(p.cus), dram + p.dram_bytes_per_us));
     // A layout of more than there is (in tests of the engine) has no such bounds.
     let device = &setup.device;
     if cus <= u64::from(device.cus()) && dram as f64 <= device.memory.dram_gbps * 1001.0 {

@@ -264,7 +264,8 @@ impl KernelCode {
 fn drawn_together(parts: &[&KernelCode], full: u32, ns: u64, device: &Device) -> Option<Drawn> {
     let seen: Option<Vec<_>> = parts.iter().map(|k| Some((k.drawn.last()?, k))).collect();
     let mean = |of: fn(&Drawn) -> Option<f64>, base: f64| {
-        let sum: Option<f64> = seen.as_ref()?.iter().map(|(d, k)| Some((of(d)? - base) * k.at(d.cus) as f64)).sum();
+        let sum: Option<f64> =
+            seen.as_ref()?.iter().map(|(d, k)| Some((of(d)? - base) * k.at(d.cus) as f64)).sum();
         Some(sum? / ns.max(1) as f64 + base)
     };
     let base = device.power.idle_w + device.power.active_w;
@@ -457,7 +458,8 @@ impl Code {
         if profile.corun.is_empty() {
             return;
         }
-        let known = |kernel: usize| named.get(&profile.kernels[kernel].id).map_or(&[][..], Vec::as_slice);
+        let known =
+            |kernel: usize| named.get(&profile.kernels[kernel].id).map_or(&[][..], Vec::as_slice);
         let alone = |(kernel, cus): (usize, u32)| profile.kernels[kernel].at(cus) as f64;
         for pair in &profile.corun {
             let (a, b) = (pair.a, pair.b);

@@ -153,7 +153,10 @@ impl GpuReport {
             ("clock", self.clock_mhz / device.clock.boost_mhz),
         ];
         for (what, used) in parts {
-            assert!(used.is_nan() || (0.0..=MOST).contains(&used), "{what}: {used} of what there is");
+            assert!(
+                used.is_nan() || (0.0..=MOST).contains(&used),
+                "{what}: {used} of what there is"
+            );
         }
     }
 }
@@ -167,14 +170,8 @@ impl TenantReport {
         let all = u64::from(device.cus());
         let busy_cu_ns = busy_cu_ns.min(active_ns * all);
         let active_cu_ns = active_ns * all;
-        let used = Totals {
-            busy_cu_ns,
-            cu_ns,
-            dram_bytes,
-            energy_mj,
-            active_cu_ns,
-            ..Totals::default()
-        };
+        let used =
+            Totals { busy_cu_ns, cu_ns, dram_bytes, energy_mj, active_cu_ns, ..Totals::default() };
         Some(GpuReport::of(device, window, used))
     }
 

@@ -209,7 +209,10 @@ fn nobody_is_faster_beside_others_than_alone() {
                 };
                 let (Some(alone), Some(beside)) = (run(1), run(2)) else { continue };
                 let what = format!("case {case} on {} under {}", device.name, info.name);
-                assert!(beside >= alone * (1.0 - 1e-3), "{what}: {alone} ns alone, {beside} beside");
+                assert!(
+                    beside >= alone * (1.0 - 1e-3),
+                    "{what}: {alone} ns alone, {beside} beside"
+                );
             }
         }
     }
@@ -263,9 +266,11 @@ fn latency_does_not_rise_with_the_cap() {
 fn copies_that_draw_too_much_run_at_the_limit() {
     for device in devices() {
         let full = device.cus();
-        let mut kernel = profiled(&device, 4 * full, 4, &[(1, u64::from(full) * 100_000), (full, 100_000)]);
+        let mut kernel =
+            profiled(&device, 4 * full, 4, &[(1, u64::from(full) * 100_000), (full, 100_000)]);
         // Half of the GPU draws nine tenths of the limit.
-        kernel.drawn = vec![Drawn::new(full / 2, Some(0.1), Some(0.1), Some(device.power.cap_w * 0.9))];
+        kernel.drawn =
+            vec![Drawn::new(full / 2, Some(0.1), Some(0.1), Some(device.power.cap_w * 0.9))];
         let world = world(&device, vec![kernel], 2);
         let info = ALL.iter().copied().find(|p| p.name == "mps-percent").unwrap();
         let Some(report) = try_run(&world, info, &[]) else { continue };

@@ -94,7 +94,8 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Pairs>> {
     for (theirs, ours, set) in processes::MODELS {
         let cells = processes::read(data, theirs)?;
         let two: Vec<&Cell> = cells.iter().filter(|c| c.processes == 2).collect();
-        let mut pairs = Pairs::new("ParvaGPU", format!("{theirs}, two processes in a MIG instance"), set);
+        let mut pairs =
+            Pairs::new("ParvaGPU", format!("{theirs}, two processes in a MIG instance"), set);
         for name in MODELS {
             let mut errors = vec![];
             let mut slow = 0.0;
@@ -131,7 +132,8 @@ fn copies() -> Done<Pairs> {
     for name in MODELS {
         let (mut errors, mut measured) = (vec![], 0.0);
         for copy in &COPIES {
-            let mut text = "model,batch,share_pct,latency_ms,kernels,power_w,l2_util_pct\n".to_owned();
+            let mut text =
+                "model,batch,share_pct,latency_ms,kernels,power_w,l2_util_pct\n".to_owned();
             for (share, [ms, watts, l2]) in [10, 50, 100].iter().zip(copy.alone) {
                 text += &format!("{},16,{share},{ms},{},{watts},{l2}\n", copy.model, copy.kernels);
             }
@@ -168,7 +170,10 @@ fn together() -> Done<Pairs> {
             let mut profiles = vec![];
             for (model, batch) in pair.models {
                 let spec = zoo::find(model).map_err(Failure::failed)?;
-                profiles.push(analytic::profile(&gpu, &[&spec], &[batch], &options).map_err(Failure::failed)?);
+                profiles.push(
+                    analytic::profile(&gpu, &[&spec], &[batch], &options)
+                        .map_err(Failure::failed)?,
+                );
             }
             let mut both = profiles[0].clone();
             let shift = both.kernels.len();
@@ -219,6 +224,7 @@ fn latencies(
             workers: 1,
             batch_max: *batch,
             batch_timeout: Nanos::ZERO,
+            generates: None,
         });
     }
     let contention = ContentionModel::from_name(contention, gpu)
@@ -228,6 +234,7 @@ fn latencies(
         think: Think::Constant(Nanos::ZERO),
         items: *batch,
         limit: (!over_and_over).then_some(1),
+        tokens: None,
     });
     let costs = gpu.costs.clone();
     let setup = Setup { device: gpu.clone(), costs, code, tenants };

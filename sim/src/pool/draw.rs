@@ -35,7 +35,12 @@ impl Electric {
         // 10^9 bytes per second at a picojoule each are a milliwatt.
         let memory = (device.memory.dram_gbps * power.dram_pj_per_byte) as u64;
         let most = supply.limit.saturating_sub(memory) / u64::from(device.cus().max(1));
-        Self { cu: milli(power.cu_w).min(most), byte: milli(power.dram_pj_per_byte), base: supply.base, limit: supply.limit }
+        Self {
+            cu: milli(power.cu_w).min(most),
+            byte: milli(power.dram_pj_per_byte),
+            base: supply.base,
+            limit: supply.limit,
+        }
     }
 }
 
@@ -62,7 +67,9 @@ impl Draw {
         let several = kernel.drawn.len() > 1;
         let seen = kernel.drawn.iter().map(|d| {
             let ns = kernel.at(d.cus);
-            let of = |ppm: u32, whole: u64| (u128::from(ppm) * u128::from(whole) * u128::from(ns) / 1_000_000) as u64;
+            let of = |ppm: u32, whole: u64| {
+                (u128::from(ppm) * u128::from(whole) * u128::from(ns) / 1_000_000) as u64
+            };
             let power = d.milliwatts.map(|mw| u64::from(mw).saturating_sub(electric.base));
             Work {
                 cus: d.cus,
@@ -121,10 +128,5 @@ fn between(seen: &[Work], cus: u32) -> Work {
         }
         (known, None) | (None, known) => known,
     };
-    Work {
-        cus,
-        dram: part(a.dram, b.dram),
-        l2: part(a.l2, b.l2),
-        energy: part(a.energy, b.energy),
-    }
+    Work { cus, dram: part(a.dram, b.dram), l2: part(a.l2, b.l2), energy: part(a.energy, b.energy) }
 }
