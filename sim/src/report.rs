@@ -99,6 +99,7 @@ impl GpuReport {
         dram_utilization: 0.0,
         energy_j: 0.0,
         power_w: 0.0,
+        clock_mhz: 0.0,
         context_switches: 0,
     };
 

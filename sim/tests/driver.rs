@@ -332,7 +332,7 @@ fn a_part_of_a_kernel_takes_the_waves_of_its_blocks() {
     let mut now = 0;
     for (blocks, ns) in [(4, 100), (5, 200), (8, 200), (1, 100), (12, 300)] {
         pool.submit(now, Job { part: f64::from(blocks) / 12.0, ..job(0, 0, 0) }, None, &code);
-        pool.settle(now, &code);
+        settle(&mut pool, now, &code);
         assert_eq!(ends(&mut pool, &code), [(now + ns, Some(0))], "{blocks} blocks");
         now += ns;
     }
@@ -349,9 +349,9 @@ fn what_becomes_of_a_preempted_kernel_depends_on_how() {
         let (mut pool, code) = in_waves();
         pool.submit(0, job(0, 0, 0), None, &code);
         pool.submit(0, job(1, 0, 0), None, &code);
-        pool.settle(0, &code);
+        settle(&mut pool, 0, &code);
         assert_eq!(pool.preempt(150, 0, how, &code), taken, "{how:?}");
-        pool.settle(150, &code);
+        settle(&mut pool, 150, &code);
         // The other one has its CUs at once, when blocks end, or not before the first one's end.
         let done = ends(&mut pool, &code);
         let other = match how {
@@ -368,10 +368,10 @@ fn saved_work_goes_on_inside_of_its_blocks_and_other_work_begins_blocks_anew() {
     let (mut pool, code) = in_waves();
     let half = Job { part: 0.5, saved: true, extra_ns: 80, ..job(0, 0, 0) };
     pool.submit(0, half, None, &code);
-    pool.settle(0, &code);
+    settle(&mut pool, 0, &code);
     assert_eq!(ends(&mut pool, &code), [(230, Some(0))], "restored in 80 ns, half a kernel left");
     pool.submit(230, Job { part: 0.5, ..job(0, 0, 0) }, None, &code);
-    pool.settle(230, &code);
+    settle(&mut pool, 230, &code);
     assert_eq!(ends(&mut pool, &code), [(430, Some(0))], "six blocks are two waves");
 }
 
@@ -380,9 +380,9 @@ fn who_waits_for_cus_is_taken_back_at_once() {
     let (mut pool, code) = in_waves();
     pool.submit(0, job(0, 0, 0), None, &code);
     pool.submit(0, job(1, 0, 0), None, &code);
-    pool.settle(0, &code);
+    settle(&mut pool, 0, &code);
     assert_eq!(pool.preempt(10, 1, Preemption::Unstarted, &code), Taken::Now(1.0));
     assert_eq!(pool.preempt(10, 7, Preemption::Reset, &code), Taken::Nothing, "there is none");
-    pool.settle(10, &code);
+    settle(&mut pool, 10, &code);
     assert_eq!(ends(&mut pool, &code), [(300, Some(0))]);
 }

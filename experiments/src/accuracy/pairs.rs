@@ -224,6 +224,8 @@ fn latencies(
             workers: 1,
             batch_max: *batch,
             batch_timeout: Nanos::ZERO,
+            drop_after: None,
+            per_request_batches: false,
             generates: None,
         });
     }

@@ -145,6 +145,7 @@ fn add(sum: &mut GpuReport, part: &GpuReport, weight: Weight) {
     sum.dram_utilization += part.dram_utilization * weight.dram;
     sum.energy_j += part.energy_j;
     sum.power_w += part.power_w;
+    sum.clock_mhz += part.clock_mhz * weight.cus;
     sum.context_switches += part.context_switches;
 }
 

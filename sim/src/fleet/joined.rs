@@ -93,10 +93,11 @@ fn add(sum: &mut TenantReport, part: &TenantReport) {
 /// The lives of one GPU as one account. It draws its idle power whether it serves or not.
 fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
     let idle_w = gpu.setup.device.power.idle_w;
+    let boost_mhz = gpu.setup.device.clock.boost_mhz;
     let idle_j = idle_w * window.as_secs_f64();
     let mut all = Report {
         tenants: vec![nobody(); gpu.tenants.len()],
-        gpu: GpuReport { energy_j: idle_j, power_w: idle_w, ..GpuReport::NOTHING },
+        gpu: GpuReport { energy_j: idle_j, power_w: idle_w, clock_mhz: boost_mhz, ..GpuReport::NOTHING },
         events: 0,
         digest: 0,
         window,
@@ -119,6 +120,7 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
         sum.dram_utilization += part.dram_utilization;
         sum.energy_j += part.energy_j - idle_j;
         sum.power_w += part.power_w - idle_w;
+        sum.clock_mhz += part.clock_mhz - boost_mhz;
         sum.context_switches += part.context_switches;
     }
     all
