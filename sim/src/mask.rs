@@ -132,6 +132,32 @@ impl CuMask {
         (0..Self::CAPACITY).filter(|&i| self.contains(i))
     }
 
+    /// Of its CUs at most `n` that make the most of an even split over groups: as many in each of their
+    /// groups, fewest groups among equals, the lowest CUs of each.
+    #[must_use]
+    pub fn evenly(&self, n: u32, groups: &[u32]) -> Self {
+        let mut have: Vec<(u32, u32, u32)> = vec![];
+        let mut start = 0;
+        for (&size, count) in groups.iter().zip(self.per_group(groups)) {
+            have.push((count, start, size));
+            start += size;
+        }
+        have.sort_by_key(|&(count, start, _)| (std::cmp::Reverse(count), start));
+        let (mut opened, mut each) = (0, 0);
+        for (k, &(count, ..)) in (1..).zip(&have) {
+            let here = count.min(n / k);
+            if k * here > opened * each {
+                (opened, each) = (k, here);
+            }
+        }
+        let mut out = Self::EMPTY;
+        for &(_, start, size) in &have[..opened as usize] {
+            let group = Self::first(start + size).without(&Self::first(start));
+            out = out.or(&self.and(&group).lowest(each));
+        }
+        out
+    }
+
     /// CUs of the mask within each group of consecutive CUs.
     pub fn per_group<'a>(&'a self, groups: &'a [u32]) -> impl Iterator<Item = u32> + 'a {
         let mut start = 0;
@@ -184,6 +210,19 @@ mod tests {
         let spread = (0..4).flat_map(|g| (0..4).map(move |i| g * 15 + i)).collect::<CuMask>();
         assert_eq!(spread.even_groups(&groups), 16);
         assert_eq!(CuMask::EMPTY.even_groups(&groups), 0);
+    }
+
+    #[test]
+    fn an_even_choice_wastes_no_group() {
+        let groups = [13; 8];
+        let all = CuMask::first(104);
+        // 93 lowest CUs count as 16: seven full groups, two in the eighth.
+        assert_eq!(all.lowest(93).even_groups(&groups), 16);
+        let even = all.evenly(93, &groups);
+        assert_eq!((even.count(), even.even_groups(&groups)), (91, 91));
+        // Of one full group and one CU of another: the full one.
+        assert_eq!(CuMask::first(14).evenly(14, &groups), CuMask::first(13));
+        assert!(all.evenly(0, &groups).is_empty() && CuMask::EMPTY.evenly(5, &groups).is_empty());
     }
 
     proptest! {

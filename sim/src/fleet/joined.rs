@@ -97,7 +97,12 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
     let idle_j = idle_w * window.as_secs_f64();
     let mut all = Report {
         tenants: vec![nobody(); gpu.tenants.len()],
-        gpu: GpuReport { energy_j: idle_j, power_w: idle_w, clock_mhz: boost_mhz, ..GpuReport::NOTHING },
+        gpu: GpuReport {
+            energy_j: idle_j,
+            power_w: idle_w,
+            clock_mhz: boost_mhz,
+            ..GpuReport::NOTHING
+        },
         events: 0,
         digest: 0,
         window,

@@ -22,6 +22,7 @@
 //! Source: Coppock et al.: LithOS (SOSP 2025, arXiv 2504.15465).
 
 use cotenant_profiles::Nanos;
+use cotenant_profiles::device::DispatchRule;
 
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
@@ -115,6 +116,8 @@ struct Lithos {
     knobs: Knobs,
     ranks: Ranks,
     all: CuMask,
+    /// CUs of each group, where blocks are split evenly over groups.
+    groups: Option<Vec<u32>>,
     /// By tenant.
     quotas: Vec<CuMask>,
     /// By kernel: right size, CUs.
@@ -139,6 +142,7 @@ impl Lithos {
             knobs,
             ranks: Ranks::default(),
             all: CuMask::EMPTY,
+            groups: None,
             quotas: vec![],
             sizes: vec![],
             held: vec![],
@@ -197,9 +201,34 @@ impl Lithos {
         let limit = all * self.knobs.slip;
         let fits = |c: &u32| m / f64::from(*c) + b <= limit;
         let fitted = (1..=cus / step).map(|n| n * step).find(fits).unwrap_or(cus);
-        // No more CUs than it has blocks.
+        // No more CUs than it has blocks, and as many as it takes for so many of them to count.
         let most = u32::try_from(kernel.blocks).unwrap_or(cus).next_multiple_of(step);
-        fitted.min(most).clamp(1, cus)
+        let least = fitted.min(most).clamp(1, cus);
+        (least..=cus).find(|&n| self.choose(&self.all, n).count() >= least).unwrap_or(cus)
+    }
+
+    /// At most `n` of these CUs, such that each of them counts.
+    fn choose(&self, from: &CuMask, n: u32) -> CuMask {
+        match &self.groups {
+            Some(groups) => from.evenly(n, groups),
+            None => from.lowest(n),
+        }
+    }
+
+    /// The CUs of a kernel that asks for `want`: its tenant's own, first those on which no thief is,
+    /// then idle ones of others. Which of them are its own.
+    fn mask(&self, want: u32, quota: &CuMask, busy: &CuMask, idle: &CuMask) -> (CuMask, CuMask) {
+        if self.groups.is_none() {
+            let own = quota.without(busy).lowest(want);
+            let own = own.or(&quota.and(busy).lowest(want - own.count()));
+            return (own.or(&idle.lowest(want - own.count())), own);
+        }
+        // Blocks are split evenly over groups: a CU more in one of them alone would slow the kernel.
+        let from = [quota.without(busy), *quota, quota.or(idle)];
+        let masks = from.map(|from| self.choose(&from, want));
+        // The first of the largest.
+        let mask = masks.into_iter().rev().max_by_key(CuMask::count).unwrap_or(CuMask::EMPTY);
+        (mask, mask.and(quota))
     }
 
     /// Launches the kernel that a worker holds, if there are CUs for it.
@@ -215,25 +244,21 @@ impl Lithos {
                 mine = mine.or(held);
             }
         }
-        // First those on which no thief is.
         let quota = self.quotas[tenant].without(&mine);
-        let own = quota.without(&busy).lowest(want);
-        let own = own.or(&quota.and(&busy).lowest(want - own.count()));
-        let mut mask = own;
-        let missing = want - own.count();
-        if missing > 0 && self.knobs.steal != Steal::Nothing {
-            let mut idle = self.all.without(&busy).without(&self.quotas[tenant]);
-            if self.knobs.steal == Steal::IdleTenants {
-                for owner in view.workers {
-                    let at_work =
-                        matches!(owner.status, Status::Host | Status::Held | Status::Launched);
-                    if at_work && owner.spec.tenant != w.spec.tenant {
-                        idle = idle.without(&self.quotas[owner.spec.tenant as usize]);
-                    }
+        let mut idle = match self.knobs.steal {
+            Steal::Nothing => CuMask::EMPTY,
+            _ => self.all.without(&busy).without(&self.quotas[tenant]),
+        };
+        if self.knobs.steal == Steal::IdleTenants && !idle.is_empty() {
+            for owner in view.workers {
+                let at_work =
+                    matches!(owner.status, Status::Host | Status::Held | Status::Launched);
+                if at_work && owner.spec.tenant != w.spec.tenant {
+                    idle = idle.without(&self.quotas[owner.spec.tenant as usize]);
                 }
             }
-            mask = mask.or(&idle.lowest(missing));
         }
+        let (mask, own) = self.mask(want, &quota, &busy, &idle);
         if mask.is_empty() {
             return;
         }
@@ -303,6 +328,10 @@ impl Policy for Lithos {
         }
         self.ranks = Ranks::new(setup);
         self.all = CuMask::first(cus);
+        self.groups = match setup.device.dispatch.rule {
+            DispatchRule::EvenGroups => Some(setup.device.topology.groups.clone()),
+            DispatchRule::LeastLoaded => None,
+        };
         self.quotas = self.divide(setup)?;
         let step = setup.device.mask.step_cus.max(1);
         self.sizes = setup.code.kernels.iter().map(|k| self.size(k, step, cus)).collect();
