@@ -5,5 +5,7 @@ mod closed_forms;
 #[path = "../common/mod.rs"]
 mod common;
 mod model;
+mod oracle;
 mod policies;
 mod pressure;
+mod steps;

@@ -38,3 +38,42 @@ fn every_policy_carries_steps() {
     }
     assert!(ran >= 10, "only {ran} policies ran");
 }
+
+#[test]
+fn nobody_starves_where_a_policy_says_so() {
+    // More than the engine can do, beside a neighbour that never pauses.
+    let all: Vec<_> = (0..4000).map(|i| (i * 10_000, 8, 6, i % 3)).collect();
+    let mut fair = 0;
+    for info in ALL.iter().filter(|info| info.properties.starvation_free) {
+        let mut world = world(rules(), None);
+        world.device.mps = cotenant_profiles::Device::builtin("v100-sxm2-16").unwrap().mps;
+        world.device.memory.capacity = Bytes(1 << 40);
+        let kernel = world.code.kernels.len() as u32;
+        world.code.kernels.push(common::waves(CUS, 4 * CUS, 3_000));
+        let program = common::program(&world.code, &[kernel, kernel, kernel], 0);
+        world.tenants.push(common::tenant("vision", common::model(vec![program])));
+        world.duration = Nanos::from_millis(40);
+        let Ok(mut policy) = (info.build)(&Default::default()) else { continue };
+        let scenario = world.scenario(vec![requests(&all), common::closed(4)]);
+        if policy.layout(&scenario.setup).is_err() {
+            continue;
+        }
+        fair += 1;
+        let (_, log) = common::watch(scenario, policy.as_mut());
+        let done = common::completions(&log);
+        for tenant in [0, 1] {
+            // Every quarter of the run.
+            for quarter in 0..4 {
+                let within = |at: u64| at / 10_000_000 == quarter;
+                let n = done.iter().filter(|c| c.1 == tenant && within(c.0)).count();
+                assert!(n > 0, "{}: tenant {tenant} starves in quarter {quarter}", info.name);
+            }
+        }
+        // Within the tenant, first come, first served: requests are alike, so they end in order. Where
+        // prompts have steps of their own, one that is being computed cannot be thrown back, and one
+        // admitted earlier makes way.
+        let arrivals = done.iter().filter(|c| c.1 == 0).map(|c| c.2);
+        assert!(info.name == "pd-mux" || arrivals.is_sorted(), "{}", info.name);
+    }
+    assert!(fair >= 4, "only {fair} policies claim it and ran");
+}

@@ -5,7 +5,7 @@ use cotenant_sim::engine::{KvSize, Rules};
 use cotenant_traces::Rng;
 
 use crate::common;
-use crate::model::{requests, rules, world};
+use crate::model::{requests, rules, step_ns, world};
 
 /// When a request comes, its tokens in and out, its session.
 type Asked = (u64, u32, u32, u64);
@@ -68,6 +68,48 @@ fn those_admitted_last_lose_their_blocks_and_nobody_starves() {
     // First come, first served: the first one is never thrown back, so its tokens never pause.
     let share = tokens.kv_utilization().unwrap();
     assert!((0.0..=1.0).contains(&share));
+}
+
+#[test]
+fn nobody_starves_however_many_come_behind() {
+    for seed in 0..100 {
+        let mut rng = Rng::new(2000 + seed);
+        let rules = Rules {
+            kv: KvSize::Bytes(Bytes(4 * (13 + rng.below(20)))),
+            max_seqs: 1 + rng.below(8) as u32,
+            max_batched_tokens: 50 + rng.below(14) as u32,
+            chunked_prefill: rng.below(2) == 0,
+            ..rules()
+        };
+        // Many times what the engine can do.
+        let mut at = 0;
+        let all: Vec<Asked> = (0..80)
+            .map(|_| {
+                at += rng.below(4_000);
+                let [tokens_in, tokens_out] = [30, 20].map(|most| 1 + rng.below(most) as u32);
+                (at, tokens_in, tokens_out, rng.below(4))
+            })
+            .collect();
+        let mut world = world(rules, None);
+        world.duration = Nanos::from_secs(10);
+        let (_, log) =
+            common::watch(world.scenario(vec![requests(&all)]), &mut *common::build("mps", &[]));
+        let mut done: Vec<(u64, u64)> =
+            common::completions(&log).into_iter().map(|(now, _, arrival)| (arrival, now)).collect();
+        done.sort_unstable();
+        assert_eq!(done.len(), all.len(), "seed {seed}");
+        // Once everybody before it is done, a request is the oldest: it is never thrown back, so all
+        // that it waits for is the step under way, its prompt (and what it had generated), and a step
+        // per token.
+        let seqs = u64::from(rules.max_seqs);
+        let longest = step_ns(u64::from(rules.max_batched_tokens), seqs, seqs);
+        let mut before = 0;
+        for (&(arrival, now), &(_, tokens_in, tokens_out, _)) in done.iter().zip(&all) {
+            let steps = 2 + u64::from((tokens_in + tokens_out) / 50 + tokens_out);
+            assert!(now <= arrival.max(before) + steps * longest, "seed {seed}: {arrival}");
+            before = before.max(now);
+        }
+    }
 }
 
 #[test]
