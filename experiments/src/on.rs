@@ -91,16 +91,6 @@ impl Stage {
             return Err(Failure::input(why));
         }
         let mut info = ReplayInfo { on: on.to_string(), ..ReplayInfo::default() };
-        let tenants = slices.iter().flat_map(|s| &s.ready.setup.tenants);
-        if let On::Cuda(_) = on
-            && let Some(tenant) = tenants.into_iter().find(|t| t.generates.is_some())
-        {
-            return Err(Failure::input(format!(
-                "tenant `{}` has an engine, which a GPU cannot replay yet: kernels of paged attention \
-                 and of the key-value cache are missing. --on emulated runs it",
-                tenant.name
-            )));
-        }
         match on {
             On::Emulated => {
                 info.kind = "emulated".to_owned();

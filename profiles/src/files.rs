@@ -12,7 +12,7 @@ pub(crate) mod table;
 mod write;
 
 pub use error::{FileError, Problem};
-pub use layers::{read_layers, write_layers};
+pub use layers::{read_layers, write_layers, write_measured_layers};
 pub use merge::{merge, without};
 pub use read::{read, read_for};
 pub use store::Store;

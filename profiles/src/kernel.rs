@@ -168,13 +168,14 @@ pub struct Model {
 }
 
 /// Where a profile's numbers come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
     /// Measured by this tool on a real GPU.
     Measured,
     /// Computed from layer shapes.
     Analytic,
     /// Read from another tool's measurement.
+    #[default]
     Imported,
 }
 
@@ -187,6 +188,12 @@ impl Source {
             Self::Analytic => "analytic",
             Self::Imported => "imported",
         }
+    }
+
+    /// The source of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Measured, Self::Analytic, Self::Imported].into_iter().find(|s| s.name() == name)
     }
 }
 

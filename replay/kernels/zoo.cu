@@ -8,6 +8,7 @@ struct f32 {
     static __device__ float get(const raw *p, u64 i) { return p[i]; }
     static __device__ void put(raw *p, u64 i, float v) { p[i] = v; }
 };
+#ifndef ON_HOST // a test runs the kernels on the CPU, with conversions of its own
 // Conversions by instruction: no header of the toolkit is needed.
 struct f16 {
     typedef unsigned short raw;
@@ -34,6 +35,7 @@ struct bf16 {
         p[i] = h;
     }
 };
+#endif
 // One function for every type of number: `call` sees the type as T, what stores it as R.
 #define ALL(name, parameters, call)                                                                \
     extern "C" __global__ void name##_f32 parameters(float) {                                      \
@@ -249,6 +251,7 @@ ALL(copy, P, (copy(x, o, n)))
 ALL(attention, P, (attention<T, R>(q, k, v, o, tokens, width)))
 #undef P
 
+#ifndef ON_HOST // instructions of the GPU
 // Keeps every block busy for `ns`; `place`, if given, takes the SM of each block.
 extern "C" __global__ void spin(u64 ns, u64 *place) {
     u64 begin, now;
@@ -304,3 +307,4 @@ extern "C" __global__ void pauses(u64 ns, u64 least, u64 *out, u64 room) {
     out[2] = now;
     out[3] = step;
 }
+#endif

@@ -28,7 +28,7 @@ pub use assemble::{Collected, SLOW};
 pub(crate) use assemble::{point, today};
 pub use journal::{Journal, Visit};
 pub use plan::{Coarse, Plan, PlanError, Point, Request, Sizes, plan};
-pub(crate) use plan::{same_gpu, shuffle};
+pub(crate) use plan::{same_gpu, shuffle, works_of_steps};
 
 /// Launches before those that count: clocks rise, caches fill, code is loaded.
 pub(crate) const WARM_UP: usize = 3;

@@ -22,6 +22,7 @@ pub mod process;
 pub mod recipe;
 pub mod reference;
 pub mod runnable;
+pub mod steps;
 pub mod survey;
 pub mod tile;
 pub mod tune;

@@ -4,10 +4,12 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::PoolKind;
 
 use crate::error::DeviceError;
+use crate::steps;
 use crate::work::{Task, Work};
 
 /// The source of the kernels.
-pub const SOURCE: &str = include_str!("../kernels/zoo.cu");
+pub const SOURCE: &str =
+    concat!(include_str!("../kernels/zoo.cu"), include_str!("../kernels/steps.cu"));
 /// The source compiled for compute capability 8.0 and later; the driver compiles it further.
 pub const PTX: &str = include_str!("../kernels/zoo.ptx");
 
@@ -21,6 +23,8 @@ pub struct Operand {
     pub elements: u64,
     /// Random numbers, or indices below this bound.
     pub below: Option<u32>,
+    /// Indices of which none comes twice, as far as there are so many.
+    pub distinct: bool,
 }
 
 /// One parameter.
@@ -32,6 +36,8 @@ pub enum Parameter {
     Null,
     /// The address of the result.
     Output,
+    /// The address of memory that the kernel uses for itself.
+    Scratch,
     /// A number.
     Number(u64),
 }
@@ -56,10 +62,12 @@ pub struct Recipe {
     pub block: u32,
     /// Parameters in order.
     pub parameters: Vec<Parameter>,
+    /// Bytes of memory that the kernel uses for itself, zero before the first launch.
+    pub scratch: u64,
 }
 
 fn real(elements: u64) -> Operand {
-    Operand { elements, below: None }
+    Operand { elements, below: None, distinct: false }
 }
 
 /// Operands and result of `work`.
@@ -99,7 +107,8 @@ pub fn shapes(work: &Work) -> Shapes {
             (vec![real(n(*input))], n(*output))
         }
         Task::Embedding { rows, width, entries } => {
-            let index = Operand { elements: u64::from(*rows), below: Some(*entries) };
+            let (elements, below) = (u64::from(*rows), Some(*entries));
+            let index = Operand { elements, below, distinct: false };
             (vec![real(all(&[*entries, *width])), index], all(&[*rows, *width]))
         }
         Task::Concat { batch, part, whole } => {
@@ -117,6 +126,7 @@ pub fn shapes(work: &Work) -> Shapes {
         Task::Bias { elements, values, .. } => {
             (vec![real(*elements), real(u64::from(*values))], *elements)
         }
+        Task::Step(task) => return steps::shapes(task),
     };
     Shapes { inputs, output }
 }
@@ -129,12 +139,14 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
     use Parameter::{Input, Null, Number, Output};
     let number = |n: u32| Number(u64::from(n));
     let out = shapes(work).output;
+    let (mut scratch, mut in_rows) = (0, None);
     let (name, parameters) = match &work.task {
         Task::Gemm { .. } | Task::Conv { .. } => return Ok(None),
         Task::Spin { blocks, ns } => {
             let function = "spin".to_owned();
             let parameters = vec![Number(*ns), Null];
-            return Ok(Some(Recipe { function, blocks: *blocks, block: 128, parameters }));
+            let (blocks, block) = (*blocks, 128);
+            return Ok(Some(Recipe { function, blocks, block, parameters, scratch }));
         }
         Task::BatchNorm { channels, pixels, .. } => {
             let sizes = [Number(out), number(*pixels), number(*channels)];
@@ -181,6 +193,12 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
             let sizes = [Number(out), number(*run), number(*values)];
             ("bias", [vec![Input(0), Input(1), Output], sizes.to_vec()].concat())
         }
+        Task::Step(task) => {
+            let refused = |why: &str| DeviceError::unsupported(&work.id, why);
+            let Some(launch) = steps::launch(task).map_err(refused)? else { return Ok(None) };
+            (scratch, in_rows) = (launch.scratch, Some(launch.blocks));
+            (launch.name, launch.parameters)
+        }
     };
     let suffix = match work.precision {
         Precision::Fp32 | Precision::Tf32 => "f32",
@@ -191,19 +209,24 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
             return Err(DeviceError::unsupported(&work.id, &why));
         }
     };
-    let blocks = blocks(work, out);
-    Ok(Some(Recipe { function: format!("{name}_{suffix}"), blocks, block: BLOCK, parameters }))
+    let blocks = in_rows.map_or_else(|| blocks(work, out), clamped);
+    let function = format!("{name}_{suffix}");
+    Ok(Some(Recipe { function, blocks, block: BLOCK, parameters, scratch }))
 }
 
 /// A block per row where a block works on a row, otherwise a thread per element.
 fn blocks(work: &Work, elements: u64) -> u32 {
-    /// The largest x dimension of a grid.
-    const MOST: u64 = (1 << 31) - 1;
-    let blocks = match &work.task {
+    clamped(match &work.task {
         Task::LayerNorm { rows, .. } | Task::Softmax { rows, .. } => u64::from(*rows),
         Task::Attention { heads, tokens, .. } => u64::from(*heads) * u64::from(*tokens),
         Task::Concat { batch, part, .. } => (u64::from(*batch) * part).div_ceil(BLOCK.into()),
         _ => elements.div_ceil(BLOCK.into()),
-    };
+    })
+}
+
+/// As many blocks as a grid can have.
+fn clamped(blocks: u64) -> u32 {
+    /// The largest x dimension of a grid.
+    const MOST: u64 = (1 << 31) - 1;
     blocks.clamp(1, MOST) as u32
 }

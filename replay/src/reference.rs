@@ -5,6 +5,7 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 
 use crate::recipe::{Operand, Shapes};
+use crate::steps::{self, StepTask};
 use crate::work::{Task, Work};
 
 /// Elements after which an operand repeats: large ones would take longer to draw than to use. Odd, so
@@ -32,6 +33,12 @@ pub fn operands_of(set: usize, shapes: &Shapes, precision: Precision) -> Vec<Vec
 fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
     let drawn = 0..operand.elements.min(PERIOD);
+    if let (Some(bound), true) = (operand.below, operand.distinct) {
+        // Steps of a prime that is no factor go through all of them.
+        let bound = u64::from(bound.max(1));
+        let step = if bound.is_multiple_of(7919) { 7927 } else { 7919 };
+        return drawn.map(|n| ((n * step + 1) % bound) as f64).collect();
+    }
     drawn.map(|_| draw(&mut state, operand.below, precision)).collect()
 }
 
@@ -39,14 +46,20 @@ fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
 /// doubles for all of it.
 #[must_use]
 pub fn operand_bytes(i: usize, operand: &Operand, precision: Precision) -> Vec<u8> {
-    let once = to_bytes(&pattern(i, operand, precision), operand, precision);
-    let width = if operand.below.is_some() { 4 } else { precision.bytes() };
-    let size = usize::try_from(operand.elements * width).unwrap_or(usize::MAX);
+    let (once, size) = operand_once(i, operand, precision);
     let mut all = Vec::with_capacity(size);
     while all.len() < size {
         all.extend_from_slice(&once[..once.len().min(size - all.len())]);
     }
     all
+}
+
+/// What the bytes of operand number `i` repeat, and how many there are.
+#[must_use]
+pub fn operand_once(i: usize, operand: &Operand, precision: Precision) -> (Vec<u8>, usize) {
+    let once = to_bytes(&pattern(i, operand, precision), operand, precision);
+    let width = if operand.below.is_some() { 4 } else { precision.bytes() };
+    (once, usize::try_from(operand.elements * width).unwrap_or(usize::MAX))
 }
 
 /// The next number of the sequence SplitMix64.
@@ -155,7 +168,10 @@ pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
 pub fn tolerance(work: &Work) -> f64 {
     // Sums of random signs lose few bits whatever their length: accumulation is in FP32.
     match (&work.task, work.precision) {
-        (Task::Gemm { .. } | Task::Conv { .. }, Precision::Tf32) => 64.0 * 2f64.powi(-11),
+        (
+            Task::Gemm { .. } | Task::Conv { .. } | Task::Step(StepTask::Biased { .. }),
+            Precision::Tf32,
+        ) => 64.0 * 2f64.powi(-11),
         (_, Precision::Fp16) => 64.0 * 2f64.powi(-11),
         (_, Precision::Bf16) => 8.0 * 2f64.powi(-8),
         _ => 64.0 * 2f64.powi(-24),
@@ -211,6 +227,7 @@ pub fn compute(work: &Work, x: &[Vec<f64>], output: u64) -> Vec<f64> {
         Task::Copy { .. } => x[0].clone(),
         Task::Attention { tokens, width, .. } => attention(x, size(*tokens), size(*width)),
         Task::Bias { run, values, .. } => at(&|i| x[0][i] + x[1][i / size(*run) % size(*values)]),
+        Task::Step(task) => steps::compute(task, x),
     }
 }
 

@@ -1,12 +1,16 @@
 //! Which runnable work the kernels of a scenario are: a profile that was collected here names its
-//! kernels after the work that was measured.
+//! kernels after the work that was measured, and steps of a generating model say which layer each of
+//! their kernels is.
 
 use std::collections::BTreeMap;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo;
-use cotenant_sim::scenario::Setup;
+use cotenant_sim::scenario::{Setup, Tenant};
 
+use crate::collect::works_of_steps;
+use crate::recipe;
+use crate::steps;
 use crate::work::{self, Work};
 
 /// Batches that are looked through for a kernel of a model.
@@ -15,15 +19,26 @@ const BATCHES: [u32; 24] =
 
 /// A kernel that this program cannot launch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "model `{model}`: its profile's kernel `{kernel}` is none that can be launched here; replay \
-     needs a profile of this GPU: `cotenant profile collect`, then name its folder in `profiles`"
-)]
-pub struct NotRunnable {
-    /// The model.
-    pub model: String,
-    /// The kernel's identifier.
-    pub kernel: String,
+pub enum NotRunnable {
+    /// It comes from elsewhere than the collector.
+    #[error(
+        "model `{model}`: its profile's kernel `{kernel}` is none that can be launched here; replay \
+         needs a profile of this GPU: `cotenant profile collect`, then name its folder in `profiles`"
+    )]
+    Unknown {
+        /// The model.
+        model: String,
+        /// The kernel's identifier.
+        kernel: String,
+    },
+    /// A layer of a generating model's steps that no kernel here computes.
+    #[error("model `{model}`: {why}")]
+    Step {
+        /// The model.
+        model: String,
+        /// Why, with the kernel.
+        why: String,
+    },
 }
 
 /// The work of every kernel of a scenario, by its number.
@@ -34,24 +49,30 @@ pub fn works(setup: &Setup) -> Result<Vec<Work>, NotRunnable> {
     let mut known: BTreeMap<String, Work> = BTreeMap::new();
     let mut works: Vec<Option<Work>> = vec![None; setup.code.kernels.len()];
     for tenant in &setup.tenants {
+        if tenant.generates.is_some() {
+            of_steps(tenant, &mut works)?;
+            continue;
+        }
         let model = &tenant.model;
         let needed = || model.programs.iter().flat_map(|p| &p.kernels).copied();
         let missing = |known: &BTreeMap<String, Work>| {
             let id = |k: u32| &setup.code.kernels[k as usize].id;
             needed().find(|&k| !known.contains_key(id(k))).map(|k| id(k).clone())
         };
-        if missing(&known).is_some()
-            && let Ok(spec) = zoo::find(&model.name)
-        {
+        if missing(&known).is_some() {
+            let spec = zoo::find(&model.name).ok();
             for (batch, precision) in
                 Precision::ALL.iter().flat_map(|&p| BATCHES.iter().map(move |&b| (b, p)))
             {
-                let launches = work::launches(&spec, batch, precision);
+                let launches = match &spec {
+                    Some(spec) => work::launches(spec, batch, precision),
+                    None => works_of_steps(&model.name, batch, precision),
+                };
                 known.extend(launches.into_iter().map(|w| (w.id.clone(), w)));
             }
         }
         if let Some(kernel) = missing(&known) {
-            return Err(NotRunnable { model: model.name.clone(), kernel });
+            return Err(NotRunnable::Unknown { model: model.name.clone(), kernel });
         }
         for k in needed() {
             works[k as usize] = known.get(&setup.code.kernels[k as usize].id).cloned();
@@ -60,4 +81,28 @@ pub fn works(setup: &Setup) -> Result<Vec<Work>, NotRunnable> {
     // A kernel that no tenant launches is never asked for; any work may stand for it.
     let spare = works.iter().flatten().next().cloned();
     Ok(works.into_iter().filter_map(|w| w.or_else(|| spare.clone())).collect())
+}
+
+/// The work of what a generating tenant's steps launch. Its kernels may be computed ones: they say
+/// which layers they are.
+fn of_steps(tenant: &Tenant, works: &mut [Option<Work>]) -> Result<(), NotRunnable> {
+    let model = &tenant.model.name;
+    let refused = |why: String| NotRunnable::Step { model: model.clone(), why };
+    let Some(generates) = &tenant.generates else { return Ok(()) };
+    let steps = &generates.steps;
+    for kernel in steps.kernels() {
+        if works[kernel as usize].is_some() {
+            continue;
+        }
+        let layer = steps.layers.get(&kernel);
+        let layer = layer.ok_or_else(|| refused(format!("kernel {kernel} is of no layer")))?;
+        let work = steps::work(layer, steps.precision);
+        recipe::recipe(&work).map_err(|e| refused(e.to_string()))?;
+        works[kernel as usize] = Some(work);
+    }
+    if let Precision::Fp8 | Precision::Int8 | Precision::Int4 = steps.precision {
+        let why = format!("no products in {} here: set precision to fp16 or bf16", steps.precision);
+        return Err(refused(why));
+    }
+    Ok(())
 }

@@ -119,6 +119,7 @@ impl Tile {
             blocks: blocks.unsigned_abs(),
             block: self.threads(),
             parameters: [operands, [size(m), size(n), size(k)]].concat(),
+            scratch: 0,
         })
     }
 }

@@ -84,6 +84,8 @@ pub struct Tuned {
     pub shape: Shape,
     /// By number of the variant in [`TILES`], then by number of the share.
     pub timings: Timings,
+    /// Durations as measured, by variant and share, ns: with what two events add.
+    pub raw: Vec<Vec<Vec<u64>>>,
 }
 
 /// What was found.
@@ -110,11 +112,11 @@ struct Origin {
     readings: Vec<Reading>,
     /// Visits, and those of which not every launch was queued ahead.
     visits: [usize; 2],
-    /// Time between two events.
+    /// What two events add to a duration.
     events_ns: u64,
 }
 
-/// Tunes into `folder`: `tune.csv` and `matrix.csv`. `progress` is told of every shape: those done,
+/// Tunes into `folder`: `tune.csv`, `matrix.csv`, and `samples.csv` with durations as measured. `progress` is told of every shape: those done,
 /// and all.
 ///
 /// # Errors
@@ -162,10 +164,11 @@ pub fn tune(
             origin.visits[1] += usize::from(!queued);
             origin.readings.extend(nvml.as_ref().map(Nvml::read));
         };
-        let Some(timings) = tuner.shape(&shape.work, (request, &cus), &spent, visited)? else {
+        let Some(raw) = tuner.shape(&shape.work, (request, &cus), &spent, visited)? else {
             break;
         };
-        tuned.push(Tuned { shape, timings });
+        let timings = timings(&raw, &cus, events_ns);
+        tuned.push(Tuned { shape, timings, raw });
         progress(tuned.len(), all);
     }
     if tuned.is_empty() {
@@ -261,7 +264,7 @@ impl Tuner {
         (request, cus): (&Request, &[u32]),
         spent: &dyn Fn() -> bool,
         mut visited: impl FnMut(bool),
-    ) -> Result<Option<Timings>, TuneError> {
+    ) -> Result<Option<Vec<Vec<Vec<u64>>>>, TuneError> {
         if spent() {
             return Ok(None);
         }
@@ -284,11 +287,17 @@ impl Tuner {
             }
         }
         self.release(all)?;
-        let timing = |(ns, &cus): (&Vec<u64>, &u32)| {
-            let p = collect::point(cus, ns);
-            let [median_ns, p05_ns, p95_ns] = [p.duration_ns, p.p05_ns, p.p95_ns];
-            Timing { median_ns, p05_ns, p95_ns, samples: p.samples }
-        };
-        Ok(Some(ns.iter().map(|of| of.iter().zip(cus).map(timing).collect()).collect()))
+        Ok(Some(ns))
     }
+}
+
+/// Durations without what two events add to each, by variant and share.
+fn timings(raw: &[Vec<Vec<u64>>], cus: &[u32], events_ns: u64) -> Timings {
+    let timing = |(ns, &cus): (&Vec<u64>, &u32)| {
+        let ns: Vec<u64> = ns.iter().map(|ns| ns.saturating_sub(events_ns).max(1)).collect();
+        let p = collect::point(cus, &ns);
+        let [median_ns, p05_ns, p95_ns] = [p.duration_ns, p.p05_ns, p.p95_ns];
+        Timing { median_ns, p05_ns, p95_ns, samples: p.samples }
+    };
+    raw.iter().map(|of| of.iter().zip(cus).map(timing).collect()).collect()
 }

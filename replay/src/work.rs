@@ -4,10 +4,12 @@ use std::fmt;
 
 use cotenant_profiles::kernel::Op;
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::zoo::decoder::{Decoder, Matrix, StepLayer, StepShape};
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 use cotenant_profiles::zoo::{Layer, ModelSpec};
 use serde::{Deserialize, Serialize};
+
+use crate::recipe;
+use crate::steps::StepTask;
 
 /// One launch with its sizes. The identifier names it in a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,6 +20,10 @@ pub struct Work {
     pub task: Task,
     /// Numbers computed with.
     pub precision: Precision,
+    /// One of the launches of a serving engine's steps, of which there are many sizes: they share
+    /// weights, and memory for what they read and write, as those of an engine do.
+    #[serde(default)]
+    pub step: bool,
 }
 
 /// What a launch does.
@@ -148,6 +154,8 @@ pub enum Task {
         /// Values.
         values: u32,
     },
+    /// Of a serving engine's step.
+    Step(StepTask),
 }
 
 impl Work {
@@ -158,7 +166,28 @@ impl Work {
             Task::Spin { .. } => task.to_string(),
             _ => format!("{task}-{}", precision.name()),
         };
-        Self { id, task, precision }
+        Self { id, task, precision, step: false }
+    }
+
+    /// The code that a launch of a step runs, whatever its sizes: one launch loads it for all.
+    /// `None` for other work.
+    #[must_use]
+    pub fn family(&self) -> Option<String> {
+        let function = || recipe::recipe(self).ok().flatten().map(|r| r.function);
+        self.step.then(|| function().unwrap_or_else(|| "product".to_owned()))
+    }
+
+    /// Whether what it reads most of is in no cache when its turn comes: between two launches of a
+    /// layer's weights, of the cache of keys or of the embedding, a step reads those of all others.
+    #[must_use]
+    pub fn starts_cold(&self) -> bool {
+        let cold = matches!(
+            self.task,
+            Task::Gemm { .. }
+                | Task::Embedding { .. }
+                | Task::Step(StepTask::Biased { .. } | StepTask::Decode(_))
+        );
+        self.step && cold
     }
 
     /// What it does, in a profile's terms.
@@ -179,6 +208,7 @@ impl Work {
             Task::Concat { .. } => Op::Concat,
             Task::Shuffle { .. } | Task::Copy { .. } => Op::Copy,
             Task::Attention { .. } => Op::Attention,
+            Task::Step(task) => task.op(),
         }
     }
 
@@ -192,6 +222,7 @@ impl Work {
             Task::Attention { heads, tokens, width } => {
                 4 * all(&[*heads, *tokens, *tokens, *width])
             }
+            Task::Step(task) => task.flops(),
             _ => 0,
         }
     }
@@ -241,6 +272,7 @@ impl fmt::Display for Task {
                 write!(f, "attention-{heads}x{tokens}x{width}")
             }
             Self::Bias { elements, run, values } => write!(f, "bias-{elements}-v{values}-r{run}"),
+            Self::Step(task) => task.fmt(f),
         }
     }
 }
@@ -254,27 +286,6 @@ pub fn launches(spec: &ModelSpec, batch: u32, precision: Precision) -> Vec<Work>
         tasks_of(&node.layer, batch, &mut tasks);
     }
     tasks.into_iter().map(|task| Work::new(task, precision)).collect()
-}
-
-/// The matrix products of a decoder's transformer layers, in order, for a step in which `sequences`
-/// sequences generate a token each. Norms, attention over pages and the choice of a token are not
-/// among our kernels, and the output projection takes a gigabyte: they are left out.
-#[must_use]
-pub fn products(decoder: &Decoder, sequences: u32, precision: Precision) -> Vec<Work> {
-    let mut shape = StepShape::default();
-    (0..sequences).for_each(|_| shape.add_decode(1));
-    let segments = decoder.step(&shape).segments.into_iter();
-    let layers = segments.flat_map(|s| (0..s.repeat).flat_map(move |_| s.layers.clone()));
-    let product = |layer: StepLayer| match layer {
-        StepLayer::Linear { matrix, tokens, in_features, out_features, .. }
-            if matrix != Matrix::LmHead =>
-        {
-            let (m, n, k) = (tokens, out_features, in_features);
-            Some(Work::new(Task::Gemm { m, n, k, count: 1 }, precision))
-        }
-        _ => None,
-    };
-    layers.filter_map(product).collect()
 }
 
 fn tasks_of(layer: &Layer, batch: u32, tasks: &mut Vec<Task>) {

@@ -5,10 +5,17 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::zoo;
+use cotenant_profiles::zoo::{
+    self,
+    decoder::{DECODERS, StepShape},
+};
+use cotenant_replay::steps;
 use cotenant_replay::tune::{self, TILES, Tile};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{DeviceError, Unavailable, Work, cuda, recipe};
+
+#[cfg(target_arch = "x86_64")] // fibers in its own instructions
+mod on_host;
 
 fn functions(ptx: &str) -> BTreeSet<&str> {
     let name = |line: &'_ str| line.find(".entry ").map(|at| at + ".entry ".len());
@@ -19,10 +26,13 @@ fn functions(ptx: &str) -> BTreeSet<&str> {
 #[test]
 fn every_recipe_of_the_zoo_has_its_function_in_the_ptx() {
     let known = functions(recipe::PTX);
-    assert_eq!(known.len(), 3 * 21 + 3, "{known:?}");
+    assert_eq!(known.len(), 3 * 31 + 3, "{known:?}");
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
-        for model in zoo::MODELS {
-            for work in launches(&model.spec(), 1, precision) {
+        let networks = zoo::MODELS.iter().map(|m| launches(&m.spec(), 1, precision));
+        let shape = StepShape::new(&[(300, 812)], &[1024; 4]);
+        let decoders = DECODERS.iter().map(|d| steps::works(d, &shape, precision));
+        for works in networks.chain(decoders) {
+            for work in works {
                 if let Some(recipe) = recipe::recipe(&work).unwrap() {
                     let function = recipe.function.as_str();
                     assert!(known.contains(function), "{}: {function}", work.id);

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::error::{FileError, Problem};
 use super::table::{Columns, Row, Table, VERSION};
-use super::write::put;
+use super::write::{Measurement, put};
 use crate::kernel::Source;
 use crate::steps::{LayerTimes, TimedLayer};
 use crate::text;
@@ -51,10 +51,17 @@ pub fn read_layers(path: &Path) -> Result<LayerTimes, FileError> {
     let mut provenance: BTreeMap<String, String> =
         table.header.iter().map(|(key, (_, value))| (key.clone(), value.clone())).collect();
     let (device, model) = (key("device")?, key("model")?);
+    let source = match table.header.get("source") {
+        Some((line, name)) => Source::from_name(name).ok_or_else(|| {
+            let wanted = "measured, analytic or imported".to_owned();
+            FileError::bad(&file, *line, "source", Problem::Value { text: name.clone(), wanted })
+        })?,
+        None => Source::default(),
+    };
     for key in ["device", "model", "source"] {
         provenance.remove(key);
     }
-    let mut times = LayerTimes { model, device, provenance, ..LayerTimes::default() };
+    let mut times = LayerTimes { model, device, source, provenance, ..LayerTimes::default() };
     for row in table.rows() {
         add(&mut times, row)?;
     }
@@ -108,8 +115,34 @@ fn add(times: &mut LayerTimes, row: Row<'_>) -> Result<(), FileError> {
 /// Writes layer times as `layers/<model>.csv` below a profile folder.
 ///
 /// # Errors
-/// A file of that model is there already and `replace` is not asked for, or the system's refusal.
+/// Times that say `measured` (see [`write_measured_layers`]), a file of that model that is there
+/// already where `replace` is not asked for, or the system's refusal.
 pub fn write_layers(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(), FileError> {
+    if times.source == Source::Measured {
+        return Err(FileError::NotAMeasurement);
+    }
+    write_file(dir, times, replace)
+}
+
+/// As [`write_layers`], for what has just been measured: the evidence goes into the file, which replaces
+/// one that is there.
+///
+/// # Errors
+/// Times that do not say `measured`, and those of [`write_layers`].
+pub fn write_measured_layers(
+    dir: &Path,
+    times: &LayerTimes,
+    evidence: &Measurement,
+) -> Result<(), FileError> {
+    if times.source != Source::Measured {
+        return Err(FileError::NotAMeasurement);
+    }
+    let mut times = times.clone();
+    times.provenance.extend(evidence.facts().clone());
+    write_file(dir, &times, true)
+}
+
+fn write_file(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(), FileError> {
     let folder = dir.join("layers");
     let path = folder.join(format!("{}.csv", times.model));
     if path.exists() && !replace {
@@ -122,7 +155,7 @@ pub fn write_layers(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(),
 }
 
 fn content(times: &LayerTimes) -> String {
-    let source = Source::Imported.name();
+    let source = times.source.name();
     let mut text = format!(
         "{VERSION}\n# device={}\n# source={source}\n# model={}\n",
         times.device, times.model

@@ -34,6 +34,10 @@ impl Measurement {
         let facts = facts.iter().map(|(k, v)| ((*k).to_owned(), (*v).trim().to_owned())).collect();
         Ok(Self { facts })
     }
+
+    pub(super) fn facts(&self) -> &BTreeMap<String, String> {
+        &self.facts
+    }
 }
 
 /// Writes `profile` into `dir`, which is made if need be. Files of the same profile are replaced;

@@ -113,7 +113,7 @@ fn streaming(layer: &StepLayer) -> Streaming {
             let in_place = if residual { elements } else { 0 };
             Streaming { params: u64::from(width), in_place, trips: 3.0, ..kernel }
         }
-        StepLayer::Rotary { tokens, width } => {
+        StepLayer::Rotary { tokens, width, .. } => {
             let elements = of(tokens, width);
             let id = format!("rotary-{tokens}x{width}");
             let kernel = rows(id, "rotary_embedding", Op::Elementwise, tokens, elements, elements);

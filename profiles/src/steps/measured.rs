@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::zoo::decoder::{Decode, Matrix, Prefill, StepLayer, StepShape};
+use crate::kernel::Source;
+use crate::zoo::decoder::{Decode, Decoder, Matrix, Prefill, StepLayer, StepShape};
 
 /// The layers that tables of serving simulators time, by vLLM's names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,8 @@ pub struct LayerTimes {
     pub model: String,
     /// The device.
     pub device: String,
+    /// Who timed them.
+    pub source: Source,
     /// Where the numbers come from: tool, version, precision.
     pub provenance: BTreeMap<String, String>,
     /// By layer and by its tokens (sequences where [`TimedLayer::by_sequences`]).
@@ -123,6 +126,39 @@ impl LayerTimes {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Adds what the layers of a step take, ns each. Layers that one row stands for are added up; a row
+    /// of which a layer is not known is left out.
+    pub fn add_step(
+        &mut self,
+        decoder: &Decoder,
+        shape: &StepShape,
+        ns: impl Fn(&StepLayer) -> Option<u64>,
+    ) {
+        let step = decoder.step(shape);
+        for (at, segment) in step.segments.iter().enumerate() {
+            let mut sums: BTreeMap<TimedLayer, (Option<u64>, u64)> = BTreeMap::new();
+            for layer in &segment.layers {
+                if let Some(row) = TimedLayer::of(layer, at + 1 == step.segments.len()) {
+                    let (sum, times) = sums.entry(row).or_insert((Some(0), 0));
+                    *sum = sum.zip(ns(layer)).map(|(sum, ns)| sum + ns);
+                    *times += 1;
+                }
+            }
+            for (row, (sum, times)) in sums {
+                let Some(ns) = sum.filter(|ns| *ns > 0) else { continue };
+                // Two norms of a layer are two calls of one row.
+                let ns = if row == TimedLayer::LayerNorm { ns.div_ceil(times) } else { ns };
+                if row == TimedLayer::Attention {
+                    self.attention.insert((shape.prefill, shape.decode), ns);
+                } else {
+                    let rows =
+                        if row.by_sequences() { shape.sequences() } else { shape.tokens() };
+                    self.rows.entry(row).or_default().insert(rows, ns);
+                }
+            }
+        }
     }
 
     /// The time of a layer for so many rows, ns. Between two measured numbers of rows the time is

@@ -257,6 +257,7 @@ api! {
         state::bytes(from, n, |b| std::ptr::copy_nonoverlapping(b.as_ptr(), to, n))
     }
 
+    fn cuMemcpyDtoD_v2(to: usize, from: usize, n: usize) { state::copy(to, from, n) }
     fn cuMemAllocHost_v2(p: *mut usize, n: usize) {
         if n == 0 { return INVALID_VALUE }
         nasty::take("create");

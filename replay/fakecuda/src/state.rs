@@ -331,6 +331,23 @@ pub(crate) fn bytes(handle: usize, n: usize, f: impl FnOnce(&mut [u8])) -> c_int
     }
 }
 
+/// Copies within memory; both parts must be memory that is alive.
+pub(crate) fn copy(to: usize, from: usize, n: usize) -> c_int {
+    let mut s = state();
+    let found = |s: &State, address: usize| {
+        let (h, memory) = s.memory.range(..=address).next_back()?;
+        (address - h + n <= memory.len()).then_some((*h, address - h))
+    };
+    let (Some((source, at)), Some((target, place))) = (found(&s, from), found(&s, to)) else {
+        return 1;
+    };
+    let part = s.memory[&source][at..at + n].to_vec();
+    if let Some(memory) = s.memory.get_mut(&target) {
+        memory[place..place + n].copy_from_slice(&part);
+    }
+    OK
+}
+
 /// Memory of the host: what the handle stands for, at its real address.
 pub(crate) fn address(handle: usize) -> usize {
     let mut s = state();

@@ -7,6 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use cotenant_profiles::curve::{Curve, Point as CurvePoint};
 use cotenant_profiles::files::{self, Measurement};
 use cotenant_profiles::kernel::{CoRun, Kernel, Launch, Model, Profile, Source};
+use cotenant_profiles::steps::LayerTimes;
+use cotenant_profiles::zoo::decoder::StepLayer;
 use cotenant_profiles::{Nanos, stats};
 
 use super::corun::{Pair, Pairs};
@@ -15,6 +17,7 @@ use super::plan::{Plan, Request, Sizes};
 use super::{CollectError, Measured};
 use crate::device::Kind;
 use crate::recipe::shapes;
+use crate::steps;
 
 /// What a collection gave.
 #[derive(Clone, Debug)]
@@ -128,17 +131,43 @@ pub(super) fn assemble(
         return Err(CollectError::Nothing(failed.into_iter().next()));
     }
     profile.corun = pairs.all.iter().filter_map(|p| pair(p, &place)).collect();
+    let layers = layers(request, plan, &profile, on.info.cus);
     if stand_in {
         files::write(folder, &profile)?;
+        layers.iter().try_for_each(|times| files::write_layers(folder, times, true))?;
     } else {
         let (clocks, date) = (clocks(journal), today());
         let driver = if on.driver.is_empty() { &on.info.driver } else { &on.driver };
         let evidence = Measurement::of_this_run(&on.info.uuid, driver, &clocks, &date)?;
         files::write_measured(folder, &profile, &evidence)?;
+        let write = |times| files::write_measured_layers(folder, times, &evidence);
+        layers.iter().try_for_each(write)?;
     }
     coarse_curves(plan, journal, &profile, folder)?;
     let (pairs_left, slow, broken) = (pairs.left, slow(journal), None);
     Ok(Collected { profile, incomplete, pairs_left, failed, slow, broken, stand_in })
+}
+
+/// What the layers of decoders take on the whole device, by decoder: what steps of generating tenants
+/// are scaled through.
+fn layers(request: &Request, plan: &Plan, profile: &Profile, cus: u32) -> Vec<LayerTimes> {
+    let mut all: BTreeMap<&str, LayerTimes> = BTreeMap::new();
+    let known: BTreeMap<&str, u64> =
+        profile.kernels.iter().map(|k| (k.id.as_str(), k.curve.at(cus))).collect();
+    for (decoder, shape) in &plan.timed {
+        let times = all.entry(&decoder.name).or_insert_with(|| LayerTimes {
+            model: decoder.name.to_string(),
+            device: profile.device.clone(),
+            source: profile.source,
+            provenance: profile.provenance.clone(),
+            ..LayerTimes::default()
+        });
+        let ns = |layer: &StepLayer| {
+            known.get(steps::work(layer, request.precision).id.as_str()).copied()
+        };
+        times.add_step(decoder, shape, ns);
+    }
+    all.into_values().filter(|times| !times.is_empty()).collect()
 }
 
 fn provenance(
@@ -168,7 +197,9 @@ fn provenance(
             "method",
             format!(
                 "device events, launches queued ahead ({late} of {measured} visits were not), operands \
-                 as warm in L2 as the launch before left them; green contexts in the finest atoms"
+                 as warm in L2 as the launch before left them, but for weights, caches and \
+                 tables of decoders, which are swept out before each; green contexts in the finest \
+                 atoms"
             ),
         ),
         (

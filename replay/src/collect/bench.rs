@@ -90,7 +90,8 @@ impl Bench {
         let queue = self.queue(0, at.cus)?;
         let prepared = self.gpu.prepare(queue, &plan.works[at.work])?;
         let facts = self.gpu.facts(prepared)?.clone();
-        let measured = self.samples(queue, prepared, samples);
+        let cold = plan.works[at.work].starts_cold();
+        let measured = self.samples_of(queue, prepared, samples, cold);
         let released = self.gpu.release(prepared);
         let (ns, queued) = measured?;
         released?;
@@ -133,12 +134,24 @@ impl Bench {
         prepared: Prepared,
         samples: usize,
     ) -> Result<(Vec<u64>, bool), DeviceError> {
+        self.samples_of(queue, prepared, samples, false)
+    }
+
+    /// As [`Bench::samples`]; where they are to start `cold`, the L2 cache is read full of other things
+    /// before each.
+    fn samples_of(
+        &mut self,
+        queue: Queue,
+        prepared: Prepared,
+        samples: usize,
+        cold: bool,
+    ) -> Result<(Vec<u64>, bool), DeviceError> {
         let (mut ns, mut queued) = (Vec::with_capacity(samples), true);
         while ns.len() < samples {
             let n = (samples - ns.len()).min(CHUNK);
-            let mut head = self.head_for(WARM_UP + n);
+            let mut head = self.head_for((WARM_UP + n) * if cold { 2 } else { 1 });
             loop {
-                let (found, in_time) = self.behind_a_head(queue, prepared, head, n)?;
+                let (found, in_time) = self.behind_a_head(queue, prepared, (head, cold), n)?;
                 head *= 2;
                 if in_time || u128::from(head) > LONGEST_HEAD.as_nanos() {
                     ns.extend(found);
@@ -155,11 +168,14 @@ impl Bench {
         &mut self,
         queue: Queue,
         prepared: Prepared,
-        head: u64,
+        (head, cold): (u64, bool),
         n: usize,
     ) -> Result<(Vec<u64>, bool), DeviceError> {
         let first = self.head(queue, head)?;
         for _ in 0..WARM_UP + n {
+            if cold {
+                self.gpu.sweep_cache(queue)?;
+            }
             self.gpu.submit_on(queue, &Launch::of(prepared))?;
         }
         let mut ended: Vec<Completion> = Vec::new();

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cotenant_profiles::lower::{MAX_BATCH, Precision};
-use cotenant_profiles::zoo::decoder::{self, Decoder};
+use cotenant_profiles::zoo::decoder::{self, Decoder, DecoderError, StepShape};
 use cotenant_profiles::zoo::{self, ModelSpec, ZooError};
 use cotenant_profiles::{Bytes, Device as GpuDescription};
 
 use crate::drive::Stop;
-use crate::work::{Work, launches, products};
+use crate::steps;
+use crate::work::{Work, launches};
 
 /// What to collect.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The GPU as the profile will name it.
     pub device: GpuDescription,
-    /// Models of the zoo.
+    /// Models of the zoo, or paths of a `config.json`.
     pub models: Vec<String>,
     /// Batch sizes.
     pub batches: Vec<u32>,
@@ -53,6 +54,9 @@ pub enum PlanError {
     /// No such model.
     #[error(transparent)]
     Model(#[from] ZooError),
+    /// The file of a model that gives none.
+    #[error("{0}")]
+    Config(String),
     /// No batch of that size.
     #[error("batch {0}: 1 to {MAX_BATCH} are possible")]
     Batch(u32),
@@ -117,32 +121,63 @@ pub struct Sizes {
     pub per_item: [Bytes; 3],
 }
 
-/// A model that can be measured.
+/// What can be measured of a model.
 enum Source {
     Network(ModelSpec),
-    /// Of a decoder, the matrix products of its transformer layers.
-    Products(Decoder),
+    /// Steps of a decoder in which as many sequences generate as the batch says.
+    Decode(Decoder),
+    /// Its steps over as many prompts.
+    Prefill(Decoder),
 }
 
+/// Tokens of a sequence that generates, where its steps are measured: what models show is that long.
+const CONTEXT: u32 = 1024;
+/// Tokens of a prompt.
+const PROMPT: u32 = 512;
+
 impl Source {
-    fn find(name: &str) -> Result<Self, ZooError> {
-        match decoder::decoder(name) {
-            Ok(decoder) => Ok(Self::Products(decoder)),
-            Err(_) => zoo::find(name).map(Self::Network),
+    fn find(name: &str) -> Result<Vec<Self>, PlanError> {
+        match decoder::find(name) {
+            Ok(decoder) => Ok(vec![Self::Decode(decoder.clone()), Self::Prefill(decoder)]),
+            Err(DecoderError::Config(why)) => Err(PlanError::Config(why.to_string())),
+            Err(_) => Ok(zoo::find(name).map(|spec| vec![Self::Network(spec)])?),
         }
     }
 
     fn name(&self) -> String {
         match self {
             Self::Network(spec) => spec.name.clone(),
-            Self::Products(decoder) => format!("{}-products", decoder.name),
+            Self::Decode(decoder) => format!("{}-decode", decoder.name),
+            Self::Prefill(decoder) => format!("{}-prefill", decoder.name),
         }
     }
 
     fn launches(&self, batch: u32, precision: Precision) -> Vec<Work> {
         match self {
             Self::Network(spec) => launches(spec, batch, precision),
-            Self::Products(decoder) => products(decoder, batch, precision),
+            Self::Decode(decoder) | Self::Prefill(decoder) => {
+                steps::works(decoder, &self.step(decoder, batch), precision)
+            }
+        }
+    }
+
+    /// The step that a batch of a decoder is.
+    fn step(&self, decoder: &Decoder, batch: u32) -> StepShape {
+        let long = |n: u32| n.min(decoder.positions);
+        let (prompt, context) = (long(PROMPT), long(CONTEXT));
+        match self {
+            Self::Prefill(_) => StepShape::new(&vec![(prompt, prompt); batch as usize], &[]),
+            _ => StepShape::new(&[], &vec![context; batch as usize]),
+        }
+    }
+
+    /// The decoder and its step, where there is one.
+    fn timed(&self, batch: u32) -> Option<(Decoder, StepShape)> {
+        match self {
+            Self::Network(_) => None,
+            Self::Decode(decoder) | Self::Prefill(decoder) => {
+                Some((decoder.clone(), self.step(decoder, batch)))
+            }
         }
     }
 
@@ -157,12 +192,26 @@ impl Source {
                 ],
             },
             // A token goes in as a number and comes out as one.
-            Self::Products(decoder) => Sizes {
-                weights: decoder.weights_bytes(precision),
-                per_item: [decoder.activations_bytes(1, 1, precision), Bytes(4), Bytes(4)],
-            },
+            Self::Decode(decoder) | Self::Prefill(decoder) => {
+                let tokens = self.step(decoder, 1).tokens();
+                let activations = decoder.activations_bytes(tokens, 1, precision);
+                let ids = Bytes(4 * u64::from(tokens));
+                Sizes {
+                    weights: decoder.weights_bytes(precision),
+                    per_item: [activations, ids, Bytes(4)],
+                }
+            }
         }
     }
+}
+
+/// The works of a decoder's model as the collector names it, `llama-3.2-1b-decode` say, at a batch;
+/// nothing where it is none.
+pub(crate) fn works_of_steps(model: &str, batch: u32, precision: Precision) -> Vec<Work> {
+    let name = model.strip_suffix("-decode").or_else(|| model.strip_suffix("-prefill"));
+    let found = name.and_then(|name| Source::find(name).ok()).unwrap_or_default();
+    let source = found.iter().find(|s| s.name() == model);
+    source.map_or_else(Vec::new, |s| s.launches(batch, precision))
 }
 
 /// Everything that is to be measured.
@@ -174,6 +223,8 @@ pub struct Plan {
     pub models: BTreeMap<String, BTreeMap<u32, Vec<usize>>>,
     /// The models' sizes.
     pub sizes: BTreeMap<String, Sizes>,
+    /// Steps of decoders whose layers are measured.
+    pub timed: Vec<(Decoder, StepShape)>,
     /// Points of the whole device, of its half, and the others.
     steps: [Vec<Point>; 3],
 }
@@ -215,11 +266,15 @@ pub fn plan(
         works: Vec::new(),
         models: BTreeMap::new(),
         sizes: BTreeMap::new(),
+        timed: Vec::new(),
         steps: [vec![], vec![], vec![]],
     };
     let mut known: BTreeMap<String, usize> = BTreeMap::new();
+    let mut sources = Vec::new();
     for name in &request.models {
-        let model = Source::find(name)?;
+        sources.extend(Source::find(name)?);
+    }
+    for model in sources {
         for &batch in &request.batches {
             if !(1..=MAX_BATCH).contains(&batch) {
                 return Err(PlanError::Batch(batch));
@@ -233,6 +288,7 @@ pub fn plan(
                 indices.push(index);
             }
             plan.models.entry(model.name()).or_default().insert(batch, indices);
+            plan.timed.extend(model.timed(batch));
         }
         plan.sizes.insert(model.name(), model.sizes(request.precision));
     }
@@ -323,17 +379,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_decoder_the_products_are_measured_under_a_name_of_their_own() {
-        let source = Source::find("llama-3.2-1b").unwrap();
-        assert_eq!(source.name(), "llama-3.2-1b-products");
-        let works = source.launches(4, Precision::Bf16);
-        let mut ids: Vec<&str> = works.iter().map(|w| w.id.as_str()).collect();
-        assert_eq!(ids.len(), 16 * 4, "four products in each of sixteen layers");
-        assert_eq!(ids[0], "gemm-m4-n3072-k2048-bf16");
-        ids.sort_unstable();
-        ids.dedup();
-        assert_eq!(ids.len(), 4);
-        assert!(matches!(Source::find("resnet18"), Ok(Source::Network(_))));
+    fn of_a_decoder_every_layer_of_both_kinds_of_steps_is_measured() {
+        let sources = Source::find("llama-3.2-1b").unwrap();
+        let names: Vec<String> = sources.iter().map(Source::name).collect();
+        assert_eq!(names, ["llama-3.2-1b-decode", "llama-3.2-1b-prefill"]);
+        let distinct = |source: &Source, batch| {
+            let works = source.launches(batch, Precision::Bf16);
+            let mut ids: Vec<String> = works.iter().map(|w| w.id.clone()).collect();
+            assert_eq!(ids.len(), 1 + 16 * 10 + 4, "ten launches in each of sixteen layers");
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        };
+        let decode = distinct(&sources[0], 4);
+        assert!(decode.contains(&"gemm-m4-n3072-k2048-bf16".to_owned()), "{decode:?}");
+        let attention = "decode_attention-4x4x4092w1024-h32kv8x64-bf16";
+        assert!(decode.contains(&attention.to_owned()), "{decode:?}");
+        let prefill = distinct(&sources[1], 2);
+        let attention = "prefill_attention-2x1024x0w512-h32kv8x64-bf16";
+        assert!(prefill.contains(&attention.to_owned()), "{prefill:?}");
+        assert!(matches!(Source::find("resnet18").unwrap()[..], [Source::Network(_)]));
         assert!(Source::find("resnet19").is_err());
     }
 

@@ -44,6 +44,8 @@ pub(super) struct Shape {
     pub(super) n: u32,
     pub(super) k: u32,
     pub(super) count: u32,
+    /// A third operand is added to every row.
+    pub(super) bias: bool,
 }
 
 /// Where the matrices of a batch lie.
@@ -142,6 +144,7 @@ pub(super) struct Gemm {
     chosen: usize,
     /// Of this plan alone: two streams that share one overwrite each other.
     workspace: Buffer,
+    bias: bool,
 }
 
 /// Most workspace of one product: what cuBLAS recommends for Hopper.
@@ -158,7 +161,9 @@ impl Gemm {
         place: Place,
     ) -> Result<Self, DeviceError> {
         use sys::cublasComputeType_t as C;
-        use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET;
+        use sys::cublasLtMatmulDescAttributes_t::{
+            CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET,
+        };
         use sys::cublasLtMatmulPreferenceAttributes_t as P;
         let (kind, compute) = match precision {
             Precision::Fp32 => (sys::cudaDataType::CUDA_R_32F, C::CUBLAS_COMPUTE_32F),
@@ -170,7 +175,7 @@ impl Gemm {
                 return Err(DeviceError::unsupported("gemm", &why));
             }
         };
-        let Shape { m, n, k, count } = shape;
+        let Shape { m, n, k, count, bias } = shape;
         let raw = result::create_matmul_desc(compute, sys::cudaDataType::CUDA_R_32F);
         let description = Description(raw.map_err(failed("cublasLtMatmulDescCreate"))?);
         let target = cus as i32;
@@ -179,6 +184,15 @@ impl Gemm {
             let (attribute, value) = (CUBLASLT_MATMUL_DESC_SM_COUNT_TARGET, &raw const target);
             result::set_matmul_desc_attribute(description.0, attribute, value.cast(), 4)
                 .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+        }
+        if bias {
+            let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            // SAFETY: the attribute is of four bytes.
+            unsafe {
+                let (attribute, value) = (CUBLASLT_MATMUL_DESC_EPILOGUE, &raw const epilogue);
+                result::set_matmul_desc_attribute(description.0, attribute, value.cast(), 4)
+                    .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+            }
         }
         // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ: the operands change places.
         let left = Layout::new(kind, [n, k], count, place)?;
@@ -212,7 +226,7 @@ impl Gemm {
         };
         let workspace = Buffer::zeroed(context, algorithms[0].workspaceSize)?;
         let blas = Rc::clone(blas);
-        Ok(Self { blas, description, left, right, out, algorithms, chosen: 0, workspace })
+        Ok(Self { blas, description, left, right, out, algorithms, chosen: 0, workspace, bias })
     }
 
     /// Takes the next algorithm; false if there is none.
@@ -240,6 +254,13 @@ impl Gemm {
         let (one, zero) = (1.0f32, 0.0f32);
         let (a, b) = (inputs[1] as *const _, inputs[0] as *const _);
         let algorithm = &self.algorithms[self.chosen];
+        if self.bias {
+            use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER as POINTER;
+            let value = (&raw const inputs[2]).cast();
+            // SAFETY: the attribute is of eight bytes: an address of as many numbers as there are columns.
+            unsafe { result::set_matmul_desc_attribute(self.description.0, POINTER, value, 8) }
+                .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
+        }
         // SAFETY: the buffers are of the planned sizes; everything lives until the device has
         // ended what the stream holds.
         unsafe {

@@ -1,6 +1,7 @@
 //! The device: partitions are green contexts, queues their streams, times those of events.
 
 mod merge;
+mod pool;
 mod run;
 mod tile;
 
@@ -21,6 +22,7 @@ use crate::device::{Device, DeviceInfo, Kind, Partition, Prepared, Queue, Ticket
 use crate::error::{DeviceError, Unavailable};
 use crate::recipe;
 use crate::reference;
+use crate::steps::StepTask;
 use crate::tile::Tile;
 use crate::work::{Task, Work};
 
@@ -82,6 +84,9 @@ pub struct CudaDevice {
     ready: Vec<Option<Ready>>,
     merged: BTreeMap<(u32, Vec<u32>), Prepared>,
     staging: Option<Rc<Staging>>,
+    shared: pool::Shared,
+    /// What the L2 cache is filled with.
+    swept: Option<Rc<Buffer>>,
     blas: Option<Rc<Blas>>,
     /// By partition.
     dnn: BTreeMap<u32, Rc<Dnn>>,
@@ -137,6 +142,8 @@ impl CudaDevice {
             ready: Vec::new(),
             merged: BTreeMap::new(),
             staging: None,
+            shared: pool::Shared::default(),
+            swept: None,
             blas: None,
             dnn: BTreeMap::new(),
             queues: Vec::new(),
@@ -262,7 +269,9 @@ impl CudaDevice {
                 smem_bytes: facts.smem_bytes,
                 blocks_per_cu: facts.blocks_per_cu,
             };
-            return Ok((Body::Ours { function, recipe }, facts));
+            let scratch = usize::try_from(recipe.scratch).unwrap_or(usize::MAX);
+            let scratch = (scratch > 0).then(|| Buffer::zeroed(&self.context, scratch));
+            return Ok((Body::Ours { function, recipe, scratch: scratch.transpose()? }, facts));
         }
         match &work.task {
             Task::Conv { batch, conv } => {
@@ -270,9 +279,15 @@ impl CudaDevice {
                 let plan = Conv::plan(&dnn, &self.context, (*batch, conv), work.precision)?;
                 Ok((Body::Conv(Box::new(plan)), library(String::new())))
             }
-            Task::Gemm { m, n, k, count } => {
+            Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }) => {
                 let blas = self.blas()?;
-                let shape = blas::Shape { m: *m, n: *n, k: *k, count: *count };
+                let shape = match work.task {
+                    Task::Gemm { m, n, k, count } => blas::Shape { m, n, k, count, bias: false },
+                    Task::Step(StepTask::Biased { m, n, k }) => {
+                        blas::Shape { m, n, k, count: 1, bias: true }
+                    }
+                    _ => unreachable!("the arm has no other"),
+                };
                 let context = &self.context;
                 let plan = Gemm::plan(&blas, context, shape, work.precision, cus, Place::Strided)?;
                 Ok((Body::Gemm(Box::new(plan)), library(String::new())))
@@ -338,8 +353,33 @@ impl CudaDevice {
         })
     }
 
-    fn operands(&self, work: &Work) -> Result<Rc<Operands>, DeviceError> {
-        self.operands_with(work, self.inputs(work)?)
+    /// Operands of work on a queue. Those of a serving engine's steps are shared among its sizes, as
+    /// far as somebody uses them: weights are the same ones, and what goes in and out lies where the
+    /// engine's allocator has it.
+    fn operands(&mut self, work: &Work, queue: Queue) -> Result<Rc<Operands>, DeviceError> {
+        if !work.step {
+            return self.operands_with(work, self.inputs(work)?);
+        }
+        let shapes = recipe::shapes(work);
+        let mut inputs = Vec::with_capacity(shapes.inputs.len());
+        for (i, operand) in shapes.inputs.iter().enumerate() {
+            let (once, bytes) = reference::operand_once(i, operand, work.precision);
+            let weights = matches!(
+                (&work.task, i),
+                (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1) | (Task::Embedding { .. }, 0)
+            );
+            inputs.push(match operand.below {
+                Some(_) => Rc::new(Buffer::repeated(&self.context, &once, bytes)?),
+                None => {
+                    let place = pool::Place::of_input(i, weights.then_some(bytes), work.precision);
+                    self.shared.take(&self.context, (queue.0, place), &once, bytes)?
+                }
+            });
+        }
+        let bytes = usize::try_from(shapes.output * work.precision.bytes()).unwrap_or(usize::MAX);
+        let place = (queue.0, pool::Place::Result);
+        let output = self.shared.take(&self.context, place, &[], bytes)?;
+        Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
     }
 
     /// Operands with inputs that are there already, and a result of their own.
@@ -350,15 +390,15 @@ impl CudaDevice {
     ) -> Result<Rc<Operands>, DeviceError> {
         let bytes = recipe::shapes(work).output * work.precision.bytes();
         let output = Buffer::zeroed(&self.context, usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
+        Ok(Rc::new(Operands { work: work.clone(), inputs, output: Rc::new(output) }))
     }
 
     fn inputs(&self, work: &Work) -> Result<Vec<Rc<Buffer>>, DeviceError> {
         let shapes = recipe::shapes(work);
         let mut inputs = Vec::with_capacity(shapes.inputs.len());
         for (i, operand) in shapes.inputs.iter().enumerate() {
-            let bytes = reference::operand_bytes(i, operand, work.precision);
-            inputs.push(Rc::new(Buffer::filled(&self.context, &bytes)?));
+            let (once, bytes) = reference::operand_once(i, operand, work.precision);
+            inputs.push(Rc::new(Buffer::repeated(&self.context, &once, bytes)?));
         }
         Ok(inputs)
     }

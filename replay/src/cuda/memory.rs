@@ -31,6 +31,26 @@ impl Buffer {
         }
     }
 
+    /// `bytes` bytes that repeat `once`, most of them written by the device itself.
+    pub(super) fn repeated(
+        context: &Rc<Context>,
+        once: &[u8],
+        bytes: usize,
+    ) -> Result<Self, DeviceError> {
+        let buffer = Self::zeroed(context, bytes)?;
+        let mut known = once.len().min(bytes);
+        buffer.write(&once[..known])?;
+        while known > 0 && known < bytes {
+            let more = known.min(bytes - known);
+            let (to, from) = (buffer.address + known as u64, buffer.address);
+            // SAFETY: both parts lie in the buffer and do not overlap.
+            unsafe { cu!(cuMemcpyDtoD_v2(to, from, more))? };
+            known += more;
+        }
+        settle()?;
+        Ok(buffer)
+    }
+
     pub(super) fn filled(context: &Rc<Context>, content: &[u8]) -> Result<Self, DeviceError> {
         let buffer = Self::zeroed(context, content.len())?;
         buffer.write(content)?;

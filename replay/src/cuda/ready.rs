@@ -33,6 +33,8 @@ pub(super) enum Body {
     Ours {
         function: CUfunction,
         recipe: Recipe,
+        /// Memory of its own, where the kernel needs some.
+        scratch: Option<Buffer>,
     },
     Gemm(Box<Gemm>),
     Conv(Box<Conv>),
@@ -50,7 +52,7 @@ pub(super) struct Operands {
     pub(super) work: Work,
     /// Shared where several do the same with them.
     pub(super) inputs: Vec<Rc<Buffer>>,
-    pub(super) output: Buffer,
+    pub(super) output: Rc<Buffer>,
 }
 
 impl Operands {
@@ -84,6 +86,14 @@ impl Body {
     /// Whether a library may have more than one algorithm for it.
     pub(super) fn is_of_a_library(&self) -> bool {
         !matches!(self, Self::Ours { .. })
+    }
+
+    /// Whether two launches of it at once would write to the same memory beside their results.
+    pub(super) fn has_a_workspace(&self) -> bool {
+        match self {
+            Self::Ours { scratch, .. } => scratch.is_some(),
+            _ => true,
+        }
     }
 
     /// The library's name for what it runs.
@@ -126,11 +136,12 @@ impl Ready {
                 let [left, right, out] = [0, 1, 2].map(|i| lists.address + 8 * count * i);
                 plan.launch(stream, &[left, right], out)
             }
-            Body::Ours { function, recipe } => {
+            Body::Ours { function, recipe, scratch } => {
                 let value = |p: &Parameter| match p {
                     Parameter::Input(i) => addresses[*i],
                     Parameter::Null => 0,
                     Parameter::Output => output,
+                    Parameter::Scratch => scratch.as_ref().map_or(0, |s| s.address),
                     Parameter::Number(n) => *n,
                 };
                 let mut values: Vec<u64> = recipe.parameters.iter().map(value).collect();

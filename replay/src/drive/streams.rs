@@ -1,6 +1,6 @@
 //! Workers as streams of this process.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
@@ -153,6 +153,14 @@ impl<'a> Streams<'a> {
         Ok(ready)
     }
 
+    /// The code that a step's kernel runs, see [`Work::family`].
+    fn family(&self, kernel: u32) -> Option<String> {
+        match &self.kernels {
+            Kernels::Works(works) => works[kernel as usize].family(),
+            Kernels::Numbered => None,
+        }
+    }
+
     /// Remembers whose end a launch is.
     fn note(&mut self, ticket: u64, owner: Option<u32>) {
         if self.owners.is_empty() {
@@ -267,8 +275,16 @@ impl<'a> Streams<'a> {
             let Some(Some(line)) = self.lines.get(worker as usize) else { continue };
             let home = line.queue;
             let queue = self.hop(worker, Some(mask), priority)?;
-            let known = self.prepared[home.0 as usize].iter().flatten();
-            let kernels: Vec<Prepared> = known.copied().collect();
+            let mut kernels: Vec<Prepared> = vec![];
+            let mut warm = BTreeSet::new();
+            for (kernel, work) in self.prepared[home.0 as usize].iter().enumerate() {
+                let again = |family| !warm.insert(family);
+                if let Some(work) = work
+                    && !self.family(kernel as u32).is_some_and(again)
+                {
+                    kernels.push(*work);
+                }
+            }
             for work in kernels {
                 let launch = device::Launch { reported: false, ..device::Launch::of(work) };
                 self.device.submit_on(queue, &launch)?;
@@ -336,9 +352,12 @@ impl Workers for Streams<'_> {
         output: Bytes,
     ) -> Result<(), DeviceError> {
         let queue = self.line(worker).queue;
+        let mut warm = BTreeSet::new();
         for &kernel in kernels {
             let work = self.ready(queue, kernel)?;
-            if self.host == HostCosts::Real {
+            // Of a step's kernels there are thousands of sizes: one of each kind loads the code.
+            let again = self.family(kernel).is_some_and(|family| !warm.insert(family));
+            if self.host == HostCosts::Real && !again {
                 self.device
                     .submit(&device::Launch { reported: false, ..device::Launch::of(work) })?;
             }

@@ -1,6 +1,6 @@
 //! A worker process: what `cotenant worker` runs.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::BufReader;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -18,6 +18,7 @@ use crate::device::{Completion, Device, Direction, Launch, Partition, Prepared, 
 use crate::emulated::RemoteDevice;
 use crate::emulated::wire::{hear, say};
 use crate::error::DeviceError;
+use crate::work::Work;
 
 /// A worker shows that it lives at least this often.
 const BEAT: Duration = Duration::from_millis(50);
@@ -94,9 +95,12 @@ fn work(
             let partition = device.place(&[], &spec)?;
             device.allocate(partition, Bytes(assignment.memory))?;
             let queue = device.queue(partition, priority)?;
-            let ready = prepare(assignment, |k| device.prepare_kernel(queue, k))?;
             let cus = partition.granted;
-            Worker { device, queue, ready, assignment, counters, out }.serve(cus, commands)
+            let make = |device: &mut RemoteDevice, k| device.prepare_kernel(queue, k);
+            let known = BTreeMap::new();
+            let mut worker = Worker { device, queue, make, known, assignment, counters, out };
+            worker.prepare()?;
+            worker.serve(cus, commands)
         }
         On::Cuda { ordinal, instance, works } => {
             let mut device = CudaDevice::open(*ordinal, Granularity::Fine)?;
@@ -106,47 +110,61 @@ fn work(
             }
             let whole = Partition { index: 0, granted };
             let queue = device.queue(whole, assignment.site.priority)?;
-            let ready = prepare(assignment, |kernel| {
-                counters.add(Counter::Beats, 1);
+            let make = |device: &mut CudaDevice, kernel| {
                 let found = works.iter().find(|(number, _)| *number == kernel);
                 let none = DeviceError::NoSuch { what: "kernel", index: kernel };
                 device.prepare(queue, &found.ok_or(none)?.1)
-            })?;
-            let mut worker = Worker { device, queue, ready, assignment, counters, out };
+            };
+            let known = BTreeMap::new();
+            let mut worker = Worker { device, queue, make, known, assignment, counters, out };
+            worker.prepare()?;
             worker.warm()?;
+            worker.warm_steps(works)?;
             worker.serve(granted, commands)
         }
     }
 }
 
-/// Every program's kernels, each distinct one made ready once.
-fn prepare(
-    assignment: &Assignment,
-    mut ready: impl FnMut(u32) -> Result<Prepared, DeviceError>,
-) -> Result<Vec<Vec<Prepared>>, DeviceError> {
-    let mut known = BTreeMap::new();
-    let mut of = |kernel: u32| -> Result<Prepared, DeviceError> {
-        if let Some(&prepared) = known.get(&kernel) {
-            return Ok(prepared);
-        }
-        let prepared = ready(kernel)?;
-        known.insert(kernel, prepared);
-        Ok(prepared)
-    };
-    let programs = assignment.programs.iter();
-    programs.map(|p| p.kernels.iter().map(|&k| of(k)).collect()).collect()
-}
-
-struct Worker<'a, D> {
+struct Worker<'a, D, F> {
     device: D,
     queue: Queue,
-    ready: Vec<Vec<Prepared>>,
+    /// Makes a kernel of the scenario ready.
+    make: F,
+    known: BTreeMap<u32, Prepared>,
     assignment: &'a Assignment,
     counters: Counters,
     out: &'a mut UnixStream,
 }
 
-impl<D: Device> Worker<'_, D> {
+impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'_, D, F> {
+    /// Makes the kernels of all programs ready.
+    fn prepare(&mut self) -> Result<(), DeviceError> {
+        let assignment = self.assignment;
+        assignment.programs.iter().flat_map(|p| &p.kernels).try_for_each(|&k| self.ready(k).map(|_| ()))
+    }
+
+    fn ready(&mut self, kernel: u32) -> Result<Prepared, DeviceError> {
+        if let Some(&known) = self.known.get(&kernel) {
+            return Ok(known);
+        }
+        self.counters.add(Counter::Beats, 1);
+        let made = (self.make)(&mut self.device, kernel)?;
+        self.known.insert(kernel, made);
+        Ok(made)
+    }
+
+    /// Makes what steps may launch ready, and runs one of every kind: the others have the same code.
+    fn warm_steps(&mut self, works: &[(u32, Work)]) -> Result<(), DeviceError> {
+        let mut warm = BTreeSet::new();
+        for (kernel, work) in works.iter().filter(|(_, work)| work.step) {
+            let ready = self.ready(*kernel)?;
+            if warm.insert(work.family()) {
+                self.device.submit(&Launch { reported: false, ..Launch::of(ready) })?;
+            }
+        }
+        self.device.finish(self.queue)
+    }
+
     /// Runs every program once, with the largest copies: first launches load code, and first copies make
     /// the memory that they go through.
     fn warm(&mut self) -> Result<(), DeviceError> {
@@ -154,7 +172,9 @@ impl<D: Device> Worker<'_, D> {
         for program in 0..self.assignment.programs.len() as u32 {
             let (number, base, scales) = (0, 0, vec![1.0]);
             let (first, last) = (true, true);
-            self.submit(&Run { number, program, base, scales, input, output, first, last })?;
+            let loaded = None;
+            let run = Run { number, program, loaded, base, scales, input, output, first, last };
+            self.submit(&run)?;
             self.device.wait(&mut vec![])?;
             self.counters.add(Counter::Beats, 1);
         }
@@ -197,29 +217,41 @@ impl<D: Device> Worker<'_, D> {
         self.tell(&Message::Ended { number, began, at, copies_left_out })
     }
 
+    /// Hands a copy to the device; counts what it cannot do.
+    fn copied(
+        &mut self,
+        way: Direction,
+        bytes: u64,
+        base: u64,
+        left_out: &mut u32,
+    ) -> Result<Option<Ticket>, DeviceError> {
+        if bytes == 0 {
+            return Ok(None);
+        }
+        match self.device.copy(self.queue, way, Bytes(bytes), Nanos(base)) {
+            Ok(ticket) => Ok(Some(ticket)),
+            Err(DeviceError::Unsupported { .. }) => {
+                *left_out += 1;
+                Ok(None)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
     /// Hands a pass to the device: its last ticket, and how many copies the device cannot do.
     fn submit(&mut self, run: &Run) -> Result<(Ticket, u32), DeviceError> {
         let index = run.program;
         let no_such = DeviceError::NoSuch { what: "program", index };
-        let program = self.assignment.programs.get(index as usize).ok_or(no_such)?;
-        let ready = &self.ready[index as usize];
-        let mut left_out = 0;
-        let mut copied = |device: &mut D, direction, bytes: u64| {
-            if bytes == 0 {
-                return Ok(None);
-            }
-            match device.copy(self.queue, direction, Bytes(bytes), Nanos(run.base)) {
-                Ok(ticket) => Ok(Some(ticket)),
-                Err(DeviceError::Unsupported { .. }) => {
-                    left_out += 1;
-                    Ok(None)
-                }
-                Err(e) => Err(e),
-            }
+        let assignment = self.assignment;
+        let program = match &run.loaded {
+            Some(step) => step,
+            None => assignment.programs.get(index as usize).ok_or(no_such)?,
         };
-        let mut last = copied(&mut self.device, Direction::In, run.input)?;
-        let n = ready.len();
-        for (i, (&work, &issued)) in ready.iter().zip(&program.issued_ns).enumerate() {
+        let mut left_out = 0;
+        let mut last = self.copied(Direction::In, run.input, run.base, &mut left_out)?;
+        let n = program.kernels.len();
+        for (i, (&kernel, &issued)) in program.kernels.iter().zip(&program.issued_ns).enumerate() {
+            let work = self.ready(kernel)?;
             let scale = run.scales.get(i).or(run.scales.first()).copied().unwrap_or(1.0);
             let end = i + 1 == n;
             last = Some(self.device.submit(&Launch {
@@ -232,7 +264,7 @@ impl<D: Device> Worker<'_, D> {
             })?);
             self.counters.add(Counter::Kernels, 1);
         }
-        let out = copied(&mut self.device, Direction::Out, run.output)?;
+        let out = self.copied(Direction::Out, run.output, run.base, &mut left_out)?;
         let none = DeviceError::unsupported(format!("program {index}"), "it launches nothing");
         Ok((out.or(last).ok_or(none)?, left_out))
     }

@@ -238,9 +238,10 @@ impl Cuda {
             command.env("CUDA_VISIBLE_DEVICES", uuid);
             (ordinal, instance) = (0, Some(self.pools[spec.pool as usize].cus));
         }
-        let model = &setup.tenants[spec.tenant as usize].model;
+        let tenant = &setup.tenants[spec.tenant as usize];
         let mut kernels: Vec<u32> =
-            model.programs.iter().flat_map(|p| p.kernels.iter().copied()).collect();
+            tenant.model.programs.iter().flat_map(|p| p.kernels.iter().copied()).collect();
+        kernels.extend(tenant.generates.iter().flat_map(|g| g.steps.kernels()));
         kernels.sort_unstable();
         kernels.dedup();
         let works = kernels.into_iter().map(|k| (k, self.works[k as usize].clone())).collect();

@@ -71,6 +71,8 @@ pub struct Run {
     pub number: u64,
     /// Which of the programs.
     pub program: u32,
+    /// What is launched in place of a program: a step of a serving engine, put together when it runs.
+    pub loaded: Option<Program>,
     /// Instant of the device's clock at which the host begins to issue; kept on an emulated device.
     pub base: u64,
     /// Factors on the kernels' durations, one for all or one for each.

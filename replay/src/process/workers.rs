@@ -11,7 +11,7 @@ use cotenant_sim::scenario::Setup;
 
 use super::ground::Ground;
 use super::handle::{Heard, Launcher, Process};
-use super::messages::{Command, FailureKind, Run};
+use super::messages::{Command, FailureKind, Program, Run};
 use crate::device::{DeviceInfo, Direction, Usage};
 use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Workers};
 use crate::error::DeviceError;
@@ -215,7 +215,11 @@ impl Workers for Processes {
         };
         let model = &self.setup.tenants[member.spec.tenant as usize].model;
         let same = |p: &cotenant_sim::program::Program| p.kernels == batch.kernels;
-        let program = model.programs.iter().position(same).expect("a batch runs its model");
+        let program = model.programs.iter().position(same);
+        // A step is none of the programs, and its launches come when it says.
+        let loaded = program
+            .is_none_or(|p| model.programs[p].issued_ns != batch.issued_ns)
+            .then(|| Program { kernels: batch.kernels.to_vec(), issued_ns: batch.issued_ns.to_vec() });
         let scale = batch.scales.first().copied().unwrap_or(1.0);
         let scales = match batch.scales.iter().all(|s| *s == scale) {
             true => vec![scale],
@@ -226,7 +230,8 @@ impl Workers for Processes {
         member.running = Some(number);
         let run = Run {
             number,
-            program: program as u32,
+            program: program.unwrap_or(0) as u32,
+            loaded,
             base: self.clock.on_device(batch.base).0,
             scales,
             input: batch.input.0,

@@ -25,6 +25,7 @@ pub(super) fn write(
         std::fs::write(&path, format!("{head}{rows}")).map_err(failed)
     };
     file("tune.csv", timings(outcome))?;
+    file("samples.csv", samples(outcome))?;
     file("matrix.csv", matrices(outcome))
 }
 
@@ -64,7 +65,14 @@ fn head(request: &Request, outcome: &Outcome, origin: &Origin) -> Result<String,
                 request.rounds, request.seed, request.samples
             ),
         ),
-        ("events_ns", format!("{} between two events, in every duration", origin.events_ns)),
+        (
+            "events_ns",
+            format!(
+                "{}: what two events add to a launch, taken off every duration; samples.csv has \
+                 the raw ones",
+                origin.events_ns
+            ),
+        ),
         ("licence", "MIT OR Apache-2.0".to_owned()),
     ];
     let line = |(key, value): &(&str, String)| format!("# {key}={value}\n");
@@ -96,6 +104,22 @@ fn timings(outcome: &Outcome) -> String {
                     "{id},{launches},{tile},{cus},{},{low},{high},{}\n",
                     t.median_ns, t.samples
                 );
+            }
+        }
+    }
+    rows
+}
+
+/// A row for every launch that counts: durations as measured.
+fn samples(outcome: &Outcome) -> String {
+    let mut rows = "shape,variant,cus,sample,raw_ns\n".to_owned();
+    for tuned in &outcome.shapes {
+        for (tile, of) in TILES.iter().zip(&tuned.raw) {
+            for (cus, ns) in outcome.cus.iter().zip(of) {
+                let id = &tuned.shape.work.id;
+                for (i, ns) in ns.iter().enumerate() {
+                    rows += &format!("{id},{tile},{cus},{i},{ns}\n");
+                }
             }
         }
     }

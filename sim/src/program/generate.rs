@@ -49,6 +49,7 @@ impl Code {
             named.entry(kernel.id.clone()).or_default().push(i as u32);
         }
         let mut compiled: BTreeMap<usize, u32> = BTreeMap::new();
+        let mut layers: BTreeMap<u32, StepLayer> = BTreeMap::new();
         // The kernels of those layers of a step that are asked for.
         let mut of =
             |library: &mut StepLibrary, shape: &StepShape, wanted: fn(&StepLayer) -> bool| {
@@ -58,7 +59,11 @@ impl Code {
                         self.intern(KernelCode::new(&library.kernels()[k], cus), &mut named)
                     })
                 };
-                kernels.into_iter().map(compile).collect::<Vec<u32>>()
+                let kernels: Vec<u32> = kernels.into_iter().map(compile).collect();
+                let step = library.decoder().step(shape);
+                let computed = step.segments.iter().flat_map(|s| &s.layers).filter(|l| wanted(l));
+                layers.extend(kernels.iter().copied().zip(computed.copied()));
+                kernels
             };
         let tokens = token_sizes(limits.tokens);
         let rows = tokens.iter().map(|&n| of(library, &StepShape::new(&[(n, n)], &[]), by_tokens));
@@ -82,7 +87,16 @@ impl Code {
             let row = prefill.lengths.iter().map(|&l| of(library, &prompt(n, l), is_prefill)[0]);
             prefill.kernels.push(row.collect());
         }
-        StepCode { launches: launches(library), by_tokens, by_sequences, prefill, decode, host }
+        StepCode {
+            launches: launches(library),
+            by_tokens,
+            by_sequences,
+            prefill,
+            decode,
+            host,
+            layers,
+            precision: library.options().precision,
+        }
     }
 }
 

@@ -5,6 +5,11 @@
 //! at. A step puts its launches together from them, so that every policy finds every kernel in the
 //! setup, and a run of millions of steps takes no more memory than a short one.
 
+use std::collections::BTreeMap;
+
+use cotenant_profiles::lower::Precision;
+use cotenant_profiles::zoo::decoder::StepLayer;
+
 use crate::host::Step;
 
 /// What a step computes, in sums over its sequences: they decide what its kernels cost.
@@ -112,6 +117,11 @@ pub struct StepCode {
     pub decode: Grid,
     /// Host times.
     pub host: HostTimes,
+    /// What the kernels compute: kernel and layer, for who runs them. Kernels of two layers are alike
+    /// where one stands for both.
+    pub layers: BTreeMap<u32, StepLayer>,
+    /// Numbers computed with.
+    pub precision: Precision,
 }
 
 impl StepCode {
@@ -206,6 +216,7 @@ mod tests {
                 kernels: vec![vec![9, 10], vec![11, 12]],
             },
             host: HostTimes { graph_ns: 100, graph_kernel_ns: 1, launch_ns: 10, largest_graph: 2 },
+            ..StepCode::default()
         }
     }
 

@@ -222,6 +222,8 @@ pub enum StepLayer {
         tokens: u32,
         /// Elements of a row: heads of queries and of keys.
         width: u32,
+        /// Elements of a head.
+        head_dim: u32,
     },
     /// Keys and values of the new tokens go to their pages.
     CacheWrite {
@@ -352,7 +354,8 @@ impl Decoder {
                 layers.push(StepLayer::RmsNorm { rows, width: head_dim, residual: false });
             }
         }
-        layers.push(StepLayer::Rotary { tokens, width: (heads + kv_heads) * head_dim });
+        let width_rotated = (heads + kv_heads) * head_dim;
+        layers.push(StepLayer::Rotary { tokens, width: width_rotated, head_dim });
         layers.push(StepLayer::CacheWrite { tokens, width: kv_heads * head_dim });
         let StepShape { prefill, decode, .. } = self.windowed(shape);
         if prefill.tokens > 0 {

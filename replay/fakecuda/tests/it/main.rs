@@ -10,4 +10,5 @@ mod nasty;
 mod processes;
 mod replay;
 mod stand_in;
+mod steps;
 mod tune;

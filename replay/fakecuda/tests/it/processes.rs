@@ -133,7 +133,16 @@ fn replay(policy: &str, control: &str) -> Result<Replayed, ReplayError> {
 }
 
 fn until(policy: &str, control: &str, stop: &Stop) -> Result<Replayed, ReplayError> {
-    let scenario = scenario();
+    processes_of(scenario(), policy, control, stop)
+}
+
+/// A scenario under a policy, a process for each worker.
+pub(crate) fn processes_of(
+    scenario: Scenario,
+    policy: &str,
+    control: &str,
+    stop: &Stop,
+) -> Result<Replayed, ReplayError> {
     let setup = Arc::clone(&scenario.setup);
     let mut policy = (find(policy).unwrap().build)(&Options::default()).unwrap();
     let layout = policy.layout(&setup).unwrap();

@@ -114,16 +114,26 @@ fn replay(policy: &str) -> Result<Replayed, ReplayError> {
 }
 
 fn with_options(name: &str, model: &str, options: Options) -> Result<Replayed, ReplayError> {
-    let scenario = scenario(model);
+    streams_of(&|| scenario(model), name, &options)
+}
+
+/// A scenario under a policy, as streams.
+pub(crate) fn streams_of(
+    scenario: &dyn Fn() -> Scenario,
+    name: &str,
+    options: &Options,
+) -> Result<Replayed, ReplayError> {
+    let again = scenario;
+    let scenario = scenario();
     let setup = Arc::clone(&scenario.setup);
-    let mut policy = (find(name).unwrap().build)(&options).unwrap();
+    let mut policy = (find(name).unwrap().build)(options).unwrap();
     let layout = policy.layout(&setup).unwrap();
     let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
     let works = runnable::works(&setup).unwrap();
     let masks = match policy.depth() {
         Depth::Kernel => {
-            let mut again = (find(name).unwrap().build)(&options).unwrap();
-            drive::foresee(self::scenario(model), &mut *again, 64)
+            let mut policy_again = (find(name).unwrap().build)(options).unwrap();
+            drive::foresee(again(), &mut *policy_again, 64)
         }
         _ => vec![],
     };

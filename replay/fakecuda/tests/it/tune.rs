@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // asks the stand-in for its log
 
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use cotenant_profiles::Device;
@@ -13,6 +13,7 @@ use cotenant_replay::cuda::Loader;
 use cotenant_replay::drive::Stop;
 use cotenant_replay::tune::{TILES, TuneError, tune};
 use cotenant_replay::{DeviceError, Unavailable};
+use tempfile::TempDir;
 
 use crate::stand_in::{again, libraries};
 
@@ -35,11 +36,16 @@ fn request() -> Request {
 
 /// Runs a test again in a process of its own, with the stand-in under the libraries' names.
 fn child(test: &str, folder: &Path, nvrtc: bool) -> Output {
+    prepared(test, folder, nvrtc).0.output().unwrap()
+}
+
+/// That process, and the folder of its libraries, which must outlive it.
+fn prepared(test: &str, folder: &Path, nvrtc: bool) -> (Command, TempDir) {
     let names = ["libcuda.so", "libcuda.so.1", "libnvrtc.so", "libnvrtc.so.13"];
     let libraries = libraries(&names[..if nvrtc { 4 } else { 2 }]);
     let mut command = again(module_path!(), test);
-    command.env("LD_LIBRARY_PATH", libraries.path());
-    command.env("COTENANT_FOLDER", folder).output().unwrap()
+    command.env("LD_LIBRARY_PATH", libraries.path()).env("COTENANT_FOLDER", folder);
+    (command, libraries)
 }
 
 fn child_folder() -> Option<PathBuf> {
@@ -132,6 +138,27 @@ fn every_variant_is_timed_at_every_share_and_nothing_leaks() {
         assert_eq!((cell[4].as_str(), cell[6].as_str()), (&*least.to_string(), "1.000000"));
     }
     assert!(cells.iter().all(|c| c[6].parse::<f64>().unwrap() >= 1.0));
+}
+
+/// As in a collection: what two events add is in no duration, and the raw ones are kept.
+#[test]
+fn what_events_cost_is_in_no_duration() {
+    let test = "what_events_cost_is_in_no_duration";
+    if let Some(folder) = child_folder() {
+        let one = Request { rounds: 1, samples: 2, ..request() };
+        tune(&one, &folder, &mut |_, _| {}).unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = prepared(test, folder.path(), true);
+    succeeded(&command.0.env("FAKECUDA_NASTY", "gap=30000").output().unwrap());
+    let text = std::fs::read_to_string(folder.path().join("tune.csv")).unwrap();
+    assert!(text.contains("# events_ns=30000:"), "{text}");
+    let number = |text: &str| text.parse::<u64>().unwrap();
+    let shortest = rows(folder.path(), "tune.csv").iter().map(|r| number(&r[4])).min().unwrap();
+    assert!(shortest < 30_000, "{shortest}");
+    let raw = rows(folder.path(), "samples.csv");
+    assert!(raw.iter().all(|r| number(&r[4]) > 30_000), "as measured");
 }
 
 #[test]

@@ -78,7 +78,10 @@ impl CudaDevice {
             let ready = self.ready(*part)?;
             for set in std::iter::once(&ready.operands).chain(&ready.more) {
                 let taken = sets.iter().any(|s| Rc::ptr_eq(s, set));
-                sets.push(if taken { self.operands(&set.work)? } else { Rc::clone(set) });
+                sets.push(match taken {
+                    true => self.operands_with(&set.work, self.inputs(&set.work)?)?,
+                    false => Rc::clone(set),
+                });
             }
         }
         let size = |a: u32, b: u32| u64::from(a) * u64::from(b) * whole.precision.bytes();
@@ -87,7 +90,7 @@ impl CudaDevice {
             |list: &Vec<u64>| list.iter().fold(ALIGNED, |all, a| all.min(a & a.wrapping_neg()));
         let place = Place::Listed(lists.each_ref().map(|list| align(list) as u32));
         let (cus, blas) = (self.lane(queue)?.cus, self.blas()?);
-        let shape = Shape { m, n, k, count };
+        let shape = Shape { m, n, k, count, bias: false };
         let plan = match Gemm::plan(&blas, &self.context, shape, whole.precision, cus, place) {
             Ok(plan) => Box::new(plan),
             Err(e) if cannot_list(&e) => return Ok(None),

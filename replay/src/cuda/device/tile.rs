@@ -54,7 +54,8 @@ impl CudaDevice {
             None => self.inputs(work)?,
         };
         let operands = self.operands_with(work, inputs)?;
-        let (body, work, more) = (Body::Ours { function, recipe }, work.clone(), Vec::new());
+        let body = Body::Ours { function, recipe, scratch: None };
+        let (work, more) = (work.clone(), Vec::new());
         let last = RefCell::default();
         Ok(self.keep(Ready { queue, work, body, operands, more, facts, last }))
     }
