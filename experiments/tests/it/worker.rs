@@ -90,7 +90,8 @@ impl World {
         let base = self.device.clock().now().0;
         let (first, last) = (true, true);
         let (input, output) = (0, 0);
-        let run = Run { number, program: 0, base, scales: vec![], input, output, first, last };
+        let (program, loaded, scales) = (0, None, vec![]);
+        let run = Run { number, program, loaded, base, scales, input, output, first, last };
         process.say(&Command::Run(run)).unwrap();
     }
 
