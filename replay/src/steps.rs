@@ -177,9 +177,7 @@ const TABLE: u32 = 16_384;
 
 fn other(layer: &StepLayer) -> StepTask {
     match *layer {
-        StepLayer::RmsNorm { rows, width, residual } => {
-            StepTask::RmsNorm { rows, width, residual }
-        }
+        StepLayer::RmsNorm { rows, width, residual } => StepTask::RmsNorm { rows, width, residual },
         StepLayer::Rotary { tokens, width, head_dim } => {
             StepTask::Rotary { tokens, heads: width / head_dim.max(1), width: head_dim }
         }
@@ -219,8 +217,7 @@ impl Attend {
         let sequences = prefill.sequences.max(1);
         let cached = prefill.context.saturating_sub(u64::from(prefill.tokens));
         let tokens = prefill.tokens.max(1);
-        let mut all =
-            Self { sequences, tokens, cached, window: u32::MAX, heads, kv_heads, width };
+        let mut all = Self { sequences, tokens, cached, window: u32::MAX, heads, kv_heads, width };
         let (mut low, mut high) = (1, all.longest());
         while low < high {
             let middle = low + (high - low) / 2;
@@ -233,8 +230,7 @@ impl Attend {
     fn decode(decode: &Decode, [heads, kv_heads, width]: [u32; 3]) -> Self {
         let sequences = decode.sequences.max(1);
         let cached = decode.context.saturating_sub(u64::from(sequences));
-        let all =
-            Self { sequences, tokens: sequences, cached, window: 1, heads, kv_heads, width };
+        let all = Self { sequences, tokens: sequences, cached, window: 1, heads, kv_heads, width };
         Self { window: all.longest(), ..all }
     }
 
@@ -359,8 +355,12 @@ mod tests {
                 StepShape::new(&[(64, 64)], &[100, 200, 600]),
             ] {
                 let works = works(decoder, &shape, Precision::Bf16);
-                let layers: usize =
-                    decoder.step(&shape).segments.iter().map(|s| s.layers.len() * s.repeat as usize).sum();
+                let layers: usize = decoder
+                    .step(&shape)
+                    .segments
+                    .iter()
+                    .map(|s| s.layers.len() * s.repeat as usize)
+                    .sum();
                 assert_eq!(works.len(), layers);
                 assert!(works.iter().all(|w| w.step));
                 let flops: u64 = works.iter().map(Work::flops).sum();

@@ -153,8 +153,7 @@ impl LayerTimes {
                 if row == TimedLayer::Attention {
                     self.attention.insert((shape.prefill, shape.decode), ns);
                 } else {
-                    let rows =
-                        if row.by_sequences() { shape.sequences() } else { shape.tokens() };
+                    let rows = if row.by_sequences() { shape.sequences() } else { shape.tokens() };
                     self.rows.entry(row).or_default().insert(rows, ns);
                 }
             }

@@ -366,7 +366,8 @@ impl CudaDevice {
             let (once, bytes) = reference::operand_once(i, operand, work.precision);
             let weights = matches!(
                 (&work.task, i),
-                (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1) | (Task::Embedding { .. }, 0)
+                (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1)
+                    | (Task::Embedding { .. }, 0)
             );
             inputs.push(match operand.below {
                 Some(_) => Rc::new(Buffer::repeated(&self.context, &once, bytes)?),

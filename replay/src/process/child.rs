@@ -140,7 +140,11 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
     /// Makes the kernels of all programs ready.
     fn prepare(&mut self) -> Result<(), DeviceError> {
         let assignment = self.assignment;
-        assignment.programs.iter().flat_map(|p| &p.kernels).try_for_each(|&k| self.ready(k).map(|_| ()))
+        assignment
+            .programs
+            .iter()
+            .flat_map(|p| &p.kernels)
+            .try_for_each(|&k| self.ready(k).map(|_| ()))
     }
 
     fn ready(&mut self, kernel: u32) -> Result<Prepared, DeviceError> {

@@ -217,9 +217,10 @@ impl Workers for Processes {
         let same = |p: &cotenant_sim::program::Program| p.kernels == batch.kernels;
         let program = model.programs.iter().position(same);
         // A step is none of the programs, and its launches come when it says.
-        let loaded = program
-            .is_none_or(|p| model.programs[p].issued_ns != batch.issued_ns)
-            .then(|| Program { kernels: batch.kernels.to_vec(), issued_ns: batch.issued_ns.to_vec() });
+        let loaded =
+            program.is_none_or(|p| model.programs[p].issued_ns != batch.issued_ns).then(|| {
+                Program { kernels: batch.kernels.to_vec(), issued_ns: batch.issued_ns.to_vec() }
+            });
         let scale = batch.scales.first().copied().unwrap_or(1.0);
         let scales = match batch.scales.iter().all(|s| *s == scale) {
             true => vec![scale],

@@ -60,7 +60,8 @@ fn distance(library: &Loader, work: &Work) -> f64 {
         let run = library.function::<Run>("run_on_host").unwrap();
         let kernel = library.function::<Kernel>(&recipe.function).unwrap();
         let (grid, block) = (recipe.blocks.into(), recipe.block.into());
-        run(kernel, grid, block, parameters.as_ptr()) + run(kernel, grid, block, parameters.as_ptr())
+        run(kernel, grid, block, parameters.as_ptr())
+            + run(kernel, grid, block, parameters.as_ptr())
     };
     assert_eq!(stuck, 0, "{}: threads wait for each other for ever", work.id);
     let mut found = reference::from_bytes(&output, work.precision);

@@ -41,7 +41,18 @@ pub fn kernels(most: u32) -> (Vec<KernelCode>, StepCode) {
     let launches =
         vec![Follows::Decode, Follows::Prefill, Follows::Tokens(0), Follows::Sequences(0)];
     let host = HostTimes::default();
-    (kernels, StepCode { launches, by_tokens, by_sequences, prefill, decode, host, ..StepCode::default() })
+    (
+        kernels,
+        StepCode {
+            launches,
+            by_tokens,
+            by_sequences,
+            prefill,
+            decode,
+            host,
+            ..StepCode::default()
+        },
+    )
 }
 
 /// Time of a step that computes so many tokens of so many prompts, and generates for so many.

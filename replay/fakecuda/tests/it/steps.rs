@@ -69,8 +69,7 @@ fn scenario(decoder: &Decoder, precision: Precision) -> Scenario {
     };
     let limits = StepLimits { sequences: 4, tokens: 64, context: 256, cache: 4096 };
     let host = HostTimes { launch_ns: 4_000, ..HostTimes::default() };
-    let options =
-        StepOptions { precision, executor: Executor::Eager, rounding: Rounding::exact() };
+    let options = StepOptions { precision, executor: Executor::Eager, rounding: Rounding::exact() };
     let tenants = ["a", "b"].map(|name| {
         let mut library = StepLibrary::new(decoder.clone(), device.clone(), options.clone());
         let steps = code.compile_steps(&mut library, limits, host, cus);

@@ -70,9 +70,7 @@ impl CudaDevice {
         };
         let swept = match &self.swept {
             Some(known) => Rc::clone(known),
-            None => {
-                Rc::clone(self.swept.insert(Rc::new(Buffer::zeroed(&self.context, SWEPT)?)))
-            }
+            None => Rc::clone(self.swept.insert(Rc::new(Buffer::zeroed(&self.context, SWEPT)?))),
         };
         // Sixteen bytes a read; the address behind is never written to, since all are zero.
         let mut values = [swept.address, SWEPT as u64 / 16, 1, swept.address];
