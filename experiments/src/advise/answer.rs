@@ -25,6 +25,14 @@ pub(crate) struct Ask {
     pub(crate) curves: bool,
 }
 
+impl Ask {
+    /// What the search on each number of GPUs may simulate, events.
+    pub(crate) fn events(&self) -> f64 {
+        let (least, most) = self.gpus;
+        self.budget_s * EVENTS_PER_SECOND / (1 + most.saturating_sub(least)) as f64
+    }
+}
+
 /// Everything that is known of a mix.
 #[derive(Serialize)]
 pub(crate) struct Answer {
@@ -91,7 +99,7 @@ pub(crate) fn answer(mix: Mix, ask: &Ask, first: &mut dyn FnMut(&str)) -> Result
         }
     }
     let mut rows = vec![];
-    let mut search = Search::new(&lab, Space::default(), ask.threads);
+    let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events());
     let budget = ask.budget_s * EVENTS_PER_SECOND;
     let group = Group::all(&lab);
     let (low, high) = ask.gpus;
@@ -177,7 +185,7 @@ fn conclude(lab: Lab, rows: Vec<Row>, ask: &Ask, events: u64) -> Answer {
         rows[c].tenants.iter().filter(|t| t.met == Some(false)).map(missed).collect()
     });
     let tenants = lab.all().into_iter().map(|t| asked(&lab, t)).collect();
-    let curves = if ask.curves { curves(&lab, &rows, &order, ask.threads) } else { vec![] };
+    let curves = if ask.curves { curves(&lab, &rows, &order, ask) } else { vec![] };
     let mut answer = Answer {
         version: env!("CARGO_PKG_VERSION"),
         device: lab.setup.device.name.clone(),

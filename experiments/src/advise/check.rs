@@ -15,7 +15,7 @@ use super::space::{Mechanism, Space};
 /// They do not say how the GPU is shared, or name what the mix does not have.
 pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, String> {
     let gpus = found.resolve(&known_tenants(lab))?;
-    let mut search = Search::new(lab, Space::default(), ask.threads);
+    let mut search = Search::new(lab, Space::default(), ask.threads, ask.events());
     let mut members = vec![];
     let mut words = vec![];
     for gpu in &gpus {

@@ -87,11 +87,11 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
 /// Loads of the curves.
 const LOADS: [f64; 9] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0];
 
-pub(super) fn curves(lab: &Lab, rows: &[Row], order: &[usize], threads: usize) -> Vec<Curve> {
+pub(super) fn curves(lab: &Lab, rows: &[Row], order: &[usize], ask: &Ask) -> Vec<Curve> {
     if lab.all().into_iter().all(|t| lab.slo(t).is_none()) {
         return vec![];
     }
-    let search = Search::new(lab, Space::default(), threads);
+    let search = Search::new(lab, Space::default(), ask.threads, ask.events());
     let of = |i: &usize| {
         let row = &rows[*i];
         let at = |load: f64| {
@@ -105,7 +105,7 @@ pub(super) fn curves(lab: &Lab, rows: &[Row], order: &[usize], threads: usize) -
 /// What would meet the goals, each tried by a short search of its own.
 pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
     let mut found = vec![];
-    let budget = 1.0_f64.min(ask.budget_s / 4.0);
+    let budget = 1.0_f64.min(ask.budget_s / 4.0) * EVENTS_PER_SECOND;
     let lab = &answer.lab;
     if let Some(load) =
         answer.choice.and_then(|c| answer.rows[c].headroom).filter(|h| *h > 0.0 && *h < 1.0)
@@ -114,10 +114,10 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
     }
     let try_mix = |mix: Mix| {
         let lab = Lab::new(mix).ok()?;
-        let mut search = Search::new(&lab, Space::default(), ask.threads);
+        let mut search = Search::new(&lab, Space::default(), ask.threads, budget);
         let group = Group::all(&lab);
         let pools = search.first(&group);
-        let all = search.settle(&group, pools, budget * EVENTS_PER_SECOND);
+        let all = search.settle(&group, pools, budget);
         let member = fleet::choose(&lab, &all)?;
         (member.tried.score(&lab).missed == 0)
             .then(|| format!("{} ({})", member.mechanism.name(), words(&lab, &member.tried.c)))
@@ -128,9 +128,8 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
         found.push(format!("other batch sizes meet them: {way}"));
     }
     for gpus in ask.gpus.1 + 1..=ask.gpus.1 + 2 {
-        let mut search = Search::new(lab, Space::default(), ask.threads);
-        let members =
-            fleet::place(&mut search, gpus, budget * EVENTS_PER_SECOND, &mut Known::default());
+        let mut search = Search::new(lab, Space::default(), ask.threads, budget);
+        let members = fleet::place(&mut search, gpus, budget, &mut Known::default());
         let Some(members) = members else { continue };
         if fleet::together(lab, &members).missed == 0 {
             found.push(format!("{gpus} GPUs of this kind meet them"));

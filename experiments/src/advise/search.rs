@@ -21,8 +21,13 @@ pub(crate) const EVENTS_PER_SECOND: f64 = 2.0e6;
 const SHORT_EVENTS: f64 = 15_000.0;
 /// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.
 const SHORT_REQUESTS: f64 = 150.0;
-/// A long run is so many times longer.
-const LONG: u64 = 8;
+/// A long run is at most so many times longer.
+const LONGEST: f64 = 8.0;
+/// Long runs that every answer has, about: the first round of the race, every seed of the best of each
+/// mechanism, their headroom. They get half of the budget.
+const LONG_RUNS: f64 = 80.0;
+/// A queue that grows breaks a goal within so many times the goal.
+const GOALS_TO_OVERFLOW: u64 = 20;
 /// Candidates of a mechanism that are simulated first.
 const STARTS: usize = 5;
 /// Seeds of the longest race.
@@ -75,6 +80,7 @@ pub(crate) struct Search<'a> {
     pub(crate) threads: usize,
     seed: u64,
     short: Nanos,
+    long: Nanos,
     /// Tenants alone on a GPU, by tenant, batch, workers and share of requests.
     alone: BTreeMap<(usize, u32, u32, u64), Option<Got>>,
     /// Events simulated so far.
@@ -149,14 +155,21 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
 }
 
 impl<'a> Search<'a> {
-    pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize) -> Self {
+    /// A search that may simulate about `budget` events.
+    pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize, budget: f64) -> Self {
         let seed = lab.mix.e.seeds.first().copied().unwrap_or(1);
-        Self { lab, space, threads, seed, short: short(lab), alone: BTreeMap::new(), events: 0 }
+        let (short, events) = short(lab);
+        let times = (budget / 2.0 / LONG_RUNS / events).clamp(1.0, LONGEST);
+        let long = Nanos((short.0 as f64 * times) as u64);
+        Self { lab, space, threads, seed, short, long, alone: BTreeMap::new(), events: 0 }
     }
 
-    /// Length of a long run.
-    pub(crate) fn long(&self) -> Nanos {
-        Nanos(self.short.0 * LONG)
+    /// Length of a run at so many times the load, for about as many requests at every load.
+    fn loaded(&self, load: f64) -> Nanos {
+        let whole = self.short.max(Nanos(self.long.0 / 2));
+        let goals = self.lab.all().into_iter().filter_map(|t| self.lab.slo(t));
+        let least = goals.max().map_or(0, |slo| slo.0.saturating_mul(GOALS_TO_OVERFLOW));
+        Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(Nanos(least)).min(whole)
     }
 
     /// The best of every mechanism after the first short runs.
@@ -278,7 +291,7 @@ impl<'a> Search<'a> {
     /// Long runs under more and more seeds, of fewer and fewer candidates.
     fn race(&mut self, pools: &mut [(Mechanism, Vec<Tried>)], budget: f64) {
         for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 2)] {
-            let (lab, first, long) = (self.lab, self.seed, self.long());
+            let (lab, first, long) = (self.lab, self.seed, self.long);
             let mut todo: Vec<(&mut Tried, u64)> = vec![];
             for (_, pool) in pools.iter_mut() {
                 let served = pool.iter_mut().filter(|t| t.why().is_none());
@@ -322,8 +335,8 @@ impl<'a> Search<'a> {
     /// `None` without goals. To a tenth, at most 16.
     pub(crate) fn headroom(&mut self, t: &Tried) -> Option<f64> {
         t.c.tenants.iter().find(|&&i| self.lab.slo(i).is_some())?;
-        let duration = Nanos(self.short.0 * LONG / 2);
         let mut met = |load: f64| {
+            let duration = self.loaded(load);
             let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
             let Ok(run) = run else { return false };
             self.events += run.events;
@@ -354,7 +367,7 @@ impl<'a> Search<'a> {
 
     /// The worst ratio of p99 and goal at `load` times the rates.
     pub(crate) fn ratio_at(&self, t: &Tried, load: f64) -> f64 {
-        let duration = Nanos(self.short.0 * LONG / 2);
+        let duration = self.loaded(load);
         let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
         run.map_or(f64::INFINITY, |run| score(self.lab, &t.c.tenants, &[&run]).ratio)
     }
@@ -378,7 +391,7 @@ impl<'a> Search<'a> {
             workers: vec![c.workers[i]],
         };
         let setup = self.lab.prepare(&one);
-        let run = self.lab.run(&one, &setup, self.seed, self.long(), 1.0).ok();
+        let run = self.lab.run(&one, &setup, self.seed, self.long, 1.0).ok();
         self.events += run.as_ref().map_or(0, |r| r.events);
         let got = run.and_then(|r| r.got.first().copied());
         self.alone.insert(key, got);
@@ -392,7 +405,7 @@ impl<'a> Search<'a> {
     pub(crate) fn measure(&mut self, c: Candidate) -> Result<Tried, String> {
         let mut t = Tried::new(self.lab, c);
         let seeds: Vec<u64> = (0..SEEDS as u64).map(|i| self.seed + i).collect();
-        let (lab, long) = (self.lab, self.long());
+        let (lab, long) = (self.lab, self.long);
         for run in parallel(self.threads, &seeds, |&seed| lab.run(&t.c, &t.setup, seed, long, 1.0))
         {
             let run = run?;
@@ -406,7 +419,7 @@ impl<'a> Search<'a> {
     pub(crate) fn finish(&mut self, t: &mut Tried) {
         while t.long.len() < SEEDS {
             let seed = self.seed + t.long.len() as u64;
-            let Ok(run) = self.lab.run(&t.c, &t.setup, seed, self.long(), 1.0) else { return };
+            let Ok(run) = self.lab.run(&t.c, &t.setup, seed, self.long, 1.0) else { return };
             self.events += run.events;
             t.long.push(run);
         }
@@ -433,8 +446,8 @@ fn pick(lab: &Lab, pool: Vec<Tried>) -> Result<Tried, String> {
     best.ok_or_else(|| why.unwrap_or_else(|| "no settings are legal".to_owned()))
 }
 
-/// How long a short run is.
-fn short(lab: &Lab) -> Nanos {
+/// How long a short run is, and how many events it has, about.
+fn short(lab: &Lab) -> (Nanos, f64) {
     let mut events = 0.0;
     let mut slowest = f64::INFINITY;
     for t in lab.all() {
@@ -448,7 +461,7 @@ fn short(lab: &Lab) -> Nanos {
     let by_events = SHORT_EVENTS / f64::max(events, 1.0);
     let by_requests = if slowest.is_finite() { SHORT_REQUESTS / slowest } else { 0.0 };
     let seconds = by_events.max(by_requests.min(4.0 * by_events)).clamp(0.02, 60.0);
-    Nanos((seconds * 1e9) as u64)
+    (Nanos((seconds * 1e9) as u64), (seconds * events).max(1.0))
 }
 
 /// `f` of every item on several threads, in the order of the items.

@@ -84,7 +84,7 @@ fn the_search_finds_what_brute_force_finds() {
         };
         let (a, b) = (tenant(1), tenant(4));
         let lab = lab(&[&a, &b], "a30");
-        let mut search = Search::new(&lab, space.clone(), 1);
+        let mut search = Search::new(&lab, space.clone(), 1, 3e6);
         let group = Group::all(&lab);
         let mut pools = search.first(&group);
         search.climb(&mut pools, 3e6);
