@@ -16,7 +16,7 @@ use super::lab::{Candidate, Got, Lab, Run};
 use super::space::{Group, Mechanism, Space};
 
 /// Simulated events that one second of `--budget` stands for: about what one core of 2024 does.
-pub(crate) const EVENTS_PER_SECOND: f64 = 2.0e6;
+pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
 /// Events of a short run, about.
 const SHORT_EVENTS: f64 = 15_000.0;
 /// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.

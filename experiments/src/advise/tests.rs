@@ -12,7 +12,7 @@ use super::search::Search;
 use super::space::{Group, Mechanism, Space};
 
 fn ask() -> Ask {
-    Ask { gpus: (1, 1), budget_s: 0.5, price: Some(2.0), threads: 1, curves: false }
+    Ask { gpus: (1, 1), budget_s: 0.25, price: Some(2.0), threads: 1, curves: false }
 }
 
 fn lab(models: &[&str], device: &str) -> Lab {
@@ -170,7 +170,7 @@ fn a_device_without_mig_says_so() {
 #[test]
 fn several_gpus_serve_what_one_cannot() {
     let models = ["resnet50@1500rps,slo=40ms".to_owned(), "bert_base@300rps,slo=60ms".to_owned()];
-    let ask = Ask { gpus: (1, 3), budget_s: 1.0, ..ask() };
+    let ask = Ask { gpus: (1, 3), budget_s: 0.5, ..ask() };
     let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask, &mut |_| {}).unwrap();
     let of = |n: usize| a.rows.iter().find(|r| r.way == format!("{n} GPUs"));
     let (two, three) = (of(2).unwrap(), of(3).unwrap());
