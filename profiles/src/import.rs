@@ -7,6 +7,7 @@
 //! | [`reef()`] | one kernel launch, with latency by occupancy | one kernel per distinct row |
 //! | [`neusight()`] | one operator, by shape and GPU | one kernel per row |
 //! | [`perf_analyzer()`], [`trtexec()`] | a whole model at one load, or one iteration | as [`table()`] |
+//! | [`trtexec()`] | one layer of an engine | one kernel per layer |
 //! | [`aiconfigurator()`] | one operator, by shape | points of a zoo model's products and attention |
 //! | [`llmservingsim()`] | one layer of a decoder, by tokens and contexts | points of its layers |
 //! | [`Recording`] | what ran (PyTorch profiler, Nsight Systems, rocprofv3) | the launches of the typical pass |
@@ -23,6 +24,7 @@ mod orion;
 mod recording;
 mod reef;
 mod table;
+mod trtexec;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,8 @@ pub use recording::{
 };
 pub use reef::{MODEL_TIMES_US, ReefOptions, reef};
 pub use table::{LaunchFloor, TableOptions, table};
-pub use whole::{WholeOptions, perf_analyzer, trtexec};
+pub use trtexec::trtexec;
+pub use whole::{WholeOptions, perf_analyzer};
 
 /// Why nothing was imported: always with file, line and field.
 pub type ImportError = FileError;

@@ -3,15 +3,13 @@
 //! CUs, and its computed curves are scaled through them.
 
 mod steps;
+mod tables;
 
 pub use steps::aiconfigurator_layers;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
-
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
-use parquet::record::Field;
 
 use super::{Import, ImportError, read_text};
 use crate::Device;
@@ -33,7 +31,14 @@ pub struct Operators {
     pub calls: BTreeMap<Call, f64>,
     /// Rows read, of any precision.
     pub rows: usize,
+    /// Rows without a latency or sizes that can be, beside these.
+    pub unread: usize,
 }
+
+/// Largest size of an operator that a table may hold.
+const MOST: f64 = 16_777_216.0;
+/// Longest latency that a table may hold, and longest estimate from it: an hour.
+const LONGEST_NS: f64 = 3.6e12;
 
 /// A call of attention: sequences, new tokens and context of each, query heads, heads of keys and
 /// values, elements of a head.
@@ -49,27 +54,8 @@ impl Operators {
         let io = |source| FileError::Io { path: path.to_path_buf(), source };
         let before = (self.products.len() + self.attention.len(), self.rows);
         if super::begins_with(path, b"PAR1").map_err(io)? {
-            let bad = |e: parquet::errors::ParquetError| {
-                let wanted = "a table in Parquet".to_owned();
-                let problem = Problem::Value { text: e.to_string(), wanted };
-                FileError::bad(&file, 1, "file", problem)
-            };
-            let reader = SerializedFileReader::new(File::open(path).map_err(io)?).map_err(bad)?;
-            for row in reader.get_row_iter(None).map_err(bad)? {
-                let row = row.map_err(bad)?;
-                let cell = |name: &str| {
-                    let mut columns = row.get_column_iter();
-                    columns.find(|(n, _)| *n == name).and_then(|(_, field)| match field {
-                        Field::Str(text) => Some(text.clone()),
-                        Field::Int(x) => Some(x.to_string()),
-                        Field::Long(x) => Some(x.to_string()),
-                        Field::Float(x) => Some(x.to_string()),
-                        Field::Double(x) => Some(x.to_string()),
-                        _ => None,
-                    })
-                };
-                self.add(&cell, precision);
-            }
+            let from = File::open(path).map_err(io)?;
+            tables::parquet(&file, from, |cell| self.add(cell, precision))?;
         } else {
             let text = read_text(path)?;
             let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
@@ -91,13 +77,27 @@ impl Operators {
         Ok(())
     }
 
+    /// The rows beside those used, by reason.
+    fn left(&self, used: usize) -> impl Iterator<Item = (&'static str, usize)> {
+        let others = self.rows.saturating_sub(used);
+        [(OTHERS, others), (UNREAD, self.unread)].into_iter().filter(|(_, n)| *n > 0)
+    }
+
     fn add(&mut self, cell: &dyn Fn(&str) -> Option<String>, precision: Precision) {
-        let count = |name: &str| cell(name)?.parse::<f64>().ok().map(|x| x as u32);
+        let count = |name: &str| {
+            let size = cell(name)?.parse::<f64>().ok()?;
+            ((0.0..=MOST).contains(&size) && size.fract() == 0.0).then_some(size as u32)
+        };
         let latency = cell("latency").and_then(|t| t.parse::<f64>().ok());
-        let Some(ns) = latency.map(|ms| ms * 1e6).filter(|ns| *ns > 0.0 && ns.is_finite()) else {
+        let ns = latency.map(|ms| ms * 1e6).filter(|ns| *ns > 0.0 && *ns <= LONGEST_NS);
+        let Some(ns) = ns else {
+            self.unread += 1;
             return;
         };
-        let three = |a: Option<u32>, b: Option<u32>, c: Option<u32>| Some([a?, b?, c?]);
+        let three = |a: Option<u32>, b: Option<u32>, c: Option<u32>| {
+            let sizes = [a?, b?, c?];
+            sizes.iter().all(|n| *n > 0).then_some(sizes)
+        };
         let product = three(count("m"), count("n"), count("k"));
         let heads = count("batch_size").zip(count("num_heads"));
         let heads = heads.and_then(|(b, h)| b.checked_mul(h));
@@ -105,7 +105,10 @@ impl Operators {
         let (dtype, shape) = match (product, attention) {
             (Some(shape), _) => (cell("gemm_dtype"), shape),
             (None, Some(shape)) => (cell("attn_dtype"), shape),
-            (None, None) => return,
+            (None, None) => {
+                self.unread += 1;
+                return;
+            }
         };
         self.rows += 1;
         // Attention is not quantised where products are.
@@ -142,6 +145,10 @@ impl Operators {
     }
 }
 
+/// Why rows are not used.
+const OTHERS: &str = "of another precision, or slower ones of a shape";
+const UNREAD: &str = "without a latency, or without the sizes of a product or of attention";
+
 /// Measured shapes that one that was not measured is estimated from.
 const NEIGHBOURS: usize = 4;
 
@@ -172,7 +179,8 @@ pub fn aiconfigurator(
         .map_err(|e| bad("batch", batch.to_string(), &e.to_string()))?;
     let (mut exact, mut near, mut computed) = (0, 0, 0);
     for kernel in &mut profile.kernels {
-        match measured(kernel, operators, device, precision) {
+        let found = measured(kernel, operators, device, precision);
+        match found.map(|(ns, exact)| (ns.clamp(1.0, LONGEST_NS), exact)) {
             Some((ns, true)) => {
                 exact += 1;
                 scale(kernel, device, ns);
@@ -189,13 +197,10 @@ pub fn aiconfigurator(
     profile.provenance.insert("tool".to_owned(), "AIConfigurator operator tables".to_owned());
     profile.provenance.insert("method".to_owned(), said.clone());
     let used = operators.products.len() + operators.attention.len();
-    let dropped = match operators.rows.saturating_sub(used) {
-        0 => BTreeMap::new(),
-        n => BTreeMap::from([("of another precision, or slower ones of a shape", n)]),
-    };
+    let dropped = operators.left(used).collect();
     Ok(Import {
         profile,
-        rows_in: operators.rows.max(used),
+        rows_in: operators.rows.max(used) + operators.unread,
         rows_used: used,
         dropped,
         notes: vec![said],

@@ -1,9 +1,7 @@
 //! Whole-model latencies as serving tools write them, brought into the columns of [`table()`](super::table()):
-//! Triton's perf_analyzer, Model Analyzer, TensorRT's trtexec, and what pandas makes of a table.
+//! Triton's perf_analyzer and Model Analyzer, and what pandas makes of a table.
 
 use std::borrow::Cow;
-
-use serde::Deserialize;
 
 use super::{Import, ImportError, Input};
 use crate::Device;
@@ -21,23 +19,23 @@ pub struct WholeOptions {
     pub launch: Option<Nanos>,
 }
 
-fn bad(file: &str, line: usize, field: &str, text: &str, wanted: &str) -> ImportError {
+pub(super) fn bad(file: &str, line: usize, field: &str, text: &str, wanted: &str) -> ImportError {
     let problem = Problem::Value { text: text.to_owned(), wanted: wanted.to_owned() };
     FileError::bad(file, line, field, problem)
 }
 
 /// One model's latency on the whole GPU, ns.
-struct Latency {
-    model: String,
-    batch: u32,
-    compute: u64,
+pub(super) struct Latency {
+    pub model: String,
+    pub batch: u32,
+    pub compute: u64,
     /// What the host adds before the GPU has all of it.
-    host: u64,
+    pub host: u64,
     /// Copies in and out, ns.
-    copies: [u64; 2],
+    pub copies: [u64; 2],
 }
 
-fn import(
+pub(super) fn import(
     input: &Input<'_>,
     device: &Device,
     tool: &str,
@@ -235,56 +233,10 @@ fn model_analyzer(
     import(input, device, "Triton Model Analyzer", &found, cells.rows.len(), vec![note])
 }
 
-fn named(input: &Input<'_>, options: &WholeOptions) -> Result<String, ImportError> {
+pub(super) fn named(input: &Input<'_>, options: &WholeOptions) -> Result<String, ImportError> {
     let none =
         || bad(input.file, 1, "model", "nothing", "given by this file: name it with --model");
     options.model.clone().ok_or_else(none)
-}
-
-#[derive(Deserialize)]
-struct Times {
-    #[serde(rename = "startEnqMs")]
-    start_enq: Option<f64>,
-    #[serde(rename = "endEnqMs")]
-    end_enq: Option<f64>,
-    #[serde(rename = "h2dMs", default)]
-    h2d: f64,
-    #[serde(rename = "computeMs")]
-    compute: f64,
-    #[serde(rename = "d2hMs", default)]
-    d2h: f64,
-}
-
-/// Imports what trtexec writes with `--exportTimes`: the median iteration.
-///
-/// # Errors
-/// No model name, text that is no such list, or no iteration.
-pub fn trtexec(
-    input: &Input<'_>,
-    device: &Device,
-    options: &WholeOptions,
-) -> Result<Import, ImportError> {
-    let wanted = "the list that `trtexec --exportTimes` writes, with `computeMs`";
-    let all: Vec<Times> = serde_json::from_str(input.text)
-        .map_err(|e| bad(input.file, e.line().max(1), "computeMs", &e.to_string(), wanted))?;
-    if all.is_empty() {
-        return Err(FileError::bad(input.file, 1, "file", Problem::NoRows("iteration")));
-    }
-    let median = |of: &dyn Fn(&Times) -> f64| {
-        let mut values: Vec<f64> =
-            all.iter().map(of).filter(|x| x.is_finite() && *x >= 0.0).collect();
-        values.sort_by(f64::total_cmp);
-        let ms = values.get(values.len() / 2).copied().unwrap_or(0.0);
-        (ms.min(3.6e6) * 1e6) as u64
-    };
-    let (compute, h2d, d2h) = (median(&|t| t.compute), median(&|t| t.h2d), median(&|t| t.d2h));
-    let enqueue = median(&|t| t.end_enq.zip(t.start_enq).map_or(0.0, |(e, s)| e - s));
-    // The host enqueues while the GPU computes: alone, only what it takes longer is seen.
-    let host = options.launch.map_or(enqueue.saturating_sub(compute), |l| l.0);
-    let model = named(input, options)?;
-    let one = Latency { model, batch: options.batch, compute, host, copies: [h2d, d2h] };
-    let note = format!("taken: the median of {} iterations, warm-up included", all.len());
-    import(input, device, "TensorRT trtexec", &[one], all.len(), vec![note])
 }
 
 /// A table as pandas writes it, in the plain form: without the column of row numbers, `1.0` as 1 where

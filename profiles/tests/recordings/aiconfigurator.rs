@@ -70,6 +70,24 @@ fn tables_are_read_as_parquet_and_as_csv() {
     }
 }
 
+/// Found by mutations: sizes of 0 and latencies beyond reason made factors that are no numbers.
+#[test]
+fn rows_that_cannot_be_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gemm_perf.csv");
+    let head = "gemm_dtype,m,n,k,latency\nbfloat16,128,768,768,0.01\n";
+    let rows = ["0,768,768,0.01", "8,-1,768,0.01", "8,768,1.5,0.01", "8,8,8,1e308", "8,8,8,NaN"];
+    let rows: String = rows.iter().map(|r| format!("bfloat16,{r}\n")).collect();
+    std::fs::write(&path, format!("{head}{rows}")).unwrap();
+    let mut read = Operators::default();
+    read.read(&path, Precision::Bf16).unwrap();
+    assert_eq!((read.rows, read.unread), (1, 5));
+    let spec = zoo::find("bert-base").unwrap();
+    let import = aiconfigurator("t", &read, &device(), &spec, 1, Precision::Bf16).unwrap();
+    let unread = "without a latency, or without the sizes of a product or of attention";
+    assert_eq!((import.rows_in, import.rows_used, import.dropped[unread]), (6, 1, 5));
+}
+
 #[test]
 fn layers_of_a_decoder_take_the_times_of_their_shapes() {
     let llama = decoder("llama-3.1-8b").unwrap();

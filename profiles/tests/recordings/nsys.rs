@@ -70,7 +70,7 @@ const PID: i64 = (1 << 48) | (4242 << 24);
 const TID: i64 = PID | 4243;
 
 /// Four passes, each under an NVTX range, launched 50 µs apart: the GPU waits for the host.
-fn export(path: &Path) {
+pub(super) fn export(path: &Path) {
     let db = Connection::open(path).unwrap();
     db.execute_batch(SCHEMA).unwrap();
     let mut link = 100;

@@ -1,11 +1,13 @@
 //! rocprofv3, CSV of Nsight Systems, tables of serving tools, a trace that PyTorch wrote.
 
+use std::path::Path;
+
 use cotenant_profiles::import::{
     self, Import, Input, Recording, StreamOptions, Tool, WholeOptions,
 };
 use rusqlite::Connection;
 
-use super::fuzz::ROCPROF_JSON;
+use super::fuzz::readers::ROCPROF_JSON;
 use super::{alone_ns, device, fixture, import, launches_and_ns, options};
 
 fn stream(tool: Tool, text: &str, options: &StreamOptions) -> Result<Import, String> {
@@ -110,11 +112,9 @@ fn rocprof_counts_work_items() {
     assert!(error.contains("is not what rocprofv3 writes"), "{error}");
 }
 
-#[test]
-fn rocpd_is_a_database_whose_tables_have_suffixes() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("run.db");
-    let db = Connection::open(&path).unwrap();
+/// A rocpd database of three marked passes, two launches each.
+pub(super) fn rocpd(path: &Path) {
+    let db = Connection::open(path).unwrap();
     db.execute_batch(
         "CREATE TABLE rocpd_string_0a1b (id INTEGER PRIMARY KEY, guid TEXT, string TEXT);
          CREATE TABLE rocpd_info_agent_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, type TEXT, absolute_index INT, name TEXT, product_name TEXT);
@@ -149,6 +149,13 @@ fn rocpd_is_a_database_whose_tables_have_suffixes() {
             .unwrap();
         }
     }
+}
+
+#[test]
+fn rocpd_is_a_database_whose_tables_have_suffixes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.db");
+    rocpd(&path);
     let range = Some(import::Range::Mark("forward".to_owned()));
     let import = import(Tool::Rocprof, &path, &StreamOptions { range, ..options() }).unwrap();
     assert_eq!(launches_and_ns(&import), (2, 10_000), "{:?}", import.notes);
@@ -191,6 +198,28 @@ fn serving_tools_measure_whole_models() {
     assert_eq!(error, "f:1: file: no rows: expected at least one iteration");
     let error = whole("a,b\n1,2\n", import::perf_analyzer).unwrap_err();
     assert!(error.contains("is not the CSV of perf_analyzer"), "{error}");
+}
+
+#[test]
+fn trtexec_times_layers() {
+    let text = r#"[{"count": 200}
+        , {"name": "conv1 + relu", "timeMs": 400.0, "averageMs": 2.0, "medianMs": 1.9, "percentage": 66}
+        , {"name": "reshape", "timeMs": 0, "averageMs": 0, "medianMs": 0, "percentage": 0}
+        , {"name": "fc_gemm", "timeMs": 200.0, "averageMs": 1.0, "percentage": 33}
+        ]"#;
+    let import = whole(text, import::trtexec).unwrap();
+    assert_eq!(launches_and_ns(&import), (2, 3_000_000));
+    let launch = device().costs.launch.0;
+    assert_eq!(alone_ns(&import), launch + 3_000_000);
+    assert_eq!((import.rows_in, import.dropped["layers that took no time"]), (3, 1));
+    assert!(import.notes[0].contains("2 layers, 3.000 ms, the mean of 200"), "{:?}", import.notes);
+    let other = text.replace("200}", "0}");
+    let error = whole(&other, import::trtexec).unwrap_err();
+    assert_eq!(error, "f:1: count: `nothing` is not a number of iterations of at least 1");
+    let error = whole(r#"[{"count": 2}]"#, import::trtexec).unwrap_err();
+    assert_eq!(error, "f:1: file: no rows: expected at least one layer with a time");
+    let error = whole(r#"[{"name": "a", "timeMs": 1}]"#, import::trtexec).unwrap_err();
+    assert!(error.ends_with("a profile begins with its `count`"), "{error}");
 }
 
 #[test]

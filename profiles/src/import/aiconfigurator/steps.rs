@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::super::{ImportError, LayerImport};
-use super::{Call, NEIGHBOURS, Operators, nearest};
+use super::{Call, LONGEST_NS, NEIGHBOURS, Operators, nearest};
 use crate::Device;
 use crate::analytic;
 use crate::files::{FileError, Problem};
@@ -42,11 +42,8 @@ pub fn aiconfigurator_layers(
     products(&mut times, &mut points, operators, device, model, precision);
     attention(&mut times, &mut points, operators, device, model, precision);
     let used = operators.products.len() + operators.calls.len();
-    let dropped = match operators.rows.saturating_sub(used) {
-        0 => BTreeMap::new(),
-        n => BTreeMap::from([("of another precision, or slower ones of a shape".to_owned(), n)]),
-    };
-    let (rows_in, rows_used) = (operators.rows.max(used), used);
+    let dropped = operators.left(used).map(|(why, n)| (why.to_owned(), n)).collect();
+    let (rows_in, rows_used) = (operators.rows.max(used) + operators.unread, used);
     Ok((LayerImport { times, rows_in, rows_used, dropped }, points))
 }
 
@@ -75,7 +72,11 @@ fn products(
                 let logs: f64 = near.iter().map(|&(s, ns)| libm::log(ns / ours(s))).sum();
                 ours(shape) * libm::exp(logs / near.len().clamp(1, NEIGHBOURS) as f64)
             };
-            times.rows.entry(layer).or_default().insert(m, (ns.round() as u64).max(1));
+            times
+                .rows
+                .entry(layer)
+                .or_default()
+                .insert(m, ns.round().clamp(1.0, LONGEST_NS) as u64);
         }
     }
 }
@@ -142,6 +143,6 @@ fn attention(
             shape.decode.context = u64::from(sequences) * u64::from(context);
         }
         let key = (shape.prefill, shape.decode);
-        times.attention.insert(key, (ns.round() as u64).max(1));
+        times.attention.insert(key, ns.round().clamp(1.0, LONGEST_NS) as u64);
     }
 }
