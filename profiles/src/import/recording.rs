@@ -19,6 +19,7 @@ mod repeat;
 mod rocpd;
 mod rocprof;
 mod sheet;
+mod streams;
 mod torch;
 
 use std::collections::{BTreeMap, HashMap};

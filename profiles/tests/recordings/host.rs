@@ -69,6 +69,64 @@ fn a_gpu_bound_model_is_issued_ahead() {
     assert!(alone.abs_diff(took) * 50 <= took, "{alone} {took}");
 }
 
+/// Three marked passes of four kernels of 8 µs on stream 7, 2 µs apart, and one of `side` µs on stream
+/// 20 that begins at 5 µs; 38 µs in all where the side stream is done by then.
+fn two_streams(side: u64, calls: bool) -> Vec<u8> {
+    let mut events = Vec::new();
+    for pass in 0..3u64 {
+        let at = pass * 1_000;
+        let mut kernel = |name: &str, stream: u64, start: u64, us: u64, link: u64| {
+            let link = pass * 10 + link;
+            if calls {
+                events.push(format!(
+                    r#"{{"ph":"X","cat":"cuda_runtime","name":"cudaLaunchKernel","pid":1,"tid":1,"ts":{},"dur":0.5,"args":{{"correlation":{link}}}}}"#,
+                    at + link % 10
+                ));
+            }
+            events.push(format!(
+                r#"{{"ph":"X","cat":"kernel","name":"{name}","pid":0,"tid":{stream},"ts":{start},"dur":{us},"args":{{"device":0,"stream":{stream},"correlation":{link},"grid":[99,1,1],"block":[64,1,1]}}}}"#
+            ));
+        };
+        (0..4).for_each(|i| kernel("main", 7, at + 10 + i * 10, 8, 1 + 2 * i));
+        kernel("side", 20, at + 15, side, 4);
+        events.push(format!(
+            r#"{{"ph":"X","cat":"user_annotation","name":"ProfilerStep#{pass}","pid":1,"tid":1,"ts":{at},"dur":900}}"#
+        ));
+    }
+    format!("{{\"traceEvents\":[{}]}}", events.join(",")).into_bytes()
+}
+
+#[test]
+fn side_streams_are_put_into_the_main_one_by_name() {
+    for calls in [false, true] {
+        // 32 and 4 µs fit into the 38 µs that the pass took: no longer than that.
+        let import = import_text(&two_streams(4, calls), &options()).unwrap();
+        assert_eq!(launches_and_ns(&import), (5, 36_000));
+        let place = if calls { "put where the host launched them" } else { "put behind it" };
+        let main = "streams: stream 7 (4 launches, 0.032 ms) is the main one; stream 20 (1 launches, 0.004 ms) ";
+        let said = import.notes.iter().find(|n| n.starts_with(main)).unwrap();
+        assert!(said.contains(place) && said.contains("0.003 ms ran at once"), "{said}");
+        // The way of the first launch to the GPU stands before it, where calls show it.
+        let lead = if calls { 6_000 } else { 0 };
+        let alone = alone_ns(&import);
+        assert!(alone <= 38_000 + lead && alone >= 38_000, "{alone} {:?}", import.notes);
+        let names: Vec<&str> = import.profile.models["net"].batches[&8]
+            .iter()
+            .map(|l| &*import.profile.kernels[l.kernel].name)
+            .collect();
+        let order = ["main", "main", "side", "main", "main"];
+        let want = if calls { order } else { ["main", "main", "main", "main", "side"] };
+        assert_eq!(names, want);
+        // 32 and 30 µs cannot: longer, and said to be.
+        let import = import_text(&two_streams(30, calls), &options()).unwrap();
+        assert_eq!(launches_and_ns(&import), (5, 62_000));
+        let warned =
+            import.warnings.iter().any(|w| w.contains("% longer than the recorded 0.038 ms"));
+        assert!(warned, "{:?} {:?}", import.warnings, import.notes);
+        assert!((62_000..=62_000 + lead).contains(&alone_ns(&import)), "{}", alone_ns(&import));
+    }
+}
+
 proptest! {
     #[test]
     fn alone_a_request_takes_what_the_pass_took(

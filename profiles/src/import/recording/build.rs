@@ -236,29 +236,23 @@ impl Recording {
                 ms(all)
             ));
         }
-        let streams = {
-            let pass = &found.passes[typical.timing];
-            let mut streams: Vec<u32> =
-                pass.launches.iter().map(|&i| timeline.launches[i].kernel.stream).collect();
-            streams.sort_unstable();
-            streams.dedup();
-            streams.len()
-        };
-        if streams > 1 {
-            let how = if timeline.called {
-                "in the order of the launch calls"
-            } else {
-                "stream by stream"
-            };
-            report.notes.push(format!("{streams} streams, made one {how}"));
-            report.facts.push(("streams", format!("{streams}, made one {how}")));
-        }
-        if options.launch.is_none() && timing.alone > timing.took / 20 * 21 && timing.took > 0 {
-            report.warnings.push(format!(
-                "streams ran side by side: in one, the model takes {} ms alone, the recording {} ms",
-                ms(timing.alone),
-                ms(timing.took)
-            ));
+        if let Some(streams) = self.side_streams(timeline, &found.passes[typical.timing]) {
+            report.notes.push(format!("streams: {streams}"));
+            if options.launch.is_none() && timing.alone > timing.took {
+                let longer = (timing.alone - timing.took) * 100 / timing.took.max(1);
+                let text = format!(
+                    "side streams are put into the main one: alone, the model takes {} ms, {longer} % \
+                     longer than the recorded {} ms",
+                    ms(timing.alone),
+                    ms(timing.took)
+                );
+                if timing.alone > timing.took / 20 * 21 {
+                    report.warnings.push(text);
+                } else {
+                    report.notes.push(text);
+                }
+            }
+            report.facts.push(("streams", streams));
         }
         let unknown = positions.iter().filter(|p| p.shape.grid.is_none()).count();
         if unknown > 0 {
@@ -299,6 +293,6 @@ struct Report {
     facts: Vec<(&'static str, String)>,
 }
 
-fn ms(ns: u64) -> String {
+pub(super) fn ms(ns: u64) -> String {
     format!("{:.3}", ns as f64 / 1e6)
 }

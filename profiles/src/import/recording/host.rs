@@ -10,8 +10,13 @@
 //! * The short gaps between kernels that were all issued in time are the GPU's own. They cannot be
 //!   told from host time in a profile, and go to the first launch in one sum.
 //!
+//! Where streams ran side by side, their kernels stand behind one another in the model. They fill the
+//! gaps in which they ran: gaps are closed as far as the pass then takes longer than it took.
+//!
 //! Copies before the first and after the last kernel are the input and output of the model. What they
 //! took beyond the device's link (pageable memory is staged by the host) is host time.
+
+use std::collections::BTreeSet;
 
 use super::clean::{Launch, Timeline, call_of};
 use super::passes::{Pass, Passes, launches, span_ns};
@@ -93,8 +98,16 @@ impl Recording {
         let lead = first.saturating_sub(begin).max(0).unsigned_abs().max(latency);
         let mut issued = issue_times(timeline, &timing.order, first);
         issued.iter_mut().for_each(|at| *at = at.saturating_add(lead));
-        let run = |done: u64, (&i, &at): (&usize, &u64)| done.max(at).saturating_add(duration(i));
-        let alone = timing.order.iter().zip(&issued).fold(copy_in, run).saturating_add(copy_out);
+        let alone_at = |issued: &[u64]| {
+            let run =
+                |done: u64, (&i, &at): (&usize, &u64)| done.max(at).saturating_add(duration(i));
+            timing.order.iter().zip(issued).fold(copy_in, run).saturating_add(copy_out)
+        };
+        let streams = launches(timeline, pass).map(|l| l.kernel.stream);
+        if streams.collect::<BTreeSet<u32>>().len() > 1 {
+            closed_up(&mut issued, lead, |at| alone_at(at) <= timing.took);
+        }
+        let alone = alone_at(&issued);
         // The GPU's own gaps, and what the copies took beyond the link.
         let missing = timing.took.saturating_sub(alone);
         timing.alone = alone.saturating_add(missing);
@@ -163,6 +176,30 @@ fn issue_times(timeline: &Timeline, order: &[usize], first: i64) -> Vec<u64> {
         free = free.max(kernel.end());
     }
     issued
+}
+
+/// Closes gaps by one factor, the largest that `fits`: kernels of other streams ran in them, which now
+/// stand behind one another. Closes them all where nothing fits.
+fn closed_up(issued: &mut [u64], lead: u64, fits: impl Fn(&[u64]) -> bool) {
+    const WHOLE: u64 = 1 << 16;
+    let scaled = |part: u64| -> Vec<u64> {
+        let at = |&t: &u64| {
+            let rest = u128::from(t - lead.min(t)) * u128::from(part) / u128::from(WHOLE);
+            lead.min(t).saturating_add(u64::try_from(rest).unwrap_or(u64::MAX))
+        };
+        issued.iter().map(at).collect()
+    };
+    let (mut fitting, mut beyond) = (0, WHOLE + 1);
+    while beyond - fitting > 1 {
+        let part = u64::midpoint(fitting, beyond);
+        if fits(&scaled(part)) {
+            fitting = part;
+        } else {
+            beyond = part;
+        }
+    }
+    let closed = scaled(fitting);
+    issued.copy_from_slice(&closed);
 }
 
 /// How long the device's link takes for so many bytes, as the simulator counts it.
