@@ -18,6 +18,7 @@ mod passes;
 mod repeat;
 mod rocpd;
 mod rocprof;
+mod rocprof_json;
 mod sheet;
 mod streams;
 mod torch;

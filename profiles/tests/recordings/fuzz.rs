@@ -148,6 +148,9 @@ fn mutated_inputs_are_answers_not_panics() {
             } else {
                 mutate(&corpus[a], &corpus[b], &mut r)
             };
+            if turn > 0 && turn.is_multiple_of(1_000_000) {
+                eprintln!("{name}: {turn} turns, {:?}", begun.elapsed());
+            }
             let one = Instant::now();
             let answer = kind(read(&bytes));
             let took = one.elapsed();

@@ -99,7 +99,8 @@ fn rocprof_counts_work_items() {
     assert_eq!(launches_and_ns(&import), (1, 7_000));
     let gemm = &import.profile.kernels[0];
     assert_eq!((gemm.grid, gemm.block, gemm.smem_bytes), ([100, 2, 1], 512, 1024));
-    let json = stream(Tool::Rocprof, ROCPROF_JSON, &options()).unwrap();
+    let first = StreamOptions { step: Some(0), ..options() };
+    let json = stream(Tool::Rocprof, ROCPROF_JSON, &first).unwrap();
     assert_eq!(launches_and_ns(&json), (1, 4_000));
     let gemm = &json.profile.kernels[0];
     assert_eq!(
@@ -108,8 +109,43 @@ fn rocprof_counts_work_items() {
     );
     let read = Recording::stream(Tool::Rocprof, "f", ROCPROF_JSON.as_bytes()).unwrap();
     assert_eq!(read.gpu(None).unwrap().unwrap().cus, Some(104));
-    let error = stream(Tool::Rocprof, "a,b\n1,2\n", &options()).unwrap_err();
-    assert!(error.contains("is not what rocprofv3 writes"), "{error}");
+    for other in ["a,b\n1,2\n", "{\"traceEvents\": []}"] {
+        let error = stream(Tool::Rocprof, other, &options()).unwrap_err();
+        assert!(error.contains("is not what rocprofv3 writes"), "{error}");
+    }
+}
+
+#[test]
+fn rocprof_json_is_read_record_by_record() {
+    // Two markers: the second holds two dispatches, so only one pass launches once.
+    let json = stream(Tool::Rocprof, ROCPROF_JSON, &StreamOptions { step: Some(1), ..options() });
+    let json = json.unwrap();
+    assert!(json.notes[0].starts_with("passes: 2 marks `forward`, 2 of them"), "{:?}", json.notes);
+    assert_eq!(launches_and_ns(&json), (2, 8_000));
+    // Symbols, agents and names behind the records that need them.
+    let late = |key: &str| {
+        let text = ROCPROF_JSON;
+        let at = text.find(&format!("\"{key}\":")).unwrap();
+        let end = at + text[at..].find("\n").unwrap();
+        let member = text[at..end].trim_end_matches(',').to_owned();
+        let rest = format!("{}{}", &text[..at], &text[end + 1..]);
+        rest.replacen("\"bytes\":4096}]}", &format!("\"bytes\":4096}}]}},{member}"), 1)
+    };
+    for key in ["agents", "kernel_symbols", "strings"] {
+        let text = late(key);
+        assert!(serde_json::from_str::<serde_json::Value>(&text).is_ok(), "{key}: {text}");
+        let moved = stream(Tool::Rocprof, &text, &options()).unwrap();
+        assert_eq!(moved.profile.kernels[0].name, "gemm", "{key}");
+        let read = Recording::stream(Tool::Rocprof, "f", text.as_bytes()).unwrap();
+        assert_eq!(read.gpu(None).unwrap().unwrap().cus, Some(104), "{key}");
+    }
+    // A dispatch without its end costs itself; a file that is cut off gives what it holds.
+    let damaged = ROCPROF_JSON.replace("\"end_timestamp\":5000,", "");
+    let read = stream(Tool::Rocprof, &damaged, &options()).unwrap();
+    assert_eq!(read.dropped["kernels whose times do not read"], 1);
+    let cut = &ROCPROF_JSON[..ROCPROF_JSON.find("\"memory_copy\"").unwrap()];
+    let read = stream(Tool::Rocprof, cut, &options()).unwrap();
+    assert!(read.warnings[0].contains("it may be cut off"), "{:?}", read.warnings);
 }
 
 /// A rocpd database of three marked passes, two launches each.

@@ -136,13 +136,18 @@ impl<R: Read> Bytes<R> {
     pub(super) fn value(&mut self, into: &mut Vec<u8>) -> io::Result<Ended> {
         into.clear();
         let mut long = false;
-        let mut keep = |b: u8| {
+        let ended = self.pass(&mut |b| {
             if into.len() < LONGEST {
                 into.push(b);
             } else {
                 long = true;
             }
-        };
+        })?;
+        Ok(if long && ended == Ended::Whole { Ended::Long } else { ended })
+    }
+
+    /// Passes one value, `keep` being told its bytes.
+    fn pass(&mut self, keep: &mut impl FnMut(u8)) -> io::Result<Ended> {
         let mut depth = 0usize;
         let Some(first) = self.token()? else { return Ok(Ended::File) };
         if !matches!(first, b'{' | b'[' | b'"') {
@@ -159,7 +164,7 @@ impl<R: Read> Bytes<R> {
             keep(b);
             match b {
                 b'"' => {
-                    if !self.string(&mut keep)? {
+                    if !self.string(keep)? {
                         return Ok(Ended::File);
                     }
                 }
@@ -168,10 +173,69 @@ impl<R: Read> Bytes<R> {
                 _ => continue,
             }
             if depth == 0 {
-                return Ok(if long { Ended::Long } else { Ended::Whole });
+                return Ok(Ended::Whole);
             }
         }
         Ok(Ended::File)
+    }
+
+    /// Goes through the members of the object that begins here. `each` is told a key, stands before its
+    /// value, and passes it or returns false. Anything but an object is passed. Returns whether the end
+    /// was there.
+    pub(super) fn members(
+        &mut self,
+        each: &mut dyn FnMut(&mut Self, &[u8]) -> io::Result<bool>,
+    ) -> io::Result<bool> {
+        if self.token()? != Some(b'{') {
+            return Ok(self.pass(&mut |_| {})? != Ended::File);
+        }
+        self.next()?;
+        loop {
+            match self.token()? {
+                Some(b'"') => {}
+                Some(b'}') => {
+                    self.next()?;
+                    return Ok(true);
+                }
+                None => return Ok(false),
+                Some(_) => {
+                    self.next()?;
+                    continue;
+                }
+            }
+            let Some(key) = self.key()? else { return Ok(false) };
+            if self.token()? != Some(b':') {
+                continue;
+            }
+            self.next()?;
+            if !each(self, &key)? && self.pass(&mut |_| {})? == Ended::File {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Goes through the objects of the list that begins here: `each` stands before one and passes it.
+    /// Anything else is passed. Returns whether the end was there.
+    pub(super) fn objects(
+        &mut self,
+        each: &mut dyn FnMut(&mut Self) -> io::Result<()>,
+    ) -> io::Result<bool> {
+        if self.token()? != Some(b'[') {
+            return Ok(self.pass(&mut |_| {})? != Ended::File);
+        }
+        self.next()?;
+        loop {
+            match self.token()? {
+                Some(b'{') => each(self)?,
+                Some(b']') => {
+                    self.next()?;
+                    return Ok(true);
+                }
+                None => return Ok(false),
+                // Commas, and what is damaged.
+                Some(_) => drop(self.next()?),
+            }
+        }
     }
 }
 

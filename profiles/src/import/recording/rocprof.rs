@@ -1,14 +1,11 @@
 //! What rocprofv3 writes (rocprofiler-sdk): `kernel_trace.csv`, its JSON, and the rocpd database. Grids
 //! count work-items there; blocks are the grid over the workgroup.
 
-use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 use std::path::Path;
 
-use serde::Deserialize;
-
 use super::sheet::Sheet;
-use super::{Call, Copy, Gpu, Kernel, Progress, Recording, Shape, Way, bytes, io};
+use super::{Kernel, Progress, Recording, Shape, bytes, io, rocprof_json};
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
@@ -31,7 +28,7 @@ pub(super) fn of_text(file: &str, mut from: impl Read) -> Result<Recording, Impo
     from.by_ref().take(64).read_to_end(&mut head).map_err(failed)?;
     let json = head.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let whole = std::io::BufReader::new(std::io::Cursor::new(head).chain(from));
-    if json { of_json(file, whole) } else { of_csv(file, whole) }
+    if json { rocprof_json::read(file, whole) } else { of_csv(file, whole) }
 }
 
 pub(super) fn empty(file: &str) -> Recording {
@@ -102,214 +99,4 @@ fn of_csv(file: &str, from: impl Read) -> Result<Recording, ImportError> {
         all.kernels.push(Kernel { name, shape, gpu: agent, stream, link, start, duration, graph });
     }
     Ok(all)
-}
-
-#[derive(Deserialize)]
-struct Json {
-    #[serde(rename = "rocprofiler-sdk-tool")]
-    runs: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-struct Run {
-    #[serde(default)]
-    agents: Vec<Agent>,
-    #[serde(default)]
-    kernel_symbols: Vec<Symbol>,
-    buffer_records: Records,
-    #[serde(default)]
-    metadata: Option<Metadata>,
-}
-
-#[derive(Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    pid: u32,
-}
-
-#[derive(Deserialize)]
-struct Handle {
-    #[serde(default)]
-    handle: u64,
-}
-
-#[derive(Deserialize)]
-struct Agent {
-    id: Handle,
-    #[serde(default)]
-    node_id: u32,
-    #[serde(default)]
-    product_name: String,
-    #[serde(default)]
-    cu_count: u32,
-}
-
-#[derive(Deserialize)]
-struct Symbol {
-    kernel_id: u64,
-    #[serde(default)]
-    formatted_kernel_name: String,
-    #[serde(default)]
-    kernel_name: String,
-    #[serde(default)]
-    arch_vgpr_count: u32,
-}
-
-#[derive(Deserialize)]
-struct Records {
-    #[serde(default)]
-    kernel_dispatch: Vec<Dispatch>,
-    #[serde(default)]
-    hip_api: Vec<Api>,
-    #[serde(default)]
-    memory_copy: Vec<Moved>,
-}
-
-#[derive(Deserialize)]
-struct Correlation {
-    #[serde(default)]
-    internal: u64,
-}
-
-#[derive(Deserialize)]
-struct Dispatch {
-    correlation_id: Correlation,
-    start_timestamp: i64,
-    end_timestamp: i64,
-    dispatch_info: Info,
-}
-
-#[derive(Deserialize)]
-struct Size {
-    x: u64,
-    y: u64,
-    z: u64,
-}
-
-#[derive(Deserialize)]
-struct Info {
-    agent_id: Handle,
-    queue_id: Handle,
-    kernel_id: u64,
-    #[serde(default)]
-    group_segment_size: u64,
-    workgroup_size: Size,
-    grid_size: Size,
-}
-
-#[derive(Deserialize)]
-struct Api {
-    correlation_id: Correlation,
-    start_timestamp: i64,
-    end_timestamp: i64,
-}
-
-#[derive(Deserialize)]
-struct Moved {
-    correlation_id: Correlation,
-    start_timestamp: i64,
-    end_timestamp: i64,
-    src_agent_id: Handle,
-    dst_agent_id: Handle,
-    #[serde(default)]
-    bytes: u64,
-}
-
-fn of_json(file: &str, from: impl Read) -> Result<Recording, ImportError> {
-    let read: Json = serde_json::from_reader(from).map_err(|e| {
-        let problem = Problem::Value { text: e.to_string(), wanted: WANTED.to_owned() };
-        FileError::bad(file, e.line().max(1), "rocprofiler-sdk-tool", problem)
-    })?;
-    let mut all = empty(file);
-    for (process, run) in (0u32..).zip(read.runs) {
-        let pid = run.metadata.map_or(process, |m| m.pid);
-        all.run(process, pid, run.agents, run.kernel_symbols, run.buffer_records);
-    }
-    Ok(all)
-}
-
-impl Recording {
-    fn run(
-        &mut self,
-        process: u32,
-        pid: u32,
-        agents: Vec<Agent>,
-        symbols: Vec<Symbol>,
-        records: Records,
-    ) {
-        let mut gpus: BTreeMap<u64, u32> = BTreeMap::new();
-        for agent in agents.into_iter().filter(|a| a.cu_count > 0) {
-            gpus.insert(agent.id.handle, agent.node_id);
-            if self.gpus.iter().all(|g| g.index != agent.node_id) {
-                let cus = Some(agent.cu_count);
-                let name = agent.product_name;
-                self.gpus.push(Gpu { index: agent.node_id, name, cus, memory: None });
-            }
-        }
-        let symbols: HashMap<u64, Symbol> = symbols.into_iter().map(|s| (s.kernel_id, s)).collect();
-        let link = |c: &Correlation| (u64::from(process) << 40) | (c.internal & ((1 << 40) - 1));
-        for d in &records.kernel_dispatch {
-            let took = d.end_timestamp.checked_sub(d.start_timestamp);
-            let Some(duration) = took.and_then(|t| u64::try_from(t).ok()) else {
-                self.drop("kernels whose times do not read");
-                continue;
-            };
-            let info = &d.dispatch_info;
-            let symbol = symbols.get(&info.kernel_id);
-            let name = symbol.map_or("", |s| {
-                let formatted = s.formatted_kernel_name.as_str();
-                if formatted.is_empty() { s.kernel_name.trim_end_matches(".kd") } else { formatted }
-            });
-            let name = if name.is_empty() {
-                format!("kernel {}", info.kernel_id)
-            } else {
-                name.to_owned()
-            };
-            let (grid, group) = (&info.grid_size, &info.workgroup_size);
-            let (grid, block) = blocks([grid.x, grid.y, grid.z], [group.x, group.y, group.z]);
-            let regs = symbol.map_or(0, |s| s.arch_vgpr_count);
-            let shape = Shape { grid, block, regs, smem_bytes: small(info.group_segment_size) };
-            let gpu = gpus
-                .get(&info.agent_id.handle)
-                .copied()
-                .unwrap_or_else(|| small(info.agent_id.handle));
-            let key = format!("{pid}/{gpu}/{}", info.queue_id.handle);
-            let stream = self.stream_id(&key, process);
-            let (name, shape) = (self.names.id(&name), self.shape(shape));
-            let (start, link) = (d.start_timestamp, link(&d.correlation_id));
-            self.kernels.push(Kernel {
-                name,
-                shape,
-                gpu,
-                stream,
-                link,
-                start,
-                duration,
-                graph: false,
-            });
-        }
-        for c in &records.memory_copy {
-            let took = c.end_timestamp.checked_sub(c.start_timestamp);
-            let Some(duration) = took.and_then(|t| u64::try_from(t).ok()) else { continue };
-            let (from, to) = (gpus.get(&c.src_agent_id.handle), gpus.get(&c.dst_agent_id.handle));
-            let (way, gpu) = match (from, to) {
-                (None, Some(&gpu)) => (Way::In, gpu),
-                (Some(&gpu), None) => (Way::Out, gpu),
-                (_, to) => (Way::Inside, to.copied().unwrap_or(0)),
-            };
-            let (link, start) = (link(&c.correlation_id), c.start_timestamp);
-            self.copies.push(Copy { way, gpu, link, bytes: c.bytes, start, duration });
-        }
-        for a in &records.hip_api {
-            let (start, end) = (a.start_timestamp, a.end_timestamp);
-            if a.correlation_id.internal > 0 && end >= start {
-                self.calls.push(Call { link: link(&a.correlation_id), start, end });
-            }
-        }
-        // Calls of which nothing on the GPU knows are of no use.
-        let mut known: Vec<u64> = self.kernels.iter().map(|k| k.link).collect();
-        known.extend(self.copies.iter().map(|c| c.link));
-        known.sort_unstable();
-        self.calls.retain(|c| known.binary_search(&c.link).is_ok());
-    }
 }

@@ -23,6 +23,10 @@ impl<R: Read> Sheet<R> {
             if from.by_ref().take(1 << 20).read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }
+            let text = String::from_utf8_lossy(&line).to_lowercase();
+            if !needed.iter().all(|n| text.contains(n)) {
+                continue;
+            }
             let mut header = csv::ReaderBuilder::new().has_headers(false).from_reader(&line[..]);
             let mut cells = csv::ByteRecord::new();
             if !header.read_byte_record(&mut cells).unwrap_or(false) {
