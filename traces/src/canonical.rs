@@ -38,13 +38,17 @@ const KNOWN: [&str; 16] = [
 ];
 
 /// Opens a canonical trace. The file's own accounting is checked when its rows end. With
-/// `options.sort` its rows may stand in any order; they are then sorted in memory.
+/// `options.sort` its rows may stand in any order; they are then sorted in memory. With
+/// `options.keep_extra` columns that it does not have pass through as `x_…`.
 ///
 /// # Errors
 /// An unreadable file, a header or a row that breaks the format.
 pub fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
-    let (preamble, table) = Table::open(path, None)?;
+    let (preamble, mut table) = Table::open(path, None)?;
     let meta = meta(&table.file, &preamble, MAGIC)?;
+    if options.keep_extra {
+        table.name_extra(&KNOWN);
+    }
     let layout = Layout::of(&table)?;
     let tally = Arc::new(Tally::default());
     let declared = Declared::of(&table.file, &meta)?;

@@ -178,12 +178,25 @@ impl Table {
         if !keep {
             return self.only(known, |_| false).map(|()| Vec::new());
         }
+        let mut names: Vec<String> = Vec::new();
         for (at, column) in self.columns.iter().enumerate() {
             if !known.contains(&column.as_str()) {
-                self.kept.push((at, extra_name(column)));
+                let name = unused(extra_name(column), &names);
+                names.push(name.clone());
+                self.kept.push((at, name));
             }
         }
         Ok(self.kept.iter().map(|(_, name)| name.clone()).collect())
+    }
+
+    /// Names unknown columns `x_…`, as the canonical format has pass-through columns.
+    pub(crate) fn name_extra(&mut self, known: &[&str]) {
+        for at in 0..self.columns.len() {
+            let column = &self.columns[at];
+            if !known.contains(&column.as_str()) && !column.starts_with("x_") {
+                self.columns[at] = unused(extra_name(column), &self.columns);
+            }
+        }
     }
 
     /// The values of the columns that were kept.
@@ -215,6 +228,15 @@ impl Table {
 /// The pass-through name of a foreign column: `Session ID` becomes `x_session_id`.
 pub(crate) fn extra_name(column: &str) -> String {
     format!("x_{}", legal_name(&column.trim().to_lowercase().replace(' ', "_"), 62))
+}
+
+/// The name, or with the first number behind it that nothing else has.
+fn unused(name: String, taken: &[String]) -> String {
+    if !taken.contains(&name) {
+        return name;
+    }
+    let numbered = (2..).map(|n| format!("{name}_{n}"));
+    numbered.into_iter().find(|n| !taken.contains(n)).unwrap_or(name)
 }
 
 /// One line of at most a mebibyte, without its end.

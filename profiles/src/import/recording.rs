@@ -1,8 +1,8 @@
 //! What a profiler recorded of a run, whichever profiler it was: kernels, copies, launch calls, marks
 //! and GPUs. [`Recording::model`] makes a model of it.
 //!
-//! Times are ns since an instant of the recording's own. A record takes some fifty bytes: names and
-//! launch shapes are kept once.
+//! Times are ns since an instant of the recording's own. A kernel takes some fifty bytes, its call
+//! half of that, and both as much again while a model is made: names and launch shapes are kept once.
 
 mod build;
 mod bytes;
@@ -205,6 +205,7 @@ pub struct Recording {
     processes: Vec<u32>,
     kernels: Vec<Kernel>,
     copies: Vec<Copy>,
+    /// By link and start.
     calls: Vec<Call>,
     marks: Vec<Mark>,
     gpus: Vec<Gpu>,
@@ -222,13 +223,14 @@ impl Recording {
     /// # Errors
     /// A file that cannot be read, or is nothing that the tool writes.
     pub fn read(tool: Tool, path: &Path, progress: Progress<'_>) -> Result<Self, ImportError> {
-        match tool {
+        let all = match tool {
             Tool::Torch => torch::read(&path.display().to_string(), {
                 bytes::open(path, progress).map_err(|e| io(path, e))?
             }),
             Tool::Nsys => nsys::read(path, progress),
             Tool::Rocprof => rocprof::read(path, progress),
-        }
+        };
+        Ok(all?.sorted())
     }
 
     /// Reads what is no database from bytes, packed or not; `file` is what errors call it.
@@ -237,11 +239,18 @@ impl Recording {
     /// As [`Recording::read`].
     pub fn stream(tool: Tool, file: &str, from: impl std::io::Read) -> Result<Self, ImportError> {
         let from = bytes::unpacked(from).map_err(|e| io(Path::new(file), e))?;
-        match tool {
+        let all = match tool {
             Tool::Torch => torch::read(file, from),
             Tool::Nsys => nsys_csv::read(file, from),
             Tool::Rocprof => rocprof::of_text(file, from),
-        }
+        };
+        Ok(all?.sorted())
+    }
+
+    /// With its calls in the order in which they are looked up.
+    fn sorted(mut self) -> Self {
+        self.calls.sort_unstable_by_key(|c| (c.link, c.start, c.end));
+        self
     }
 
     /// What our own capture recorded.

@@ -187,17 +187,15 @@ fn model_analyzer(
     let batch = cells.column(|c| c == "batch" || c == "batch_size");
     let load = cells.column(|c| c == "concurrency" || c == "request rate" || c == "request_rate");
     let throughput = cells.column(|c| c.starts_with("throughput") || c == "perf_throughput");
-    let latency = cells.column(|c| {
-        c.starts_with("avg latency")
-            || c == "perf_latency_avg"
-            || c.starts_with("p50 latency")
-            || c == "perf_latency_p50"
-            || c.contains("latency")
-    });
+    let usual = ["avg latency", "perf_latency_avg", "p50 latency", "perf_latency_p50"];
+    let usual = usual.iter().find_map(|n| cells.column(|c| c.starts_with(n)));
+    // A tail is more than what a request takes: only where nothing else is said.
+    let latency = usual.or_else(|| cells.column(|c| c.contains("latency")));
     if throughput.is_none() && latency.is_none() {
         let wanted = "metrics-model-inference.csv, with a throughput or a latency";
         return Err(bad(input.file, 1, "file", "a header without them", wanted));
     }
+    let closed = load.is_none_or(|c| cells.columns[c] == "concurrency");
     let instances = cells.column(|c| c.contains("instance"));
     // `1:GPU`, `2/GPU`
     let alone = |r: &csv::StringRecord| {
@@ -208,10 +206,11 @@ fn model_analyzer(
         let name = model.and_then(|c| row.get(c)).unwrap_or("").to_owned();
         let items = number(row, batch).map_or(options.batch, |b| b as u32).max(1);
         let level = number(row, load).unwrap_or(1.0).max(1.0);
-        // At this load, so many requests are under way: Little's law.
-        let by_rate = number(row, throughput).filter(|t| *t > 0.0);
-        let ms =
-            number(row, latency).or_else(|| by_rate.map(|t| level * f64::from(items) / t * 1e3));
+        // At this load, so many requests are under way: Little's law. A rate of requests says nothing of
+        // how many those are.
+        let by_rate = number(row, throughput).filter(|t| *t > 0.0 && closed);
+        let by_rate = by_rate.map(|t| level * f64::from(items) / t * 1e3);
+        let ms = number(row, usual).or(by_rate).or_else(|| number(row, latency));
         let Some(ms) = ms.filter(|ms| *ms > 0.0 && *ms < 3.6e6) else {
             return Err(bad(input.file, *line, "latency", "nothing", "milliseconds"));
         };

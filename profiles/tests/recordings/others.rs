@@ -225,6 +225,12 @@ fn serving_tools_measure_whole_models() {
     let import = whole(text, import::perf_analyzer).unwrap();
     let batches: Vec<u32> = import.profile.models["res"].batches.keys().copied().collect();
     assert_eq!(batches, [1, 8]);
+    // 200 requests/s one at a time: 5 ms each, whatever the slowest percent took.
+    assert_eq!(launches_and_ns(&import), (1, 5_000_000));
+    let text = text.replace("p99 Latency", "p50 Latency");
+    assert_eq!(launches_and_ns(&whole(&text, import::perf_analyzer).unwrap()), (1, 6_000_000));
+    let text = text.replace("p50 Latency", "p99 Latency").replace("Concurrency", "Request Rate");
+    assert_eq!(launches_and_ns(&whole(&text, import::perf_analyzer).unwrap()), (1, 6_000_000));
     let times = r#"[{"startEnqMs":0,"endEnqMs":0.3,"h2dMs":0.1,"computeMs":9.5,"d2hMs":0.05},
         {"startEnqMs":10,"endEnqMs":10.3,"h2dMs":0.1,"computeMs":2.5,"d2hMs":0.05},{"startEnqMs":20,"endEnqMs":20.3,"h2dMs":0.1,"computeMs":2.4,"d2hMs":0.05}]"#;
     let import = whole(times, import::trtexec).unwrap();

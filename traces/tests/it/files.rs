@@ -129,6 +129,22 @@ fn units_byte_order_mark_carriage_returns_and_quotes_are_accepted() {
 }
 
 #[test]
+fn unknown_columns_pass_through_where_they_are_kept() {
+    let bench = Bench::new();
+    let text = "# cotenant-trace v1\n# duration_ns=9\narrival_ns,tenant,model,Foo Bar,x_foo_bar,session\n\
+        5,a,m,7,8,s\n";
+    let input = bench.file("in.csv", text);
+    let output = bench.path("out.csv");
+    let keep = ReadOptions { keep_extra: true, ..ReadOptions::default() };
+    assert!(convert(None, &input, &output, &[], &ReadOptions::default()).is_err());
+    convert(None, &input, &output, &[], &keep).unwrap_or_else(|e| panic!("{e}"));
+    let text = std::fs::read_to_string(&output).unwrap();
+    let want = "arrival_ns,tenant,model,session,x_foo_bar_2,x_foo_bar\n5,a,m,s,7,8\n";
+    assert!(text.ends_with(want), "{text}");
+    assert_eq!(rows(&output, &[])[0].session.as_deref(), Some("s"));
+}
+
+#[test]
 fn a_missing_duration_is_last_plus_one_with_a_warning() {
     let bench = Bench::new();
     let path = bench.file("in.csv", "# cotenant-trace v1\narrival_ns,tenant,model\n7,a,m\n");

@@ -58,34 +58,36 @@ impl Recording {
                 *dropped.entry(why).or_default() += n;
             }
         };
-        let mut kernels: Vec<Kernel> =
-            self.kernels.iter().filter(|k| k.gpu == gpu).copied().collect();
-        drop("on other GPUs", self.kernels.len() - kernels.len());
-        let before = kernels.len();
-        kernels.retain(|k| k.start != 0 || k.duration != 0);
-        drop("without times: start and duration are 0", before - kernels.len());
-        let process = self.busiest_process(&kernels);
-        let before = kernels.len();
-        kernels.retain(|k| self.processes.get(k.stream as usize) == Some(&process));
-        drop("of other processes", before - kernels.len());
-        if kernels.is_empty() {
+        let here = |k: &&Kernel| k.gpu == gpu;
+        // The one copy that is made: there may be millions.
+        let mut launches = Vec::with_capacity(self.kernels.iter().filter(here).count());
+        launches
+            .extend(self.kernels.iter().filter(here).map(|&kernel| Launch { kernel, call: None }));
+        drop("on other GPUs", self.kernels.len() - launches.len());
+        let before = launches.len();
+        launches.retain(|l| l.kernel.start != 0 || l.kernel.duration != 0);
+        drop("without times: start and duration are 0", before - launches.len());
+        let process = self.busiest_process(&launches);
+        let before = launches.len();
+        launches.retain(|l| self.processes.get(l.kernel.stream as usize) == Some(&process));
+        drop("of other processes", before - launches.len());
+        if launches.is_empty() {
             return Err(self.empty());
         }
-        let clipped = clip(&mut kernels);
-        let ranks = ranks(&kernels);
-        let mut calls: Vec<Call> = self.calls.clone();
-        calls.sort_by_key(|c| (c.link, c.start));
-        let mut launches: Vec<Launch> = kernels
-            .into_iter()
-            .map(|kernel| Launch { call: call_of(&calls, kernel.link, kernel.start), kernel })
-            .collect();
+        let clipped = clip(&mut launches);
+        let ranks = ranks(&launches);
+        for launch in &mut launches {
+            launch.call = call_of(&self.calls, launch.kernel.link, launch.kernel.start);
+        }
         let with_call = launches.iter().filter(|l| l.call.is_some()).count();
         let called = with_call * 20 >= launches.len() * 19;
         if called {
-            launches.sort_by_key(|l| (l.asked(), l.kernel.start));
+            launches.sort_unstable_by_key(|l| (l.asked(), order(&l.kernel)));
         } else {
             launches.iter_mut().for_each(|l| l.call = None);
-            launches.sort_by_key(|l| (l.kernel.start, ranks[&l.kernel.stream]));
+            launches.sort_unstable_by_key(|l| {
+                (l.kernel.start, ranks[&l.kernel.stream], order(&l.kernel))
+            });
         }
         let mut copies: Vec<Copy> = self.copies.iter().filter(|c| c.gpu == gpu).copied().collect();
         copies.sort_by_key(|c| c.start);
@@ -95,9 +97,9 @@ impl Recording {
         Ok(Timeline { launches, copies, called, process, ranks, dropped })
     }
 
-    fn busiest_process(&self, kernels: &[Kernel]) -> u32 {
+    fn busiest_process(&self, launches: &[Launch]) -> u32 {
         let mut busy: BTreeMap<u32, u64> = BTreeMap::new();
-        for k in kernels {
+        for Launch { kernel: k, .. } in launches {
             let process = self.processes.get(k.stream as usize).copied().unwrap_or(0);
             let sum = busy.entry(process).or_default();
             *sum = sum.saturating_add(k.duration);
@@ -105,6 +107,11 @@ impl Recording {
         let most = busy.into_iter().max_by_key(|&(p, sum)| (sum, std::cmp::Reverse(p)));
         most.map_or(0, |(p, _)| p)
     }
+}
+
+/// An order in which no two kernels are alike, so that sorting needs no memory.
+fn order(k: &Kernel) -> (i64, u32, u64, u64, u32, u32) {
+    (k.start, k.stream, k.duration, k.link, k.name, k.shape)
 }
 
 /// The call of a kernel or copy: the last one of its link that had begun by then.
@@ -119,12 +126,12 @@ pub(super) fn call_of(calls: &[Call], link: u64, start: i64) -> Option<(i64, i64
 
 /// Ends kernels where the next one of their stream begins, if they outlast that one: a stream runs one
 /// at a time. Nodes of graphs, and the early starts of dependent launches, may overlap.
-fn clip(kernels: &mut [Kernel]) -> usize {
-    kernels.sort_by_key(|k| (k.stream, k.start, k.duration));
+fn clip(launches: &mut [Launch]) -> usize {
+    launches.sort_unstable_by_key(|l| (l.kernel.stream, order(&l.kernel)));
     let mut clipped = 0;
-    for i in 1..kernels.len() {
-        let next = kernels[i];
-        let k = &mut kernels[i - 1];
+    for i in 1..launches.len() {
+        let next = launches[i].kernel;
+        let k = &mut launches[i - 1].kernel;
         let past = k.end().saturating_sub(next.end());
         if k.stream == next.stream && !k.graph && !next.graph && past > SLACK_NS {
             k.duration = u64::try_from(next.start.saturating_sub(k.start)).unwrap_or(0);
@@ -134,9 +141,9 @@ fn clip(kernels: &mut [Kernel]) -> usize {
     clipped
 }
 
-fn ranks(kernels: &[Kernel]) -> BTreeMap<u32, usize> {
+fn ranks(launches: &[Launch]) -> BTreeMap<u32, usize> {
     let mut busy: BTreeMap<u32, (usize, u64)> = BTreeMap::new();
-    for k in kernels {
+    for Launch { kernel: k, .. } in launches {
         let sum = busy.entry(k.stream).or_default();
         *sum = (sum.0 + 1, sum.1.saturating_add(k.duration));
     }

@@ -20,7 +20,7 @@ use std::collections::BTreeSet;
 
 use super::clean::{Launch, Timeline, call_of};
 use super::passes::{Pass, Passes, launches, span_ns};
-use super::{Call, Copy, Recording, Way};
+use super::{Copy, Recording, Way};
 use crate::Device;
 
 /// What a pass cost beside its kernels.
@@ -134,15 +134,13 @@ impl Recording {
         last: i64,
     ) -> Vec<Copy> {
         let pass = &found.passes[of];
-        let mut calls: Vec<Call> = self.calls.clone();
-        calls.sort_by_key(|c| (c.link, c.start));
         let ends = |p: &Pass| launches(timeline, p).map(|l| l.kernel.end()).max();
         let starts = |p: &Pass| launches(timeline, p).map(|l| l.kernel.start).min();
         let before = of.checked_sub(1).and_then(|p| ends(&found.passes[p]));
         let next = found.passes.get(of + 1).and_then(starts);
         let mine = |copy: &&Copy| {
             if found.marked && pass.from > i64::MIN {
-                let at = call_of(&calls, copy.link, copy.start).map_or(copy.start, |c| c.0);
+                let at = call_of(&self.calls, copy.link, copy.start).map_or(copy.start, |c| c.0);
                 return pass.from <= at && at < pass.to;
             }
             match copy.way {

@@ -24,7 +24,8 @@ impl Recording {
         let mut words: Vec<String> = each
             .values()
             .map(|&(stream, n, ns)| {
-                format!("stream {} ({n} launches, {} ms)", self.stream_name(stream), ms(ns))
+                let launches = if n == 1 { "launch" } else { "launches" };
+                format!("stream {} ({n} {launches}, {} ms)", self.stream_name(stream), ms(ns))
             })
             .collect();
         let at_once = at_once(launches(timeline, pass).map(|l| (l.kernel.start, l.kernel.end())));
