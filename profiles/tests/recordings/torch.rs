@@ -144,7 +144,10 @@ fn one_annotated_pass_is_enough_and_layers_are_not_it() {
     events[0] = mark("all", 0.0, 1000.0);
     events.push(kernel("head", 7, 300.0, 15.0, 0));
     let error = import_text(&trace(&events), &options()).unwrap_err();
-    assert!(error.contains("in which 2 repeat 6 times, with 1 behind"), "{error}");
+    assert!(
+        error.contains("in which 2 repeat 6 times, with 0 before the first time and 1 behind"),
+        "{error}"
+    );
     assert!(
         error.contains("--range NAME of one of the marks `all` (1 times), `layer 1` (1 times)"),
         "{error}"

@@ -159,11 +159,11 @@ impl Recording {
                 format!("a recording of {n} kernels"),
                 format!("three equal iterations one behind the other: {help}"),
             ),
-            NoIteration::Layer { period, repeats, behind } => self.bad(
+            NoIteration::Layer { period, repeats, before, behind } => self.bad(
                 "file",
                 format!(
                     "a recording of {n} kernels in which {period} repeat {repeats} times, with \
-                     {behind} behind the last time"
+                     {before} before the first time and {behind} behind the last"
                 ),
                 format!("clearly a sequence of passes, since layers of one pass repeat like this: {help}"),
             ),

@@ -18,8 +18,8 @@ pub(super) struct Iteration {
 pub(super) enum NoIteration {
     /// Nothing repeats three times.
     Nothing,
-    /// So many kernels follow the last round, and no pause tells the rounds apart: it may be a layer.
-    Layer { period: usize, repeats: usize, behind: usize },
+    /// Kernels stand around the rounds, and nothing tells that the rounds are no layers of one pass.
+    Layer { period: usize, repeats: usize, before: usize, behind: usize },
 }
 
 /// Fewer repeats than these may be chance.
@@ -34,8 +34,10 @@ const PROMINENT: u64 = 3;
 /// itself, at least three times. What comes before (warm-up), after, and between two stretches
 /// (another kernel now and then) is left out. An iteration begins where the GPU has waited longest.
 ///
-/// Layers of one pass repeat as well; the rest of the pass stands behind them. So where kernels follow
-/// that begin no further round, the pauses have to show that it is no layer.
+/// Layers of one pass repeat as well, and the rest of the pass stands around them. So where the rounds do
+/// not explain all kernels, something has to show that they are no layers: a pause before each round, the
+/// first one too, or a beginning that is longer than a round (warm-up, where a pass begins with less).
+/// Two stretches of as many rounds are the layers of two passes.
 ///
 /// # Errors
 /// Nothing repeats, or only what may be a layer.
@@ -59,21 +61,51 @@ pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration,
     let longest = pauses.iter().max().copied().unwrap_or(0);
     let turn = pauses.iter().position(|&p| p == longest).unwrap_or(0);
     let repeats = (covered - turn) / period;
-    let behind = keys.len() - (first + covered);
-    if behind > 0 && !comes_again(keys, first, covered, period) {
+    let (before, behind) = (first, keys.len() - (first + covered));
+    if before > 0 || behind > 0 {
+        let layer = NoIteration::Layer { period, repeats, before, behind };
+        let runs = runs(keys, first + turn, period);
+        let most = runs.iter().max().copied().unwrap_or(0);
+        if runs.iter().filter(|&&r| r == most).count() > 1 {
+            return Err(layer);
+        }
         let others = pauses.iter().enumerate().filter(|&(i, _)| i != turn);
         let second = others.map(|(_, p)| *p).max().unwrap_or(0);
-        if longest <= second.saturating_mul(PROMINENT) || longest == 0 {
-            return Err(NoIteration::Layer { period, repeats, behind });
+        let paused = longest > second.saturating_mul(PROMINENT) && longest > 0;
+        // The first round waits as the others do: behind a pass's beginning its first layer does not.
+        let first_waits = turn > 0 || first == 0 || gap(times, first) >= longest / 2;
+        let warm_up = before >= period && behind == 0 && runs.len() == 1;
+        if !(paused && first_waits || warm_up) {
+            return Err(layer);
         }
     }
     Ok(Iteration { first: first + turn, kernels: period, repeats, covered })
 }
 
-/// Whether a whole iteration stands behind the stretch as well, after something else.
-fn comes_again(keys: &[u32], first: usize, covered: usize, period: usize) -> bool {
+/// How many whole rounds stand one behind the other, wherever they do.
+fn runs(keys: &[u32], first: usize, period: usize) -> Vec<usize> {
     let one = &keys[first..first + period];
-    keys[first + covered..].windows(period).any(|w| w == one)
+    let (mut runs, mut run, mut at) = (Vec::new(), 0, 0);
+    while at < keys.len() {
+        if keys[at..].starts_with(one) {
+            run += 1;
+            at += period;
+            continue;
+        }
+        if run > 0 {
+            runs.push(std::mem::take(&mut run));
+        }
+        at += 1;
+    }
+    if run > 0 {
+        runs.push(run);
+    }
+    runs
+}
+
+/// The pause before a kernel, ns.
+fn gap(times: &[(i64, i64)], i: usize) -> u64 {
+    times[i].0.saturating_sub(times[i - 1].1).max(0).unsigned_abs()
 }
 
 /// Distances at which the rarest kernels come again, ascending.
@@ -123,9 +155,8 @@ fn stretch(keys: &[u32], period: usize) -> (usize, usize) {
 fn pauses(times: &[(i64, i64)], first: usize, covered: usize, period: usize) -> Vec<u64> {
     let mut pause = vec![(0u64, 0u64); period];
     for i in (first + 1)..(first + covered) {
-        let gap = times[i].0.saturating_sub(times[i - 1].1).max(0).unsigned_abs();
         let sum = &mut pause[(i - first) % period];
-        *sum = (sum.0.saturating_add(gap), sum.1 + 1);
+        *sum = (sum.0.saturating_add(gap(times, i)), sum.1 + 1);
     }
     pause.into_iter().map(|(sum, n)| sum / n.max(1)).collect()
 }
@@ -173,10 +204,23 @@ mod tests {
         let mut names = vec![7];
         (0..6).for_each(|_| names.extend([1, 2]));
         names.push(8);
-        let layer = NoIteration::Layer { period: 2, repeats: 6, behind: 1 };
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1 };
         assert_eq!(found(&names, 0), Err(layer));
+        // Without the head as well: as likely as one kernel of warm-up.
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 0 };
+        assert_eq!(found(&names[..13], 0), Err(layer));
         // With pauses before each round, and something behind the last one.
         assert_eq!(found(&names, 500).unwrap().kernels, 2);
+        // Pauses before each layer but the first, which its embedding leads to.
+        let at = |i: i64| 30 * i + 300 * (i - 1).max(0).min(11).div_euclid(2);
+        let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1 };
+        assert_eq!(iteration(&names, &times), Err(layer));
+        // Two passes: the layers of the second are no further rounds of the first.
+        let two: Vec<u32> = names.iter().copied().cycle().take(names.len() * 2).collect();
+        for pause in [0, 500] {
+            assert!(matches!(found(&two, pause), Err(NoIteration::Layer { period: 2, .. })));
+        }
         // Three passes are told by the kernels around the layers.
         let three: Vec<u32> = names.iter().copied().cycle().take(names.len() * 3).collect();
         assert_eq!(found(&three, 0).unwrap().kernels, 14);
@@ -199,6 +243,13 @@ mod tests {
             one.push(99); // once per iteration: the period cannot be shorter
             let mut names = before.clone();
             (0..repeats).for_each(|_| names.extend(&one));
+            // A beginning shorter than a round may be that of a pass, and the rounds its layers.
+            let pause = before.len() > 0 && before.len() < one.len();
+            if pause {
+                let layer = matches!(found(&names, 0), Err(NoIteration::Layer { .. }));
+                prop_assert!(layer);
+                return Ok(());
+            }
             let found = found(&names, 0).unwrap();
             prop_assert_eq!(found.kernels, one.len());
             prop_assert!(found.repeats >= repeats - 1);
