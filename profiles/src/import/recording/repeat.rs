@@ -212,7 +212,7 @@ mod tests {
         // With pauses before each round, and something behind the last one.
         assert_eq!(found(&names, 500).unwrap().kernels, 2);
         // Pauses before each layer but the first, which its embedding leads to.
-        let at = |i: i64| 30 * i + 300 * (i - 1).max(0).min(11).div_euclid(2);
+        let at = |i: i64| 30 * i + 300 * (i - 1).clamp(0, 11).div_euclid(2);
         let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
         let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1 };
         assert_eq!(iteration(&names, &times), Err(layer));
@@ -244,8 +244,8 @@ mod tests {
             let mut names = before.clone();
             (0..repeats).for_each(|_| names.extend(&one));
             // A beginning shorter than a round may be that of a pass, and the rounds its layers.
-            let pause = before.len() > 0 && before.len() < one.len();
-            if pause {
+            let beginning = !before.is_empty() && before.len() < one.len();
+            if beginning {
                 let layer = matches!(found(&names, 0), Err(NoIteration::Layer { .. }));
                 prop_assert!(layer);
                 return Ok(());
