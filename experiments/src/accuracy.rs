@@ -43,13 +43,20 @@ pub(crate) fn page(data: &Path) -> Done<String> {
         )));
     }
     let data = Data(data);
-    let mut all = products::compare(&data)?;
-    all.extend(attention::compare(&data)?);
-    all.extend(layers::compare(&data)?);
-    all.extend(sums::compare(&data)?);
-    let (processes, best) = processes::compare(&data)?;
+    let kernels = || {
+        let (layers, (products, attention)) = rayon::join(
+            || layers::compare(&data),
+            || rayon::join(|| products::compare(&data), || attention::compare(&data)),
+        );
+        let all = [products?, attention?, layers?, sums::compare(&data)?];
+        Ok(all.into_iter().flatten().collect())
+    };
+    let engines = || rayon::join(|| serving::compare(&data), || pairs::compare(&data));
+    let (kernels, (processes, (serving, pairs))): (Done<_>, _) =
+        rayon::join(kernels, || rayon::join(|| processes::compare(&data), engines));
+    let mut all: Vec<Comparison> = kernels?;
+    let (processes, best) = processes?;
     all.extend(processes);
-    let serving = serving::compare(&data)?;
-    let pairs = pairs::compare(&data)?;
+    let (serving, pairs) = (serving?, pairs?);
     Ok(page::markdown(&all, &best, &pairs, &serving) + &hardware::section()?)
 }

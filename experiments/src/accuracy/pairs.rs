@@ -15,6 +15,8 @@ use cotenant_sim::policy::{self, Options, Value};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Class, Setup, Tenant, Think};
 
+use rayon::prelude::*;
+
 use super::numbers::Errors;
 use super::processes::{self, Cell, Source};
 use super::products::device;
@@ -99,9 +101,12 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Pairs>> {
         for name in MODELS {
             let mut errors = vec![];
             let mut slow = 0.0;
-            for cell in &two {
-                let ours = processes::predict(&gpu, &cells, ours, Source::Own, cell, name)?;
-                if let (Some(ours), Some(one)) = (ours, processes::one(&cells, cell)) {
+            let all_predicted: Vec<Done<Option<f64>>> = two
+                .par_iter()
+                .map(|cell| processes::predict(&gpu, &cells, ours, Source::Own, cell, name))
+                .collect();
+            for (cell, ours) in two.iter().zip(all_predicted) {
+                if let (Some(ours), Some(one)) = (ours?, processes::one(&cells, cell)) {
                     errors.push(ours / cell.rps - 1.0);
                     slow += 2.0 * one / cell.rps;
                 }

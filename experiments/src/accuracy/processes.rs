@@ -16,6 +16,8 @@ use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Class, Setup, Tenant, Think};
 use cotenant_sim::{Load, Scenario};
 
+use rayon::prelude::*;
+
 use super::products::device;
 use super::tables::csv;
 use super::{Comparison, Data, Set};
@@ -73,9 +75,12 @@ pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
             };
             let (mut single, mut several) = (new("1 process"), new("2 to 5 processes"));
             let mut predicted = vec![];
-            for cell in &cells {
-                let alone = one(&cells, cell);
-                let ours = predict(&gpu, &cells, ours, source, cell, DEFAULT)?;
+            let all_predicted: Vec<Done<Option<f64>>> = cells
+                .par_iter()
+                .map(|cell| predict(&gpu, &cells, ours, source, cell, DEFAULT))
+                .collect();
+            for (cell, ours) in cells.iter().zip(all_predicted) {
+                let (alone, ours) = (one(&cells, cell), ours?);
                 let to = if cell.processes == 1 { &mut single } else { &mut several };
                 match (ours, alone) {
                     (Some(ours), Some(alone)) => {
