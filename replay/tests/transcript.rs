@@ -6,11 +6,11 @@
 //! memory, costly mechanisms. `COTENANT_CASES` sets how many of them.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../sim/tests/common/mod.rs"]
+#[path = "../../sim/tests/it/common/mod.rs"]
 mod common;
-#[path = "../../sim/tests/engine/model.rs"]
+#[path = "../../sim/tests/it/engine/model.rs"]
 mod model;
-#[path = "../../sim/tests/oracle_cases/mod.rs"]
+#[path = "../../sim/tests/it/oracle_cases/mod.rs"]
 mod oracle_cases;
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p cotenant-sim --bench coalesce`; with `--test` a short run that only checks.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! `cargo bench -p cotenant-sim --bench decide [-- ROWS]`; ROWS is a part of a row's name, and with
 //! `--test` it is a short run that only checks.
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout, System};

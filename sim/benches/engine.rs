@@ -20,7 +20,7 @@ use cotenant_traces::Rng;
 
 use common::anchor::{Counter, Draws, MEAN_NS, Params, by_hand, scenario, simulate};
 
-#[path = "../tests/common/mod.rs"]
+#[path = "../tests/it/common/mod.rs"]
 mod common;
 
 const BLOCKS: usize = 7;

@@ -6,7 +6,7 @@ use cotenant_sim::engine::{Arrived, Engine, Queue, Role, Rules};
 use cotenant_sim::serving::RequestId;
 use cotenant_traces::Rng;
 
-use crate::model::rules;
+use super::model::rules;
 
 struct Waiting<'a>(&'a mut VecDeque<Arrived>, &'a mut Vec<RequestId>);
 

@@ -1,8 +1,6 @@
 //! GSLICE end to end: what a resize costs, and both loops followed window by window.
 
-mod common;
-
-use common::{
+use crate::common::{
     World, at, build, closed, completions, device, kernel, model, program, tenant, watch,
 };
 use cotenant_profiles::{Bytes, Nanos};

@@ -4,11 +4,7 @@
 //! requests after a warm-up, and a 99.9 % Student interval of their mean (two-sided, alpha = 0.001).
 //! The exact value must lie inside, and the interval must be narrow enough to mean something.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::{
+use crate::common::{
     Exponential, World, at, build, closed, completions, device, kernel, model, poisson, program,
     run, tenant, watch, waves,
 };

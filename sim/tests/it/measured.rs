@@ -2,13 +2,9 @@
 //!
 //! `COTENANT_PUBLIC_DATA` names the folder that holds `profiles/orion_v100`.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
 use std::path::PathBuf;
 
-use common::{World, closed, run, tenant};
+use crate::common::{World, closed, run, tenant};
 use cotenant_profiles::import::{Input, OrionOptions, orion};
 use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::contention::ContentionModel;

@@ -5,8 +5,8 @@ use cotenant_sim::engine::Rules;
 use cotenant_sim::metrics::TokenCounts;
 use cotenant_sim::scenario::TokenGoals;
 
+use super::model::{requests, rules, step_ns, world};
 use crate::common;
-use crate::model::{requests, rules, step_ns, world};
 
 fn run(rules: Rules, all: &[(u64, u32, u32, u64)]) -> (cotenant_sim::Report, TokenCounts) {
     let report = common::run(world(rules, None).scenario(vec![requests(all)]), "mps", &[]);

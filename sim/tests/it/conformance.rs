@@ -1,15 +1,12 @@
 //! Every registered policy, with its defaults and some variants, on several mixes of tenants: nothing
 //! is lost or run twice, capacity holds, and what the policy declares of itself is true.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod audit;
-mod common;
-
 use std::collections::BTreeMap;
 
-use audit::Auditor;
-use common::{World, build, closed, completions, kernel, model, poisson, program, tenant, waves};
+use crate::audit::Auditor;
+use crate::common::{
+    World, build, closed, completions, kernel, model, poisson, program, tenant, waves,
+};
 use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_sim::bound::need;
 use cotenant_sim::contention::ContentionModel;

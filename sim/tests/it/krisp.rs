@@ -1,10 +1,8 @@
 //! KRISP on small GPUs, through the simulator.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::{World, build, closed, completions, kernel, model, program, tenant, watch, waves};
+use crate::common::{
+    self, World, build, closed, completions, kernel, model, program, tenant, watch, waves,
+};
 use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::Value;

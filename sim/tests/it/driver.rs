@@ -1,11 +1,7 @@
 //! What any driver of policies stands on, by hand: requests from arrival to account, and a pool that
 //! is taken from instant to instant.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{World, device, model, program, tenant, waves};
+use crate::common::{self, World, device, model, program, tenant, waves};
 use cotenant_profiles::Nanos;
 use cotenant_sim::action::Preemption;
 use cotenant_sim::contention::ContentionModel;

@@ -1,13 +1,9 @@
 //! Several GPUs behind a router: a fleet of one is one GPU, routing follows closed forms, and an
 //! outage loses what it must and nothing else.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
 use std::sync::Arc;
 
-use common::{
+use crate::common::{
     Exponential, World, build, closed, device, model, poisson, program, run, tenant, waves,
 };
 use cotenant_profiles::Nanos;

@@ -1,10 +1,6 @@
 //! D-STACK end to end: knees, batches, and a session followed by hand.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod common;
-
-use common::{World, at, build, closed, device, kernel, model, program, tenant, watch};
+use crate::common::{World, at, build, closed, device, kernel, model, program, tenant, watch};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::Refusal;
 use cotenant_sim::observe::Happening;

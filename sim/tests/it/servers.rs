@@ -1,11 +1,7 @@
 //! Policies that schedule requests, by hand: `serve`, `overlap`, `hami`; and requests that gather, are
 //! dropped, or pile up, whoever schedules them.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::{
+use crate::common::{
     World, at, build, closed, completions, device, model, poisson, program, run, tenant, watch,
     waves,
 };

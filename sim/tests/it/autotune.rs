@@ -1,8 +1,8 @@
 //! Autotuning end to end: the pipeline of building and measuring by hand, and what company costs.
 
-mod common;
-
-use common::{World, build, closed, completions, device, kernel, model, program, tenant, watch};
+use crate::common::{
+    World, build, closed, completions, device, kernel, model, program, tenant, watch,
+};
 use cotenant_profiles::Nanos;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{Options, Value};

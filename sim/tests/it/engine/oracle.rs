@@ -7,8 +7,8 @@ use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::engine::{KvSize, Rules};
 use cotenant_traces::Rng;
 
+use super::model::{requests, rules, step_ns, world};
 use crate::common;
-use crate::model::{requests, rules, step_ns, world};
 
 #[derive(Clone, Debug)]
 struct Request {

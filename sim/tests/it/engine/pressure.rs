@@ -4,8 +4,8 @@ use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::engine::{KvSize, Rules};
 use cotenant_traces::Rng;
 
+use super::model::{requests, rules, step_ns, world};
 use crate::common;
-use crate::model::{requests, rules, step_ns, world};
 
 /// When a request comes, its tokens in and out, its session.
 type Asked = (u64, u32, u32, u64);

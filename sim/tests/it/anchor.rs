@@ -1,11 +1,7 @@
 //! The event engine against the loop that one writes by hand for the same workload, on the same
 //! draws: every sum must come out the same.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::anchor::{Counter, Params, Stats, by_hand, scenario, simulate};
+use crate::common::anchor::{Counter, Params, Stats, by_hand, scenario, simulate};
 use cotenant_profiles::Device;
 use cotenant_sim::contention::ContentionModel;
 

@@ -3,8 +3,8 @@
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::policy::ALL;
 
+use super::model::{CUS, requests, rules, world};
 use crate::common;
-use crate::model::{CUS, requests, rules, world};
 
 #[test]
 fn every_policy_carries_steps() {

@@ -1,10 +1,8 @@
 //! ECLIP on an MI50's four engines, through the simulator.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::{World, build, closed, completions, model, program, tenant, watch, waves};
+use crate::common::{
+    self, World, build, closed, completions, model, program, tenant, watch, waves,
+};
 use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_sim::Report;
 use cotenant_sim::observe::Happening;

@@ -4,12 +4,10 @@
 //! When the simulator's semantics change on purpose, `COTENANT_PRINT_DIGESTS=1 cargo test -p
 //! cotenant-sim --test determinism -- --nocapture` prints the new lines.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::anchor::{Counter, Params};
-use common::{Exponential, World, anchor, closed, model, poisson, program, run, tenant, waves};
+use crate::common::anchor::{Counter, Params};
+use crate::common::{
+    Exponential, World, anchor, closed, model, poisson, program, run, tenant, waves,
+};
 use cotenant_profiles::{Device, Nanos};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::program::KernelCode;
@@ -84,7 +82,7 @@ fn digests_are_the_written_ones() {
 fn digests_do_not_depend_on_what_the_cpu_can_do() {
     let me = std::env::current_exe().unwrap();
     let child = std::process::Command::new(me)
-        .args(["digests_are_the_written_ones", "--exact"])
+        .args(["determinism::digests_are_the_written_ones", "--exact"])
         .env("GLIBC_TUNABLES", "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX512F")
         .output()
         .unwrap();

@@ -2,22 +2,16 @@
 //! random scenarios: every event that a policy is told, every start and end must agree to the
 //! nanosecond. Policies are a senseless one that does anything, and every registered one.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-mod oracle_cases;
-mod oracle_engine;
-
-use common::Log;
+use crate::common::Log;
+use crate::oracle_cases::policies::{self, Witness};
+use crate::oracle_cases::script::Script;
+use crate::oracle_cases::{Shape, scenario, shapes};
+use crate::oracle_engine::{Oracle, Outcome};
 use cotenant_profiles::Device;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{ALL, Depth, PolicyInfo};
 use cotenant_sim::{Policy, Report};
 use cotenant_traces::Rng;
-use oracle_cases::policies::{self, Witness};
-use oracle_cases::script::Script;
-use oracle_cases::{Shape, scenario, shapes};
-use oracle_engine::{Oracle, Outcome};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;

@@ -2,11 +2,7 @@
 //! bytes take at least as long as the bandwidth of their place allows, and nothing is used beyond
 //! what there is. `BOUNDS_CASES` multiplies the random cases.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
-
-mod common;
-
-use common::{World, closed, model, program, run, tenant};
+use crate::common::{self, World, closed, model, program, run, tenant};
 use cotenant_profiles::curve::Point;
 use cotenant_profiles::{Bytes, Curve, Device, Drawn, Kernel, Nanos, Op};
 use cotenant_sim::contention::{ContentionModel, DEFAULT, NAMES};

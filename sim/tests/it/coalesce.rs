@@ -1,9 +1,8 @@
 //! Coalescing through the simulator: the published curves, waiting, and order.
-#![allow(clippy::unwrap_used)] // the builders beside the tests use it
 
-mod common;
-
-use common::{World, at, build, closed, completions, kernel, model, program, tenant, watch, waves};
+use crate::common::{
+    World, at, build, closed, completions, kernel, model, program, tenant, watch, waves,
+};
 use cotenant_profiles::{Device, Nanos, Op};
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::Value;

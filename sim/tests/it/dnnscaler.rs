@@ -1,10 +1,7 @@
 //! DNNScaler and Clipper end to end: what instances cost, what the probes choose, where the loops
 //! settle.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod common;
-
-use common::{World, build, closed, device, kernel, model, program, tenant, watch};
+use crate::common::{World, build, closed, device, kernel, model, program, tenant, watch};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::Report;
 use cotenant_sim::observe::Happening;
