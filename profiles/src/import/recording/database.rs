@@ -1,25 +1,58 @@
 //! The databases of profilers: SQLite, whose tables and columns come and go between versions.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
 
+use super::Progress;
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
 const WANTED: &str = "a sound SQLite database of a profiler";
 
 /// A database that is open.
-pub(super) struct Database {
+pub(super) struct Database<'a> {
     file: String,
     connection: Connection,
+    watch: RefCell<Watch<'a>>,
 }
 
-impl Database {
+/// How far a database has been read, by rows.
+struct Watch<'a> {
+    /// Bytes of the file.
+    size: u64,
+    rows: u64,
+    of: u64,
+    progress: Progress<'a>,
+}
+
+/// Rows between two words about progress.
+const ROWS: u64 = 1 << 14;
+
+impl Watch<'_> {
+    fn row(&mut self) {
+        self.rows += 1;
+        if self.rows.is_multiple_of(ROWS) {
+            let part = u128::from(self.size) * u128::from(self.rows.min(self.of));
+            (self.progress)(u64::try_from(part / u128::from(self.of.max(1))).unwrap_or(self.size));
+        }
+    }
+}
+
+impl<'a> Database<'a> {
     /// Opens a database for reading. Beside a write-ahead log that was left behind, its rows count,
     /// too, where the folder allows to look.
-    pub(super) fn open(file: &str, path: &Path) -> Result<Self, ImportError> {
+    ///
+    /// `progress` is told how much of the file the rows read are, of those of all tables whose names begin
+    /// with one of `tables`.
+    pub(super) fn open(
+        file: &str,
+        path: &Path,
+        tables: &[&str],
+        progress: Progress<'a>,
+    ) -> Result<Self, ImportError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut log = path.as_os_str().to_owned();
         log.push("-wal");
@@ -36,7 +69,23 @@ impl Database {
         database
             .execute_batch("PRAGMA trusted_schema = OFF; PRAGMA cache_size = -8192;")
             .map_err(|e| Self::refused(file, "file", &e))?;
-        Ok(Self { file: file.to_owned(), connection: database })
+        let size = std::fs::metadata(path).map_or(0, |m| m.len());
+        let watch = RefCell::new(Watch { size, rows: 0, of: 0, progress });
+        let all = Self { file: file.to_owned(), connection: database, watch };
+        let of = tables.iter().map(|t| all.rows(t)).fold(0, u64::saturating_add);
+        all.watch.borrow_mut().of = of;
+        Ok(all)
+    }
+
+    /// About how many rows such tables hold: the last row's number, which is known without reading them.
+    fn rows(&self, name: &str) -> u64 {
+        let last = |table: &String| {
+            let text = format!("SELECT max(rowid) FROM {}", quote(table));
+            let found: Option<i64> = self.connection.query_row(&text, [], |row| row.get(0)).ok()?;
+            found.and_then(|n| u64::try_from(n).ok())
+        };
+        let tables = self.tables(name).unwrap_or_default();
+        tables.iter().filter_map(last).fold(0, u64::saturating_add)
     }
 
     fn refused(file: &str, field: &str, error: &rusqlite::Error) -> ImportError {
@@ -87,7 +136,6 @@ impl Database {
         if !columns[..needed].iter().all(|c| known(c)) {
             return Ok(false);
         }
-        let quote = |c: &str| format!("\"{}\"", c.replace('"', "\"\""));
         let list: Vec<String> =
             columns.iter().map(|c| if known(c) { quote(c) } else { "NULL".to_owned() }).collect();
         let refused = |e| Self::refused(&self.file, table, &e);
@@ -96,9 +144,15 @@ impl Database {
         let mut rows = query.query([]).map_err(refused)?;
         while let Some(row) = rows.next().map_err(refused)? {
             each(row);
+            self.watch.borrow_mut().row();
         }
         Ok(true)
     }
+}
+
+/// A name as SQL takes it.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// A whole number, stored as one or as text.

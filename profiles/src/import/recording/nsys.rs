@@ -16,6 +16,17 @@ use crate::import::ImportError;
 const WHOLE: &str = "an export of Nsight Systems (nsys export --type sqlite)";
 const KERNELS: &str = "CUPTI_ACTIVITY_KIND_KERNEL";
 const GRAPHS: &str = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE";
+/// The tables whose rows may be many.
+const TABLES: [&str; 8] = [
+    KERNELS,
+    GRAPHS,
+    "CUPTI_ACTIVITY_KIND_MEMCPY",
+    "CUPTI_ACTIVITY_KIND_MEMSET",
+    "CUPTI_ACTIVITY_KIND_RUNTIME",
+    "CUPTI_ACTIVITY_KIND_DRIVER",
+    "NVTX_EVENTS",
+    "StringIds",
+];
 
 pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, ImportError> {
     let file = path.display().to_string();
@@ -33,7 +44,10 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
         let from = bytes::open(plain, progress).map_err(|e| io(path, e))?;
         return super::nsys_csv::read(&file, from);
     }
-    let database = Database::open(&file, plain)?;
+    // The progress of a packed file was that of unpacking it.
+    let mut silent = |_| {};
+    let watch: Progress<'_> = if unpacked.is_some() { &mut silent } else { &mut *progress };
+    let database = Database::open(&file, plain, &TABLES, watch)?;
     let mut reader = Reader {
         all: Recording { file, ..Recording::default() },
         database,
@@ -41,13 +55,14 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
         processes: HashMap::new(),
     };
     reader.everything()?;
+    let all = reader.all;
     progress(size);
-    Ok(reader.all)
+    Ok(all)
 }
 
-struct Reader {
+struct Reader<'a> {
     all: Recording,
-    database: Database,
+    database: Database<'a>,
     /// Ids of `StringIds` that were met, as names of the recording.
     texts: HashMap<i64, u32>,
     processes: HashMap<i64, u32>,
@@ -58,7 +73,7 @@ fn process(global: i64) -> i64 {
     global >> 24
 }
 
-impl Reader {
+impl Reader<'_> {
     fn everything(&mut self) -> Result<(), ImportError> {
         let named = self.database.columns("StringIds")?;
         if named.is_empty() {

@@ -5,13 +5,20 @@ use std::path::Path;
 
 use super::database::{Database, count, int, text};
 use super::rocprof::{blocks, small};
-use super::{Call, Gpu, Kernel, Mark, Recording, Shape};
+use super::{Call, Gpu, Kernel, Mark, Progress, Recording, Shape};
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
+/// The tables whose rows may be many.
+const TABLES: [&str; 4] = ["rocpd_event", "rocpd_kernel_dispatch", "rocpd_string", "rocpd_region"];
+
 /// Reads tables with or without the run's own suffix.
-pub(super) fn read(file: &str, path: &Path) -> Result<Recording, ImportError> {
-    let database = Database::open(file, path)?;
+pub(super) fn read(
+    file: &str,
+    path: &Path,
+    progress: Progress<'_>,
+) -> Result<Recording, ImportError> {
+    let database = Database::open(file, path, &TABLES, progress)?;
     let mut all = super::rocprof::empty(file);
     let mut names: HashMap<i64, String> = HashMap::new();
     let mut regs: HashMap<i64, u32> = HashMap::new();

@@ -16,7 +16,7 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
     let file = path.display().to_string();
     let failed = |e| io(path, e);
     if bytes::begins_with(path, b"SQLite format 3").map_err(failed)? {
-        return super::rocpd::read(&file, path);
+        return super::rocpd::read(&file, path, progress);
     }
     of_text(&file, bytes::open(path, progress).map_err(failed)?)
 }
