@@ -247,8 +247,11 @@ impl Recording {
         Ok(all?.sorted())
     }
 
-    /// With its calls in the order in which they are looked up.
+    /// With its calls in the order in which they are looked up, in as little memory as they need.
     fn sorted(mut self) -> Self {
+        self.kernels.shrink_to_fit();
+        self.copies.shrink_to_fit();
+        self.calls.shrink_to_fit();
         self.calls.sort_unstable_by_key(|c| (c.link, c.start, c.end));
         self
     }
