@@ -159,13 +159,21 @@ impl Recording {
                 format!("a recording of {n} kernels"),
                 format!("three equal iterations one behind the other: {help}"),
             ),
-            NoIteration::Layer { period, repeats, before, behind } => self.bad(
+            NoIteration::Layer { period, repeats, before, behind, first } => self.bad(
                 "file",
                 format!(
                     "a recording of {n} kernels in which {period} repeat {repeats} times, with \
                      {before} before the first time and {behind} behind the last"
                 ),
-                format!("clearly a sequence of passes, since layers of one pass repeat like this: {help}"),
+                format!(
+                    "clearly a sequence of passes, since layers of one pass repeat like this: {help}{}",
+                    // Of one stream, places are numbers.
+                    if timeline.ranks.len() == 1 {
+                        format!(" (one round is {first}..{})", first + period)
+                    } else {
+                        String::new()
+                    }
+                ),
             ),
         }
     }

@@ -18,8 +18,9 @@ pub(super) struct Iteration {
 pub(super) enum NoIteration {
     /// Nothing repeats three times.
     Nothing,
-    /// Kernels stand around the rounds, and nothing tells that the rounds are no layers of one pass.
-    Layer { period: usize, repeats: usize, before: usize, behind: usize },
+    /// Kernels stand around the rounds, of which the first whole one begins at `first`, and nothing tells
+    /// that they are no layers of one pass.
+    Layer { period: usize, repeats: usize, before: usize, behind: usize, first: usize },
 }
 
 /// Fewer repeats than these may be chance.
@@ -63,8 +64,9 @@ pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration,
     let repeats = (covered - turn) / period;
     let (before, behind) = (first, keys.len() - (first + covered));
     if before > 0 || behind > 0 {
-        let layer = NoIteration::Layer { period, repeats, before, behind };
-        let runs = runs(keys, first + turn, period);
+        let first = first + turn;
+        let layer = NoIteration::Layer { period, repeats, before, behind, first };
+        let runs = runs(keys, first, period);
         let most = runs.iter().max().copied().unwrap_or(0);
         if runs.iter().filter(|&&r| r == most).count() > 1 {
             return Err(layer);
@@ -73,7 +75,7 @@ pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration,
         let second = others.map(|(_, p)| *p).max().unwrap_or(0);
         let paused = longest > second.saturating_mul(PROMINENT) && longest > 0;
         // The first round waits as the others do: behind a pass's beginning its first layer does not.
-        let first_waits = turn > 0 || first == 0 || gap(times, first) >= longest / 2;
+        let first_waits = turn > 0 || before == 0 || gap(times, first) >= longest / 2;
         let warm_up = before >= period && behind == 0 && runs.len() == 1;
         if !(paused && first_waits || warm_up) {
             return Err(layer);
@@ -204,17 +206,17 @@ mod tests {
         let mut names = vec![7];
         (0..6).for_each(|_| names.extend([1, 2]));
         names.push(8);
-        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1 };
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1, first: 1 };
         assert_eq!(found(&names, 0), Err(layer));
         // Without the head as well: as likely as one kernel of warm-up.
-        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 0 };
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 0, first: 1 };
         assert_eq!(found(&names[..13], 0), Err(layer));
         // With pauses before each round, and something behind the last one.
         assert_eq!(found(&names, 500).unwrap().kernels, 2);
         // Pauses before each layer but the first, which its embedding leads to.
         let at = |i: i64| 30 * i + 300 * (i - 1).clamp(0, 11).div_euclid(2);
         let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
-        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1 };
+        let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1, first: 1 };
         assert_eq!(iteration(&names, &times), Err(layer));
         // Two passes: the layers of the second are no further rounds of the first.
         let two: Vec<u32> = names.iter().copied().cycle().take(names.len() * 2).collect();
