@@ -236,6 +236,8 @@ impl First {
                     None => point.device.title.clone(),
                 },
                 cus: point.device.cus(),
+                // GPUs of several kinds have several.
+                boost_mhz: point.fleet.is_none().then_some(point.device.clock.boost_mhz),
             },
             costs: point.costs.name().to_owned(),
             duration: point.duration.to_string(),

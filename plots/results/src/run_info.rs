@@ -118,7 +118,7 @@ pub struct CellInfo {
 }
 
 /// The GPU of the run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct DeviceInfo {
     /// Device file name without `.toml`.
     pub name: String,
@@ -126,6 +126,9 @@ pub struct DeviceInfo {
     pub title: String,
     /// Compute units.
     pub cus: u32,
+    /// Boost clock, MHz; absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boost_mhz: Option<f64>,
 }
 
 /// One tenant.

@@ -14,11 +14,12 @@ use crate::select::Context;
 const MAX_ROWS: usize = 100;
 
 /// What stands behind the answer: use of the GPU, and where the time of a request goes.
-const BEHIND: [Metric; 10] = [
+const BEHIND: [Metric; 11] = [
     Metric::CuUtilization,
     Metric::DramUtilization,
     Metric::Energy,
     Metric::Power,
+    Metric::Clock,
     Metric::QueueMean,
     Metric::LatencyService,
     Metric::LatencyMean,
@@ -77,6 +78,7 @@ pub(super) fn caveats(cx: &Context<'_>) -> Markup {
             li { "These numbers are " (cx.kind_of_numbers()) "." }
             @if cx.run.costs == "ideal" { li { "Mechanisms cost nothing (" code { "costs = \"ideal\"" } ")." } }
             @for w in &cx.run.warnings { li { (code(w)) } }
+            @if let Some(held) = held_back(cx) { li { (held) } }
             li {
                 "A goal is met when the whole 95 % interval of the share of requests in time is at or above \
                  99 %, missed when it is below, undecided otherwise. The interval is Wilson's over all \
@@ -88,6 +90,38 @@ pub(super) fn caveats(cx: &Context<'_>) -> Markup {
             li { "± is the 95 % confidence interval over the repeats. – means that there is no value." }
         }
     }
+}
+
+/// Below this share of the boost clock the power limit is worth a word.
+const HELD: f64 = 0.99;
+
+/// Says which policies the board's power limit slows, if any.
+fn held_back(cx: &Context<'_>) -> Option<String> {
+    let boost = cx.run.device.boost_mhz?;
+    let table = cx.results;
+    let clock = |r: &Row| table.number(r, Metric::Clock.name()).map(|mhz| mhz / boost);
+    let whole = table.rows.iter().filter(|r| table.text(r, "tenant") == WHOLE);
+    let mut least: Vec<(&str, f64)> = vec![];
+    for (label, share) in whole.filter_map(|r| Some((table.text(r, "label"), clock(r)?))) {
+        match least.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, low)) => *low = low.min(share),
+            None => least.push((label, share)),
+        }
+    }
+    least.retain(|(_, share)| *share < HELD);
+    least.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (label, share) = least.first()?;
+    let others = match least.len() - 1 {
+        0 => String::new(),
+        1 => ", and one other policy less".to_owned(),
+        n => format!(", and {n} other policies less"),
+    };
+    Some(format!(
+        "The board's power limit binds: it holds the clock at {} % of {} MHz on average under {label}{others}. \
+         Kernels share clock and power whatever divides the CUs, MIG instances included.",
+        fixed(100.0 * share, 0),
+        fixed(boost, 0),
+    ))
 }
 
 /// Links to what lies beside the page.

@@ -24,3 +24,4 @@ mod oracle_cases;
 mod oracle_engine;
 mod queueing;
 mod servers;
+mod turns;
