@@ -105,9 +105,22 @@ fn the_public_cases_run() {
         "torch-control-char.json",
         "torch-inf-bandwidth.json",
         "torch-array-unclosed.json",
+        "torch-three-iterations.json",
+        "torch-Infinity-bandwidth.json",
+        "torch-nan-arg.json",
+        "torch-18-kernel.json",
+        "torch-absolute-us.json",
+        "torch-pause-inside.json",
+        "nsys-schema-plain.sqlite",
     ] {
         let from = if file.starts_with("nsys") { "nsys" } else { "torch" };
         takes_what_was_recorded(from, &cases.join(file), &["--device", "h100-sxm"]);
+    }
+    for (from, file) in [("torch", "torch-two-devices.json"), ("nsys", "nsys-two-devices.sqlite")] {
+        for gpu in ["0", "1"] {
+            let more = ["--device", "h100-sxm", "--gpu-index", gpu];
+            takes_what_was_recorded(from, &cases.join(file), &more);
+        }
     }
 }
 

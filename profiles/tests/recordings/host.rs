@@ -127,6 +127,33 @@ fn side_streams_are_put_into_the_main_one_by_name() {
     }
 }
 
+#[test]
+fn branches_of_a_graph_are_said_to_be_one_behind_the_other() {
+    let mut events = Vec::new();
+    for pass in 0..3u64 {
+        for i in 0..4u64 {
+            for (name, after, us) in [("a", 0, 10), ("b", 1, 8)] {
+                events.push(format!(
+                    r#"{{"ph":"X","cat":"kernel","name":"{name}{i}","pid":0,"tid":7,"ts":{},"dur":{us},"args":{{"device":0,"stream":7,"graph node id":{},"grid":[99,1,1],"block":[64,1,1]}}}}"#,
+                    pass * 1_000 + i * 12 + after, 10 * i + after + 1
+                ));
+            }
+        }
+        events.push(format!(
+            r#"{{"ph":"X","cat":"user_annotation","name":"ProfilerStep#{pass}","pid":1,"tid":1,"ts":{},"dur":900}}"#,
+            pass * 1_000
+        ));
+    }
+    let text = format!("{{\"traceEvents\":[{}]}}", events.join(",")).into_bytes();
+    let import = import_text(&text, &options()).unwrap();
+    assert_eq!(launches_and_ns(&import), (8, 72_000));
+    let note = "streams: one, whose kernels are put one behind the other; 0.032 ms ran at once";
+    assert!(import.notes.iter().any(|n| n == note), "{:?}", import.notes);
+    let warned = "alone, the model takes 0.072 ms, 56 % longer than the recorded 0.046 ms";
+    assert!(import.warnings.iter().any(|w| w.ends_with(warned)), "{:?}", import.warnings);
+    assert_eq!(alone_ns(&import), 72_000);
+}
+
 proptest! {
     #[test]
     fn alone_a_request_takes_what_the_pass_took(

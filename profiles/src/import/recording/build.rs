@@ -236,12 +236,12 @@ impl Recording {
                 ms(all)
             ));
         }
-        if let Some(streams) = self.side_streams(timeline, &found.passes[typical.timing]) {
+        if let Some(streams) = self.side_by_side(timeline, &found.passes[typical.timing]) {
             report.notes.push(format!("streams: {streams}"));
             if options.launch.is_none() && timing.alone > timing.took {
                 let longer = (timing.alone - timing.took) * 100 / timing.took.max(1);
                 let text = format!(
-                    "side streams are put into the main one: alone, the model takes {} ms, {longer} % \
+                    "kernels ran side by side and are one behind the other here: alone, the model takes {} ms, {longer} % \
                      longer than the recorded {} ms",
                     ms(timing.alone),
                     ms(timing.took)

@@ -10,13 +10,11 @@
 //! * The short gaps between kernels that were all issued in time are the GPU's own. They cannot be
 //!   told from host time in a profile, and go to the first launch in one sum.
 //!
-//! Where streams ran side by side, their kernels stand behind one another in the model. They fill the
+//! Where kernels ran side by side, on streams or in graphs, they stand behind one another in the model. They fill the
 //! gaps in which they ran: gaps are closed as far as the pass then takes longer than it took.
 //!
 //! Copies before the first and after the last kernel are the input and output of the model. What they
 //! took beyond the device's link (pageable memory is staged by the host) is host time.
-
-use std::collections::BTreeSet;
 
 use super::clean::{Launch, Timeline, call_of};
 use super::passes::{Pass, Passes, launches, span_ns};
@@ -103,8 +101,7 @@ impl Recording {
                 |done: u64, (&i, &at): (&usize, &u64)| done.max(at).saturating_add(duration(i));
             timing.order.iter().zip(issued).fold(copy_in, run).saturating_add(copy_out)
         };
-        let streams = launches(timeline, pass).map(|l| l.kernel.stream);
-        if streams.collect::<BTreeSet<u32>>().len() > 1 {
+        if alone_at(&issued) > timing.took {
             closed_up(&mut issued, lead, |at| alone_at(at) <= timing.took);
         }
         let alone = alone_at(&issued);

@@ -10,16 +10,19 @@ use super::passes::{Pass, launches};
 
 impl Recording {
     /// The streams of a pass, if it has several: each with its launches and their time, where they went,
-    /// and the time in which kernels of several ran, counted once for each beyond the first.
-    pub(super) fn side_streams(&self, timeline: &Timeline, pass: &Pass) -> Option<String> {
+    /// and the time in which kernels ran at once, counted once for each beyond the first. Nodes of a graph
+    /// do so on one stream.
+    pub(super) fn side_by_side(&self, timeline: &Timeline, pass: &Pass) -> Option<String> {
         let mut each: BTreeMap<usize, (u32, usize, u64)> = BTreeMap::new();
         for launch in launches(timeline, pass) {
             let k = &launch.kernel;
             let sum = each.entry(timeline.ranks[&k.stream]).or_insert((k.stream, 0, 0));
             *sum = (k.stream, sum.1 + 1, sum.2.saturating_add(k.duration));
         }
+        let at_once = at_once(launches(timeline, pass).map(|l| (l.kernel.start, l.kernel.end())));
         if each.len() < 2 {
-            return None;
+            let text = "one, whose kernels are put one behind the other";
+            return (at_once > 0).then(|| format!("{text}; {} ms ran at once", ms(at_once)));
         }
         let mut words: Vec<String> = each
             .values()
@@ -28,7 +31,6 @@ impl Recording {
                 format!("stream {} ({n} {launches}, {} ms)", self.stream_name(stream), ms(ns))
             })
             .collect();
-        let at_once = at_once(launches(timeline, pass).map(|l| (l.kernel.start, l.kernel.end())));
         let main = words.remove(0);
         let order = if timeline.called {
             "put where the host launched them"
