@@ -225,11 +225,16 @@ fn name_instances(info: &PolicyInfo, tenants: Option<&[String]>, options: &mut O
 
 fn label(node: &Node, name: &str) -> Result<String, Flaw> {
     let Some(entry) = node.get("label") else { return Ok(name.to_owned()) };
-    let legal =
-        |t: &&str| !t.trim().is_empty() && t.chars().count() <= 60 && !t.contains(char::is_control);
+    // A spreadsheet would take a cell that begins so for a formula, and run it.
+    let formula = |t: &str| t.starts_with(['=', '+', '-', '@']);
+    let legal = |t: &&str| {
+        let length = t.chars().count();
+        !t.trim().is_empty() && length <= 60 && !t.contains(char::is_control) && !formula(t)
+    };
     entry.node.text().filter(legal).map(str::to_owned).ok_or_else(|| {
         let why = format!(
-            "`{}` is not a valid label: use 1 to 60 characters on one line",
+            "`{}` is not a valid label: use 1 to 60 characters on one line, the first of them none of \
+             `=`, `+`, `-` and `@`",
             entry.node.plain()
         );
         Flaw::new(&entry.node.place, format!("policy.{name}.label"), why)

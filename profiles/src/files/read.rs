@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{FileError, Problem};
 use super::table::{Columns, Row, Table};
+use super::write::{MODEL_NAME, is_model_name};
 use crate::Device;
 use crate::curve::{Curve, Point};
 use crate::drawn::Drawn;
@@ -161,10 +162,15 @@ fn model_names(dir: &Path) -> Result<Vec<String>, FileError> {
     if models.exists() {
         for entry in std::fs::read_dir(&models).map_err(io)? {
             let path: PathBuf = entry.map_err(io)?.path();
-            if path.extension().is_some_and(|e| e == "csv")
-                && let Some(stem) = path.file_stem().and_then(|s| s.to_str())
-            {
-                names.push(stem.to_owned());
+            if path.extension().is_some_and(|e| e == "csv") {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                if !is_model_name(&stem) {
+                    let text = stem.into_owned();
+                    let problem = Problem::Value { text, wanted: MODEL_NAME.to_owned() };
+                    let file = path.display().to_string();
+                    return Err(FileError::bad(&file, 1, "the file's name", problem));
+                }
+                names.push(stem.into_owned());
             }
         }
     }

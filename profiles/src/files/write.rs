@@ -298,12 +298,14 @@ fn check(profile: &Profile, provenance: &BTreeMap<String, String>) -> Result<(),
 }
 
 /// What [`is_model_name`] asks for, in words.
-pub(crate) const MODEL_NAME: &str = "a model name of letters, digits, `-`, `_`, `.` and `@`";
+pub(crate) const MODEL_NAME: &str =
+    "a model name of letters, digits, `-`, `_`, `.` and `@`, a letter, digit or `_` first";
 
-/// Whether a model may have this name: it is a file's name too.
+/// Whether a model may have this name: it is a file's name too, and a cell that no spreadsheet takes
+/// for a formula.
 pub(crate) fn is_model_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 100
-        && !name.starts_with('.')
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.@".contains(c))
 }
