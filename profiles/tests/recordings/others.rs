@@ -160,6 +160,8 @@ pub(super) fn rocpd(path: &Path) {
          CREATE TABLE rocpd_kernel_dispatch_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, agent_id INT, kernel_id INT,
            dispatch_id INT, queue_id INT, stream_id INT, start INT, end INT, private_segment_size INT, group_segment_size INT,
            workgroup_size_x INT, workgroup_size_y INT, workgroup_size_z INT, grid_size_x INT, grid_size_y INT, grid_size_z INT, event_id INT);
+         CREATE TABLE rocpd_memory_copy_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, start INT, end INT, name_id INT,
+           dst_agent_id INT, dst_address INT, src_agent_id INT, src_address INT, size INT, queue_id INT, stream_id INT, event_id INT);
          INSERT INTO rocpd_string_0a1b VALUES (1, '', 'HIP_RUNTIME_API'), (2, '', 'hipLaunchKernel'), (3, '', 'MARKER_CORE_RANGE_API'), (4, '', 'forward');
          INSERT INTO rocpd_info_agent_0a1b VALUES (1, 1, 7, 'CPU', 0, 'cpu', 'EPYC'), (2, 1, 7, 'GPU', 1, 'gfx90a', 'AMD Instinct MI210');
          INSERT INTO rocpd_info_kernel_symbol_0a1b VALUES (5, 'gemm.kd', 'gemm', 64), (6, 'relu.kd', 'relu', 32);",
@@ -170,6 +172,11 @@ pub(super) fn rocpd(path: &Path) {
         db.execute("INSERT INTO rocpd_event_0a1b VALUES (?, 3, ?, 0, 0)", [100 + i, 100 + i])
             .unwrap();
         db.execute("INSERT INTO rocpd_region_0a1b (nid, pid, tid, start, end, name_id, event_id) VALUES (1, 7, 7, ?, ?, 4, ?)", [at, at + 400_000, 100 + i]).unwrap();
+        db.execute(
+            "INSERT INTO rocpd_memory_copy_0a1b VALUES (NULL, 1, 7, 7, ?, ?, 3, 2, 0, 1, 0, 65536, 1, 0, NULL)",
+            [at + 5_000, at + 9_000],
+        )
+        .unwrap();
         for k in 0..2i64 {
             let event = 10 * i + 2 * k + 1;
             let call = at + 10_000 + 40_000 * k;
@@ -198,7 +205,9 @@ fn rocpd_is_a_database_whose_tables_have_suffixes() {
     assert_eq!(import.profile.kernels[0].grid, [100, 1, 1]);
     // One launch each 40 µs, from the calls.
     assert!(import.notes.iter().any(|n| n.contains("from the launch calls")), "{:?}", import.notes);
-    assert!(alone_ns(&import).abs_diff(45_000) <= 6_000, "{}", alone_ns(&import));
+    assert_eq!(import.profile.models["net"].input_per_item.0, 65_536 / 8);
+    // From the begin of the copy, 13 us before the first kernel, to the end of the second.
+    assert!(alone_ns(&import).abs_diff(58_000) <= 1_000, "{}", alone_ns(&import));
 }
 
 fn whole(

@@ -5,12 +5,13 @@ use std::path::Path;
 
 use super::database::{Database, count, int, text};
 use super::rocprof::{blocks, small};
-use super::{Call, Gpu, Kernel, Mark, Progress, Recording, Shape};
+use super::{Call, Copy, Gpu, Kernel, Mark, Progress, Recording, Shape, Way};
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
 /// The tables whose rows may be many.
-const TABLES: [&str; 4] = ["rocpd_event", "rocpd_kernel_dispatch", "rocpd_string", "rocpd_region"];
+const TABLES: [&str; 5] =
+    ["rocpd_event", "rocpd_kernel_dispatch", "rocpd_memory_copy", "rocpd_string", "rocpd_region"];
 
 /// Reads tables with or without the run's own suffix.
 pub(super) fn read(
@@ -61,7 +62,7 @@ pub(super) fn read(
         let stack = event.and_then(|e| stacks.get(&e)).map_or(0, |s| s.0);
         u64::try_from(stack).unwrap_or(0)
     };
-    const COLUMNS: [&str; 15] = [
+    const COLUMNS: [&str; 16] = [
         "start",
         "end",
         "kernel_id",
@@ -77,6 +78,7 @@ pub(super) fn read(
         "grid_size_x",
         "grid_size_y",
         "grid_size_z",
+        "graph_node_id",
     ];
     let tables = database.tables("rocpd_kernel_dispatch")?;
     if tables.is_empty() {
@@ -112,16 +114,28 @@ pub(super) fn read(
             let name = name.cloned().unwrap_or_else(|| format!("kernel {id}"));
             let (name, shape) = (all.names.id(&name), all.shape(shape));
             let link = link(int(row, 7));
-            all.kernels.push(Kernel {
-                name,
-                shape,
-                gpu,
-                stream,
-                link,
-                start,
-                duration,
-                graph: false,
-            });
+            let graph = int(row, 15).is_some_and(|n| n > 0);
+            all.kernels.push(Kernel { name, shape, gpu, stream, link, start, duration, graph });
+        })?;
+    }
+    let columns = ["start", "end", "src_agent_id", "dst_agent_id", "size", "event_id"];
+    for table in database.tables("rocpd_memory_copy")? {
+        database.each(&table, &columns, 2, |row| {
+            let took = int(row, 0).zip(int(row, 1));
+            let took = took.and_then(|(s, e)| Some((s, u64::try_from(e.checked_sub(s)?).ok()?)));
+            let Some((start, duration)) = took else {
+                all.drop("copies that do not read");
+                return;
+            };
+            let of = |column| int(row, column).and_then(|agent| gpus.get(&agent).copied());
+            let (way, gpu) = match (of(2), of(3)) {
+                (None, Some(gpu)) => (Way::In, gpu),
+                (Some(gpu), None) => (Way::Out, gpu),
+                (_, to) => (Way::Inside, to.unwrap_or(0)),
+            };
+            let bytes = int(row, 4).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+            let link = link(int(row, 5));
+            all.copies.push(Copy { way, gpu, link, bytes, start, duration });
         })?;
     }
     let mut strings: HashMap<i64, String> = HashMap::new();
@@ -132,7 +146,9 @@ pub(super) fn read(
             }
         })?;
     }
-    let mut known: Vec<u64> = all.kernels.iter().map(|k| k.link).filter(|l| *l > 0).collect();
+    let mut known: Vec<u64> = all.kernels.iter().map(|k| k.link).collect();
+    known.extend(all.copies.iter().map(|c| c.link));
+    known.retain(|l| *l > 0);
     known.sort_unstable();
     for table in database.tables("rocpd_region")? {
         let columns = ["start", "end", "event_id", "name_id", "pid"];
