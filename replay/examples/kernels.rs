@@ -10,7 +10,7 @@ use cotenant_profiles::zoo;
 use cotenant_replay::cuda::{CudaDevice, Granularity};
 use cotenant_replay::device::Queue;
 use cotenant_replay::work::{Task, launches};
-use cotenant_replay::{Device, DeviceError, Work, reference};
+use cotenant_replay::{Device, DeviceError, Work, reference, steps};
 
 /// Small enough for a CPU: products and convolutions by the naive sums.
 const MOST_FLOPS: u64 = 20_000_000;
@@ -40,6 +40,7 @@ fn works() -> Vec<Work> {
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
         let attention = Task::Attention { heads: 4, tokens: 100, width: 64 };
         works.push(Work::new(attention, precision));
+        works.extend(steps::samples().into_iter().map(|t| Work::new(Task::Step(t), precision)));
         works.push(Work::new(Task::Gemm { m: 37, n: 64, k: 72, count: 5 }, precision));
         for model in zoo::MODELS {
             for work in launches(&model.spec(), 2, precision) {

@@ -16,6 +16,7 @@
 //! Sequences of a step are known by their sums, so work has equal ones, as even as whole numbers are.
 
 mod reference;
+mod samples;
 mod shapes;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::work::{Task, Work};
 
 pub(crate) use reference::compute;
+pub use samples::samples;
 pub(crate) use shapes::{launch, shapes};
 
 /// Tokens of a page of the cache: vLLM's default.

@@ -46,10 +46,15 @@ struct Replay {
 
 impl Replay {
     fn start(edit: impl FnOnce(&mut Command)) -> Self {
+        Self::start_as("replay", edit)
+    }
+
+    /// `replay`, or `validate`, which replays first.
+    fn start_as(what: &str, edit: impl FnOnce(&mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (file, out) = (experiment(folder.path()), folder.path().join("out"));
         let mut command = Command::new(env!("CARGO_BIN_EXE_cotenant"));
-        command.arg("replay").arg(file).args(["--on", "emulated", "--jobs", "1"]);
+        command.arg(what).arg(file).args(["--on", "emulated", "--jobs", "1"]);
         command.args(["--slowdown", "60", "--out"]).arg(&out);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         edit(&mut command);
@@ -141,6 +146,19 @@ fn stopped_it_keeps_the_rows_it_has_and_takes_its_workers_along() {
         assert!(rows.len() >= 3, "{rows:?}");
         gone(&workers);
     }
+}
+
+#[test]
+fn a_stopped_validation_compares_what_has_ended() {
+    let mut replay = Replay::start_as("validate", |_| {});
+    let workers = replay.workers_of_the_second_cell();
+    let compared = replay.out.join("validation.csv");
+    signal(replay.child.id(), "TERM");
+    let status = replay.child.wait().unwrap();
+    assert_eq!(status.code(), Some(75));
+    let table = std::fs::read_to_string(compared).unwrap();
+    assert!(table.lines().count() > 1, "{table}");
+    gone(&workers);
 }
 
 #[test]

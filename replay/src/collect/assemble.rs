@@ -49,7 +49,10 @@ pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usiz
     for &work in plan.models.values().flat_map(BTreeMap::values).flatten() {
         time[work] = time[work].saturating_add(each[work]);
     }
-    let mut order: Vec<usize> = (0..time.len()).filter(|&w| time[w] > 0).collect();
+    // Two kernels side by side find in L2 what their launches before have left: those that start
+    // cold would seem to gain by a neighbour.
+    let warm = |w: &usize| time[*w] > 0 && !plan.works[*w].starts_cold();
+    let mut order: Vec<usize> = (0..time.len()).filter(warm).collect();
     order.sort_by_key(|&w| (std::cmp::Reverse(time[w]), w));
     order.truncate(count);
     order
@@ -57,7 +60,11 @@ pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usiz
 
 /// Visits with clocks below [`SLOW`] of the highest.
 fn slow(journal: &Journal) -> usize {
-    let clocks = || journal.visits().iter().filter_map(|v| v.sm_mhz);
+    slow_of(journal.visits().iter().filter_map(|v| v.sm_mhz))
+}
+
+fn slow_of(clocks: impl Iterator<Item = u32> + Clone) -> usize {
+    let clocks = || clocks.clone();
     let highest = clocks().max().unwrap_or(0);
     clocks().filter(|mhz| f64::from(*mhz) < SLOW * f64::from(highest)).count()
 }
@@ -372,4 +379,17 @@ pub(crate) fn today() -> String {
         (day_of_year - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
     let year = year_of_era + era * 400 + u64::from(m <= 2);
     format!("{year:04}-{m:02}-{d:02}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visits_at_low_clocks_are_counted() {
+        // An H200's highest, one step below it, and throttled.
+        assert_eq!(slow_of([1980, 1965, 1980, 1410, 345].into_iter()), 2);
+        assert_eq!(slow_of([1980, 1881].into_iter()), 0);
+        assert_eq!(slow_of(std::iter::empty()), 0);
+    }
 }

@@ -8,12 +8,15 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device as Gpu, Profile, files};
 use cotenant_replay::collect::{Collected, Request, collect};
 use cotenant_replay::cuda::{CudaDevice, Granularity};
-use cotenant_replay::drive::{Replayed, Stop};
+use cotenant_replay::drive::{Kernels, Launch, Replayed, Stop, Streams, Workers};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, Work};
+use cotenant_sim::CuMask;
+use cotenant_sim::host::Part;
+use cotenant_sim::policy::{Options, find};
 
 use crate::processes::{replay_processes, stopped_while_starting};
-use crate::replay::replay_streams;
+use crate::replay::{replay_streams, scenario};
 use crate::stand_in::{alive, calls, with_stand_in};
 
 fn request(model: &str, cus: &[u32]) -> Request {
@@ -269,6 +272,46 @@ fn every_work_of_a_model_runs_on_small_partitions() {
         }
         gpu.wait(&mut Vec::new()).unwrap();
         drop(gpu);
+        assert_eq!(alive(), (0, 0));
+    });
+}
+
+/// Masks that begin alike and have as many CUs are two masks.
+#[test]
+fn masks_are_compared_whole() {
+    with_stand_in!("masks_are_compared_whole", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let spin = Work::new(Task::Spin { blocks: 1, ns: 1_000 }, Precision::Fp32);
+        let mut streams = Streams::new(&mut gpu, Kernels::Works(vec![spin]), 1);
+        let setup = scenario("squeezenet1_1@64").setup;
+        let mut krisp = (find("krisp").unwrap().build)(&Options::default()).unwrap();
+        let layout = krisp.layout(&setup).unwrap();
+        let spec = layout.workers[0];
+        streams.lay_out(&layout).unwrap();
+        streams.open(0, &spec).unwrap();
+        let masks = [0..8, 0..4].map(|first| first.collect::<CuMask>());
+        let [together, mut apart] = masks;
+        (8..12).for_each(|cu| apart.insert(cu));
+        for mask in [together, apart, together] {
+            let launch = Launch {
+                worker: 0,
+                kernel: 0,
+                mask: Some(mask),
+                priority: None,
+                issued: 0,
+                part: Part::WHOLE,
+                scale: 1.0,
+                first: true,
+                last: true,
+                tell: false,
+            };
+            streams.launch(&launch).unwrap();
+        }
+        streams.drain().unwrap();
+        drop(streams);
+        drop(gpu);
+        let made = calls().iter().filter(|c| *c == "cuGreenCtxCreate").count();
+        assert_eq!(made, 2, "a partition for each mask, and none twice");
         assert_eq!(alive(), (0, 0));
     });
 }

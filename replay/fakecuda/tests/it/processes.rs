@@ -13,11 +13,13 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Curve, Device as Gpu, Kernel, Model, Nanos, Profile, Source, zoo};
 use cotenant_replay::cuda::{CudaDevice, Granularity};
 use cotenant_replay::drive::{self, ReplayError, Replayed, Stop};
-use cotenant_replay::process::{Ground, Launcher, Patience, Processes, child, needs_processes};
+use cotenant_replay::process::{
+    Ground, Launcher, Patience, Processes, cannot_run_on_a_gpu, child, needs_processes,
+};
 use cotenant_replay::{Device, mps, runnable, work};
 use cotenant_sim::Class;
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::policy::{Options, find};
+use cotenant_sim::policy::{Options, Value, find};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Load, Scenario, Setup, Tenant, Think};
 
@@ -199,4 +201,20 @@ fn mps_that_is_missing_dies_or_serves_nobody_is_named() {
         let left = left.filter(|f| f.file_name().to_string_lossy().starts_with(&mine)).count();
         assert_eq!(left, 0, "a daemon's folder is left behind");
     });
+}
+
+/// It caps its servers and launches each of their kernels itself: no process can do both.
+#[test]
+fn autotune_says_why_it_runs_on_no_gpu() {
+    let setup = scenario().setup;
+    let options = Options(vec![("servers".to_owned(), Value::Integer(2))]);
+    let mut policy = (find("autotune").unwrap().build)(&options).unwrap();
+    let layout = policy.layout(&setup).unwrap();
+    let why = cannot_run_on_a_gpu(policy.depth(), &layout).unwrap();
+    assert!(why.contains("a cap takes a process under MPS") && why.contains("emulated"), "{why}");
+    // Shares without kernels of its own are a process for each.
+    let mut shares = (find("mps-percent").unwrap().build)(&Options::default()).unwrap();
+    let layout = shares.layout(&setup).unwrap();
+    assert_eq!(cannot_run_on_a_gpu(shares.depth(), &layout), None);
+    assert!(needs_processes(shares.depth(), &layout));
 }

@@ -70,7 +70,7 @@ fn profile(name: &str) -> Profile {
     }
 }
 
-fn scenario(name: &str) -> Scenario {
+pub(crate) fn scenario(name: &str) -> Scenario {
     let device = Gpu::builtin("h100-sxm").unwrap();
     let profile = profile(name);
     let mut code = Code::default();
