@@ -96,6 +96,10 @@ static __device__ void sum_experts(const R *x, const R *weight, R *out, u64 acti
     }
 }
 
+// Counters at the beginning of a kernel's own memory, which works of many sizes share: what lies behind
+// is never taken for one.
+#define COUNTERS 16384
+
 // Whether this is the last of `n` blocks that come here: then it sees what the others have written
 // before. The counter is zero again behind it.
 static __device__ bool last_of(unsigned *counter, u64 n) {
@@ -114,9 +118,10 @@ static __device__ bool last_of(unsigned *counter, u64 n) {
 // `chunks` blocks of 4096 logits for each row: the logits in single precision, the largest of the block,
 // then the largest of the row, by the last block. The first of equal ones is chosen.
 template <class T, class R>
-static __device__ void sample(const R *x, R *out, float *logits, u64 rows, u64 vocabulary, u64 chunks) {
+static __device__ void sample(const R *x, R *out, unsigned *own, u64 rows, u64 vocabulary, u64 chunks) {
+    float *logits = (float *)(own + COUNTERS);
     volatile float *largest = logits + rows * vocabulary;
-    unsigned *counter = (unsigned *)(logits + rows * vocabulary + 2 * rows * chunks);
+    unsigned *chosen = (unsigned *)(logits + rows * vocabulary + 2 * rows * chunks);
     const u64 row = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
     const u64 end = min(vocabulary, (chunk + 1) * 4096);
     float most = -3.4e38f, place = -3.4e38f;
@@ -131,7 +136,7 @@ static __device__ void sample(const R *x, R *out, float *logits, u64 rows, u64 v
         largest[2 * blockIdx.x] = best;
         largest[2 * blockIdx.x + 1] = place;
     }
-    if (!last_of(counter + row, chunks)) return;
+    if (!last_of(own + row, chunks)) return;
     most = place = -3.4e38f;
     for (u64 i = threadIdx.x; i < chunks; i += blockDim.x) {
         float v = largest[2 * (row * chunks + i)];
@@ -141,7 +146,7 @@ static __device__ void sample(const R *x, R *out, float *logits, u64 rows, u64 v
     place = block_max(most == best ? place : -3.4e38f);
     if (threadIdx.x == 0) {
         T::put(out, row, best);
-        counter[rows + row] = (unsigned)-place;
+        chosen[row] = (unsigned)-place;
     }
 }
 
@@ -276,11 +281,11 @@ static __device__ void prefill_attention(const R *q, const R *keys, const R *val
 // the largest score and the total behind each.
 template <class T, class R>
 static __device__ void decode_attention(const R *q, const R *keys, const R *values,
-                                        const unsigned *pages, R *out, float *sums, u64 sequences,
+                                        const unsigned *pages, R *out, unsigned *own, u64 sequences,
                                         u64 cached, u64 pages_each, u64 window, u64 heads,
                                         u64 kv_heads, u64 width, u64 parts) {
     __shared__ float most[ROWS], total[ROWS];
-    float sum[ROWS];
+    float sum[ROWS], *sums = (float *)(own + COUNTERS);
     const u64 part = blockIdx.x % parts, head = blockIdx.x / parts % kv_heads;
     const u64 s = blockIdx.x / parts / kv_heads, group = heads / kv_heads;
     const u64 length = (s + 1) * cached / sequences - s * cached / sequences + 1;
@@ -307,8 +312,7 @@ static __device__ void decode_attention(const R *q, const R *keys, const R *valu
         }
     }
     if (parts == 1) return;
-    unsigned *counter = (unsigned *)(sums + sequences * heads * parts * (width + 2));
-    if (!last_of(counter + s * kv_heads + head, parts)) return;
+    if (!last_of(own + s * kv_heads + head, parts)) return;
 #pragma unroll 1
     for (unsigned e = threadIdx.x; e < group * width; e += 256) {
         const u64 r = first + e / (unsigned)width, d = e % (unsigned)width;
@@ -348,8 +352,8 @@ ALL(route, P, (route<T, R>(x, o, chosen, experts, active)))
 #define P(R) (const R *x, const R *w, R *o, u64 active, u64 width)
 ALL(sum_experts, P, (sum_experts<T, R>(x, w, o, active, width)))
 #undef P
-#define P(R) (const R *x, R *o, float *logits, u64 rows, u64 vocabulary, u64 chunks)
-ALL(sample, P, (sample<T, R>(x, o, logits, rows, vocabulary, chunks)))
+#define P(R) (const R *x, R *o, unsigned *own, u64 rows, u64 vocabulary, u64 chunks)
+ALL(sample, P, (sample<T, R>(x, o, own, rows, vocabulary, chunks)))
 #undef P
 #define P(R)                                                                                       \
     (const R *q, const R *k, const R *v, const unsigned *p, R *o, u64 sequences, u64 tokens,       \
@@ -359,9 +363,9 @@ ALL(prefill_attention, P,
                              tiles)))
 #undef P
 #define P(R)                                                                                       \
-    (const R *q, const R *k, const R *v, const unsigned *p, R *o, float *sums, u64 sequences,      \
+    (const R *q, const R *k, const R *v, const unsigned *p, R *o, unsigned *own, u64 sequences,    \
      u64 cached, u64 each, u64 window, u64 heads, u64 kv, u64 width, u64 parts)
 ALL(decode_attention, P,
-    (decode_attention<T, R>(q, k, v, p, o, sums, sequences, cached, each, window, heads, kv, width,
+    (decode_attention<T, R>(q, k, v, p, o, own, sequences, cached, each, window, heads, kv, width,
                             parts)))
 #undef P

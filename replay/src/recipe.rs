@@ -16,6 +16,9 @@ pub const PTX: &str = include_str!("../kernels/zoo.ptx");
 /// Threads of one block of our kernels: what the block-wide sums in the source assume.
 pub const BLOCK: u32 = 256;
 
+/// Indices that are scattered among each other where they are distinct.
+pub const SCATTERED: u32 = 64;
+
 /// What a launch reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operand {
@@ -23,7 +26,8 @@ pub struct Operand {
     pub elements: u64,
     /// Random numbers, or indices below this bound.
     pub below: Option<u32>,
-    /// Indices of which none comes twice, as far as there are so many.
+    /// Indices of which none comes twice: those of each group of [`SCATTERED`] in another order, so that
+    /// a longer operand begins as a shorter one does. The bound is whole groups.
     pub distinct: bool,
 }
 

@@ -4,7 +4,7 @@
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 
-use crate::recipe::{Operand, Shapes};
+use crate::recipe::{Operand, SCATTERED, Shapes};
 use crate::steps::{self, StepTask};
 use crate::work::{Task, Work};
 
@@ -33,11 +33,9 @@ pub fn operands_of(set: usize, shapes: &Shapes, precision: Precision) -> Vec<Vec
 fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
     let drawn = 0..operand.elements.min(PERIOD);
-    if let (Some(bound), true) = (operand.below, operand.distinct) {
-        // Steps of a prime that is no factor go through all of them.
-        let bound = u64::from(bound.max(1));
-        let step = if bound.is_multiple_of(7919) { 7927 } else { 7919 };
-        return drawn.map(|n| ((n * step + 1) % bound) as f64).collect();
+    if operand.distinct {
+        let group = u64::from(SCATTERED);
+        return drawn.map(|n| (n / group * group + (37 * n + 11) % group) as f64).collect();
     }
     drawn.map(|_| draw(&mut state, operand.below, precision)).collect()
 }

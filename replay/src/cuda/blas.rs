@@ -142,8 +142,8 @@ pub(super) struct Gemm {
     /// The best first.
     algorithms: Vec<sys::cublasLtMatmulHeuristicResult_t>,
     chosen: usize,
-    /// Of this plan alone: two streams that share one overwrite each other.
-    workspace: Buffer,
+    /// Of this plan, or of others in the same queue: two streams that share one overwrite each other.
+    workspace: Option<Rc<Buffer>>,
     bias: bool,
 }
 
@@ -154,7 +154,6 @@ impl Gemm {
     /// Plans for a partition of `cus` SMs: the library sizes its grid for them.
     pub(super) fn plan(
         blas: &Rc<Blas>,
-        context: &Rc<Context>,
         shape: Shape,
         precision: Precision,
         cus: u32,
@@ -224,16 +223,26 @@ impl Gemm {
             let operands = [&left, &right, &out].map(|l| l.0);
             heuristics(blas.raw, description.0, operands, preference.0)?
         };
-        let workspace = Buffer::zeroed(context, algorithms[0].workspaceSize)?;
+        let workspace = None;
         let blas = Rc::clone(blas);
         Ok(Self { blas, description, left, right, out, algorithms, chosen: 0, workspace, bias })
+    }
+
+    /// Workspace of the chosen algorithm.
+    pub(super) fn workspace_bytes(&self) -> usize {
+        self.algorithms[self.chosen].workspaceSize
+    }
+
+    /// Memory of at least [`Self::workspace_bytes`]: it is given before the first launch.
+    pub(super) fn give_workspace(&mut self, workspace: Rc<Buffer>) {
+        self.workspace = Some(workspace);
     }
 
     /// Takes the next algorithm; false if there is none.
     pub(super) fn next(&mut self, context: &Rc<Context>) -> Result<bool, DeviceError> {
         let Some(next) = self.algorithms.get(self.chosen + 1) else { return Ok(false) };
-        if next.workspaceSize > self.workspace.bytes {
-            self.workspace = Buffer::zeroed(context, next.workspaceSize)?;
+        if self.workspace.as_ref().is_none_or(|w| w.bytes < next.workspaceSize) {
+            self.workspace = Some(Rc::new(Buffer::zeroed(context, next.workspaceSize)?));
         }
         self.chosen += 1;
         Ok(true)
@@ -278,7 +287,7 @@ impl Gemm {
                 output as *mut _,
                 self.out.0,
                 &raw const algorithm.algo,
-                self.workspace.address as *mut _,
+                self.workspace.as_ref().map_or(0, |w| w.address) as *mut _,
                 algorithm.workspaceSize,
                 stream.raw.cast(),
             )

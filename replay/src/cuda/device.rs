@@ -269,9 +269,11 @@ impl CudaDevice {
                 smem_bytes: facts.smem_bytes,
                 blocks_per_cu: facts.blocks_per_cu,
             };
-            let scratch = usize::try_from(recipe.scratch).unwrap_or(usize::MAX);
-            let scratch = (scratch > 0).then(|| Buffer::zeroed(&self.context, scratch));
-            return Ok((Body::Ours { function, recipe, scratch: scratch.transpose()? }, facts));
+            let scratch = match usize::try_from(recipe.scratch).unwrap_or(usize::MAX) {
+                0 => None,
+                n => Some(self.shared.take(&self.context, (queue.0, pool::Place::Own), &[], n)?),
+            };
+            return Ok((Body::Ours { function, recipe, scratch }, facts));
         }
         match &work.task {
             Task::Conv { batch, conv } => {
@@ -288,8 +290,13 @@ impl CudaDevice {
                     }
                     _ => unreachable!("the arm has no other"),
                 };
-                let context = &self.context;
-                let plan = Gemm::plan(&blas, context, shape, work.precision, cus, Place::Strided)?;
+                let mut plan = Gemm::plan(&blas, shape, work.precision, cus, Place::Strided)?;
+                let needs = plan.workspace_bytes();
+                let of = (queue.0, pool::Place::Workspace);
+                plan.give_workspace(match work.step {
+                    true => self.shared.take(&self.context, of, &[], needs)?,
+                    false => Rc::new(Buffer::zeroed(&self.context, needs)?),
+                });
                 Ok((Body::Gemm(Box::new(plan)), library(String::new())))
             }
             _ => Err(DeviceError::unsupported(&work.id, "no kernel and no library runs it")),
@@ -364,18 +371,8 @@ impl CudaDevice {
         let mut inputs = Vec::with_capacity(shapes.inputs.len());
         for (i, operand) in shapes.inputs.iter().enumerate() {
             let (once, bytes) = reference::operand_once(i, operand, work.precision);
-            let weights = matches!(
-                (&work.task, i),
-                (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1)
-                    | (Task::Embedding { .. }, 0)
-            );
-            inputs.push(match operand.below {
-                Some(_) => Rc::new(Buffer::repeated(&self.context, &once, bytes)?),
-                None => {
-                    let place = pool::Place::of_input(i, weights.then_some(bytes), work.precision);
-                    self.shared.take(&self.context, (queue.0, place), &once, bytes)?
-                }
-            });
+            let place = pool::Place::of_input(i, operand, work, bytes);
+            inputs.push(self.shared.take(&self.context, (queue.0, place), &once, bytes)?);
         }
         let bytes = usize::try_from(shapes.output * work.precision.bytes()).unwrap_or(usize::MAX);
         let place = (queue.0, pool::Place::Result);

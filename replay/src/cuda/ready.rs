@@ -34,7 +34,7 @@ pub(super) enum Body {
         function: CUfunction,
         recipe: Recipe,
         /// Memory of its own, where the kernel needs some.
-        scratch: Option<Buffer>,
+        scratch: Option<Rc<Buffer>>,
     },
     Gemm(Box<Gemm>),
     Conv(Box<Conv>),

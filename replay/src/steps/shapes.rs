@@ -2,7 +2,7 @@
 
 use super::{Attend, CHUNK, MOST_EXPERTS, PAGE, StepTask, TILE, WIDEST_HEAD};
 use crate::recipe::Parameter::{Input, Number, Output, Scratch};
-use crate::recipe::{BLOCK, Operand, Parameter, Shapes};
+use crate::recipe::{BLOCK, Operand, Parameter, SCATTERED, Shapes};
 
 /// Positions of the table of angles.
 pub(super) const POSITIONS: u32 = 4096;
@@ -15,9 +15,13 @@ fn of(n: &[u32]) -> u64 {
     n.iter().map(|&x| u64::from(x)).product()
 }
 
-/// Places of a cache that new tokens are written to: whole pages.
+/// Counters at the beginning of a kernel's own memory, as the source has it.
+const COUNTERS: u64 = 16_384;
+
+/// Places of a cache that new tokens are written to, or pages of one: whole groups of
+/// [`SCATTERED`].
 pub(super) fn places(tokens: u32) -> u32 {
-    tokens.next_multiple_of(PAGE)
+    tokens.next_multiple_of(SCATTERED)
 }
 
 pub(crate) fn shapes(task: &StepTask) -> Shapes {
@@ -46,8 +50,8 @@ pub(crate) fn shapes(task: &StepTask) -> Shapes {
         StepTask::Prefill(a) | StepTask::Decode(a) => {
             let queries = of(&[a.tokens, a.heads, a.width]);
             let pages = a.sequences * a.pages_each();
-            let cache = of(&[pages, PAGE, a.kv_heads, a.width]);
-            (vec![real(queries), real(cache), real(cache), each_once(pages, pages)], queries)
+            let cache = of(&[places(pages), PAGE, a.kv_heads, a.width]);
+            (vec![real(queries), real(cache), real(cache), each_once(pages, places(pages))], queries)
         }
         StepTask::Gated { tokens, inner } => {
             (vec![real(2 * of(&[tokens, inner]))], of(&[tokens, inner]))
@@ -123,13 +127,14 @@ pub(crate) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
             let operands = vec![Input(0), Input(1), Input(2), Input(3), Output, Scratch];
             let sizes = [number(a.sequences), Number(a.cached)];
             let more = [a.pages_each(), a.window, a.heads, a.kv_heads, a.width, parts].map(number);
-            // Sums of every part with what they are scaled by, then a counter per block of keys.
+            counted(of(&[a.sequences, a.kv_heads]))?;
+            // A counter per block of keys, then sums of every part with what they are scaled by.
             let sums = 4 * of(&[a.sequences, a.heads, parts, a.width + 2]);
             Launch {
                 name: "decode_attention",
                 blocks: of(&[parts, a.kv_heads, a.sequences]),
                 parameters: [operands, sizes.to_vec(), more.to_vec()].concat(),
-                scratch: if parts > 1 { sums + 4 * of(&[a.sequences, a.kv_heads]) } else { 4 },
+                scratch: 4 * COUNTERS + if parts > 1 { sums } else { 0 },
             }
         }
         StepTask::Gated { tokens, inner } => {
@@ -159,16 +164,24 @@ pub(crate) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
         StepTask::Sample { rows, vocabulary } => {
             let chunks = vocabulary.div_ceil(CHUNK);
             let sizes = [number(rows), number(vocabulary), number(chunks)];
-            // Logits, the largest of each block and its place, a counter and the choice of each row.
-            let words = of(&[rows, vocabulary]) + 2 * of(&[rows, chunks]) + 2 * u64::from(rows);
+            counted(rows.into())?;
+            // A counter of each row, logits, the largest of each block and its place, the choice.
+            let words = of(&[rows, vocabulary]) + 2 * of(&[rows, chunks]) + u64::from(rows);
             Launch {
                 name: "sample",
                 blocks: of(&[rows, chunks]),
                 parameters: [vec![Input(0), Output, Scratch], sizes.to_vec()].concat(),
-                scratch: 4 * words,
+                scratch: 4 * (COUNTERS + words),
             }
         }
     }))
+}
+
+fn counted(blocks: u64) -> Result<(), &'static str> {
+    if blocks > COUNTERS {
+        return Err("sequences times heads of keys, or rows of logits: at most 16384");
+    }
+    Ok(())
 }
 
 fn fits(a: &Attend) -> Result<(), &'static str> {

@@ -91,11 +91,12 @@ impl CudaDevice {
         let place = Place::Listed(lists.each_ref().map(|list| align(list) as u32));
         let (cus, blas) = (self.lane(queue)?.cus, self.blas()?);
         let shape = Shape { m, n, k, count, bias: false };
-        let plan = match Gemm::plan(&blas, &self.context, shape, whole.precision, cus, place) {
+        let mut plan = match Gemm::plan(&blas, shape, whole.precision, cus, place) {
             Ok(plan) => Box::new(plan),
             Err(e) if cannot_list(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
+        plan.give_workspace(Rc::new(Buffer::zeroed(&self.context, plan.workspace_bytes())?));
         let words: Vec<u8> = lists.iter().flatten().flat_map(|a| a.to_le_bytes()).collect();
         let lists = Buffer::filled(&self.context, &words)?;
         let facts = LaunchFacts {

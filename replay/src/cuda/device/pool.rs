@@ -10,7 +10,9 @@ use crate::cuda::driver::Context;
 use crate::cuda::memory::Buffer;
 use crate::device::Queue;
 use crate::error::DeviceError;
-use crate::recipe::BLOCK;
+use crate::recipe::{BLOCK, Operand};
+use crate::steps::StepTask;
+use crate::work::{Task, Work};
 
 /// What a shared buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -19,13 +21,31 @@ pub(super) enum Place {
     Weights(usize, usize, Precision),
     /// What changes with the size of the step. Shorter operands are beginnings of longer ones.
     Input(usize, Precision),
+    /// Indices below a bound; all distinct ones have the same beginning.
+    Index(usize, Option<u32>),
     /// What is written; nobody reads it but a check, right behind.
     Result,
+    /// A library's workspace.
+    Workspace,
+    /// What our kernels use for themselves: counters that are zero again behind each launch, and
+    /// numbers of one launch.
+    Own,
 }
 
 impl Place {
-    pub(super) fn of_input(i: usize, weights: Option<usize>, precision: Precision) -> Self {
-        weights.map_or(Self::Input(i, precision), |bytes| Self::Weights(i, bytes, precision))
+    /// Where operand number `i` of a work lies.
+    pub(super) fn of_input(i: usize, operand: &Operand, work: &Work, bytes: usize) -> Self {
+        if let Some(below) = operand.below {
+            return Self::Index(i, (!operand.distinct).then_some(below));
+        }
+        let weights = matches!(
+            (&work.task, i),
+            (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1) | (Task::Embedding { .. }, 0)
+        );
+        match weights {
+            true => Self::Weights(i, bytes, work.precision),
+            false => Self::Input(i, work.precision),
+        }
     }
 }
 
