@@ -39,4 +39,3 @@ pub fn samples() -> Vec<StepTask> {
     ];
     all.to_vec()
 }
-

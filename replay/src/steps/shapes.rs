@@ -51,7 +51,10 @@ pub(crate) fn shapes(task: &StepTask) -> Shapes {
             let queries = of(&[a.tokens, a.heads, a.width]);
             let pages = a.sequences * a.pages_each();
             let cache = of(&[places(pages), PAGE, a.kv_heads, a.width]);
-            (vec![real(queries), real(cache), real(cache), each_once(pages, places(pages))], queries)
+            (
+                vec![real(queries), real(cache), real(cache), each_once(pages, places(pages))],
+                queries,
+            )
         }
         StepTask::Gated { tokens, inner } => {
             (vec![real(2 * of(&[tokens, inner]))], of(&[tokens, inner]))

@@ -40,7 +40,8 @@ impl Place {
         }
         let weights = matches!(
             (&work.task, i),
-            (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1) | (Task::Embedding { .. }, 0)
+            (Task::Gemm { .. } | Task::Step(StepTask::Biased { .. }), 1)
+                | (Task::Embedding { .. }, 0)
         );
         match weights {
             true => Self::Weights(i, bytes, work.precision),
