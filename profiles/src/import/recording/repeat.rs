@@ -31,13 +31,17 @@ const CANDIDATES: usize = 256;
 /// layer.
 const PROMINENT: u64 = 3;
 
+/// More rounds than any model has equal layers: the deepest decoders have 126.
+const MANY: usize = 128;
+
 /// Finds the iteration: the shortest period under which the longest stretch of the recording repeats
 /// itself, at least three times. What comes before (warm-up), after, and between two stretches
 /// (another kernel now and then) is left out. An iteration begins where the GPU has waited longest.
 ///
 /// Layers of one pass repeat as well, and the rest of the pass stands around them. So where the rounds do
 /// not explain all kernels, something has to show that they are no layers: a pause before each round, the
-/// first one too, or a beginning that is longer than a round (warm-up, where a pass begins with less).
+/// first one too, or nothing behind them and a beginning that is longer than a round (warm-up, where a pass
+/// begins with less), or more rounds than models have layers.
 /// Two stretches of as many rounds are the layers of two passes.
 ///
 /// # Errors
@@ -76,7 +80,7 @@ pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration,
         let paused = longest > second.saturating_mul(PROMINENT) && longest > 0;
         // The first round waits as the others do: behind a pass's beginning its first layer does not.
         let first_waits = turn > 0 || before == 0 || gap(times, first) >= longest / 2;
-        let warm_up = before >= period && behind == 0 && runs.len() == 1;
+        let warm_up = (before >= period || repeats >= MANY) && behind == 0 && runs.len() == 1;
         if !(paused && first_waits || warm_up) {
             return Err(layer);
         }
@@ -213,6 +217,12 @@ mod tests {
         assert_eq!(found(&names[..13], 0), Err(layer));
         // With pauses before each round, and something behind the last one.
         assert_eq!(found(&names, 500).unwrap().kernels, 2);
+        // As many rounds no model has as layers, unless something stands behind them.
+        let mut many = vec![7];
+        (0..128).for_each(|_| many.extend([1, 2]));
+        assert_eq!(found(&many, 0).unwrap().kernels, 2);
+        many.push(8);
+        assert!(matches!(found(&many, 0), Err(NoIteration::Layer { behind: 1, .. })));
         // Pauses before each layer but the first, which its embedding leads to.
         let at = |i: i64| 30 * i + 300 * (i - 1).clamp(0, 11).div_euclid(2);
         let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
