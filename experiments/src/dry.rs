@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cotenant_sim::layout::Layout;
+use cotenant_sim::layout::{Layout, Role};
 use cotenant_sim::scenario::Setup;
 
 use crate::config::Grid;
@@ -103,8 +103,11 @@ struct Row {
 fn describe(setup: &Setup, layout: &Layout) -> Row {
     let mut used = vec![0_u64; layout.pools.len()];
     for worker in &layout.workers {
-        let model = setup.tenants[worker.tenant as usize].model.memory();
-        used[worker.pool as usize] += model.0 + worker.overhead.0;
+        // The half of an engine that generates lies in its other half's process.
+        if worker.role != Role::Decode {
+            let total = layout.pools[worker.pool as usize].memory;
+            used[worker.pool as usize] += setup.worker_memory(worker, total).0;
+        }
     }
     let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
     let mut memory = vec![];

@@ -37,7 +37,32 @@ pub(crate) fn decoder(base: &Path, config: &TenantConfig) -> Result<Decoder, Str
             )
         })
     };
-    found.map_err(|e| format!("{}: {e}", config.model_at))
+    let decoder = found.map_err(|e| format!("{}: {e}", config.model_at))?;
+    within_context(config, &decoder)?;
+    Ok(decoder)
+}
+
+/// Whether an engine's longest sequence, and a tenant's shortest request, are within the context.
+fn within_context(config: &TenantConfig, decoder: &Decoder) -> Result<(), String> {
+    let Some(engine) = &config.engine else { return Ok(()) };
+    let (name, positions) = (&decoder.name, decoder.positions);
+    let most = engine.max_context.unwrap_or(positions);
+    if most > positions {
+        return Err(format!(
+            "{}: engine.max_context: is {most}, but {name} has a context of {positions} tokens",
+            config.model_at
+        ));
+    }
+    let Some(tokens) = config.arrivals.tokens else { return Ok(()) };
+    let least = u64::from(tokens.tokens_in.least()) + u64::from(tokens.tokens_out.least());
+    if least > u64::from(most) {
+        return Err(format!(
+            "{}: every request has at least {least} tokens, prompt and output, and {name} has a \
+             context of {most}: shorten `tokens_in` or `tokens_out`",
+            config.arrivals_at
+        ));
+    }
+    Ok(())
 }
 
 /// The steps of a decoder, scaled through measured layers where there are any; and the file of those.
@@ -183,6 +208,7 @@ pub(crate) fn compile(
         max_context,
         block: engine.block,
         kv: engine.kv,
+        elastic: engine.elastic,
         kv_per_token,
         scheduler_overhead: engine.scheduler_overhead,
         async_scheduling: engine.async_scheduling,

@@ -23,7 +23,7 @@ mod sequence;
 
 pub use kv::KvCache;
 pub use plan::{Emitted, Planned};
-pub use rules::{KvSize, Role, Rules};
+pub use rules::{Elastic, KvSize, Role, Rules};
 pub use sequence::{Arrived, Queue};
 
 use std::collections::VecDeque;
@@ -75,10 +75,18 @@ impl Engine {
         &self.kv
     }
 
-    /// The longest sequence, prompt and output, that it can ever hold.
+    /// Its cache has so many blocks from now on: what sessions left makes way.
+    ///
+    /// # Panics
+    /// Sequences hold more.
+    pub fn resize(&mut self, blocks: u32) {
+        self.kv.resize(blocks);
+    }
+
+    /// The longest sequence, prompt and output, that it can hold in so many blocks.
     #[must_use]
-    pub fn longest(&self) -> u64 {
-        let cache = u64::from(self.kv.blocks()) * u64::from(self.rules.block);
+    pub fn longest(&self, blocks: u32) -> u64 {
+        let cache = u64::from(blocks) * u64::from(self.rules.block);
         let whole = match self.rules.chunked_prefill {
             true => u64::MAX,
             false => u64::from(self.rules.max_batched_tokens),

@@ -8,6 +8,7 @@
 //! |---|---|
 //! | requests arrive, form batches, are answered | `host/batches.rs` |
 //! | engines that generate tokens: their batches are steps | `host/steps.rs` |
+//! | caches whose memory follows what sequences hold | `host/elastic.rs` |
 //! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
 //! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
 //! | the policy is told, its actions are carried out | `host/actions.rs` |
@@ -31,6 +32,7 @@ use crate::view::{Status, Worker};
 mod account;
 mod actions;
 mod batches;
+mod elastic;
 mod launches;
 mod losses;
 mod programs;
@@ -133,6 +135,9 @@ pub struct Host<'a, W> {
     parts: Vec<u32>,
     /// Of workers that generate, and by worker who has which.
     engines: Vec<Engine>,
+    /// By engine: its memory, if that is elastic; and whether some has been given back.
+    mapped: Vec<Option<elastic::Mapped>>,
+    released: bool,
     seats: Vec<Option<steps::Seat>>,
     /// The launches of the step at hand, and the requests that it has answered.
     composed: Vec<Step>,
@@ -189,6 +194,8 @@ impl<'a, W: World> Host<'a, W> {
             actions: vec![],
             parts: vec![],
             engines: vec![],
+            mapped: vec![],
+            released: false,
             seats: vec![],
             composed: vec![],
             answered: vec![],
@@ -244,6 +251,9 @@ impl<'a, W: World> Host<'a, W> {
     pub fn drain(&mut self) {
         while let Some(signal) = self.world.next() {
             self.signal(signal);
+            if self.released {
+                self.offer();
+            }
             if self.cut {
                 return;
             }

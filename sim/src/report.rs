@@ -246,7 +246,9 @@ pub enum Refusal {
     #[error("layout: {0}")]
     Layout(#[from] LayoutError),
     /// Weights, activations and contexts exceed a pool's memory.
-    #[error("out-of-memory: {who} brings the need to {need}, but there are {have}")]
+    #[error(
+        "out-of-memory: {who} brings the need to {need}, but there are {have}: take a smaller model or precision, fewer workers, or a GPU with more memory"
+    )]
     OutOfMemory {
         /// The worker that no longer fits, in words.
         who: String,

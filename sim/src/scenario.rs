@@ -179,24 +179,25 @@ impl Setup {
     #[must_use]
     pub fn worker_memory(&self, worker: &WorkerSpec, total: Bytes) -> Bytes {
         let tenant = &self.tenants[worker.tenant as usize];
-        let model = Bytes(tenant.model.memory().0 + worker.overhead.0);
-        match tenant.generates.as_ref().map(|g| g.rules.kv) {
-            None => model,
-            Some(KvSize::Bytes(kv)) => Bytes(model.0 + kv.0),
-            Some(KvSize::Fraction(share)) => model.max(Bytes((total.0 as f64 * share) as u64)),
-        }
+        let model = tenant.model.memory().0 + worker.overhead.0;
+        let most = self.kv_memory(worker, total).0;
+        let elastic = tenant.generates.as_ref().and_then(|g| g.rules.elastic);
+        Bytes(model + elastic.map_or(most, |e| e.floor_within(Bytes(most)).0))
     }
 
-    /// Blocks of the cache of a generating worker in a pool of `total`: what the engine's memory leaves
-    /// beside the model.
+    /// Memory that the cache of a generating worker in a pool of `total` has, or an elastic one may
+    /// have: what the engine's memory leaves beside the model.
     #[must_use]
-    pub fn kv_blocks(&self, worker: &WorkerSpec, total: Bytes) -> u32 {
+    pub fn kv_memory(&self, worker: &WorkerSpec, total: Bytes) -> Bytes {
         let tenant = &self.tenants[worker.tenant as usize];
-        let Some(rules) = tenant.generates.as_ref().map(|g| g.rules) else { return 0 };
         let model = tenant.model.memory().0 + worker.overhead.0;
-        let kv = self.worker_memory(worker, total).0 - model;
-        let block = rules.kv_per_token.0.max(1) * u64::from(rules.block);
-        u32::try_from(kv / block).unwrap_or(u32::MAX)
+        match tenant.generates.as_ref().map(|g| g.rules.kv) {
+            None => Bytes(0),
+            Some(KvSize::Bytes(kv)) => kv,
+            Some(KvSize::Fraction(share)) => {
+                Bytes(((total.0 as f64 * share) as u64).saturating_sub(model))
+            }
+        }
     }
 
     /// Device memory of one client process that shares the GPU.

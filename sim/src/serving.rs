@@ -234,7 +234,7 @@ impl Serving {
             patience: Patience::of(t, setup),
             expiring: BTreeSet::new(),
             opened: Nanos::ZERO,
-            generating: t.generates.as_ref().map(|g| Box::new(Generating::new(g.goals))),
+            generating: t.generates.as_ref().map(|g| Box::new(Generating::new(g))),
             watch: None,
         };
         Self {

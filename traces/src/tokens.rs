@@ -110,6 +110,16 @@ impl TokenCount {
         Ok(Self { law: law(field, name, parameters)?, min, max })
     }
 
+    /// No draw is smaller.
+    #[must_use]
+    pub fn least(&self) -> u32 {
+        match self.law {
+            Law::Always(n) => n,
+            Law::Uniform(low, _) => low.clamp(self.min, self.max),
+            _ => self.min,
+        }
+    }
+
     /// One number of tokens.
     pub fn draw(&self, rng: &mut Rng) -> u32 {
         let draw = match self.law {

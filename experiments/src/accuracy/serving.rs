@@ -139,6 +139,7 @@ fn setup(tables: &std::path::Path) -> Done<Arc<Setup>> {
         max_context: CONTEXT,
         block: BLOCK,
         kv: KvSize::Bytes(Bytes(BLOCKS * u64::from(BLOCK) * kv_per_token.0)),
+        elastic: None,
         kv_per_token,
         scheduler_overhead: OVERHEAD,
         async_scheduling: true,

@@ -317,8 +317,9 @@ pub(crate) struct TenantFile {
     #[schemars(example = serde_json::json!({ "trials": 64 }))]
     pub(crate) tune: Option<TuneFile>,
     /// Requests that still wait when their time is over are dropped, with that reason: `slo` takes the
-    /// time from the goal, a duration counts from the arrival, `never` drops nobody, as if not given. A
-    /// request whose batch has begun is answered, however late.
+    /// time from the goal (of a generating tenant, that for the first token), a duration counts from the
+    /// arrival, `never` drops nobody, as if not given. A request whose batch has begun, or that an engine
+    /// has admitted, is answered, however late.
     #[schemars(example = &"slo")]
     pub(crate) drop_after: Option<DropFile>,
     /// Drops a request as soon as it cannot be answered in time any more, even if its batch began now:
@@ -512,6 +513,11 @@ pub(crate) struct EngineFile {
     /// Memory of the key-value cache, in place of `memory_fraction`.
     #[schemars(example = &"8GiB")]
     pub(crate) kv_memory: Option<String>,
+    /// The cache takes memory only while sequences need it, and engines with this key share what the
+    /// models on their GPU leave (kvcached's idea); `memory_fraction` or `kv_memory` is then the most
+    /// that it may have.
+    #[schemars(example = serde_json::json!({ "floor": "2GiB" }))]
+    pub(crate) elastic: Option<ElasticFile>,
     /// Tokens of a block of the cache. Default: 16.
     #[schemars(range(min = 1, max = 4096), extend("unit" = "tokens"), example = 16)]
     pub(crate) block: Option<u32>,
@@ -532,6 +538,24 @@ pub(crate) struct EngineFile {
     /// piece between two calls of attention for others. Default: true.
     #[schemars(example = true)]
     pub(crate) graphs: Option<bool>,
+}
+
+/// A cache whose memory follows what sequences hold.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct ElasticFile {
+    /// Memory that is the tenant's own from the start to the end: what nobody can take, and where
+    /// finished sessions find their prefixes.
+    #[schemars(example = &"2GiB", extend("default" = "0MiB"))]
+    pub(crate) floor: Option<String>,
+    /// Memory is mapped and given back in pages of this size (kvcached: multiples of 2 MiB).
+    #[schemars(example = &"2MiB", extend("default" = "2MiB"))]
+    pub(crate) page: Option<String>,
+    /// Host time to map a page, while the step before runs as far as steps are planned ahead. Default:
+    /// 130us, from the 4.2 ms that kvcached's benchmark has for 64 MiB on a GB10.
+    #[schemars(example = &"130us", extend("most" = "1s", "default" = "130us"))]
+    pub(crate) map: Option<Time>,
 }
 
 /// How an engine puts sequences together.

@@ -11,7 +11,7 @@ use cotenant_sim::scenario::{DropAfter, TokenGoals};
 use cotenant_traces::{ArrivalSpec, Closed};
 
 use super::check::Checker;
-use super::engine::EngineConfig;
+use super::engine::{self, EngineConfig};
 use super::expand_variables;
 use super::file::{
     ClassName, DropFile, DropName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema,
@@ -265,8 +265,9 @@ impl Table<'_> {
             ("operator", "does not go with `engine`, which runs whole models"),
             ("tune", "does not go with `engine`, which runs whole models"),
             (
-                "drop_after",
-                "does not go with `engine` yet: its requests are dropped by policies alone",
+                "predict",
+                "does not go with `engine`: when a prompt is done depends on the steps that it is \
+                 part of; `drop_after` alone drops what has waited too long",
             ),
             ("per_request_batches", "does not go with `engine`, which plans by tokens"),
             ("tuned_at", "does not go with `engine`: its kernels are a library's"),
@@ -285,7 +286,9 @@ impl Table<'_> {
                 text.parse().map_err(|e| self.flaw("engine", format!("kv_memory: {e}")))?,
             ),
         };
-        Ok(Some(EngineConfig::new(engine, kv, device)))
+        let elastic = engine.elastic.as_ref().map(engine::elastic).transpose();
+        let elastic = elastic.map_err(|why| self.flaw("engine", why))?;
+        Ok(Some(EngineConfig::new(engine, (kv, elastic), device)))
     }
 
     fn slo(&self, file: &TenantFile) -> Result<Option<Slo>, Flaw> {

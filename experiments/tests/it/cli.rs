@@ -118,7 +118,7 @@ fn every_row_accounts_for_its_requests() {
          downtime_ms,latency_service_ms,clock_mhz,power_w,gpu_util,sm_active,ttft_mean_ms,\
          ttft_p50_ms,ttft_p99_ms,tpot_mean_ms,tpot_p50_ms,tpot_p99_ms,tokens_per_s,\
          kv_utilization,preemptions,itl_p99_ms,\
-         prompt_tokens_per_s,cached_tokens,recomputed_tokens,status\n"
+         prompt_tokens_per_s,cached_tokens,recomputed_tokens,kv_memory_gib,status\n"
     ));
     let rows = rows(&text);
     // 2 policies × 2 sweep values × 2 repeats × (2 tenants + the GPU).

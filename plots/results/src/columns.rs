@@ -151,7 +151,7 @@ metrics! {
     TokensPerS "tokens_per_s" "Token rate" "tokens/s" 1.0 Higher Generating
         "tokens generated over the window's length";
     KvUtilization "kv_utilization" "KV-cache use" "% of blocks" 100.0 Neither Generating
-        "KV-cache blocks in use over all, mean over the window";
+        "KV-cache blocks in use over all that have memory, mean over the window";
     Preemptions "preemptions" "Preemptions" "count" 1.0 Lower Generating
         "generating requests that lost their KV-cache blocks and began again";
     ItlP99 "itl_p99_ms" "p99 gap between tokens" "ms" 1.0 Lower Generating
@@ -162,6 +162,8 @@ metrics! {
         "tokens of prompts that an earlier request of the session had left in the KV cache";
     RecomputedTokens "recomputed_tokens" "Tokens computed again" "tokens" 1.0 Lower Generating
         "tokens computed again because their KV-cache blocks were taken";
+    KvMemory "kv_memory_gib" "KV-cache memory" "GiB" 1.0 Neither Generating
+        "device memory that the KV cache takes, mean over the window; a fixed one always takes all of it";
 }
 
 impl Metric {

@@ -91,6 +91,13 @@ impl KvCache {
         if blocks > self.free + self.left {
             return false;
         }
+        self.make_free(blocks);
+        self.free -= blocks;
+        true
+    }
+
+    /// At least so many blocks are free, as far as sessions have left some.
+    fn make_free(&mut self, blocks: u32) {
         while self.free < blocks {
             let (&stamp, &session) =
                 self.oldest.first_key_value().expect("left blocks have owners");
@@ -105,8 +112,14 @@ impl KvCache {
                 self.oldest.remove(&stamp);
             }
         }
-        self.free -= blocks;
-        true
+    }
+
+    /// There are so many blocks from now on.
+    pub(super) fn resize(&mut self, blocks: u32) {
+        let used = self.used();
+        assert!(used <= blocks, "blocks that sequences hold stay");
+        self.make_free(self.blocks.saturating_sub(blocks));
+        (self.free, self.blocks) = (blocks - used - self.left, blocks);
     }
 
     /// A sequence gives its blocks back; the first `keep` of them serve its session.
@@ -147,5 +160,18 @@ mod tests {
         kv.take_over(7, 2);
         assert_eq!((kv.used(), kv.left), (10, 0));
         assert!(!kv.take(1));
+    }
+
+    #[test]
+    fn a_smaller_cache_keeps_what_sequences_hold() {
+        let mut kv = KvCache::new(16, 10);
+        assert!(kv.take(6));
+        kv.give_back(4, 7, 4);
+        kv.resize(12);
+        assert_eq!((kv.used(), kv.left, kv.free), (2, 4, 6));
+        kv.resize(5);
+        assert_eq!((kv.used(), kv.left, kv.free, kv.hit(7, 99)), (2, 3, 0, 3));
+        kv.resize(2);
+        assert_eq!((kv.used(), kv.left, kv.free, kv.hit(7, 99)), (2, 0, 0, 0));
     }
 }

@@ -14,6 +14,36 @@ pub enum KvSize {
     Bytes(Bytes),
 }
 
+/// A cache whose memory follows what sequences hold: pages are mapped when blocks are wanted and given
+/// back when their blocks are free, so that engines of one GPU or instance share what memory there is
+/// (kvcached's idea).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elastic {
+    /// Memory of the cache that is mapped from the start and never given back.
+    pub floor: Bytes,
+    /// Memory is mapped in pages of so many bytes.
+    pub page: Bytes,
+    /// Host time to map a page.
+    pub map: Nanos,
+}
+
+impl Elastic {
+    /// Its floor in whole pages, where it may have `most` in all.
+    #[must_use]
+    pub fn floor_within(&self, most: Bytes) -> Bytes {
+        let page = self.page.0.max(1);
+        Bytes((self.floor.0.div_ceil(page) * page).min(most.0 / page * page))
+    }
+}
+
+impl Rules {
+    /// Bytes of a block of the cache.
+    #[must_use]
+    pub fn block_bytes(&self) -> Bytes {
+        Bytes(self.kv_per_token.0.max(1) * u64::from(self.block))
+    }
+}
+
 /// An engine's rules.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {
@@ -32,8 +62,10 @@ pub struct Rules {
     pub max_context: u32,
     /// Tokens of a cache block.
     pub block: u32,
-    /// Memory of the cache.
+    /// Memory of the cache; of an elastic one, the most that it may have.
     pub kv: KvSize,
+    /// The cache takes memory only while sequences need it.
+    pub elastic: Option<Elastic>,
     /// Bytes of the cache per token.
     pub kv_per_token: Bytes,
     /// Host time to plan a step and to prepare its inputs.

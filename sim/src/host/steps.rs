@@ -12,7 +12,7 @@ use crate::action::{Closes, Event};
 use crate::engine::{Engine, Role};
 use crate::layout::WorkerSpec;
 use crate::observe::Happening;
-use crate::policy::Depth;
+use crate::policy::{Depth, LayoutError};
 use crate::program::{Program, Shape};
 use crate::report::Refusal;
 use crate::serving::RequestId;
@@ -56,26 +56,43 @@ impl<W: World> Host<'_, W> {
         let other = (0..worker).find(half).filter(|_| spec.role != Role::Whole);
         let engine = match other.and_then(|w| self.engine_of(w)) {
             Some(engine) => engine,
+            // It would wait for a step that waits for memory which others hold.
+            _ if generates.rules.elastic.is_some() && self.policy_batches => {
+                return Err(Refusal::Layout(LayoutError(format!(
+                    "the cache of `{}` is elastic, and a policy that starts every step itself cannot \
+                     wait for its memory: give it `kv_memory` without `elastic`, or take a policy that \
+                     leaves steps to the engine",
+                    self.setup.tenants[spec.tenant as usize].name
+                ))));
+            }
             _ => {
                 let total = self.pools[spec.pool as usize].memory;
-                let blocks = self.setup.kv_blocks(spec, total);
-                if blocks == 0 {
+                let (blocks, most, mapped) = self.cache_of(spec, &generates.rules);
+                if most == 0 {
                     let tenant = &self.setup.tenants[spec.tenant as usize];
                     let model = tenant.model.memory().0 + spec.overhead.0;
                     return Err(Refusal::NoCache {
                         who: format!("the engine of tenant `{}`", tenant.name),
-                        have: self.setup.worker_memory(spec, total),
+                        have: Bytes(model + self.setup.kv_memory(spec, total).0),
                         model: Bytes(model),
                     });
                 }
                 self.engines.push(Engine::new(generates.rules, blocks));
+                self.mapped.push(mapped);
                 let now = Nanos(self.world.now());
                 self.serving.cache(spec.tenant, now, (0, 0), (0, blocks));
                 self.engines.len() as u32 - 1
             }
         };
-        self.seats[worker as usize] = Some(Seat { engine, role: spec.role, began: None, held: 0 });
+        let seat = Seat { engine, role: spec.role, began: None, held: 0 };
+        self.seats[worker as usize] = Some(seat);
         Ok(())
+    }
+
+    /// Blocks of an engine's cache: in use, and in all.
+    fn cache(&self, engine: u32) -> (u32, u32) {
+        let kv = self.engines[engine as usize].kv();
+        (kv.used(), kv.blocks())
     }
 
     fn engine_of(&self, worker: u32) -> Option<u32> {
@@ -90,7 +107,8 @@ impl<W: World> Host<'_, W> {
                 && w.spec.tenant == tenant
                 && w.status != Status::Retired
             {
-                longest = longest.max(Some(self.engines[seat.engine as usize].longest()));
+                let blocks = self.most_blocks(seat.engine);
+                longest = longest.max(Some(self.engines[seat.engine as usize].longest(blocks)));
             }
         }
         let Some((longest, id)) = longest.zip(self.serving.newest(tenant)) else { return false };
@@ -164,13 +182,16 @@ impl<W: World> Host<'_, W> {
         let now = Nanos(self.world.now());
         let tenant = self.workers[worker as usize].spec.tenant;
         let mut seat = self.seats[worker as usize].expect("a generating worker has an engine");
-        let engine = &mut self.engines[seat.engine as usize];
-        let before = (engine.kv().used(), engine.kv().blocks());
+        let before = self.cache(seat.engine);
+        self.lend(seat.engine);
         self.serving.hold(tenant, std::mem::take(&mut seat.held), 0);
         let mut queue = self.serving.waiting(tenant, now, true);
+        let engine = &mut self.engines[seat.engine as usize];
         let planned = engine.plan(seat.role, most, &mut queue);
-        let after = (engine.kv().used(), engine.kv().blocks());
-        let overhead = engine.rules().scheduler_overhead.0;
+        let mapping = self.map(seat.engine);
+        let after = self.cache(seat.engine);
+        let engine = &self.engines[seat.engine as usize];
+        let overhead = engine.rules().scheduler_overhead.0 + mapping.0;
         let hidden = engine.rules().async_scheduling;
         self.serving.cache(tenant, now, before, after);
         let Some(step) = planned else {
@@ -233,17 +254,17 @@ impl<W: World> Host<'_, W> {
         self.serving.batch_ended(tenant, items, Execution { began, took });
         self.world.observe(Happening::BatchEnded { worker, items });
         let seat = self.seats[worker as usize].expect("a generating worker has an engine");
-        let engine = &mut self.engines[seat.engine as usize];
-        let before = (engine.kv().used(), engine.kv().blocks());
+        let before = self.cache(seat.engine);
         let mut done = std::mem::take(&mut self.answered);
         let serving = &mut self.serving;
-        engine.ended(seat.role, |emitted| {
+        self.engines[seat.engine as usize].ended(seat.role, |emitted| {
             serving.token(emitted.id, now);
             if emitted.last {
                 done.push(emitted.id);
             }
         });
-        let after = (engine.kv().used(), engine.kv().blocks());
+        self.map(seat.engine);
+        let after = self.cache(seat.engine);
         self.serving.cache(tenant, now, before, after);
         for id in done.drain(..) {
             self.generated(id, worker);
@@ -302,10 +323,11 @@ impl<W: World> Host<'_, W> {
         let (now, tenant) = (Nanos(self.world.now()), self.workers[worker as usize].spec.tenant);
         self.serving.hold(tenant, seat.held, 0);
         self.seats[worker as usize] = Some(Seat { held: 0, began: None, ..seat });
-        let engine = &mut self.engines[seat.engine as usize];
-        let was = (engine.kv().used(), engine.kv().blocks());
-        let ids = engine.evacuate();
-        self.serving.cache(tenant, now, was, (0, was.1));
+        let was = self.cache(seat.engine);
+        let ids = self.engines[seat.engine as usize].evacuate();
+        self.map(seat.engine);
+        let is = self.cache(seat.engine);
+        self.serving.cache(tenant, now, was, is);
         ids
     }
 
@@ -316,8 +338,7 @@ impl<W: World> Host<'_, W> {
         let tenant = self.workers[worker as usize].spec.tenant;
         self.seats[worker as usize] = None;
         if !self.seats.iter().flatten().any(|s| s.engine == seat.engine) {
-            let kv = self.engines[seat.engine as usize].kv();
-            let was = (kv.used(), kv.blocks());
+            let was = self.cache(seat.engine);
             self.serving.cache(tenant, Nanos(self.world.now()), was, (0, 0));
         }
     }

@@ -37,6 +37,8 @@ pub struct TokenCounts {
     pub block_ns: u128,
     /// Blocks that there were over time, block × ns.
     pub capacity_ns: u128,
+    /// Memory that the cache had over time, bytes × ns.
+    pub memory_ns: u128,
     /// The most blocks ever in use.
     pub most_blocks: u64,
 }
@@ -88,6 +90,12 @@ impl TokenCounts {
         (self.capacity_ns > 0).then(|| self.block_ns as f64 / self.capacity_ns as f64)
     }
 
+    /// Memory of the cache, mean over a window, bytes.
+    #[must_use]
+    pub fn kv_memory(&self, window: Nanos) -> Option<f64> {
+        (window > Nanos::ZERO).then(|| self.memory_ns as f64 / window.0 as f64)
+    }
+
     /// Adds everything that `other` holds.
     pub fn merge(&mut self, other: &Self) {
         self.ttft.merge(&other.ttft);
@@ -103,6 +111,7 @@ impl TokenCounts {
         self.steps += other.steps;
         self.block_ns += other.block_ns;
         self.capacity_ns += other.capacity_ns;
+        self.memory_ns += other.memory_ns;
         self.most_blocks = self.most_blocks.max(other.most_blocks);
     }
 }

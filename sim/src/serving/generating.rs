@@ -6,7 +6,7 @@ use cotenant_profiles::Nanos;
 use super::{Finished, RequestId, Serving};
 use crate::engine::{Arrived, Planned, Queue};
 use crate::metrics::TokenCounts;
-use crate::scenario::TokenGoals;
+use crate::scenario::{Generates, TokenGoals};
 
 /// What is kept of a generating tenant besides.
 #[derive(Clone, Debug)]
@@ -16,15 +16,18 @@ pub(super) struct Generating {
     /// Blocks in use and in all, since when.
     used: u64,
     blocks: u64,
+    /// Bytes of a block.
+    block: u64,
     since: Nanos,
     /// Sequences that engines hold between steps: whoever starts steps counts them as waiting.
     held: u32,
 }
 
 impl Generating {
-    pub(super) fn new(goals: Option<TokenGoals>) -> Self {
+    pub(super) fn new(generates: &Generates) -> Self {
         Self {
-            goals,
+            goals: generates.goals,
+            block: generates.rules.block_bytes().0,
             counts: TokenCounts::default(),
             used: 0,
             blocks: 0,
@@ -38,6 +41,7 @@ impl Generating {
         let ns = u128::from(now.0 - self.since.0);
         self.counts.block_ns += ns * u128::from(self.used);
         self.counts.capacity_ns += ns * u128::from(self.blocks);
+        self.counts.memory_ns += ns * u128::from(self.blocks * self.block);
         self.since = now;
     }
 }

@@ -70,6 +70,7 @@ pub fn rules() -> Rules {
         max_context: 1 << 20,
         block: 4,
         kv: KvSize::Bytes(Bytes(64)),
+        elastic: None,
         kv_per_token: Bytes(1),
         scheduler_overhead: Nanos::ZERO,
         async_scheduling: true,
