@@ -354,7 +354,10 @@ fn generated(m: &mut Metrics, t: &TokenCounts, window: f64) {
     m.set(Metric::PromptTokensPerS, Some((t.prefilled + t.cached) as f64 / window));
     m.set(Metric::CachedTokens, Some(t.cached as f64));
     m.set(Metric::RecomputedTokens, Some(t.recomputed as f64));
-    m.set(Metric::KvMemory, t.kv_memory(Nanos((window * 1e9) as u64)).map(|b| b / f64::from(1 << 30)));
+    m.set(
+        Metric::KvMemory,
+        t.kv_memory(Nanos((window * 1e9) as u64)).map(|b| b / f64::from(1 << 30)),
+    );
 }
 
 fn utilisations(m: &mut Metrics, gpu: &GpuReport) {

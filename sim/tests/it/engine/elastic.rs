@@ -24,8 +24,7 @@ fn pair(shared: u64, [a, b]: [Rules; 2], loads: Vec<Load>) -> Scenario {
     world.duration = Nanos::from_secs(10);
     let scenario = world.scenario(vec![]);
     let models: u64 = scenario.setup.tenants.iter().map(|t| t.model.memory().0).sum();
-    world.device.memory.capacity =
-        Bytes(shared + models + 2 * scenario.setup.client_memory().0);
+    world.device.memory.capacity = Bytes(shared + models + 2 * scenario.setup.client_memory().0);
     world.scenario(loads)
 }
 
@@ -121,7 +120,11 @@ fn who_waits_for_memory_starts_when_it_is_given_back() {
         let loads = vec![requests(&[(0, 29, 2, 0)]), requests(&[(5, 8, 1, 0)])];
         let (report, log) = common::watch(pair(32, rules, loads), &mut *common::build("mps", &[]));
         let done = common::completions(&log);
-        (report, done.iter().find(|c| c.1 == 0).unwrap().0, done.iter().find(|c| c.1 == 1).unwrap().0)
+        (
+            report,
+            done.iter().find(|c| c.1 == 0).unwrap().0,
+            done.iter().find(|c| c.1 == 1).unwrap().0,
+        )
     };
     // The first one's 30 tokens fill all of the 8 blocks.
     let (_, first, second) = waits(0);

@@ -15,7 +15,8 @@ fn errors(model: &str, device: &str, prompts: bool, n: usize) -> Vec<f64> {
         executor: Executor::Graphs,
         rounding: Rounding::exact(),
     };
-    let new = || StepLibrary::new(decoder::decoder(model).unwrap(), device.clone(), options.clone());
+    let new =
+        || StepLibrary::new(decoder::decoder(model).unwrap(), device.clone(), options.clone());
     let limits = StepLimits { sequences: 256, tokens: 2048, context: 16_384, cache: 400_000 };
     let (mut code, mut library, cus) = (Code::default(), new(), device.cus());
     let steps = code.compile_steps(&mut library, limits, HostTimes::default(), cus);
