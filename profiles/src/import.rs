@@ -37,7 +37,7 @@ use crate::files::FileError;
 use crate::kernel::{Kernel, Launch, Model, Op, Profile, Source};
 use crate::units::{Bytes, Nanos};
 
-pub use aiconfigurator::{Call, Operators, aiconfigurator, aiconfigurator_layers};
+pub use aiconfigurator::{Call, Experts, Operators, aiconfigurator, aiconfigurator_layers};
 pub use layers::{LayerImport, llmservingsim};
 pub use neusight::neusight;
 pub use orion::{Class, OrionOptions, class_of, orion};

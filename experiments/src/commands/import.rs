@@ -217,7 +217,7 @@ fn operators(args: &ImportArgs, device: &Device) -> Done {
     }
 }
 
-/// The tables of products and attention in a folder and those below it; a file is itself.
+/// The tables of products, attention and experts in a folder and those below it; a file is itself.
 fn operator_tables(path: &Path) -> Done<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -225,7 +225,7 @@ fn operator_tables(path: &Path) -> Done<Vec<PathBuf>> {
     let table = |p: &Path| {
         let name = p.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
         p.extension().is_some_and(|e| ["parquet", "csv", "txt"].iter().any(|x| e == *x))
-            && (name == "gemm_perf" || name.ends_with("attention_perf"))
+            && (name == "gemm_perf" || name == "moe_perf" || name.ends_with("attention_perf"))
     };
     let failed = |e: std::io::Error| Failure::input(format!("{}: {e}", path.display()));
     let mut tables = vec![];

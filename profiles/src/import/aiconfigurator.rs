@@ -29,6 +29,9 @@ pub struct Operators {
     pub attention: BTreeMap<[u32; 3], f64>,
     /// `context_attention_perf` and `generation_attention_perf`: whole calls.
     pub calls: BTreeMap<Call, f64>,
+    /// `moe_perf`, one GPU: the experts of a layer, by [`Experts`]. How tokens spread over the experts is
+    /// drawn from several distributions: the sum of their times, and how many there are.
+    pub experts: BTreeMap<Experts, (f64, u32)>,
     /// Rows read, of any precision.
     pub rows: usize,
     /// Rows without a latency or sizes that can be, beside these.
@@ -43,6 +46,10 @@ const LONGEST_NS: f64 = 3.6e12;
 /// A call of attention: sequences, new tokens and context of each, query heads, heads of keys and
 /// values, elements of a head.
 pub type Call = [u32; 6];
+
+/// A call of a layer's experts: tokens, width of the model, inner width of an expert, experts per
+/// token, experts.
+pub type Experts = [u32; 5];
 
 impl Operators {
     /// Adds the rows of a table: Parquet, or CSV as older releases have it.
@@ -69,8 +76,9 @@ impl Operators {
             }
         }
         if self.rows == before.1 {
-            let wanted = "a table of products (m, n, k) or attention (batch_size, isl, num_heads, \
-                          head_dim) with `latency`";
+            let wanted = "a table of products (m, n, k), attention (batch_size, isl, num_heads, \
+                          head_dim) or experts (num_tokens, hidden_size, inter_size, topk, \
+                          num_experts) with `latency`";
             let problem = Problem::Value { text: "no row".to_owned(), wanted: wanted.to_owned() };
             return Err(FileError::bad(&file, 1, "latency", problem));
         }
@@ -98,6 +106,21 @@ impl Operators {
             let sizes = [a?, b?, c?];
             sizes.iter().all(|n| *n > 0).then_some(sizes)
         };
+        if let (Some(tokens), Some(experts)) = (count("num_tokens"), count("num_experts")) {
+            let sizes = [count("hidden_size"), count("inter_size"), count("topk")];
+            let [Some(width), Some(inner), Some(active)] = sizes else {
+                self.unread += 1;
+                return;
+            };
+            self.rows += 1;
+            let alone = ["moe_tp_size", "moe_ep_size"].iter().all(|n| count(n).unwrap_or(1) == 1);
+            if alone && same_precision(cell("moe_dtype").as_deref(), precision) {
+                let all = self.experts.entry([tokens, width, inner, active, experts]);
+                let (sum, n) = all.or_default();
+                (*sum, *n) = (*sum + ns, *n + 1);
+            }
+            return;
+        }
         let product = three(count("m"), count("n"), count("k"));
         let heads = count("batch_size").zip(count("num_heads"));
         let heads = heads.and_then(|(b, h)| b.checked_mul(h));
@@ -113,14 +136,7 @@ impl Operators {
         self.rows += 1;
         // Attention is not quantised where products are.
         let precision = if product.is_none() { precision.activations() } else { precision };
-        // Half precision is one rate, whatever its exponent.
-        let same = match dtype.as_deref() {
-            Some("bfloat16" | "float16" | "bf16" | "fp16") => {
-                matches!(precision, Precision::Bf16 | Precision::Fp16)
-            }
-            Some(name) => name == precision.name(),
-            None => true,
-        };
+        let same = same_precision(dtype.as_deref(), precision);
         // Windows and earlier tokens are other operators.
         let window = count("window_size").is_some_and(|n| n > 0);
         let wide_cache = cell("kv_cache_dtype").is_none_or(|d| !d.contains("fp8"));
@@ -142,6 +158,17 @@ impl Operators {
             let kept = all.entry(shape).or_insert(ns);
             *kept = kept.min(ns);
         }
+    }
+}
+
+/// Half precision is one rate, whatever its exponent.
+fn same_precision(name: Option<&str>, precision: Precision) -> bool {
+    match name {
+        Some("bfloat16" | "float16" | "bf16" | "fp16") => {
+            matches!(precision, Precision::Bf16 | Precision::Fp16)
+        }
+        Some(name) => name == precision.name(),
+        None => true,
     }
 }
 

@@ -55,7 +55,8 @@ fn tables_are_read_as_parquet_and_as_csv() {
     assert_eq!((read.rows, read.products[&[128, 768, 768]]), (3, 8_000.0));
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
     let error = Operators::default().read(&path, Precision::Bf16).unwrap_err().to_string();
-    assert!(error.ends_with("(batch_size, isl, num_heads, head_dim) with `latency`"), "{error}");
+    let tables = "or experts (num_tokens, hidden_size, inter_size, topk, num_experts) with `latency`";
+    assert!(error.ends_with(tables), "{error}");
     let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else { return };
     let folder = std::path::PathBuf::from(data).join("profiles/aiconfigurator/data/a100_sxm");
     let table = folder.join("gemm/vllm/0.14.0/gemm_perf.parquet");
@@ -86,6 +87,34 @@ fn rows_that_cannot_be_are_counted() {
     let import = aiconfigurator("t", &read, &device(), &spec, 1, Precision::Bf16).unwrap();
     let unread = "without a latency, or without the sizes of a product or of attention";
     assert_eq!((import.rows_in, import.rows_used, import.dropped[unread]), (6, 1, 5));
+}
+
+#[test]
+fn experts_take_the_mean_over_how_tokens_spread() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("moe_perf.csv");
+    let head = "moe_dtype,num_tokens,hidden_size,inter_size,topk,num_experts,moe_tp_size,moe_ep_size,\
+                distribution,latency\n";
+    let rows = [
+        "bfloat16,64,2048,768,8,128,1,1,balanced,0.4",
+        "bfloat16,64,2048,768,8,128,1,1,power_law_1.2,0.6",
+        "bfloat16,64,2048,768,8,128,2,1,balanced,0.2", // two GPUs
+        "fp8,64,2048,768,8,128,1,1,balanced,0.1",
+        "bfloat16,64,2048,512,8,256,1,1,balanced,0.3", // another model's
+        "bfloat16,64,2048,,8,128,1,1,balanced,0.3",
+    ];
+    std::fs::write(&path, format!("{head}{}\n", rows.join("\n"))).unwrap();
+    let mut read = Operators::default();
+    read.read(&path, Precision::Bf16).unwrap();
+    assert_eq!((read.rows, read.unread, read.experts.len()), (5, 1, 2));
+    read.products = BTreeMap::from([([64, 4096, 2048], 15_000.0)]);
+    let qwen = decoder("qwen3-30b-a3b").unwrap();
+    let layers = aiconfigurator_layers("t", &read, &device(), &qwen, Precision::Bf16);
+    let (import, _) = layers.unwrap();
+    assert_eq!(import.times.rows[&TimedLayer::Moe], BTreeMap::from([(64, 500_000)]));
+    let llama = decoder("llama-3.1-8b").unwrap();
+    let layers = aiconfigurator_layers("t", &read, &device(), &llama, Precision::Bf16);
+    assert!(!layers.unwrap().0.times.rows.contains_key(&TimedLayer::Moe));
 }
 
 #[test]

@@ -9,10 +9,11 @@ use crate::analytic;
 use crate::files::{FileError, Problem};
 use crate::lower::{AttentionCall, Precision, linear};
 use crate::steps::{LayerTimes, TimedLayer};
-use crate::zoo::decoder::{Decoder, Matrix, StepLayer, StepShape};
+use crate::zoo::decoder::{Decoder, FeedForward, Matrix, StepLayer, StepShape};
 
-/// The times of a decoder's products and attention on a whole GPU, as [`LayerTimes`]: at every number
-/// of rows that the tables hold, and at every call of attention. A shape that was not measured takes
+/// The times of a decoder's products, attention and experts on a whole GPU, as [`LayerTimes`]: at every
+/// number of rows that the tables hold, and at every call of attention. Experts need a table of just
+/// their shape. A shape that was not measured takes
 /// the computed time times what the nearest measured ones take over what they are computed to take;
 /// layers that are neither stay as computed.
 ///
@@ -41,7 +42,9 @@ pub fn aiconfigurator_layers(
     let mut points = [0, 0];
     products(&mut times, &mut points, operators, device, model, precision);
     attention(&mut times, &mut points, operators, device, model, precision);
-    let used = operators.products.len() + operators.calls.len();
+    let timed = experts(&mut times, operators, model);
+    points[0] += timed;
+    let used = operators.products.len() + operators.calls.len() + timed;
     let dropped = operators.left(used).map(|(why, n)| (why.to_owned(), n)).collect();
     let (rows_in, rows_used) = (operators.rows.max(used) + operators.unread, used);
     Ok((LayerImport { times, rows_in, rows_used, dropped }, points))
@@ -79,6 +82,21 @@ fn products(
                 .insert(m, ns.round().clamp(1.0, LONGEST_NS) as u64);
         }
     }
+}
+
+/// The experts of the model's layers at every number of tokens that was measured with just their
+/// shape: the mean over how tokens spread. How many there are.
+fn experts(times: &mut LayerTimes, operators: &Operators, model: &Decoder) -> usize {
+    let FeedForward::Experts { experts, active, inner } = model.feed_forward else { return 0 };
+    let wanted = [model.width, inner, active, experts];
+    let of = operators.experts.iter().filter(|(shape, _)| shape[1..] == wanted);
+    let mut timed = 0;
+    for (&[tokens, ..], &(sum, n)) in of.filter(|(shape, _)| shape[0] > 0) {
+        let ns = (sum / f64::from(n)).round().clamp(1.0, LONGEST_NS) as u64;
+        times.rows.entry(TimedLayer::Moe).or_default().insert(tokens, ns);
+        timed += 1;
+    }
+    timed
 }
 
 /// The products of a layer with columns and inner length. Experts are timed by other tables.
