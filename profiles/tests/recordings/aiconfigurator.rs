@@ -55,7 +55,8 @@ fn tables_are_read_as_parquet_and_as_csv() {
     assert_eq!((read.rows, read.products[&[128, 768, 768]]), (3, 8_000.0));
     std::fs::write(&path, "a,b\n1,2\n").unwrap();
     let error = Operators::default().read(&path, Precision::Bf16).unwrap_err().to_string();
-    let tables = "or experts (num_tokens, hidden_size, inter_size, topk, num_experts) with `latency`";
+    let tables =
+        "or experts (num_tokens, hidden_size, inter_size, topk, num_experts) with `latency`";
     assert!(error.ends_with(tables), "{error}");
     let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else { return };
     let folder = std::path::PathBuf::from(data).join("profiles/aiconfigurator/data/a100_sxm");
