@@ -56,8 +56,14 @@ pub fn operand_bytes(i: usize, operand: &Operand, precision: Precision) -> Vec<u
 #[must_use]
 pub fn operand_once(i: usize, operand: &Operand, precision: Precision) -> (Vec<u8>, usize) {
     let once = to_bytes(&pattern(i, operand, precision), operand, precision);
+    (once, operand_size(operand, precision))
+}
+
+/// Bytes of an operand on the device.
+#[must_use]
+pub fn operand_size(operand: &Operand, precision: Precision) -> usize {
     let width = if operand.below.is_some() { 4 } else { precision.bytes() };
-    (once, usize::try_from(operand.elements * width).unwrap_or(usize::MAX))
+    usize::try_from(operand.elements * width).unwrap_or(usize::MAX)
 }
 
 /// The next number of the sequence SplitMix64.

@@ -271,7 +271,7 @@ impl CudaDevice {
             };
             let scratch = match usize::try_from(recipe.scratch).unwrap_or(usize::MAX) {
                 0 => None,
-                n => Some(self.shared.take(&self.context, (queue.0, pool::Place::Own), &[], n)?),
+                n => Some(self.shared.take(&self.context, (queue.0, pool::Place::Own), Vec::new, n)?),
             };
             return Ok((Body::Ours { function, recipe, scratch }, facts));
         }
@@ -294,7 +294,7 @@ impl CudaDevice {
                 let needs = plan.workspace_bytes();
                 let of = (queue.0, pool::Place::Workspace);
                 plan.give_workspace(match work.step {
-                    true => self.shared.take(&self.context, of, &[], needs)?,
+                    true => self.shared.take(&self.context, of, Vec::new, needs)?,
                     false => Rc::new(Buffer::zeroed(&self.context, needs)?),
                 });
                 Ok((Body::Gemm(Box::new(plan)), library(String::new())))
@@ -370,13 +370,14 @@ impl CudaDevice {
         let shapes = recipe::shapes(work);
         let mut inputs = Vec::with_capacity(shapes.inputs.len());
         for (i, operand) in shapes.inputs.iter().enumerate() {
-            let (once, bytes) = reference::operand_once(i, operand, work.precision);
+            let bytes = reference::operand_size(operand, work.precision);
+            let once = || reference::operand_once(i, operand, work.precision).0;
             let place = pool::Place::of_input(i, operand, work, bytes);
-            inputs.push(self.shared.take(&self.context, (queue.0, place), &once, bytes)?);
+            inputs.push(self.shared.take(&self.context, (queue.0, place), once, bytes)?);
         }
         let bytes = usize::try_from(shapes.output * work.precision.bytes()).unwrap_or(usize::MAX);
         let place = (queue.0, pool::Place::Result);
-        let output = self.shared.take(&self.context, place, &[], bytes)?;
+        let output = self.shared.take(&self.context, place, Vec::new, bytes)?;
         Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
     }
 

@@ -110,10 +110,10 @@ fn work(
             }
             let whole = Partition { index: 0, granted };
             let queue = device.queue(whole, assignment.site.priority)?;
+            let by_number: BTreeMap<u32, &Work> = works.iter().map(|(n, work)| (*n, work)).collect();
             let make = |device: &mut CudaDevice, kernel| {
-                let found = works.iter().find(|(number, _)| *number == kernel);
                 let none = DeviceError::NoSuch { what: "kernel", index: kernel };
-                device.prepare(queue, &found.ok_or(none)?.1)
+                device.prepare(queue, by_number.get(&kernel).ok_or(none)?)
             };
             let known = BTreeMap::new();
             let mut worker = Worker { device, queue, make, known, assignment, counters, out };

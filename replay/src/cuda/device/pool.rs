@@ -61,7 +61,7 @@ impl Shared {
         &mut self,
         context: &Rc<Context>,
         place: (u32, Place),
-        once: &[u8],
+        once: impl FnOnce() -> Vec<u8>,
         bytes: usize,
     ) -> Result<Rc<Buffer>, DeviceError> {
         let known = self.0.get(&place).and_then(Weak::upgrade);
@@ -72,7 +72,7 @@ impl Shared {
             Place::Weights(..) => bytes,
             _ => bytes.max(1).next_power_of_two(),
         };
-        let made = Rc::new(Buffer::repeated(context, once, size)?);
+        let made = Rc::new(Buffer::repeated(context, &once(), size)?);
         self.0.insert(place, Rc::downgrade(&made));
         Ok(made)
     }
