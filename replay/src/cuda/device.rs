@@ -271,7 +271,12 @@ impl CudaDevice {
             };
             let scratch = match usize::try_from(recipe.scratch).unwrap_or(usize::MAX) {
                 0 => None,
-                n => Some(self.shared.take(&self.context, (queue.0, pool::Place::Own), Vec::new, n)?),
+                n => Some(self.shared.take(
+                    &self.context,
+                    (queue.0, pool::Place::Own),
+                    Vec::new,
+                    n,
+                )?),
             };
             return Ok((Body::Ours { function, recipe, scratch }, facts));
         }

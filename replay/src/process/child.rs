@@ -110,7 +110,8 @@ fn work(
             }
             let whole = Partition { index: 0, granted };
             let queue = device.queue(whole, assignment.site.priority)?;
-            let by_number: BTreeMap<u32, &Work> = works.iter().map(|(n, work)| (*n, work)).collect();
+            let by_number: BTreeMap<u32, &Work> =
+                works.iter().map(|(n, work)| (*n, work)).collect();
             let make = |device: &mut CudaDevice, kernel| {
                 let none = DeviceError::NoSuch { what: "kernel", index: kernel };
                 device.prepare(queue, by_number.get(&kernel).ok_or(none)?)
