@@ -52,6 +52,8 @@ struct Page {
     clips: Vec<[f64; 4]>,
     pen: Pen,
     id: String,
+    /// If a line was written last: where its path ends in the body, and its attributes.
+    line: Option<(usize, String)>,
 }
 
 /// A handle of the document; plotters draws through its clones.
@@ -133,19 +135,19 @@ impl Page {
             true => format!(" {name}-opacity=\"{}\"", short(alpha)),
             false => String::new(),
         };
-        let _ = write!(self.body, "<{shape}");
+        let mut look = String::new();
         if fill {
-            let _ = write!(self.body, " fill=\"{paint}\"{}", opacity("fill"));
+            let _ = write!(look, " fill=\"{paint}\"{}", opacity("fill"));
         } else {
             let width = short(f64::from(style.stroke_width()) / UNIT);
             let _ = write!(
-                self.body,
+                look,
                 " fill=\"none\" stroke=\"{paint}\" stroke-width=\"{width}\"{}",
                 opacity("stroke")
             );
             if !self.pen.dash.is_empty() {
                 let dash: Vec<String> = self.pen.dash.iter().map(|d| short(*d)).collect();
-                let _ = write!(self.body, " stroke-dasharray=\"{}\"", dash.join(" "));
+                let _ = write!(look, " stroke-dasharray=\"{}\"", dash.join(" "));
             }
         }
         if let Some(clip) = self.pen.clip {
@@ -154,9 +156,23 @@ impl Page {
             if known.is_none() {
                 self.clips.push(clip);
             }
-            let _ = write!(self.body, " clip-path=\"url(#{}-c{i})\"", self.id);
+            let _ = write!(look, " clip-path=\"url(#{}-c{i})\"", self.id);
         }
-        self.body.push_str("/>\n");
+        let path = shape.strip_prefix(PATH).and_then(|s| s.strip_suffix('"'));
+        // Opaque lines that look alike are one element: the rules of a grid, ticks.
+        let joins = path.filter(|_| !fill && alpha >= 1.0);
+        let end = |from: usize, look: &str| from + look.len() + "\"/>\n".len();
+        if let (Some(path), Some((at, last))) = (joins, &mut self.line)
+            && *last == look
+            && self.body.len() == end(*at, &look)
+        {
+            self.body.insert_str(*at, path);
+            *at += path.len();
+            return;
+        }
+        let at = self.body.len() + 1 + shape.len() - 1;
+        let _ = writeln!(self.body, "<{shape}{look}/>");
+        self.line = joins.map(|_| (at, look));
     }
 }
 
@@ -181,12 +197,42 @@ fn thinned(points: Vec<BackendCoord>) -> Vec<BackendCoord> {
     kept
 }
 
+const PATH: &str = "path d=\"";
+
+/// A line or an outline, in tenths of a pixel, of which there are many: each step from the point
+/// before, the first from the origin.
 fn path(points: impl IntoIterator<Item = BackendCoord>, close: bool) -> String {
-    let mut d = String::from("path d=\"");
+    let tenths = |units: i32| (f64::from(units) / UNIT * 10.0).round() as i64;
+    let mut d = PATH.to_owned();
+    let mut last = (0, 0);
     for (i, p) in thinned(points.into_iter().collect()).into_iter().enumerate() {
-        let _ = write!(d, "{}{} {}", if i == 0 { "M" } else { "L" }, tenth(p.0), tenth(p.1));
+        let p = (tenths(p.0), tenths(p.1));
+        match i {
+            0 => d.push('M'),
+            1 => d.push('l'),
+            _ => {}
+        }
+        step(&mut d, p.0 - last.0, i < 2);
+        step(&mut d, p.1 - last.1, false);
+        last = p;
     }
     d + if close { "Z\"" } else { "\"" }
+}
+
+/// So many tenths, as short as SVG takes them; behind another number with a space, if no sign stands
+/// between them.
+fn step(d: &mut String, tenths: i64, first: bool) {
+    if tenths < 0 {
+        d.push('-');
+    } else if !first {
+        d.push(' ');
+    }
+    let (whole, part) = (tenths.abs() / 10, tenths.abs() % 10);
+    let _ = match (whole, part) {
+        (whole, 0) => write!(d, "{whole}"),
+        (0, part) => write!(d, ".{part}"),
+        (whole, part) => write!(d, "{whole}.{part}"),
+    };
 }
 
 impl DrawingBackend for Canvas {
@@ -329,11 +375,6 @@ fn hex(c: BackendColor) -> String {
 /// A coordinate in px.
 fn at(units: i32) -> String {
     short(f64::from(units) / UNIT)
-}
-
-/// A coordinate of a path, of which there are many: a tenth of a pixel does.
-fn tenth(units: i32) -> String {
-    short((f64::from(units) / UNIT * 10.0).round() / 10.0)
 }
 
 /// Two decimals at most: a hundredth of a pixel is invisible, and files stay small and stable.
