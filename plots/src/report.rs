@@ -149,8 +149,18 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
             p.lead[i == 0] { (code(s)) }
         }
         @if let [winner] = winners.as_slice() {
+            @let winner = match &winner.today {
+                Some(today) => today.as_ref(),
+                None => winner,
+            };
             @if !winner.settings.is_empty() {
-                p { "To deploy " code { (winner.label) } ":" }
+                p {
+                    @if cx.run.winners[0].today.is_some() {
+                        code { (cx.run.winners[0].label) } " is a research prototype. Of those that deploy today "
+                        code { (winner.label) } " is the best" @if !winner.certain { ", though undecided" } ". "
+                    }
+                    "To deploy " code { (winner.label) } ":"
+                }
                 div.copy {
                     pre id="settings" tabindex="0" { (winner.settings.join("\n")) }
                     button type="button" data-copy="settings" { "Copy" }

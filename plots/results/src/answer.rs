@@ -188,13 +188,25 @@ impl Answer {
     pub fn winners(&self, run: &RunInfo, layouts: Option<&Table>) -> Vec<Winner> {
         let of = |point: &Point| {
             let best = point.best().filter(|_| point.has_rivals())?;
-            let settings = layouts.map_or(vec![], |t| settings(run, t, &best.label, &point.values));
-            Some(Winner {
+            let winner = |line: &Line, today| Winner {
                 point: point.name.clone(),
-                label: best.label.clone(),
-                certain: best.standing() == Standing::Keeps,
-                settings,
-            })
+                label: line.label.clone(),
+                certain: line.standing() == Standing::Keeps,
+                settings: layouts.map_or(vec![], |t| settings(run, t, &line.label, &point.values)),
+                today,
+            };
+            let deploys = |line: &Line| {
+                let policy = run.policies.iter().find(|p| p.label == line.label);
+                policy.and_then(|p| p.deployable)
+            };
+            let mut rivals = point.rivals();
+            let today = match deploys(best) {
+                Some(false) => rivals
+                    .find(|l| deploys(l) == Some(true) && l.standing() != Standing::Misses)
+                    .map(|line| Box::new(winner(line, None))),
+                _ => None,
+            };
+            Some(winner(best, today))
         };
         self.points.iter().filter_map(of).collect()
     }

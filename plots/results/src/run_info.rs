@@ -104,6 +104,10 @@ pub struct Winner {
     /// What it resolved to, one line for each step or worker, as in `layouts.csv`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,
+    /// Where the best is a research prototype: the best of those that deploy today and miss no goal for
+    /// certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub today: Option<Box<Winner>>,
 }
 
 /// One cell of the experiment.
