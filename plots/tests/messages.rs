@@ -116,7 +116,7 @@ fn malformed_files_are_refused_with_file_line_and_column() {
     );
     assert_eq!(
         changed("vision,resnet152,4800", "vision,resnet152"),
-        "results.csv:2: 46 fields where the header has 47"
+        "results.csv:2: 47 fields where the header has 48"
     );
     let bad = drawn_with(&plain, "run.json", "{\n \"name\": 3}").unwrap_err();
     assert_eq!(bad, "run.json:2: invalid type: integer `3`, expected a string");
