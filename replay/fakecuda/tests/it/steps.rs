@@ -55,6 +55,7 @@ fn scenario(decoder: &Decoder, precision: Precision) -> Scenario {
     let device = Gpu::builtin("h100-sxm").unwrap();
     let (cus, mut code) = (device.cus(), Code::default());
     let rules = Rules {
+        elastic: None,
         max_seqs: 4,
         max_batched_tokens: 64,
         chunked_prefill: true,
