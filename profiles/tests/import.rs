@@ -236,7 +236,8 @@ fn bad_orion_rows_say_where() {
             "resnet50.csv",
             row("k,1,0,8,10"),
             "resnet50.csv:1: file: `resnet50.csv` is not `<model>_<batch>_fwd.csv`, such as \
-             `resnet50_4_fwd.csv`, with a model name of letters, digits, `-`, `_`, `.` and `@`",
+             `resnet50_4_fwd.csv`, with a model name of letters, digits, `-`, `_`, `.` and `@` \
+             that begins with a letter, a digit or `_`",
         ),
     ] {
         assert_eq!(orion(&[(file, &text)]).unwrap_err().to_string(), message);
@@ -382,7 +383,8 @@ fn bad_tables_say_where() {
         ),
         (
             "model,batch,share_pct,latency_ms\n../m,1,20,2\n",
-            "t.csv:2: model: `../m` is not a model name of letters, digits, `-`, `_`, `.` and `@`",
+            "t.csv:2: model: `../m` is not a model name of letters, digits, `-`, `_`, `.` and `@` \
+             that begins with a letter, a digit or `_`",
         ),
         (
             "model,batch,share_pct,latency_ms\nm,1,20,0\n",

@@ -298,8 +298,7 @@ fn check(profile: &Profile, provenance: &BTreeMap<String, String>) -> Result<(),
 }
 
 /// What [`is_model_name`] asks for, in words.
-pub(crate) const MODEL_NAME: &str =
-    "a model name of letters, digits, `-`, `_`, `.` and `@`, a letter, digit or `_` first";
+pub(crate) const MODEL_NAME: &str = "a model name of letters, digits, `-`, `_`, `.` and `@` that begins with a letter, a digit or `_`";
 
 /// Whether a model may have this name: it is a file's name too, and a cell that no spreadsheet takes
 /// for a formula.
