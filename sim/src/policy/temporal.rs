@@ -13,7 +13,7 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
-use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
+use super::{Depth, LayoutError, OptionError, Policy, PolicyInfo, Properties};
 use crate::layout::{Discipline, Layout};
 use crate::scenario::Setup;
 use crate::{options, words};
@@ -29,7 +29,14 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Temporal::SPECS,
-    build: |options| Ok(Box::new(Temporal::read(options)?)),
+    build: |options| {
+        let policy = Temporal::read(options)?;
+        if policy.quantum.is_some() && policy.interval != Interval::Default {
+            let why = "stands beside `quantum`, which says the same: give one";
+            return Err(OptionError::new("interval", why));
+        }
+        Ok(Box::new(policy))
+    },
 };
 
 options! {
@@ -84,11 +91,6 @@ impl Policy for Temporal {
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         let named = self.interval.quantum();
-        if self.quantum.is_some() && named.is_some() {
-            return Err(LayoutError(
-                "`quantum` and `interval` both name the time slice: give one".into(),
-            ));
-        }
         let given = self.context_memory.map(|mib| Bytes(u64::from(mib) << 20));
         let overhead = given.unwrap_or(setup.costs.context_memory);
         let turns = Discipline::TimeSliced {

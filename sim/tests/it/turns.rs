@@ -1,8 +1,8 @@
 //! Time slices by the driver's names.
 
-use crate::common::{World, build, closed, device, model, program, run, tenant, waves};
+use crate::common::{World, closed, device, model, program, run, tenant, waves};
 use cotenant_profiles::Nanos;
-use cotenant_sim::policy::Value;
+use cotenant_sim::policy::{self, Options, Value};
 
 fn world() -> World {
     let mut world = World::new(device(&[10]), vec![waves(10, 1000, 100_000)]);
@@ -31,8 +31,7 @@ fn a_name_and_a_length_are_refused() {
         ("interval", Value::Text("long".to_owned())),
         ("quantum", Value::Duration(Nanos::from_millis(5))),
     ];
-    let mut policy = build("temporal", &both);
-    let refused =
-        cotenant_sim::run(world().scenario(vec![closed(1), closed(1)]), &mut *policy, None);
-    assert!(refused.unwrap_err().to_string().contains("give one"));
+    let given = both.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let built = (policy::find("temporal").unwrap().build)(&Options(given));
+    assert!(built.err().unwrap().to_string().contains("give one"));
 }
