@@ -95,6 +95,7 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Pairs>> {
     let gpu = device("a100-sxm-80")?;
     for (theirs, ours, set) in processes::MODELS {
         let cells = processes::read(data, theirs)?;
+        let own = processes::own_latencies(&gpu, &cells, ours)?;
         let two: Vec<&Cell> = cells.iter().filter(|c| c.processes == 2).collect();
         let mut pairs =
             Pairs::new("ParvaGPU", format!("{theirs}, two processes in a MIG instance"), set);
@@ -103,7 +104,7 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Pairs>> {
             let mut slow = 0.0;
             let all_predicted: Vec<Done<Option<f64>>> = two
                 .par_iter()
-                .map(|cell| processes::predict(&gpu, &cells, ours, Source::Own, cell, name))
+                .map(|cell| processes::predict(&gpu, &cells, ours, Source::Own(&own), cell, name))
                 .collect();
             for (cell, ours) in two.iter().zip(all_predicted) {
                 if let (Some(ours), Some(one)) = (ours?, processes::one(&cells, cell)) {

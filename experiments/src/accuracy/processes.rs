@@ -63,7 +63,9 @@ pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
     let mut best = vec![];
     for (theirs, ours, set) in MODELS {
         let cells = read(data, theirs)?;
-        for (words, source) in [("own latencies", Source::Own), ("layer shapes", Source::Shapes)] {
+        let own = own_latencies(&gpu, &cells, ours)?;
+        let sources = [("own latencies", Source::Own(&own)), ("layer shapes", Source::Shapes)];
+        for (words, source) in sources {
             let model = format!("{theirs} from {words}");
             let new = |what: &str| {
                 Comparison::new(
@@ -102,8 +104,9 @@ pub(super) fn compare(data: &Data<'_>) -> Done<(Vec<Comparison>, Vec<Best>)> {
 
 /// What a prediction starts from.
 #[derive(Clone, Copy)]
-pub(super) enum Source {
-    Own,
+pub(super) enum Source<'a> {
+    /// The import of a single process's latencies.
+    Own(&'a Profile),
     Shapes,
 }
 
@@ -177,13 +180,14 @@ pub(super) fn predict(
     gpu: &Device,
     cells: &[Cell],
     model: &str,
-    source: Source,
+    source: Source<'_>,
     cell: &Cell,
     contention: &str,
 ) -> Done<Option<f64>> {
     let place = instance(gpu, cell.slices);
+    let shapes;
     let profile = match source {
-        Source::Own => own_latencies(gpu, cells, model)?,
+        Source::Own(profile) => profile,
         Source::Shapes => {
             let spec = zoo::find(model).map_err(Failure::failed)?;
             let options = analytic::Options {
@@ -191,13 +195,15 @@ pub(super) fn predict(
                 executor: None,
                 ..analytic::Options::default()
             };
-            analytic::profile(&place, &[&spec], &[cell.batch], &options).map_err(Failure::failed)?
+            shapes = analytic::profile(&place, &[&spec], &[cell.batch], &options)
+                .map_err(Failure::failed)?;
+            &shapes
         }
     };
     let Some(alone) = one(cells, cell) else { return Ok(None) };
     let batch_s = f64::from(cell.batch) / alone;
     let mut code = Code::default();
-    let Ok(compiled) = code.compile(&profile, model, cell.batch, place.cus()) else {
+    let Ok(compiled) = code.compile(profile, model, cell.batch, place.cus()) else {
         return Ok(None);
     };
     let tenant = Tenant {
@@ -264,7 +270,7 @@ impl Observer for Ends {
 }
 
 /// The profile of a single process's latencies, as a user would import them.
-fn own_latencies(gpu: &Device, cells: &[Cell], model: &str) -> Done<Profile> {
+pub(super) fn own_latencies(gpu: &Device, cells: &[Cell], model: &str) -> Done<Profile> {
     let spec = zoo::find(model).map_err(Failure::failed)?;
     let mut text = "model,batch,cus,latency_ms,kernels\n".to_owned();
     for cell in cells.iter().filter(|c| c.processes == 1) {
