@@ -136,26 +136,26 @@ impl CuMask {
     /// groups, fewest groups among equals, the lowest CUs of each.
     #[must_use]
     pub fn evenly(&self, n: u32, groups: &[u32]) -> Self {
-        let mut have: Vec<(u32, u32, u32)> = vec![];
-        let mut start = 0;
-        for (&size, count) in groups.iter().zip(self.per_group(groups)) {
-            have.push((count, start, size));
-            start += size;
-        }
-        have.sort_by_key(|&(count, start, _)| (std::cmp::Reverse(count), start));
+        let mut have: Vec<Self> = Self::each_group(groups).map(|group| self.and(&group)).collect();
+        have.sort_by_key(|group| std::cmp::Reverse(group.count()));
         let (mut opened, mut each) = (0, 0);
-        for (k, &(count, ..)) in (1..).zip(&have) {
-            let here = count.min(n / k);
+        for (k, group) in (1..).zip(&have) {
+            let here = group.count().min(n / k);
             if k * here > opened * each {
                 (opened, each) = (k, here);
             }
         }
-        let mut out = Self::EMPTY;
-        for &(_, start, size) in &have[..opened as usize] {
-            let group = Self::first(start + size).without(&Self::first(start));
-            out = out.or(&self.and(&group).lowest(each));
-        }
-        out
+        let used = have[..opened as usize].iter();
+        used.fold(Self::EMPTY, |out, group| out.or(&group.lowest(each)))
+    }
+
+    /// The groups of consecutive CUs.
+    pub(crate) fn each_group(groups: &[u32]) -> impl Iterator<Item = Self> + '_ {
+        groups.iter().scan(0, |start, &n| {
+            let before = Self::first(*start);
+            *start += n;
+            Some(Self::first(*start).without(&before))
+        })
     }
 
     /// CUs of the mask within each group of consecutive CUs.

@@ -214,12 +214,6 @@ fn even_groups(allowed: &CuMask, limit: u32, groups: &[u32]) -> (u32, CuMask) {
     }
     let in_use = allowed.per_group(groups).filter(|&n| n > 0).count() as u32;
     let each = limit.div_ceil(in_use);
-    let mut used = CuMask::EMPTY;
-    let mut start = 0;
-    for &n in groups {
-        let group = CuMask::first(start + n).without(&CuMask::first(start));
-        used = used.or(&allowed.and(&group).lowest(each));
-        start += n;
-    }
-    (limit, used)
+    let parts = CuMask::each_group(groups).map(|group| allowed.and(&group).lowest(each));
+    (limit, parts.fold(CuMask::EMPTY, |used, part| used.or(&part)))
 }
