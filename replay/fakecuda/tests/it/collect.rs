@@ -12,7 +12,8 @@ use cotenant_replay::{DeviceError, Unavailable};
 
 use crate::stand_in::{LIBRARIES, again, libraries};
 
-fn request() -> Request {
+/// A short collection of a small model.
+pub(crate) fn request() -> Request {
     Request {
         device: Device::builtin("h100-sxm").unwrap(),
         models: vec!["squeezenet1_1@64".to_owned()],

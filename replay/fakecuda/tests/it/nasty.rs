@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device as Gpu, Profile, files};
+use cotenant_profiles::{Profile, files};
 use cotenant_replay::collect::{Collected, Request, collect};
 use cotenant_replay::cuda::{CudaDevice, Granularity};
-use cotenant_replay::drive::{Kernels, Launch, Replayed, Stop, Streams, Workers};
+use cotenant_replay::drive::{Kernels, Launch, Replayed, Streams, Workers};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, Work};
 use cotenant_sim::CuMask;
@@ -21,18 +21,10 @@ use crate::stand_in::{alive, calls, with_stand_in};
 
 fn request(model: &str, cus: &[u32]) -> Request {
     Request {
-        device: Gpu::builtin("h100-sxm").unwrap(),
         models: vec![model.to_owned()],
-        batches: vec![1],
-        precision: Precision::Fp32,
         cus: cus.to_vec(),
         samples: 3,
-        rounds: 1,
-        corun_kernels: 2,
-        budget: None,
-        ramp: Duration::ZERO,
-        stop: Stop::new(),
-        seed: 7,
+        ..crate::collect::request()
     }
 }
 

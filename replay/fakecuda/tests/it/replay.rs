@@ -89,15 +89,20 @@ pub(crate) fn scenario(name: &str) -> Scenario {
     let think = || Think::Constant(Nanos::from_millis(1));
     let load =
         || Load::Closed { concurrency: 1, think: think(), items: 1, limit: None, tokens: None };
+    a_second(device, code, tenants.to_vec(), vec![load(), load()])
+}
+
+/// These tenants on the device for a second.
+pub(crate) fn a_second(
+    device: Gpu,
+    code: Code,
+    tenants: Vec<Tenant>,
+    loads: Vec<Load>,
+) -> Scenario {
     Scenario {
-        loads: vec![load(), load()],
+        loads,
         contention: ContentionModel::None,
-        setup: Arc::new(Setup {
-            costs: device.costs.clone(),
-            device,
-            code,
-            tenants: tenants.to_vec(),
-        }),
+        setup: Arc::new(Setup { costs: device.costs.clone(), device, code, tenants }),
         warmup: Nanos::ZERO,
         duration: Nanos::from_secs(1),
         jitter: None,

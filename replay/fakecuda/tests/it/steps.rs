@@ -3,7 +3,6 @@
 #![allow(clippy::print_stderr)] // helpers of tests
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::steps::{StepLibrary, StepOptions};
@@ -13,15 +12,14 @@ use cotenant_replay::collect::{Request, collect};
 use cotenant_replay::drive::{Replayed, Stop};
 use cotenant_replay::{Work, runnable};
 use cotenant_sim::Class;
-use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::engine::{KvSize, Rules};
 use cotenant_sim::policy::Options;
 use cotenant_sim::program::{Code, HostTimes, ModelCode, StepLimits, as_batches};
-use cotenant_sim::scenario::{Generates, Load, Scenario, Setup, Tenant, Think};
+use cotenant_sim::scenario::{Generates, Load, Scenario, Tenant, Think};
 use cotenant_traces::{TokenCount, Tokens};
 
 use crate::processes::processes_of;
-use crate::replay::streams_of;
+use crate::replay::{a_second, streams_of};
 use crate::stand_in::{alive, calls, with_stand_in};
 
 /// Llama 3.2 1B with two layers and little width: the same kernels.
@@ -101,19 +99,7 @@ fn scenario(decoder: &Decoder, precision: Precision) -> Scenario {
         limit: None,
         tokens: Some(tokens.draws(1, name)),
     };
-    Scenario {
-        loads: vec![load("a"), load("b")],
-        contention: ContentionModel::None,
-        setup: Arc::new(Setup {
-            costs: device.costs.clone(),
-            device,
-            code,
-            tenants: tenants.to_vec(),
-        }),
-        warmup: Nanos::ZERO,
-        duration: Nanos::from_secs(1),
-        jitter: None,
-    }
+    a_second(device, code, tenants.to_vec(), vec![load("a"), load("b")])
 }
 
 fn all_generate(policy: &str, replayed: &Replayed) {
@@ -211,18 +197,12 @@ fn layers_of_a_decoder_are_collected() {
             "hidden_act": "silu", "torch_dtype": "bfloat16" }"#;
         std::fs::write(&config, text).unwrap();
         let request = Request {
-            device: Gpu::builtin("h100-sxm").unwrap(),
             models: vec![config.display().to_string()],
             batches: vec![1, 2],
             precision: Precision::Bf16,
             cus: vec![66],
             samples: 3,
-            rounds: 1,
-            corun_kernels: 2,
-            budget: None,
-            ramp: Duration::ZERO,
-            stop: Stop::new(),
-            seed: 7,
+            ..crate::collect::request()
         };
         let out = folder.path().join("profile");
         let collected = collect(&request, &out, &mut |_| {}).unwrap();
