@@ -161,16 +161,16 @@ impl Page {
         let path = shape.strip_prefix(PATH).and_then(|s| s.strip_suffix('"'));
         // Opaque lines that look alike are one element: the rules of a grid, ticks.
         let joins = path.filter(|_| !fill && alpha >= 1.0);
-        let end = |from: usize, look: &str| from + look.len() + "\"/>\n".len();
         if let (Some(path), Some((at, last))) = (joins, &mut self.line)
             && *last == look
-            && self.body.len() == end(*at, &look)
+            && self.body.len() == *at + "\"".len() + look.len() + "/>\n".len()
         {
             self.body.insert_str(*at, path);
             *at += path.len();
             return;
         }
-        let at = self.body.len() + 1 + shape.len() - 1;
+        // Behind the bracket and the shape, before the shape's closing quote.
+        let at = self.body.len() + shape.len();
         let _ = writeln!(self.body, "<{shape}{look}/>");
         self.line = joins.map(|_| (at, look));
     }

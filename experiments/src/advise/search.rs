@@ -242,7 +242,7 @@ impl<'a> Search<'a> {
                 Ok(()) => {
                     let pool = next.take().map_or_else(Vec::new, |(_, pool)| pool);
                     next = pools.next();
-                    pick(self.lab, pool)
+                    pick(pool)
                 }
             };
             all.push(Best { mechanism, tried });
@@ -439,10 +439,9 @@ fn rank(lab: &Lab, pool: &mut [Tried]) {
 }
 
 /// The best, or why none runs.
-fn pick(lab: &Lab, pool: Vec<Tried>) -> Result<Tried, String> {
+fn pick(pool: Vec<Tried>) -> Result<Tried, String> {
     let why = pool.iter().find_map(Tried::why).map(str::to_owned);
     let best = pool.into_iter().find(|t| !t.runs().is_empty());
-    let _ = lab;
     best.ok_or_else(|| why.unwrap_or_else(|| "no settings are legal".to_owned()))
 }
 
