@@ -124,6 +124,37 @@ fn the_public_cases_run() {
     }
 }
 
+/// What stands in the code blocks of one language of docs/recordings.md.
+fn blocks(language: &str) -> Vec<String> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/recordings.md");
+    let page = fs::read_to_string(page).unwrap();
+    let begin = format!("```{language}\n");
+    page.split(begin.as_str()).skip(1).map(|b| b.split("```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_page_about_recordings_does_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::copy(fixture("torch_real.json.gz"), folder.path().join("trace.json.gz")).unwrap();
+    fs::write(folder.path().join("bert.toml"), &blocks("toml")[0]).unwrap();
+    let shell = blocks("sh");
+    let lines = shell.iter().flat_map(|b| b.lines());
+    let ours: Vec<&str> = lines.filter(|l| l.starts_with("cotenant ")).collect();
+    assert_eq!(ours.len(), 4, "{ours:?}");
+    for line in ours.into_iter().filter(|l| !l.contains("--from nsys") && !l.contains("rocprof")) {
+        let args: Vec<&str> = line.split_whitespace().skip(1).collect();
+        let ran = Command::new(env!("CARGO_BIN_EXE_cotenant"))
+            .args(&args)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(ran.status.success(), "{line}: {}", said(&ran));
+    }
+    let results = fs::read_to_string(folder.path().join("out/bert/results.csv")).unwrap();
+    let served = results.lines().filter(|l| l.contains(",bert,bert,")).count();
+    assert!(served > 0 && results.contains(",ok"), "{results}");
+}
+
 #[test]
 fn another_gpu_and_a_second_import_are_refused_with_the_way_out() {
     let folder = tempfile::tempdir().unwrap();
