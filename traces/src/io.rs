@@ -60,6 +60,20 @@ pub(crate) fn open(path: &Path) -> Result<Input, TraceError> {
     Ok(input)
 }
 
+/// The longest file that is one value of JSON: a week of requests has some 20 MiB.
+const LONGEST_TEXT: u64 = 256 << 20;
+
+/// The whole text of a file that is no list of records.
+pub(crate) fn text(input: Input, file: &str) -> Result<String, TraceError> {
+    let mut text = String::new();
+    let mut input = input.take(LONGEST_TEXT + 1);
+    input.read_to_string(&mut text).map_err(|cause| TraceError::io(file, cause))?;
+    if text.len() as u64 > LONGEST_TEXT {
+        return Err(TraceError::file(file, "over 256 MiB of JSON: this is no trace"));
+    }
+    Ok(text)
+}
+
 /// The longest record of a trace: a line of more is an error, not all memory. Lines of public
 /// traces are below 64 KiB.
 pub(crate) const LONGEST_RECORD: usize = 1 << 20;

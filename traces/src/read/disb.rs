@@ -7,7 +7,6 @@
 //! under the reason `closed_loop` or `dependent`, and named in a warning. Drivers of DISB skip a
 //! frame that is due while the last one runs: that is a policy, and no part of the trace.
 
-use std::io::Read as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,7 +43,7 @@ struct Workload {
 struct Task {
     id: String,
     load: Load,
-    client: Client,
+    client: Runs,
 }
 
 #[derive(Deserialize)]
@@ -60,7 +59,7 @@ struct Load {
 }
 
 #[derive(Deserialize)]
-struct Client {
+struct Runs {
     model_name: String,
     #[serde(default)]
     batch_size: Option<u32>,
@@ -68,8 +67,7 @@ struct Client {
 
 fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     let name = io::name_of(path);
-    let mut text = String::new();
-    io::open(path)?.read_to_string(&mut text).map_err(|e| TraceError::io(&name, e))?;
+    let text = io::text(io::open(path)?, &name)?;
     let workload: Workload = serde_json::from_str(&text)
         .map_err(|e| TraceError::line(&name, e.line() as u64, format!("no DISB workload: {e}")))?;
     let tally = Arc::new(Tally::default());
@@ -77,48 +75,47 @@ fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     if !(0.0..=1e9).contains(&time) {
         return Err(TraceError::file(&name, format!("time: {time} is not from 0 to 1e9 s")));
     }
-    let mut rows = Vec::new();
+    let (end, mut tasks) = (Nanos::from_secs_f64(time), Vec::new());
     for task in &workload.tasks {
-        expand(task, Nanos::from_secs_f64(time), &name, options, &tally, &mut rows)?;
+        tasks.extend(arrivals(task, end, &name, options, &tally)?);
     }
-    // Equal times keep the order of the tasks.
-    rows.sort_by_key(|row: &Row| row.arrival);
-    let last = rows.last().map_or(0, |row| row.arrival.0.saturating_add(1_000_000));
-    let duration = Nanos(Nanos::from_secs_f64(time).0.max(last));
     let mut meta = Meta::default();
     meta.push("licence", "Apache-2.0");
     meta.push("quantum_ns", "1000000");
     meta.push("seed", options.seed.to_string());
     let columns = Columns { items: true, prio: true, ..Columns::default() };
-    let rows = Box::new(Sorted { rows: rows.into_iter(), duration });
+    let rows = Box::new(Merged { tasks, end, last: None, tally: Arc::clone(&tally) });
     Ok(Stream { name, meta, columns, tally, rows })
 }
 
-fn expand(
+/// Arrivals of one task, one at a time, and what is the same in all of its rows.
+struct Client {
+    next: Option<Nanos>,
+    arrivals: Box<dyn Iterator<Item = Nanos> + Send>,
+    row: Row,
+}
+
+/// The arrivals of a task; nothing for one that is no list of arrivals.
+fn arrivals(
     task: &Task,
     end: Nanos,
     file: &str,
     options: &ReadOptions,
     tally: &Tally,
-    rows: &mut Vec<Row>,
-) -> Result<(), TraceError> {
+) -> Result<Option<Client>, TraceError> {
     let fail = |field: &str, problem: String| {
         TraceError::file(file, format!("task `{}`: {field}: {problem}", task.id))
     };
-    let mut row = template(task).map_err(|problem| fail("client", problem))?;
-    let mut push = |at: Nanos| {
-        tally.read();
-        row.arrival = at;
-        rows.push(row.clone());
-    };
-    match task.load.kind.as_str() {
+    let row = template(task).map_err(|problem| fail("client", problem))?;
+    let mut arrivals: Box<dyn Iterator<Item = Nanos> + Send> = match task.load.kind.as_str() {
         "trace" => {
             let stamps = task.load.trace.as_ref();
             let stamps = stamps.ok_or_else(|| fail("load.trace", "is missing".to_owned()))?;
-            for &ms in stamps {
-                let ns = ms.checked_mul(1_000_000);
-                push(Nanos(ns.ok_or_else(|| fail("load.trace", format!("{ms} ms is too late")))?));
-            }
+            let late = |ms: &u64| fail("load.trace", format!("{ms} ms is too late"));
+            let at = |ms: &u64| ms.checked_mul(1_000_000).map(Nanos).ok_or_else(|| late(ms));
+            let mut stamps = stamps.iter().map(at).collect::<Result<Vec<_>, _>>()?;
+            stamps.sort_unstable();
+            Box::new(stamps.into_iter())
         }
         kind @ ("periodic" | "poisson") => {
             let rate = task.load.frequency.filter(|f| (1e-9..=1e6).contains(f));
@@ -130,25 +127,27 @@ fn expand(
             if rate * end.as_secs_f64() > 1e8 {
                 return Err(fail("load.frequency", "makes over 1e8 requests".to_owned()));
             }
-            let arrivals = Renewal::new(gap, rate, None, rng);
-            arrivals.take_while(|r| r.arrival < end).for_each(|r| push(r.arrival));
+            let all = Renewal::new(gap, rate, None, rng).map(|r| r.arrival);
+            Box::new(all.take_while(move |at| *at < end))
         }
         "continuous" => {
             tally.read();
             tally.drop_row("closed_loop");
             let id = &task.id;
             tally.warn(format!("{file}: task `{id}` is a closed loop: no arrivals to list"));
+            return Ok(None);
         }
         "dependent" => {
             tally.read();
             tally.drop_row("dependent");
             tally.warn(format!("{file}: task `{}` follows other tasks: left out", task.id));
+            return Ok(None);
         }
         other => {
             return Err(fail("load.type", format!("`{other}` is unknown{}", hint(other, LOADS))));
         }
-    }
-    Ok(())
+    };
+    Ok(Some(Client { next: arrivals.next(), arrivals, row }))
 }
 
 fn template(task: &Task) -> Result<Row, String> {
@@ -165,17 +164,29 @@ fn template(task: &Task) -> Result<Row, String> {
     Ok(row)
 }
 
-struct Sorted {
-    rows: std::vec::IntoIter<Row>,
-    duration: Nanos,
+/// The tasks' arrivals in order of time; equal times keep the order of the tasks.
+struct Merged {
+    tasks: Vec<Client>,
+    /// The file's `time`.
+    end: Nanos,
+    last: Option<Nanos>,
+    tally: Arc<Tally>,
 }
 
-impl Source for Sorted {
+impl Source for Merged {
     fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
-        Ok(self.rows.next())
+        let first = self.tasks.iter_mut().filter(|t| t.next.is_some()).min_by_key(|t| t.next);
+        let Some(task) = first else { return Ok(None) };
+        let Some(arrival) = task.next else { return Ok(None) };
+        task.next = task.arrivals.next();
+        self.last = Some(arrival);
+        self.tally.read();
+        Ok(Some(Row { arrival, ..task.row.clone() }))
     }
 
     fn duration(&self) -> Option<Nanos> {
-        Some(self.duration)
+        let done = self.tasks.iter().all(|t| t.next.is_none());
+        let last = self.last.map_or(0, |at| at.0.saturating_add(1_000_000));
+        done.then(|| Nanos(self.end.0.max(last)))
     }
 }

@@ -2,7 +2,7 @@
 //! and Orion's trace (a JSON array of seconds). The first request comes after the first gap; the
 //! list is played once here, and looping is the business of who replays it.
 
-use std::io::{BufRead as _, Read as _};
+use std::io::BufRead as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,8 +46,7 @@ fn open(path: &Path, options: &ReadOptions) -> Result<Stream, TraceError> {
     let mut input = io::open(path)?;
     let head = input.fill_buf().map_err(|e| TraceError::io(&name, e))?;
     let gaps = if head.trim_ascii_start().starts_with(b"[") {
-        let mut text = String::new();
-        input.read_to_string(&mut text).map_err(|e| TraceError::io(&name, e))?;
+        let text = io::text(input, &name)?;
         let array: Vec<Box<RawValue>> = serde_json::from_str(&text)
             .map_err(|e| TraceError::file(&name, format!("not a JSON array of seconds: {e}")))?;
         Gaps::Array(array.into_iter())
