@@ -9,6 +9,7 @@
 mod broken;
 mod cases;
 mod files;
+mod fuzz;
 mod generators;
 mod public;
 mod streaming;

@@ -15,6 +15,7 @@ use parquet::schema::parser::parse_message_type;
 use rusqlite::Connection;
 
 use super::super::{device, nsys, options, others};
+use super::turns::Reader;
 
 const TORCH: &str = r#"{"schemaVersion":1,"deviceProperties":[{"id":0,"name":"NVIDIA H100","numSms":132,"totalGlobalMem":85000000000}],
 "traceEvents":[{"ph":"X","cat":"user_annotation","name":"ProfilerStep#1","pid":1,"tid":1,"ts":0.0,"dur":99},
@@ -61,8 +62,6 @@ const DENSE: &str =
 const PER_SEQUENCE: &str = "layer,sequences,time_us\nlm_head,1,90.5\nlm_head,8,95\nsampler,8,30\n";
 const LAYER_ATTENTION: &str = "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,8,1023,20\n128,512,0,0,40.5\n64,0,2,9,12\n";
 const NEUSIGHT: &str = "OPName,Latency,Device,Kernel Name,Grid x,Grid y,Grid z,Block x,Block y,Block z\nbmm,0.25,NVIDIA H100 80GB HBM3,sgemm,2,1,192,256,1,1\n";
-
-pub(super) type Reader = fn(&[u8]) -> Result<String, String>;
 
 /// The kind of an answer that is no error: how much was used, and what was dropped for what.
 fn answer(import: &Import) -> String {
