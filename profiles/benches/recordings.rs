@@ -1,7 +1,8 @@
 //! What reading a large recording costs: time, and the most memory that is allocated at once.
 //!
 //! `cargo bench -p cotenant-profiles --bench recordings [-- ROWS]`; ROWS is a part of a row's name, and
-//! with `--test` the files are a hundredth as long. The files are written while they are read.
+//! with `--test` the files are a hundredth as long. Text is written while it is read; databases are written to the
+//! folder for temporary files before.
 
 #![allow(clippy::print_stdout)] // what it measures
 
@@ -159,14 +160,90 @@ fn rocprof(kernels: usize) -> impl FnMut(usize, &mut String) {
     }
 }
 
+/// A database of as many kernels, with their launch calls, as Nsight Systems exports it.
+fn nsys(kernels: i64) -> tempfile::NamedTempFile {
+    database(&format!(
+        "CREATE TABLE StringIds (id INTEGER NOT NULL PRIMARY KEY, value TEXT NOT NULL);
+         CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (start INTEGER NOT NULL, end INTEGER NOT NULL, deviceId INTEGER NOT NULL,
+            contextId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER, demangledName INTEGER NOT NULL,
+            shortName INTEGER NOT NULL, gridX INTEGER, gridY INTEGER, gridZ INTEGER, blockX INTEGER, blockY INTEGER, blockZ INTEGER);
+         CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (start INTEGER NOT NULL, end INTEGER NOT NULL, globalTid INTEGER,
+            correlationId INTEGER, nameId INTEGER);
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+            INSERT INTO StringIds SELECT i, 'void gemm_' || i || '<float>(float*)' FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+            INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL SELECT 1000000 + i * 10000 + i / 100 * 500000,
+               1008000 + i * 10000 + i / 100 * 500000, 0, 1, 7, i + 1, {pid}, i % 100, i % 100, 200, 1, 1, 128, 1, 1 FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+            INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME SELECT 994000 + i * 10000 + i / 100 * 500000,
+               997000 + i * 10000 + i / 100 * 500000, {pid} + 9, i + 1, 0 FROM n;",
+        last = kernels - 1,
+        pid = 4242i64 << 24,
+    ))
+}
+
+/// As many dispatches, each with its call and the events of both, as rocprofv3 keeps them.
+fn rocpd(kernels: i64) -> tempfile::NamedTempFile {
+    database(&format!(
+        "CREATE TABLE rocpd_string_0a (id INTEGER NOT NULL PRIMARY KEY, string TEXT);
+         CREATE TABLE rocpd_info_agent_0a (id INTEGER NOT NULL PRIMARY KEY, type TEXT, absolute_index INTEGER, name TEXT);
+         CREATE TABLE rocpd_info_kernel_symbol_0a (id INTEGER NOT NULL PRIMARY KEY, display_name TEXT);
+         CREATE TABLE rocpd_event_0a (id INTEGER NOT NULL PRIMARY KEY, category_id INTEGER, stack_id INTEGER);
+         CREATE TABLE rocpd_region_0a (id INTEGER NOT NULL PRIMARY KEY, pid INTEGER, start BIGINT, end BIGINT, name_id INTEGER,
+            event_id INTEGER);
+         CREATE TABLE rocpd_kernel_dispatch_0a (id INTEGER NOT NULL PRIMARY KEY, pid INTEGER, agent_id INTEGER, kernel_id INTEGER,
+            queue_id INTEGER, stream_id INTEGER, start BIGINT, end BIGINT, group_segment_size INTEGER, workgroup_size_x INTEGER,
+            workgroup_size_y INTEGER, workgroup_size_z INTEGER, grid_size_x INTEGER, grid_size_y INTEGER, grid_size_z INTEGER,
+            event_id INTEGER);
+         INSERT INTO rocpd_string_0a VALUES (1, 'HIP_RUNTIME_API'), (2, 'hipLaunchKernel');
+         INSERT INTO rocpd_info_agent_0a VALUES (2, 'GPU', 1, 'gfx90a');
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 99)
+            INSERT INTO rocpd_info_kernel_symbol_0a SELECT i, 'gemm_' || i FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {events})
+            INSERT INTO rocpd_event_0a SELECT i + 1, 1, i / 2 + 1 FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+            INSERT INTO rocpd_region_0a SELECT i, 1, 994000 + i * 10000 + i / 100 * 500000,
+               997000 + i * 10000 + i / 100 * 500000, 2, 2 * i + 1 FROM n;
+         WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < {last})
+            INSERT INTO rocpd_kernel_dispatch_0a SELECT i, 1, 2, i % 100, 1, 0, 1000000 + i * 10000 + i / 100 * 500000,
+               1008000 + i * 10000 + i / 100 * 500000, 0, 256, 1, 1, 25600, 1, 1, 2 * i + 2 FROM n;",
+        last = kernels - 1,
+        events = 2 * kernels - 1,
+    ))
+}
+
+fn database(sql: &str) -> tempfile::NamedTempFile {
+    let file = tempfile::NamedTempFile::new().expect("a place for a file");
+    let db = rusqlite::Connection::open(file.path()).expect("an empty database");
+    db.execute_batch("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;").expect("options");
+    db.execute_batch(sql).expect("sound tables");
+    file
+}
+
 fn row(name: &str, tool: Tool, next: impl FnMut(usize, &mut String)) {
+    let mut text = made(next);
+    measured(name, || {
+        let read = Recording::stream(tool, "made", &mut text).expect("a sound file");
+        (read, text.bytes)
+    });
+}
+
+/// A file on the disk. What SQLite itself allocates is not counted: its cache of 8 MiB.
+fn file(name: &str, tool: Tool, file: &tempfile::NamedTempFile) {
+    let bytes = file.as_file().metadata().map_or(0, |m| m.len());
+    measured(name, || {
+        let read = Recording::read(tool, file.path(), &mut |_| {}).expect("a sound file");
+        (read, usize::try_from(bytes).unwrap_or(0))
+    });
+}
+
+fn measured(name: &str, read: impl FnOnce() -> (Recording, usize)) {
     let before = NOW.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
-    let mut text = made(next);
     let begun = Instant::now();
-    let read = Recording::stream(tool, "made", &mut text).expect("a sound file");
+    let (read, bytes) = read();
     let took = begun.elapsed();
-    let (bytes, kernels) = (text.bytes, read.used().iter().map(|u| u.kernels).sum::<usize>());
+    let kernels = read.used().iter().map(|u| u.kernels).sum::<usize>();
     let device = Device::builtin("h100-sxm").expect("a built-in device");
     let options = StreamOptions { model: "m".to_owned(), batch: 1, ..StreamOptions::default() };
     let import = read.model(&device, &options).expect("passes");
@@ -198,6 +275,13 @@ fn main() {
         row("torch, 25 % launches", Tool::Torch, torch(6_000_000 / part, 4));
     }
     if chosen("rocprof") {
-        row("rocprof", Tool::Rocprof, rocprof(1_200_000 / part));
+        row("rocprof", Tool::Rocprof, rocprof(2_500_000 / part));
+    }
+    let kernels = 3_000_000 / part as i64;
+    if chosen("nsys") {
+        file("nsys", Tool::Nsys, &nsys(kernels));
+    }
+    if chosen("rocpd") {
+        file("rocpd", Tool::Rocprof, &rocpd(kernels));
     }
 }
