@@ -166,10 +166,17 @@ pub(super) enum Way {
 pub(super) struct Copy {
     pub way: Way,
     pub gpu: u32,
+    /// The process, where the recording tells processes apart.
+    pub process: u32,
     pub link: u64,
     pub bytes: u64,
     pub start: i64,
     pub duration: u64,
+}
+
+impl Copy {
+    /// The process of copies of which it is not known.
+    pub(super) const OF_ANY: u32 = u32::MAX;
 }
 
 /// A call of the host that put something on a stream.

@@ -8,6 +8,7 @@ mod fuzz;
 mod host;
 mod nsys;
 mod others;
+mod sheets;
 mod torch;
 
 use std::path::{Path, PathBuf};

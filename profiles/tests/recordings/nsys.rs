@@ -231,6 +231,50 @@ fn large_exports_say_how_far_they_are() {
 }
 
 #[test]
+fn copies_of_other_processes_are_not_the_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.sqlite");
+    export(&path);
+    let taken = |path: &Path| {
+        let range = Some(Range::Mark("pass".to_owned()));
+        let import = import(Tool::Nsys, path, &StreamOptions { range, batch: 1, ..options() });
+        import.unwrap().profile.models["net"].input_per_item.0
+    };
+    assert_eq!(taken(&path), 1_000_000);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(&format!(
+        "INSERT INTO CUPTI_ACTIVITY_KIND_MEMCPY SELECT start + 100, end, deviceId, 2, 9, correlationId + 7000, {},
+            bytes * 9, copyKind, deprecatedSrcId, srcKind, dstKind, graphNodeId FROM CUPTI_ACTIVITY_KIND_MEMCPY",
+        (1i64 << 48) | (777 << 24)
+    ))
+    .unwrap();
+    drop(db);
+    assert_eq!(taken(&path), 1_000_000);
+}
+
+#[test]
+fn a_graph_and_its_kernels_count_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("graph.sqlite");
+    export(&path);
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(
+        "CREATE TABLE CUPTI_ACTIVITY_KIND_GRAPH_TRACE (start INTEGER, end INTEGER, deviceId INTEGER, graphId INTEGER,
+            contextId INTEGER, streamId INTEGER, correlationId INTEGER, globalPid INTEGER);
+         UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET graphNodeId = 5 WHERE correlationId > 0;
+         INSERT INTO CUPTI_ACTIVITY_KIND_GRAPH_TRACE
+            SELECT start, end, deviceId, 1, contextId, streamId, correlationId, globalPid
+            FROM CUPTI_ACTIVITY_KIND_KERNEL WHERE correlationId > 0",
+    )
+    .unwrap();
+    drop(db);
+    let range = Some(Range::Mark("pass".to_owned()));
+    let import = import(Tool::Nsys, &path, &StreamOptions { range, ..options() }).unwrap();
+    assert_eq!(launches_and_ns(&import), (6, 18_006), "{:?}", import.notes);
+    assert!(import.dropped["graphs whose kernels are recorded, too"] >= 24, "{:?}", import.dropped);
+}
+
+#[test]
 fn rows_in_a_write_ahead_log_count() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("r.sqlite");
@@ -251,7 +295,7 @@ fn what_is_no_export_is_named() {
         import(Tool::Nsys, &path, &options()).unwrap_err()
     };
     let text = error(b"PK and something else that is no database at all");
-    assert!(text.contains("is not an SQLite export, or CSV"), "{text}");
+    assert!(text.contains("is not an SQLite export (nsys export --type sqlite), or CSV"), "{text}");
     let whole = std::fs::read(fixture("nsys.sqlite")).unwrap();
     let cut = error(&whole[..whole.len() / 2]);
     assert!(cut.contains("malformed"), "{cut}");

@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use super::fuzz::readers::ROCPROF_JSON;
 use super::{alone_ns, device, fixture, import, launches_and_ns, options};
 
-fn stream(tool: Tool, text: &str, options: &StreamOptions) -> Result<Import, String> {
+pub(super) fn stream(tool: Tool, text: &str, options: &StreamOptions) -> Result<Import, String> {
     let read = Recording::stream(tool, "f.csv", text.as_bytes()).map_err(|e| e.to_string())?;
     read.model(&device(), options).map_err(|e| e.to_string())
 }
@@ -208,6 +208,47 @@ fn rocpd_is_a_database_whose_tables_have_suffixes() {
     assert_eq!(import.profile.models["net"].input_per_item.0, 65_536 / 8);
     // From the begin of the copy, 13 us before the first kernel, to the end of the second.
     assert!(alone_ns(&import).abs_diff(58_000) <= 1_000, "{}", alone_ns(&import));
+}
+
+#[test]
+fn processes_of_a_rocpd_database_have_numbers_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("run.db");
+    rocpd(&path);
+    // A second process: tables of another suffix, in which the same numbers are other kernels.
+    let db = Connection::open(&path).unwrap();
+    let names: Vec<String> = db
+        .prepare("SELECT sql FROM sqlite_master WHERE type = 'table'")
+        .unwrap()
+        .query_map([], |row| row.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    for sql in names.iter().filter(|s| s.contains("_0a1b")) {
+        let table = sql.split_whitespace().nth(2).unwrap();
+        let copy = table.replace("_0a1b", "_2c3d");
+        db.execute_batch(&sql.replace("_0a1b", "_2c3d")).unwrap();
+        db.execute_batch(&format!("INSERT INTO {copy} SELECT * FROM {table}")).unwrap();
+        // As rocprofv3 leaves them: views under the plain names, over the first process alone.
+        let plain = table.replace("_0a1b", "");
+        db.execute_batch(&format!("CREATE VIEW {plain} AS SELECT * FROM {table}")).unwrap();
+    }
+    db.execute_batch(
+        "UPDATE rocpd_info_kernel_symbol_2c3d SET display_name = 'other_' || display_name;
+         UPDATE rocpd_kernel_dispatch_2c3d SET start = start + 20000000, end = end + 20002000;
+         UPDATE rocpd_region_2c3d SET start = start + 20000000, end = end + 20000000;
+         UPDATE rocpd_memory_copy_2c3d SET start = start + 20000000, end = end + 20000000, size = 8192;",
+    )
+    .unwrap();
+    drop(db);
+    // The busier one, of which nothing is mixed with the other.
+    let range = Some(import::Range::Mark("forward".to_owned()));
+    let import = import(Tool::Rocprof, &path, &StreamOptions { range, ..options() }).unwrap();
+    assert_eq!(launches_and_ns(&import), (2, 14_000), "{:?}", import.notes);
+    assert_eq!(import.profile.kernels[0].name, "other_gemm");
+    assert_eq!(import.dropped["of other processes"], 6);
+    assert_eq!(import.profile.models["net"].input_per_item.0, 8192 / 8);
+    assert!(import.notes.iter().any(|n| n.contains("from the launch calls")), "{:?}", import.notes);
 }
 
 fn whole(

@@ -61,19 +61,24 @@ fn what_is_wrong_is_named() {
 #[test]
 fn packed_files_are_known_by_their_first_bytes() {
     let text = trace(&rounds());
-    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    gzip.write_all(&text).unwrap();
-    let gzip = gzip.finish().unwrap();
     let frame = |part: &[u8]| {
         ruzstd::encoding::compress_to_vec(part, ruzstd::encoding::CompressionLevel::Fastest)
     };
     let (a, b) = text.split_at(text.len() / 2);
     let two_frames = [frame(a), frame(b)].concat();
-    let two_members = [gzip.clone(), gzip[..0].to_vec()].concat();
-    for (packed, how) in [(gzip.clone(), "gzip"), (two_frames, "zstd"), (two_members, "members")] {
+    let pack = |part: &[u8]| {
+        let mut member = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        member.write_all(part).unwrap();
+        member.finish().unwrap()
+    };
+    let (members, padded) = ([pack(a), pack(b)].concat(), [pack(&text), vec![0; 512]].concat());
+    let packed =
+        [(pack(&text), "gzip"), (two_frames, "zstd"), (members, "members"), (padded, "padding")];
+    for (packed, how) in packed {
         let import = import_text(&packed, &options()).unwrap();
         assert_eq!(launches_and_ns(&import), (2, 11_000), "{how}");
     }
+    let gzip = pack(&text);
     let cut = import_text(&gzip[..gzip.len() / 2], &options()).unwrap_err();
     assert!(cut.starts_with("t.json: "), "{cut}");
 }
@@ -152,6 +157,49 @@ fn one_annotated_pass_is_enough_and_layers_are_not_it() {
         error.contains("--range NAME of one of the marks `all` (1 times), `layer 1` (1 times)"),
         "{error}"
     );
+}
+
+#[test]
+fn steps_of_a_serving_engine_are_passes() {
+    // vLLM: one step of a prompt, then five that generate, each one graph launch.
+    let mut events = Vec::new();
+    for step in 0..12u32 {
+        let (at, prompt) = (1000.0 * f64::from(step), step % 6 == 0);
+        let name = if prompt { "1(512)_generation_0(0)" } else { "0(0)_generation_8(8)" };
+        events.push(mark(&format!("execute_context_{name}"), at, 900.0));
+        events.push(call("cudaGraphLaunch", at + 10.0, 20.0, step + 1));
+        let kernels: &[(&str, f64)] = if prompt {
+            &[("p", 300.0), ("q", 200.0)]
+        } else {
+            &[("d", 30.0), ("e", 50.0), ("f", 5.0)]
+        };
+        let mut start = at + 40.0;
+        for (name, us) in kernels {
+            events.push(kernel(name, 7, start, *us, step + 1));
+            start += us + 1.0;
+        }
+    }
+    let import = import_text(&trace(&events), &options()).unwrap();
+    assert_eq!(launches_and_ns(&import), (3, 85_000), "{:?}", import.notes);
+    let differ = import.notes.iter().any(|n| n.contains("the passes differ: from 2 to 3 launches"));
+    assert!(differ, "{:?}", import.notes);
+}
+
+#[test]
+fn two_recordings_in_one_stream_are_pointed_out() {
+    let mut events = Vec::new();
+    for rank in 0..2 {
+        for step in 0..4 {
+            let at = f64::from(step) * 1000.0 + f64::from(rank) * 3.0;
+            events.push(mark(&format!("ProfilerStep#{step}"), at, 900.0));
+            events.push(kernel("gemm", 7, at + 20.0, 100.0, 0));
+        }
+    }
+    let import = import_text(&trace(&events), &options()).unwrap();
+    let warned = import.warnings.iter().any(|w| w.contains("the file may hold several recordings"));
+    assert!(warned, "{:?}", import.warnings);
+    let by_time = import.warnings.iter().any(|w| w.starts_with("no launch calls say"));
+    assert!(by_time, "{:?}", import.warnings);
 }
 
 #[test]

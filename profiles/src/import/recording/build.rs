@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::clean::Timeline;
+use super::clean::{Place, Timeline};
 use super::host::Timing;
 use super::passes::{Passes, Typical, busy_ns};
 use super::{Recording, Shape, StreamOptions};
@@ -21,6 +21,9 @@ const LONGEST_LAUNCH: Nanos = Nanos(1_000_000_000);
 /// Launches of one name and shape are one kernel as long as the longest takes at most this much of
 /// the shortest; beyond it their work differs (messages of collectives, ragged attention).
 const SAME_WORK: f64 = 1.25;
+
+/// One in so many kernels that overlap on their stream is more than early starts of dependent launches.
+const MANY: usize = 5;
 
 /// One launch of the model before kernels are told apart.
 struct Position {
@@ -57,10 +60,15 @@ impl Recording {
         let typical = self.typical(&timeline, &found, options.step)?;
         let positions = self.positions(&timeline, &found, &typical);
         let stream = Self::by_stream(&timeline, &found.passes[typical.timing]);
-        let place: BTreeMap<usize, usize> =
-            stream.iter().enumerate().map(|(position, &i)| (i, position)).collect();
+        // Where each of its launches stands stream by stream, by its place.
+        let mut place: Vec<(Place, usize)> = stream.into_iter().zip(0..).collect();
+        place.sort_unstable();
+        let place = |i: Place| {
+            let found = place.binary_search_by_key(&i, |p| p.0);
+            found.map_or(0, |at| place[at].1)
+        };
         let mut timing =
-            self.timing(&timeline, &found, typical.timing, |i| positions[place[&i]].ns, device);
+            self.timing(&timeline, &found, typical.timing, |i| positions[place(i)].ns, device);
         if let Some(given) = options.launch {
             timing.host.fill(given.0);
         }
@@ -71,7 +79,7 @@ impl Recording {
         let mut builder = Builder::new(device, &facts);
         let kernels = self.kernels(&mut builder, &positions, device, options);
         for (i, host) in timing.order.iter().zip(&timing.host) {
-            builder.launch(&options.model, options.batch, kernels[place[i]], Nanos(*host));
+            builder.launch(&options.model, options.batch, kernels[place(*i)], Nanos(*host));
         }
         if let Some(model) = builder.profile.models.get_mut(&options.model) {
             let per_item = |bytes: u64| Bytes(bytes / u64::from(options.batch));
@@ -105,20 +113,25 @@ impl Recording {
     /// What each launch of the pass stands for, stream by stream.
     fn positions(&self, timeline: &Timeline, found: &Passes, typical: &Typical) -> Vec<Position> {
         let order = |p: usize| Self::by_stream(timeline, &found.passes[p]);
-        let middle: Vec<Vec<usize>> = typical.middle.iter().map(|&p| order(p)).collect();
-        let alike: Vec<Vec<usize>> = typical.alike.iter().map(|&p| order(p)).collect();
-        let took = |i: usize| timeline.launches[i].kernel.duration;
+        let middle: Vec<Vec<Place>> = typical.middle.iter().map(|&p| order(p)).collect();
+        let took = |i: Place| timeline.at(i).kernel.duration;
         let positions = middle[0].iter().enumerate().map(|(position, &i)| {
-            let kernel = &timeline.launches[i].kernel;
+            let kernel = &timeline.at(i).kernel;
             let sum: u64 = middle.iter().fold(0, |s, o| s.saturating_add(took(o[position])));
             Position {
                 name: kernel.name,
                 shape: self.shapes[kernel.shape as usize],
                 ns: (sum / middle.len() as u64).max(1),
-                samples: alike.iter().map(|o| took(o[position])).collect(),
+                samples: Vec::with_capacity(typical.alike.len()),
             }
         });
-        positions.collect()
+        let mut positions: Vec<Position> = positions.collect();
+        for &pass in &typical.alike {
+            for (position, place) in positions.iter_mut().zip(order(pass)) {
+                position.samples.push(took(place));
+            }
+        }
+        positions
     }
 
     /// Tells kernels apart by name, shape and work; the sum over the launches of a kernel stays.
@@ -224,6 +237,21 @@ impl Recording {
         if let Some(differ) = &typical.differ {
             report.notes.push(format!("the passes differ: {differ}"));
             report.facts.push(("passes_differ", differ.clone()));
+        }
+        if timeline.overlaps * MANY > timeline.launches.len() {
+            report.warnings.push(format!(
+                "{} of {} kernels began while the one before on their stream ran: a stream runs one at a \
+                 time, so the file may hold several recordings, whose times add up here",
+                timeline.overlaps,
+                timeline.launches.len()
+            ));
+        }
+        if found.by_time {
+            report.warnings.push(
+                "no launch calls say what the host launched in its marks: the kernels that began \
+                 meanwhile are taken, which may be those of other marks where the GPU ran behind"
+                    .to_owned(),
+            );
         }
         let inside: u64 = found.passes.iter().map(|p| busy_ns(timeline, p)).sum();
         let all = timeline.launches.iter().fold(0u64, |s, l| s.saturating_add(l.kernel.duration));

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::StreamingDecoder;
 
 use crate::files::{FileError, Problem};
@@ -26,7 +26,7 @@ pub(super) fn unpacked<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read 
     let whole = BufReader::with_capacity(64 << 10, Cursor::new(magic).chain(from));
     Ok(match packing {
         Packing::None => Box::new(whole),
-        Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
+        Packing::Gzip => Box::new(Gzip { from: Some(whole), member: None }),
         Packing::Zstd => Box::new(Zstd { from: Some(whole), frame: None }),
     })
 }
@@ -84,6 +84,36 @@ impl Read for Counted<'_> {
         self.done += n as u64;
         (self.progress)(self.done);
         Ok(n)
+    }
+}
+
+/// The members of a gzip file, one behind the other. What stands behind them is no part of it: tapes and
+/// object stores pad files.
+struct Gzip<R: Read> {
+    from: Option<Whole<R>>,
+    member: Option<GzDecoder<Whole<R>>>,
+}
+
+impl<R: Read> Read for Gzip<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.member.is_none() {
+                let Some(mut from) = self.from.take() else { return Ok(0) };
+                if io::BufRead::fill_buf(&mut from)?.first() != Some(&0x1f) {
+                    return Ok(0);
+                }
+                self.member = Some(GzDecoder::new(from));
+            }
+            let Some(member) = &mut self.member else { return Ok(0) };
+            let n = member.read(into)?;
+            if n > 0 {
+                return Ok(n);
+            }
+            self.from = self.member.take().map(GzDecoder::into_inner);
+        }
     }
 }
 

@@ -33,6 +33,23 @@ pub(super) struct Timeline {
     /// The place of each stream, the busiest first.
     pub ranks: BTreeMap<u32, usize>,
     pub dropped: BTreeMap<&'static str, usize>,
+    /// Kernels that began while the one before on their stream ran on.
+    pub overlaps: usize,
+}
+
+/// Places of launches in their timeline: of millions, half the size counts.
+pub(super) type Place = u32;
+
+impl Timeline {
+    /// The launch at this place.
+    pub(super) fn at(&self, place: Place) -> &Launch {
+        &self.launches[place as usize]
+    }
+
+    /// All places, in order.
+    pub(super) fn places(&self) -> std::ops::Range<Place> {
+        0..u32::try_from(self.launches.len()).unwrap_or(u32::MAX)
+    }
 }
 
 /// Counted beside what was dropped: they are kept.
@@ -74,7 +91,7 @@ impl Recording {
         if launches.is_empty() {
             return Err(self.empty());
         }
-        let clipped = clip(&mut launches);
+        let (clipped, overlaps) = clip(&mut launches);
         let ranks = ranks(&launches);
         for launch in &mut launches {
             launch.call = call_of(&self.calls, launch.kernel.link, launch.kernel.start);
@@ -89,12 +106,13 @@ impl Recording {
                 (l.kernel.start, ranks[&l.kernel.stream], order(&l.kernel))
             });
         }
-        let mut copies: Vec<Copy> = self.copies.iter().filter(|c| c.gpu == gpu).copied().collect();
+        let mine = |c: &&Copy| c.gpu == gpu && [process, Copy::OF_ANY].contains(&c.process);
+        let mut copies: Vec<Copy> = self.copies.iter().filter(mine).copied().collect();
         copies.sort_by_key(|c| c.start);
         if clipped > 0 {
             dropped.insert(CLIPPED, clipped);
         }
-        Ok(Timeline { launches, copies, called, process, ranks, dropped })
+        Ok(Timeline { launches, copies, called, process, ranks, dropped, overlaps })
     }
 
     fn busiest_process(&self, launches: &[Launch]) -> u32 {
@@ -125,20 +143,26 @@ pub(super) fn call_of(calls: &[Call], link: u64, start: i64) -> Option<(i64, i64
 }
 
 /// Ends kernels where the next one of their stream begins, if they outlast that one: a stream runs one
-/// at a time. Nodes of graphs, and the early starts of dependent launches, may overlap.
-fn clip(launches: &mut [Launch]) -> usize {
+/// at a time. Nodes of graphs, and the early starts of dependent launches, may overlap. Returns how many
+/// were cut, and how many others overlap.
+fn clip(launches: &mut [Launch]) -> (usize, usize) {
     launches.sort_unstable_by_key(|l| (l.kernel.stream, order(&l.kernel)));
-    let mut clipped = 0;
+    let (mut clipped, mut overlaps) = (0, 0);
     for i in 1..launches.len() {
         let next = launches[i].kernel;
         let k = &mut launches[i - 1].kernel;
         let past = k.end().saturating_sub(next.end());
-        if k.stream == next.stream && !k.graph && !next.graph && past > SLACK_NS {
+        if k.stream != next.stream || k.graph || next.graph {
+            continue;
+        }
+        if past > SLACK_NS {
             k.duration = u64::try_from(next.start.saturating_sub(k.start)).unwrap_or(0);
             clipped += 1;
+        } else if k.end().saturating_sub(next.start) > SLACK_NS {
+            overlaps += 1;
         }
     }
-    clipped
+    (clipped, overlaps)
 }
 
 fn ranks(launches: &[Launch]) -> BTreeMap<u32, usize> {

@@ -1,7 +1,9 @@
 //! The databases of profilers: SQLite, whose tables and columns come and go between versions.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags, Row};
@@ -16,7 +18,18 @@ const WANTED: &str = "a sound SQLite database of a profiler";
 pub(super) struct Database<'a> {
     file: String,
     connection: Connection,
+    /// Names of its tables and views.
+    names: Vec<String>,
+    /// Columns of the tables that were asked for, in lower case.
+    columns: RefCell<BTreeMap<String, Rc<[String]>>>,
     watch: RefCell<Watch<'a>>,
+}
+
+/// Another table whose row is wanted beside each row: the one whose `id` stands in `column`.
+pub(super) struct Beside<'a> {
+    pub table: &'a str,
+    pub column: &'a str,
+    pub columns: &'a [&'a str],
 }
 
 /// How far a database has been read, by rows.
@@ -71,7 +84,9 @@ impl<'a> Database<'a> {
             .map_err(|e| Self::refused(file, "file", &e))?;
         let size = std::fs::metadata(path).map_or(0, |m| m.len());
         let watch = RefCell::new(Watch { size, rows: 0, of: 0, progress });
-        let all = Self { file: file.to_owned(), connection: database, watch };
+        let names = Self::names(&database).map_err(|e| Self::refused(file, "file", &e))?;
+        let columns = RefCell::default();
+        let all = Self { file: file.to_owned(), connection: database, names, columns, watch };
         let of = tables.iter().map(|t| all.rows(t)).fold(0, u64::saturating_add);
         all.watch.borrow_mut().of = of;
         Ok(all)
@@ -97,6 +112,12 @@ impl<'a> Database<'a> {
         FileError::bad(file, 1, field, problem)
     }
 
+    fn names(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+        let text = "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY name";
+        let mut query = connection.prepare(text)?;
+        query.query_map([], |row| row.get(0))?.collect()
+    }
+
     /// Tables or views of this name, as it is or with the suffix of a run behind it.
     pub(super) fn tables(&self, name: &str) -> Result<Vec<String>, ImportError> {
         for exact in [name.to_owned(), format!("_{name}")] {
@@ -104,22 +125,32 @@ impl<'a> Database<'a> {
                 return Ok(vec![exact]);
             }
         }
-        let refused = |e| Self::refused(&self.file, name, &e);
-        let text = "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, length(?1)) = ?1 ORDER BY name";
-        let mut query = self.connection.prepare(text).map_err(refused)?;
-        let rows = query.query_map([format!("{name}_")], |row| row.get(0)).map_err(refused)?;
-        rows.collect::<Result<_, _>>().map_err(refused)
+        let suffixes = self.suffixes(name).into_iter();
+        Ok(suffixes.map(|suffix| format!("{name}{suffix}")).collect())
+    }
+
+    /// What stands behind this name in the names of tables, from the `_` on.
+    pub(super) fn suffixes(&self, name: &str) -> Vec<String> {
+        let suffixes = self.names.iter().filter_map(|known| known.strip_prefix(name));
+        suffixes.filter(|s| s.starts_with('_')).map(ToOwned::to_owned).collect()
     }
 
     /// The columns of a table or view, in lower case; none if it does not exist.
-    pub(super) fn columns(&self, table: &str) -> Result<Vec<String>, ImportError> {
-        let refused = |e| Self::refused(&self.file, table, &e);
-        let mut query = self
-            .connection
-            .prepare("SELECT lower(name) FROM pragma_table_info(?1)")
-            .map_err(refused)?;
-        let rows = query.query_map([table], |row| row.get(0)).map_err(refused)?;
-        rows.collect::<Result<_, _>>().map_err(refused)
+    pub(super) fn columns(&self, table: &str) -> Result<Rc<[String]>, ImportError> {
+        if let Some(known) = self.columns.borrow().get(table) {
+            return Ok(Rc::clone(known));
+        }
+        let mut found = Vec::new();
+        if self.names.iter().any(|n| n.eq_ignore_ascii_case(table)) {
+            let refused = |e| Self::refused(&self.file, table, &e);
+            let text = "SELECT lower(name) FROM pragma_table_info(?1)";
+            let mut query = self.connection.prepare(text).map_err(refused)?;
+            let rows = query.query_map([table], |row| row.get(0)).map_err(refused)?;
+            found = rows.collect::<Result<_, _>>().map_err(refused)?;
+        }
+        let found: Rc<[String]> = found.into();
+        self.columns.borrow_mut().insert(table.to_owned(), Rc::clone(&found));
+        Ok(found)
     }
 
     /// Calls `each` with every row of a table; columns that it does not have read as NULL. Nothing
@@ -129,17 +160,42 @@ impl<'a> Database<'a> {
         table: &str,
         columns: &[&str],
         needed: usize,
+        each: impl FnMut(&Row<'_>),
+    ) -> Result<bool, ImportError> {
+        self.each_beside(table, columns, needed, None, each)
+    }
+
+    /// As [`Database::each`], with the columns of a row of another table behind those of each row: NULL
+    /// where there is none.
+    pub(super) fn each_beside(
+        &self,
+        table: &str,
+        columns: &[&str],
+        needed: usize,
+        beside: Option<&Beside<'_>>,
         mut each: impl FnMut(&Row<'_>),
     ) -> Result<bool, ImportError> {
         let has = self.columns(table)?;
-        let known = |c: &str| has.iter().any(|h| *h == c.to_lowercase());
-        if !columns[..needed].iter().all(|c| known(c)) {
+        let known = |has: &[String], c: &str| has.iter().any(|h| h.eq_ignore_ascii_case(c));
+        if !columns[..needed].iter().all(|c| known(&has, c)) {
             return Ok(false);
         }
-        let list: Vec<String> =
-            columns.iter().map(|c| if known(c) { quote(c) } else { "NULL".to_owned() }).collect();
+        let one = |has: &[String], of: &str, c: &&str| {
+            if known(has, c) { format!("{of}.{}", quote(c)) } else { "NULL".to_owned() }
+        };
+        let mut list: Vec<String> = columns.iter().map(|c| one(&has, "t", c)).collect();
+        let mut from = format!("{} t", quote(table));
+        if let Some(Beside { table: other, column, columns }) = beside {
+            let mut of_other = self.columns(other)?;
+            if known(&of_other, "id") && known(&has, column) {
+                from += &format!(" LEFT JOIN {} o ON o.id = t.{}", quote(other), quote(column));
+            } else {
+                of_other = Rc::default();
+            }
+            list.extend(columns.iter().map(|c| one(&of_other, "o", c)));
+        }
         let refused = |e| Self::refused(&self.file, table, &e);
-        let text = format!("SELECT {} FROM {}", list.join(", "), quote(table));
+        let text = format!("SELECT {} FROM {from}", list.join(", "));
         let mut query = self.connection.prepare(&text).map_err(refused)?;
         let mut rows = query.query([]).map_err(refused)?;
         while let Some(row) = rows.next().map_err(refused)? {

@@ -16,7 +16,7 @@
 //! Copies before the first and after the last kernel are the input and output of the model. What they
 //! took beyond the device's link (pageable memory is staged by the host) is host time.
 
-use super::clean::{Launch, Timeline, call_of};
+use super::clean::{Launch, Place, Timeline, call_of};
 use super::passes::{Pass, Passes, launches, span_ns};
 use super::{Copy, Recording, Way};
 use crate::Device;
@@ -25,7 +25,7 @@ use crate::Device;
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     /// Launches in the order in which the model issues them, by their place in the timeline.
-    pub order: Vec<usize>,
+    pub order: Vec<Place>,
     /// Host time of each, ns.
     pub host: Vec<u64>,
     /// Bytes copied to the device before the first kernel.
@@ -52,7 +52,7 @@ impl Recording {
         timeline: &Timeline,
         found: &Passes,
         of: usize,
-        duration: impl Fn(usize) -> u64,
+        duration: impl Fn(Place) -> u64,
         device: &Device,
     ) -> Timing {
         let pass = &found.passes[of];
@@ -98,7 +98,7 @@ impl Recording {
         issued.iter_mut().for_each(|at| *at = at.saturating_add(lead));
         let alone_at = |issued: &[u64]| {
             let run =
-                |done: u64, (&i, &at): (&usize, &u64)| done.max(at).saturating_add(duration(i));
+                |done: u64, (&i, &at): (&Place, &u64)| done.max(at).saturating_add(duration(i));
             timing.order.iter().zip(issued).fold(copy_in, run).saturating_add(copy_out)
         };
         if alone_at(&issued) > timing.took {
@@ -152,11 +152,11 @@ impl Recording {
 }
 
 /// When the host issued each launch, ns after the first kernel began; never falling.
-fn issue_times(timeline: &Timeline, order: &[usize], first: i64) -> Vec<u64> {
+fn issue_times(timeline: &Timeline, order: &[Place], first: i64) -> Vec<u64> {
     let mut issued = Vec::with_capacity(order.len());
     let (mut free, mut latest) = (i64::MIN, 0u64);
     for &i in order {
-        let Launch { kernel, call } = &timeline.launches[i];
+        let Launch { kernel, call } = timeline.at(i);
         let begun = kernel.start.saturating_sub(first).max(0);
         let gap = kernel.start.saturating_sub(free);
         let in_time = call.is_some_and(|(_, end)| end.saturating_add(LAUNCH_LATENCY_NS) < free);

@@ -14,7 +14,7 @@ struct Group<'a> {
 }
 
 /// Words of a mark that say that it is a pass, and not a layer or a phase of one.
-const PASS_WORDS: [&str; 12] = [
+const PASS_WORDS: [&str; 13] = [
     "step",
     "iter",
     "batch",
@@ -27,6 +27,8 @@ const PASS_WORDS: [&str; 12] = [
     "generate",
     "model",
     "sample",
+    // vLLM marks a step `execute_context_1(512)_generation_8(8)`.
+    "execute",
 ];
 /// Groups of marks that are looked at.
 const CANDIDATES: usize = 64;
@@ -181,7 +183,7 @@ fn passes(group: &Group<'_>, timeline: &Timeline) -> Passes {
         })
         .collect();
     let mut outside = 0;
-    for (i, launch) in timeline.launches.iter().enumerate() {
+    for (i, launch) in timeline.places().zip(&timeline.launches) {
         let at = if on_gpu { launch.kernel.start } else { launch.asked() };
         let place = all.partition_point(|p| p.from <= at).checked_sub(1);
         match place.filter(|&p| at < all[p].to) {
@@ -191,8 +193,10 @@ fn passes(group: &Group<'_>, timeline: &Timeline) -> Passes {
     }
     let marked = all.len();
     all.retain(|p| !p.launches.is_empty());
+    all.iter_mut().for_each(|p| p.launches.shrink_to_fit());
     let how = format!("{marked} marks `{}`, {} of them with kernels", group.name, all.len());
-    Passes { how, passes: all, outside, marked: true }
+    let by_time = !on_gpu && !timeline.called;
+    Passes { how, passes: all, outside, marked: true, by_time }
 }
 
 #[cfg(test)]

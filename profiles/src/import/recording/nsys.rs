@@ -235,6 +235,10 @@ impl Reader<'_> {
             "globalPid",
         ];
         let (all, processes) = (&mut self.all, &mut self.processes);
+        let mut nodes: Vec<u64> =
+            all.kernels.iter().filter(|k| k.graph && k.link > 0).map(|k| k.link).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
         let mut n = 0;
         self.database.each(GRAPHS, &COLUMNS, 2, |row| {
             let took = int(row, 0).zip(int(row, 1));
@@ -243,12 +247,17 @@ impl Reader<'_> {
                 all.drop("graphs whose times do not read");
                 return;
             };
+            let process = place(processes, process(int(row, 7).unwrap_or(0)));
+            let link = link(process, int(row, 6));
+            if nodes.binary_search(&link).is_ok() {
+                all.drop("graphs whose kernels are recorded, too");
+                return;
+            }
             let name = match int(row, 3) {
                 Some(id) => all.names.id(&format!("CUDA graph {id}")),
                 None => all.names.id("CUDA graph"),
             };
             let shape = all.shape(Shape { grid: None, block: 0, regs: 0, smem_bytes: 0 });
-            let process = place(processes, process(int(row, 7).unwrap_or(0)));
             let gpu = count(row, 2);
             // Without its stream it may be on any: the first one of its GPU.
             let known = all.kernels.iter().find(|k| k.gpu == gpu).map(|k| k.stream);
@@ -259,7 +268,6 @@ impl Reader<'_> {
                     all.stream_id(&key, process)
                 }
             };
-            let link = link(process, int(row, 6));
             all.kernels.push(Kernel {
                 name,
                 shape,
@@ -292,11 +300,13 @@ impl Reader<'_> {
                     Some(2) if !memset => Way::Out,
                     _ => Way::Inside,
                 };
-                let process = place(processes, process(int(row, 4).unwrap_or(0)));
+                let global = int(row, 4);
+                let place = place(processes, process(global.unwrap_or(0)));
                 all.copies.push(Copy {
                     way,
                     gpu: count(row, 2),
-                    link: link(process, int(row, 3)),
+                    process: global.map_or(Copy::OF_ANY, |_| place),
+                    link: link(place, int(row, 3)),
                     bytes: int(row, 5).and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
                     start,
                     duration,

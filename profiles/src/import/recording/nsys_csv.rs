@@ -1,5 +1,6 @@
 //! What `nsys stats` prints as CSV, for people who cannot share the database: `cuda_gpu_trace`, one row
-//! per kernel and copy, and `cuda_gpu_kern_sum`, one row per kernel name.
+//! per kernel and copy, and `cuda_gpu_kern_sum`, one row per kernel name. `nvprof --print-gpu-trace
+//! --csv`, which came before it, has the same rows under other names, and units in a row of their own.
 
 use std::io::Read;
 
@@ -7,6 +8,9 @@ use super::sheet::Sheet;
 use super::{Copy, Kernel, Mark, Recording, Shape, StreamOptions, Way, io};
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
+
+const WANTED: &str = "an SQLite export (nsys export --type sqlite), or CSV of `nsys stats --report \
+                      cuda_gpu_trace` or `cuda_gpu_kern_sum`";
 
 /// One line of `cuda_gpu_kern_sum`.
 #[derive(Clone, Debug)]
@@ -29,19 +33,25 @@ pub(super) fn read(file: &str, mut from: impl Read) -> Result<Recording, ImportE
     } else {
         &["total time", "instances", "name"]
     };
-    let Some(sheet) = Sheet::open(head.as_slice().chain(from), needed).map_err(failed)? else {
-        let problem = Problem::Value {
-            text: "no such header".to_owned(),
-            wanted: "an SQLite export, or CSV of `nsys stats --report cuda_gpu_trace` or \
-                     `cuda_gpu_kern_sum`"
-                .to_owned(),
-        };
-        return Err(FileError::bad(file, 1, "file", problem));
+    let refused = |text: &str| {
+        let problem = Problem::Value { text: text.to_owned(), wanted: WANTED.to_owned() };
+        FileError::bad(file, 1, "file", problem)
     };
+    let Some(sheet) = Sheet::open(head.as_slice().chain(from), needed).map_err(failed)? else {
+        let ending = std::path::Path::new(file).extension().and_then(|e| e.to_str());
+        let report = ending.is_some_and(|e| ["nsys-rep", "qdrep", "qdstrm"].contains(&e));
+        return Err(refused(if report { "a report as it was recorded" } else { "no such header" }));
+    };
+    // Traces of calls, NVTX ranges and the operating system have times and names as well.
+    if is_trace && sheet.column(&["grdx", "grid x"]).is_none() {
+        return Err(refused("a table of times without grids"));
+    }
+    let nvprof = sheet.column(&["grid x"]).is_some();
     let mut all = Recording { file: file.to_owned(), ..Recording::default() };
     if is_trace {
-        all.facts = vec![("tool", "Nsight Systems (cuda_gpu_trace)".to_owned())];
-        all.rows_of_trace(sheet).map_err(failed)?;
+        let tool = if nvprof { "nvprof (gpu trace)" } else { "Nsight Systems (cuda_gpu_trace)" };
+        all.facts = vec![("tool", tool.to_owned())];
+        all.rows_of_trace(sheet, nvprof).map_err(failed)?;
     } else {
         all.facts = vec![("tool", "Nsight Systems (cuda_gpu_kern_sum)".to_owned())];
         all.rows_of_summary(sheet).map_err(failed)?;
@@ -50,22 +60,29 @@ pub(super) fn read(file: &str, mut from: impl Read) -> Result<Recording, ImportE
 }
 
 impl Recording {
-    fn rows_of_trace<R: Read>(&mut self, mut sheet: Sheet<R>) -> std::io::Result<()> {
+    fn rows_of_trace<R: Read>(&mut self, mut sheet: Sheet<R>, nvprof: bool) -> std::io::Result<()> {
         let at = |s: &Sheet<R>, names: &[&str]| s.column(names);
         let (start, took) = (at(&sheet, &["start"]), at(&sheet, &["duration"]));
-        let grid = ["grdx", "grdy", "grdz"].map(|c| at(&sheet, &[c]));
-        let block = ["blkx", "blky", "blkz"].map(|c| at(&sheet, &[c]));
-        let regs = at(&sheet, &["reg/trd"]);
-        let smem = ["stcsmem", "dymsmem"].map(|c| at(&sheet, &[c]));
+        let grid = [["grdx", "grid x"], ["grdy", "grid y"], ["grdz", "grid z"]];
+        let block = [["blkx", "block x"], ["blky", "block y"], ["blkz", "block z"]];
+        let (grid, block) = (grid.map(|c| at(&sheet, &c)), block.map(|c| at(&sheet, &c)));
+        let regs = at(&sheet, &["reg/trd", "registers per thread"]);
+        let smem = [["stcsmem", "static smem"], ["dymsmem", "dynamic smem"]];
+        let smem = smem.map(|c| at(&sheet, &c));
         let (bytes, device) = (at(&sheet, &["bytes", "size"]), at(&sheet, &["device"]));
         let (context, stream) = (at(&sheet, &["ctx", "context"]), at(&sheet, &["strm", "stream"]));
         let name = at(&sheet, &["name"]);
         let mut devices = super::Names::default();
         while sheet.next()? {
-            let Some(text) = sheet.text(name).map(ToOwned::to_owned) else {
+            let Some(text) = sheet.text(name) else {
                 self.drop("rows without a name");
                 continue;
             };
+            // nvprof numbers its launches: `gemm(float*) [117]`.
+            let numbered = text.rsplit_once(" [").filter(|(_, n)| {
+                nvprof && n.strip_suffix(']').is_some_and(|n| n.parse::<u64>().is_ok())
+            });
+            let text = numbered.map_or(text, |(t, _)| t).to_owned();
             let times = sheet.ns(start).zip(sheet.ns(took).and_then(|d| u64::try_from(d).ok()));
             let Some((start, duration)) = times else {
                 let line = sheet.line();
@@ -90,7 +107,8 @@ impl Recording {
                     _ => Way::Inside,
                 };
                 let bytes = sized(bytes);
-                self.copies.push(Copy { way, gpu, link: 0, bytes, start, duration });
+                let (process, link) = (0, 0);
+                self.copies.push(Copy { way, gpu, process, link, bytes, start, duration });
                 continue;
             }
             let three = |columns: [Option<usize>; 3]| {

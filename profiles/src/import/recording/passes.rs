@@ -1,8 +1,9 @@
 //! Which launches are one pass of the model, and which pass stands for all.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
 
-use super::clean::{Launch, Timeline};
+use super::clean::{Launch, Place, Timeline};
 use super::repeat::{Iteration, NoIteration, iteration};
 use super::{Range, Recording, StreamOptions};
 use crate::import::ImportError;
@@ -15,7 +16,7 @@ pub(super) struct Pass {
     /// The number in its mark.
     pub number: Option<u64>,
     /// Its launches, by their place in the timeline, in its order.
-    pub launches: Vec<usize>,
+    pub launches: Vec<Place>,
     /// The host's time in which its launches and copies were asked for.
     pub from: i64,
     pub to: i64,
@@ -31,6 +32,8 @@ pub(super) struct Passes {
     pub outside: usize,
     /// By marks, or as the user says.
     pub marked: bool,
+    /// By marks of the host, without launch calls that say what it launched in them.
+    pub by_time: bool,
 }
 
 /// The pass that stands for all.
@@ -82,33 +85,35 @@ impl Recording {
             let text = format!("{first}..{end}");
             return Err(self.bad("range", text, format!("within the {n} kernels")));
         }
-        let mut by_start: Vec<usize> = (0..n).collect();
-        by_start.sort_by_key(|&i| timeline.launches[i].kernel.start);
+        let mut by_start: Vec<Place> = timeline.places().collect();
+        by_start.sort_by_key(|&i| timeline.at(i).kernel.start);
         let mut launches = by_start[first..end].to_vec();
         launches.sort_unstable();
         let label = format!("kernels {first} to {}", end - 1);
         let pass =
             Pass { label: label.clone(), number: None, launches, from: i64::MIN, to: i64::MAX };
-        Ok(Passes { how: label, passes: vec![pass], outside: n - (end - first), marked: true })
+        let (outside, marked, by_time) = (n - (end - first), true, false);
+        Ok(Passes { how: label, passes: vec![pass], outside, marked, by_time })
     }
 
     /// Without marks: the repetition of the busiest stream, which the others are dealt to.
     fn repeated(&self, timeline: &Timeline) -> Result<Passes, ImportError> {
-        let all = &timeline.launches;
-        let main: Vec<usize> =
-            (0..all.len()).filter(|&i| timeline.ranks[&all[i].kernel.stream] == 0).collect();
-        let times: Vec<(i64, i64)> =
-            main.iter().map(|&i| (all[i].kernel.start, all[i].kernel.end())).collect();
+        let all = |i: Place| timeline.at(i);
+        let is_main = |i: &Place| timeline.ranks[&all(*i).kernel.stream] == 0;
+        let main: Vec<Place> = timeline.places().filter(is_main).collect();
+        let times = |i: usize| (all(main[i]).kernel.start, all(main[i]).kernel.end());
         let keys = |exact: bool| {
             let mut ids: BTreeMap<(u32, u32), u32> = BTreeMap::new();
             let each = main.iter().map(|&i| {
-                let (name, shape) = (all[i].kernel.name, all[i].kernel.shape);
+                let (name, shape) = (all(i).kernel.name, all(i).kernel.shape);
                 let next = ids.len() as u32;
                 *ids.entry((name, if exact { shape } else { 0 })).or_insert(next)
             });
             each.collect::<Vec<u32>>()
         };
-        let (exact, loose) = (iteration(&keys(true), &times), iteration(&keys(false), &times));
+        // One behind the other: each has a number for every launch.
+        let exact = iteration(&keys(true), &times);
+        let loose = iteration(&keys(false), &times);
         let (found, grids) = match (exact, loose) {
             (Ok(a), Ok(b)) if b.covered > a.covered + a.kernels.max(b.kernels) => (b, true),
             (Ok(a), _) => (a, false),
@@ -120,14 +125,14 @@ impl Recording {
             .map(|i| {
                 let begin = first + i * kernels;
                 let launches = main[begin..begin + kernels].to_vec();
-                let next = main.get(begin + kernels).map(|&m| all[m].asked());
-                let last = all[launches[kernels - 1]].kernel.end();
-                let (from, to) = (all[launches[0]].asked(), next.unwrap_or(last.saturating_add(1)));
+                let next = main.get(begin + kernels).map(|&m| all(m).asked());
+                let last = all(launches[kernels - 1]).kernel.end();
+                let (from, to) = (all(launches[0]).asked(), next.unwrap_or(last.saturating_add(1)));
                 Pass { label: format!("round {i}"), number: None, launches, from, to }
             })
             .collect();
         let mut outside = main.len() - kernels * repeats;
-        for (i, launch) in all.iter().enumerate() {
+        for (i, launch) in timeline.places().zip(&timeline.launches) {
             if timeline.ranks[&launch.kernel.stream] == 0 {
                 continue;
             }
@@ -141,7 +146,7 @@ impl Recording {
         passes.iter_mut().for_each(|p| p.launches.sort_unstable());
         let but = if grids { " but for their grids" } else { "" };
         let how = format!("{repeats} rounds of {kernels} kernels that repeat{but}");
-        Ok(Passes { how, passes, outside, marked: false })
+        Ok(Passes { how, passes, outside, marked: false, by_time: false })
     }
 
     fn no_iteration(&self, timeline: &Timeline, why: NoIteration) -> ImportError {
@@ -179,12 +184,9 @@ impl Recording {
     }
 
     /// What a pass launches, stream by stream: names, and places in the timeline.
-    pub(super) fn by_stream(timeline: &Timeline, pass: &Pass) -> Vec<usize> {
+    pub(super) fn by_stream(timeline: &Timeline, pass: &Pass) -> Vec<Place> {
         let mut order = pass.launches.clone();
-        order.sort_by_key(|&i| {
-            let k = &timeline.launches[i].kernel;
-            (timeline.ranks[&k.stream], i)
-        });
+        order.sort_unstable_by_key(|&i| (timeline.ranks[&timeline.at(i).kernel.stream], i));
         order
     }
 
@@ -196,17 +198,7 @@ impl Recording {
         step: Option<u64>,
     ) -> Result<Typical, ImportError> {
         let all = &found.passes;
-        let names: Vec<Vec<(u32, u32)>> = all
-            .iter()
-            .map(|p| {
-                let order = Self::by_stream(timeline, p);
-                let key = |i: usize| {
-                    let k = &timeline.launches[i].kernel;
-                    (k.stream, k.name)
-                };
-                order.into_iter().map(key).collect()
-            })
-            .collect();
+        let names: Vec<u128> = all.iter().map(|p| digest(timeline, p)).collect();
         let busy: Vec<u64> = all.iter().map(|p| busy_ns(timeline, p)).collect();
         let span: Vec<i64> = all.iter().map(|p| span_ns(timeline, p)).collect();
         let alike_to =
@@ -236,9 +228,9 @@ impl Recording {
             });
         }
         // The largest set of passes that launch the same; of two as large, the later one.
-        let mut sets: BTreeMap<&[(u32, u32)], Vec<usize>> = BTreeMap::new();
+        let mut sets: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
         for (i, key) in names.iter().enumerate() {
-            sets.entry(key).or_default().push(i);
+            sets.entry(*key).or_default().push(i);
         }
         let largest = sets.values().max_by_key(|s| (s.len(), s.last().copied()));
         let mut alike = largest.cloned().unwrap_or_default();
@@ -279,12 +271,16 @@ impl Recording {
         } else if alike.len() < found.passes.len() {
             words.push("other kernels".to_owned());
         }
-        let orders: Vec<Vec<usize>> =
-            alike.iter().map(|&p| Self::by_stream(timeline, &found.passes[p])).collect();
-        let first = orders.first()?;
-        let shape = |i: usize| timeline.launches[i].kernel.shape;
-        let differs = |k: &usize| orders.iter().any(|o| shape(o[*k]) != shape(first[*k]));
-        let grids = (0..first.len()).filter(differs).count();
+        let order = |p: usize| Self::by_stream(timeline, &found.passes[p]);
+        let first = order(*alike.first()?);
+        let shape = |i: Place| timeline.at(i).kernel.shape;
+        let mut differ = vec![false; first.len()];
+        for &pass in &alike[1..] {
+            for ((differ, &a), b) in differ.iter_mut().zip(&first).zip(order(pass)) {
+                *differ |= shape(a) != shape(b);
+            }
+        }
+        let grids = differ.into_iter().filter(|d| *d).count();
         if grids > 0 {
             words.push(format!("other grids in {grids} of {} launches", first.len()));
         }
@@ -292,11 +288,27 @@ impl Recording {
     }
 }
 
+/// What a pass launches, stream by stream, in 128 bits: the names of millions of launches would take
+/// longer to keep than to read.
+fn digest(timeline: &Timeline, pass: &Pass) -> u128 {
+    let mut both = [DefaultHasher::new(), DefaultHasher::new()];
+    both[1].write_u8(1);
+    for place in Recording::by_stream(timeline, pass) {
+        let kernel = &timeline.at(place).kernel;
+        for hasher in &mut both {
+            hasher.write_u32(kernel.stream);
+            hasher.write_u32(kernel.name);
+        }
+    }
+    let [a, b] = both.map(|hasher| u128::from(hasher.finish()));
+    (a << 64) | b
+}
+
 pub(super) fn launches<'a>(
     timeline: &'a Timeline,
     pass: &'a Pass,
 ) -> impl Iterator<Item = &'a Launch> {
-    pass.launches.iter().map(|&i| &timeline.launches[i])
+    pass.launches.iter().map(|&i| timeline.at(i))
 }
 
 pub(super) fn busy_ns(timeline: &Timeline, pass: &Pass) -> u64 {

@@ -23,8 +23,15 @@ pub(super) enum NoIteration {
     Layer { period: usize, repeats: usize, before: usize, behind: usize, first: usize },
 }
 
+/// When each kernel began and ended, ns.
+type Times<'a> = dyn Fn(usize) -> (i64, i64) + 'a;
+
 /// Fewer repeats than these may be chance.
 const REPEATS: usize = 3;
+/// Kernels that distances are taken of, the rarest, and how many of each, to how many of the next.
+const RAREST: usize = 16;
+const PAIRS: usize = 4096;
+const REACH: usize = 32;
 /// Candidate periods that are looked at.
 const CANDIDATES: usize = 256;
 /// The pause between iterations, over the longest pause within one, that tells an iteration from a
@@ -46,7 +53,7 @@ const MANY: usize = 128;
 ///
 /// # Errors
 /// Nothing repeats, or only what may be a layer.
-pub(super) fn iteration(keys: &[u32], times: &[(i64, i64)]) -> Result<Iteration, NoIteration> {
+pub(super) fn iteration(keys: &[u32], times: &Times<'_>) -> Result<Iteration, NoIteration> {
     let mut best: Option<(usize, usize, usize)> = None; // covered, period, first
     for period in periods(keys) {
         let (first, covered) = stretch(keys, period);
@@ -110,23 +117,33 @@ fn runs(keys: &[u32], first: usize, period: usize) -> Vec<usize> {
 }
 
 /// The pause before a kernel, ns.
-fn gap(times: &[(i64, i64)], i: usize) -> u64 {
-    times[i].0.saturating_sub(times[i - 1].1).max(0).unsigned_abs()
+fn gap(times: &Times<'_>, i: usize) -> u64 {
+    times(i).0.saturating_sub(times(i - 1).1).max(0).unsigned_abs()
 }
 
 /// Distances at which the rarest kernels come again, ascending.
 fn periods(keys: &[u32]) -> Vec<usize> {
     let distinct = keys.iter().max().map_or(0, |k| *k as usize + 1);
-    let mut places: Vec<Vec<usize>> = vec![Vec::new(); distinct];
+    let mut often = vec![0usize; distinct];
+    keys.iter().for_each(|key| often[*key as usize] += 1);
+    // The rarest that come often enough.
+    let mut rarest: Vec<u32> = (0u32..).take(distinct).collect();
+    rarest.retain(|key| often[*key as usize] >= REPEATS);
+    rarest.sort_by_key(|key| (often[*key as usize], *key));
+    rarest.truncate(RAREST);
+    let mut places: Vec<Vec<usize>> = vec![Vec::new(); rarest.len()];
     for (i, key) in keys.iter().enumerate() {
-        places[*key as usize].push(i);
+        // The first are enough to tell distances.
+        if let Some(at) = rarest.iter().position(|r| r == key)
+            && places[at].len() < PAIRS + REACH
+        {
+            places[at].push(i);
+        }
     }
-    places.retain(|p| p.len() >= REPEATS);
-    places.sort_by_key(Vec::len);
     let mut counts: std::collections::BTreeMap<usize, usize> = std::collections::BTreeMap::new();
-    for place in places.iter().take(16) {
-        for reach in 1..=32usize.min(place.len() - 1) {
-            for pair in place.windows(reach + 1).take(4096) {
+    for place in &places {
+        for reach in 1..=REACH.min(place.len() - 1) {
+            for pair in place.windows(reach + 1).take(PAIRS) {
                 *counts.entry(pair[reach] - pair[0]).or_default() += 1;
             }
         }
@@ -158,7 +175,7 @@ fn stretch(keys: &[u32], period: usize) -> (usize, usize) {
 }
 
 /// The pause before each kernel of an iteration, ns, on the average over the rounds.
-fn pauses(times: &[(i64, i64)], first: usize, covered: usize, period: usize) -> Vec<u64> {
+fn pauses(times: &Times<'_>, first: usize, covered: usize, period: usize) -> Vec<u64> {
     let mut pause = vec![(0u64, 0u64); period];
     for i in (first + 1)..(first + covered) {
         let sum = &mut pause[(i - first) % period];
@@ -182,7 +199,7 @@ mod tests {
                 (at, at + 10)
             })
             .collect();
-        iteration(names, &times)
+        iteration(names, &|i| times[i])
     }
 
     #[test]
@@ -227,7 +244,7 @@ mod tests {
         let at = |i: i64| 30 * i + 300 * (i - 1).clamp(0, 11).div_euclid(2);
         let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
         let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1, first: 1 };
-        assert_eq!(iteration(&names, &times), Err(layer));
+        assert_eq!(iteration(&names, &|i| times[i]), Err(layer));
         // Two passes: the layers of the second are no further rounds of the first.
         let two: Vec<u32> = names.iter().copied().cycle().take(names.len() * 2).collect();
         for pause in [0, 500] {

@@ -1,5 +1,6 @@
-//! What rocprofv3 writes (rocprofiler-sdk): `kernel_trace.csv`, its JSON, and the rocpd database. Grids
-//! count work-items there; blocks are the grid over the workgroup.
+//! What rocprofv3 writes (rocprofiler-sdk): `kernel_trace.csv`, its JSON, and the rocpd database; and the
+//! CSV of rocprof and rocprofv2, which came before it. Grids count work-items there; blocks are the grid
+//! over the workgroup.
 
 use std::io::Read;
 use std::path::Path;
@@ -52,23 +53,50 @@ pub(super) fn small(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-fn of_csv(file: &str, from: impl Read) -> Result<Recording, ImportError> {
+/// The columns without which it is no trace of kernels, as rocprofv3 and rocprofv2 call them, and as
+/// rocprof did.
+const NEEDED: [[&str; 3]; 2] =
+    [["kernel_name", "start_timestamp", "end_timestamp"], ["kernelname", "beginns", "endns"]];
+
+fn of_csv(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
     let failed = |e| io(Path::new(file), e);
-    let needed = ["kernel_name", "start_timestamp", "end_timestamp"];
-    let Some(mut sheet) = Sheet::open(from, &needed).map_err(failed)? else {
-        let problem =
-            Problem::Value { text: "no such header".to_owned(), wanted: WANTED.to_owned() };
-        return Err(FileError::bad(file, 1, "file", problem));
+    let refused = |text: &str, wanted: &str| {
+        let problem = Problem::Value { text: text.to_owned(), wanted: wanted.to_owned() };
+        FileError::bad(file, 1, "file", problem)
     };
+    // The header stands in the first lines, and decides whose columns they are.
+    let mut head = Vec::new();
+    from.by_ref().take(256 << 10).read_to_end(&mut head).map_err(failed)?;
+    let mut needed = NEEDED[0];
+    for names in NEEDED {
+        if Sheet::open(head.as_slice(), &names).map_err(failed)?.is_some() {
+            needed = names;
+            break;
+        }
+    }
+    let Some(mut sheet) = Sheet::open(head.as_slice().chain(from), &needed).map_err(failed)? else {
+        return Err(refused("no such header", WANTED));
+    };
+    if sheet.column(&["counter_name"]).is_some() {
+        let text = "counters, a row for each of a launch";
+        return Err(refused(text, "kernel_trace.csv: counting slows kernels down"));
+    }
     let mut all = empty(file);
+    let begin = if needed == NEEDED[0] { "Start_Timestamp" } else { "BeginNs" };
     let [name, start, end] = needed.map(|c| sheet.column(&[c]));
-    let agent = sheet.column(&["agent_id"]);
-    let queue = sheet.column(&["stream_id"]).or(sheet.column(&["queue_id"]));
+    let agent = sheet.column(&["agent_id", "gpu_id", "gpu-id"]);
+    let stream = sheet.column(&["stream_id"]);
+    let queue = sheet.column(&["queue_id", "queue-id"]);
+    let process = sheet.column(&["pid", "process_id"]);
     let group =
         ["workgroup_size_x", "workgroup_size_y", "workgroup_size_z"].map(|c| sheet.column(&[c]));
     let grid = ["grid_size_x", "grid_size_y", "grid_size_z"].map(|c| sheet.column(&[c]));
-    let smem = sheet.column(&["group_segment_size", "lds_block_size"]);
-    let regs = sheet.column(&["vgpr_count", "arch_vgpr_count"]);
+    // Work-items and threads in all, where there are no three numbers.
+    let in_all =
+        [["grid_size", "grd"], ["workgroup_size", "wgr"]].map(|names| sheet.column(&names));
+    let smem = sheet.column(&["group_segment_size", "lds_block_size", "lds_per_workgroup", "lds"]);
+    let regs = sheet.column(&["vgpr_count", "arch_vgpr_count", "arch_vgpr", "vgpr"]);
+    let mut processes = super::Names::default();
     while sheet.next().map_err(failed)? {
         let times = sheet.ns(start).zip(sheet.ns(end));
         let took = times.and_then(|(s, e)| u64::try_from(e.checked_sub(s)?).ok());
@@ -76,24 +104,30 @@ fn of_csv(file: &str, from: impl Read) -> Result<Recording, ImportError> {
             let line = sheet.line();
             let text = sheet.text(start).unwrap_or("nothing").to_owned();
             let wanted = "a time in ns, the end behind the start".to_owned();
-            all.drop_bad(
-                || format!("line {line}: Start_Timestamp"),
-                Problem::Value { text, wanted },
-            );
+            all.drop_bad(|| format!("line {line}: {begin}"), Problem::Value { text, wanted });
             continue;
         };
-        let Some(text) = sheet.text(name).map(ToOwned::to_owned) else {
+        let Some(text) = sheet.text(name).map(|n| n.trim_end_matches(".kd").to_owned()) else {
             all.drop("kernels without a name");
             continue;
         };
-        // `Agent 4`, or a number.
+        // `Agent 4`, `GPU 0`, or a number.
         let agent = sheet.text(agent).and_then(|a| a.rsplit(' ').next()?.parse().ok()).unwrap_or(0);
-        let three = |columns: [Option<usize>; 3]| columns.map(|c| sheet.count(c).unwrap_or(0));
-        let (grid, block) = blocks(three(grid), three(group));
+        let three = |columns: [Option<usize>; 3], in_all| {
+            let [x, y, z] = columns.map(|c| sheet.count(c).unwrap_or(0));
+            match sheet.count(in_all) {
+                Some(n) if columns[0].is_none() => [n, 1, 1],
+                _ => [x, y, z],
+            }
+        };
+        let (grid, block) = blocks(three(grid, in_all[0]), three(group, in_all[1]));
         let smem_bytes = small(sheet.count(smem).unwrap_or(0));
         let shape = Shape { grid, block, regs: small(sheet.count(regs).unwrap_or(0)), smem_bytes };
-        let key = format!("{agent}/{}", sheet.text(queue).unwrap_or(""));
-        let stream = all.stream_id(&key, 0);
+        let process = processes.id(sheet.text(process).unwrap_or(""));
+        // Without streams their number is 0: queues tell launches apart then.
+        let [stream, queue] = [stream, queue].map(|c| sheet.text(c).unwrap_or(""));
+        let key = format!("{process}/{agent}/{queue}/{stream}");
+        let stream = all.stream_id(&key, process);
         let (name, shape) = (all.names.id(&text), all.shape(shape));
         let (link, graph) = (0, false);
         all.kernels.push(Kernel { name, shape, gpu: agent, stream, link, start, duration, graph });

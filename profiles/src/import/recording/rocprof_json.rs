@@ -365,6 +365,7 @@ impl<'a> Process<'a> {
         self.all.copies.push(Copy {
             way: Way::Inside,
             gpu: 0,
+            process: self.number,
             link,
             bytes: c.bytes,
             start,

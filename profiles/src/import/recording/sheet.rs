@@ -8,6 +8,8 @@ pub(super) struct Sheet<R> {
     row: csv::StringRecord,
     columns: Vec<(String, String)>,
     first: u64,
+    /// No row has been read yet.
+    fresh: bool,
 }
 
 /// Lines that may stand before the header.
@@ -45,6 +47,7 @@ impl<R: Read> Sheet<R> {
                     row: csv::StringRecord::new(),
                     columns,
                     first: number,
+                    fresh: true,
                 }));
             }
         }
@@ -61,10 +64,18 @@ impl<R: Read> Sheet<R> {
         column.map_or("", |c| &self.columns[c].1)
     }
 
-    /// Goes to the next row that reads as text.
+    /// Goes to the next row that reads as text; one of units behind the header says what the columns
+    /// without one are in.
     pub(super) fn next(&mut self) -> std::io::Result<bool> {
         loop {
             match self.rows.read_record(&mut self.row) {
+                Ok(true) if std::mem::take(&mut self.fresh) && self.are_units() => {
+                    for ((_, unit), cell) in self.columns.iter_mut().zip(&self.row) {
+                        if unit.is_empty() {
+                            *unit = cell.to_lowercase();
+                        }
+                    }
+                }
                 Ok(more) => return Ok(more),
                 // Bytes that are not UTF-8 spoil their own row: the next one may be sound.
                 Err(e) => {
@@ -74,6 +85,13 @@ impl<R: Read> Sheet<R> {
                 }
             }
         }
+    }
+
+    /// Whether this row holds units, as nvprof prints them.
+    fn are_units(&self) -> bool {
+        let time = |cell: &str| nanoseconds(&cell.to_lowercase()).is_some_and(|_| !cell.is_empty());
+        let number = |cell: &str| cell.bytes().any(|b| b.is_ascii_digit());
+        self.row.iter().any(time) && !self.row.iter().any(number)
     }
 
     /// The line of this row.
@@ -102,20 +120,30 @@ impl<R: Read> Sheet<R> {
 
     /// A time in ns, from the unit of its column.
     pub(super) fn ns(&self, column: Option<usize>) -> Option<i64> {
-        let scale = match self.unit(column) {
-            "" | "ns" => {
-                if let Some(whole) = self.text(column).and_then(|t| t.parse().ok()) {
-                    return Some(whole);
-                }
-                1.0
-            }
-            "us" | "μs" | "µs" => 1e3,
-            "ms" => 1e6,
-            "s" | "sec" => 1e9,
-            _ => return None,
-        };
+        let unit = self.unit(column);
+        let scale = nanoseconds(unit)?;
+        if scale == 1.0
+            && let Some(whole) = self.text(column).and_then(|t| t.parse().ok())
+        {
+            return Some(whole);
+        }
         let ns = self.number(column)? * scale;
+        // A part of a nanosecond in a column that names no unit: it is in another one.
+        if unit.is_empty() && ns.fract() != 0.0 {
+            return None;
+        }
         (ns.abs() < 9e18).then_some(ns.round() as i64)
+    }
+}
+
+/// Nanoseconds of a unit of time.
+fn nanoseconds(unit: &str) -> Option<f64> {
+    match unit {
+        "" | "ns" | "nsec" => Some(1.0),
+        "us" | "usec" | "μs" | "µs" => Some(1e3),
+        "ms" | "msec" => Some(1e6),
+        "s" | "sec" => Some(1e9),
+        _ => None,
     }
 }
 

@@ -313,7 +313,8 @@ impl<R: Read> Reader<R> {
             Way::Inside
         };
         let gpu = u32::try_from(gpu).unwrap_or(u32::MAX);
-        self.all.copies.push(Copy { way, gpu, link, bytes, start, duration });
+        let process = 0;
+        self.all.copies.push(Copy { way, gpu, process, link, bytes, start, duration });
     }
 
     /// A call that put something on a stream: the others have no counterpart there.
