@@ -8,6 +8,7 @@ use cotenant_sim::action::Preemption;
 use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
 
+use super::Stop;
 use super::clock::RunClock;
 use super::workers::{Batch, Ended, Foreseen, HostCosts, Launch, Workers};
 use crate::device::{
@@ -266,12 +267,15 @@ impl<'a> Streams<'a> {
 
     /// Queues for the masks that are expected; every kernel of the worker runs once in each, so that the
     /// partition has what they need.
-    fn make_foreseen(&mut self) -> Result<(), DeviceError> {
+    fn make_foreseen(&mut self, stop: &Stop) -> Result<(), DeviceError> {
         let foreseen = std::mem::take(&mut self.foreseen);
         if self.host == HostCosts::Kept || self.device.masks_launches() {
             return Ok(());
         }
         for Foreseen { worker, mask, priority } in foreseen {
+            if stop.wanted() {
+                return Ok(());
+            }
             let Some(Some(line)) = self.lines.get(worker as usize) else { continue };
             let home = line.queue;
             let queue = self.hop(worker, Some(mask), priority)?;
@@ -286,6 +290,9 @@ impl<'a> Streams<'a> {
                 }
             }
             for work in kernels {
+                if stop.wanted() {
+                    return Ok(());
+                }
                 let launch = device::Launch { reported: false, ..device::Launch::of(work) };
                 self.device.submit_on(queue, &launch)?;
             }
@@ -313,10 +320,10 @@ impl Workers for Streams<'_> {
         self.device.info()
     }
 
-    fn start_clock(&mut self) -> RunClock {
+    fn start_clock(&mut self, stop: &Stop) -> RunClock {
         if self.lines.iter().any(Option::is_some) {
             // What fails here fails again where it is needed, and is reported there.
-            let _ = self.make_foreseen();
+            let _ = self.make_foreseen(stop);
         }
         self.before = self.device.counters();
         self.counts.queues = 0;
@@ -348,12 +355,15 @@ impl Workers for Streams<'_> {
         &mut self,
         worker: u32,
         kernels: &[u32],
-        input: Bytes,
-        output: Bytes,
+        [input, output]: [Bytes; 2],
+        stop: &Stop,
     ) -> Result<(), DeviceError> {
         let queue = self.line(worker).queue;
         let mut warm = BTreeSet::new();
         for &kernel in kernels {
+            if stop.wanted() {
+                return Ok(());
+            }
             let work = self.ready(queue, kernel)?;
             // Of a step's kernels there are thousands of sizes: one of each kind loads the code.
             let again = self.family(kernel).is_some_and(|family| !warm.insert(family));

@@ -9,6 +9,7 @@ use cotenant_sim::action::Preemption;
 use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, WorkerSpec};
 
+use super::Stop;
 use super::clock::RunClock;
 use crate::device::{DeviceInfo, Direction, Usage};
 use crate::error::DeviceError;
@@ -111,8 +112,9 @@ pub trait Workers {
     /// The device that they share.
     fn info(&self) -> &DeviceInfo;
 
-    /// The run begins: its clock shows 0.
-    fn start_clock(&mut self) -> RunClock;
+    /// The run begins: its clock shows 0. What had to be made ready for it is left out as soon as
+    /// somebody wants to `stop`.
+    fn start_clock(&mut self, stop: &Stop) -> RunClock;
 
     /// Who keeps the host's costs.
     fn host_costs(&self) -> HostCosts;
@@ -151,8 +153,9 @@ pub trait Workers {
     }
 
     /// Makes kernels ready for a worker before it needs them: code, operands. On a GPU each runs once,
-    /// since the first launch loads its code, and so do copies of `input` and `output`, the largest
-    /// that the worker will be asked for.
+    /// since the first launch loads its code, and so do `copies` in and out, the largest
+    /// that the worker will be asked for. First launches take long: it ends between two of them as soon
+    /// as somebody wants to `stop`.
     ///
     /// # Errors
     /// Work that the device cannot run.
@@ -160,8 +163,8 @@ pub trait Workers {
         &mut self,
         worker: u32,
         kernels: &[u32],
-        input: Bytes,
-        output: Bytes,
+        copies: [Bytes; 2],
+        stop: &Stop,
     ) -> Result<(), DeviceError>;
 
     /// Whether a worker that was opened before the run has yet to load its model.

@@ -94,7 +94,7 @@ impl<'a> RealWorld<'a> {
             jitter: jitter.filter(|_| kept),
             observer,
             stop,
-            clock: gpu.start_clock(),
+            clock: gpu.start_clock(stop),
             gpu,
             timers: Timers::default(),
             members: vec![],
@@ -120,6 +120,14 @@ impl<'a> RealWorld<'a> {
     /// The device finishes what it has; a failure now changes nothing about the run.
     pub(super) fn drain(&mut self) {
         let _ = self.gpu.drain();
+    }
+
+    /// Whether nothing has failed and nobody wants to stop.
+    fn goes_on(&mut self) -> bool {
+        if self.failed.is_none() && self.stop.wanted() {
+            self.failed = Some(ReplayError::Stopped);
+        }
+        self.failed.is_none()
     }
 
     fn attempt(&mut self, done: Result<(), DeviceError>) {
@@ -257,8 +265,9 @@ impl<'a> RealWorld<'a> {
         let items = u64::from(self.setup.tenants[spec.tenant as usize].batch_max.max(1));
         let of = |per_item: Bytes| Bytes(per_item.0.saturating_mul(items));
         let (input, output) = (of(model.input_per_item), of(model.output_per_item));
-        let done = self.gpu.warm(worker, &all, input, output);
+        let done = self.gpu.warm(worker, &all, [input, output], self.stop);
         self.attempt(done);
+        self.goes_on();
     }
 }
 
@@ -273,25 +282,18 @@ impl World for RealWorld<'_> {
 
     fn start(&mut self) {
         // The run begins with everybody there, or with those who did not come known.
-        while self.failed.is_none() && self.gpu.is_gathering() {
-            if self.stop.wanted() {
-                self.failed = Some(ReplayError::Stopped);
-            }
+        while self.goes_on() && self.gpu.is_gathering() {
             self.gpu.doze(GLANCE);
             self.look();
         }
         if self.failed.is_none() {
-            self.clock = self.gpu.start_clock();
+            self.clock = self.gpu.start_clock(self.stop);
         }
         self.lateness.slowdown = self.clock.slowdown();
     }
 
     fn next(&mut self) -> Option<Signal> {
-        while self.failed.is_none() {
-            if self.stop.wanted() {
-                self.failed = Some(ReplayError::Stopped);
-                return None;
-            }
+        while self.goes_on() {
             let mut over = false;
             if self.ended.is_empty() {
                 // What ends before the end of the run has to be seen once more behind it.
@@ -339,7 +341,7 @@ impl World for RealWorld<'_> {
         let members = self.members.len().max(worker as usize + 1);
         self.members.resize(members, member);
         self.members[worker as usize] = member;
-        if self.failed.is_none() {
+        if self.goes_on() {
             let done = self.gpu.open(worker, spec);
             self.attempt(done);
         }

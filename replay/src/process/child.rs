@@ -99,7 +99,7 @@ fn work(
             let make = |device: &mut RemoteDevice, k| device.prepare_kernel(queue, k);
             let known = BTreeMap::new();
             let mut worker = Worker { device, queue, make, known, assignment, counters, out };
-            worker.prepare()?;
+            worker.prepare(commands)?;
             worker.serve(cus, commands)
         }
         On::Cuda { ordinal, instance, works } => {
@@ -118,9 +118,9 @@ fn work(
             };
             let known = BTreeMap::new();
             let mut worker = Worker { device, queue, make, known, assignment, counters, out };
-            worker.prepare()?;
-            worker.warm()?;
-            worker.warm_steps(works)?;
+            worker.prepare(commands)?;
+            worker.warm(commands)?;
+            worker.warm_steps(works, commands)?;
             worker.serve(granted, commands)
         }
     }
@@ -138,14 +138,16 @@ struct Worker<'a, D, F> {
 }
 
 impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'_, D, F> {
-    /// Makes the kernels of all programs ready.
-    fn prepare(&mut self) -> Result<(), DeviceError> {
+    /// Makes the kernels of all programs ready, until nobody wants the worker any more.
+    fn prepare(&mut self, commands: &mut Commands) -> Result<(), WorkerError> {
         let assignment = self.assignment;
-        assignment
-            .programs
-            .iter()
-            .flat_map(|p| &p.kernels)
-            .try_for_each(|&k| self.ready(k).map(|_| ()))
+        for &kernel in assignment.programs.iter().flat_map(|p| &p.kernels) {
+            if !commands.want_it()? {
+                return Ok(());
+            }
+            self.ready(kernel)?;
+        }
+        Ok(())
     }
 
     fn ready(&mut self, kernel: u32) -> Result<Prepared, DeviceError> {
@@ -159,31 +161,44 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
     }
 
     /// Makes what steps may launch ready, and runs one of every kind: the others have the same code.
-    fn warm_steps(&mut self, works: &[(u32, Work)]) -> Result<(), DeviceError> {
+    fn warm_steps(
+        &mut self,
+        works: &[(u32, Work)],
+        commands: &mut Commands,
+    ) -> Result<(), WorkerError> {
         let mut warm = BTreeSet::new();
         for (kernel, work) in works.iter().filter(|(_, work)| work.step) {
+            if !commands.want_it()? {
+                return Ok(());
+            }
             let ready = self.ready(*kernel)?;
             if warm.insert(work.family()) {
                 self.device.submit(&Launch { reported: false, ..Launch::of(ready) })?;
             }
         }
-        self.device.finish(self.queue)
+        Ok(self.device.finish(self.queue)?)
     }
 
     /// Runs every program once, with the largest copies: first launches load code, and first copies make
-    /// the memory that they go through.
-    fn warm(&mut self) -> Result<(), DeviceError> {
-        let [input, output] = self.assignment.copies;
-        for program in 0..self.assignment.programs.len() as u32 {
-            let (number, base, scales) = (0, 0, vec![1.0]);
-            let (first, last) = (true, true);
-            let loaded = None;
-            let run = Run { number, program, loaded, base, scales, input, output, first, last };
-            self.submit(&run)?;
-            self.device.wait(&mut vec![])?;
-            self.counters.add(Counter::Beats, 1);
+    /// the memory that they go through. It ends between two launches as soon as nobody wants the worker
+    /// any more.
+    fn warm(&mut self, commands: &mut Commands) -> Result<(), WorkerError> {
+        let assignment = self.assignment;
+        let [input, output] = assignment.copies;
+        for program in &assignment.programs {
+            for &kernel in &program.kernels {
+                if !commands.want_it()? {
+                    return Ok(());
+                }
+                let work = self.ready(kernel)?;
+                self.device.submit(&Launch { reported: false, ..Launch::of(work) })?;
+                self.counters.add(Counter::Beats, 1);
+            }
         }
-        Ok(())
+        for (way, bytes) in [(Direction::In, input), (Direction::Out, output)] {
+            self.copied(way, bytes, 0, &mut 0)?;
+        }
+        Ok(self.device.wait(&mut vec![])?)
     }
 
     fn serve(mut self, cus: u32, commands: &mut Commands) -> Result<(), WorkerError> {
@@ -292,6 +307,13 @@ impl Commands {
                 Err(TryRecvError::Disconnected) => return Err(WorkerError::Orphan),
             }
         }
+    }
+
+    /// Looks without waiting, whether the worker that loads is still to serve: an error if nobody is
+    /// there any more, false if it is to retire.
+    fn want_it(&mut self) -> Result<bool, WorkerError> {
+        self.look()?;
+        Ok(!self.backlog.iter().any(|c| matches!(c, Command::Retire)))
     }
 
     /// The next one, if it comes within `most`.

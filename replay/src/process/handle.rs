@@ -146,6 +146,17 @@ impl Process {
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
+    /// Closes the connections of all, and waits until they have ended: they go side by side, so that
+    /// no more than the longest time of one passes. Dropping those that have not gone kills them.
+    pub fn let_all_go(mut all: Vec<&mut Self>) {
+        let began = Instant::now();
+        all.iter().for_each(|p| p.hang_up());
+        while all.iter_mut().any(|p| p.ended().is_none() && began.elapsed() < p.grace) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        all.iter_mut().for_each(|p| p.grace = Duration::ZERO);
+    }
+
     /// How it ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

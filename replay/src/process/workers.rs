@@ -13,7 +13,7 @@ use super::ground::Ground;
 use super::handle::{Heard, Launcher, Process};
 use super::messages::{Command, FailureKind, Program, Run};
 use crate::device::{DeviceInfo, Direction, Usage};
-use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Workers};
+use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Stop, Workers};
 use crate::error::DeviceError;
 
 mod care;
@@ -127,11 +127,9 @@ impl Processes {
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        // All at once, so that none is waited for alone.
-        for slot in &self.slots {
-            slot.member.iter().chain(&slot.shadow).for_each(|m| m.process.hang_up());
-        }
-        self.leaving.iter().for_each(|(process, _)| process.hang_up());
+        let slots = self.slots.iter_mut().flat_map(|s| s.member.iter_mut().chain(&mut s.shadow));
+        let leaving = self.leaving.iter_mut().map(|(process, _)| process);
+        Process::let_all_go(slots.map(|m| &mut m.process).chain(leaving).collect());
     }
 }
 
@@ -145,7 +143,7 @@ impl Workers for Processes {
         self.slots.iter().any(waiting)
     }
 
-    fn start_clock(&mut self) -> RunClock {
+    fn start_clock(&mut self, _: &Stop) -> RunClock {
         self.failed = self.ground.require().err();
         self.clock = RunClock::start(self.ground.clock());
         self.clock
@@ -198,7 +196,7 @@ impl Workers for Processes {
     }
 
     /// Its process makes everything ready before it says that it is up.
-    fn warm(&mut self, _: u32, _: &[u32], _: Bytes, _: Bytes) -> Result<(), DeviceError> {
+    fn warm(&mut self, _: u32, _: &[u32], _: [Bytes; 2], _: &Stop) -> Result<(), DeviceError> {
         Ok(())
     }
 

@@ -122,11 +122,29 @@ fn with_options(name: &str, model: &str, options: Options) -> Result<Replayed, R
     streams_of(&|| scenario(model), name, &options)
 }
 
+/// As [`replay_streams`], until somebody wants to stop.
+pub(crate) fn streams_until(
+    policy: &str,
+    model: &str,
+    stop: &Stop,
+) -> Result<Replayed, ReplayError> {
+    streams(&|| scenario(model), policy, &Options::default(), stop)
+}
+
 /// A scenario under a policy, as streams.
 pub(crate) fn streams_of(
     scenario: &dyn Fn() -> Scenario,
     name: &str,
     options: &Options,
+) -> Result<Replayed, ReplayError> {
+    streams(scenario, name, options, &Stop::new())
+}
+
+fn streams(
+    scenario: &dyn Fn() -> Scenario,
+    name: &str,
+    options: &Options,
+    stop: &Stop,
 ) -> Result<Replayed, ReplayError> {
     let again = scenario;
     let scenario = scenario();
@@ -144,7 +162,7 @@ pub(crate) fn streams_of(
     };
     let streams = Streams::new(&mut gpu, Kernels::Works(works), setup.code.kernels.len());
     let mut streams = streams.expecting(masks);
-    drive::run(scenario, &mut *policy, &layout, &mut streams, None, &Stop::new())
+    drive::run(scenario, &mut *policy, &layout, &mut streams, None, stop)
 }
 
 #[test]
