@@ -300,6 +300,7 @@ api! {
         let Some(name) = state::function_name(f) else { return INVALID_HANDLE };
         note(&format!("  {name}"), false);
         if nasty::names("refuse", &name) { return INVALID_VALUE }
+        if nasty::names("beside", &name) && state::has_company(s) { return INVALID_VALUE }
         if nasty::names("break", &name) { state::break_context() }
         if state::broken() { return KERNEL_FAILED }
         state::first_launch(&name);

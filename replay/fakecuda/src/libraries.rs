@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::state::{
-    OK, add_library, broken, drop_library, enter, first_launch, note, read_until, with, words,
+    OK, add_library, broken, drop_library, enter, first_launch, has_company, note, read_until,
+    with, words,
 };
 use crate::{CURRENT, api, nasty, push};
 
@@ -16,6 +18,8 @@ static SIZES: Mutex<BTreeMap<usize, [u64; 4]>> = Mutex::new(BTreeMap::new());
 /// Layouts whose matrices lie anywhere: launches are given lists of addresses.
 static LISTED: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 static STREAMS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+/// Until when launches have their workspaces to themselves.
+static WORKSPACES: Mutex<BTreeMap<usize, Instant>> = Mutex::new(BTreeMap::new());
 /// The contexts that handles of cuDNN were made in.
 static HOMES: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
@@ -28,17 +32,44 @@ fn set(handle: usize, f: impl FnOnce(&mut [u64; 4])) -> c_int {
     f(map.entry(handle).or_insert([1; 4]));
     OK
 }
-/// Runs the algorithm of that number, the best being 0; `failed` is the library's code for a launch
-/// that does not work.
-fn run(stream: usize, algorithm: u64, (what, flops): (&str, u64), failed: c_int) -> c_int {
+/// Runs the algorithm of that number, the best being 0, in a workspace; `failed` is the library's code
+/// for a launch that does not work.
+fn run(
+    stream: usize,
+    algorithm: u64,
+    (what, flops): (&str, u64),
+    workspace: usize,
+    failed: c_int,
+) -> c_int {
     let sms = with(stream, |s| s.sms).unwrap_or(0);
     let needs = nasty::number("cluster").filter(|_| algorithm == 0);
     if broken() || needs.is_some_and(|n| u64::from(sms) < n) {
         return failed;
     }
+    if nasty::names("beside", what) && has_company(stream) {
+        return failed;
+    }
     first_launch(&format!("{what} {algorithm} {flops}"));
     // 400 operations a nanosecond on every SM, roughly an H100 in TF32.
-    if push(stream, |s| 6_000 + flops / (400 * u64::from(s.sms))) == OK { OK } else { 7 }
+    let from = with(stream, |s| s.end().max(Instant::now()));
+    if push(stream, |s| 6_000 + flops / (400 * u64::from(s.sms))) != OK {
+        return 7;
+    }
+    if let (Some(from), Some(until)) = (from, with(stream, |s| s.end())) {
+        work_in(workspace, [from, until]);
+    }
+    OK
+}
+/// Notes that a launch has a workspace to itself for so long: another one at that time overwrites it.
+fn work_in(workspace: usize, [from, until]: [Instant; 2]) {
+    if workspace == 0 {
+        return;
+    }
+    let mut used = WORKSPACES.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = used.insert(workspace, until);
+    if before.is_some_and(|end| end > from) {
+        note("wrong: two launches have one workspace at the same time", true);
+    }
 }
 /// Algorithms that a library names, the best first.
 const ALGORITHMS: usize = 3;
@@ -111,11 +142,11 @@ api! {
     fn cublasLtMatmul(
         _h: usize, _d: usize, _alpha: *const f32, a: usize, la: usize, b: usize, lb: usize,
         _beta: *const f32, _c: usize, _lc: usize, out: usize, lo: usize, algo: *const c_void,
-        _work: usize, _bytes: usize, stream: usize,
+        work: usize, _bytes: usize, stream: usize,
     ) {
         let (left, o) = (sizes(la), sizes(lo));
         let flops = 2 * left[1] * o[0] * o[1] * o[2];
-        let code = run(stream, *algo.cast::<u64>(), ("product", flops), 13);
+        let code = run(stream, *algo.cast::<u64>(), ("product", flops), work, 13);
         for (list, layout) in [(a, la), (b, lb), (out, lo)] {
             if listed(layout) { touch(list, layout, stream); }
         }
@@ -177,12 +208,12 @@ api! {
     ) { *bytes = 1 << 20; OK }
     fn cudnnConvolutionForward(
         h: usize, _alpha: *const f32, _xd: usize, _x: usize, wd: usize, _w: usize, _d: usize,
-        algo: c_int, _work: usize, _bytes: usize, _beta: *const f32, yd: usize, _y: usize,
+        algo: c_int, work: usize, _bytes: usize, _beta: *const f32, yd: usize, _y: usize,
     ) {
         let stream = STREAMS.lock().unwrap_or_else(PoisonError::into_inner).get(&h).copied();
         let (w, y) = (sizes(wd), sizes(yd));
         let flops = 2 * y.iter().product::<u64>() * w[1] * w[2] * w[3];
-        run(stream.unwrap_or(0), algo.abs_diff(1).into(), ("convolution", flops), 5000)
+        run(stream.unwrap_or(0), algo.abs_diff(1).into(), ("convolution", flops), work, 5000)
     }
 }
 

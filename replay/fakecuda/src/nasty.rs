@@ -9,6 +9,7 @@
 //! | `cluster=N` | the libraries' first algorithm fails on fewer than N SMs, as large clusters do |
 //! | `refuse=NAME` | launches of functions with NAME in their names fail |
 //! | `break=NAME` | such a launch fails and takes the context along: every later call of it fails, too |
+//! | `beside=NAME` | such a launch fails while a stream of another context is busy, and nothing else does; NAME may be `product` or `convolution`, too |
 //! | `create=MS` | a green context or page-locked memory takes the host so long to make |
 //! | `teardown=MS` | a context takes so long to go; `FAKECUDA_ENDED` names a file that gets a line then |
 //! | `groups=N` | a cut into groups of 8 gives N of them, whatever count was named before |

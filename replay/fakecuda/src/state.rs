@@ -190,6 +190,13 @@ pub(crate) fn contexts(a: usize, b: usize) -> bool {
     };
     of(&a) != of(&b)
 }
+/// Whether a stream of another context than this one's is busy.
+pub(crate) fn has_company(stream: usize) -> bool {
+    let s = state();
+    let green = s.streams.get(&stream).map_or(0, |s| s.green);
+    let now = Instant::now();
+    s.streams.values().any(|other| other.green != green && other.end() > now)
+}
 /// Work went to a stream.
 pub(crate) fn worked(stream: usize) {
     let mut s = state();

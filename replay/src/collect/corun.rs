@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::bench::Bench;
 use super::journal::{Journal, Lines};
 use super::{CollectError, Plan, Request, WARM_UP, assemble};
-use crate::device::{Completion, Device, Ticket};
+use crate::device::{Completion, Device, Prepared, Queue, Ticket};
 use crate::error::DeviceError;
 
 /// A measured pair, as a line of `pairs.jsonl`.
@@ -122,10 +122,6 @@ impl Bench {
         alone: [u64; 2],
         samples: usize,
     ) -> Result<[Vec<u64>; 2], DeviceError> {
-        /// Launches of the shorter kernel for one of the longer one.
-        const MOST: u64 = 16;
-        /// Longest time of the kernel in front, ns.
-        const MOST_HEAD: u64 = 1 << 26;
         let queues = [self.queue(0, cus[0])?, self.queue(cus[0], cus[1])?];
         let first = self.gpu.prepare(queues[0], &plan.works[works[0]])?;
         let second = match self.gpu.prepare(queues[1], &plan.works[works[1]]) {
@@ -135,7 +131,26 @@ impl Bench {
                 return Err(why);
             }
         };
-        let prepared = [first, second];
+        let measured = self.side_by_side(queues, [first, second], alone, samples);
+        // Whatever happened: their memory is for the pairs to come.
+        let released = [first, second].map(|p| self.gpu.release(p));
+        let (tickets, mut ended) = measured?;
+        released.into_iter().collect::<Result<(), _>>()?;
+        Ok(together(&tickets, &mut ended))
+    }
+
+    /// Launches both, behind kernels that keep the GPU until all is queued.
+    fn side_by_side(
+        &mut self,
+        queues: [Queue; 2],
+        prepared: [Prepared; 2],
+        alone: [u64; 2],
+        samples: usize,
+    ) -> Result<([Vec<Ticket>; 2], Vec<Completion>), DeviceError> {
+        /// Launches of the shorter kernel for one of the longer one.
+        const MOST: u64 = 16;
+        /// Longest time of the kernel in front, ns.
+        const MOST_HEAD: u64 = 1 << 26;
         let longest = alone[0].max(alone[1]);
         let each = alone.map(|ns| (longest / ns).clamp(1, MOST));
         // Both begin when everything is queued, and so together.
@@ -153,9 +168,7 @@ impl Bench {
         }
         let mut ended = Vec::new();
         self.gpu.wait(&mut ended)?;
-        self.gpu.release(prepared[0])?;
-        self.gpu.release(prepared[1])?;
-        Ok(together(&tickets, &mut ended))
+        Ok((tickets, ended))
     }
 }
 

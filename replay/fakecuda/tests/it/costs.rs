@@ -42,11 +42,17 @@ fn costs_are_taken_step_by_step_and_marked() {
     }
     if let Some(folder) = std::env::var_os("COTENANT_FOLDER") {
         let mps = std::env::var("COTENANT_MPS").unwrap();
-        let costs = measure(&request(&mps), Path::new(&folder), &mut |_| {}).unwrap();
+        let dies_at = std::env::var("COTENANT_DIES_AT").ok();
+        let mut tell = |step: &str| {
+            if dies_at.as_deref() == Some(step) {
+                std::process::abort(); // as a kill: nothing is cleaned up
+            }
+        };
+        let costs = measure(&request(&mps), Path::new(&folder), &mut tell).unwrap();
         assert!(costs.stand_in);
         return;
     }
-    let folder = run("control");
+    let folder = run("control", None);
     let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     let table = text("costs.csv");
     assert!(table.contains("NOT A MEASUREMENT") && !table.contains("source=measured"), "{table}");
@@ -79,6 +85,9 @@ fn costs_are_taken_step_by_step_and_marked() {
     // The stand-in grants shares in steps of two SMs, as its driver says and as its blocks ran.
     assert_eq!(median("mps_cus_at_25"), Ok(32.0), "{}", row("mps_cus_at_25"));
     assert_eq!(median("mps_round_cus"), Ok(2.0), "{}", row("mps_round_cus"));
+    // A machine that takes the daemon away early has told what shares become.
+    let place = |step: &str| table.find(&format!("\n{step},")).unwrap();
+    assert!(place("mps_cus_at_25") < place("mps_daemon_start"), "{table}");
     // Its contexts do not take turns, and that is what is said.
     assert!(row("quantum").contains("not measured: "), "{}", row("quantum"));
     let lines = text("costs.jsonl");
@@ -103,7 +112,7 @@ fn what_mps_lacks_is_the_reason() {
         ("dies", "no device to share"),
         ("no-server", "ran without MPS"),
     ] {
-        let folder = run(control);
+        let folder = run(control, None);
         let table = std::fs::read_to_string(folder.path().join("costs.csv")).unwrap();
         let row = table.lines().find(|l| l.contains(why));
         assert!(row.is_some_and(|l| l.contains("not measured: ")), "{control}: {table}");
@@ -111,14 +120,31 @@ fn what_mps_lacks_is_the_reason() {
     }
 }
 
-/// Measures in a process whose loader finds the stand-in.
-fn run(mps: &str) -> tempfile::TempDir {
+/// Whoever is ended in the middle leaves a table and a device file of the steps before.
+#[test]
+fn what_was_measured_is_there_behind_every_step() {
+    let folder = run("control", Some("starting processes"));
+    let table = std::fs::read_to_string(folder.path().join("costs.csv")).unwrap();
+    assert!(table.contains("\nlaunch,ns,") && table.contains("\ndram_read,"), "{table}");
+    assert!(!table.contains("process_start"), "{table}");
+    let device = Device::read(&folder.path().join("stand-in.toml")).unwrap();
+    assert_ne!(device.costs.launch, Device::builtin("h200-sxm").unwrap().costs.launch);
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 3, "with the samples, and nothing half written");
+}
+
+/// Measures in a process whose loader finds the stand-in, until that dies at a step.
+fn run(mps: &str, dies_at: Option<&str>) -> tempfile::TempDir {
     let (libraries, folder) =
         (libraries(&["libcuda.so", "libcuda.so.1"]), tempfile::tempdir().unwrap());
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([TEST, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
     command.env("COTENANT_FOLDER", folder.path()).env("COTENANT_MPS", mps);
+    if let Some(step) = dies_at {
+        command.env("COTENANT_DIES_AT", step);
+    }
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.success(), dies_at.is_none(), "{text}");
     folder
 }

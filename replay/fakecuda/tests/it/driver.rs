@@ -5,7 +5,7 @@
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Nanos, zoo};
 use cotenant_replay::cuda::{CudaDevice, Granularity, probe};
-use cotenant_replay::device::Direction;
+use cotenant_replay::device::{Direction, Launch};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Kind, Unavailable, Work};
 use cotenant_sim::mask::CuMask;
@@ -121,6 +121,29 @@ fn copies_go_through_pinned_memory_and_end_in_order() {
         assert!(ended[1].at.0 >= ended[0].at.0 + 2_000_000, "{ended:?}");
         drop(gpu);
         assert_eq!(alive(), (0, 0));
+    });
+}
+
+/// A plan has one workspace: its next launch, in another stream, waits for the one before.
+#[test]
+fn a_workspace_belongs_to_one_launch_at_a_time() {
+    with_stand_in!("a_workspace_belongs_to_one_launch_at_a_time", &[], || {
+        let mut gpu = CudaDevice::open(0, Granularity::Fine).unwrap();
+        let part = gpu.partition(0, 4).unwrap();
+        let queues = [gpu.queue(part, 0).unwrap(), gpu.queue(gpu.whole(), 0).unwrap()];
+        // Longer on four SMs than the host takes to launch the next one.
+        let product = Task::Gemm { m: 1024, n: 1024, k: 1024, count: 1 };
+        let convolution = launches(&zoo::find("vgg16").unwrap(), 1, Precision::Fp32).remove(0);
+        assert!(matches!(convolution.task, Task::Conv { .. }), "{convolution:?}");
+        for work in [Work::new(product, Precision::Fp32), convolution] {
+            let prepared = gpu.prepare(queues[0], &work).unwrap();
+            for queue in [queues, queues].concat() {
+                gpu.submit_on(queue, &Launch::of(prepared)).unwrap();
+            }
+        }
+        gpu.wait(&mut Vec::new()).unwrap();
+        drop(gpu);
+        assert_eq!(alive(), (0, 0), "{:#?}", calls());
     });
 }
 

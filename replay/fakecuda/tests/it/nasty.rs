@@ -8,7 +8,7 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Profile, files};
 use cotenant_replay::collect::{Collected, Request, collect};
 use cotenant_replay::cuda::{CudaDevice, Granularity};
-use cotenant_replay::drive::{Kernels, Launch, Replayed, Streams, Workers};
+use cotenant_replay::drive::{Kernels, Launch, Replayed, Stop, Streams, Workers};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, Work};
 use cotenant_sim::CuMask;
@@ -16,7 +16,7 @@ use cotenant_sim::host::Part;
 use cotenant_sim::policy::{Options, find};
 
 use crate::processes::{replay_processes, stopped_while_starting};
-use crate::replay::{replay_streams, scenario};
+use crate::replay::{replay_streams, scenario, streams_until};
 use crate::stand_in::{alive, calls, with_stand_in};
 
 fn request(model: &str, cus: &[u32]) -> Request {
@@ -72,6 +72,37 @@ fn a_kernel_that_fails_is_a_line_and_the_others_are_measured() {
         assert!(profile.kernels.iter().all(|k| !k.id.contains("pool")));
         let failed = lines.iter().filter(|l| l.contains("cuLaunchKernel failed: 1")).count();
         assert!(failed >= 2, "whole and half are lines: {failed}");
+    });
+}
+
+/// Pairs of a kernel that does not bear a neighbour are lines with their reason; the others are measured
+/// and assembled, and a second run tries none of them again.
+#[test]
+fn a_pair_that_fails_is_a_line_and_the_others_are_measured() {
+    let nasty = [("FAKECUDA_NASTY", "beside=convolution")];
+    with_stand_in!("a_pair_that_fails_is_a_line_and_the_others_are_measured", &nasty, || {
+        let request = Request { corun_kernels: 7, ..request("alexnet", &[66]) };
+        let folder = tempfile::tempdir().unwrap();
+        let pairs = || {
+            let text = std::fs::read_to_string(folder.path().join("pairs.jsonl")).unwrap();
+            let lines = text.lines().skip(1).map(|l| serde_json::from_str(l).unwrap());
+            lines.collect::<Vec<serde_json::Value>>()
+        };
+        let collected = collect(&request, folder.path(), &mut |_| {}).unwrap();
+        assert_eq!((&collected.incomplete[..], collected.pairs_left), (&[][..], 0));
+        let (failed, measured): (Vec<_>, Vec<_>) =
+            pairs().into_iter().partition(|p| p["failed"].is_string());
+        eprintln!("{} pairs failed, {} were measured", failed.len(), measured.len());
+        assert!(!failed.is_empty() && !measured.is_empty());
+        assert!(failed.iter().all(|p| p["failed"].as_str().unwrap().contains("cudnnConvolution")));
+        let profile = files::read(folder.path()).unwrap();
+        assert_eq!(profile.corun.len(), measured.len());
+        let fails = |kernel: usize| profile.kernels[kernel].id.starts_with("conv");
+        assert!(profile.corun.iter().all(|p| !fails(p.a.0) && !fails(p.b.0)));
+        let said = collected.failed.iter().filter(|l| l.contains(" beside conv")).count();
+        assert!(said > 0, "{:?}", collected.failed);
+        collect(&request, folder.path(), &mut |_| {}).unwrap();
+        assert_eq!(pairs().len(), failed.len() + measured.len());
     });
 }
 
@@ -199,6 +230,57 @@ fn a_stop_is_obeyed_while_workers_start() {
     with_stand_in!("a_stop_is_obeyed_while_workers_start", &nasty, || {
         let error = stopped_while_starting("temporal");
         assert!(error.contains("stopped"), "{error}");
+    });
+}
+
+/// Who asks for the end inside of a worker's first launches is heard between two of them: in each process,
+/// which then gives its context back instead of being killed.
+#[test]
+fn a_stop_is_obeyed_inside_the_first_launches_of_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = folder.path().join("ended");
+    // All of them take longer than a worker may take to go.
+    let nasty = [("FAKECUDA_NASTY", "cold=700"), ("FAKECUDA_ENDED", ended.to_str().unwrap())];
+    with_stand_in!("a_stop_is_obeyed_inside_the_first_launches_of_a_process", &nasty, || {
+        let error = stopped_while_starting("temporal");
+        assert!(error.contains("stopped"), "{error}");
+        let path = std::env::var("FAKECUDA_ENDED").unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        // Two workers, and the device that is opened to look at it.
+        assert_eq!(text.lines().count(), 3, "who is killed gives nothing back");
+    });
+}
+
+/// The same where workers are streams of this process: while their kernels run for the first time, and
+/// while partitions for foreseen masks are made.
+#[test]
+fn a_stop_is_obeyed_inside_the_first_launches_of_streams() {
+    let test = "a_stop_is_obeyed_inside_the_first_launches_of_streams";
+    with_stand_in!(test, &[("FAKECUDA_NASTY", "cold=20,create=50")], || {
+        let count = |call: &str| calls().iter().filter(|c| *c == call).count();
+        // The policy, the call at whose first sight the end is asked for, and how many of which call there
+        // may be then, of so many more.
+        for (policy, sign, call, most) in [
+            ("mps", "cudnnConvolutionForward", "cudnnConvolutionForward", 20),
+            ("krisp", "cuGreenCtxCreate", "cuGreenCtxCreate", 2),
+        ] {
+            let (seen, before) = (count(sign), count(call));
+            let stop = Stop::new();
+            let asks = stop.clone();
+            let asking = std::thread::spawn(move || {
+                while count(sign) == seen {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                asks.now();
+            });
+            let error = streams_until(policy, "squeezenet1_1@64", &stop).unwrap_err();
+            asking.join().unwrap();
+            assert!(error.to_string().contains("stopped"), "{policy}: {error}");
+            let made = count(call) - before;
+            eprintln!("{policy}: {made} of {call}");
+            assert!(made <= most, "{policy}: {made} of {call}");
+            assert_eq!(alive(), (0, 0), "{policy}: everything is given back");
+        }
     });
 }
 
