@@ -2,7 +2,8 @@
 //!
 //! Every step is bounded in time. What cannot be measured on a machine keeps its line of the device
 //! file and is listed with its reason. Samples go into `costs.jsonl` as they are taken, their
-//! quantiles into `costs.csv`, the device file with the measured lines beside both.
+//! quantiles into `costs.csv`, the device file with the measured lines beside both; all of them are
+//! written again behind every step.
 
 mod child;
 mod device_file;
@@ -148,27 +149,25 @@ pub fn measure(
     }
     let mut log = Log::open(folder, &info)?;
     let mut costs = Vec::new();
-    let mut keep = |cost: Cost| -> Result<(), CostError> {
-        log.add(&cost)?;
-        costs.push(cost);
-        Ok(())
+    // Behind every step: who is ended early leaves everything that was measured by then.
+    let mut keep = |of_a_step: Vec<Cost>| {
+        of_a_step.iter().try_for_each(|cost| log.add(cost))?;
+        costs.extend(of_a_step);
+        log.table(folder, &info, &costs)?;
+        device_file::write(request, folder, &info, &costs)
     };
+    let mut written = keep(vec![])?;
     for (name, step) in steps::IN_PROCESS {
         tell(name);
-        for cost in step(&bench, request) {
-            keep(cost)?;
-        }
+        written = keep(step(&bench, request))?;
     }
     // The children must have the GPU for themselves.
     drop(bench);
     for (name, step) in steps::BY_PROCESSES {
         tell(name);
-        for cost in step(request) {
-            keep(cost)?;
-        }
+        written = keep(step(request))?;
     }
-    log.table(folder, &info, &costs)?;
-    let (file, lines) = device_file::write(request, folder, &info, &costs)?;
+    let (file, lines) = written;
     Ok(Costs { costs, file, lines, stand_in: info.kind != Kind::Gpu })
 }
 
@@ -258,7 +257,13 @@ impl Log {
                 c.samples.len()
             );
         }
-        let path = folder.join("costs.csv");
-        std::fs::write(&path, text).map_err(|source| CostError::Io { path, source })
+        write_whole(&folder.join("costs.csv"), &text)
     }
+}
+
+/// Writes a file whole or not at all.
+fn write_whole(path: &Path, text: &str) -> Result<(), CostError> {
+    let part = path.with_extension("part");
+    let done = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));
+    done.map_err(|source| CostError::Io { path: path.to_owned(), source })
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::process::{Signal, set_parent_process_death_signal};
 use serde::{Deserialize, Serialize};
 
 use super::Request;
@@ -72,6 +73,8 @@ impl Ask {
 /// # Errors
 /// The file cannot be written; what the GPU refuses is an answer.
 pub fn child(ask: Ask, to: &Path) -> std::io::Result<()> {
+    // Nobody waits for the answer when the parent has gone.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut answer = Answer { moments: [now(), 0, 0], ..Answer::default() };
     if let Err(e) = work(ask, &mut answer) {
         answer.error = Some(e.to_string());

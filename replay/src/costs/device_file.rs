@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use cotenant_profiles::device::{Mechanism, Resident};
 use cotenant_profiles::{Device as GpuDescription, Nanos};
 
-use super::{Cost, CostError, Request, STAND_IN};
+use super::{Cost, CostError, Request, STAND_IN, write_whole};
 use crate::device::{DeviceInfo, Kind};
 
 /// One line: table, key, the value as TOML, and which cost it comes from.
@@ -51,7 +51,7 @@ pub(super) fn write(
     let path = folder.join(format!("{name}.toml"));
     GpuDescription::parse(&text, &path.display().to_string())
         .map_err(|e| CostError::DeviceFile(e.to_string()))?;
-    std::fs::write(&path, text).map_err(|source| CostError::Io { path: path.clone(), source })?;
+    write_whole(&path, &text)?;
     Ok((path, lines.iter().map(|l| format!("{}.{}", l.table, l.key)).collect()))
 }
 

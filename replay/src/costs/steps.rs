@@ -25,15 +25,16 @@ pub(super) const IN_PROCESS: &[(&str, InProcess)] = &[
 pub(super) const BY_PROCESSES: &[(&str, ByProcesses)] =
     &[("starting processes", starts), ("MPS", mps), ("contexts that take turns", time_slices)];
 
-/// Takes up to `n` samples until the step's time is over; what went wrong if there are none.
+/// Takes up to `n` samples in a part of the step's time, at least one; what went wrong if there are none.
 fn take(
     request: &Request,
+    parts: u32,
     n: usize,
     mut one: impl FnMut() -> Result<f64, DeviceError>,
 ) -> Result<Vec<f64>, String> {
     let began = Instant::now();
     let mut samples = Vec::with_capacity(n);
-    while samples.len() < n && (samples.is_empty() || began.elapsed() < request.step) {
+    while samples.len() < n && (samples.is_empty() || began.elapsed() < request.step / parts) {
         match one() {
             Ok(value) => samples.push(value),
             Err(e) => return Err(e.to_string()),
@@ -51,11 +52,13 @@ fn cost(step: &str, unit: &'static str, samples: Result<Vec<f64>, String>, note:
 
 fn launches(bench: &Bench, request: &Request) -> Vec<Cost> {
     let note = "host time per launch, in bursts of 256";
-    vec![cost("launch", "ns", take(request, 31, || bench.launch()), note)]
+    vec![cost("launch", "ns", take(request, 1, 31, || bench.launch()), note)]
 }
 
 fn hops(bench: &Bench, request: &Request) -> Vec<Cost> {
-    let alone = take(request, 15, || bench.chain(None));
+    /// The chain without hops, and three kinds of them.
+    const PARTS: u32 = 4;
+    let alone = take(request, PARTS, 15, || bench.chain(None));
     let alone = cost("same_stream", "ns", alone, "from one empty kernel to the next in a stream");
     let kinds = [
         ("stream_hop", Hop::Stream, "to another stream by an event, beyond the same stream"),
@@ -67,7 +70,7 @@ fn hops(bench: &Bench, request: &Request) -> Vec<Cost> {
     for (step, hop, note) in kinds {
         let beyond = base
             .clone()
-            .and_then(|base| take(request, 15, || bench.chain(Some(hop)).map(|ns| ns - base)));
+            .and_then(|base| take(request, PARTS, 15, || Ok(bench.chain(Some(hop))? - base)));
         all.push(cost(step, "ns", beyond, note));
     }
     all
@@ -75,7 +78,7 @@ fn hops(bench: &Bench, request: &Request) -> Vec<Cost> {
 
 fn module(bench: &Bench, request: &Request) -> Vec<Cost> {
     let note = "our PTX, from the driver's cache after the first time";
-    vec![cost("module_load", "ns", take(request, 5, || bench.module_load()), note)]
+    vec![cost("module_load", "ns", take(request, 1, 5, || bench.module_load()), note)]
 }
 
 fn copies(bench: &Bench, _: &Request) -> Vec<Cost> {
@@ -114,7 +117,7 @@ fn starts(request: &Request) -> Vec<Cost> {
     let many = |n: usize, fresh: bool| -> Result<Vec<[f64; 3]>, String> {
         let began = Instant::now();
         let mut all = Vec::new();
-        while all.len() < n && (all.is_empty() || began.elapsed() < request.step) {
+        while all.len() < n && (all.is_empty() || began.elapsed() < request.step / 2) {
             all.push(once(fresh)?);
         }
         Ok(all)
