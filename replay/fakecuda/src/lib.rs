@@ -236,7 +236,11 @@ api! {
         let (Some(Some(a)), Some(Some(b))) = (state::event(from), state::event(to)) else {
             return INVALID_HANDLE;
         };
-        if nasty::nasty("apart").is_some() && state::contexts(from, to) { return INVALID_HANDLE }
+        match nasty::nasty("apart").as_deref() {
+            Some("streams") if state::in_two_streams(from, to) => return INVALID_HANDLE,
+            Some(_) if state::contexts(from, to) => return INVALID_HANDLE,
+            _ => {}
+        }
         state::check_marks(from, to);
         let (later, earlier) = (b.saturating_duration_since(a), a.saturating_duration_since(b));
         *ms = ((later.as_secs_f64() - earlier.as_secs_f64()) * 1e3) as f32;
@@ -303,7 +307,7 @@ api! {
         if nasty::names("beside", &name) && state::has_company(s) { return INVALID_VALUE }
         if nasty::names("break", &name) { state::break_context() }
         if state::broken() { return KERNEL_FAILED }
-        state::first_launch(&name);
+        state::first_launch(&name, &["cold", "load"]);
         let first = *(*parameters).cast::<u64>();
         let blocks = u64::from(gx) * u64::from(gy) * u64::from(gz);
         if name == "spin" {

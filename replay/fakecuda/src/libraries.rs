@@ -49,7 +49,7 @@ fn run(
     if nasty::names("beside", what) && has_company(stream) {
         return failed;
     }
-    first_launch(&format!("{what} {algorithm} {flops}"));
+    first_launch(&format!("{what} {algorithm} {flops}"), &["cold"]);
     // 400 operations a nanosecond on every SM, roughly an H100 in TF32.
     let from = with(stream, |s| s.end().max(Instant::now()));
     if push(stream, |s| 6_000 + flops / (400 * u64::from(s.sms))) != OK {

@@ -4,7 +4,8 @@
 //! | trait | what happens |
 //! |---|---|
 //! | `cold=MS` | the first launch of a function, and the first of a library for its sizes, takes the host so long |
-//! | `apart` | two events of different contexts cannot be compared |
+//! | `load=MS` | the first launch of a function does, and nothing of a library |
+//! | `apart` | two events of different contexts cannot be compared; with `apart=streams`, of different streams |
 //! | `dnn=own` | a handle of cuDNN takes streams of the context alone that it was made in |
 //! | `cluster=N` | the libraries' first algorithm fails on fewer than N SMs, as large clusters do |
 //! | `refuse=NAME` | launches of functions with NAME in their names fail |

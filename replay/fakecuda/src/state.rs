@@ -190,6 +190,11 @@ pub(crate) fn contexts(a: usize, b: usize) -> bool {
     };
     of(&a) != of(&b)
 }
+/// Whether two events were recorded in different streams.
+pub(crate) fn in_two_streams(a: usize, b: usize) -> bool {
+    let s = state();
+    s.marks.get(&a).map(|m| m.1) != s.marks.get(&b).map(|m| m.1)
+}
 /// Whether a stream of another context than this one's is busy.
 pub(crate) fn has_company(stream: usize) -> bool {
     let s = state();
@@ -227,11 +232,11 @@ pub(crate) fn check_marks(from: usize, to: usize) {
         s.log.push_str("wrong: the work between two events is in another stream than they are\n");
     }
 }
-/// The first launch of something loads it, where `cold` says so.
-pub(crate) fn first_launch(what: &str) {
+/// The first launch of something loads it, where one of these traits says so.
+pub(crate) fn first_launch(what: &str, traits: &[&str]) {
     let first = state().warm.insert(what.to_owned());
     if first {
-        nasty::take("cold");
+        traits.iter().for_each(|name| nasty::take(name));
     }
 }
 pub(crate) fn break_context() {
