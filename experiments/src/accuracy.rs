@@ -5,7 +5,7 @@
 //! beside those of data that no constant has seen.
 
 mod attention;
-mod hardware;
+pub(crate) mod hardware;
 mod layers;
 mod numbers;
 mod page;
@@ -31,11 +31,11 @@ impl Data<'_> {
     }
 }
 
-/// The page of all comparisons, as Markdown.
+/// The page of all comparisons, as Markdown; `gpus` holds the profiles of our own ones.
 ///
 /// # Errors
 /// Data that does not read.
-pub(crate) fn page(data: &Path) -> Done<String> {
+pub(crate) fn page(data: &Path, gpus: &Path) -> Done<String> {
     if !data.join("profiles").is_dir() {
         return Err(Failure::input(format!(
             "{}: no folder `profiles` with public data in it; docs/accuracy.md says where it comes from",
@@ -58,5 +58,5 @@ pub(crate) fn page(data: &Path) -> Done<String> {
     let (processes, best) = processes?;
     all.extend(processes);
     let (serving, pairs) = (serving?, pairs?);
-    Ok(page::markdown(&all, &best, &pairs, &serving) + &hardware::section()?)
+    Ok(page::markdown(&all, &best, &pairs, &serving) + &hardware::section(gpus)?)
 }

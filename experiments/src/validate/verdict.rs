@@ -14,7 +14,7 @@ use crate::text::rounded;
 /// Targets: throughput, median and 99th percentile, percent.
 const TARGETS: [(Metric, &str, f64); 3] = [
     (Metric::Throughput, "throughput", 5.0),
-    (Metric::LatencyP50, "p50", 10.0),
+    (Metric::LatencyP50, "p50", 8.0),
     (Metric::LatencyP99, "p99", 15.0),
 ];
 

@@ -12,6 +12,7 @@ mod commands;
 mod dnnscaler;
 mod faults;
 mod fleet;
+mod measured;
 mod processes;
 mod readme;
 mod replay;
