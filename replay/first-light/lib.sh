@@ -47,25 +47,44 @@ keep() {
     { cat "$work/summary.txt" && [ -z "$said" ] || echo "$said"; } >"$out/$name.txt"
 }
 
+# at_most SECONDS: so many, or what is left of the script's time.
+at_most() {
+    local left=$((limit - SECONDS - 5))
+    [ "$left" -lt "$1" ] && echo "$left" || echo "$1"
+}
+
+# await PROCESS SECONDS: its status, or 137 where it is still there. In short sleeps, so that a signal to
+# the script is heard at once.
+await() {
+    local end=$((SECONDS + $2))
+    while kill -0 "$1" 2>/dev/null; do
+        [ "$SECONDS" -lt "$end" ] || return 137
+        sleep 0.1
+    done
+    wait "$1"
+}
+
 # step NAME SECONDS COMMAND…: never longer than what is left of the script's time; its output goes to
-# NAME.txt. What does not end on SIGTERM, in a driver's call say, is killed.
+# NAME.txt. What does not end on SIGTERM is killed; what cannot even be killed, in a driver's call, is left
+# behind.
 step() {
-    local what=$1 most=$2 left=$((limit - SECONDS - 5)) began=$SECONDS status
+    local what=$1 most began=$SECONDS status stuck=
+    most=$(at_most "$2")
     shift 2
-    # A rehearsal makes steps fail, or hang.
-    case " ${FIRST_LIGHT_FAIL:-} " in
-    *" $what "*) set -- sh -c 'echo "made to fail" >&2; exit 9' ;;
-    *" $what:hangs "*) most=2 && set -- sh -c 'trap "" TERM; while :; do sleep 1; done' ;;
-    esac
-    [ "$left" -ge "$most" ] || most=$left
     if [ "$most" -lt 2 ]; then
         fell_short "$what: no time left"
         keep
         return 1
     fi
-    # In the background, so that a signal to the script is heard at once.
-    timeout -k 3 "$most" "$@" >"$work/$what.txt" 2>"$work/$what.log" &
-    wait $!
+    # A rehearsal makes steps fail, hang, or outlive being killed.
+    case " ${FIRST_LIGHT_FAIL:-} " in
+    *" $what "*) set -- sh -c 'echo "made to fail" >&2; exit 9' ;;
+    *" $what:hangs "*) most=2 && set -- sh -c 'trap "" TERM; while :; do sleep 1; done' ;;
+    *" $what:stuck "*) most=2 stuck=yes && set -- sleep 30 ;;
+    esac
+    [ -n "$stuck" ] || set -- timeout -k 3 "$most" "$@"
+    "$@" >"$work/$what.txt" 2>"$work/$what.log" &
+    await $! $((most + 5))
     status=$?
     if [ "$status" -eq 0 ]; then
         say "ok    $what ($((SECONDS - began)) s)"
@@ -80,7 +99,7 @@ step() {
 # pip puts CUDA's libraries where the loader does not look.
 libraries() {
     local nvidia lib found
-    nvidia=$(timeout 20 python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null || true)
+    nvidia=$(timeout -k 3 20 python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null || true)
     [ -n "$nvidia" ] || return 0
     # CUDA 13's folder comes last here and so first on the path.
     for lib in "$nvidia"/[!c]*/lib "$nvidia"/c[!u]*/lib "$nvidia"/cu[!1]*/lib "$nvidia"/cu1*/lib; do
@@ -105,7 +124,7 @@ look() {
     fi
     [ -z "$device" ] || return 0
     # By the name that the driver gives, or nvidia-smi's.
-    case $(cat "$work/gpu.txt"; nvidia-smi -L 2>/dev/null) in
+    case $(cat "$work/gpu.txt"; timeout -k 3 10 nvidia-smi -L 2>/dev/null) in
     *H200*) device=h200-sxm ;;
     *H100*) device=h100-sxm ;;
     *A100*40*) device=a100-sxm-40 ;;
@@ -120,7 +139,11 @@ look() {
     say "--    device $device"
 }
 
-torch() { timeout 40 python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; }
+torch() {
+    local most
+    most=$(at_most 40)
+    [ "$most" -ge 2 ] && timeout -k 3 "$most" python3 -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null
+}
 
 # The device file with the measured lines, if they were measured; else what ships.
 device_file() {
