@@ -130,6 +130,20 @@ fn the_next_algorithm_is_taken_where_the_first_does_not_run() {
     });
 }
 
+/// Clocks rise under load: there is some before anything is timed.
+#[test]
+fn the_gpu_is_kept_busy_before_anything_is_timed() {
+    with_stand_in!("the_gpu_is_kept_busy_before_anything_is_timed", &[], || {
+        let ramp = Duration::from_millis(50);
+        collected(&Request { ramp, corun_kernels: 0, ..request("squeezenet1_1@64", &[66]) });
+        let calls = calls();
+        // What measuring costs by itself is measured first, with kernels that only wait.
+        let first = calls.iter().position(|c| c == "  spin").unwrap();
+        let load = calls[..first].iter().filter(|c| *c == "cublasLtMatmul").count();
+        assert!(load >= 8, "{load} products");
+    });
+}
+
 /// Who stops a collection has what was measured by then.
 #[test]
 fn a_stopped_collection_is_assembled() {
