@@ -11,8 +11,8 @@ use cotenant_results::PlotSpec;
 use cotenant_results::Row;
 use cotenant_results::columns::{Better, Column, unknown};
 
-/// Points on the frontier that are named in place.
-const NAMED: usize = 6;
+/// Points on the frontier of a panel that are named in place: of one panel, and of several.
+const NAMED: [usize; 2] = [6, 3];
 
 /// One point.
 struct Point {
@@ -33,7 +33,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let table = cx.results;
     let rows = table.select(&spec.filter);
     let split = by == "tenant" || by == "model";
-    let panels = cx.panels(table, &rows, spec, split, y.name)?;
+    let panels = by_value(cx, spec, cx.panels(table, &rows, spec, split, y.name)?);
     let flat: Vec<&Row> = panels.iter().flat_map(|p| p.1.iter().copied()).collect();
     let series = cx.ordered(by, table.distinct(&flat, by));
     let mut drawn = Vec::new();
@@ -74,13 +74,14 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let x_axis = Axis::around(&title(x, None), &xs, log_x);
     let y_axis = Axis::around(&title(y, spec.y_tenant.as_deref()), &ys, log_y);
     let intervals = drawn.iter().flat_map(|p| &p.1).any(|p| p.x.half.or(p.y.half).is_some());
+    let several = drawn.len() > 1;
+    let named = NAMED[usize::from(several)];
     let panel = |(title, points): (String, Vec<Point>)| Panel {
         title,
         x: x_axis.clone(),
         y: y_axis.clone(),
-        marks: marks(cx, (by, &series), (x, y), &points),
+        marks: marks(cx, (by, &series), (x, y), &points, named),
     };
-    let several = drawn.len() > 1;
     let panels: Vec<Panel> = drawn.into_iter().map(panel).collect();
     let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
     let ideal = |e: &Entry| by == "label" && cx.policy(&e.label) == "ideal";
@@ -93,12 +94,43 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
         finding: format!("On the frontier: {}.", front.join(", ")),
         data,
-        columns: if several { 2 } else { 1 },
-        size: if several { (360.0, 260.0) } else { (520.0, 340.0) },
+        columns: match panels.len() {
+            1 => 1,
+            2 | 4 => 2,
+            _ => 3,
+        },
+        size: match panels.len() {
+            1 => (520.0, 340.0),
+            2 | 4 => (360.0, 260.0),
+            _ => (300.0, 240.0),
+        },
         panels,
         legend,
         ..Figure::default()
     })
+}
+
+/// Panels with their titles.
+type Panels<'a> = Vec<(String, Vec<&'a Row>)>;
+
+/// Each panel, divided by the values of a column where the spec asks for it.
+fn by_value<'a>(cx: &Context<'_>, spec: &PlotSpec, panels: Panels<'a>) -> Panels<'a> {
+    let Some(column) = &spec.panels else { return panels };
+    let short = column.rsplit('.').next().unwrap_or(column);
+    let mut divided = vec![];
+    for (title, rows) in panels {
+        for value in cx.ordered(column, cx.results.distinct(&rows, column)) {
+            let of = |r: &&&Row| cx.results.text(r, column) == value;
+            let rows = rows.iter().filter(of).copied().collect();
+            let own = match cx.run.sweep_keys.contains(column) {
+                true => format!("{short} {value}"),
+                false => value,
+            };
+            let title = if title.is_empty() { own } else { format!("{title} · {own}") };
+            divided.push((title, rows));
+        }
+    }
+    divided
 }
 
 fn points(
@@ -174,6 +206,7 @@ fn marks(
     (by, series): (&str, &[String]),
     (x, y): (&Column, &Column),
     points: &[Point],
+    named: usize,
 ) -> Vec<Mark> {
     let front = frontier(points, x, y);
     let mut marks = Vec::new();
@@ -212,7 +245,7 @@ fn marks(
         if front.contains(&i) {
             marks.push(Mark::Ring { at, color: INK });
             // Those that matter are named in place, unless that made a heap of names.
-            if front.len() <= NAMED {
+            if front.len() <= named {
                 let text = series[p.series].clone();
                 marks.push(Mark::Note { at: (at.0, at.1), text, side: Side::Over });
             }

@@ -340,6 +340,9 @@ pub struct Costs {
     /// it is, percent of its time.
     #[serde(default = "persistent")]
     pub persistent_percent: u32,
+    /// Give the board another clock (LithOS).
+    #[serde(default = "reclocked")]
+    pub clock_switch: Mechanism,
     /// Start a process with its context, without the model's own load time.
     pub process_start: Mechanism,
     /// Route from one worker to its loaded shadow (GSLICE).
@@ -393,6 +396,11 @@ fn persistent() -> u32 {
     110
 }
 
+/// Some 50 ms until a new clock holds (LithOS, SOSP 2025).
+fn reclocked() -> Mechanism {
+    mechanism(0, 50_000_000, Resident::Keeps)
+}
+
 /// Merged blocks take as long as the kernel's own.
 fn as_alone() -> u32 {
     100
@@ -417,6 +425,7 @@ impl Costs {
             preempt_blocks: Mechanism::FREE,
             preempt_save: Mechanism::FREE,
             persistent_percent: as_alone(),
+            clock_switch: Mechanism::FREE,
             process_start: Mechanism::FREE,
             shadow_switch: Mechanism::FREE,
             mig_destroy: Mechanism::FREE,

@@ -86,8 +86,19 @@ pub struct Completion {
     pub duration: Nanos,
     /// When it ended, on the device's clock; where the device does not tell, when that was seen.
     pub at: Nanos,
-    /// Preempted: the share of the kernel that is left of what the launch was to do.
-    pub left: Option<f64>,
+    /// How.
+    pub end: End,
+}
+
+/// How a launch ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum End {
+    /// By itself.
+    Done,
+    /// Preempted: this share of its kernel is left of what it was to do.
+    Preempted(f64),
+    /// Taken back while it waited behind another one of its queue: nothing of it was done.
+    Recalled,
 }
 
 /// Which way a copy goes.
@@ -296,6 +307,17 @@ pub trait Device {
         Err(DeviceError::unsupported("a launch on another queue", reason))
     }
 
+    /// From now on the board's clock is at most that.
+    ///
+    /// # Errors
+    /// A device whose clock is not this program's to set.
+    fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
+        let work = format!("a clock of {mhz} MHz");
+        let reason = "it takes an administrator (nvidia-smi --lock-gpu-clocks), and holds for everybody \
+                      on the GPU: set it by hand, and leave the policy's scaling off";
+        Err(DeviceError::unsupported(work, reason))
+    }
+
     /// A batch begins or ends on a queue whose kernels are launched one by one: a context that runs to
     /// completion keeps its turn in between.
     ///
@@ -306,8 +328,8 @@ pub trait Device {
         Ok(())
     }
 
-    /// Takes the kernel at the head of a queue off the CUs, from `at` on. Its [`Completion`] says how
-    /// much of it is left; it may also end by itself before.
+    /// Takes the kernel at the head of a queue off the CUs, from `at` on, and what waits behind it off
+    /// the queue. Their [`Completion`]s say how much is left; the head may also end by itself before.
     ///
     /// # Errors
     /// No such queue, or a device that cannot.

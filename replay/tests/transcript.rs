@@ -181,6 +181,10 @@ impl Policy for Mixed {
         [Depth::Kernel, Depth::Request, Depth::Kernel, Depth::Layout][tenant as usize % 4]
     }
 
+    fn outstanding(&self, tenant: u32) -> u32 {
+        self.0.outstanding(tenant)
+    }
+
     fn forms_batches(&self) -> bool {
         self.0.forms_batches()
     }

@@ -1,4 +1,5 @@
-//! What a decision costs: CPU time of the kernel policies per kernel, their allocations (none), and
+//! What a decision costs: CPU time of the kernel policies per kernel, their allocations (none), the
+//! time that every policy which launches kernels takes per kernel on the simulator's own events, and
 //! the simulator's rate under them beside its rate with `mps`.
 //!
 //! `cargo bench -p cotenant-sim --bench decide [-- ROWS]`; ROWS is a part of a row's name, and with
@@ -17,7 +18,7 @@ use common::{build, closed};
 use cotenant_profiles::{Device, Nanos, analytic, zoo};
 use cotenant_sim::action::{Action, Event};
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::policy::Value;
+use cotenant_sim::policy::{Depth, LayoutError, Value};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Scenario, Setup, Tenant};
 use cotenant_sim::view::{Status, View, Worker};
@@ -145,6 +146,71 @@ fn rate(setup: &Arc<Setup>, name: &str, options: &[(&str, Value)], duration: Nan
     report.events as f64 / (clock() - start)
 }
 
+/// A policy whose events are timed.
+struct Timed {
+    policy: Box<dyn Policy>,
+    ns: u64,
+    events: u64,
+    kernels: u64,
+}
+
+impl Policy for Timed {
+    fn depth(&self) -> Depth {
+        self.policy.depth()
+    }
+
+    fn tenant_depth(&self, tenant: u32) -> Depth {
+        self.policy.tenant_depth(tenant)
+    }
+
+    fn outstanding(&self, tenant: u32) -> u32 {
+        self.policy.outstanding(tenant)
+    }
+
+    fn forms_batches(&self) -> bool {
+        self.policy.forms_batches()
+    }
+
+    fn layout(&mut self, setup: &Setup) -> Result<cotenant_sim::Layout, LayoutError> {
+        self.policy.layout(setup)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        let before = act.len();
+        let start = Instant::now();
+        self.policy.event(event, view, act);
+        self.ns += start.elapsed().as_nanos() as u64;
+        self.events += 1;
+        let launches = |a: &Action| match a {
+            Action::Launch { .. } | Action::Slice { .. } | Action::Follow { .. } => 1,
+            Action::Merge { workers, .. } => workers.len() as u64,
+            _ => 0,
+        };
+        self.kernels += act[before..].iter().map(launches).sum::<u64>();
+    }
+}
+
+/// ns per kernel in a policy's events on a simulated run, without what reading the clock takes, and
+/// events per kernel; nothing, where it launches none.
+fn told(setup: &Arc<Setup>, name: &str, duration: Nanos) -> Option<(f64, f64)> {
+    let contention = ContentionModel::from_name("bandwidth", &setup.device).expect("a known model");
+    let loads = setup.tenants.iter().map(|_| closed(1)).collect();
+    let duration = Nanos(duration.0 / 20);
+    let (setup, warmup, jitter) = (setup.clone(), Nanos::ZERO, None);
+    let scenario = Scenario { setup, loads, warmup, duration, contention, jitter };
+    let mut timed = Timed { policy: build(name, &[]), ns: 0, events: 0, kernels: 0 };
+    cotenant_sim::run(scenario, &mut timed, None).ok()?;
+    if timed.kernels == 0 {
+        return None;
+    }
+    const READINGS: u64 = 100_000;
+    let empty: u64 = (0..READINGS).map(|_| Instant::now().elapsed().as_nanos() as u64).sum();
+    let reading = empty as f64 / READINGS as f64;
+    let ns = (timed.ns as f64 - reading * timed.events as f64).max(0.0);
+    let kernels = timed.kernels as f64;
+    Some((ns / kernels, timed.events as f64 / kernels))
+}
+
 /// CPU time of this thread, s: what others do on the machine is not in it.
 fn clock() -> f64 {
     static START: OnceLock<Instant> = OnceLock::new();
@@ -180,7 +246,10 @@ fn main() {
         ("tally", "tally", vec![]),
         ("lithos", "lithos", vec![]),
         ("xsched", "xsched", vec![]),
+        ("hami", "hami", vec![]),
     ];
+    // What a library between program and driver may take for each kernel, ns.
+    const BUDGET: f64 = 1_000.0;
     let only = std::env::args().skip(1).find(|a| !a.starts_with('-'));
     let wanted = |row: &str| only.as_ref().is_none_or(|part| row.contains(part));
     println!("decision and completion of one kernel, CPU time");
@@ -197,6 +266,26 @@ fn main() {
             assert!(allocations < 1e-3, "a decision allocates: {allocations} per kernel");
             let ns = median(runs.iter().map(|r| r.0).collect());
             println!("{row:<52} {ns:>7.0} ns");
+        }
+    }
+    println!("all events of a policy, closed loops, ns per kernel (all of {BUDGET})");
+    for (device, workers) in [("h200-sxm", 4), ("h200-sxm", 16)] {
+        let setup = Arc::new(setup(device, workers));
+        for info in cotenant_sim::policy::ALL {
+            let row = format!("events {device} {workers} {}", info.name);
+            let deep = build(info.name, &[]).depth() == Depth::Kernel;
+            if !deep || !wanted(&row) {
+                continue;
+            }
+            // The best: what else the machine does only adds.
+            let runs = (0..repeats).filter_map(|_| told(&setup, info.name, duration));
+            let best = runs.reduce(|a, b| if b.0 < a.0 { b } else { a });
+            let Some((ns, events)) = best else {
+                println!("{row:<52} launches no kernel here: it is for tenants that generate");
+                continue;
+            };
+            let over = if ns > BUDGET { "  over" } else { "" };
+            println!("{row:<52} {ns:>7.0} ns {events:>6.2} events{over}");
         }
     }
     println!("simulator, closed loops of four workers, events/s, those of mps, and the ratio");

@@ -35,7 +35,14 @@ pub enum Event {
         /// The worker; [`crate::view::Worker::kernel`] says which kernel.
         worker: u32,
     },
-    /// A launched kernel ended.
+    /// The host has issued the kernel behind those that a worker has launched and that have not ended,
+    /// which are fewer than [`crate::policy::Policy::outstanding`] allows: it may follow them
+    /// ([`Action::Follow`]); [`crate::view::Worker::next`] says which kernel.
+    KernelNext {
+        /// The worker.
+        worker: u32,
+    },
+    /// A launched kernel ended. Where another one was launched behind it, that is at the head by now.
     KernelDone {
         /// The worker.
         worker: u32,
@@ -153,6 +160,15 @@ impl Preemption {
             Self::Save => costs.preempt_save,
         }
     }
+
+    /// How long it takes, ns, until a worker's launches are off the GPU that have not ended. A reset
+    /// meets each of them in turn: those behind the first start, find the order and end.
+    #[must_use]
+    pub const fn takes(self, costs: &Costs, launches: u64) -> u64 {
+        let m = self.mechanism(costs);
+        let once = m.delay.0 + m.cost.0;
+        if matches!(self, Self::Reset) { once * launches } else { once }
+    }
 }
 
 /// How a worker changes its share.
@@ -214,6 +230,16 @@ pub enum Action {
         /// What placing it costs.
         via: Via,
     },
+    /// Kernel policies: launch the kernel behind those of a worker that have been launched and have not
+    /// ended ([`crate::view::Worker::next`]). It waits in the stream, at the priority and on the CUs of
+    /// those before it, and starts when they have ended. Nothing happens where there is no such kernel
+    /// any more: what another action led to at this instant may have taken the others back.
+    Follow {
+        /// The worker.
+        worker: u32,
+        /// What placing it costs.
+        via: Via,
+    },
     /// Kernel policies: start so many blocks of what is left of the held kernel at the head of a
     /// worker's stream, as a launch of their own. [`Event::SliceDone`] follows unless they are the last
     /// of the kernel. Each slice costs [`Costs::kernel_slice`] besides `via`, unless it is a whole
@@ -231,8 +257,9 @@ pub enum Action {
         via: Via,
     },
     /// Kernel policies: take a launched kernel off the CUs. [`Event::KernelPreempted`] follows when it
-    /// has left them, or its usual end if that comes first. Nothing happens where nothing is launched,
-    /// to merged kernels, and while the worker's kernel is being preempted already.
+    /// has left them, or its usual end if that comes first. What was launched behind it has not begun,
+    /// and is taken back before it, silently. Nothing happens where nothing is launched, to merged
+    /// kernels, and while the worker's kernel is being preempted already.
     Preempt {
         /// The worker.
         worker: u32,
@@ -245,6 +272,12 @@ pub enum Action {
         workers: Vec<u32>,
         /// Larger goes first where blocks compete.
         priority: i8,
+    },
+    /// Run the board at no more than this clock once [`Costs::clock_switch`] has passed, until another
+    /// one holds. The boost clock and more are no bound.
+    SetClock {
+        /// At least 1.
+        mhz: u32,
     },
     /// Start one more worker; it is up after process start and model load.
     Start {

@@ -10,10 +10,12 @@
 //! | engines that generate tokens: their batches are steps | `host/steps.rs` |
 //! | caches whose memory follows what sequences hold | `host/elastic.rs` |
 //! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
+//! | several kernels of a stream launched at a time | `host/ahead.rs` |
 //! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
 //! | the policy is told, its actions are carried out | `host/actions.rs` |
 //! | the report | `host/account.rs` |
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cotenant_profiles::{Bytes, Nanos};
@@ -31,6 +33,7 @@ use crate::view::{Status, Worker};
 
 mod account;
 mod actions;
+mod ahead;
 mod batches;
 mod elastic;
 mod launches;
@@ -91,7 +94,14 @@ struct Stage {
     /// How much of the kernel at the head its launch does, and when it starts at the earliest.
     part: Part,
     placed: u64,
-    /// How that launch is being preempted.
+    /// Launches behind that one, in order.
+    behind: VecDeque<ahead::Flight>,
+    /// Others may follow the last launch, at its priority.
+    leads: bool,
+    priority: i8,
+    /// An alarm says when the host has issued the first kernel that is not launched.
+    awaiting: bool,
+    /// How the launches are being preempted.
     preempting: Option<Preemption>,
     /// The state of the kernel at the head was saved.
     saved: bool,
@@ -110,6 +120,8 @@ pub struct Host<'a, W> {
     depth: Depth,
     /// By tenant.
     depths: Vec<Depth>,
+    /// By tenant: most kernels of a stream outstanding.
+    outstanding: Vec<u32>,
     /// The policy starts batches, not the host.
     policy_batches: bool,
     pools: Vec<PoolSpec>,
@@ -131,6 +143,10 @@ pub struct Host<'a, W> {
     most: u64,
     cut: bool,
     actions: Vec<Action>,
+    /// Actions are being carried out.
+    acting: bool,
+    /// Workers with a kernel that may follow, of which the policy is to be told.
+    offers: VecDeque<u32>,
     /// The kernels of the merge at hand.
     parts: Vec<u32>,
     /// Of workers that generate, and by worker who has which.
@@ -170,7 +186,9 @@ impl<'a, W: World> Host<'a, W> {
         let (depth, policy_batches) = (policy.depth(), policy.forms_batches());
         let depths: Vec<_> =
             (0..setup.tenants.len()).map(|t| policy.tenant_depth(t as u32).min(depth)).collect();
+        let outstanding = (0..setup.tenants.len()).map(|t| policy.outstanding(t as u32).max(1));
         let mut host = Self {
+            outstanding: outstanding.collect(),
             world,
             programs: Programs::new(setup),
             policy,
@@ -192,6 +210,8 @@ impl<'a, W: World> Host<'a, W> {
             most: u64::MAX,
             cut: false,
             actions: vec![],
+            acting: false,
+            offers: VecDeque::new(),
             parts: vec![],
             engines: vec![],
             mapped: vec![],
@@ -290,6 +310,7 @@ impl<'a, W: World> Host<'a, W> {
             Signal::Ended(worker) => self.ended(worker),
             Signal::Alarm(alarm, index) => self.alarm(alarm, index),
             Signal::Preempted(worker, left) => self.preempted(worker, left),
+            Signal::Recalled(worker, launches) => self.recalled(worker, launches),
             Signal::Lost(worker, cause) => self.lose(worker, cause),
             Signal::ShadowLost(worker) => self.forget_shadow(worker),
         }
@@ -301,7 +322,7 @@ impl<'a, W: World> Host<'a, W> {
             Alarm::Arrival => self.arrival(index),
             Alarm::Client => self.client(index),
             Alarm::Prepared => self.prepared(index),
-            Alarm::Issued => self.ready(index),
+            Alarm::Issued => self.issued(index),
             Alarm::Batch => {
                 self.serving.woken(index, Nanos(self.world.now()));
                 self.give_up_late(index);
@@ -310,6 +331,7 @@ impl<'a, W: World> Host<'a, W> {
             Alarm::Up => self.worker_up(index),
             Alarm::Resized => self.resized(index),
             Alarm::Dispatched => self.dispatched(index),
+            Alarm::Clock => self.world.set_clock(index),
             Alarm::Policy => {
                 let token = self.tokens[index as usize];
                 self.free_tokens.push(index);

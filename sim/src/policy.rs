@@ -102,6 +102,13 @@ pub trait Policy: Send {
         self.depth()
     }
 
+    /// How many kernels of one stream of a tenant may be outstanding: launched, and not ended. With
+    /// more than one it is told of kernels that may follow ([`Event::KernelNext`]).
+    fn outstanding(&self, tenant: u32) -> u32 {
+        let _ = tenant;
+        1
+    }
+
     /// Whether it starts batches itself ([`Action::Dispatch`]); otherwise the host does, when a
     /// batch is full or has waited long enough.
     fn forms_batches(&self) -> bool {

@@ -13,6 +13,8 @@ pub struct Supply {
     /// That part of the board's power, mW.
     pub base: u64,
     law: Law,
+    /// The share of the boost clock that somebody has set as the most.
+    ceiling: f64,
 }
 
 /// How the clock follows the power that is asked for at the boost clock.
@@ -40,13 +42,42 @@ impl Supply {
             }
             _ => Law::Cube,
         };
-        Self { limit: milli(p.cap_w).saturating_sub(base).max(1), base, law }
+        let limit = milli(p.cap_w).saturating_sub(base).max(1);
+        Self { limit, base, law, ceiling: 1.0 }
     }
 
     /// The share of the boost clock at which kernels run that would draw so much at the boost clock,
     /// mW above the base.
     #[must_use]
     pub fn clock(&self, drawn: u64) -> f64 {
+        self.limited(drawn).min(self.ceiling)
+    }
+
+    /// From now on no more than this share of the boost clock.
+    pub fn hold(&mut self, share: f64) {
+        self.ceiling = share.min(1.0);
+    }
+
+    /// Whether kernels that draw so much run at the boost clock.
+    #[inline]
+    #[must_use]
+    pub fn boosts(&self, drawn: u64) -> bool {
+        drawn <= self.limit && self.ceiling >= 1.0
+    }
+
+    /// What a kernel's work takes of energy over what it takes at the boost clock. `longer`: its time
+    /// over that at the boost clock; `memory`: the part of its power that moves bytes, which costs the
+    /// same at any clock. Beyond the limit kernels draw the limit; below it voltage follows the clock.
+    #[must_use]
+    pub fn heat(&self, clock: f64, drawn: u64, longer: f64, memory: f64) -> f64 {
+        let limited = longer * (self.limit as f64 / drawn.max(1) as f64);
+        if clock < self.ceiling || self.ceiling >= 1.0 {
+            return limited;
+        }
+        limited.min(memory + (1.0 - memory) * longer * (clock * clock * clock))
+    }
+
+    fn limited(&self, drawn: u64) -> f64 {
         if drawn <= self.limit {
             return 1.0;
         }
@@ -68,6 +99,24 @@ pub fn throttled(clock: f64, dram: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_saves_what_compute_draws() {
+        let device = Device::builtin("a100-sxm-80").unwrap();
+        let mut supply = Supply::new(&device, &ContentionModel::None);
+        assert!(supply.boosts(supply.limit));
+        supply.hold(0.8);
+        assert!(!supply.boosts(0) && (supply.clock(0) - 0.8).abs() < 1e-12);
+        // Compute alone: 1.25 times as long at 0.512 of the power; bytes alone: the same.
+        let heat = |memory| supply.heat(0.8, 1, throttled(0.8, memory), memory);
+        assert!((heat(0.0) - 0.64).abs() < 1e-12 && (heat(1.0) - 1.0).abs() < 1e-12);
+        // Where the limit asks for a lower one still, it is the limit that is drawn.
+        let clock = supply.clock(8 * supply.limit);
+        assert!((clock - 0.5).abs() < 1e-12);
+        assert!((supply.heat(clock, 8 * supply.limit, 2.0, 0.0) - 0.25).abs() < 1e-12);
+        supply.hold(3.0);
+        assert!(supply.boosts(supply.limit));
+    }
 
     /// iGniter (TPDS 2023), repository data: two copies of a model at half of a V100 each. Watts of
     /// one alone, and the clock of both, MHz of 1530.

@@ -144,6 +144,11 @@ pub struct Worker {
     /// Most CUs that the launched kernel can have: what it wants, within the worker's cap and its mask.
     /// A merged launch counts for its first worker, and for the others 0.
     pub cus: u32,
+    /// Kernels launched behind the one at the head, which wait for it.
+    pub behind: u32,
+    /// The kernel behind all launched ones, where it may follow them
+    /// ([`crate::action::Action::Follow`]).
+    pub next: Option<u32>,
     /// Start of the current batch.
     pub began: Nanos,
     /// Earliest deadline in the current batch; [`Nanos::MAX`] if none.
@@ -169,6 +174,8 @@ impl Worker {
             left: 1.0,
             launched: Nanos::ZERO,
             cus: 0,
+            behind: 0,
+            next: None,
             began: Nanos::ZERO,
             deadline: Nanos::MAX,
             retiring: false,

@@ -4,7 +4,7 @@
 //! launches on their way wait for) and one next instant per pool. At equal instants pools go first,
 //! then the GPU's alarms, then the host's, each in the order in which they were set.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use cotenant_profiles::device::Pcie;
@@ -25,7 +25,7 @@ mod site;
 mod streams;
 
 use site::Site;
-use streams::{Parcel, Stream};
+use streams::{Behind, Parcel, Stream};
 
 /// What the digest calls a kernel's end and the end of a turn; see [`Alarm`] for the others.
 const KERNEL_ENDED: u32 = 12;
@@ -47,6 +47,8 @@ pub struct VirtualWorld<'a> {
     sites: Vec<Site>,
     streams: Vec<Stream>,
     parcels: Vec<Parcel>,
+    /// By stream: launches that wait for those before them.
+    behind: Vec<VecDeque<Behind>>,
     /// Streams opened so far.
     opened_streams: u32,
     timers: Timers,
@@ -92,6 +94,7 @@ impl<'a> VirtualWorld<'a> {
             sites,
             streams: vec![],
             parcels: vec![],
+            behind: vec![],
             opened_streams: 0,
             timers: Timers::default(),
             now: 0,
@@ -309,6 +312,7 @@ impl World for VirtualWorld<'_> {
         let streams = self.streams.len().max(worker as usize + 1);
         self.streams.resize(streams, stream);
         self.parcels.resize(streams, Parcel::default());
+        self.behind.resize_with(streams, VecDeque::new);
         self.streams[worker as usize] = stream;
     }
 
@@ -335,6 +339,9 @@ impl World for VirtualWorld<'_> {
 
     #[inline]
     fn launch(&mut self, launch: &Launch<'_>) {
+        if launch.behind {
+            return self.queue_up(launch);
+        }
         self.place(launch, launch.kernel);
     }
 
@@ -361,6 +368,13 @@ impl World for VirtualWorld<'_> {
     fn batch(&mut self, worker: u32, began: bool) {
         self.streams[worker as usize].asked = true;
         self.mark_batch(worker, began);
+    }
+
+    fn set_clock(&mut self, mhz: u32) {
+        let share = f64::from(mhz) / self.setup.device.clock.boost_mhz;
+        for site in &mut self.sites {
+            site.pool.hold_clock(share);
+        }
     }
 
     fn open_window(&mut self) {

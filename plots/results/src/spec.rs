@@ -228,6 +228,9 @@ pub struct PlotSpec {
     /// `pareto`: whose `y` it is, where that is another tenant's than `x`: a tenant's name, or `*`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub y_tenant: Option<String>,
+    /// `pareto`: one panel for each value of this column: label, policy, tenant, model or a sweep key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub panels: Option<String>,
     /// Logarithmic axes; default: a latency axis that spans more than about 30 to 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogAxes>,
@@ -288,6 +291,7 @@ impl PlotSpec {
         "by",
         "tenant",
         "y_tenant",
+        "panels",
         "log",
         "xlabel",
         "note",
@@ -311,6 +315,7 @@ impl PlotSpec {
             by: None,
             tenant: None,
             y_tenant: None,
+            panels: None,
             log: None,
             xlabel: None,
             note: None,
@@ -368,6 +373,14 @@ impl PlotSpec {
         let ratios = [PlotKind::Bars, PlotKind::Lines, PlotKind::Heatmap, PlotKind::Pareto];
         if self.y_tenant.is_some() && self.kind != PlotKind::Pareto {
             return Err(error("y_tenant", "is for pareto".to_owned()));
+        }
+        if let Some(panels) = &self.panels {
+            if self.kind != PlotKind::Pareto {
+                return Err(error("panels", "is for pareto".to_owned()));
+            }
+            if !dims.contains(&panels.as_str()) {
+                return Err(error("panels", unknown("column", panels, &dims)));
+            }
         }
         if self.relative_to.is_some() && !ratios.contains(&self.kind) {
             let what = "is for bars, lines, heatmaps and pareto".to_owned();

@@ -204,7 +204,7 @@ mod tests {
                 ticket: Ticket(first + i),
                 duration: Nanos(each),
                 at: Nanos(begin + (i + 1) * each),
-                left: None,
+                end: End::Done,
             })
         };
         let mut ended: Vec<Completion> = run(0, 20, 0, 10).chain(run(100, 8, 5, 12)).collect();
@@ -213,7 +213,7 @@ mod tests {
         // Left: begins at 30 or later (three first ones aside), ends by 5 + 96 = 101.
         assert_eq!((left.len(), right.len()), (7, 5));
         let (duration, at) = (Nanos(1), Nanos(1));
-        let mut one = vec![Completion { ticket: Ticket(0), duration, at, left: None }];
+        let mut one = vec![Completion { ticket: Ticket(0), duration, at, end: End::Done }];
         let nobody = together(&[vec![Ticket(0)], vec![]], &mut one);
         assert!(nobody.iter().all(Vec::is_empty));
     }

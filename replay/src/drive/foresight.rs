@@ -26,6 +26,10 @@ impl Policy for Watched<'_> {
         self.policy.tenant_depth(tenant)
     }
 
+    fn outstanding(&self, tenant: u32) -> u32 {
+        self.policy.outstanding(tenant)
+    }
+
     fn forms_batches(&self) -> bool {
         self.policy.forms_batches()
     }

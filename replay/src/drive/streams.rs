@@ -12,7 +12,7 @@ use super::Stop;
 use super::clock::RunClock;
 use super::workers::{Batch, Ended, Foreseen, HostCosts, Launch, Workers};
 use crate::device::{
-    self, Completion, Device, DeviceInfo, Direction, Kind, Partition, Prepared, Queue, Usage,
+    self, Completion, Device, DeviceInfo, Direction, End, Kind, Partition, Prepared, Queue, Usage,
 };
 use crate::error::DeviceError;
 use crate::work::Work;
@@ -467,6 +467,10 @@ impl Workers for Streams<'_> {
         self.device.preempt(queue, how, self.clock.on_device(at))
     }
 
+    fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
+        self.device.set_clock(mhz)
+    }
+
     fn batch(&mut self, worker: u32, began: bool) -> Result<(), DeviceError> {
         let queue = self.line(worker).queue;
         self.device.batch(queue, began)
@@ -481,7 +485,7 @@ impl Workers for Streams<'_> {
             }
         }
         let at = self.clock.now();
-        ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at, left: None }));
+        ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at, end: End::Done }));
         // On a virtual clock, what nobody waits for has to pass as well.
         if self.waiting == 0 && !self.clock.is_virtual() {
             return Ok(());
@@ -494,7 +498,7 @@ impl Workers for Streams<'_> {
                 if let Some(worker) = self.owners.get_mut(index as usize).and_then(Option::take) {
                     self.waiting -= 1;
                     let at = self.clock.in_run(c.at);
-                    ended.push(Ended { worker, at, left: c.left });
+                    ended.push(Ended { worker, at, end: c.end });
                 }
             }
             // A virtual clock's device tells one end at a time, so that the answer to it comes before

@@ -11,7 +11,7 @@ use cotenant_sim::layout::{Layout, WorkerSpec};
 
 use super::Stop;
 use super::clock::RunClock;
-use crate::device::{DeviceInfo, Direction, Usage};
+use crate::device::{DeviceInfo, Direction, End, Usage};
 use crate::error::DeviceError;
 
 /// Where the host's costs come from: work per request, launches, and what a mechanism costs.
@@ -90,8 +90,8 @@ pub struct Ended {
     pub worker: u32,
     /// When, in the experiment's nanoseconds; where the device does not tell, when it was seen.
     pub at: u64,
-    /// Preempted: the share of its kernel that is left of what it was to do.
-    pub left: Option<f64>,
+    /// How.
+    pub end: End,
 }
 
 /// A worker has gone without being asked to.
@@ -217,6 +217,15 @@ pub trait Workers {
         let _ = (worker, how, at);
         let reason = "workers are processes here, which are handed whole batches";
         Err(DeviceError::unsupported("preempting a kernel", reason))
+    }
+
+    /// From now on the board's clock is at most that.
+    ///
+    /// # Errors
+    /// A device whose clock is not this program's to set.
+    fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
+        let reason = "workers are processes here, and the board's clock is nobody's";
+        Err(DeviceError::unsupported(format!("a clock of {mhz} MHz"), reason))
     }
 
     /// A worker whose kernels are handed over one by one begins or ends a batch: contexts that run

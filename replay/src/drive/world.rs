@@ -19,7 +19,7 @@ use super::clock::RunClock;
 use super::lateness::Lateness;
 use super::workers::{Batch, Ended, HostCosts, Launch, Lost, Workers};
 use super::{Loss, ReplayError, Stop};
-use crate::device::{Direction, Usage};
+use crate::device::{Direction, End, Usage};
 use crate::error::DeviceError;
 
 /// Longest wait without a look at the wish to stop, in wall-clock time.
@@ -160,15 +160,16 @@ impl<'a> RealWorld<'a> {
                 }
                 continue;
             }
-            let Ended { worker, at, left } = self.ended.pop_front()?;
+            let Ended { worker, at, end } = self.ended.pop_front()?;
             // What ends after the end of the run is in flight at its end.
             if at < self.end {
                 self.begin_event(at);
                 let late = self.lateness.wall(self.now.saturating_sub(at));
                 self.lateness.completions.record(late);
-                return Some(match left {
-                    Some(left) => Signal::Preempted(worker, left),
-                    None => Signal::Ended(worker),
+                return Some(match end {
+                    End::Done => Signal::Ended(worker),
+                    End::Preempted(left) => Signal::Preempted(worker, left),
+                    End::Recalled => Signal::Recalled(worker, 1),
                 });
             }
         }
@@ -191,7 +192,7 @@ impl<'a> RealWorld<'a> {
                 let late = self.lateness.wall(self.now - at);
                 self.lateness.arrivals.record(late);
             }
-            Alarm::Batch | Alarm::Policy | Alarm::Window => {}
+            Alarm::Batch | Alarm::Policy | Alarm::Window | Alarm::Clock => {}
             // What was on its way for a worker that has gone.
             _ if self.members[index as usize].gone => return None,
             Alarm::Up | Alarm::Resized if !self.gpu.is_up(index) => {
@@ -484,6 +485,13 @@ impl World for RealWorld<'_> {
     fn batch(&mut self, worker: u32, began: bool) {
         if self.failed.is_none() {
             let done = self.gpu.batch(worker, began);
+            self.attempt(done);
+        }
+    }
+
+    fn set_clock(&mut self, mhz: u32) {
+        if self.failed.is_none() {
+            let done = self.gpu.set_clock(mhz);
             self.attempt(done);
         }
     }

@@ -142,6 +142,13 @@ impl Device for EmulatedDevice {
         Ok(())
     }
 
+    fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
+        let now = self.now();
+        self.common.lock().set_clock(now, mhz);
+        self.common.changed.notify_all();
+        Ok(())
+    }
+
     fn preempt(&mut self, queue: Queue, how: Preemption, at: Nanos) -> Result<(), DeviceError> {
         let stream = self.queue_state(queue)?.stream;
         let now = self.now();

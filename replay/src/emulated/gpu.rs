@@ -14,7 +14,7 @@ use cotenant_sim::pool::{Ended, Job, NEVER, Pool, Taken};
 use cotenant_sim::program::{Code, KernelCode};
 
 use super::Fault;
-use crate::device::{Completion, Direction, Ticket, Usage};
+use crate::device::{Completion, Direction, End, Ticket, Usage};
 use crate::error::DeviceError;
 
 mod contexts;
@@ -216,7 +216,7 @@ impl Gpu {
         match self.pools.iter().position(|p| p.next() == next) {
             Some(pool) => match self.pools[pool].advance(next, &self.code) {
                 Ended::Kernel { owner, .. } => self.kernel_ended(owner),
-                Ended::Left { owner, left, .. } => self.ended(owner, Some(left)),
+                Ended::Left { owner, left, .. } => self.ended(owner, End::Preempted(left)),
                 Ended::Turn => {}
             },
             None => {
@@ -256,14 +256,25 @@ impl Gpu {
         }
     }
 
+    /// From now on the board's clock is at most that.
+    pub(super) fn set_clock(&mut self, now: u64, mhz: u32) {
+        self.run_before(now);
+        let share = f64::from(mhz) / self.device.clock.boost_mhz;
+        self.pools.iter_mut().for_each(|pool| pool.hold_clock(share));
+    }
+
     fn preempt_due(&mut self, stream: u32) {
         let now = self.now;
         let s = &mut self.streams[stream as usize];
         // The kernel that was meant may have ended, and another be there.
         let Some((how, _)) = s.preempt.take_if(|(_, at)| *at == now) else { return };
         let pool = s.site.pool as usize;
+        // What waits behind it has not begun.
+        for item in std::mem::take(&mut s.waiting) {
+            self.told(stream, &item, now, End::Recalled);
+        }
         match self.pools[pool].preempt(now, stream, how, &self.code) {
-            Taken::Now(left) => self.ended(stream, Some(left)),
+            Taken::Now(left) => self.ended(stream, End::Preempted(left)),
             Taken::Later | Taken::Nothing => {}
         }
     }
@@ -294,7 +305,7 @@ impl Gpu {
             (head.waits, head.began) = (false, self.now);
             self.start(stream);
         } else {
-            self.ended(stream, None);
+            self.ended(stream, End::Done);
         }
     }
 
@@ -364,21 +375,28 @@ impl Gpu {
         if self.fault.is_some_and(|f| f.launch == self.launches) {
             self.fail(stream);
         }
-        self.ended(stream, None);
+        self.ended(stream, End::Done);
     }
 
-    /// What was at the head of a stream has ended, or been preempted with so much of its kernel left.
-    fn ended(&mut self, stream: u32, left: Option<f64>) {
-        let s = &mut self.streams[stream as usize];
-        s.preempt = None;
-        let Head { item, began, .. } = s.head.take().expect("what ends was at the head");
-        let context = &mut self.contexts[s.context as usize];
+    /// What a context is told of a launch or copy that has gone.
+    fn told(&mut self, stream: u32, item: &Item, began: u64, end: End) {
+        let context = &mut self.contexts[self.streams[stream as usize].context as usize];
         context.outstanding -= 1;
         if item.reported && !context.closed && context.lost.is_none() {
-            let duration = Nanos(self.now - began);
-            let at = Nanos(self.now);
-            context.ended.push(Completion { ticket: item.ticket, duration, at, left });
+            let (duration, at) = (Nanos(self.now - began), Nanos(self.now));
+            context.ended.push(Completion { ticket: item.ticket, duration, at, end });
         }
+    }
+
+    /// What was at the head of a stream has ended, or been preempted.
+    fn ended(&mut self, stream: u32, end: End) {
+        let s = &mut self.streams[stream as usize];
+        // An order to go holds for all that was launched before it took effect.
+        if s.waiting.is_empty() {
+            s.preempt = None;
+        }
+        let Head { item, began, .. } = s.head.take().expect("what ends was at the head");
+        self.told(stream, &item, began, end);
         if matches!(item.what, What::Kernel(Shot { last: true, .. })) {
             self.batch(stream, false);
         }

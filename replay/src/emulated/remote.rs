@@ -13,8 +13,8 @@ use cotenant_sim::layout::{PoolSpec, WorkerSpec};
 use super::wire::{Ask, Order, Tell, hear, say};
 use crate::clock::Clock;
 use crate::device::{
-    Completion, Device, DeviceInfo, Direction, Kind, Launch, Overhead, Partition, Prepared, Queue,
-    Ticket,
+    Completion, Device, DeviceInfo, Direction, End, Kind, Launch, Overhead, Partition, Prepared,
+    Queue, Ticket,
 };
 use crate::error::DeviceError;
 use crate::work::Work;
@@ -121,7 +121,7 @@ impl RemoteDevice {
                 ticket: Ticket(t),
                 duration: Nanos(d),
                 at: Nanos(at),
-                left: None,
+                end: End::Done,
             })),
             Tell::Lost(why) => {
                 self.lost.get_or_insert(why.into());

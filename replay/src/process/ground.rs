@@ -37,7 +37,18 @@ pub fn needs_processes(depth: Depth, layout: &Layout) -> bool {
 pub fn cannot_run_on_a_gpu(depth: Depth, layout: &Layout) -> Option<&'static str> {
     let lane = |w: &WorkerSpec| layout.pools[w.pool as usize].lanes[w.lane as usize];
     let capped = layout.workers.iter().any(|w| w.cap < lane(w));
-    (depth == Depth::Kernel && capped).then_some(
+    let sliced = |p: &PoolSpec| matches!(p.discipline, Discipline::TimeSliced { .. });
+    if depth < Depth::Kernel {
+        return None;
+    }
+    if layout.pools.iter().any(sliced) {
+        return Some(
+            "its workers' contexts take turns and it launches each of their kernels itself: a context \
+             of its own takes a process, and a process is given whole batches; it runs on `emulated`, \
+             and here with workers side by side (`hami` with `sharing = \"mps\"`)",
+        );
+    }
+    capped.then_some(
         "it caps its workers and launches each of their kernels itself: a cap takes a process under \
          MPS, and a process is given whole batches; it runs on `emulated`",
     )

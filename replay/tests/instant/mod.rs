@@ -109,7 +109,7 @@ impl Device for Instant<'_> {
             ticket,
             duration: Nanos::ZERO,
             at,
-            left: None,
+            end: device::End::Done,
         }));
         Ok(())
     }

@@ -23,6 +23,7 @@ impl<W: World> Host<'_, W> {
             workers: &self.workers,
         };
         self.policy.event(event, &view, &mut actions);
+        let outer = !std::mem::replace(&mut self.acting, true);
         for action in &actions {
             self.act(action);
         }
@@ -30,6 +31,12 @@ impl<W: World> Host<'_, W> {
         if actions.capacity() > self.actions.capacity() {
             actions.clear();
             self.actions = actions;
+        }
+        if outer {
+            self.acting = false;
+            if !self.offers.is_empty() {
+                self.tell_offers();
+            }
         }
     }
 
@@ -41,6 +48,7 @@ impl<W: World> Host<'_, W> {
             Action::Slice { worker, blocks, ref mask, priority, via } => {
                 self.launch(worker, Some(blocks), mask.as_ref(), priority, via);
             }
+            Action::Follow { worker, via } => self.follow(worker, via),
             Action::Preempt { worker, how } => self.preempt(worker, how),
             Action::Dispatch { worker, items } => {
                 self.occupy(worker);
@@ -62,6 +70,12 @@ impl<W: World> Host<'_, W> {
                 if closes == Closes::OnTime {
                     self.set_timer(now + length, Token::Window(tenant));
                 }
+            }
+            Action::SetClock { mhz } => {
+                let m = self.setup.costs.clock_switch;
+                let at = self.world.now() + self.world.charged(m.cost.0 + m.delay.0);
+                let mhz = mhz.clamp(1, INDICES as u32 - 1);
+                self.world.arm(at, Alarm::Clock, mhz);
             }
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker, cap, how),

@@ -31,13 +31,13 @@ impl<W: World> Host<'_, W> {
 
     /// When the host that the worker shares will have spent `ns` more, from `at` on and after what it
     /// has to do already.
-    fn host_until(&mut self, worker: u32, at: u64, ns: u64) -> u64 {
+    pub(super) fn host_until(&mut self, worker: u32, at: u64, ns: u64) -> u64 {
         let free = &mut self.host_free[self.workers[worker as usize].spec.pool as usize];
         *free = (*free).max(at) + self.world.charged(ns);
         *free
     }
 
-    fn shares_host(&self, worker: u32) -> bool {
+    pub(super) fn shares_host(&self, worker: u32) -> bool {
         self.pools[self.workers[worker as usize].spec.pool as usize].host == Issuer::Shared
     }
 }
@@ -86,7 +86,7 @@ impl<W: World> Host<'_, W> {
         // A shared host issues a launch when the policy asks for it.
         if issued > self.world.now() && self.pools[w.spec.pool as usize].host == Issuer::Own {
             w.status = Status::Host;
-            self.world.arm(issued, Alarm::Issued, worker);
+            self.await_issue(worker, issued);
         } else {
             self.ready(worker);
         }
@@ -137,10 +137,22 @@ impl<W: World> Host<'_, W> {
         }
         let stage = &mut self.stages[worker as usize];
         (stage.phase, stage.part, stage.placed) = (Phase::Kernel, part, issued);
-        let (work, ordinal) = (stage.work, stage.ordinal);
-        let launch =
-            Launch { worker, kernel, position, part, mask, priority, issued, work, ordinal };
+        (stage.leads, stage.priority) = (part.ends && mask.is_none(), priority);
+        let (work, ordinal, behind) = (stage.work, stage.ordinal, false);
+        let launch = Launch {
+            worker,
+            kernel,
+            position,
+            part,
+            mask,
+            priority,
+            issued,
+            work,
+            ordinal,
+            behind,
+        };
         self.world.launch(&launch);
+        self.offer_next(worker);
     }
 
     /// How much of the kernel at the head a launch does that takes so many of its blocks, or all that
@@ -150,19 +162,25 @@ impl<W: World> Host<'_, W> {
         /// Shares that differ by less are the same one, rounded.
         const DUST: f64 = 1e-9;
         let w = &self.workers[worker as usize];
-        let kernel = &self.setup.code.kernels[w.kernel as usize];
-        let all = kernel.blocks.max(1);
+        let all = self.setup.code.kernels[w.kernel as usize].blocks.max(1);
         let share = blocks.map_or(w.left, |n| (n.max(1) as f64 / all as f64).min(w.left));
         let ends = share > w.left - DUST;
+        let (left, kernel) = (w.left, w.kernel);
         let saved = std::mem::take(&mut self.stages[worker as usize].saved);
         let again = self.setup.costs.preempt_save.cost.0;
         let mut extra = if saved { 2 * again } else { 0 };
         if persistent {
-            let longer = self.setup.costs.persistent_percent.saturating_sub(100);
-            extra += kernel.at(self.setup.device.cus()) * u64::from(longer) / 100;
+            extra += self.longer(kernel);
         }
         let extra = self.world.charged(extra);
-        Part { share: if ends { w.left } else { share }, ends, saved, extra }
+        Part { share: if ends { left } else { share }, ends, saved, extra }
+    }
+
+    /// What a form that looks for the order to stop adds to a kernel.
+    pub(super) fn longer(&self, kernel: u32) -> u64 {
+        let longer = self.setup.costs.persistent_percent.saturating_sub(100);
+        let kernel = &self.setup.code.kernels[kernel as usize];
+        kernel.at(self.setup.device.cus()) * u64::from(longer) / 100
     }
 
     /// Takes a launched kernel off the CUs, if it can be.
@@ -174,8 +192,12 @@ impl<W: World> Host<'_, W> {
             return;
         }
         stage.preempting = Some(how);
-        let m = how.mechanism(&self.setup.costs);
-        let at = stage.placed.max(self.world.now()) + self.world.charged(m.delay.0 + m.cost.0);
+        let launches = 1 + stage.behind.len() as u64;
+        // By then each of them is on the GPU.
+        let placed = stage.behind.iter().fold(stage.placed, |at, flight| at.max(flight.placed + 1));
+        let takes = self.world.charged(how.takes(&self.setup.costs, launches));
+        let at = placed.max(self.world.now()) + takes;
+        self.workers[worker as usize].next = None;
         self.world.preempt(worker, how, at);
     }
 
@@ -184,13 +206,14 @@ impl<W: World> Host<'_, W> {
         self.landed(worker);
         let stage = &mut self.stages[worker as usize];
         stage.phase = Phase::Nothing;
+        stage.behind.clear();
         let part = stage.part;
         // What has not begun has no state.
         let state = left < part.share || part.saved;
         stage.saved = stage.preempting.take() == Some(Preemption::Save) && state;
         let w = &mut self.workers[worker as usize];
         w.left = if part.ends { left } else { w.left - part.share + left };
-        w.status = Status::Held;
+        (w.status, w.behind, w.next) = (Status::Held, 0, None);
         self.tell(Event::KernelPreempted { worker });
     }
 
@@ -227,6 +250,7 @@ impl<W: World> Host<'_, W> {
             want += self.setup.code.kernels[worker.kernel as usize].want;
             parts.push(worker.kernel);
             work = work.max(self.stages[w as usize].work);
+            self.stages[w as usize].leads = false;
         }
         let worker = workers[0];
         let costs = &self.setup.costs;
@@ -250,6 +274,7 @@ impl<W: World> Host<'_, W> {
             issued,
             work,
             ordinal: stage.ordinal,
+            behind: false,
         };
         self.world.merge(&launch, &parts);
         self.parts = parts;
@@ -259,6 +284,9 @@ impl<W: World> Host<'_, W> {
     #[inline(always)]
     pub(super) fn kernel_done(&mut self, worker: u32) {
         let stage = &self.stages[worker as usize];
+        if !stage.behind.is_empty() {
+            return self.next_began(worker);
+        }
         let ends = stage.part.ends;
         if stage.preempting.is_some() {
             self.spared(worker);
@@ -278,7 +306,7 @@ impl<W: World> Host<'_, W> {
     #[inline(always)]
     fn landed(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
-        (w.launched, w.cus) = (Nanos::ZERO, 0);
+        (w.launched, w.cus, w.next) = (Nanos::ZERO, 0, None);
     }
 
     #[inline(never)]

@@ -23,6 +23,8 @@ impl<W: World> Host<'_, W> {
         }
         let stage = &mut self.stages[worker as usize];
         (stage.phase, stage.preempting, stage.saved) = (Phase::Nothing, None, false);
+        stage.behind.clear();
+        (w.behind, w.next) = (0, None);
         let mut batch = std::mem::take(&mut self.stages[worker as usize].batch);
         let alive = |(i, w): (usize, &Worker)| {
             i != worker as usize && w.spec.tenant == tenant && w.status != Status::Retired

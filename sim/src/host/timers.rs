@@ -35,6 +35,8 @@ pub enum Alarm {
     Window = 10,
     /// A shadow has loaded, by worker.
     Resized = 11,
+    /// A new clock holds, by MHz.
+    Clock = 13,
     /// A shared host has issued a worker's next launch, by worker.
     Dispatched = 14,
     /// The kernel of a worker leaves the CUs, by worker: a world's own.
@@ -42,7 +44,7 @@ pub enum Alarm {
 }
 
 impl Alarm {
-    /// By number. Digests tell 12 and 13 apart from alarms: a kernel's end and a turn's.
+    /// By number. Digests count a kernel's end as 12, and a turn's as 13, as if it was a clock's.
     const ALL: [Option<Self>; 16] = [
         Some(Self::Arrival),
         Some(Self::Client),
@@ -57,7 +59,7 @@ impl Alarm {
         Some(Self::Window),
         Some(Self::Resized),
         None,
-        None,
+        Some(Self::Clock),
         Some(Self::Dispatched),
         Some(Self::Preempt),
     ];

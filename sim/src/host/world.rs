@@ -27,8 +27,11 @@ pub enum Signal {
     /// What a worker was given has ended: a copy, a kernel, a pass over its model.
     Ended(u32),
     /// A worker's kernel has left the CUs before its end, with this share of the kernel to be done by
-    /// its last launch left.
+    /// its last launch left. What was launched behind it has been taken back before.
     Preempted(u32, f64),
+    /// So many of a worker's launches have been taken back, which were the last ones behind another one
+    /// that stays for now.
+    Recalled(u32, u32),
     /// A worker has gone without being asked to, for the reason given in a word.
     Lost(u32, &'static str),
     /// A worker's shadow has.
@@ -110,6 +113,8 @@ pub struct Launch<'a> {
     pub work: f64,
     /// How many requests of its tenant came before the batch's first one.
     pub ordinal: u64,
+    /// Others of the worker were launched before it and have not ended: it starts behind them.
+    pub behind: bool,
 }
 
 /// A GPU and a clock. The host decides what is done, a world does it: in virtual time on the device
@@ -178,10 +183,11 @@ pub trait World {
     fn merge(&mut self, launch: &Launch<'_>, kernels: &[u32]);
 
     /// Takes the kernel that a worker was given off the CUs, from `at` on. One
-    /// [`Signal::Preempted`] follows, or the usual [`Signal::Ended`] if that comes first.
+    /// [`Signal::Preempted`] follows, or the usual [`Signal::Ended`] if that comes first. Of several
+    /// kernels those behind the first are taken back: with it, or as [`Signal::Recalled`] says.
     fn preempt(&mut self, worker: u32, how: Preemption, at: u64);
 
-    /// The kernel that was to be preempted has ended by itself.
+    /// The last kernel that was to be preempted has ended by itself.
     fn spare(&mut self, worker: u32) {
         let _ = worker;
     }
@@ -189,6 +195,9 @@ pub trait World {
     /// A worker whose kernels the policy launches begins or ends a batch: contexts that run to
     /// completion keep their turn in between.
     fn batch(&mut self, worker: u32, began: bool);
+
+    /// From now on the board's clock is at most that.
+    fn set_clock(&mut self, mhz: u32);
 
     /// The counted window opens.
     fn open_window(&mut self);

@@ -5,24 +5,31 @@
 //! atom is launched as several, ranges of its blocks, so that whoever owns the CUs has them back when
 //! the atom ends; stolen work has the lower stream priority. Right-sizing gives a kernel the fewest CUs on
 //! which it is no more than `slip` times slower, by `m ÷ CUs + b` through its durations on one TPC and on
-//! all. Gives up work conservation: right-sized kernels leave CUs idle, and a running atom keeps its mask.
+//! all. With `scaling` the board's clock is the lowest at which nobody's kernels take `clock_slip` times
+//! as long as at the boost clock: compute takes longer in proportion, bytes do not (`lithos/clock.rs`).
+//! Gives up work conservation: right-sized kernels leave CUs idle, and a running atom keeps its mask.
 //!
 //! Read in the sources (reading notes and a public reproduction): atoms of 250 to 500 µs; stolen work
-//! bounded to 100 µs; slip 1.1; the two-point model; masks per launch, which a running atom keeps; the
-//! costs of interception and of a slice that stand in the device files; a mask written into the launch
+//! bounded to 100 µs; slip 1.1; the two-point model; masks per launch, which a running atom keeps; that
+//! the clock follows from how sensitive kernels are to it, and that a new one takes some 50 ms to hold
+//! (`clock_switch` of the device file); the costs of interception and of a slice that stand in the device files; a mask written into the launch
 //! descriptor costs nothing that the reproduction could measure (`mask_cost = "reconfiguration"`: the
 //! 4 µs that another system measured for it).
 //!
 //! Chosen here: without given `quotas` the latency-critical tenants share all CUs and best-effort ones
 //! live by stealing, where there are both; idle is a CU on which nothing was launched at this moment,
 //! also while its owner has a batch under way (`steal = "idle-tenants"`: only those of tenants without
-//! one); the two durations of a kernel are known from the start, as after its first launches; frequency
-//! scaling is not modelled.
+//! one); the two durations of a kernel and its share of DRAM's bandwidth are known from the start, as
+//! after its first launches; of a tenant's kernels the clock sees the mean, weighted by their time, of
+//! the last `clock_window`; every tenant counts, and the most sensitive one decides; steps of 15 MHz;
+//! no clock below 60 % of the boost clock, where voltage stops following it.
 //!
 //! Source: Coppock et al.: LithOS (SOSP 2025, arXiv 2504.15465).
 
 use cotenant_profiles::Nanos;
 use cotenant_profiles::device::DispatchRule;
+
+mod clock;
 
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
@@ -33,6 +40,7 @@ use crate::program::KernelCode;
 use crate::scenario::{Class, Setup};
 use crate::view::{Status, View};
 use crate::{options, words};
+use clock::Clock;
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -65,6 +73,14 @@ options! {
         right_size: bool = true;
         /// how much slower a right-sized kernel may be
         slip: f64 = 1.1, within(1.0, 10.0);
+        /// the board's clock follows what its tenants' kernels need
+        scaling: bool = false;
+        /// how much slower a lower clock may make a tenant's kernels
+        clock_slip: f64 = 1.1, within(1.0, 10.0);
+        /// how often a clock is chosen
+        clock_window: Nanos = Nanos::from_millis(250), period();
+        /// lowest clock, of the boost clock
+        clock_least: f64 = 60.0, within(1.0, 100.0), unit("%");
     }
 }
 
@@ -125,6 +141,7 @@ struct Lithos {
     /// By worker: CUs of what it has launched.
     held: Vec<CuMask>,
     looking: bool,
+    clock: Clock,
     counts: Counts,
 }
 
@@ -147,6 +164,7 @@ impl Lithos {
             sizes: vec![],
             held: vec![],
             looking: false,
+            clock: Clock::default(),
             counts: Counts::default(),
         }
     }
@@ -273,6 +291,7 @@ impl Lithos {
         let time = kernel.at(cus) as f64 * w.left;
         if time <= bound.0 as f64 || kernel.fair {
             self.counts.kernels += 1;
+            self.clock.saw(tenant, w.kernel, w.left);
             act.push(Action::Launch { worker, mask, priority, via });
             return;
         }
@@ -280,6 +299,8 @@ impl Lithos {
         let wave = kernel.at(cus) / kernel.blocks.div_ceil(at_once).max(1);
         let blocks = (bound.0 / wave.max(1)).max(1) * at_once;
         self.counts.atoms += 1;
+        let share = blocks as f64 / kernel.blocks.max(1) as f64;
+        self.clock.saw(tenant, w.kernel, share.min(w.left));
         act.push(Action::Slice { worker, blocks, mask, priority, via });
     }
 
@@ -309,7 +330,14 @@ impl Lithos {
             act.push(Action::Timer { at: view.now, token: 0 });
         }
     }
+
+    fn await_window(&self, view: &View<'_>, act: &mut Vec<Action>) {
+        act.push(Action::Timer { at: view.now + self.knobs.clock_window, token: WINDOW });
+    }
 }
+
+/// The timer at which a clock is chosen.
+const WINDOW: u64 = 1;
 
 impl Policy for Lithos {
     fn depth(&self) -> Depth {
@@ -336,11 +364,15 @@ impl Policy for Lithos {
         let step = setup.device.mask.step_cus.max(1);
         self.sizes = setup.code.kernels.iter().map(|k| self.size(k, step, cus)).collect();
         self.held = vec![CuMask::EMPTY; layout.workers.len()];
+        if self.knobs.scaling {
+            self.clock = Clock::new(setup, self.knobs.clock_slip, self.knobs.clock_least / 100.0);
+        }
         Ok(layout)
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
         match event {
+            Event::Start if self.knobs.scaling => self.await_window(view, act),
             Event::KernelReady { worker } => self.place(view, worker, act),
             Event::SliceDone { worker } => {
                 // Whoever waits has a look before the next atom is on its way.
@@ -349,6 +381,10 @@ impl Policy for Lithos {
             Event::KernelDone { worker } | Event::WorkerDown { worker } => {
                 self.held.resize(view.workers.len(), CuMask::EMPTY);
                 self.release(view, worker, act);
+            }
+            Event::Timer { token: WINDOW } => {
+                act.extend(self.clock.choose().map(|mhz| Action::SetClock { mhz }));
+                self.await_window(view, act);
             }
             Event::Timer { .. } => {
                 self.looking = false;
@@ -370,6 +406,7 @@ impl Policy for Lithos {
             ("atoms", c.atoms as f64),
             ("stolen_share", c.stolen as f64 / launches),
             ("granted_cus_mean", c.cus as f64 / launches),
+            ("clocks_set", self.clock.changes as f64),
         ]
     }
 }

@@ -10,14 +10,17 @@
 //!
 //! Read in the sources (the paper's reading notes and the released code): the three rules; unknown
 //! classes count as different; the bound of 2.5 % of a latency-critical request; all SMs as the limit of
-//! CUs while the latency-critical tenant infers; best-effort clients take turns.
+//! CUs while the latency-critical tenant infers; best-effort clients take turns; one client may have
+//! several kernels outstanding, bounded by their time alone.
 //!
 //! Chosen here: a kernel's need of CUs is its blocks packed as densely as they fit; several
-//! latency-critical tenants are one; a best-effort stream has one kernel outstanding at a time (the
-//! released code may have several of one client); `against = "free"` compares the need with the CUs that
+//! latency-critical tenants are one; a best-effort stream has no more than `depth` kernels outstanding;
+//! `against = "free"` compares the need with the CUs that
 //! resident latency-critical kernels leave, as the issue of occupancy suggests and the code does not.
 //!
 //! Source: Strati, Ma, Klimovic: Orion (EuroSys 2024), and github.com/eth-easl/orion.
+
+use std::collections::VecDeque;
 
 use cotenant_profiles::Nanos;
 
@@ -55,6 +58,8 @@ options! {
         against: Against = Against::Device;
         /// only kernels of another class go beside a latency-critical one
         by_class: bool = true;
+        /// best-effort kernels of a stream outstanding at most
+        depth: u32 = 16, whole(1, 1024), unit("kernels");
     }
 }
 
@@ -82,8 +87,8 @@ struct Orion {
     kernels: Vec<Known>,
     cus: u32,
     bound: u64,
-    /// By worker: the time of its best-effort kernel that has not ended; and the sum.
-    outstanding: Vec<u64>,
+    /// By worker: the times of its best-effort kernels that have not ended; and the sum of all.
+    outstanding: Vec<VecDeque<u64>>,
     sum: u64,
     /// A look at this instant's end is due.
     looking: bool,
@@ -116,7 +121,7 @@ impl Orion {
 
     /// Launches what may go of the best-effort kernels.
     fn admit(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
-        let mut beside = None;
+        let mut beside = false;
         let mut classes = [false; 2];
         let mut taken = 0;
         let held = (0..view.workers.len() as u32)
@@ -124,7 +129,7 @@ impl Orion {
             .filter(|&w| self.ranks.urgent(view, w));
         for w in self.ranks.resident(view).chain(held) {
             let worker = &view.workers[w as usize];
-            beside = Some(w);
+            beside = true;
             taken += worker.cus;
             match self.kernels[worker.kernel as usize].class {
                 KernelClass::Compute => classes[0] = true,
@@ -138,20 +143,30 @@ impl Orion {
         };
         let most = f64::from(free) * self.knobs.cus_percent / 100.0;
         let mut refused = [0; 3];
-        let (kernels, by_class) = (&self.kernels, self.knobs.by_class);
-        for worker in self.ranks.effort(view, Status::Held) {
-            let kernel = kernels[view.workers[worker as usize].kernel as usize];
+        let start = self.ranks.turn(view.workers.len() as u32);
+        let n = view.workers.len() as u32;
+        for worker in (0..n).map(|i| (start + i) % n) {
+            let w = &view.workers[worker as usize];
+            if self.ranks.urgent(view, worker) {
+                continue;
+            }
+            let (kernel, follows) = match w.next {
+                _ if w.status == Status::Held => (w.kernel, false),
+                Some(kernel) => (kernel, true),
+                None => continue,
+            };
+            let kernel = self.kernels[kernel as usize];
             if self.sum > self.bound {
                 refused[2] += 1;
                 break;
             }
-            if beside.is_some() {
+            if beside {
                 let same = match kernel.class {
                     KernelClass::Compute => classes[0],
                     KernelClass::Memory => classes[1],
                     KernelClass::Unknown => false,
                 };
-                if by_class && same {
+                if self.knobs.by_class && same {
                     refused[0] += 1;
                     continue;
                 }
@@ -163,9 +178,13 @@ impl Orion {
             } else {
                 self.counts.alone += 1;
             }
-            self.outstanding[worker as usize] = kernel.ns;
+            self.outstanding[worker as usize].push_back(kernel.ns);
             self.sum += kernel.ns;
-            act.push(Action::Launch { worker, mask: None, priority: 0, via: Via::Intercept });
+            let (mask, priority, via) = (None, 0, Via::Intercept);
+            act.push(match follows {
+                true => Action::Follow { worker, via },
+                false => Action::Launch { worker, mask, priority, via },
+            });
         }
         self.counts.refused_class += refused[0];
         self.counts.refused_cus += refused[1];
@@ -176,6 +195,10 @@ impl Orion {
 impl Policy for Orion {
     fn depth(&self) -> Depth {
         Depth::Kernel
+    }
+
+    fn outstanding(&self, tenant: u32) -> u32 {
+        if self.ranks.urgent_tenant(tenant) { 1 } else { self.knobs.depth }
     }
 
     fn forms_batches(&self) -> bool {
@@ -199,7 +222,7 @@ impl Policy for Orion {
         // A fortieth is 2.5 %.
         let bound = urgent.filter_map(batch).min().map_or(u64::MAX, |ns| ns / 40);
         self.bound = self.knobs.be_duration.map_or(bound, |d| d.0);
-        self.outstanding = vec![0; layout.workers.len()];
+        self.outstanding = vec![VecDeque::new(); layout.workers.len()];
         Ok(layout)
     }
 
@@ -208,10 +231,12 @@ impl Policy for Orion {
             Event::KernelReady { worker } if self.ranks.urgent(view, worker) => {
                 act.push(Action::Launch { worker, mask: None, priority: 1, via: Via::Intercept });
             }
-            Event::KernelReady { .. } => self.admit(view, act),
+            Event::KernelReady { .. } | Event::KernelNext { .. } => self.admit(view, act),
             Event::KernelDone { worker } | Event::WorkerDown { worker } => {
-                self.outstanding.resize(view.workers.len(), 0);
-                self.sum -= std::mem::take(&mut self.outstanding[worker as usize]);
+                self.outstanding.resize_with(view.workers.len(), VecDeque::new);
+                let ended = &mut self.outstanding[worker as usize];
+                let n = if event == (Event::KernelDone { worker }) { 1 } else { ended.len() };
+                self.sum -= ended.drain(..n.min(ended.len())).sum::<u64>();
                 // The next kernel of the stream may be ready at this very instant.
                 if !std::mem::replace(&mut self.looking, true) {
                     act.push(Action::Timer { at: view.now, token: 0 });

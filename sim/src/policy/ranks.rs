@@ -73,6 +73,14 @@ impl Ranks {
         urgent.map(|(i, _)| i)
     }
 
+    /// Best-effort workers with a kernel that may follow those they have launched.
+    pub(super) fn followers<'a>(&'a self, view: &View<'a>) -> impl Iterator<Item = u32> + 'a {
+        let workers = (0..).zip(view.workers);
+        let may = |w: &crate::view::Worker| w.next.is_some();
+        let effort = workers.filter(move |(_, w)| may(w) && !self.urgent[w.spec.tenant as usize]);
+        effort.map(|(i, _)| i)
+    }
+
     /// Best-effort workers with a kernel that `is`, beginning with another one every time.
     pub(super) fn effort<'a>(
         &mut self,

@@ -6,16 +6,19 @@
 //! not need, as many as end before it does. `variant = "n"`, the version for NVIDIA as Orion's authors
 //! built it: nothing is killed, so a latency-critical kernel waits for what runs, and whole best-effort
 //! kernels go beside it that need no more CUs than it leaves and last no longer. Otherwise best-effort
-//! kernels run one after the other per stream, all streams side by side. Gives up what the killed kernels
+//! kernels run one after the other per stream, all streams side by side, and the device's queues hold a
+//! few of each. The deeper they are, the less launching costs best-effort streams, and the longer it
+//! takes to reset them or, where nothing is killed, to wait for them. Gives up what the killed kernels
 //! had done.
 //!
 //! Read in the sources (the released code): a latency-critical kernel needs `blocks ÷ waves` CUs; the
 //! number of padding blocks is free CUs × whole best-effort waves within its time × blocks per CU; reset
-//! within tens of µs; the two modes.
+//! within tens of µs; the two modes; a device queue of 2 best-effort kernels, each of which a reset has
+//! to meet, and of 12 in REEF-N (`reef_depth` in Orion's code).
 //!
-//! Chosen here: one best-effort kernel is outstanding per stream (the released code lets two into the
-//! device queue, and loses both); the merged kernel of REEF is two launches, the padding under a mask of
-//! the free CUs; the least-loaded stream's kernel is taken first that fits.
+//! Chosen here: kernels in the queue that have not begun are taken back and lost nothing; the merged
+//! kernel of REEF is two launches, the padding under a mask of the free CUs; the least-loaded stream's
+//! kernel is taken first that fits.
 //!
 //! Source: Han, Zhang, Chen, Chen: REEF (OSDI 2022), github.com/SJTU-IPADS/reef; REEF-N after Orion
 //! (EuroSys 2024).
@@ -51,6 +54,9 @@ options! {
         variant: Variant = Variant::Reset;
         /// best-effort kernels beside latency-critical ones
         padding: bool = true;
+        /// best-effort kernels of a stream in the device's queue at most, the running one included
+        depth: Option<u32> = None, whole(1, 1024), unit("kernels"),
+            unset("2 with reset, 12 with n");
     }
 }
 
@@ -137,12 +143,21 @@ impl Reef {
             self.counts[0] += 1;
             act.push(Action::Launch { worker, mask: None, priority: 0, via: Via::Intercept });
         }
+        for worker in self.ranks.followers(view) {
+            self.counts[0] += 1;
+            act.push(Action::Follow { worker, via: Via::Intercept });
+        }
     }
 }
 
 impl Policy for Reef {
     fn depth(&self) -> Depth {
         Depth::Kernel
+    }
+
+    fn outstanding(&self, tenant: u32) -> u32 {
+        let usual = if self.knobs.variant == Variant::Reset { 2 } else { 12 };
+        if self.ranks.urgent_tenant(tenant) { 1 } else { self.knobs.depth.unwrap_or(usual) }
     }
 
     fn forms_batches(&self) -> bool {
@@ -169,6 +184,10 @@ impl Policy for Reef {
                 if self.knobs.padding {
                     self.pad(view, worker, act);
                 }
+            }
+            Event::KernelNext { worker } if !self.ranks.pressed(view) => {
+                self.counts[0] += 1;
+                act.push(Action::Follow { worker, via: Via::Intercept });
             }
             Event::KernelPreempted { .. } => {
                 self.counts[2] += 1;

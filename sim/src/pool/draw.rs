@@ -44,6 +44,13 @@ impl Electric {
     }
 }
 
+impl Electric {
+    /// The part of a kernel's power that moves its bytes, 0 to 1.
+    pub(super) fn memory(&self, dram: u64, power: u64) -> f64 {
+        (dram * self.byte / 1_000_000).min(power) as f64 / power.max(1) as f64
+    }
+}
+
 /// Work of one launch, so that it draws in inverse proportion to its duration: bytes in thousandths,
 /// parts per million × ns of L2, picojoules. `None`: not known.
 #[derive(Clone, Copy, Debug, Default)]

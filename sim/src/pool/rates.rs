@@ -36,7 +36,7 @@ impl Pool {
     /// at the boost clock, mW.
     #[inline]
     pub fn settle(&mut self, now: u64, drawn: u64, code: &Code) {
-        let held = drawn > self.supply.limit;
+        let held = !self.supply.boosts(drawn);
         if !self.weighed && !held && self.clock == 1.0 {
             return;
         }
@@ -59,6 +59,12 @@ impl Pool {
         if cfg!(debug_assertions) {
             self.check();
         }
+    }
+
+    /// From now on the board's clock is at most this share of the boost clock.
+    pub fn hold_clock(&mut self, share: f64) {
+        self.supply.hold(share);
+        self.dirty = true;
     }
 
     /// From now on the clock is this share of the boost clock.
@@ -102,7 +108,6 @@ impl Pool {
     /// The slow-downs of the scratch, and what the clock makes of them.
     fn rerate(&mut self, now: u64, drawn: u64) {
         let clock = self.clock;
-        let left = float(self.supply.limit) / float(drawn.max(1));
         let slow = std::mem::take(&mut self.scratch.rates.1);
         let running = self.run.iter_mut().enumerate().filter(|(_, r)| r.runs());
         for ((i, r), &s) in running.zip(slow.iter()) {
@@ -110,8 +115,8 @@ impl Pool {
                 (s, 1.0)
             } else {
                 let by_clock = throttled(clock, float(r.now.dram) / float(self.shared.dram));
-                // So that kernels that would draw more draw the limit.
-                (s * by_clock, by_clock * left)
+                let memory = self.electric.memory(r.now.dram, r.now.power);
+                (s * by_clock, self.supply.heat(clock, drawn, by_clock, memory))
             };
             if r.slow != s || r.heat != heat {
                 let done = r.age(now);

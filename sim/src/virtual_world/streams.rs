@@ -31,6 +31,8 @@ pub(super) struct Stream {
     pub(super) asked: bool,
     /// The launch at the head does a part of its kernel, and not the last one.
     pub(super) slice: bool,
+    /// Launches wait behind it.
+    followed: bool,
     /// When the host began to issue the pass.
     base: u64,
     /// Multiplies kernel times.
@@ -63,7 +65,7 @@ impl Stream {
         let WorkerSpec { tenant, pool, lane, cap, priority, .. } = *spec;
         let (first, count, position, kernel) = (0, 0, 0, 0);
         let (ahead, asked, base, work, ordinal) = (true, false, 0, 1.0, 0);
-        let slice = false;
+        let (slice, followed) = (false, false);
         Self {
             tenant,
             pool,
@@ -78,6 +80,7 @@ impl Stream {
             ahead,
             asked,
             slice,
+            followed,
             base,
             work,
             ordinal,
@@ -171,6 +174,9 @@ impl VirtualWorld<'_> {
     pub(super) fn kernel_ended(&mut self, worker: u32) -> Option<Signal> {
         let stream = &mut self.streams[worker as usize];
         if stream.asked {
+            if stream.followed {
+                self.next_launch(worker);
+            }
             return Some(Signal::Ended(worker));
         }
         stream.position += 1;
@@ -217,8 +223,52 @@ impl VirtualWorld<'_> {
     }
 }
 
+/// A launch that waits behind others of its stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Behind {
+    kernel: u32,
+    position: u32,
+    priority: i8,
+    part: Part,
+    issued: u64,
+    work: f64,
+    ordinal: u64,
+}
+
 /// Kernels that the policy launches.
 impl VirtualWorld<'_> {
+    /// A launch waits for the end of those before it.
+    pub(super) fn queue_up(&mut self, launch: &Launch<'_>) {
+        let Launch { worker, kernel, position, part, priority, issued, work, ordinal, .. } =
+            *launch;
+        let behind = Behind { kernel, position, priority, part, issued, work, ordinal };
+        self.streams[worker as usize].followed = true;
+        self.behind[worker as usize].push_back(behind);
+    }
+
+    /// The launch behind one that has ended is the next.
+    #[inline(never)]
+    fn next_launch(&mut self, worker: u32) {
+        let waiting = &mut self.behind[worker as usize];
+        let next = waiting.pop_front().expect("a launch waits");
+        self.streams[worker as usize].followed = !waiting.is_empty();
+        let Behind { kernel, position, priority, part, issued, work, ordinal } = next;
+        let (mask, behind) = (None, false);
+        let launch = Launch {
+            worker,
+            kernel,
+            position,
+            part,
+            mask,
+            priority,
+            issued,
+            work,
+            ordinal,
+            behind,
+        };
+        self.place(&launch, kernel);
+    }
+
     /// Hands a launch to the GPU, now or once its host and its mechanism are done with it.
     #[inline]
     pub(super) fn place(&mut self, launch: &Launch<'_>, kernel: u32) {
@@ -246,10 +296,17 @@ impl VirtualWorld<'_> {
     pub(super) fn preempt_due(&mut self, worker: u32) -> Option<Signal> {
         let parcel = &mut self.parcels[worker as usize];
         let (how, _) = parcel.preempt.take_if(|(_, at)| *at == self.now)?;
-        let pool = &mut self.sites[self.streams[worker as usize].pool as usize].pool;
+        let stream = &mut self.streams[worker as usize];
+        stream.followed = false;
+        let waiting = &mut self.behind[worker as usize];
+        let recalled = waiting.len() as u32;
+        waiting.clear();
+        let pool = &mut self.sites[stream.pool as usize].pool;
         match pool.preempt(self.now, worker, how, &self.code) {
             Taken::Now(left) => Some(Signal::Preempted(worker, left)),
-            Taken::Later | Taken::Nothing => None,
+            Taken::Later | Taken::Nothing => {
+                (recalled > 0).then_some(Signal::Recalled(worker, recalled))
+            }
         }
     }
 

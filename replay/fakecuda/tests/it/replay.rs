@@ -118,6 +118,18 @@ fn replay(policy: &str) -> Result<Replayed, ReplayError> {
     with_options(policy, "squeezenet1_1@64", Options::default())
 }
 
+/// The same with a second tenant that takes what is left, and one option.
+fn beside_effort(name: &str, option: Option<(&str, Value)>) -> Result<Replayed, ReplayError> {
+    let mixed = || {
+        let mut scenario = scenario("squeezenet1_1@64");
+        let setup = Arc::get_mut(&mut scenario.setup).unwrap();
+        (setup.tenants[1].class, setup.tenants[1].slo) = (Class::BestEffort, None);
+        scenario
+    };
+    let options = option.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+    streams_of(&mixed, name, &Options(options))
+}
+
 fn with_options(name: &str, model: &str, options: Options) -> Result<Replayed, ReplayError> {
     streams_of(&|| scenario(model), name, &options)
 }
@@ -188,6 +200,58 @@ fn policies_drive_streams_and_green_contexts() {
             assert_eq!(changes > 0.0, matches!(name, "krisp" | "eclip"), "{name}: {changes}");
             assert_eq!(alive(), (0, 0), "{name}: everything is given back, in order");
         }
+    });
+}
+
+/// What needs nothing but streams, priorities, partitions and the moment of a launch.
+#[test]
+fn schedulers_of_kernels_and_requests_drive_streams() {
+    with_stand_in("schedulers_of_kernels_and_requests_drive_streams", || {
+        let text = |name, word: &str| Some((name, Value::Text(word.to_owned())));
+        let rows = [
+            ("serve", None),
+            ("serve", text("order", "edf")),
+            ("overlap", None),
+            ("orion", None),
+            ("reef", text("variant", "n")),
+            ("lithos", None),
+            ("xsched", Some(("level", Value::Integer(1)))),
+            ("hami", text("sharing", "mps")),
+        ];
+        for (name, option) in rows {
+            let Replayed { report, .. } = beside_effort(name, option).unwrap();
+            let done: Vec<u64> = report.tenants.iter().map(|t| t.counts.completed).collect();
+            eprintln!("{name}: completed {done:?}, {:?}", report.counters);
+            for tenant in &report.tenants {
+                let c = &tenant.counts;
+                assert!(c.completed > 0, "{name}: {done:?}");
+                assert_eq!(c.offered, c.completed + c.dropped_total() + tenant.in_flight);
+            }
+            assert_eq!(alive(), (0, 0), "{name}: everything is given back, in order");
+        }
+    });
+}
+
+/// And what does not says what it would take.
+#[test]
+fn what_takes_kernels_off_a_gpu_is_refused_by_name() {
+    with_stand_in("what_takes_kernels_off_a_gpu_is_refused_by_name", || {
+        let level = |n| Some(("level", Value::Integer(n)));
+        let scaling = Some(("scaling", Value::Bool(true)));
+        let short = Some(("turnaround", Value::Duration(Nanos::from_micros(5))));
+        let refused = [
+            (beside_effort("reef", None), "killing a kernel"),
+            (beside_effort("tally", short), "stopping a kernel between its blocks"),
+            (beside_effort("xsched", level(2)), "taking a launched kernel back"),
+            (beside_effort("xsched", level(3)), "saving a running kernel"),
+            (beside_effort("lithos", scaling), "a clock of"),
+        ];
+        for (run, what) in refused {
+            let why = run.map(|r| r.report.counters).unwrap_err().to_string();
+            eprintln!("{why}");
+            assert!(why.contains(what), "{what}: {why}");
+        }
+        assert_eq!(alive(), (0, 0));
     });
 }
 

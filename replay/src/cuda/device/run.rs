@@ -13,7 +13,8 @@ use crate::cuda::driver::Stream;
 use crate::cuda::memory::{Buffer, Pinned};
 use crate::cuda::ready::Ready;
 use crate::device::{
-    Completion, Device, DeviceInfo, Direction, Launch, Overhead, Partition, Prepared, Queue, Ticket,
+    Completion, Device, DeviceInfo, Direction, End, Launch, Overhead, Partition, Prepared, Queue,
+    Ticket,
 };
 use crate::error::DeviceError;
 use crate::work::{Task, Work};
@@ -151,7 +152,7 @@ impl Device for CudaDevice {
                 let Flight { ticket, queue, start, end, .. } = self.flights.remove(i);
                 let duration = Nanos(end.since(&start)?);
                 let at = self.moment(queue, &end)?;
-                ended.push(Completion { ticket, duration, at, left: None });
+                ended.push(Completion { ticket, duration, at, end: End::Done });
                 self.events.entry(queue.0).or_default().extend([start, end]);
             } else {
                 i += 1;

@@ -6,6 +6,7 @@ use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::layout::WorkerSpec;
 
 use super::{Member, Processes, ROUND};
+use crate::device::End;
 use crate::drive::{Ended, Lost};
 use crate::error::DeviceError;
 use crate::process::handle::{Heard, Process};
@@ -95,7 +96,7 @@ impl Processes {
             }
             Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
                 if member.running.take_if(|n| *n == number).is_some() {
-                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)), left: None });
+                    self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)), end: End::Done });
                     self.copies_left_out += u64::from(copies_left_out);
                 }
             }

@@ -30,6 +30,10 @@ impl Policy for Witness<'_> {
         self.policy.tenant_depth(tenant)
     }
 
+    fn outstanding(&self, tenant: u32) -> u32 {
+        self.policy.outstanding(tenant)
+    }
+
     fn forms_batches(&self) -> bool {
         self.policy.forms_batches()
     }

@@ -29,7 +29,7 @@ pub(crate) struct Script {
     about_to: Vec<bool>,
     timers: u32,
     /// What it did, by kind of action.
-    pub(crate) done: [u64; 13],
+    pub(crate) done: [u64; 15],
 }
 
 impl Script {
@@ -42,7 +42,7 @@ impl Script {
             layout: None,
             about_to: vec![],
             timers: 0,
-            done: [0; 13],
+            done: [0; 15],
         }
     }
 
@@ -232,6 +232,8 @@ impl Script {
                 Action::Slice { .. } => 10,
                 Action::Preempt { .. } => 11,
                 Action::OpenWindow { .. } => 12,
+                Action::Follow { .. } => 13,
+                Action::SetClock { .. } => 14,
             };
             self.done[kind] += 1;
         }
@@ -241,6 +243,13 @@ impl Script {
 impl Policy for Script {
     fn depth(&self) -> Depth {
         self.depth
+    }
+
+    /// Every third tenant's streams hold several.
+    fn outstanding(&self, tenant: u32) -> u32 {
+        let one = (u64::from(tenant) + self.shape.seed).is_multiple_of(3);
+        let several = self.depth == Depth::Kernel && one;
+        if several { 2 + (self.shape.seed / 2 % 3) as u32 } else { 1 }
     }
 
     fn forms_batches(&self) -> bool {
@@ -271,6 +280,10 @@ impl Policy for Script {
             Event::KernelReady { worker }
             | Event::SliceDone { worker }
             | Event::KernelPreempted { worker } => act.push(self.launch(worker, view)),
+            Event::KernelNext { worker } if !self.one_in(3) => {
+                let via = self.via();
+                act.push(Action::Follow { worker, via });
+            }
             Event::Start => act.push(Action::Timer { at: Nanos(800), token: AWAKE }),
             Event::Timer { token: AWAKE } => {
                 act.push(Action::Timer { at: view.now + Nanos(800), token: AWAKE });
@@ -288,6 +301,11 @@ impl Policy for Script {
         }
         if self.one_in(10) {
             self.arm(view, act);
+        }
+        if self.one_in(25) {
+            let boost = view.setup.device.clock.boost_mhz as u32;
+            let mhz = boost / 4 + self.rng.below(u64::from(boost)) as u32;
+            act.push(Action::SetClock { mhz });
         }
         if self.one_in(12) {
             let tenant = self.pick(view.tenants.len()) as u32;

@@ -142,6 +142,7 @@ fn costs(device: &mut Device, rng: &mut Rng) {
         *m = mechanism(rng, 500);
     }
     costs.persistent_percent = 100 + rng.below(30) as u32;
+    costs.clock_switch = mechanism(rng, 3_000);
     costs.process_start = mechanism(rng, 5_000);
     costs.shadow_switch = Mechanism { cost: Nanos(rng.below(1_000)), ..Mechanism::FREE };
     costs.context_switch = mechanism(rng, 500);

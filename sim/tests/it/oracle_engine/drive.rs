@@ -58,8 +58,13 @@ impl Oracle<'_> {
         };
         let mut actions = vec![];
         self.policy.event(event, &view, &mut actions);
+        self.acting += 1;
         for action in actions {
             self.act(action);
+        }
+        self.acting -= 1;
+        if self.acting == 0 {
+            self.tell_of_next();
         }
     }
 
@@ -107,6 +112,8 @@ impl Oracle<'_> {
                 left: w.left,
                 launched: Nanos(w.launched.0),
                 cus: w.launched.1,
+                behind: w.behind.len() as u32,
+                next: w.next,
                 began: Nanos(w.began),
                 deadline: Nanos(if busy { w.deadline } else { NEVER }),
                 retiring: w.retiring,
@@ -143,10 +150,15 @@ impl Oracle<'_> {
             Action::Slice { worker, blocks, mask, priority, via } => {
                 self.launch(worker as usize, Some(blocks), mask, priority, via);
             }
+            Action::Follow { worker, via } => self.follow(worker as usize, via),
             Action::Preempt { worker, how } => self.preempt(worker as usize, how),
             Action::Merge { workers, priority } => {
                 let workers: Vec<usize> = workers.into_iter().map(|w| w as usize).collect();
                 self.merge(&workers, priority);
+            }
+            Action::SetClock { mhz } => {
+                let m = self.setup.costs.clock_switch;
+                self.set(self.now + m.cost.0 + m.delay.0, Timer::Clock(mhz));
             }
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker as usize, cap, how),

@@ -8,6 +8,7 @@
 //! in the order in which they were set, batches that wait and the policy's timers last; what an action leads to at once is told before the next action is carried out; and the
 //! curve of a merged launch.
 
+mod ahead;
 mod batches;
 mod drive;
 mod parts;
@@ -112,6 +113,8 @@ enum Timer {
     Batch(usize),
     Up(usize),
     ShadowLoaded(usize),
+    /// A clock of so many MHz holds.
+    Clock(u32),
     Policy(u64),
     /// The end of a tenant's statistics window.
     Closes(usize),
@@ -237,17 +240,39 @@ struct Worker {
     leaves: Option<(Preemption, u64)>,
     /// Workers whose kernels are part of this one's launch.
     partners: Vec<usize>,
+    /// What was launched behind the launch at the head: its CUs and when, what its form adds, when it
+    /// is on the GPU.
+    behind: VecDeque<Later>,
+    /// The kernel that may come next.
+    next: Option<u32>,
+    /// Others may follow what was launched last.
+    open_end: bool,
+    /// The instant at which the host issues the first kernel that is not launched is waited for.
+    awaits: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Later {
+    launched: (u64, u32),
+    longer: u64,
+    placed: u64,
 }
 
 pub(crate) struct Oracle<'a> {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
-    /// The share of the boost clock that the board's limit leaves.
+    /// The share of the boost clock that the board's limit leaves, and that a policy allows.
     pub(crate) clock: f64,
+    pub(crate) most_clock: f64,
     policy: &'a mut dyn Policy,
     depth: Depth,
     /// By tenant.
     depths: Vec<Depth>,
+    /// Launches of one stream at a time, by tenant.
+    most: Vec<usize>,
+    /// Events whose actions are being carried out, and who is to be told of meanwhile.
+    acting: u32,
+    offered: Vec<usize>,
     policy_batches: bool,
     jitter: Option<Box<dyn Jitter>>,
     /// The setup's kernels, then the merged ones with what they were made of.
@@ -275,7 +300,8 @@ impl<'a> Oracle<'a> {
         let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
         let depth = policy.depth();
         let tenants = 0..setup.tenants.len() as u32;
-        let depths = tenants.map(|t| policy.tenant_depth(t).min(depth)).collect();
+        let depths = tenants.clone().map(|t| policy.tenant_depth(t).min(depth)).collect();
+        let most = tenants.map(|t| policy.outstanding(t) as usize).collect();
         let hardware = setup.device.queues.hardware as usize;
         let pools = layout.pools.iter().enumerate().map(|(p, spec)| {
             let streams = layout.workers.iter().filter(|w| w.pool as usize == p).count();
@@ -302,10 +328,14 @@ impl<'a> Oracle<'a> {
         let mut oracle = Self {
             contention,
             clock: 1.0,
+            most_clock: 1.0,
             policy_batches: policy.forms_batches(),
             policy,
             depth,
             depths,
+            most,
+            acting: 0,
+            offered: vec![],
             jitter,
             kernels: setup.code.kernels.clone(),
             merged: vec![],
@@ -439,7 +469,7 @@ impl<'a> Oracle<'a> {
             Timer::Asks(t) => self.asks(t),
             Timer::Prepared(w) => self.prepared(w),
             Timer::CopiedIn(w) => self.copied_in(w),
-            Timer::Issued(w) => self.ready(w),
+            Timer::Issued(w) => self.issued(w),
             Timer::IssuedByAll(w) => self.issued_by_all(w),
             Timer::Placed(w) => self.submit(w),
             Timer::Preempt(w) => self.preempt_now(w),
@@ -456,6 +486,10 @@ impl<'a> Oracle<'a> {
             }
             Timer::Up(w) => self.up(w),
             Timer::ShadowLoaded(w) => self.shadow_loaded(w),
+            Timer::Clock(mhz) => {
+                let share = f64::from(mhz) / self.setup.device.clock.boost_mhz;
+                self.most_clock = share.min(1.0);
+            }
             Timer::Policy(token) => self.tell(Event::Timer { token }),
             Timer::Closes(t) => self.close_window(t, Closes::OnTime),
             Timer::Window => {
@@ -530,6 +564,10 @@ impl Worker {
             placed: 0,
             leaves: None,
             partners: vec![],
+            behind: VecDeque::new(),
+            next: None,
+            open_end: false,
+            awaits: false,
         }
     }
 }

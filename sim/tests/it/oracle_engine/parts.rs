@@ -49,10 +49,9 @@ impl Oracle<'_> {
     pub(super) fn portion(&mut self, w: usize, blocks: Option<u64>, via: Via) -> bool {
         let kernel = &self.kernels[self.head_kernel(w)];
         let all = kernel.blocks as f64;
-        let longer = u64::from(self.setup.costs.persistent_percent - 100);
-        let longer = kernel.duration_ns.last().unwrap() * longer / 100;
+        let longer = self.longer_by(kernel, via);
         let worker = &mut self.workers[w];
-        worker.longer = if via == Via::Persistent { longer } else { 0 };
+        worker.longer = longer;
         worker.resumes = std::mem::take(&mut worker.saved);
         worker.share = worker.left;
         if let Some(n) = blocks {
@@ -62,6 +61,13 @@ impl Oracle<'_> {
             }
         }
         blocks.is_some() && worker.share < 1.0
+    }
+
+    /// What the form of a launch adds to its kernel.
+    pub(super) fn longer_by(&self, kernel: &KernelCode, via: Via) -> u64 {
+        let percent = u64::from(self.setup.costs.persistent_percent - 100);
+        let longer = kernel.duration_ns.last().unwrap() * percent / 100;
+        if via == Via::Persistent { longer } else { 0 }
     }
 
     /// The launch that ended was a slice, and not the last one.
@@ -90,7 +96,13 @@ impl Oracle<'_> {
             Preemption::Blocks | Preemption::Unstarted => costs.preempt_blocks,
             Preemption::Save => costs.preempt_save,
         };
-        let at = self.workers[w].placed.max(self.now) + m.cost.0 + m.delay.0;
+        // Of several launches each is killed by itself.
+        let n = if how == Preemption::Reset { 1 + self.workers[w].behind.len() as u64 } else { 1 };
+        let worker = &mut self.workers[w];
+        worker.next = None;
+        let later = worker.behind.iter().map(|l| l.placed + 1).max().unwrap_or(0);
+        let placed = worker.placed.max(later);
+        let at = placed.max(self.now) + (m.cost.0 + m.delay.0) * n;
         self.workers[w].leaves = Some((how, at));
         self.set(at, Timer::Preempt(w));
     }
@@ -101,6 +113,7 @@ impl Oracle<'_> {
         if at != self.now {
             return;
         }
+        self.workers[w].behind.clear();
         let p = self.workers[w].spec.pool as usize;
         let i = self.pools[p].jobs.iter().position(|j| j.worker == w).expect("it is on the GPU");
         let fair = self.code(&self.pools[p].jobs[i]).fair;
@@ -135,7 +148,7 @@ impl Oracle<'_> {
         let after = if worker.share == worker.left { 0.0 } else { worker.left - worker.share };
         worker.left = after + left;
         worker.saved = how == Preemption::Save && (left < worker.share || worker.resumes);
-        worker.launched = (0, 0);
+        (worker.launched, worker.next) = ((0, 0), None);
         worker.status = Status::Held;
         self.tell(Event::KernelPreempted { worker: job.worker as u32 });
     }

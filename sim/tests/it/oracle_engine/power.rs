@@ -43,6 +43,12 @@ impl Board {
         }
     }
 
+    /// Of what a kernel draws, what moves its bytes.
+    pub(crate) fn for_bytes(&self, rate: u64, power: u64) -> f64 {
+        let bytes = u64::min(rate * self.byte / 1_000_000, power);
+        bytes as f64 / u64::max(power, 1) as f64
+    }
+
     /// A kernel's L2 utilisation (of the whole GPU's, parts per million), bytes per microsecond and mW
     /// where it takes so long on so many CUs.
     pub(crate) fn drawn(

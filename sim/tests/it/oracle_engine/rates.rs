@@ -20,7 +20,9 @@ impl Oracle<'_> {
         }
         let device = &self.setup.device;
         let board = Board::of(device);
-        self.clock = board.clock(device, &self.contention, drawn);
+        let by_limit = board.clock(device, &self.contention, drawn);
+        self.clock = by_limit.min(self.most_clock);
+        let set = self.clock == self.most_clock && self.most_clock < 1.0;
         let left = board.most as f64 / drawn.max(1) as f64;
         let clock = self.clock;
         for p in pools {
@@ -31,7 +33,12 @@ impl Oracle<'_> {
                 let busy = job.way.unwrap().rate as f64 / bandwidth;
                 let (slow, heat) = if clock < 1.0 {
                     let longer = 1.0 + (1.0 / clock - 1.0) * (1.0 - busy);
-                    (s * longer, longer * left)
+                    let way = job.way.unwrap();
+                    let bytes = board.for_bytes(way.rate, way.power);
+                    // A clock that was asked for saves voltage; bytes cost what they cost.
+                    let cubed = clock * clock * clock;
+                    let asked = bytes + (1.0 - bytes) * longer * cubed;
+                    (s * longer, if set { asked.min(longer * left) } else { longer * left })
                 } else {
                     (*s, 1.0)
                 };

@@ -11,7 +11,7 @@ use cotenant_sim::view::Status;
 use super::{Job, NEVER, Oracle, Timer};
 
 impl Oracle<'_> {
-    fn pool_of(&self, w: usize) -> usize {
+    pub(super) fn pool_of(&self, w: usize) -> usize {
         self.workers[w].spec.pool as usize
     }
 
@@ -56,13 +56,13 @@ impl Oracle<'_> {
     }
 
     /// Host time of one launch.
-    fn launch_ns(&self, w: usize, position: usize) -> u64 {
+    pub(super) fn launch_ns(&self, w: usize, position: usize) -> u64 {
         let issued = &self.workers[w].program.issued_ns;
         issued[position] - if position == 0 { 0 } else { issued[position - 1] }
     }
 
     /// When the shared host has spent so long on this, after what it was asked for before.
-    fn host_spends(&mut self, w: usize, ns: u64) -> u64 {
+    pub(super) fn host_spends(&mut self, w: usize, ns: u64) -> u64 {
         let p = self.pool_of(w);
         let pool = &mut self.pools[p];
         pool.host_free = pool.host_free.max(self.now) + ns;
@@ -116,7 +116,7 @@ impl Oracle<'_> {
             worker.unissued = true;
         } else {
             let at = worker.host_base + worker.program.issued_ns[worker.position];
-            self.set(at, Timer::Issued(w));
+            self.expect_issue(w, at);
         }
     }
 
@@ -136,15 +136,8 @@ impl Oracle<'_> {
         worker.program.kernels[worker.position] as usize
     }
 
-    pub(super) fn launch(
-        &mut self,
-        w: usize,
-        blocks: Option<u64>,
-        mask: Option<CuMask>,
-        priority: i8,
-        via: Via,
-    ) {
-        assert_eq!(self.workers[w].status, Status::Held);
+    /// What a mechanism takes to place a kernel.
+    pub(super) fn placing(&self, via: Via) -> u64 {
         let costs = &self.setup.costs;
         let (cost, delay) = match via {
             Via::Stream => (0, 0),
@@ -161,6 +154,20 @@ impl Oracle<'_> {
                 costs.kernel_intercept.delay.0 + costs.mask_tpc.delay.0,
             ),
         };
+        cost + delay
+    }
+
+    pub(super) fn launch(
+        &mut self,
+        w: usize,
+        blocks: Option<u64>,
+        mask: Option<CuMask>,
+        priority: i8,
+        via: Via,
+    ) {
+        assert_eq!(self.workers[w].status, Status::Held);
+        let placing = self.placing(via);
+        let costs = &self.setup.costs;
         let slice = costs.kernel_slice.cost.0 + costs.kernel_slice.delay.0;
         let mut at = self.now;
         if self.pools[self.pool_of(w)].shares_host() {
@@ -169,11 +176,13 @@ impl Oracle<'_> {
         self.workers[w].placement = (self.head_kernel(w), mask, priority);
         let want = self.kernels[self.head_kernel(w)].want.min(self.workers[w].spec.cap);
         self.workers[w].launched = (self.now, mask.map_or(want, |m| want.min(m.count())));
-        at += cost + delay;
+        at += placing;
         if self.portion(w, blocks, via) {
             at += slice;
         }
+        self.workers[w].open_end = mask.is_none() && self.workers[w].share == self.workers[w].left;
         self.on_its_way(w, at);
+        self.see_next(w);
     }
 
     /// One launch for the kernels of several workers: the first one's, as it were.
@@ -182,6 +191,7 @@ impl Oracle<'_> {
         for &w in workers {
             assert_eq!(self.workers[w].status, Status::Held);
             self.workers[w].status = Status::Launched;
+            self.workers[w].open_end = false;
             parts.push(self.head_kernel(w));
             self.workers[w].launched = (self.now, 0);
             (self.workers[w].share, self.workers[w].resumes) = (1.0, false);
@@ -212,7 +222,7 @@ impl Oracle<'_> {
         self.on_its_way(first, at);
     }
 
-    fn on_its_way(&mut self, w: usize, at: u64) {
+    pub(super) fn on_its_way(&mut self, w: usize, at: u64) {
         self.workers[w].status = Status::Launched;
         self.workers[w].placed = at.max(self.now);
         if at > self.now {
@@ -320,7 +330,8 @@ impl Oracle<'_> {
         let job = pool.jobs.remove(i);
         self.hand_out(p, job.lane);
         let (w, kernel) = (job.worker, job.kernel as u32);
-        if self.depth_at(w) == Depth::Kernel && self.slice_ended(w) {
+        let followed = !self.workers[w].behind.is_empty();
+        if self.depth_at(w) == Depth::Kernel && !followed && self.slice_ended(w) {
             return;
         }
         self.out.log.push((self.now, Happening::KernelEnded { worker: w as u32, kernel }));
@@ -333,12 +344,15 @@ impl Oracle<'_> {
                 self.compete(p, job);
             }
         }
+        if followed {
+            return self.next_is_there(w);
+        }
         self.told_ended(w);
     }
 
     /// The policy learns of every kernel of the launch; the streams go on.
     fn told_ended(&mut self, w: usize) {
-        self.workers[w].launched = (0, 0);
+        (self.workers[w].launched, self.workers[w].next) = ((0, 0), None);
         if self.depth_at(w) == Depth::Kernel {
             self.tell(Event::KernelDone { worker: w as u32 });
             for partner in std::mem::take(&mut self.workers[w].partners) {

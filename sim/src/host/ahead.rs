@@ -1,0 +1,142 @@
+//! Several kernels of a stream launched at a time: those behind the head wait for it on the GPU.
+
+use cotenant_profiles::Nanos;
+
+use super::{Alarm, Host, Launch, Part, World};
+use crate::action::{Event, Via};
+use crate::layout::Host as Issuer;
+use crate::view::Status;
+
+/// A launch that waits for those before it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    /// When it was launched, and on how many CUs at most.
+    launched: Nanos,
+    cus: u32,
+    part: Part,
+    /// When it starts at the earliest.
+    pub(super) placed: u64,
+}
+
+impl<W: World> Host<'_, W> {
+    /// The first kernel of a worker that is not launched will have been issued then.
+    pub(super) fn await_issue(&mut self, worker: u32, at: u64) {
+        // One alarm at a time: until it goes off, that kernel stays the first that is not issued.
+        if !std::mem::replace(&mut self.stages[worker as usize].awaiting, true) {
+            self.world.arm(at, Alarm::Issued, worker);
+        }
+    }
+
+    /// The host has issued the kernel that was waited for.
+    pub(super) fn issued(&mut self, worker: u32) {
+        self.stages[worker as usize].awaiting = false;
+        match self.workers[worker as usize].status {
+            Status::Host => self.ready(worker),
+            Status::Launched => self.offer_next(worker),
+            // What was launched before it has been taken back.
+            _ => {}
+        }
+    }
+
+    /// The policy is asked about the kernel behind those launched, if it may follow them.
+    #[inline(always)]
+    pub(super) fn offer_next(&mut self, worker: u32) {
+        let most = self.outstanding[self.workers[worker as usize].spec.tenant as usize];
+        if most > 1 {
+            self.look_ahead(worker, most);
+        }
+    }
+
+    #[inline(never)]
+    fn look_ahead(&mut self, worker: u32, most: u32) {
+        let w = &mut self.workers[worker as usize];
+        let stage = &self.stages[worker as usize];
+        w.next = None;
+        let launches = 1 + stage.behind.len() as u32;
+        let position = w.position + launches;
+        let full = launches >= most || position >= stage.count;
+        if !stage.leads || stage.preempting.is_some() || full {
+            return;
+        }
+        let step = self.programs.step(stage.first, position);
+        let issued = stage.base + self.world.charged(step.issued_ns);
+        if issued > self.world.now() && self.pools[w.spec.pool as usize].host == Issuer::Own {
+            return self.await_issue(worker, issued);
+        }
+        w.next = Some(step.kernel);
+        self.offers.push_back(worker);
+        if !self.acting {
+            self.tell_offers();
+        }
+    }
+
+    /// The policy is told of kernels that may follow: only when everything that it wanted is done, for
+    /// an answer must not meet what is about to change.
+    pub(super) fn tell_offers(&mut self) {
+        while let Some(worker) = self.offers.pop_front() {
+            let told = self.offers.contains(&worker);
+            if self.workers[worker as usize].next.is_some() && !told {
+                self.tell(Event::KernelNext { worker });
+            }
+        }
+    }
+
+    /// Launches the kernel behind those launched.
+    pub(super) fn follow(&mut self, worker: u32, via: Via) {
+        let w = &mut self.workers[worker as usize];
+        let Some(kernel) = w.next.take() else { return };
+        let position = w.position + 1 + w.behind;
+        w.behind += 1;
+        let cus = self.setup.code.kernels[kernel as usize].want.min(w.spec.cap);
+        let now = self.world.now();
+        let mut issued = now;
+        if self.shares_host(worker) {
+            let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
+            issued = self.host_until(worker, issued, ns);
+        }
+        let cost = via.mechanism(&self.setup.costs);
+        issued += self.world.charged(cost.cost.0 + cost.delay.0);
+        let longer = if via == Via::Persistent { self.longer(kernel) } else { 0 };
+        let part = Part { extra: self.world.charged(longer), ..Part::WHOLE };
+        let stage = &mut self.stages[worker as usize];
+        stage.behind.push_back(Flight { launched: Nanos(now), cus, part, placed: issued });
+        let (work, ordinal, priority) = (stage.work, stage.ordinal, stage.priority);
+        let (mask, behind) = (None, true);
+        let launch = Launch {
+            worker,
+            kernel,
+            position,
+            part,
+            mask,
+            priority,
+            issued,
+            work,
+            ordinal,
+            behind,
+        };
+        self.world.launch(&launch);
+        self.offer_next(worker);
+    }
+
+    /// The kernel at the head has ended, and the one behind it is on its way.
+    #[cold]
+    pub(super) fn next_began(&mut self, worker: u32) {
+        let stage = &mut self.stages[worker as usize];
+        let flight = stage.behind.pop_front().expect("a launch waits");
+        (stage.part, stage.placed) = (flight.part, flight.placed);
+        let w = &mut self.workers[worker as usize];
+        (w.position, w.left, w.behind) = (w.position + 1, 1.0, w.behind - 1);
+        (w.launched, w.cus) = (flight.launched, flight.cus);
+        w.kernel = self.programs.step(stage.first, w.position).kernel;
+        self.tell(Event::KernelDone { worker });
+        self.offer_next(worker);
+    }
+
+    /// So many launches at the end of a worker's have been taken back.
+    pub(super) fn recalled(&mut self, worker: u32, launches: u32) {
+        let behind = &mut self.stages[worker as usize].behind;
+        behind.truncate(behind.len() - launches as usize);
+        let w = &mut self.workers[worker as usize];
+        (w.behind, w.next) = (behind.len() as u32, None);
+    }
+}
