@@ -166,8 +166,9 @@ pub struct Properties {
     pub work_conserving: bool,
     /// A tenant alone runs as if it were isolated.
     pub alone_is_isolated: bool,
-    /// Every tenant makes progress whatever the others do, and of equal tenants none gets less than
-    /// four fifths of the mean.
+    /// Every tenant makes progress whatever the others do: of equal tenants none gets less than four
+    /// fifths of the mean, and of unlike ones that always have something waiting none less than a quarter
+    /// of its even part. That says nothing of goals: under overload every answer may be late.
     pub starvation_free: bool,
 }
 

@@ -194,6 +194,7 @@ fn together(tickets: &[Vec<Ticket>; 2], ended: &mut [Completion]) -> [Vec<u64>; 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::End;
     use cotenant_profiles::Nanos;
 
     #[test]

@@ -331,6 +331,51 @@ fn equal_tenants_get_equal_service_where_a_policy_says_so() {
     assert!(unequal.is_empty(), "{unequal:#?}");
 }
 
+/// Four tenants of unlike kernels, batches and goals, each of which asks for more than it could have
+/// alone: what D-STACK's experiment is under overload.
+fn unlike() -> Mix {
+    let mut world = world(4);
+    let sequences: [&[u32]; 4] = [&[1, 1], &[3, 2, 1, 2], &[0, 1, 3, 0, 1], &[0, 0, 0, 0, 0, 0]];
+    let goals = [2, 4, 8, 16];
+    for ((t, sequence), ms) in world.tenants.iter_mut().zip(sequences).zip(goals) {
+        t.model.programs = (0..4).map(|_| program(&world.code, sequence, 0)).collect();
+        t.batch_max = 4;
+        t.slo = Some(Nanos::from_millis(ms));
+    }
+    let loads = || vec![poisson(3e4, 1), poisson(8e4, 2), poisson(8e4, 3), poisson(15e4, 4)];
+    Mix { name: "unlike, overload", world, loads }
+}
+
+/// Of four that always have something waiting, each gets at least a quarter of its even part, which is a
+/// fourth of what it would complete alone; or, where all of them get little, half of what they get in the
+/// mean.
+#[test]
+fn nobody_is_crowded_out_where_a_policy_says_so() {
+    let mix = unlike();
+    let alone: Vec<u64> = (0..4)
+        .map(|t| {
+            let mut mix = unlike();
+            mix.world.tenants = vec![mix.world.tenants.swap_remove(t)];
+            let scenario = mix.world.scenario(vec![(mix.loads)().swap_remove(t)]);
+            total(&cotenant_sim::run(scenario, build("mps", &[]).as_mut(), None).unwrap())
+        })
+        .collect();
+    let mut crowded_out = vec![];
+    for (info, given) in variants() {
+        let report = audited(info, &given, &mix).0;
+        let parts = report.tenants.iter().zip(&alone);
+        let parts: Vec<f64> =
+            parts.map(|(r, alone)| r.counts.completed as f64 / *alone as f64 * 4.0).collect();
+        let least = parts.iter().copied().fold(f64::MAX, f64::min);
+        eprintln!("{:48} {parts:.2?}", label(info, &given));
+        let mean = parts.iter().sum::<f64>() / 4.0;
+        if info.properties.starvation_free && least < 0.25_f64.min(mean / 2.0) {
+            crowded_out.push(format!("{}: {parts:.2?}", label(info, &given)));
+        }
+    }
+    assert!(crowded_out.is_empty(), "{crowded_out:#?}");
+}
+
 #[test]
 fn the_same_run_twice_and_on_four_threads() {
     let digest = |info: &PolicyInfo, given: &Given, mix: &Mix| {
