@@ -129,7 +129,7 @@ metrics! {
     LatencyService "latency_service_ms" "Mean service time" "ms" 1.0 Lower All
         "mean time from the start of a request's batch to its result; with queue_mean_ms it adds up to latency_mean_ms";
     Clock "clock_mhz" "Clock" "MHz" 1.0 Higher Gpu
-        "mean clock of the compute units: below the boost clock where the board's power limit binds, for all places alike";
+        "mean clock of the compute units: below the boost clock where the board's power limit binds or a policy has set another, for all places alike";
     Power "power_w" "Power" "W" 1.0 Lower Gpu
         "mean power of the board over the window";
     GpuUtil "gpu_util" "GPU busy time" "% of time" 100.0 Neither All

@@ -100,7 +100,13 @@ fn held_back(cx: &Context<'_>) -> Option<String> {
     let boost = cx.run.device.boost_mhz?;
     let table = cx.results;
     let clock = |r: &Row| table.number(r, Metric::Clock.name()).map(|mhz| mhz / boost);
-    let whole = table.rows.iter().filter(|r| table.text(r, "tenant") == WHOLE);
+    // Where a policy sets the clock, a low one is no limit's doing.
+    let sets = |r: &Row| {
+        let label = table.text(r, "label");
+        let known = cx.run.policies.iter().find(|p| p.label == label);
+        known.is_some_and(|p| p.options.contains("scaling = true"))
+    };
+    let whole = table.rows.iter().filter(|r| table.text(r, "tenant") == WHOLE && !sets(r));
     let mut least: Vec<(&str, f64)> = vec![];
     for (label, share) in whole.filter_map(|r| Some((table.text(r, "label"), clock(r)?))) {
         match least.iter_mut().find(|(known, _)| *known == label) {
