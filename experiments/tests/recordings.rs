@@ -31,6 +31,17 @@ fn fact(profile: &Path, key: &str) -> String {
     text.lines().find_map(|l| l.strip_prefix(&start)).unwrap().to_owned()
 }
 
+/// What a request of tenant `a` takes in a folder of results, by row, ms.
+fn latencies(results: &Path) -> Vec<f64> {
+    let text = fs::read_to_string(results.join("results.csv")).unwrap();
+    let mut rows =
+        text.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(',').collect::<Vec<_>>());
+    let header = rows.next().unwrap();
+    let column = |name: &str| header.iter().position(|c| *c == name).unwrap();
+    let (tenant, p50) = (column("tenant"), column("latency_p50_ms"));
+    rows.filter(|r| r[tenant] == "a").map(|r| r[p50].parse().unwrap()).collect()
+}
+
 /// What a request alone takes under each policy, ms.
 fn alone(profile: &Path, folder: &Path) -> Vec<f64> {
     let text = format!(
@@ -43,13 +54,7 @@ fn alone(profile: &Path, folder: &Path) -> Vec<f64> {
     let (file, out) = (folder.join("alone.toml"), folder.join("alone"));
     let output = cotenant(&["-q", "run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
     assert!(output.status.success(), "{}", said(&output));
-    let text = fs::read_to_string(out.join("results.csv")).unwrap();
-    let mut rows =
-        text.lines().filter(|l| !l.starts_with('#')).map(|l| l.split(',').collect::<Vec<_>>());
-    let header = rows.next().unwrap();
-    let column = |name: &str| header.iter().position(|c| *c == name).unwrap();
-    let (tenant, p50) = (column("tenant"), column("latency_p50_ms"));
-    rows.filter(|r| r[tenant] == "a").map(|r| r[p50].parse().unwrap()).collect()
+    latencies(&out)
 }
 
 fn takes_what_was_recorded(from: &str, file: &Path, more: &[&str]) {
@@ -121,6 +126,43 @@ fn the_public_cases_run() {
             let more = ["--device", "h100-sxm", "--gpu-index", gpu];
             takes_what_was_recorded(from, &cases.join(file), &more);
         }
+    }
+}
+
+#[test]
+fn the_other_rows_of_the_public_table_run() {
+    let Some(data) = std::env::var_os("COTENANT_PUBLIC_DATA") else {
+        eprintln!("skipped: COTENANT_PUBLIC_DATA names no folder of public data");
+        return;
+    };
+    let cases = PathBuf::from(data).join("cases");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let run =
+        |file: &Path| cotenant(&["run", file.to_str().unwrap(), "--out", out.to_str().unwrap()]);
+    for name in ["alone-equals-curve.toml", "ladder-from-two.toml"] {
+        let ran = run(&cases.join("runs").join(name));
+        assert!(ran.status.success(), "{name}: {}", said(&ran));
+        assert_eq!(latencies(&out), [1.0; 3], "{name}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+    let file = folder.path().join("t.toml");
+    for (trace, code, words) in [
+        ("burst2-offset.csv", 0, "no request falls into the run of 1min"),
+        ("mooncake-epoch.jsonl", 0, "no request falls into the run of 1min"),
+        ("mooncake-seconds.jsonl", 0, "timestamp `0.2` is a fraction"),
+        ("burst-restart.csv", 2, "the clock restarts"),
+    ] {
+        let text = format!(
+            "name = \"t\"\ndevice = \"h100-sxm\"\nduration = \"60s\"\nwarmup = \"0s\"\n[[tenant]]\nname = \"a\"\n\
+             model = \"resnet50\"\narrivals = {{ kind = \"trace\", file = \"{}\" }}\n[[policy]]\nname = \"mps\"\n",
+            cases.join(trace).display()
+        );
+        fs::write(&file, text).unwrap();
+        let ran = run(&file);
+        assert_eq!(ran.status.code(), Some(code), "{trace}: {}", said(&ran));
+        assert!(said(&ran).contains(words), "{trace}: {}", said(&ran));
+        let _ = fs::remove_dir_all(&out);
     }
 }
 
