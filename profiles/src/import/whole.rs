@@ -48,7 +48,11 @@ pub(super) fn import(
         if !is_model_name(&one.model) {
             return Err(bad(input.file, 1, "model", &one.model, MODEL_NAME));
         }
-        text += &format!("{},{},100,{}\n", one.model, one.batch, one.compute.max(1) as f64 / 1e6);
+        if one.compute == 0 {
+            let wanted = "a time of the GPU; of an ensemble, measure the models that it calls";
+            return Err(bad(input.file, 1, "latency", "0 in the row taken", wanted));
+        }
+        text += &format!("{},{},100,{}\n", one.model, one.batch, one.compute as f64 / 1e6);
     }
     let mut import = super::table(
         &Input { file: input.file, text: &text },

@@ -270,6 +270,9 @@ fn serving_tools_measure_whole_models() {
     let import = whole(text, import::perf_analyzer).unwrap();
     assert_eq!(launches_and_ns(&import), (1, 5_000_000));
     assert!(alone_ns(&import).abs_diff(5_050_000) < 5_000, "{}", alone_ns(&import));
+    let ensemble = text.replace(",5000,30", ",0,30");
+    let error = whole(&ensemble, import::perf_analyzer).unwrap_err();
+    assert!(error.contains("latency: `0 in the row taken` is not a time of the GPU"), "{error}");
     let text = "Model,Batch,Concurrency,Model Config Path,Instance Group,Max Batch Size,Satisfies Constraints,Throughput (infer/sec),p99 Latency (ms)\n\
         res,1,1,res_0,1:GPU,8,Yes,200,6.0\nres,1,2,res_0,1:GPU,8,Yes,210,11.0\nres,8,1,res_1,2:GPU,8,Yes,900,10\nres,8,1,res_0,1:GPU,8,Yes,800,11\n";
     let import = whole(text, import::perf_analyzer).unwrap();
