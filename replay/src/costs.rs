@@ -21,6 +21,7 @@ use serde::Serialize;
 
 use crate::cuda::Bench;
 use crate::device::{DeviceInfo, Kind};
+use crate::drive::Stop;
 use crate::error::DeviceError;
 use crate::nvml::{Nvml, Reading};
 
@@ -41,6 +42,8 @@ pub struct Request {
     pub mps: Option<PathBuf>,
     /// Longest time of one step.
     pub step: Duration,
+    /// Somebody may ask for the end: what is measured by then is written.
+    pub stop: Stop,
 }
 
 /// Why nothing was measured.
@@ -157,13 +160,13 @@ pub fn measure(
         device_file::write(request, folder, &info, &costs)
     };
     let mut written = keep(vec![])?;
-    for (name, step) in steps::IN_PROCESS {
+    for (name, step) in steps::IN_PROCESS.iter().take_while(|_| !request.stop.wanted()) {
         tell(name);
         written = keep(step(&bench, request))?;
     }
     // The children must have the GPU for themselves.
     drop(bench);
-    for (name, step) in steps::BY_PROCESSES {
+    for (name, step) in steps::BY_PROCESSES.iter().take_while(|_| !request.stop.wanted()) {
         tell(name);
         written = keep(step(request))?;
     }

@@ -499,6 +499,7 @@ fn measure_costs(args: &CostArgs) -> Done {
         helper: vec![program.into_os_string(), "cost-helper".into()],
         mps: None,
         step: Duration::from_nanos(step.0),
+        stop: Stop::listen()?.driver().clone(),
     };
     let measured = costs::measure(&request, &folder, &mut |step| say::note(&format!("{step} …")));
     let measured = measured.map_err(|e| match e {
@@ -523,7 +524,12 @@ fn measure_costs(args: &CostArgs) -> Done {
     let rows: Vec<Vec<String>> = measured.costs.iter().map(row).collect();
     say::out(&align(&["step", "p05", "p50", "p95", "unit", ""], &rows))?;
     let lines = count(measured.lines.len(), "line");
-    say::out(&format!("{lines} of {} from these\n", measured.file.display()))
+    say::out(&format!("{lines} of {} from these\n", measured.file.display()))?;
+    if request.stop.wanted() {
+        let why = format!("stopped; what was measured is in {}", folder.display());
+        return Err(Failure::Stopped(why));
+    }
+    Ok(())
 }
 
 /// The helper process of [`measure_costs`].

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Request;
 use crate::cuda::{Bench, Watch};
+use crate::drive::Stop;
 use crate::error::DeviceError;
 
 /// What a child is asked for.
@@ -132,12 +133,13 @@ impl Helper {
         Ok(Self { child, file, started })
     }
 
-    /// Waits for its answer, not longer than `limit`.
-    pub(super) fn answer(mut self, limit: Duration) -> Result<Answer, String> {
+    /// Waits for its answer, not longer than `limit`, and until somebody wants to stop.
+    pub(super) fn answer(mut self, limit: Duration, stop: &Stop) -> Result<Answer, String> {
         let began = Instant::now();
         let status = loop {
             match self.child.try_wait() {
                 Ok(Some(status)) => break status,
+                Ok(None) if stop.wanted() => return Err("stopped".to_owned()),
                 Ok(None) if began.elapsed() < limit => {
                     std::thread::sleep(Duration::from_millis(2));
                 }

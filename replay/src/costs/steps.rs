@@ -25,6 +25,13 @@ pub(super) const IN_PROCESS: &[(&str, InProcess)] = &[
 pub(super) const BY_PROCESSES: &[(&str, ByProcesses)] =
     &[("starting processes", starts), ("MPS", mps), ("contexts that take turns", time_slices)];
 
+impl Request {
+    /// Whether a part of a step that began then may go on.
+    fn has_time(&self, began: Instant, parts: u32) -> bool {
+        began.elapsed() < self.step / parts && !self.stop.wanted()
+    }
+}
+
 /// Takes up to `n` samples in a part of the step's time, at least one; what went wrong if there are none.
 fn take(
     request: &Request,
@@ -34,7 +41,7 @@ fn take(
 ) -> Result<Vec<f64>, String> {
     let began = Instant::now();
     let mut samples = Vec::with_capacity(n);
-    while samples.len() < n && (samples.is_empty() || began.elapsed() < request.step / parts) {
+    while samples.len() < n && (samples.is_empty() || request.has_time(began, parts)) {
         match one() {
             Ok(value) => samples.push(value),
             Err(e) => return Err(e.to_string()),
@@ -109,7 +116,7 @@ fn starts(request: &Request) -> Vec<Cost> {
             Ok(())
         })?;
         let started = helper.started;
-        let answer = helper.answer(CHILD)?;
+        let answer = helper.answer(CHILD, &request.stop)?;
         let [main, open, kernel] = answer.moments;
         let since = |a: u64, b: u64| b.saturating_sub(a) as f64;
         Ok([since(started, kernel), since(main, open), since(open, kernel)])
@@ -117,7 +124,7 @@ fn starts(request: &Request) -> Vec<Cost> {
     let many = |n: usize, fresh: bool| -> Result<Vec<[f64; 3]>, String> {
         let began = Instant::now();
         let mut all = Vec::new();
-        while all.len() < n && (all.is_empty() || began.elapsed() < request.step / 2) {
+        while all.len() < n && (all.is_empty() || request.has_time(began, 2)) {
             all.push(once(fresh)?);
         }
         Ok(all)
@@ -141,7 +148,7 @@ fn time_slices(request: &Request) -> Vec<Cost> {
         let at = now() + 3_000_000_000;
         let start = || Helper::start(request, Ask::Watch { at }, &folder.0, |_| Ok(()));
         let (a, b) = (start()?, start()?);
-        let (a, b) = (a.answer(CHILD)?, b.answer(CHILD)?);
+        let (a, b) = (a.answer(CHILD, &request.stop)?, b.answer(CHILD, &request.stop)?);
         let none = "a process watched nothing";
         turns::turns(&a.watch.ok_or(none)?, &b.watch.ok_or(none)?)
     };
@@ -173,7 +180,7 @@ fn mps(request: &Request) -> Vec<Cost> {
             daemon.client(command, percentage).map_err(|e| e.to_string())
         })?;
         let started = helper.started;
-        let answer = helper.answer(CHILD)?;
+        let answer = helper.answer(CHILD, &request.stop)?;
         daemon.require_server().map_err(|e| e.to_string())?;
         Ok((answer.moments[2].saturating_sub(started) as f64, answer.sms))
     };
@@ -188,7 +195,7 @@ fn mps(request: &Request) -> Vec<Cost> {
     if first.is_ok() {
         let mut seen = Vec::new();
         for percent in shares::PERCENTAGES {
-            if began.elapsed() > 2 * request.step {
+            if began.elapsed() > 2 * request.step || request.stop.wanted() {
                 break;
             }
             match client(Some(percent)) {
@@ -201,7 +208,7 @@ fn mps(request: &Request) -> Vec<Cost> {
         all.push(cost("mps_client_start", "ns", later, "process to first kernel"));
     }
     drop(daemon);
-    for _ in 0..2 {
+    for _ in (0..2).take_while(|_| !request.stop.wanted()) {
         // One daemon has started: what a later one lacks is no reason to forget that.
         starts.extend(start().map(|(_, ns)| ns));
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cotenant_profiles::Device;
 use cotenant_replay::costs::{Ask, Request, child, measure};
+use cotenant_replay::drive::Stop;
 
 use crate::stand_in::libraries;
 
@@ -24,6 +25,7 @@ fn request(mps: &str) -> Request {
             .into(),
         mps: Some(control),
         step: Duration::from_secs(20),
+        stop: Stop::new(),
     }
 }
 
@@ -42,13 +44,17 @@ fn costs_are_taken_step_by_step_and_marked() {
     }
     if let Some(folder) = std::env::var_os("COTENANT_FOLDER") {
         let mps = std::env::var("COTENANT_MPS").unwrap();
-        let dies_at = std::env::var("COTENANT_DIES_AT").ok();
+        let request = request(&mps);
+        let at = |what: &str| std::env::var(what).ok();
         let mut tell = |step: &str| {
-            if dies_at.as_deref() == Some(step) {
+            if at("COTENANT_DIES_AT").as_deref() == Some(step) {
                 std::process::abort(); // as a kill: nothing is cleaned up
             }
+            if at("COTENANT_STOPS_AT").as_deref() == Some(step) {
+                request.stop.now();
+            }
         };
-        let costs = measure(&request(&mps), Path::new(&folder), &mut tell).unwrap();
+        let costs = measure(&request, Path::new(&folder), &mut tell).unwrap();
         assert!(costs.stand_in);
         return;
     }
@@ -123,7 +129,7 @@ fn what_mps_lacks_is_the_reason() {
 /// Whoever is ended in the middle leaves a table and a device file of the steps before.
 #[test]
 fn what_was_measured_is_there_behind_every_step() {
-    let folder = run("control", Some("starting processes"));
+    let folder = run("control", Some(("COTENANT_DIES_AT", "starting processes")));
     let table = std::fs::read_to_string(folder.path().join("costs.csv")).unwrap();
     assert!(table.contains("\nlaunch,ns,") && table.contains("\ndram_read,"), "{table}");
     assert!(!table.contains("process_start"), "{table}");
@@ -133,18 +139,29 @@ fn what_was_measured_is_there_behind_every_step() {
     assert_eq!(files, 3, "with the samples, and nothing half written");
 }
 
-/// Measures in a process whose loader finds the stand-in, until that dies at a step.
-fn run(mps: &str, dies_at: Option<&str>) -> tempfile::TempDir {
+/// Whoever asks for the end is heard inside of a step, and no further one begins.
+#[test]
+fn a_stop_leaves_what_was_measured() {
+    let folder = run("control", Some(("COTENANT_STOPS_AT", "starting processes")));
+    let table = std::fs::read_to_string(folder.path().join("costs.csv")).unwrap();
+    assert!(table.contains("\ndram_read,"), "{table}");
+    let row = table.lines().find(|l| l.starts_with("process_start,")).unwrap();
+    assert!(row.contains("not measured: stopped"), "{row}");
+    assert!(!table.contains("mps_") && !table.contains("quantum"), "{table}");
+    assert!(Device::read(&folder.path().join("stand-in.toml")).is_ok());
+}
+
+/// Measures in a process whose loader finds the stand-in, until that dies or stops at a step.
+fn run(mps: &str, ends: Option<(&str, &str)>) -> tempfile::TempDir {
     let (libraries, folder) =
         (libraries(&["libcuda.so", "libcuda.so.1"]), tempfile::tempdir().unwrap());
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args([TEST, "--exact", "--nocapture"]).env("LD_LIBRARY_PATH", libraries.path());
     command.env("COTENANT_FOLDER", folder.path()).env("COTENANT_MPS", mps);
-    if let Some(step) = dies_at {
-        command.env("COTENANT_DIES_AT", step);
-    }
+    command.envs(ends);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.success(), dies_at.is_none(), "{text}");
+    let dies = ends.is_some_and(|(how, _)| how == "COTENANT_DIES_AT");
+    assert_ne!(output.status.success(), dies, "{text}");
     folder
 }
