@@ -186,6 +186,31 @@ fn steps_of_a_serving_engine_are_passes() {
 }
 
 #[test]
+fn marks_on_the_gpu_are_passes_without_launch_calls() {
+    // One name for all passes, drawn on two streams; with the host's marks and without.
+    for host in [true, false] {
+        let mut events = Vec::new();
+        for pass in 0..4 {
+            let at = 1000.0 * f64::from(pass);
+            if host {
+                events.push(mark("forward", at - 900.0, 100.0));
+            }
+            for (stream, from) in [(7, 10.0), (20, 60.0)] {
+                let drawn = mark("forward", at + from, 300.0);
+                events.push(drawn.replace("user_annotation", "gpu_user_annotation"));
+                events.push(kernel("gemm", stream, at + from, 100.0, 0));
+                events.push(kernel("gemm", stream, at + from + 150.0, 100.0, 0));
+            }
+        }
+        // Nothing repeats in the rest of the file.
+        events.push(kernel("init", 7, -500.0, 50.0, 0));
+        let import = import_text(&trace(&events), &options()).unwrap();
+        assert_eq!(launches_and_ns(&import), (4, 400_000), "{host}: {:?}", import.notes);
+        assert!(import.notes[0].starts_with("passes: 4 marks `forward`"), "{:?}", import.notes);
+    }
+}
+
+#[test]
 fn two_recordings_in_one_stream_are_pointed_out() {
     let mut events = Vec::new();
     for rank in 0..2 {

@@ -85,7 +85,9 @@ impl Recording {
             .filter(|((name, on_gpu), _)| {
                 let pass = PASS_WORDS.iter().any(|w| name.contains(w))
                     && !OTHER_WORDS.iter().any(|w| name.contains(w));
-                !on_gpu && (is_step(name) || pass)
+                // Those on the GPU are drawn of the host's; alone they are as good.
+                let alone = !on_gpu || !groups.contains_key(&(name.clone(), false));
+                alone && (is_step(name) || pass)
             })
             .map(|((name, _), group)| (name.as_str(), group))
             .collect();
@@ -163,16 +165,19 @@ fn with_gpu<'a, 'b>(
 
 fn passes(group: &Group<'_>, timeline: &Timeline) -> Passes {
     let on_gpu = group.marks.first().is_some_and(|(m, _)| m.on_gpu);
+    let steps = plain(group.name).starts_with("profilerstep");
     let mut marks: Vec<(i64, i64, &str)> = Vec::new();
     for (mark, name) in &group.marks {
         match marks.last_mut() {
-            // One range per stream on the GPU; nested ones of one name on the host.
-            Some(last) if last.2 == *name && on_gpu => last.1 = last.1.max(mark.end),
+            // One range per stream on the GPU, which need not overlap where a number says that they are one;
+            // nested ones of one name on the host.
+            Some(last) if on_gpu && last.2 == *name && (steps || mark.start < last.1) => {
+                last.1 = last.1.max(mark.end);
+            }
             Some(last) if mark.start < last.1 => {}
             _ => marks.push((mark.start, mark.end, name)),
         }
     }
-    let steps = plain(group.name).starts_with("profilerstep");
     let mut all: Vec<Pass> = (0..)
         .zip(&marks)
         .map(|(i, &(from, to, name))| {
