@@ -6,6 +6,7 @@
 )]
 #![allow(dead_code, reason = "helpers that not every build of the tests uses")]
 
+mod advise;
 mod capture;
 mod cli;
 mod commands;
@@ -15,8 +16,10 @@ mod fleet;
 mod measured;
 mod processes;
 mod readme;
+mod recordings;
 mod replay;
 mod requests;
+mod robust;
 mod shard;
 mod shard_faults;
 mod study;

@@ -1,15 +1,11 @@
 //! What is refused, word for word, and what odd tables must never do: panic.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
-
-mod fixture;
-
 use std::fs;
 use std::path::Path;
 
+use crate::fixture::{self, Fixture};
 use cotenant_plots::{PlotError, draw};
 use cotenant_results::{PlotKind, PlotSpec};
-use fixture::Fixture;
 use proptest::prelude::*;
 
 fn keys() -> Vec<String> {

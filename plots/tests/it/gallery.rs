@@ -1,13 +1,9 @@
 //! Every kind of figure and the report, drawn from a made-up result folder. Set
 //! `COTENANT_PLOTS_GALLERY` to a folder to keep the pictures and look at them.
 
-#![allow(clippy::unwrap_used)] // helpers of tests are tests
-
-mod fixture;
-
 use std::path::{Path, PathBuf};
 
-use fixture::Fixture;
+use crate::fixture::Fixture;
 
 /// Where to write: a folder that goes away, or one to look at.
 fn folder(name: &str) -> (Option<tempfile::TempDir>, PathBuf) {

@@ -4,8 +4,6 @@
 //! The swarm runs for `COTENANT_SWARM_SECONDS` (default 10), from `COTENANT_SWARM_SEED` (default 1); a
 //! failure prints the seed of its case and keeps the experiment.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests that cannot go on have failed")]
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

@@ -1,5 +1,4 @@
 //! `cotenant profile import` of recordings, and a run of what came in.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! The matrix of a tuner, from its file alone.
-#![allow(clippy::unwrap_used)] // helpers of tests
 
 use std::fs;
 
