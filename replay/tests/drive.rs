@@ -61,7 +61,7 @@ fn scenario() -> Scenario {
         contention: ContentionModel::from_name("bandwidth", &device).unwrap(),
         setup: Arc::new(Setup { costs: device.costs.clone(), device, code, tenants }),
         warmup: Nanos::from_millis(20),
-        duration: Nanos::from_millis(150),
+        duration: Nanos::from_millis(80),
         jitter: None,
     }
 }
@@ -99,7 +99,7 @@ fn compare(info: &'static PolicyInfo) {
     let deep = policy.depth() == Depth::Kernel;
     let simulated = cotenant_sim::run(scenario(), &mut *policy, None).unwrap();
     let mut slowdown = if deep { 200.0 } else { 100.0 };
-    for last in [false, false, true] {
+    for last in [false, true] {
         let (report, lateness) = replayed(info, scenario(), slowdown);
         let mut excused = true;
         let mut good = true;
