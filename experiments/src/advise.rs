@@ -8,7 +8,7 @@
 //!   -> answer: rows, choice, runner-up, when it flips -> screen, JSON, page, files (cotenant-deploy)
 //! ```
 //!
-//! What a candidate delivers is always simulated; the formula only decides what is simulated first.
+//! `planner` adds what published planners would deploy, for comparison. What a candidate delivers is always simulated; the formula only decides what is simulated first.
 
 pub(crate) mod answer;
 pub(crate) mod check;
@@ -16,6 +16,7 @@ pub(crate) mod fleet;
 pub(crate) mod lab;
 pub(crate) mod mix;
 pub(crate) mod page;
+pub(crate) mod planner;
 mod reason;
 mod row;
 pub(crate) mod screen;

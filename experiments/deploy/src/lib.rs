@@ -16,6 +16,7 @@
 //! | `triton.rs` | Triton `config.pbtxt` | batching, instances |
 //! | `engine.rs` | vLLM and SGLang memory fractions | generating models |
 //! | `green.rs` | green contexts of PyTorch | exclusive CUs inside one process |
+//! | `parvagpu.rs` | ParvaGPU's deployment map | read only |
 
 mod board;
 mod device_plugin;
@@ -27,6 +28,7 @@ mod green;
 mod kubernetes;
 mod mig_parted;
 mod mps;
+mod parvagpu;
 mod plan;
 mod readme;
 mod triton;
@@ -48,6 +50,7 @@ const READERS: &[Reader] = &[
     (green::recognises, green::read),
     (engine::recognises, engine::read),
     (mps::recognises, mps::read),
+    (parvagpu::recognises, parvagpu::read),
     (yaml::recognises, yaml::read),
 ];
 
@@ -92,7 +95,7 @@ pub fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> 
             None,
             "",
             "is of no format that is known here: mig-parted, device plugin, DRA or Kubernetes YAML, \
-             CUDA_MPS_* environment or script, config.pbtxt, vLLM or SGLang command, green contexts",
+             CUDA_MPS_* environment or script, config.pbtxt, vLLM or SGLang command, green contexts, a ParvaGPU deployment map",
         ));
     };
     reader(path, text, found)

@@ -1,12 +1,13 @@
 //! The answer: a row per way of sharing, the choice, and what would change it.
 
-use cotenant_deploy::Plan;
+use cotenant_deploy::{Plan, Sharing};
 use cotenant_profiles::Nanos;
 use serde::Serialize;
 
 use super::fleet::{self, Known, Member};
-use super::lab::Lab;
+use super::lab::{Candidate, How, Lab};
 use super::mix::Mix;
+use super::planner::Planner;
 use super::reason::{changes, curves, flips, order, why};
 use super::row::{Row, Served, impossible, one_each, row};
 use super::search::{EVENTS_PER_SECOND, Search, Tried};
@@ -23,13 +24,15 @@ pub(crate) struct Ask {
     pub(crate) threads: usize,
     /// Whether curves of latency against load are wanted.
     pub(crate) curves: bool,
+    /// Published planners to compare with.
+    pub(crate) planners: Vec<Planner>,
 }
 
 impl Ask {
-    /// What the search on each number of GPUs may simulate, events.
+    /// What the search may simulate, events. How long a run is follows from it, so that `check` with the
+    /// same budget sees the same requests.
     pub(crate) fn events(&self) -> f64 {
-        let (least, most) = self.gpus;
-        self.budget_s * EVENTS_PER_SECOND / (1 + most.saturating_sub(least)) as f64
+        self.budget_s * EVENTS_PER_SECOND
     }
 }
 
@@ -100,7 +103,7 @@ pub(crate) fn answer(mix: Mix, ask: &Ask, first: &mut dyn FnMut(&str)) -> Result
     }
     let mut rows = vec![];
     let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events());
-    let budget = ask.budget_s * EVENTS_PER_SECOND;
+    let budget = ask.events();
     let group = Group::all(&lab);
     let (low, high) = ask.gpus;
     if low <= 1 {
@@ -117,7 +120,7 @@ pub(crate) fn answer(mix: Mix, ask: &Ask, first: &mut dyn FnMut(&str)) -> Result
                     let members = [Member { mechanism: best.mechanism, tried: tried.clone() }];
                     row(&mut search, best.mechanism.name(), &members, ask)
                 }
-                Err(why) => impossible(best.mechanism, why.clone()),
+                Err(why) => impossible(best.mechanism.name(), best.mechanism.needs(), why.clone()),
             });
         }
     }
@@ -136,9 +139,30 @@ pub(crate) fn answer(mix: Mix, ask: &Ask, first: &mut dyn FnMut(&str)) -> Result
     if let Some(row) = one_each(&mut search, ask) {
         rows.push(row);
     }
+    for &planner in &ask.planners {
+        rows.push(planned(&mut search, planner, ask));
+    }
     let events = search.events;
     drop(search);
     Ok(conclude(lab, rows, ask, events))
+}
+
+/// What a published planner's plan delivers.
+fn planned(search: &mut Search<'_>, planner: Planner, ask: &Ask) -> Row {
+    let plan = planner.plan(search.lab, search.threads).and_then(|plan| {
+        let member = |c: Candidate| {
+            let mechanism = match &c.how {
+                How::Deploy(Sharing::Mig { .. }) => Mechanism::Mig,
+                _ => Mechanism::Percent,
+            };
+            Ok(Member { mechanism, tried: search.measure(c)? })
+        };
+        plan.into_iter().map(member).collect::<Result<Vec<Member>, String>>()
+    });
+    match plan {
+        Ok(members) => Row { reference: true, ..row(search, planner.name(), &members, ask) },
+        Err(why) => impossible(planner.name(), None, why),
+    }
 }
 
 /// Best after the first short runs, in one line.

@@ -1,6 +1,6 @@
 //! What files that somebody deploys deliver for a mix.
 
-use cotenant_deploy::{Found, Gpu, Sharing};
+use cotenant_deploy::{Finding, Found, Gpu, Sharing, Weight};
 
 use super::answer::Ask;
 use super::fleet::Member;
@@ -14,7 +14,8 @@ use super::space::{Mechanism, Space};
 /// # Errors
 /// They do not say how the GPU is shared, or name what the mix does not have.
 pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, String> {
-    let gpus = found.resolve(&known_tenants(lab))?;
+    let mut gpus = found.resolve(&known_tenants(lab))?;
+    divide(lab, &mut gpus, found);
     let mut search = Search::new(lab, Space::default(), ask.threads, ask.events());
     let mut members = vec![];
     let mut words = vec![];
@@ -25,6 +26,59 @@ pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, Str
     }
     words.dedup();
     Ok(row(&mut search, &words.join(" | "), &members, ask))
+}
+
+/// The requests of tenants that are in several places, where no file divides them: in proportion to what
+/// each place serves of that tenant alone.
+fn divide(lab: &Lab, gpus: &mut [Gpu], found: &mut Found) {
+    for t in lab.all() {
+        let name = lab.name(t);
+        let here = |g: &Gpu| g.tenants.iter().filter(|x| x.name == name).count();
+        let places: usize = gpus.iter().map(here).sum();
+        let whole = |g: &Gpu| g.tenants.iter().all(|x| x.name != name || x.requests >= 1.0);
+        if places < 2 || !gpus.iter().all(whole) {
+            continue;
+        }
+        let mut rates = vec![];
+        for gpu in gpus.iter() {
+            for (i, x) in gpu.tenants.iter().enumerate().filter(|(_, x)| x.name == name) {
+                let served = alone(&gpu.sharing, i)
+                    .and_then(|sharing| lab.saturated(t, sharing, x.batch_max, x.workers));
+                rates.push(served.map_or(0.0, |s| s.rps));
+            }
+        }
+        let sum: f64 = rates.iter().sum();
+        // Where one is unknown, all count alike.
+        let known = sum > 0.0 && rates.iter().all(|r| *r > 0.0);
+        let mut shares = rates.iter().map(|r| if known { r / sum } else { 1.0 / places as f64 });
+        for x in gpus.iter_mut().flat_map(|g| &mut g.tenants).filter(|x| x.name == name) {
+            x.requests = shares.next().unwrap_or(0.0);
+        }
+        found.findings.push(Finding {
+            weight: Weight::Note,
+            file: "mix".to_owned(),
+            line: None,
+            field: format!("tenant.{name}"),
+            what: format!(
+                "is in {places} places, and no file says who gets which requests: divided in \
+                 proportion to what each serves"
+            ),
+        });
+    }
+}
+
+/// The place of one tenant of a GPU, for itself.
+fn alone(sharing: &Sharing, i: usize) -> Option<Sharing> {
+    Some(match sharing {
+        Sharing::TimeSlicing | Sharing::Streams => return None,
+        Sharing::Mps { percent } => Sharing::Mps { percent: vec![*percent.get(i)?] },
+        Sharing::Static { chunks } => Sharing::Static { chunks: vec![*chunks.get(i)?] },
+        Sharing::Mig { instances, place, percent } => Sharing::Mig {
+            instances: vec![instances.get(*place.get(i)?)?.clone()],
+            place: vec![0],
+            percent: vec![percent.get(i).copied().unwrap_or(100)],
+        },
+    })
 }
 
 /// One GPU's settings as a candidate.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use cotenant_deploy::Sharing;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::contention::ContentionModel;
+use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options, Value};
 use cotenant_sim::program::ModelCode;
 use cotenant_sim::scenario::{Setup, Tenant, Think};
@@ -46,6 +47,10 @@ pub(crate) struct Got {
     pub(crate) p99_ms: Option<f64>,
     /// Share of its requests within the goal; `None` without goal.
     pub(crate) attained: Option<f64>,
+    /// Requests that were seen: ended, or late already.
+    pub(crate) seen: u64,
+    /// More came than were served, to the end: its goal is missed sooner or later.
+    pub(crate) overloaded: bool,
     pub(crate) rps: f64,
     pub(crate) goodput_rps: f64,
 }
@@ -57,6 +62,33 @@ pub(crate) struct Run {
     pub(crate) watts: f64,
     pub(crate) cu_utilization: f64,
     pub(crate) events: u64,
+}
+
+/// Batches of each worker that are looked at, after those that fill the place.
+const SATURATED_BATCHES: u64 = 8;
+const SATURATED_BEFORE: u64 = 2;
+/// A place in which they take longer serves nobody.
+const SATURATED_AT_MOST: Nanos = Nanos(600_000_000_000);
+
+/// What a tenant comes to in a place of its own where it never waits for requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Saturated {
+    /// Requests/s of all its workers.
+    pub(crate) rps: f64,
+    /// Time of a batch.
+    pub(crate) batch: Nanos,
+}
+
+/// When requests ended.
+#[derive(Default)]
+struct Ends(Vec<Nanos>);
+
+impl Observer for Ends {
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        if let Happening::RequestDone { .. } = what {
+            self.0.push(now);
+        }
+    }
 }
 
 /// Models, goals and baselines of a mix.
@@ -214,6 +246,8 @@ impl Lab {
                 p50_ms: quantile(0.5),
                 p99_ms: quantile(0.99),
                 attained: t.attainment(),
+                seen: t.counts.completed + t.counts.dropped_total() + t.in_flight_late,
+                overloaded: t.overload(report.window).is_some(),
                 rps: t.counts.completed as f64 / window,
                 goodput_rps: t.counts.good as f64 / window,
             }
@@ -223,6 +257,55 @@ impl Lab {
             watts: report.gpu.energy_j / window,
             cu_utilization: report.gpu.cu_utilization,
             events: report.events,
+        })
+    }
+
+    /// A tenant that has a place to itself and always has a batch to run: what planners call its
+    /// profile. `None` where it does not fit, or the device cannot do it.
+    pub(crate) fn saturated(
+        &self,
+        tenant: usize,
+        sharing: Sharing,
+        batch: u32,
+        workers: u32,
+    ) -> Option<Saturated> {
+        let c = Candidate {
+            tenants: vec![tenant],
+            requests: vec![1.0],
+            how: How::Deploy(sharing),
+            batch: vec![batch],
+            timeout: vec![Nanos::ZERO],
+            workers: vec![workers],
+        };
+        let setup = self.prepare(&c);
+        let (name, options) = policy_of(&c, &setup);
+        // A request is a whole batch. So many of them end in order, whatever one takes.
+        let requests = u64::from(workers) * (SATURATED_BEFORE + SATURATED_BATCHES);
+        let mut ends = Ends::default();
+        let scenario = Scenario {
+            setup,
+            loads: vec![Load::Closed {
+                concurrency: workers,
+                think: Think::Constant(Nanos::ZERO),
+                items: batch,
+                tokens: None,
+                limit: Some(requests),
+            }],
+            warmup: Nanos::ZERO,
+            duration: SATURATED_AT_MOST,
+            contention: self.contention,
+            jitter: None,
+        };
+        let mut policy = (policy::find(name)?.build)(&options).ok()?;
+        cotenant_sim::run(scenario, &mut *policy, Some(&mut ends)).ok()?;
+        let skip = (u64::from(workers) * SATURATED_BEFORE) as usize;
+        let (first, last) = (*ends.0.get(skip)?, *ends.0.last()?);
+        let count = (ends.0.len() - skip).checked_sub(1).filter(|&n| n > 0 && last > first)?;
+        let per_batch = (last.0 - first.0) as f64 / count as f64;
+        Some(Saturated {
+            rps: f64::from(batch) * 1e9 / per_batch,
+            // Little's law: so many batches are in it at any time.
+            batch: Nanos((per_batch * f64::from(workers)) as u64),
         })
     }
 

@@ -1,5 +1,7 @@
 //! A row of the answer: one way of sharing with its best settings, and what they deliver.
 
+use std::collections::BTreeMap;
+
 use cotenant_deploy::{Gpu, Sharing, Tenant};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_results::Estimate;
@@ -8,7 +10,7 @@ use serde::Serialize;
 use super::answer::Ask;
 use super::fleet::{self, Member};
 use super::lab::{Candidate, Got, How, Lab};
-use super::search::{Score, Search, Tried, ratio};
+use super::search::{Score, Search, Tried, mean_ratio};
 use super::space::Mechanism;
 
 /// A number with its 95 % interval over the seeds.
@@ -64,6 +66,8 @@ pub(crate) struct Served {
     pub(crate) met: Option<bool>,
     /// Share of requests within the goal.
     pub(crate) attained: Option<f64>,
+    /// Requests that this rests on, over all seeds.
+    pub(crate) requests: u64,
     pub(crate) rps: f64,
     pub(crate) goodput_rps: f64,
     /// p99 over that of the tenant alone on the GPU with the same requests and settings.
@@ -82,12 +86,12 @@ fn interval(values: impl Iterator<Item = f64>) -> Option<Interval> {
     Estimate::of(&values).map(|e| Interval { mean: e.mean, half: e.half })
 }
 
-pub(super) fn impossible(mechanism: Mechanism, why: String) -> Row {
+pub(super) fn impossible(way: &str, needs: Option<&'static str>, why: String) -> Row {
     Row {
-        way: mechanism.name().to_owned(),
+        way: way.to_owned(),
         gpus: 1,
         impossible: Some(why),
-        needs: mechanism.needs(),
+        needs,
         reference: false,
         settings: String::new(),
         tenants: vec![],
@@ -164,7 +168,14 @@ pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &
         }
         plan.push(gpu_of(lab, &t.c));
     }
-    let goals: Vec<bool> = served.iter().filter_map(|s| s.met).collect();
+    // A tenant's goal is met if every part of it meets it.
+    let mut goals: BTreeMap<&str, bool> = BTreeMap::new();
+    for s in &served {
+        if let Some(met) = s.met {
+            *goals.entry(&s.tenant).or_insert(true) &= met;
+        }
+    }
+    let (asked, kept) = (goals.len(), goals.values().filter(|met| **met).count());
     let rps: f64 = served.iter().map(|s| s.rps).sum();
     let per_million = |per_s: f64| (rps > 0.0).then(|| per_s * 1e6 / rps);
     let settings: Vec<String> = members.iter().map(|m| words(lab, &m.tried.c)).collect();
@@ -175,8 +186,8 @@ pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &
         needs: members.iter().find_map(|m| m.mechanism.needs()),
         reference: false,
         settings: settings.join(" | "),
-        goals: goals.len(),
-        goals_met: goals.iter().filter(|m| **m).count(),
+        goals: asked,
+        goals_met: kept,
         goodput_rps: served.iter().map(|s| s.goodput_rps).sum(),
         tenants: served,
         headroom,
@@ -200,7 +211,9 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
     let p99 = interval(got().filter_map(|g| g.p99_ms));
     let slo = lab.slo(index);
     let attained: Vec<f64> = got().filter_map(|g| g.attained).collect();
-    let met = slo.map(|slo| got().map(|g| ratio(&g, slo)).sum::<f64>() / n <= 1.0);
+    let seen: u64 = got().map(|g| g.seen).sum();
+    // Where nobody asked, nothing is known.
+    let met = slo.filter(|_| seen > 0).map(|slo| mean_ratio(got(), slo) <= 1.0);
     let (model, workers) = (&lab.setup.tenants[index].model, f64::from(c.workers[i]));
     Served {
         tenant: lab.name(index).to_owned(),
@@ -213,6 +226,7 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
         met,
         attained: (slo.is_some() && !attained.is_empty())
             .then(|| attained.iter().sum::<f64>() / attained.len() as f64),
+        requests: seen,
         rps: got().map(|g| g.rps).sum::<f64>() / n,
         goodput_rps: got().map(|g| g.goodput_rps).sum::<f64>() / n,
         inflation: p99.zip(alone.and_then(|a| a.p99_ms)).map(|(p, a)| p.mean / a),

@@ -23,6 +23,8 @@ const SHORT_EVENTS: f64 = 15_000.0;
 const SHORT_REQUESTS: f64 = 150.0;
 /// A long run is at most so many times longer.
 const LONGEST: f64 = 8.0;
+/// Requests of the slowest tenant with a goal in a long run, as far as the budget goes.
+const LONG_REQUESTS: f64 = 150.0;
 /// Long runs that every answer has, about: the first round of the race, every seed of the best of each
 /// mechanism, their headroom. They get half of the budget.
 const LONG_RUNS: f64 = 80.0;
@@ -79,10 +81,12 @@ pub(crate) struct Search<'a> {
     pub(crate) space: Space,
     pub(crate) threads: usize,
     seed: u64,
-    short: Nanos,
-    long: Nanos,
-    /// Tenants alone on a GPU, by tenant, batch, workers and share of requests.
-    alone: BTreeMap<(usize, u32, u32, u64), Option<Got>>,
+    /// A long run over a short one.
+    times: f64,
+    /// Events that a run may have to see enough.
+    most: f64,
+    /// Tenants alone on a GPU, by tenant, batch, workers, share of requests and length.
+    alone: BTreeMap<(usize, u32, u32, u64, Nanos), Option<Got>>,
     /// Events simulated so far.
     pub(crate) events: u64,
 }
@@ -127,6 +131,18 @@ pub(crate) fn ratio(got: &Got, slo: Nanos) -> f64 {
     }
 }
 
+/// The mean ratio over runs; at least just above 1 where the queue grew through half of them.
+pub(crate) fn mean_ratio(got: impl Iterator<Item = Got>, slo: Nanos) -> f64 {
+    let (mut n, mut sum, mut grew) = (0_u32, 0.0, 0_u32);
+    for got in got {
+        n += 1;
+        sum += ratio(&got, slo);
+        grew += u32::from(got.overloaded);
+    }
+    let mean = sum / f64::from(n.max(1));
+    if grew > 0 && grew * 2 >= n { mean.max(1.0001) } else { mean }
+}
+
 /// The score of runs under several seeds.
 pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
     if runs.is_empty() {
@@ -136,9 +152,9 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
     let (mut missed, mut worst) = (0, 0.0_f64);
     let (mut lost, mut spare) = (0.0, 0.0);
     for (i, &t) in tenants.iter().enumerate() {
-        let got = || runs.iter().map(move |r| &r.got[i]);
+        let got = || runs.iter().map(move |r| r.got[i]);
         if let Some(slo) = lab.slo(t) {
-            let mean = got().map(|g| ratio(g, slo)).sum::<f64>() / n;
+            let mean = mean_ratio(got(), slo);
             missed += usize::from(mean > 1.0);
             worst = worst.max(mean);
         } else if let Some(alone) = lab.isolated[t] {
@@ -158,18 +174,40 @@ impl<'a> Search<'a> {
     /// A search that may simulate about `budget` events.
     pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize, budget: f64) -> Self {
         let seed = lab.mix.e.seeds.first().copied().unwrap_or(1);
-        let (short, events) = short(lab);
+        let all = Group::all(lab);
+        let (_, events) = short(lab, &all.tenants, &all.requests);
         let times = (budget / 2.0 / LONG_RUNS / events).clamp(1.0, LONGEST);
-        let long = Nanos((short.0 as f64 * times) as u64);
-        Self { lab, space, threads, seed, short, long, alone: BTreeMap::new(), events: 0 }
+        let most = budget / LONG_RUNS;
+        Self { lab, space, threads, seed, times, most, alone: BTreeMap::new(), events: 0 }
+    }
+
+    /// Length of a short run of a candidate. It depends on who is on the GPU alone, so that all settings
+    /// see the same requests.
+    fn short(&self, c: &Candidate) -> Nanos {
+        short(self.lab, &c.tenants, &c.requests).0
+    }
+
+    /// Length of a long run.
+    fn long(&self, c: &Candidate) -> Nanos {
+        let (short, events) = short(self.lab, &c.tenants, &c.requests);
+        let usual = short.0 as f64 * self.times;
+        let per_ns = events / short.0 as f64;
+        let slowest = slowest(self.lab, &c.tenants, &c.requests);
+        let enough =
+            slowest.map_or(0.0, |rate| LONG_REQUESTS * 1e9 / rate).max(self.overflow(c).0 as f64);
+        Nanos(usual.max(enough.min(self.most / per_ns)) as u64)
+    }
+
+    /// How long a queue that grows may take to break a goal.
+    fn overflow(&self, c: &Candidate) -> Nanos {
+        let goals = c.tenants.iter().filter_map(|&t| self.lab.slo(t));
+        Nanos(goals.max().map_or(0, |slo| slo.0.saturating_mul(GOALS_TO_OVERFLOW)))
     }
 
     /// Length of a run at so many times the load, for about as many requests at every load.
-    fn loaded(&self, load: f64) -> Nanos {
-        let whole = self.short.max(Nanos(self.long.0 / 2));
-        let goals = self.lab.all().into_iter().filter_map(|t| self.lab.slo(t));
-        let least = goals.max().map_or(0, |slo| slo.0.saturating_mul(GOALS_TO_OVERFLOW));
-        Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(Nanos(least)).min(whole)
+    fn loaded(&self, c: &Candidate, load: f64) -> Nanos {
+        let whole = self.short(c).max(Nanos(self.long(c).0 / 2));
+        Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(self.overflow(c)).min(whole)
     }
 
     /// The best of every mechanism after the first short runs.
@@ -272,13 +310,15 @@ impl<'a> Search<'a> {
     }
 
     fn try_short(&mut self, pools: &mut [(Mechanism, Vec<Tried>)]) {
-        let (lab, seed, short) = (self.lab, self.seed, self.short);
+        let (lab, seed) = (self.lab, self.seed);
+        let this = &*self;
         let mut todo: Vec<&mut Tried> = pools
             .iter_mut()
             .flat_map(|(_, p)| p.iter_mut())
             .filter(|t| t.short.is_none())
             .collect();
-        let results = parallel(self.threads, &todo, |t| lab.run(&t.c, &t.setup, seed, short, 1.0));
+        let results =
+            parallel(self.threads, &todo, |t| lab.run(&t.c, &t.setup, seed, this.short(&t.c), 1.0));
         for (t, result) in todo.iter_mut().zip(results) {
             self.events += result.as_ref().map_or(0, |r| r.events);
             t.short = Some(result);
@@ -291,7 +331,7 @@ impl<'a> Search<'a> {
     /// Long runs under more and more seeds, of fewer and fewer candidates.
     fn race(&mut self, pools: &mut [(Mechanism, Vec<Tried>)], budget: f64) {
         for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 2)] {
-            let (lab, first, long) = (self.lab, self.seed, self.long);
+            let (lab, first) = (self.lab, self.seed);
             let mut todo: Vec<(&mut Tried, u64)> = vec![];
             for (_, pool) in pools.iter_mut() {
                 let served = pool.iter_mut().filter(|t| t.why().is_none());
@@ -307,8 +347,9 @@ impl<'a> Search<'a> {
                 break;
             }
             loop {
+                let this = &*self;
                 let results = parallel(self.threads, &todo, |(t, seed)| {
-                    lab.run(&t.c, &t.setup, *seed, long, 1.0)
+                    lab.run(&t.c, &t.setup, *seed, this.long(&t.c), 1.0)
                 });
                 let mut ended = vec![];
                 for ((t, seed), result) in todo.iter_mut().zip(results) {
@@ -335,14 +376,16 @@ impl<'a> Search<'a> {
     /// `None` without goals. To a tenth, at most 16.
     pub(crate) fn headroom(&mut self, t: &Tried) -> Option<f64> {
         t.c.tenants.iter().find(|&&i| self.lab.slo(i).is_some())?;
+        // At the load as it is, all of its runs have the word.
+        let kept = t.score(self.lab).missed == 0;
         let mut met = |load: f64| {
-            let duration = self.loaded(load);
+            let duration = self.loaded(&t.c, load);
             let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
             let Ok(run) = run else { return false };
             self.events += run.events;
             score(self.lab, &t.c.tenants, &[&run]).missed == 0
         };
-        let (mut low, mut high): (f64, f64) = if met(1.0) { (1.0, 16.0) } else { (0.0, 1.0) };
+        let (mut low, mut high): (f64, f64) = if kept { (1.0, 16.0) } else { (0.0, 1.0) };
         while low >= 1.0 && low * 2.0 <= 16.0 && met(low * 2.0) {
             low *= 2.0;
         }
@@ -361,20 +404,21 @@ impl<'a> Search<'a> {
     #[cfg(test)]
     pub(crate) fn short_score(&self, c: &Candidate) -> Option<Score> {
         let t = Tried::new(self.lab, c.clone());
-        let run = self.lab.run(&t.c, &t.setup, self.seed, self.short, 1.0).ok()?;
+        let run = self.lab.run(&t.c, &t.setup, self.seed, self.short(c), 1.0).ok()?;
         Some(score(self.lab, &t.c.tenants, &[&run]))
     }
 
     /// The worst ratio of p99 and goal at `load` times the rates.
     pub(crate) fn ratio_at(&self, t: &Tried, load: f64) -> f64 {
-        let duration = self.loaded(load);
+        let duration = self.loaded(&t.c, load);
         let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
         run.map_or(f64::INFINITY, |run| score(self.lab, &t.c.tenants, &[&run]).ratio)
     }
 
     /// A tenant alone on the whole GPU with the same settings and requests.
     pub(crate) fn alone(&mut self, c: &Candidate, i: usize) -> Option<Got> {
-        let key = (c.tenants[i], c.batch[i], c.workers[i], c.requests[i].to_bits());
+        let long = self.long(c);
+        let key = (c.tenants[i], c.batch[i], c.workers[i], c.requests[i].to_bits(), long);
         if let Some(known) = self.alone.get(&key) {
             return *known;
         }
@@ -391,7 +435,7 @@ impl<'a> Search<'a> {
             workers: vec![c.workers[i]],
         };
         let setup = self.lab.prepare(&one);
-        let run = self.lab.run(&one, &setup, self.seed, self.long, 1.0).ok();
+        let run = self.lab.run(&one, &setup, self.seed, long, 1.0).ok();
         self.events += run.as_ref().map_or(0, |r| r.events);
         let got = run.and_then(|r| r.got.first().copied());
         self.alone.insert(key, got);
@@ -405,7 +449,7 @@ impl<'a> Search<'a> {
     pub(crate) fn measure(&mut self, c: Candidate) -> Result<Tried, String> {
         let mut t = Tried::new(self.lab, c);
         let seeds: Vec<u64> = (0..SEEDS as u64).map(|i| self.seed + i).collect();
-        let (lab, long) = (self.lab, self.long);
+        let (lab, long) = (self.lab, self.long(&t.c));
         for run in parallel(self.threads, &seeds, |&seed| lab.run(&t.c, &t.setup, seed, long, 1.0))
         {
             let run = run?;
@@ -419,7 +463,7 @@ impl<'a> Search<'a> {
     pub(crate) fn finish(&mut self, t: &mut Tried) {
         while t.long.len() < SEEDS {
             let seed = self.seed + t.long.len() as u64;
-            let Ok(run) = self.lab.run(&t.c, &t.setup, seed, self.long, 1.0) else { return };
+            let Ok(run) = self.lab.run(&t.c, &t.setup, seed, self.long(&t.c), 1.0) else { return };
             self.events += run.events;
             t.long.push(run);
         }
@@ -445,22 +489,28 @@ fn pick(pool: Vec<Tried>) -> Result<Tried, String> {
     best.ok_or_else(|| why.unwrap_or_else(|| "no settings are legal".to_owned()))
 }
 
-/// How long a short run is, and how many events it has, about.
-fn short(lab: &Lab) -> (Nanos, f64) {
+/// How long a short run is with these tenants on a GPU, and how many events it has, about.
+fn short(lab: &Lab, tenants: &[usize], requests: &[f64]) -> (Nanos, f64) {
     let mut events = 0.0;
-    let mut slowest = f64::INFINITY;
-    for t in lab.all() {
+    for (&t, share) in tenants.iter().zip(requests) {
         let kernels = lab.setup.tenants[t].model.program(1).kernels.len() as f64;
-        let rate = lab.mix.rate(t).or(lab.isolated[t].map(|i| i.rps)).unwrap_or(1.0);
-        events += rate * (kernels + 4.0);
-        if lab.slo(t).is_some() {
-            slowest = slowest.min(rate);
-        }
+        events += rate(lab, t) * share * (kernels + 4.0);
     }
     let by_events = SHORT_EVENTS / f64::max(events, 1.0);
-    let by_requests = if slowest.is_finite() { SHORT_REQUESTS / slowest } else { 0.0 };
+    let by_requests = slowest(lab, tenants, requests).map_or(0.0, |rate| SHORT_REQUESTS / rate);
     let seconds = by_events.max(by_requests.min(4.0 * by_events)).clamp(0.02, 60.0);
     (Nanos((seconds * 1e9) as u64), (seconds * events).max(1.0))
+}
+
+/// Requests/s of a tenant; those of a closed loop as they are without neighbours.
+fn rate(lab: &Lab, t: usize) -> f64 {
+    lab.mix.rate(t).or(lab.isolated[t].map(|i| i.rps)).unwrap_or(1.0)
+}
+
+/// The lowest rate among tenants with a goal.
+fn slowest(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Option<f64> {
+    let goals = tenants.iter().zip(requests).filter(|(t, _)| lab.slo(**t).is_some());
+    goals.map(|(&t, share)| rate(lab, t) * share).min_by(f64::total_cmp).filter(|r| *r > 0.0)
 }
 
 /// `f` of every item on several threads, in the order of the items.

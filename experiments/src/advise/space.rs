@@ -221,7 +221,8 @@ impl Space {
                     let how = deploy(Sharing::Static { chunks: chunks.clone() });
                     self.candidate(lab, g, how, place)
                 };
-                vec![make(fair), make(equal)]
+                // As the formula's ratios want it, evenly, and by how much work each brings.
+                vec![make(fair), make(equal), make(by_demand(chunks, &demand))]
             }
             Mechanism::Mig => self.instances(lab, g, false),
             Mechanism::MigMps => self.instances(lab, g, true),
@@ -335,18 +336,50 @@ impl Space {
         all
     }
 
+    /// A candidate whose tenants have places of their own, with the batches and workers that the formula
+    /// likes there.
+    fn refitted(&self, lab: &Lab, c: &Candidate) -> Candidate {
+        let place = |i: usize| match &c.how {
+            How::Deploy(Sharing::Static { chunks }) => {
+                let unit = lab.setup.device.mps.map_or(1, |m| m.chunk_cus);
+                Some(Place::part(&lab.setup, chunks[i] * unit))
+            }
+            How::Deploy(Sharing::Mig { instances, place, .. }) => {
+                let table = lab.setup.device.mig.as_ref()?;
+                let (profile, _) = table.profile(&instances[place[i]]).ok()?;
+                Some(place_of(lab, table, profile))
+            }
+            _ => None,
+        };
+        let mut fitted = c.clone();
+        for (i, &t) in c.tenants.iter().enumerate() {
+            if let Some(place) = place(i) {
+                let (batch, workers, _) = self.best(lab, t, c.requests[i], place);
+                (fitted.batch[i], fitted.workers[i]) = (batch, workers);
+            }
+        }
+        fitted
+    }
+
     /// More of the GPU for tenant `i`.
     fn shares(&self, lab: &Lab, c: &Candidate, i: usize, all: &mut Vec<Candidate>) {
         let n = c.tenants.len();
-        let mut push =
-            |sharing: Sharing| all.push(Candidate { how: How::Deploy(sharing), ..c.clone() });
+        // With the batches as they are, and with those that the formula likes in the new places: a
+        // better share often pays with another batch alone.
+        let mut push = |sharing: Sharing| {
+            let moved = Candidate { how: How::Deploy(sharing), ..c.clone() };
+            all.push(self.refitted(lab, &moved));
+            all.push(moved);
+        };
         match &c.how {
             How::Deploy(Sharing::Static { chunks }) => {
-                for j in (0..n).filter(|&j| j != i && chunks[j] > 1) {
-                    let mut chunks = chunks.clone();
-                    chunks[i] += 1;
-                    chunks[j] -= 1;
-                    push(Sharing::Static { chunks });
+                for j in (0..n).filter(|&j| j != i) {
+                    for step in [1, 2].into_iter().filter(|&step| chunks[j] > step) {
+                        let mut chunks = chunks.clone();
+                        chunks[i] += step;
+                        chunks[j] -= step;
+                        push(Sharing::Static { chunks });
+                    }
                 }
             }
             How::Deploy(Sharing::Mps { percent }) if percent.iter().any(|&p| p < 100) => {
@@ -395,7 +428,7 @@ impl Space {
 }
 
 /// The wait for a batch to fill: the mix's own where it fixes the batch.
-fn timeout(lab: &Lab, tenant: usize) -> Nanos {
+pub(crate) fn timeout(lab: &Lab, tenant: usize) -> Nanos {
     match lab.mix.fixed_batch[tenant] {
         true => lab.mix.point.tenants[tenant].batch_timeout,
         false => Nanos::ZERO,
@@ -490,6 +523,17 @@ fn permute(set: &mut [usize], from: usize, visit: &mut impl FnMut(&[usize])) {
         permute(set, from + 1, visit);
         set.swap(from, i);
     }
+}
+
+/// Units in proportion to `demand`, one each at least.
+fn by_demand(units: u32, demand: &[f64]) -> Vec<u32> {
+    let mut each = vec![1; demand.len()];
+    for _ in demand.len() as u32..units {
+        let need = |i: &usize| demand[*i] / f64::from(each[*i]);
+        let next = (0..demand.len()).max_by(|a, b| need(a).total_cmp(&need(b)));
+        each[next.unwrap_or(0)] += 1;
+    }
+    each
 }
 
 fn equal(units: u32, n: usize) -> Vec<u32> {

@@ -126,6 +126,9 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
     align(&header, &lines) + &cannot
 }
 
+/// Fewer requests than these do not tell 99 % from 97 %.
+const FEW: u64 = 100;
+
 /// A line per tenant of one row.
 pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
     let header = [
@@ -164,7 +167,17 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
     let sum: f64 =
         row.tenants.iter().map(|t| t.weights_mib + t.activations_mib + t.context_mib).sum();
     let capacity = lab.setup.device.memory.capacity.0 as f64 / f64::from(1 << 20);
-    format!("{}memory: {sum:.0} of {:.0} MiB\n", align(&header, &lines), capacity * row.gpus as f64)
+    let few = row.tenants.iter().filter(|t| t.goal_ms.is_some() && t.requests < FEW);
+    let few: Vec<String> = few.map(|t| format!("{} {}", t.tenant, t.requests)).collect();
+    let few = match few.as_slice() {
+        [] => String::new(),
+        some => format!(
+            "few requests to judge a goal by: {}; a larger --budget simulates longer\n",
+            some.join(", ")
+        ),
+    };
+    let memory = capacity * row.gpus as f64;
+    format!("{}{few}memory: {sum:.0} of {memory:.0} MiB\n", align(&header, &lines))
 }
 
 /// Where the numbers come from.

@@ -8,11 +8,19 @@ use super::answer::{Ask, answer};
 use super::check::row_of;
 use super::lab::{Candidate, How, Lab};
 use super::mix::Mix;
+use super::planner::Planner;
 use super::search::Search;
 use super::space::{Group, Mechanism, Space};
 
 fn ask() -> Ask {
-    Ask { gpus: (1, 1), budget_s: 0.25, price: Some(2.0), threads: 1, curves: false }
+    Ask {
+        gpus: (1, 1),
+        budget_s: 0.25,
+        price: Some(2.0),
+        threads: 1,
+        curves: false,
+        planners: vec![],
+    }
 }
 
 fn lab(models: &[&str], device: &str) -> Lab {
@@ -84,10 +92,11 @@ fn the_search_finds_what_brute_force_finds() {
         };
         let (a, b) = (tenant(1), tenant(4));
         let lab = lab(&[&a, &b], "a30");
-        let mut search = Search::new(&lab, space.clone(), 1, 3e6);
+        // What the default budget has for the climb on one GPU.
+        let mut search = Search::new(&lab, space.clone(), 1, 8e6);
         let group = Group::all(&lab);
         let mut pools = search.first(&group);
-        search.climb(&mut pools, 3e6);
+        search.climb(&mut pools, 8e6);
         for (mechanism, pool) in &pools {
             let own = pool[0].score(&lab);
             let all = grid(&lab, &space, *mechanism);
@@ -103,7 +112,7 @@ fn the_search_finds_what_brute_force_finds() {
             }
         }
     }
-    assert!(compared >= 80 && exact * 100 >= compared * 90, "{exact} of {compared}");
+    assert!(compared >= 80 && exact == compared, "{exact} of {compared}");
 }
 
 #[test]
@@ -184,6 +193,86 @@ fn several_gpus_serve_what_one_cannot() {
         let shares: f64 = row.plan.iter().flat_map(|g| &g.tenants).map(|t| t.requests).sum();
         assert!((shares - 2.0).abs() < 1e-9, "every request goes somewhere: {shares}");
     }
+}
+
+/// What a plan promises: every request goes somewhere, on layouts that the device allows.
+#[test]
+fn published_planners_plan() {
+    let models = [
+        "resnet50@900rps,slo=60ms",
+        "mobilenet_v2@500rps,slo=40ms",
+        "bert_base@60rps,slo=120ms",
+        "alexnet@10rps,slo=200ms",
+    ];
+    let lab = lab(&models, "a100-sxm-40");
+    for planner in [Planner::ParvaGpu, Planner::GpuLets, Planner::Igniter] {
+        let plan = planner.plan(&lab, 2).unwrap();
+        assert_eq!(plan, planner.plan(&lab, 1).unwrap(), "{planner:?}: any number of threads");
+        for t in lab.all() {
+            let parts = plan.iter().flat_map(|c| c.tenants.iter().zip(&c.requests));
+            let share: f64 = parts.filter(|(i, _)| **i == t).map(|(_, share)| share).sum();
+            assert!((share - 1.0).abs() < 1e-9, "{planner:?}: {} of {}", share, lab.name(t));
+        }
+        for c in &plan {
+            match &c.how {
+                How::Deploy(Sharing::Mig { instances, .. }) => {
+                    let names: Vec<&str> = instances.iter().map(String::as_str).collect();
+                    lab.setup.device.mig.as_ref().unwrap().placements(&names).unwrap();
+                }
+                How::Deploy(Sharing::Mps { percent }) => {
+                    assert!(percent.iter().sum::<u32>() <= 100, "{planner:?}: {percent:?}");
+                    assert!(planner != Planner::GpuLets || percent.len() <= 2);
+                }
+                how => panic!("{planner:?}: {how:?}"),
+            }
+        }
+        // Planned for these rates, they are served.
+        let mut search = Search::new(&lab, Space::default(), 2, 1e6);
+        for c in plan {
+            let tried = search.measure(c).unwrap();
+            for (i, &t) in tried.c.tenants.iter().enumerate() {
+                let asked = lab.mix.rate(t).unwrap() * tried.c.requests[i];
+                let runs = tried.samples();
+                let served = runs.iter().map(|r| r.got[i].rps).sum::<f64>() / runs.len() as f64;
+                assert!(served > 0.8 * asked, "{planner:?}: {}: {served} of {asked}", lab.name(t));
+            }
+        }
+    }
+}
+
+#[test]
+fn planners_say_what_they_cannot_plan() {
+    let why = |models: &[&str], device: &str, planner: Planner| {
+        planner.plan(&lab(models, device), 1).unwrap_err()
+    };
+    let one = ["alexnet@50rps,slo=20ms", "resnet18@20rps,slo=50ms"];
+    assert!(why(&one, "v100-sxm2-16", Planner::ParvaGpu).contains("no MIG"));
+    let idle = ["alexnet@50rps,slo=20ms", "resnet18,best-effort"];
+    assert!(why(&idle, "a30", Planner::Igniter).contains("`resnet18` has no goal"));
+    let hard = ["alexnet@50rps,slo=20ms", "resnet50@10rps,slo=300us"];
+    for planner in [Planner::ParvaGpu, Planner::Igniter] {
+        assert!(why(&hard, "a30", planner).contains("`resnet50`"));
+    }
+}
+
+/// A tenant in two instances of which no file divides the requests gets them in proportion to what each
+/// serves, and none twice.
+#[test]
+fn requests_in_several_places_are_divided() {
+    let map = "Num instance,Num GPU,Model,Placement,Instance size,Batch size,Num proc\n\
+               0,0,resnet50,0,3,8,2\n0,0,alexnet,4,1,4,1\n0,1,resnet50,0,1,8,1\n";
+    let lab = lab(&["resnet50@200rps,slo=60ms", "alexnet@50rps,slo=60ms"], "a100-sxm-40");
+    let mut found = Found::new(lab.setup.device.clone());
+    cotenant_deploy::read("plan.csv", map, &mut found).unwrap();
+    let row = row_of(&lab, &mut found, &ask()).unwrap();
+    let parts: Vec<&super::row::Served> =
+        row.tenants.iter().filter(|t| t.tenant == "resnet50").collect();
+    assert_eq!(parts.len(), 2);
+    let (large, small) = (parts[0].rps, parts[1].rps);
+    assert!((large + small - 200.0).abs() < 20.0, "{large} + {small}");
+    assert!(large > 2.0 * small, "{large} against {small}");
+    assert_eq!(row.goals, 2, "goals are those of tenants, not of their parts");
+    assert!(found.findings.iter().any(|f| f.what.contains("in 2 places")));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use cotenant_profiles::Nanos;
 
 use crate::advise::answer::{self, Answer, Ask};
 use crate::advise::mix::Mix;
+use crate::advise::planner::Planner;
 use crate::advise::table;
 use crate::fail::{Done, Failure};
 use crate::say;
@@ -22,7 +23,8 @@ use crate::study::compute::threads;
 #[command(after_help = "Examples:\n  \
     cotenant advise --gpu h100-sxm --model bert_large@60rps,slo=50ms \
     --model resnet50@200rps,slo=20ms,batch=8 --model mobilenet_v2,best-effort\n  \
-    cotenant advise mix.toml --gpus 1..4 --emit deploy/ --json")]
+    cotenant advise mix.toml --gpus 1..4 --emit deploy/ --json\n  \
+    cotenant advise mix.toml --gpus 2 --planner parvagpu,gpu-lets,igniter")]
 pub(crate) struct Args {
     /// A mix: an experiment file; what it fixes (batch, workers) stays fixed
     #[arg(value_name = "MIX.toml", conflicts_with = "models")]
@@ -37,9 +39,12 @@ pub(crate) struct Args {
     /// batch, workers, precision, executor, name, best-effort
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// What may be simulated, as seconds of one core of two million events a second
+    /// What may be simulated, as seconds of one core of four million events a second
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     budget: Nanos,
+    /// Add what published planners would deploy, for comparison
+    #[arg(long = "planner", value_name = "NAME", value_delimiter = ',')]
+    planners: Vec<Planner>,
     /// Price of one GPU for an hour, for the price of a million requests
     #[arg(long, value_name = "X")]
     price: Option<f64>,
@@ -110,6 +115,7 @@ pub(crate) fn run(args: &Args) -> Done {
         price: args.price,
         threads: threads(args.jobs.map_or(0, usize::from)),
         curves: args.page.is_some() || args.json,
+        planners: args.planners.clone(),
     };
     let answer = answer::answer(mix, &ask, &mut say::note).map_err(Failure::Input)?;
     if let Some(dir) = &args.emit {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
 use cotenant_deploy::{Found, Weight};
+use cotenant_profiles::Nanos;
 use serde_json::json;
 
 use crate::advise::answer::Ask;
@@ -17,7 +18,7 @@ use crate::study::compute::threads;
 /// Read deployment settings: what they deliver for a mix, what is illegal or silently rounded
 ///
 /// Reads mig-parted, device-plugin, DRA and Kubernetes YAML, CUDA_MPS_* environments and scripts, Triton's
-/// config.pbtxt, commands of vLLM and SGLang, and green contexts, alone or together. Exits with status 1
+/// config.pbtxt, commands of vLLM and SGLang, green contexts, and ParvaGPU's deployment maps, alone or together. Exits with status 1
 /// if the real thing would refuse a setting or a goal is missed.
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// The GPU, in place of the mix's
     #[arg(long, value_name = "DEVICE")]
     gpu: Option<String>,
+    /// How long to simulate, as `advise` has it: with the same budget the numbers are the same
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    budget: Nanos,
     /// Print findings and numbers as JSON
     #[arg(long)]
     json: bool,
@@ -64,7 +68,14 @@ pub(crate) fn run(args: &Args) -> Done {
     let largest = found.tenants.values().filter_map(|t| t.batch_max).max().unwrap_or(1);
     let lab = Lab::up_to(mix, largest).map_err(Failure::Input)?;
     let threads = threads(args.jobs.map_or(0, usize::from));
-    let ask = Ask { gpus: (1, 16), budget_s: 0.0, price: None, threads, curves: false };
+    let ask = Ask {
+        gpus: (1, 16),
+        budget_s: args.budget.as_secs_f64(),
+        price: None,
+        threads,
+        curves: false,
+        planners: vec![],
+    };
     let row = check::row_of(&lab, &mut found, &ask);
     let mut findings = found.findings;
     findings.sort_by_key(|f| f.weight);

@@ -1,6 +1,6 @@
 //! What is illegal, rounded or ignored in files that others wrote.
 
-use cotenant_deploy::{Found, Sharing};
+use cotenant_deploy::{Found, Gpu, Sharing, Weight};
 
 use super::{device, read_all, tenant};
 
@@ -227,4 +227,40 @@ fn an_unknown_file_is_refused_with_what_is_known() {
     assert!(error("x.yaml", "a: 1\n").contains("neither a workload"));
     let mut nothing = Found::new(device());
     assert!(nothing.resolve(&[tenant("a", 1, 1)]).unwrap_err().contains("do not say how"));
+}
+
+#[test]
+fn a_parvagpu_map_is_read() {
+    let header = "Num instance,Num GPU,Model,Placement,Instance size,Batch size,Num proc\n";
+    let read = |rows: &str| {
+        let mut found = Found::new(device());
+        cotenant_deploy::read("map.csv", &format!("{header}{rows}"), &mut found)
+            .map_err(|e| e.to_string())?;
+        Ok::<_, String>(found)
+    };
+    let mut found = read("0,0,text,0,4,8,3\n0,0,tiny,4,3,16,1\n1,0,text,0,1,2,2\n").unwrap();
+    let gpus = found.resolve(&[tenant("text", 1, 1), tenant("tiny", 1, 1)]).unwrap();
+    assert_eq!(gpus.len(), 2, "GPU 0 of each of two nodes");
+    let settings = |g: &Gpu| g.tenants.iter().map(|t| (t.workers, t.batch_max)).collect::<Vec<_>>();
+    assert_eq!(settings(&gpus[0]), [(3, 8), (1, 16)]);
+    assert_eq!(settings(&gpus[1]), [(2, 2)]);
+    let mig = |names: &[&str], place: &[usize]| Sharing::Mig {
+        instances: names.iter().map(|&n| n.to_owned()).collect(),
+        place: place.to_vec(),
+        percent: vec![100; place.len()],
+    };
+    assert_eq!(gpus[0].sharing, mig(&["4g", "3g"], &[0, 1]));
+    assert_eq!(gpus[1].sharing, mig(&["1g"], &[0]));
+    // What no board holds, and what no file means.
+    let found = read("0,0,text,0,4,8,3\n0,0,tiny,4,4,16,1\n").unwrap();
+    assert!(found.findings.iter().any(|f| f.weight == Weight::Illegal), "{:?}", found.findings);
+    for (rows, says) in [
+        ("0,0,text,0,5,8,3\n", "map.csv:2: Instance size: 5 slices"),
+        ("0,0,text,0,4,8,0\n", "map.csv:2: Num proc"),
+        ("0,0,text,0,4,8,1\n0,0,text,0,many,8,1\n", "map.csv:3"),
+        ("", "lists no instance"),
+    ] {
+        let said = read(rows).unwrap_err();
+        assert!(said.contains(says), "{rows:?}: {said}");
+    }
 }

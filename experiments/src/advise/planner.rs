@@ -1,0 +1,127 @@
+//! Planners as published, for comparison: how many GPUs they ask for, and what their plans deliver.
+//!
+//! Each is given what its authors give it: a profile of every tenant (throughput and batch time by share,
+//! batch and processes), rates and goals. The profile is simulated here, one tenant at a time. What a plan
+//! delivers is simulated as every other row is.
+
+mod gpu_lets;
+mod igniter;
+mod parvagpu;
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use cotenant_deploy::Sharing;
+use cotenant_profiles::Nanos;
+
+use super::lab::{Candidate, How, Lab, Saturated};
+use super::search::parallel;
+
+/// A published planner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Planner {
+    /// ParvaGPU (SC 2024): MIG instances, each with several processes of one model under MPS
+    #[value(name = "parvagpu")]
+    ParvaGpu,
+    /// gpu-lets (ATC 2022): MPS percentages of fifths, at most two models on a GPU
+    GpuLets,
+    /// iGniter (TPDS 2023): MPS percentages, placed where neighbours cost least
+    Igniter,
+}
+
+impl Planner {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ParvaGpu => "ParvaGPU's plan",
+            Self::GpuLets => "gpu-lets' plan",
+            Self::Igniter => "iGniter's plan",
+        }
+    }
+
+    /// What it would deploy, GPU by GPU.
+    ///
+    /// # Errors
+    /// The device lacks the mechanism, or a tenant has no rate or goal, or one that no share meets.
+    pub(crate) fn plan(self, lab: &Lab, threads: usize) -> Result<Vec<Candidate>, String> {
+        let wanted = wanted(lab)?;
+        match self {
+            Self::ParvaGpu => parvagpu::plan(lab, &wanted, threads),
+            Self::GpuLets => gpu_lets::plan(lab, &wanted, threads),
+            Self::Igniter => igniter::plan(lab, &wanted),
+        }
+    }
+}
+
+/// What one tenant is to get.
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    tenant: usize,
+    /// Requests/s.
+    rate: f64,
+    goal: Nanos,
+}
+
+/// A part of a GPU that serves a part of a tenant's requests.
+#[derive(Clone, Debug)]
+struct Part {
+    tenant: usize,
+    batch: u32,
+    workers: u32,
+    /// Requests/s for which it is there: requests are divided in this proportion.
+    rps: f64,
+}
+
+fn wanted(lab: &Lab) -> Result<Vec<Wanted>, String> {
+    let each = lab.all().into_iter().map(|tenant| {
+        let lacks =
+            |what: &str| format!("plans for rates and goals; `{}` has no {what}", lab.name(tenant));
+        let goal = lab.slo(tenant).ok_or_else(|| lacks("goal"))?;
+        let rate = lab.mix.rate(tenant).ok_or_else(|| lacks("rate"))?;
+        Ok(Wanted { tenant, rate, goal })
+    });
+    each.collect()
+}
+
+/// Powers of two up to the tenant's largest batch; the one that the mix fixes.
+fn batches(lab: &Lab, tenant: usize) -> Vec<u32> {
+    let limit = lab.batch_limit[tenant];
+    if lab.mix.fixed_batch[tenant] {
+        return vec![limit];
+    }
+    (0..).map(|i| 1 << i).take_while(|&b| b <= limit).collect()
+}
+
+/// A tenant's profile at many settings at once; those at which it does not run are left out.
+fn profile<K: Clone + Ord + Sync>(
+    lab: &Lab,
+    tenant: usize,
+    settings: &[(K, Sharing, u32, u32)],
+    threads: usize,
+) -> BTreeMap<(K, u32, u32), Saturated> {
+    let found = parallel(threads, settings, |(_, sharing, batch, workers)| {
+        lab.saturated(tenant, sharing.clone(), *batch, *workers)
+    });
+    let all = settings.iter().zip(found);
+    all.filter_map(|((k, _, b, w), found)| Some(((k.clone(), *b, *w), found?))).collect()
+}
+
+/// The candidate of one GPU, with requests divided in proportion to `rps` over all GPUs.
+fn candidate(lab: &Lab, parts: &[Part], all: &BTreeMap<usize, f64>, sharing: Sharing) -> Candidate {
+    Candidate {
+        tenants: parts.iter().map(|p| p.tenant).collect(),
+        requests: parts.iter().map(|p| p.rps / all[&p.tenant]).collect(),
+        how: How::Deploy(sharing),
+        batch: parts.iter().map(|p| p.batch).collect(),
+        timeout: parts.iter().map(|p| super::space::timeout(lab, p.tenant)).collect(),
+        workers: parts.iter().map(|p| p.workers).collect(),
+    }
+}
+
+/// What the parts of every tenant come to together, requests/s.
+fn sums<'a>(parts: impl Iterator<Item = &'a Part>) -> BTreeMap<usize, f64> {
+    let mut sums = BTreeMap::new();
+    for p in parts {
+        *sums.entry(p.tenant).or_insert(0.0) += p.rps;
+    }
+    sums
+}

@@ -1,0 +1,179 @@
+//! gpu-lets (Choi et al., ATC 2022), by its published code (casys-kaist/glet, `scheduler_*.cpp`).
+//!
+//! A GPU is divided in two at most, at fifths. A share's rate is that of the largest batch that takes at
+//! most half of the goal. The preferred share has the largest gain per percent among the steps that gain at
+//! least 5 %. Tenants are taken in ascending rate × goal: a preferred share for as long as the rate exceeds
+//! what it serves, then the smallest share that serves the rest in time. Each goes to the fullest GPU that
+//! has room, if both tenants there keep their goals with the slow-down that the linear interference model
+//! foresees; else to the next larger share, else to a GPU of its own.
+//!
+//! Left out: several models in one share by turns, and planning again as rates move.
+
+use std::collections::BTreeMap;
+
+use cotenant_deploy::Sharing;
+use cotenant_profiles::Nanos;
+
+use super::super::lab::{Candidate, Lab, Saturated};
+use super::super::screen::{Place, batch_ns};
+use super::{Part, Wanted, batches, candidate, profile, sums};
+
+const SHARES: [u32; 5] = [20, 40, 60, 80, 100];
+/// A larger share that gains less is no step.
+const STEP: f64 = 1.05;
+/// A rest of so few requests/s gets no share of its own.
+const REST: f64 = 15.0;
+/// Latencies are foreseen with so much to spare.
+const SPARE: f64 = 1.1;
+/// How far a share for the rest may exceed the goal.
+const REST_OVER: f64 = 1.05;
+
+/// A share of a GPU.
+#[derive(Clone)]
+struct Let {
+    percent: u32,
+    part: Part,
+    /// Time of a batch without a neighbour.
+    batch: Nanos,
+    goal: Nanos,
+    /// It waits for its batch to fill, instead of running one after the other.
+    rest: bool,
+}
+
+type Profile = BTreeMap<(u32, u32, u32), Saturated>;
+
+pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<Candidate>, String> {
+    if lab.setup.device.mps.is_none() {
+        return Err(format!("{} has no MPS", lab.setup.device.title));
+    }
+    let mut tasks = wanted.to_vec();
+    tasks.sort_by(|a, b| (a.rate * a.goal.0 as f64).total_cmp(&(b.rate * b.goal.0 as f64)));
+    let mut gpus: Vec<Vec<Let>> = vec![];
+    for w in &tasks {
+        let mut settings = vec![];
+        for percent in SHARES {
+            for batch in batches(lab, w.tenant) {
+                settings.push((percent, Sharing::Mps { percent: vec![percent] }, batch, 1));
+            }
+        }
+        let known = profile(lab, w.tenant, &settings, threads);
+        let mut open = w.rate;
+        let preferred = preferred(&known, w).ok_or_else(|| {
+            format!("no share of {} runs `{}`", lab.setup.device.title, lab.name(w.tenant))
+        })?;
+        while open > preferred.part.rps {
+            open -= preferred.part.rps;
+            put(lab, &known, w, preferred.clone(), &mut gpus);
+        }
+        if open > REST || open >= w.rate {
+            let rest = rest(&known, w, open).unwrap_or_else(|| preferred.clone());
+            put(lab, &known, w, rest, &mut gpus);
+        }
+    }
+    let all = sums(gpus.iter().flatten().map(|l| &l.part));
+    let candidates = gpus.iter().map(|lets| {
+        let parts: Vec<Part> = lets.iter().map(|l| l.part.clone()).collect();
+        let percent = lets.iter().map(|l| l.percent).collect();
+        candidate(lab, &parts, &all, Sharing::Mps { percent })
+    });
+    Ok(candidates.collect())
+}
+
+/// The largest batch of a share that takes at most half of the goal; none: one request.
+fn saturated(known: &Profile, w: &Wanted, percent: u32) -> Option<Let> {
+    let here = || known.iter().filter(move |((p, ..), _)| *p == percent);
+    let fits = here().rfind(|(_, s)| s.batch.0 * 2 <= w.goal.0);
+    let ((_, batch, workers), s) = fits.or_else(|| here().next())?;
+    let part = Part {
+        tenant: w.tenant,
+        batch: *batch,
+        workers: *workers,
+        rps: f64::from(*batch) * 1e9 / s.batch.0 as f64,
+    };
+    Some(Let { percent, part, batch: s.batch, goal: w.goal, rest: false })
+}
+
+/// The share whose step gains most per percent.
+fn preferred(known: &Profile, w: &Wanted) -> Option<Let> {
+    let all: Vec<Let> = SHARES.iter().filter_map(|&p| saturated(known, w, p)).collect();
+    let mut best = all.first()?.clone();
+    let mut most = best.part.rps / f64::from(best.percent);
+    for pair in all.windows(2) {
+        let (small, large) = (&pair[0], &pair[1]);
+        let gain = (large.part.rps - small.part.rps) / f64::from(large.percent - small.percent);
+        if large.part.rps >= STEP * small.part.rps && gain > most {
+            most = gain;
+            best = large.clone();
+        }
+    }
+    Some(best)
+}
+
+/// The smallest share that serves `rate`: a batch fills, and is done, within the goal, and one is done
+/// before the next has filled.
+fn rest(known: &Profile, w: &Wanted, rate: f64) -> Option<Let> {
+    let serves = |((_, batch, _), s): &(&(u32, u32, u32), &Saturated)| {
+        let fill = f64::from(*batch) * 1e9 / rate;
+        s.batch.0 as f64 + fill <= w.goal.0 as f64 && fill >= s.batch.0 as f64
+    };
+    let percent = known.iter().find(serves).map(|((p, ..), _)| *p)?;
+    let ((_, batch, workers), s) =
+        known.iter().filter(|((p, ..), _)| *p == percent).rfind(serves)?;
+    let part = Part { tenant: w.tenant, batch: *batch, workers: *workers, rps: rate };
+    Some(Let { percent, part, batch: s.batch, goal: w.goal, rest: true })
+}
+
+/// Onto the fullest GPU on which both keep their goals, with a larger share if need be.
+fn put(lab: &Lab, known: &Profile, w: &Wanted, wish: Let, gpus: &mut Vec<Vec<Let>>) {
+    for percent in SHARES.into_iter().filter(|&p| p >= wish.percent) {
+        let Some(s) = known.get(&(percent, wish.part.batch, wish.part.workers)) else { continue };
+        let one = Let { percent, batch: s.batch, ..wish.clone() };
+        let fits = gpus.iter_mut().filter(|g| match g.as_slice() {
+            [other] => {
+                other.percent + percent <= 100
+                    && other.part.tenant != w.tenant
+                    && keeps(lab, &one, other)
+                    && keeps(lab, other, &one)
+            }
+            _ => false,
+        });
+        if let Some(gpu) = fits.rev().max_by_key(|g| g[0].percent) {
+            gpu.push(one);
+            return;
+        }
+    }
+    gpus.push(vec![wish]);
+}
+
+/// Whether a share keeps its goal beside another.
+fn keeps(lab: &Lab, own: &Let, other: &Let) -> bool {
+    let [own_l2, others_l2, own_dram, others_dram, constant] = lab.setup.device.contention.linear;
+    let share = |l: &Let| f64::from(l.percent) / 100.0;
+    let (mine, theirs) = (utilization(lab, own), utilization(lab, other));
+    let slower = own_l2 * mine.0 * share(own)
+        + others_l2 * theirs.0 * share(other)
+        + own_dram * mine.1 * share(own)
+        + others_dram * theirs.1 * share(other)
+        + constant;
+    let batch = own.batch.0 as f64 * slower.max(1.0) * SPARE;
+    let goal = own.goal.0 as f64;
+    if own.rest {
+        let fill = f64::from(own.part.batch) * 1e9 / own.part.rps;
+        batch + fill <= REST_OVER * goal && batch <= fill
+    } else {
+        2.0 * batch <= REST_OVER * goal
+    }
+}
+
+/// Utilisation of L2 and DRAM of a share by itself.
+fn utilization(lab: &Lab, l: &Let) -> (f64, f64) {
+    let setup = &lab.setup;
+    let program = setup.tenants[l.part.tenant].model.program(l.part.batch);
+    let bytes: u64 =
+        program.kernels.iter().map(|&k| setup.code.kernels[k as usize].dram_bytes).sum();
+    let cus = setup.device.cus() * l.percent / 100;
+    let (gpu, host) = batch_ns(lab, l.part.tenant, l.part.batch, Place::part(setup, cus));
+    let per_ns = bytes as f64 / gpu.max(host).max(1.0);
+    let memory = &setup.device.memory;
+    ((per_ns / memory.l2_gbps).min(1.0), (per_ns / memory.dram_gbps).min(1.0))
+}

@@ -1,0 +1,176 @@
+//! iGniter (Xu et al., TPDS 2023), by its published code (icloud-ecnu/igniter, `igniter-algorithm.py`).
+//!
+//! A tenant gets half of its goal for the GPU; the other half is for a batch to fill, which fixes the batch
+//! from the rate. Its share is the smallest, in steps, that runs such a batch in that time alone. The
+//! largest share first, each tenant goes to the GPU on which all shares together grow least after
+//! everybody whom the newcomer slows beyond half of its goal has been given more; where they grow beyond the
+//! whole, to a GPU of its own. A tenant that no share of one GPU serves gets several to itself.
+//!
+//! Ours differs in two ways: the profile is looked up where theirs fits five constants to it, and the
+//! slow-down has the L2 and launch terms of their model with the device file's constants, not the clock.
+
+use std::collections::BTreeMap;
+
+use cotenant_deploy::Sharing;
+
+use super::super::lab::{Candidate, Lab, Saturated};
+use super::super::screen::{Place, batch_ns};
+use super::{Part, Wanted, batches, candidate, sums};
+
+/// Share of the rate that a GPU given to one tenant is trusted with.
+const DEDICATED: f64 = 0.9;
+
+/// A tenant on a GPU.
+#[derive(Clone)]
+struct Server {
+    percent: u32,
+    part: Part,
+    /// What a batch may take, ns.
+    most: f64,
+}
+
+/// Batch times by tenant, batch and percentage.
+type Known = BTreeMap<(usize, u32, u32), Option<Saturated>>;
+
+struct Profiler<'a> {
+    lab: &'a Lab,
+    known: Known,
+    /// Percent of one step.
+    step: u32,
+}
+
+impl Profiler<'_> {
+    fn at(&mut self, tenant: usize, batch: u32, percent: u32) -> Option<Saturated> {
+        let run = || self.lab.saturated(tenant, Sharing::Mps { percent: vec![percent] }, batch, 1);
+        *self.known.entry((tenant, batch, percent)).or_insert_with(run)
+    }
+
+    /// Time of a batch beside others, ns.
+    fn beside(&mut self, own: &Server, others: &[&Server]) -> f64 {
+        let p = &own.part;
+        let Some(alone) = self.at(p.tenant, p.batch, own.percent) else { return f64::INFINITY };
+        let c = &self.lab.setup.device.contention;
+        let l2: f64 = others.iter().map(|o| self.l2(o)).sum();
+        let program = self.lab.setup.tenants[p.tenant].model.program(p.batch);
+        let [slope, start] = c.igniter_sched_ns;
+        let delay = if others.is_empty() { 0.0 } else { slope * (others.len() + 1) as f64 + start };
+        alone.batch.0 as f64 * (1.0 + c.igniter_cache * l2)
+            + delay.max(0.0) * program.kernels.len() as f64
+    }
+
+    /// L2 utilisation of a server by itself.
+    fn l2(&self, s: &Server) -> f64 {
+        let setup = &self.lab.setup;
+        let program = setup.tenants[s.part.tenant].model.program(s.part.batch);
+        let bytes: u64 =
+            program.kernels.iter().map(|&k| setup.code.kernels[k as usize].dram_bytes).sum();
+        let place = Place::part(setup, setup.device.cus() * s.percent / 100);
+        let (gpu, host) = batch_ns(self.lab, s.part.tenant, s.part.batch, place);
+        (bytes as f64 / gpu.max(host).max(1.0) / setup.device.memory.l2_gbps).min(1.0)
+    }
+
+    /// The smallest share, from `from` on, at which `own` keeps its time beside others.
+    fn enough(&mut self, own: &Server, from: u32, others: &[&Server]) -> Option<u32> {
+        let steps = (from.div_ceil(self.step).max(1)..).map(|i| (i * self.step).min(100));
+        let mut steps: Vec<u32> = steps.take_while(|&p| p < 100).collect();
+        steps.push(100);
+        // Times fall with the share: the first that is enough, by bisection.
+        let (mut low, mut high) = (0, steps.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let one = Server { percent: steps[middle], ..own.clone() };
+            if self.beside(&one, others) <= own.most { high = middle } else { low = middle + 1 }
+        }
+        steps.get(low).copied()
+    }
+}
+
+pub(super) fn plan(lab: &Lab, wanted: &[Wanted]) -> Result<Vec<Candidate>, String> {
+    let device = &lab.setup.device;
+    if device.mps.is_none() {
+        return Err(format!("{} has no MPS", device.title));
+    }
+    // Two SMs are a step of theirs; percentages are whole numbers.
+    let step = 200_u32.div_ceil(device.cus()).max(1);
+    let mut profiler = Profiler { lab, known: Known::new(), step };
+    let mut gpus: Vec<Vec<Server>> = vec![];
+    let mut servers: Vec<Server> = vec![];
+    for w in wanted {
+        let most = w.goal.0 as f64 / 2.0;
+        // As many requests as come in the half of the goal that is not the GPU's.
+        let fill = (most / 1e9 * w.rate).ceil().max(1.0);
+        let sizes = batches(lab, w.tenant);
+        let batch = sizes.iter().find(|&&b| f64::from(b) >= fill).or(sizes.last());
+        let part = Part { tenant: w.tenant, batch: *batch.unwrap_or(&1), workers: 1, rps: w.rate };
+        let server = Server { percent: 100, part, most };
+        // The batch runs in the time in which the next one fills.
+        let most = most.min(f64::from(server.part.batch) * 1e9 / w.rate);
+        let server = Server { most, ..server };
+        match profiler.enough(&server, 1, &[]) {
+            Some(percent) => servers.push(Server { percent, ..server }),
+            None => gpus.extend(dedicated(&mut profiler, w, &sizes)?),
+        }
+    }
+    servers.sort_by_key(|s| std::cmp::Reverse(s.percent));
+    for server in servers {
+        let mut best: Option<(u32, usize, Vec<Server>)> = None;
+        for (i, gpu) in gpus.iter().enumerate() {
+            let Some(grown) = joined(&mut profiler, gpu, &server) else { continue };
+            let before: u32 = gpu.iter().map(|s| s.percent).sum();
+            let growth = grown.iter().map(|s| s.percent).sum::<u32>() - before;
+            if best.as_ref().is_none_or(|(least, ..)| growth < *least) {
+                best = Some((growth, i, grown));
+            }
+        }
+        match best {
+            Some((_, i, grown)) => gpus[i] = grown,
+            None => gpus.push(vec![server]),
+        }
+    }
+    let all = sums(gpus.iter().flatten().map(|s| &s.part));
+    let candidates = gpus.iter().map(|servers| {
+        let parts: Vec<Part> = servers.iter().map(|s| s.part.clone()).collect();
+        let percent = servers.iter().map(|s| s.percent).collect();
+        candidate(lab, &parts, &all, Sharing::Mps { percent })
+    });
+    Ok(candidates.collect())
+}
+
+/// A GPU with one more tenant, everybody given what the company costs; `None`: there is no room.
+fn joined(profiler: &mut Profiler<'_>, gpu: &[Server], more: &Server) -> Option<Vec<Server>> {
+    let mut all: Vec<Server> = gpu.iter().chain([more]).cloned().collect();
+    loop {
+        if all.iter().map(|s| s.percent).sum::<u32>() > 100 {
+            return None;
+        }
+        let mut changed = false;
+        for i in 0..all.len() {
+            let others: Vec<&Server> =
+                all.iter().enumerate().filter(|(j, _)| *j != i).map(|(_, s)| s).collect();
+            let enough = profiler.enough(&all[i], all[i].percent, &others)?;
+            changed |= enough > all[i].percent;
+            all[i].percent = enough.max(all[i].percent);
+        }
+        if !changed {
+            return Some(all);
+        }
+    }
+}
+
+/// Whole GPUs for a tenant that no share of one serves.
+fn dedicated(
+    profiler: &mut Profiler<'_>,
+    w: &Wanted,
+    sizes: &[u32],
+) -> Result<Vec<Vec<Server>>, String> {
+    let most = w.goal.0 as f64 / 2.0;
+    let mut fits = sizes.iter().rev().filter_map(|&b| Some((b, profiler.at(w.tenant, b, 100)?)));
+    let Some((batch, s)) = fits.find(|(_, s)| s.batch.0 as f64 <= most) else {
+        let (name, goal) = (profiler.lab.name(w.tenant), w.goal.as_millis_f64());
+        return Err(format!("a whole GPU does not serve `{name}` within half of {goal} ms"));
+    };
+    let each = DEDICATED * f64::from(batch) * 1e9 / s.batch.0 as f64;
+    let n = (w.rate / each).ceil().max(1.0) as usize;
+    let part = Part { tenant: w.tenant, batch, workers: 1, rps: w.rate / n as f64 };
+    Ok(vec![vec![Server { percent: 100, part, most }]; n])
+}
