@@ -1,7 +1,7 @@
 //! A process whose loader finds the stand-in under the driver's name, and what it tells.
 #![allow(unsafe_code)] // asks the stand-in for its log
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cotenant_replay::cuda::Loader;
@@ -11,10 +11,15 @@ use tempfile::TempDir;
 pub(crate) const LIBRARIES: [&str; 5] =
     ["libcuda.so", "libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so", "libcudnn.so"];
 
+/// The stand-in: beside this program, or where `COTENANT_STAND_IN_OBJECT` says.
+fn object() -> PathBuf {
+    let named = std::env::var_os("COTENANT_STAND_IN_OBJECT").map(PathBuf::from);
+    named.unwrap_or_else(|| std::env::current_exe().unwrap().with_file_name("libfakecuda.so"))
+}
+
 /// A folder in which the loader finds the stand-in under these names.
 pub(crate) fn libraries(names: &[&str]) -> TempDir {
-    let me = std::env::current_exe().unwrap();
-    let object = me.parent().unwrap().join("libfakecuda.so");
+    let object = object();
     let folder = tempfile::tempdir().unwrap();
     for name in names {
         std::os::unix::fs::symlink(&object, folder.path().join(name)).unwrap();
