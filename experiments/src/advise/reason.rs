@@ -27,13 +27,13 @@ pub(super) fn why(rows: &[Row], order: &[usize], choice: usize) -> String {
     let row = &rows[choice];
     let busy = format!("its CUs are busy {:.0} % of the time", row.cu_utilization * 100.0);
     if row.goals == 0 {
-        return format!("no tenant has a goal; it loses least to sharing ({busy})");
+        return format!("the one that loses least to sharing; no tenant has a goal ({busy})");
     }
     if row.goals_met < row.goals {
         let closest = row.score.map_or(0.0, |s| s.ratio);
         return format!(
-            "nothing meets every goal; it misses {} of {} and comes closest (p99 up to {closest:.2} \
-             times a goal; {busy})",
+            "the closest of those that miss a goal: {} of {}, with a p99 up to {closest:.2} times a goal \
+             ({busy})",
             row.goals - row.goals_met,
             row.goals
         );

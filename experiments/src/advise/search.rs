@@ -177,7 +177,7 @@ impl<'a> Search<'a> {
         let all = Group::all(lab);
         let (_, events) = short(lab, &all.tenants, &all.requests);
         let times = (budget / 2.0 / LONG_RUNS / events).clamp(1.0, LONGEST);
-        let most = budget / LONG_RUNS;
+        let most = budget / 2.0 / LONG_RUNS;
         Self { lab, space, threads, seed, times, most, alone: BTreeMap::new(), events: 0 }
     }
 

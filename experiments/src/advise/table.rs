@@ -46,12 +46,16 @@ pub(crate) fn advise(a: &Answer, price: bool) -> String {
         text += "Nothing deploys for this mix on this device.\n";
     }
     for m in &a.out_of_reach {
-        let over = m.p99_ms.map_or_else(
-            || "is not served at all".to_owned(),
-            |p| {
+        let over = match m.p99_ms {
+            None => "is not served at all".to_owned(),
+            // Late ones have not ended yet.
+            Some(p) if p < m.goal_ms => {
+                "is not kept up with: its queue grows past its goal".to_owned()
+            }
+            Some(p) => {
                 format!("has a p99 of {} ms: {:.2} times its goal", rounded(Some(p)), p / m.goal_ms)
-            },
-        );
+            }
+        };
         text +=
             &format!("  Out of reach: {} {over} of {} ms.\n", m.tenant, rounded(Some(m.goal_ms)));
     }
