@@ -1,7 +1,7 @@
 //! Mutated inputs for every reader of traces: rows in time order or an error, never a panic, in bounded
 //! time. The loop is the one of the profile readers.
 
-#[path = "../../../profiles/tests/recordings/fuzz/turns.rs"]
+#[path = "../../../profiles/tests/it/recordings/fuzz/turns.rs"]
 mod turns;
 
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Profiles on disk: what is written reads back, and what does not fit together is refused.
 
-#![allow(clippy::unwrap_used)] // a failed helper is a failed test
-
 use std::collections::BTreeMap;
 use std::path::Path;
 

@@ -1,7 +1,5 @@
 //! Devices: the files that ship, what bad ones are told, and the arithmetic of hardware instances.
 
-#![allow(clippy::unwrap_used)] // a failed helper is a failed test
-
 use std::path::Path;
 
 use cotenant_profiles::Device;

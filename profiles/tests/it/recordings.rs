@@ -1,6 +1,5 @@
 //! Recordings of profilers become models: fixtures made to the published schemas
 //! (`fixtures/recordings.py`), real traces, public cases, damage.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which say what they skip
 
 mod aiconfigurator;
 mod cases;

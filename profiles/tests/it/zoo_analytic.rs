@@ -7,7 +7,7 @@ use cotenant_profiles::zoo::{self, MODELS, ModelSpec};
 use cotenant_profiles::{Device, Op, Source, analytic};
 use proptest::prelude::*;
 
-#[path = "../examples/accuracy/tables.rs"]
+#[path = "../../examples/accuracy/tables.rs"]
 mod tables;
 
 fn v100() -> Device {

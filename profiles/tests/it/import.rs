@@ -3,9 +3,6 @@
 //! Tests on public data find it through `COTENANT_PUBLIC_DATA`, the folder that contains
 //! `profiles/`, and pass over themselves where that is unset.
 
-#![allow(clippy::unwrap_used)] // a failed helper is a failed test
-#![allow(clippy::print_stderr)] // a test that is passed over says so
-
 use std::path::PathBuf;
 
 use cotenant_profiles::import::{

@@ -1,5 +1,4 @@
 //! Decoder-only models: sizes against published ones, steps against closed forms and layer tables.
-#![allow(clippy::unwrap_used, clippy::print_stderr)] // helpers of tests, which say what they skip
 
 mod layers;
 
