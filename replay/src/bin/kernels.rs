@@ -1,5 +1,5 @@
 //! Runs every kind of kernel of the zoo on GPU 0, whole and on a partition, and compares its result
-//! with the CPU's in double precision: `cargo run --release -p cotenant-replay --example kernels`.
+//! with the CPU's in double precision: `cargo run --release -p cotenant-replay --bin kernels`.
 //! Status 1 when one is further off than rounding explains.
 #![allow(clippy::print_stdout)] // a program
 
