@@ -9,12 +9,15 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 
 use crate::fail::{Done, Failure};
+use cotenant_results::RunInfo;
 
 /// A result folder that this run writes.
 pub(crate) struct Folder {
     path: PathBuf,
     /// What this run has written, relative to the folder.
     written: BTreeSet<PathBuf>,
+    /// Figures of the run that the folder holds.
+    earlier: Vec<PathBuf>,
     /// Held until the run is over: one run writes a folder at a time.
     _lock: Option<fs::File>,
 }
@@ -40,8 +43,8 @@ const TABLES: &[&str] = &[
     "validation.csv",
     "verdict.txt",
 ];
-/// Folders whose files belong to a run.
-const FOLDERS: &[&str] = &["requests", "timeline", "plots"];
+/// Folders in which every cell has a file.
+const FOLDERS: &[&str] = &["requests", "timeline"];
 
 impl Folder {
     /// Makes the folder, or takes over one that holds results.
@@ -82,7 +85,9 @@ impl Folder {
 
     /// A folder that holds what this run writes into it.
     pub(crate) fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), written: BTreeSet::new(), _lock: None }
+        let earlier = RunInfo::read(&path.join("run.json"));
+        let earlier = earlier.map_or_else(|_| vec![], |run| cotenant_plots::figures(&run));
+        Self { path: path.to_owned(), written: BTreeSet::new(), earlier, _lock: None }
     }
 
     /// Writes a file whole: it appears complete or not at all.
@@ -112,12 +117,15 @@ impl Folder {
         self.written.insert(PathBuf::from(name));
     }
 
-    /// Removes what an earlier run left and this one did not write.
+    /// Removes what an earlier run left and this one did not write. What is not ours stays.
     pub(crate) fn finish(self) -> Done {
-        let mut stale: Vec<PathBuf> = TABLES.iter().map(PathBuf::from).collect();
+        let mut stale: Vec<PathBuf> =
+            TABLES.iter().map(PathBuf::from).chain(self.earlier).collect();
         for folder in FOLDERS {
             let Ok(entries) = fs::read_dir(self.path.join(folder)) else { continue };
-            stale.extend(entries.flatten().map(|e| Path::new(folder).join(e.file_name())));
+            let names = entries.flatten().map(|e| e.file_name());
+            let ours = names.filter(|name| name.to_str().is_some_and(of_a_cell));
+            stale.extend(ours.map(|name| Path::new(folder).join(name)));
         }
         stale.retain(|name| !self.written.contains(name));
         for name in stale {
@@ -128,6 +136,12 @@ impl Folder {
         }
         Ok(())
     }
+}
+
+/// Whether a file is named like a cell: `LABEL-` and twelve digits of its digest in hexadecimal.
+fn of_a_cell(name: &str) -> bool {
+    let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    name.split(['-', '.']).any(|part| part.len() == 12 && part.chars().all(hex))
 }
 
 /// Takes the folder for this process. The lock goes with the process, however it ends; `None` on a

@@ -142,7 +142,8 @@ pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
     let drawn = draw(out);
     let summary = Summary::read(&out.join("results.csv"), &run.sweep_keys)?;
     let table = Table::results(&out.join("results.csv"), &run.sweep_keys);
-    let answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
+    let mut answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
+    answer.extend(deploys_today(run));
     let report = out.join("report.html");
     if show.json {
         say::out(&summary.json(run, &answer, &report)?)?;
@@ -161,6 +162,17 @@ pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
         Some(why) => Err(Failure::failed(why)),
         None => Ok(()),
     }
+}
+
+/// Where the best is a research prototype, what to deploy until then. A sweep has that in its report.
+fn deploys_today(run: &RunInfo) -> Option<String> {
+    let [winner] = run.winners.as_slice() else { return None };
+    let today = winner.today.as_ref()?;
+    let undecided = if today.certain { "" } else { ", though undecided" };
+    Some(format!(
+        "`{}` is a research prototype. Of those that deploy today `{}` is the best{undecided}.",
+        winner.label, today.label
+    ))
 }
 
 /// Opens a file with whatever the desktop has for it; where there is none, its path has been told.
@@ -183,10 +195,9 @@ fn open(file: &Path) {
 /// Tables that do not fit the results; a file that cannot be written.
 pub(crate) fn replace_plots(folder: &Path, spec: &Path) -> Done {
     let mut run = RunInfo::read(&folder.join("run.json")).map_err(Failure::input)?;
+    let earlier = cotenant_plots::figures(&run);
     run.plots = crate::config::plots(spec, &run.sweep_keys).map_err(Failure::Input)?;
-    let earlier = std::fs::read_dir(folder.join("plots"));
-    for file in earlier.into_iter().flatten().flatten() {
-        let path = file.path();
+    for path in earlier.iter().map(|file| folder.join(file)).filter(|path| path.is_file()) {
         std::fs::remove_file(&path).map_err(|e| Failure::write(&path, e))?;
     }
     write_whole(&folder.join("run.json"), run.to_json().as_bytes())

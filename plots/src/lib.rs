@@ -58,10 +58,7 @@ struct Drawn {
 pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
     let run = RunInfo::read(&dir.join("run.json"))?;
     let results = Table::results(&dir.join("results.csv"), &run.sweep_keys)?;
-    let specs = match run.plots.is_empty() {
-        true => PlotSpec::defaults(&run.sweep_keys),
-        false => run.plots.clone(),
-    };
+    let specs = specs(&run);
     let looks = style::Looks::of(&run);
     let plots = specs.len();
     let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots };
@@ -93,6 +90,20 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
     match failures.is_empty() {
         true => Ok(written),
         false => Err(PlotError::Some { drawn: written, failures }),
+    }
+}
+
+/// The figures that [`draw`] makes of a run, as paths in its folder.
+#[must_use]
+pub fn figures(run: &RunInfo) -> Vec<PathBuf> {
+    let files = |stem: String| ["svg", "png", "pdf"].map(|kind| format!("plots/{stem}.{kind}"));
+    stems(&specs(run)).into_iter().flat_map(files).map(PathBuf::from).collect()
+}
+
+fn specs(run: &RunInfo) -> Vec<PlotSpec> {
+    match run.plots.is_empty() {
+        true => PlotSpec::defaults(&run.sweep_keys),
+        false => run.plots.clone(),
     }
 }
 

@@ -128,16 +128,32 @@ fn kept_results_get_other_figures() {
         names
     };
     let before = figures();
+    // What is not ours stays, whatever is replaced.
+    fs::write(here.join("a/plots/mine.svg"), "<svg/>").unwrap();
     let spec = "[[plot]]\nkind = \"bars\"\ny = \"cu_utilization\"\nname = \"use\"\n";
     fs::write(here.join("spec.toml"), spec).unwrap();
     told(here, &["plot", "a", "--spec", "spec.toml"]);
-    let after = figures();
+    let mut after = figures();
+    after.retain(|name| name != "mine.svg");
     assert!(after.iter().all(|name| name.starts_with("use.")), "{before:?} {after:?}");
+    after.insert(0, "mine.svg".to_owned());
     told(here, &["plot", "a"]);
     assert_eq!(figures(), after, "later draws keep them");
     fs::write(here.join("bad.toml"), spec.replace("cu_utilization", "cu_use")).unwrap();
     let wrong = refused(here, &["plot", "a", "--spec", "bad.toml"], 2);
     assert!(wrong.contains("bad.toml:3: plot[0].y: "), "{wrong}");
+    // Another run into the folder: its own figures, those of before gone, what is not ours still there.
+    fs::create_dir(here.join("a/requests")).unwrap();
+    for file in ["mps-0123456789ab-s1.csv.zst", "notes.txt"] {
+        fs::write(here.join("a/requests").join(file), "").unwrap();
+    }
+    told(here, &[&["run", "mine.toml", "--out", "a", "--again"], &SHORT[..]].concat());
+    let mut again = before;
+    again.push("mine.svg".to_owned());
+    again.sort();
+    assert_eq!(figures(), again);
+    assert!(!here.join("a/requests/mps-0123456789ab-s1.csv.zst").exists());
+    assert!(here.join("a/requests/notes.txt").exists());
 }
 
 #[test]
