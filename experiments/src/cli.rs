@@ -156,7 +156,7 @@ struct RunArgs {
     #[command(flatten)]
     overrides: OverrideArgs,
     /// Threads [default: as many processors as this process may use]; results do not depend on it
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Memory that all cells together may take, such as 8GiB; a cell whose estimate is above its
     /// share fails, the others run [default: four fifths of what is free]

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SHARE", default_value = "99%", value_parser = percent)]
     attainment: f64,
     /// Threads [default: as many processors as this process may use]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Print JSON
     #[arg(long)]

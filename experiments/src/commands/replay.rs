@@ -52,7 +52,7 @@ pub(crate) struct Common {
     #[arg(long)]
     streams: bool,
     /// Cells side by side on emulated GPUs [default: 4 per processor]; a real one has one at a time
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
 }
 
