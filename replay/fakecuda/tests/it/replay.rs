@@ -240,14 +240,24 @@ fn what_takes_kernels_off_a_gpu_is_refused_by_name() {
         let scaling = Some(("scaling", Value::Bool(true)));
         let short = Some(("turnaround", Value::Duration(Nanos::from_micros(5))));
         let refused = [
-            (beside_effort("reef", None), "killing a kernel"),
-            (beside_effort("tally", short), "stopping a kernel between its blocks"),
-            (beside_effort("xsched", level(2)), "taking a launched kernel back"),
-            (beside_effort("xsched", level(3)), "saving a running kernel"),
-            (beside_effort("lithos", scaling), "a clock of"),
+            ("reef", None, "killing a kernel"),
+            ("tally", short, "stopping a kernel between its blocks"),
+            ("xsched", level(2), "taking a launched kernel back"),
+            ("xsched", level(3), "saving a running kernel"),
+            ("lithos", scaling, "a clock of"),
         ];
-        for (run, what) in refused {
-            let why = run.map(|r| r.report.counters).unwrap_err().to_string();
+        for (name, option, what) in refused {
+            let run = || beside_effort(name, option.clone()).map(|r| r.report.counters);
+            let why = (0..10).find_map(|_| match run() {
+                Err(why) => Some(why.to_string()),
+                // It comes with the first kernel that is to go. On a quiet machine the stand-in's have all
+                // ended by the time that REEF wants them gone: then none was killed.
+                Ok(counters) => {
+                    assert!(name == "reef" && counters.contains(&("killed", 0.0)), "{counters:?}");
+                    None
+                }
+            });
+            let Some(why) = why else { continue };
             eprintln!("{why}");
             assert!(why.contains(what), "{what}: {why}");
         }
