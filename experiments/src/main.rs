@@ -10,6 +10,7 @@ mod config;
 mod curves;
 mod digest;
 mod dry;
+mod ends;
 mod fail;
 mod folder;
 mod generate;

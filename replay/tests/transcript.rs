@@ -29,7 +29,7 @@ use cotenant_sim::scenario::Setup;
 use cotenant_sim::view::View;
 use cotenant_sim::{Policy, Refusal, Report, Scenario};
 use cotenant_traces::{Request, Rng};
-use oracle_cases::policies::{self, Told, Witness};
+use oracle_cases::policies::{self, Told, witnessed};
 use oracle_cases::script::Script;
 use oracle_cases::{Shape, scenario, shapes};
 use proptest::prelude::*;
@@ -59,14 +59,15 @@ fn seen(log: Log) -> Vec<(u64, Happening)> {
 }
 
 fn simulated(scenario: Scenario, policy: &mut dyn Policy) -> Result<Transcript, Refusal> {
-    let (mut witness, mut log) = (Witness { policy, told: vec![] }, Log::default());
-    let report = cotenant_sim::run(scenario, &mut witness, Some(&mut log))?;
-    Ok(Transcript { told: witness.told, log: seen(log), report })
+    let (mut told, mut log) = (vec![], Log::default());
+    let report = cotenant_sim::run(scenario, &mut witnessed(policy, &mut told), Some(&mut log))?;
+    Ok(Transcript { told, log: seen(log), report })
 }
 
 fn replayed(scenario: Scenario, policy: &mut dyn Policy) -> Result<Transcript, Refusal> {
     let setup = Arc::clone(&scenario.setup);
-    let (mut witness, mut log) = (Witness { policy, told: vec![] }, Log::default());
+    let (mut told, mut log) = (vec![], Log::default());
+    let mut witness = witnessed(policy, &mut told);
     let layout = witness.layout(&setup)?;
     let (pools, clock) = (&layout.pools, Clock::virtual_time());
     let mut device = EmulatedDevice::for_scenario(&setup, pools, scenario.contention, clock);
@@ -77,8 +78,9 @@ fn replayed(scenario: Scenario, policy: &mut dyn Policy) -> Result<Transcript, R
     let mut streams = Streams::new(&mut device, Kernels::Numbered, setup.code.kernels.len());
     let stop = Stop::new();
     let done = drive::run(scenario, &mut witness, &layout, &mut streams, Some(&mut log), &stop);
+    drop(witness);
     match done {
-        Ok(done) => Ok(Transcript { told: witness.told, log: seen(log), report: done.report }),
+        Ok(done) => Ok(Transcript { told, log: seen(log), report: done.report }),
         Err(ReplayError::Refused(refusal)) => Err(refusal),
         Err(other) => panic!("the device fails: {other}"),
     }

@@ -10,59 +10,15 @@ use std::time::{Duration, Instant};
 
 use common::{build, closed};
 use cotenant_profiles::{Bytes, Device, Nanos, analytic, zoo};
-use cotenant_sim::action::{Action, Event};
+use cotenant_sim::Class;
+use cotenant_sim::action::Event;
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::layout::Layout;
-use cotenant_sim::policy::{Depth, LayoutError, Value};
+use cotenant_sim::policy::{Around, Value};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Scenario, Setup, Tenant};
-use cotenant_sim::view::View;
-use cotenant_sim::{Class, Policy};
 
 /// Kernels of one sample.
 const SAMPLE: u32 = 200;
-
-/// Adds up the time that the policy takes, by so many kernels: the median of these sums is not
-/// disturbed by the few during which the machine did something else.
-struct Timed {
-    inner: Box<dyn Policy>,
-    kernels: u32,
-    calls: u32,
-    spent: Duration,
-    clock_ns: f64,
-    samples: Vec<f64>,
-}
-
-impl Policy for Timed {
-    fn depth(&self) -> Depth {
-        self.inner.depth()
-    }
-
-    fn forms_batches(&self) -> bool {
-        self.inner.forms_batches()
-    }
-
-    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        self.inner.layout(setup)
-    }
-
-    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
-        self.kernels += u32::from(matches!(event, Event::KernelDone { .. }));
-        self.calls += 1;
-        let start = Instant::now();
-        self.inner.event(event, view, act);
-        self.spent += start.elapsed();
-        if self.kernels == SAMPLE {
-            let ns = self.spent.as_nanos() as f64 - self.clock_ns * f64::from(self.calls);
-            self.samples.push(ns / f64::from(SAMPLE));
-            (self.kernels, self.calls, self.spent) = (0, 0, Duration::ZERO);
-        }
-    }
-
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        self.inner.counters()
-    }
-}
 
 /// 64 tenants of these models in turn, with deadlines, on a device with memory for all.
 fn setup(names: &[&str], slo: Option<Nanos>) -> Arc<Setup> {
@@ -102,21 +58,29 @@ fn per_kernel(setup: &Arc<Setup>, options: &[(&str, Value)], duration: Nanos) ->
         contention: ContentionModel::from_name("bandwidth", &setup.device).expect("a known model"),
         jitter: None,
     };
-    let inner = build("coalesce", options);
-    let mut timed = Timed {
-        inner,
-        kernels: 0,
-        calls: 0,
-        spent: Duration::ZERO,
-        clock_ns: clock_ns(),
-        samples: vec![],
-    };
+    // Sums of the time that the policy takes, by so many kernels: their median is not disturbed by the
+    // few during which the machine did something else.
+    let (mut samples, clock_ns) = (vec![], clock_ns());
+    let (mut kernels, mut calls, mut spent) = (0, 0, Duration::ZERO);
+    let mut policy = build("coalesce", options);
+    let mut timed = Around::new(policy.as_mut(), |policy, event, view, act| {
+        kernels += u32::from(matches!(event, Event::KernelDone { .. }));
+        calls += 1;
+        let start = Instant::now();
+        policy.event(event, view, act);
+        spent += start.elapsed();
+        if kernels == SAMPLE {
+            let ns = spent.as_nanos() as f64 - clock_ns * f64::from(calls);
+            samples.push(ns / f64::from(SAMPLE));
+            (kernels, calls, spent) = (0, 0, Duration::ZERO);
+        }
+    });
     let report = cotenant_sim::run(scenario, &mut timed, None).expect("it fits");
-    timed.samples.sort_by(f64::total_cmp);
+    samples.sort_by(f64::total_cmp);
     let get = |name| report.counters.iter().find(|(n, _)| *n == name).map_or(0.0, |c| c.1);
     let merged = 100.0 * get("merged_kernels") / get("kernels");
     let words = format!("{merged:>3.0} % merged, up to {} at once", get("largest_group"));
-    (timed.samples[timed.samples.len() / 2], words)
+    (samples[samples.len() / 2], words)
 }
 
 /// What reading the clock adds to a measured call.

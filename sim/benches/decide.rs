@@ -18,7 +18,7 @@ use common::{build, closed};
 use cotenant_profiles::{Device, Nanos, analytic, zoo};
 use cotenant_sim::action::{Action, Event};
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::policy::{Depth, LayoutError, Value};
+use cotenant_sim::policy::{Around, Depth, Value};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Scenario, Setup, Tenant};
 use cotenant_sim::view::{Status, View, Worker};
@@ -146,50 +146,6 @@ fn rate(setup: &Arc<Setup>, name: &str, options: &[(&str, Value)], duration: Nan
     report.events as f64 / (clock() - start)
 }
 
-/// A policy whose events are timed.
-struct Timed {
-    policy: Box<dyn Policy>,
-    ns: u64,
-    events: u64,
-    kernels: u64,
-}
-
-impl Policy for Timed {
-    fn depth(&self) -> Depth {
-        self.policy.depth()
-    }
-
-    fn tenant_depth(&self, tenant: u32) -> Depth {
-        self.policy.tenant_depth(tenant)
-    }
-
-    fn outstanding(&self, tenant: u32) -> u32 {
-        self.policy.outstanding(tenant)
-    }
-
-    fn forms_batches(&self) -> bool {
-        self.policy.forms_batches()
-    }
-
-    fn layout(&mut self, setup: &Setup) -> Result<cotenant_sim::Layout, LayoutError> {
-        self.policy.layout(setup)
-    }
-
-    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
-        let before = act.len();
-        let start = Instant::now();
-        self.policy.event(event, view, act);
-        self.ns += start.elapsed().as_nanos() as u64;
-        self.events += 1;
-        let launches = |a: &Action| match a {
-            Action::Launch { .. } | Action::Slice { .. } | Action::Follow { .. } => 1,
-            Action::Merge { workers, .. } => workers.len() as u64,
-            _ => 0,
-        };
-        self.kernels += act[before..].iter().map(launches).sum::<u64>();
-    }
-}
-
 /// ns per kernel in a policy's events on a simulated run, at most: reading the clock twice an event is in
 /// it. And events per kernel; nothing, where it launches none.
 fn told(setup: &Arc<Setup>, name: &str, duration: Nanos) -> Option<(f64, f64)> {
@@ -198,14 +154,24 @@ fn told(setup: &Arc<Setup>, name: &str, duration: Nanos) -> Option<(f64, f64)> {
     let duration = Nanos(duration.0 / 20);
     let (setup, warmup, jitter) = (setup.clone(), Nanos::ZERO, None);
     let scenario = Scenario { setup, loads, warmup, duration, contention, jitter };
-    let mut timed = Timed { policy: build(name, &[]), ns: 0, events: 0, kernels: 0 };
+    let mut policy = build(name, &[]);
+    let (mut ns, mut events, mut kernels) = (0, 0_u64, 0_u64);
+    let mut timed = Around::new(policy.as_mut(), |policy, event, view, act| {
+        let before = act.len();
+        let start = Instant::now();
+        policy.event(event, view, act);
+        ns += start.elapsed().as_nanos() as u64;
+        events += 1;
+        let launches = |a: &Action| match a {
+            Action::Launch { .. } | Action::Slice { .. } | Action::Follow { .. } => 1,
+            Action::Merge { workers, .. } => workers.len() as u64,
+            _ => 0,
+        };
+        kernels += act[before..].iter().map(launches).sum::<u64>();
+    });
     cotenant_sim::run(scenario, &mut timed, None).ok()?;
-    if timed.kernels == 0 {
-        return None;
-    }
-    let ns = timed.ns as f64;
-    let kernels = timed.kernels as f64;
-    Some((ns / kernels, timed.events as f64 / kernels))
+    let per = kernels as f64;
+    (kernels > 0).then(|| (ns as f64 / per, events as f64 / per))
 }
 
 /// CPU time of this thread, s: what others do on the machine is not in it.

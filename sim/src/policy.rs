@@ -14,6 +14,7 @@ use crate::report::Report;
 use crate::scenario::{Scenario, Setup};
 use crate::view::View;
 
+mod around;
 mod autotune;
 mod clipper;
 mod coalesce;
@@ -41,6 +42,7 @@ mod tally;
 mod temporal;
 mod xsched;
 
+pub use around::Around;
 pub use options::{
     Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Places, Value, Words,
 };

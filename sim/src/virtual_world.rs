@@ -25,7 +25,7 @@ mod site;
 mod streams;
 
 use site::Site;
-use streams::{Behind, Parcel, Stream};
+use streams::{Parcel, Stream};
 
 /// What the digest calls a kernel's end and the end of a turn; see [`Alarm`] for the others.
 const KERNEL_ENDED: u32 = 12;
@@ -48,7 +48,7 @@ pub struct VirtualWorld<'a> {
     streams: Vec<Stream>,
     parcels: Vec<Parcel>,
     /// By stream: launches that wait for those before them.
-    behind: Vec<VecDeque<Behind>>,
+    behind: Vec<VecDeque<Launch<'static>>>,
     /// Streams opened so far.
     opened_streams: u32,
     timers: Timers,

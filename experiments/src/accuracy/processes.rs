@@ -10,7 +10,6 @@ use cotenant_profiles::import::{Input, LaunchFloor, TableOptions, table};
 use cotenant_profiles::lower::{Config, Precision, lower};
 use cotenant_profiles::{Device, Nanos, Profile, analytic, zoo};
 use cotenant_sim::contention::{ContentionModel, DEFAULT};
-use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options};
 use cotenant_sim::program::Code;
 use cotenant_sim::scenario::{Class, Setup, Tenant, Think};
@@ -21,6 +20,7 @@ use rayon::prelude::*;
 use super::products::device;
 use super::tables::csv;
 use super::{Comparison, Data, Set};
+use crate::ends::Ends;
 use crate::fail::{Done, Failure};
 
 /// The best number of processes, over all instances and batches of a model.
@@ -245,28 +245,8 @@ pub(super) fn predict(
     if cotenant_sim::run(scenario, &mut *policy, Some(&mut ends)).is_err() {
         return Ok(None);
     }
-    Ok(ends.rate((BEFORE * u64::from(cell.processes)) as usize).map(|r| r * f64::from(cell.batch)))
-}
-
-/// When batches ended.
-#[derive(Default)]
-struct Ends(Vec<u64>);
-
-impl Ends {
-    /// Batches per second behind the first `skip`.
-    fn rate(&self, skip: usize) -> Option<f64> {
-        let (first, last) = (self.0.get(skip)?, self.0.last()?);
-        let span = last.checked_sub(*first).filter(|s| *s > 0)?;
-        Some((self.0.len() - skip - 1) as f64 * 1e9 / span as f64)
-    }
-}
-
-impl Observer for Ends {
-    fn happened(&mut self, now: Nanos, what: Happening) {
-        if let Happening::RequestDone { .. } = what {
-            self.0.push(now.0);
-        }
-    }
+    let skip = (BEFORE * u64::from(cell.processes)) as usize;
+    Ok(ends.gap_ns(skip).map(|ns| 1e9 / ns * f64::from(cell.batch)))
 }
 
 /// The profile of a single process's latencies, as a user would import them.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use cotenant_deploy::Sharing;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{self, Options, Value};
 use cotenant_sim::program::ModelCode;
 use cotenant_sim::scenario::{Setup, Tenant, Think};
@@ -13,6 +12,7 @@ use cotenant_sim::{Class, Load, Scenario};
 use cotenant_traces::{Arrivals, Request, Rng};
 
 use super::mix::{LARGEST_BATCH, Mix};
+use crate::ends::Ends;
 use crate::isolated::Isolated;
 use crate::jitter::LogNormal;
 use crate::prepare::Preparer;
@@ -77,18 +77,6 @@ pub(crate) struct Saturated {
     pub(crate) rps: f64,
     /// Time of a batch.
     pub(crate) batch: Nanos,
-}
-
-/// When requests ended.
-#[derive(Default)]
-struct Ends(Vec<Nanos>);
-
-impl Observer for Ends {
-    fn happened(&mut self, now: Nanos, what: Happening) {
-        if let Happening::RequestDone { .. } = what {
-            self.0.push(now);
-        }
-    }
 }
 
 /// Models, goals and baselines of a mix.
@@ -299,9 +287,7 @@ impl Lab {
         let mut policy = (policy::find(name)?.build)(&options).ok()?;
         cotenant_sim::run(scenario, &mut *policy, Some(&mut ends)).ok()?;
         let skip = (u64::from(workers) * SATURATED_BEFORE) as usize;
-        let (first, last) = (*ends.0.get(skip)?, *ends.0.last()?);
-        let count = (ends.0.len() - skip).checked_sub(1).filter(|&n| n > 0 && last > first)?;
-        let per_batch = (last.0 - first.0) as f64 / count as f64;
+        let per_batch = ends.gap_ns(skip)?;
         Some(Saturated {
             rps: f64::from(batch) * 1e9 / per_batch,
             // Little's law: so many batches are in it at any time.

@@ -15,6 +15,7 @@ use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 
 use super::lab::{Candidate, How, Lab, Saturated};
+use super::screen::{Place, batch_ns};
 use super::search::parallel;
 
 /// A published planner.
@@ -105,23 +106,34 @@ fn profile<K: Clone + Ord + Sync>(
     all.filter_map(|((k, _, b, w), found)| Some(((k.clone(), *b, *w), found?))).collect()
 }
 
-/// The candidate of one GPU, with requests divided in proportion to `rps` over all GPUs.
-fn candidate(lab: &Lab, parts: &[Part], all: &BTreeMap<usize, f64>, sharing: Sharing) -> Candidate {
-    Candidate {
+/// The candidates of all GPUs, each with its parts and how it is shared; a tenant's requests are divided in
+/// proportion to what its parts are there for.
+fn candidates(lab: &Lab, gpus: impl Iterator<Item = (Vec<Part>, Sharing)>) -> Vec<Candidate> {
+    let gpus: Vec<_> = gpus.collect();
+    let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
+    for p in gpus.iter().flat_map(|(parts, _)| parts) {
+        *sums.entry(p.tenant).or_insert(0.0) += p.rps;
+    }
+    let one = |(parts, sharing): (Vec<Part>, Sharing)| Candidate {
         tenants: parts.iter().map(|p| p.tenant).collect(),
-        requests: parts.iter().map(|p| p.rps / all[&p.tenant]).collect(),
+        requests: parts.iter().map(|p| p.rps / sums[&p.tenant]).collect(),
         how: How::Deploy(sharing),
         batch: parts.iter().map(|p| p.batch).collect(),
         timeout: parts.iter().map(|p| super::space::timeout(lab, p.tenant)).collect(),
         workers: parts.iter().map(|p| p.workers).collect(),
-    }
+    };
+    gpus.into_iter().map(one).collect()
 }
 
-/// What the parts of every tenant come to together, requests/s.
-fn sums<'a>(parts: impl Iterator<Item = &'a Part>) -> BTreeMap<usize, f64> {
-    let mut sums = BTreeMap::new();
-    for p in parts {
-        *sums.entry(p.tenant).or_insert(0.0) += p.rps;
-    }
-    sums
+/// Utilisation of L2 and DRAM by a part that has so many percent of the GPU for itself.
+fn utilization(lab: &Lab, p: &Part, percent: u32) -> (f64, f64) {
+    let setup = &lab.setup;
+    let program = setup.tenants[p.tenant].model.program(p.batch);
+    let bytes: u64 =
+        program.kernels.iter().map(|&k| setup.code.kernels[k as usize].dram_bytes).sum();
+    let place = Place::part(setup, setup.device.cus() * percent / 100);
+    let (gpu, host) = batch_ns(lab, p.tenant, p.batch, place);
+    let per_ns = bytes as f64 / gpu.max(host).max(1.0);
+    let memory = &setup.device.memory;
+    ((per_ns / memory.l2_gbps).min(1.0), (per_ns / memory.dram_gbps).min(1.0))
 }

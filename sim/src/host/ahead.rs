@@ -89,13 +89,7 @@ impl<W: World> Host<'_, W> {
         w.behind += 1;
         let cus = self.setup.code.kernels[kernel as usize].want.min(w.spec.cap);
         let now = self.world.now();
-        let mut issued = now;
-        if self.shares_host(worker) {
-            let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
-            issued = self.host_until(worker, issued, ns);
-        }
-        let cost = via.mechanism(&self.setup.costs);
-        issued += self.world.charged(cost.cost.0 + cost.delay.0);
+        let issued = self.issue(worker, position, via);
         let longer = if via == Via::Persistent { self.longer(kernel) } else { 0 };
         let part = Part { extra: self.world.charged(longer), ..Part::WHOLE };
         let stage = &mut self.stages[worker as usize];

@@ -113,18 +113,12 @@ impl<W: World> Host<'_, W> {
         assert!(mask.is_none_or(|m| !m.is_empty()), "a mask names at least one CU");
         w.status = Status::Launched;
         let (kernel, position) = (w.kernel, w.position);
-        let mut issued = self.world.now();
-        w.launched = Nanos(issued);
+        w.launched = Nanos(self.world.now());
         w.cus = self.setup.code.kernels[kernel as usize].want.min(w.spec.cap);
         if let Some(mask) = mask {
             w.cus = w.cus.min(mask.count());
         }
-        if self.shares_host(worker) {
-            let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
-            issued = self.host_until(worker, issued, ns);
-        }
-        let cost = via.mechanism(&self.setup.costs);
-        issued += self.world.charged(cost.cost.0 + cost.delay.0);
+        let mut issued = self.issue(worker, position, via);
         let mut part = Part::WHOLE;
         let persistent = via == Via::Persistent;
         if blocks.is_some() || self.workers[worker as usize].left < 1.0 || persistent {
@@ -153,6 +147,19 @@ impl<W: World> Host<'_, W> {
         };
         self.world.launch(&launch);
         self.offer_next(worker);
+    }
+
+    /// When the host has issued the kernel at `position`, which the policy launches now, and the mechanism
+    /// has taken effect.
+    #[inline]
+    pub(super) fn issue(&mut self, worker: u32, position: u32, via: Via) -> u64 {
+        let mut issued = self.world.now();
+        if self.shares_host(worker) {
+            let ns = self.programs.launch_ns(self.stages[worker as usize].first, position);
+            issued = self.host_until(worker, issued, ns);
+        }
+        let cost = via.mechanism(&self.setup.costs);
+        issued + self.world.charged(cost.cost.0 + cost.delay.0)
     }
 
     /// How much of the kernel at the head a launch does that takes so many of its blocks, or all that

@@ -223,27 +223,14 @@ impl VirtualWorld<'_> {
     }
 }
 
-/// A launch that waits behind others of its stream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Behind {
-    kernel: u32,
-    position: u32,
-    priority: i8,
-    part: Part,
-    issued: u64,
-    work: f64,
-    ordinal: u64,
-}
-
 /// Kernels that the policy launches.
 impl VirtualWorld<'_> {
     /// A launch waits for the end of those before it.
     pub(super) fn queue_up(&mut self, launch: &Launch<'_>) {
-        let Launch { worker, kernel, position, part, priority, issued, work, ordinal, .. } =
-            *launch;
-        let behind = Behind { kernel, position, priority, part, issued, work, ordinal };
-        self.streams[worker as usize].followed = true;
-        self.behind[worker as usize].push_back(behind);
+        let worker = launch.worker as usize;
+        self.streams[worker].followed = true;
+        // What waits has no mask of its own.
+        self.behind[worker].push_back(Launch { mask: None, behind: false, ..*launch });
     }
 
     /// The launch behind one that has ended is the next.
@@ -252,21 +239,7 @@ impl VirtualWorld<'_> {
         let waiting = &mut self.behind[worker as usize];
         let next = waiting.pop_front().expect("a launch waits");
         self.streams[worker as usize].followed = !waiting.is_empty();
-        let Behind { kernel, position, priority, part, issued, work, ordinal } = next;
-        let (mask, behind) = (None, false);
-        let launch = Launch {
-            worker,
-            kernel,
-            position,
-            part,
-            mask,
-            priority,
-            issued,
-            work,
-            ordinal,
-            behind,
-        };
-        self.place(&launch, kernel);
+        self.place(&next, next.kernel);
     }
 
     /// Hands a launch to the GPU, now or once its host and its mechanism are done with it.

@@ -3,7 +3,7 @@
 //! nanosecond. Policies are a senseless one that does anything, and every registered one.
 
 use crate::common::Log;
-use crate::oracle_cases::policies::{self, Witness};
+use crate::oracle_cases::policies::{self, witnessed};
 use crate::oracle_cases::script::Script;
 use crate::oracle_cases::{Shape, scenario, shapes};
 use crate::oracle_engine::{Oracle, Outcome};
@@ -32,8 +32,8 @@ type Agreed = Result<Option<usize>, TestCaseError>;
 
 /// Runs two of the same policy, one in each engine.
 fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agreed {
-    let mut ours = Witness { policy: ours, told: vec![] };
-    let mut theirs = Witness { policy: theirs, told: vec![] };
+    let (mut we, mut they) = (vec![], vec![]);
+    let (mut ours, mut theirs) = (witnessed(ours, &mut we), witnessed(theirs, &mut they));
     let mut log = Log::default();
     let report = cotenant_sim::run(scenario(shape), &mut ours, Some(&mut log));
     let oracle = Oracle::new(scenario(shape), &mut theirs);
@@ -48,7 +48,9 @@ fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agree
             return Err(TestCaseError::fail(format!("one of them refused: {refused:?}")));
         }
     };
-    for (i, (a, b)) in ours.told.iter().zip(&theirs.told).enumerate() {
+    let counted = [ours.counters(), theirs.counters()];
+    drop((ours, theirs));
+    for (i, (a, b)) in we.iter().zip(&they).enumerate() {
         prop_assert_eq!(a, b, "told {}", i);
     }
     let log = essence(log.0);
@@ -56,9 +58,10 @@ fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agree
         prop_assert_eq!(a, b, "happening {}", i);
     }
     prop_assert_eq!(log.len(), slow.log.len());
-    prop_assert_eq!(ours.told.len(), theirs.told.len());
+    prop_assert_eq!(we.len(), they.len());
     counts_agree(&report, &slow, &scenario(shape).setup.device)?;
-    prop_assert_eq!(format!("{:?}", ours.counters()), format!("{:?}", theirs.counters()));
+    let [ours, theirs] = counted;
+    prop_assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     Ok(Some(log.len()))
 }
 

@@ -15,8 +15,7 @@ use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 
 use super::super::lab::{Candidate, Lab, Saturated};
-use super::super::screen::{Place, batch_ns};
-use super::{Part, Wanted, batches, candidate, profile, sums};
+use super::{Part, Wanted, batches, candidates, profile, utilization};
 
 const SHARES: [u32; 5] = [20, 40, 60, 80, 100];
 /// A larger share that gains less is no step.
@@ -70,13 +69,11 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<C
             put(lab, &known, w, rest, &mut gpus);
         }
     }
-    let all = sums(gpus.iter().flatten().map(|l| &l.part));
-    let candidates = gpus.iter().map(|lets| {
-        let parts: Vec<Part> = lets.iter().map(|l| l.part.clone()).collect();
+    let shared = gpus.iter().map(|lets| {
         let percent = lets.iter().map(|l| l.percent).collect();
-        candidate(lab, &parts, &all, Sharing::Mps { percent })
+        (lets.iter().map(|l| l.part.clone()).collect(), Sharing::Mps { percent })
     });
-    Ok(candidates.collect())
+    Ok(candidates(lab, shared))
 }
 
 /// The largest batch of a share that takes at most half of the goal; none: one request.
@@ -149,7 +146,8 @@ fn put(lab: &Lab, known: &Profile, w: &Wanted, wish: Let, gpus: &mut Vec<Vec<Let
 fn keeps(lab: &Lab, own: &Let, other: &Let) -> bool {
     let [own_l2, others_l2, own_dram, others_dram, constant] = lab.setup.device.contention.linear;
     let share = |l: &Let| f64::from(l.percent) / 100.0;
-    let (mine, theirs) = (utilization(lab, own), utilization(lab, other));
+    let of = |l: &Let| utilization(lab, &l.part, l.percent);
+    let (mine, theirs) = (of(own), of(other));
     let slower = own_l2 * mine.0 * share(own)
         + others_l2 * theirs.0 * share(other)
         + own_dram * mine.1 * share(own)
@@ -163,17 +161,4 @@ fn keeps(lab: &Lab, own: &Let, other: &Let) -> bool {
     } else {
         2.0 * batch <= REST_OVER * goal
     }
-}
-
-/// Utilisation of L2 and DRAM of a share by itself.
-fn utilization(lab: &Lab, l: &Let) -> (f64, f64) {
-    let setup = &lab.setup;
-    let program = setup.tenants[l.part.tenant].model.program(l.part.batch);
-    let bytes: u64 =
-        program.kernels.iter().map(|&k| setup.code.kernels[k as usize].dram_bytes).sum();
-    let cus = setup.device.cus() * l.percent / 100;
-    let (gpu, host) = batch_ns(lab, l.part.tenant, l.part.batch, Place::part(setup, cus));
-    let per_ns = bytes as f64 / gpu.max(host).max(1.0);
-    let memory = &setup.device.memory;
-    ((per_ns / memory.l2_gbps).min(1.0), (per_ns / memory.dram_gbps).min(1.0))
 }

@@ -14,8 +14,7 @@ use std::collections::BTreeMap;
 use cotenant_deploy::Sharing;
 
 use super::super::lab::{Candidate, Lab, Saturated};
-use super::super::screen::{Place, batch_ns};
-use super::{Part, Wanted, batches, candidate, sums};
+use super::{Part, Wanted, batches, candidates, utilization};
 
 /// Share of the rate that a GPU given to one tenant is trusted with.
 const DEDICATED: f64 = 0.9;
@@ -50,23 +49,12 @@ impl Profiler<'_> {
         let p = &own.part;
         let Some(alone) = self.at(p.tenant, p.batch, own.percent) else { return f64::INFINITY };
         let c = &self.lab.setup.device.contention;
-        let l2: f64 = others.iter().map(|o| self.l2(o)).sum();
+        let l2: f64 = others.iter().map(|o| utilization(self.lab, &o.part, o.percent).0).sum();
         let program = self.lab.setup.tenants[p.tenant].model.program(p.batch);
         let [slope, start] = c.igniter_sched_ns;
         let delay = if others.is_empty() { 0.0 } else { slope * (others.len() + 1) as f64 + start };
         alone.batch.0 as f64 * (1.0 + c.igniter_cache * l2)
             + delay.max(0.0) * program.kernels.len() as f64
-    }
-
-    /// L2 utilisation of a server by itself.
-    fn l2(&self, s: &Server) -> f64 {
-        let setup = &self.lab.setup;
-        let program = setup.tenants[s.part.tenant].model.program(s.part.batch);
-        let bytes: u64 =
-            program.kernels.iter().map(|&k| setup.code.kernels[k as usize].dram_bytes).sum();
-        let place = Place::part(setup, setup.device.cus() * s.percent / 100);
-        let (gpu, host) = batch_ns(self.lab, s.part.tenant, s.part.batch, place);
-        (bytes as f64 / gpu.max(host).max(1.0) / setup.device.memory.l2_gbps).min(1.0)
     }
 
     /// The smallest share, from `from` on, at which `own` keeps its time beside others.
@@ -127,13 +115,11 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted]) -> Result<Vec<Candidate>, Strin
             None => gpus.push(vec![server]),
         }
     }
-    let all = sums(gpus.iter().flatten().map(|s| &s.part));
-    let candidates = gpus.iter().map(|servers| {
-        let parts: Vec<Part> = servers.iter().map(|s| s.part.clone()).collect();
+    let shared = gpus.iter().map(|servers| {
         let percent = servers.iter().map(|s| s.percent).collect();
-        candidate(lab, &parts, &all, Sharing::Mps { percent })
+        (servers.iter().map(|s| s.part.clone()).collect(), Sharing::Mps { percent })
     });
-    Ok(candidates.collect())
+    Ok(candidates(lab, shared))
 }
 
 /// A GPU with one more tenant, everybody given what the company costs; `None`: there is no room.

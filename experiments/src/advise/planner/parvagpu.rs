@@ -17,7 +17,7 @@ use cotenant_deploy::Sharing;
 use cotenant_profiles::device::Mig as Table;
 
 use super::super::lab::{Candidate, Lab};
-use super::{Part, Wanted, batches, candidate, profile, sums};
+use super::{Part, Wanted, batches, candidates, profile};
 
 /// Share of half the goal that a batch may take.
 const MARGIN: f64 = 0.9;
@@ -57,18 +57,16 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<C
     place(table, queue, &mut gpus)?;
     dissolve(table, &points, &mut gpus)?;
     gpus.retain(|g| !g.is_empty());
-    let all = sums(gpus.iter().flatten().map(|s| &s.part));
-    let candidates = gpus.iter().map(|segments| {
-        let parts: Vec<Part> = segments.iter().map(|s| s.part.clone()).collect();
+    let shared = gpus.iter().map(|segments| {
         let name = |s: &Segment| table.profiles[s.profile].name.clone();
         let sharing = Sharing::Mig {
             instances: segments.iter().map(name).collect(),
             place: (0..segments.len()).collect(),
             percent: vec![100; segments.len()],
         };
-        candidate(lab, &parts, &all, sharing)
+        (segments.iter().map(|s| s.part.clone()).collect(), sharing)
     });
-    Ok(candidates.collect())
+    Ok(candidates(lab, shared))
 }
 
 /// The instance profiles that it uses: one for each number of slices, without extra memory or engines.

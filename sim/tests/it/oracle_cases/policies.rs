@@ -2,11 +2,7 @@
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::action::{Action, Event};
-use cotenant_sim::layout::Layout;
-use cotenant_sim::policy::{
-    Depth, Kind, LayoutError, OptionSpec, Options, Policy, PolicyInfo, Value,
-};
-use cotenant_sim::scenario::Setup;
+use cotenant_sim::policy::{Around, Kind, OptionSpec, Options, Policy, PolicyInfo, Value};
 use cotenant_sim::serving::RequestId;
 use cotenant_sim::view::{Queued, Status, TenantView, View, Window, Worker};
 use cotenant_traces::Rng;
@@ -15,46 +11,20 @@ use cotenant_traces::Rng;
 pub(crate) type Told =
     (u64, Event, Vec<TenantView>, Vec<(Vec<Queued>, Option<Window>)>, Vec<Worker>);
 
-/// Passes everything on, and keeps it.
-pub(crate) struct Witness<'a> {
-    pub(crate) policy: &'a mut dyn Policy,
-    pub(crate) told: Vec<Told>,
-}
-
-impl Policy for Witness<'_> {
-    fn depth(&self) -> Depth {
-        self.policy.depth()
-    }
-
-    fn tenant_depth(&self, tenant: u32) -> Depth {
-        self.policy.tenant_depth(tenant)
-    }
-
-    fn outstanding(&self, tenant: u32) -> u32 {
-        self.policy.outstanding(tenant)
-    }
-
-    fn forms_batches(&self) -> bool {
-        self.policy.forms_batches()
-    }
-
-    fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
-        self.policy.layout(setup)
-    }
-
-    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+/// The policy, and all that it is told in `told`.
+pub(crate) fn witnessed<'a>(
+    policy: &'a mut dyn Policy,
+    told: &'a mut Vec<Told>,
+) -> impl Policy + 'a {
+    Around::new(policy, |policy: &mut dyn Policy, event, view: &View<'_>, act: &mut Vec<Action>| {
         let workers = view.workers.iter().map(told_of).collect();
         // Requests go by other numbers elsewhere.
         let seen = |q: Queued| Queued { id: RequestId(0), ..q };
         let queues = (0..view.tenants.len() as u32)
             .map(|t| (view.queue(t).map(seen).collect(), view.queues.window(t).cloned()));
-        self.told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers));
-        self.policy.event(event, view, act);
-    }
-
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        self.policy.counters()
-    }
+        told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers));
+        policy.event(event, view, act);
+    })
 }
 
 /// A worker without what means nothing in its state.
