@@ -264,19 +264,26 @@ fn linear_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
 
 fn log_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
     let decades = (hi / lo).log10();
-    let factors: &[f64] = if decades * 3.0 <= most + 1.0 { &[1.0, 2.0, 5.0] } else { &[1.0] };
     let every = (decades / most).ceil().max(1.0) as i32;
     let (from, to) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
-    let mut ticks = Vec::new();
-    for exponent in (from..=to).filter(|e| e.rem_euclid(every) == 0) {
-        for factor in factors {
-            let value = factor * 10_f64.powi(exponent);
-            if value >= lo * 0.9999 && value <= hi * 1.0001 {
-                ticks.push((value, plain(value)));
+    let ticks = |factors: &[f64]| {
+        let mut ticks = Vec::new();
+        for exponent in (from..=to).filter(|e| e.rem_euclid(every) == 0) {
+            for factor in factors {
+                let value = factor * 10_f64.powi(exponent);
+                if value >= lo * 0.9999 && value <= hi * 1.0001 {
+                    ticks.push((value, plain(value)));
+                }
             }
         }
-    }
-    if ticks.len() < 2 { linear_ticks(lo, hi, most) } else { ticks }
+        ticks
+    };
+    // Two decades with one power of ten in them say nothing by it alone.
+    let fine: &[&[f64]] = &[&[1.0, 2.0, 5.0]];
+    let coarse: &[&[f64]] = &[&[1.0], &[1.0, 5.0], &[1.0, 2.0, 5.0]];
+    let wanted = if decades * 3.0 <= most + 1.0 { fine } else { coarse };
+    let found = wanted.iter().map(|factors| ticks(factors)).find(|ticks| ticks.len() >= 2);
+    found.unwrap_or_else(|| linear_ticks(lo, hi, most))
 }
 
 #[cfg(test)]
@@ -298,6 +305,10 @@ mod tests {
             labels(&Axis::from_zero("", &[2.0, 45_000.0], true)),
             ["1", "10", "100", "1,000", "10,000"]
         );
+        // In a narrow panel.
+        let narrow = Axis::spanning("", &[1.7, 72.0], true);
+        let narrow: Vec<String> = narrow.choose(220.0, true).into_iter().map(|t| t.1).collect();
+        assert_eq!(narrow, ["5", "10", "50"]);
         let sweep = Axis::spanning("", &[1.0, 8.0], true).ticks_at(&[4.0, 1.0, 2.0, 8.0]);
         assert_eq!(labels(&sweep), ["1", "2", "4", "8"]);
     }
