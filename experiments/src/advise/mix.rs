@@ -81,12 +81,13 @@ impl Mix {
         }
         let overrides = Overrides { set, seed: None };
         let source = Source { text, file: file.to_owned(), base, overrides };
+        let said = |why: String| as_given(&why, file, device);
         let given = |key: &str| {
             let tenants = table.get("tenant").and_then(toml::Value::as_array);
             let has = |t: &toml::Value| t.get(key).is_some();
             tenants.map_or_else(Vec::new, |list| list.iter().map(has).collect::<Vec<bool>>())
         };
-        source.build(given("batch"), given("workers"))
+        source.build(given("batch"), given("workers")).map_err(said)
     }
 
     /// The same mix on another device.
@@ -151,6 +152,19 @@ impl Source {
         fixed_batch.resize(point.tenants.len(), true);
         fixed_workers.resize(point.tenants.len(), true);
         Ok(Mix { e, point, fixed_batch, fixed_workers, source: self })
+    }
+}
+
+/// What is wrong with a mix in terms of what was given: flags have no lines, and the device is `--gpu`'s.
+fn as_given(why: &str, file: &str, device: Option<&str>) -> String {
+    let set = device.map(|d| format!("--set device={}: device: ", toml::Value::from(d)));
+    if let Some(rest) = set.and_then(|set| why.strip_prefix(&set)) {
+        return format!("--gpu: {rest}");
+    }
+    let of_flags = why.strip_prefix("--model:").filter(|_| file == "--model");
+    match of_flags.map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit())) {
+        Some(rest) => format!("--model{rest}"),
+        None => why.to_owned(),
     }
 }
 

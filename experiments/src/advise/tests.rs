@@ -281,7 +281,10 @@ fn models_are_read_from_flags() {
     assert!(wrong("resnet50").contains("gives no rate"));
     assert!(wrong("resnet50@fast").contains("is no rate"));
     assert!(wrong("resnet50@5rps,goal=3ms").contains("slo=20ms"));
-    assert!(wrong("resnet50@5rps,slo=3").contains("slo"));
+    // In terms of what was given: flags have no lines.
+    assert!(wrong("resnet50@5rps,slo=3").starts_with("--model: tenant.resnet50.slo: `3` is"));
+    let device = Mix::of_models(&["alexnet@5rps".to_owned()], "h100").err().unwrap();
+    assert!(device.starts_with("--gpu: no device `h100`: did you mean"), "{device}");
     let models = ["a@1rps,slo=3x".replace('a', "alexnet"), "alexnet@2rps,batch=4".to_owned()];
     let mix = Mix::of_models(&models, "a30").unwrap();
     let names: Vec<&str> = mix.point.tenants.iter().map(|t| t.name.as_str()).collect();

@@ -35,11 +35,11 @@ const BUILTIN: [(&str, &str); 22] = [
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
     /// No built-in device of that name.
-    #[error("no device `{name}`{hint}; built in are {known}, or give the path of a .toml file")]
+    #[error("no device `{name}`{hint} Built-in devices: {known}, or give the path of a .toml file")]
     Unknown {
         /// What was asked for.
         name: String,
-        /// `: did you mean …?`, or nothing.
+        /// `: did you mean …?`, or a full stop.
         hint: String,
         /// The built-in names.
         known: String,
@@ -152,9 +152,10 @@ impl Device {
 
 fn unknown(name: &str) -> DeviceError {
     let known: Vec<&str> = Device::builtin_names().collect();
+    let hint = text::did_you_mean(name, known.iter().copied());
     DeviceError::Unknown {
         name: name.to_owned(),
-        hint: text::did_you_mean(name, known.iter().copied()),
+        hint: if hint.is_empty() { ".".to_owned() } else { hint },
         known: known.join(", "),
     }
 }

@@ -269,7 +269,7 @@ fn unknown_devices_and_files_are_named() {
     assert_eq!(
         error,
         format!(
-            "no device `h100`: did you mean `h100-sxm`?; built in are {}, or give the path of a \
+            "no device `h100`: did you mean `h100-sxm`? Built-in devices: {}, or give the path of a \
              .toml file",
             Device::builtin_names().collect::<Vec<_>>().join(", ")
         )
