@@ -55,7 +55,8 @@ const TOKENS: [&[u8]; 24] = [
     b"4294967295",
 ];
 
-fn mutate(seed: &[u8], other: &[u8], r: &mut Random) -> Vec<u8> {
+/// `most`: bytes that an input may have.
+fn mutate(seed: &[u8], other: &[u8], most: usize, r: &mut Random) -> Vec<u8> {
     let mut bytes = seed.to_vec();
     for _ in 0..=r.below(4) {
         let (n, at) = (bytes.len(), r.below(bytes.len() + 1));
@@ -83,7 +84,7 @@ fn mutate(seed: &[u8], other: &[u8], r: &mut Random) -> Vec<u8> {
             _ => bytes.truncate(at.max(n / 2)),
         }
     }
-    bytes.truncate(8 << 10);
+    bytes.truncate(most);
     bytes
 }
 
@@ -116,6 +117,8 @@ pub(crate) fn run(readers: Vec<(&'static str, Vec<u8>, Reader)>, often: u64) {
         }
         assert_eq!(read(&first).err(), None, "{name}: its first input is sound");
         let mut r = Random((seed ^ (which as u64 + 1)).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        // Longer ones take longer and say little more.
+        let most = (2 * first.len()).max(1 << 10);
         let (mut corpus, mut kinds) = (vec![first], BTreeSet::new());
         // Bytes of a database lie at places that others name: a mutation must not always cut it.
         let database = [&b"SQLite"[..], b"PAR1"].iter().any(|m| corpus[0].starts_with(m));
@@ -130,7 +133,7 @@ pub(crate) fn run(readers: Vec<(&'static str, Vec<u8>, Reader)>, often: u64) {
                 }
                 bytes
             } else {
-                mutate(&corpus[a], &corpus[b], &mut r)
+                mutate(&corpus[a], &corpus[b], most, &mut r)
             };
             if turn > 0 && turn.is_multiple_of(1_000_000) {
                 eprintln!("{name}: {turn} turns, {:?}", begun.elapsed());
