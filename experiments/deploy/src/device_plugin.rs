@@ -23,7 +23,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let Some(first) = plan.gpus.first() else { return Ok(Emitted::Nothing) };
     let all = |wanted: fn(&Sharing) -> bool| plan.gpus.iter().all(|g| wanted(&g.sharing));
     let mig = all(|s| matches!(s, Sharing::Mig { .. }));
-    let slicing = all(|s| matches!(s, Sharing::TimeSlicing));
+    let slicing = all(|s| matches!(s, Sharing::TimeSlicing { .. }));
     let mut config =
         format!("version: v1\nflags:\n  migStrategy: {}\n", if mig { "mixed" } else { "none" });
     let single = replicas < 2;
@@ -45,7 +45,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     }
     let sharing = match &first.sharing {
         _ if single => return Ok(Emitted::Nothing),
-        Sharing::TimeSlicing if slicing => "timeSlicing",
+        Sharing::TimeSlicing { .. } if slicing => "timeSlicing",
         Sharing::Mps { percent } => {
             let each = 100 / replicas;
             let equal = plan.gpus.len() == 1 && percent.iter().all(|&p| p == each);

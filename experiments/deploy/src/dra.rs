@@ -17,7 +17,7 @@ use crate::finding::{ReadError, Weight, line_of};
 use crate::found::{Found, Mechanism};
 use crate::kubernetes::{annotations, container, deployment, documents};
 use crate::mig_parted::long_name;
-use crate::plan::{Emitted, Gpu, Plan, Sharing};
+use crate::plan::{Emitted, Gpu, Plan, Sharing, TimeSlice};
 use crate::yaml;
 
 const DRIVER: &str = "gpu.nvidia.com";
@@ -87,7 +87,7 @@ fn claim(plan: &Plan, index: usize, gpu: &Gpu) -> Result<Json, String> {
             let here = || (0..place.len()).filter(|&i| place[i] == slot);
             if here().map(|i| gpu.tenants[i].workers).sum::<u32>() > 1 {
                 let most = here().map(|i| percent[i]).max().unwrap_or(100);
-                shared.push(config(&[request_name(slot)], "MigDeviceConfig", "MPS", Some(most)));
+                shared.push(mps(&[request_name(slot)], "MigDeviceConfig", Some(most)));
             }
         }
         if !shared.is_empty() {
@@ -101,9 +101,10 @@ fn claim(plan: &Plan, index: usize, gpu: &Gpu) -> Result<Json, String> {
         let all = ["gpu".to_owned()];
         let shared = match &gpu.sharing {
             Sharing::Mps { percent } => {
-                config(&all, "GpuConfig", "MPS", percent.iter().max().copied())
+                mps(&all, "GpuConfig", percent.iter().max().copied())
             }
-            _ => config(&all, "GpuConfig", "TimeSlicing", None),
+            Sharing::TimeSlicing { slice } => slicing(&all, *slice),
+            _ => slicing(&all, TimeSlice::Default),
         };
         devices.insert("config".to_owned(), json!([shared]));
     }
@@ -115,14 +116,25 @@ fn claim(plan: &Plan, index: usize, gpu: &Gpu) -> Result<Json, String> {
     }))
 }
 
-fn config(requests: &[String], kind: &str, strategy: &str, percent: Option<u32>) -> Json {
-    let mut sharing = Map::from_iter([("strategy".to_owned(), json!(strategy))]);
+fn slicing(requests: &[String], slice: TimeSlice) -> Json {
+    let interval = json!({"interval": slice.name()});
+    config(
+        requests,
+        "GpuConfig",
+        &json!({"strategy": "TimeSlicing", "timeSlicingConfig": interval}),
+    )
+}
+
+fn mps(requests: &[String], kind: &str, percent: Option<u32>) -> Json {
+    let mut sharing = Map::from_iter([("strategy".to_owned(), json!("MPS"))]);
     if let Some(percent) = percent {
         let mps = json!({"defaultActiveThreadPercentage": percent});
         sharing.insert("mpsConfig".to_owned(), mps);
-    } else {
-        sharing.insert("timeSlicingConfig".to_owned(), json!({"interval": "Default"}));
     }
+    config(requests, kind, &sharing.into())
+}
+
+fn config(requests: &[String], kind: &str, sharing: &Json) -> Json {
     json!({
         "requests": requests,
         "opaque": {
@@ -283,13 +295,28 @@ fn sharing(
             return error("timeSlicingConfig", what);
         }
         let interval = slicing.and_then(|s| yaml::word(s, &["interval"]));
-        if let Some(interval) = interval
-            && !["Default", "Short", "Medium", "Long"].contains(&interval.as_str())
-        {
-            return error(
-                "interval",
-                format!("`{interval}` is none of Default, Short, Medium, Long"),
-            );
+        if let Some(interval) = interval {
+            let Some(slice) = TimeSlice::named(&interval) else {
+                return error(
+                    "interval",
+                    format!("`{interval}` is none of Default, Short, Medium, Long"),
+                );
+            };
+            if let Some(other) = found.slice.filter(|other| *other != slice) {
+                let what = format!(
+                    "{interval} here and {} in another claim: taken as {interval} everywhere",
+                    other.name()
+                );
+                found.tell(Weight::Note, path, at("interval"), "sharing.interval", what);
+            }
+            found.slice = Some(slice);
+            if slice != TimeSlice::Default {
+                let what = format!(
+                    "NVIDIA does not publish how long {interval} is: simulated as the policy \
+                     `temporal` has it (`cotenant policies temporal`)"
+                );
+                found.tell(Weight::Note, path, at("interval"), "sharing.interval", what);
+            }
         }
         return Ok(Some((Mechanism::TimeSlicing, None)));
     }

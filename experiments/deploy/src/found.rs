@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cotenant_profiles::{Bytes, Device, Nanos};
 
 use crate::finding::{Finding, Weight};
-use crate::plan::{Gpu, Sharing, Tenant, slug};
+use crate::plan::{Gpu, Sharing, Tenant, TimeSlice, slug};
 
 /// How a GPU is shared, as far as one file tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +59,8 @@ pub struct Found {
     pub device: Device,
     /// How it is shared.
     pub mechanism: Option<Mechanism>,
+    /// How long a turn is, where processes take turns.
+    pub slice: Option<TimeSlice>,
     /// Instance profiles by GPU; `None`: every GPU.
     pub layouts: BTreeMap<Option<u32>, Vec<String>>,
     /// Copies of each GPU that the device plugin hands out.
@@ -81,6 +83,7 @@ impl Found {
         Self {
             device,
             mechanism: None,
+            slice: None,
             layouts: BTreeMap::new(),
             replicas: None,
             default_percent: None,
@@ -256,7 +259,9 @@ impl Found {
         let percent: Vec<u32> =
             found.iter().map(|f| f.percent.unwrap_or(100).min(default)).collect();
         Ok(match mechanism {
-            Mechanism::TimeSlicing => Sharing::TimeSlicing,
+            Mechanism::TimeSlicing => {
+                Sharing::TimeSlicing { slice: self.slice.unwrap_or_default() }
+            }
             Mechanism::Streams => Sharing::Streams,
             Mechanism::Mps => Sharing::Mps { percent },
             Mechanism::Static => {

@@ -28,7 +28,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let (mut kai, mut hami) = (vec![], vec![]);
     for placed in plan.all() {
         let resource = match &placed.gpu.sharing {
-            Sharing::TimeSlicing => "nvidia.com/gpu".to_owned(),
+            Sharing::TimeSlicing { .. } => "nvidia.com/gpu".to_owned(),
             Sharing::Mps { percent } => {
                 let clients: u32 = placed.gpu.tenants.iter().map(|t| t.workers).sum();
                 if clients > 1 && percent.iter().any(|&p| p != 100 / clients) {
@@ -48,7 +48,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
         let mut container = container(&placed);
         container.insert("resources".to_owned(), json!({"limits": {resource: 1}}));
         workloads.push(deployment(&placed, annotations(&placed), container, Map::new()));
-        if matches!(placed.gpu.sharing, Sharing::TimeSlicing) {
+        if matches!(placed.gpu.sharing, Sharing::TimeSlicing { .. }) {
             kai.push(kai_workload(plan, &placed));
             hami.push(hami_workload(&placed));
         }

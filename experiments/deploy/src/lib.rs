@@ -13,6 +13,7 @@
 //! | `dra.rs` | NVIDIA's DRA driver: claims and `GpuConfig` | all |
 //! | `kubernetes.rs` | Deployments; KAI and HAMi shares | all |
 //! | `mps.rs` | `CUDA_MPS_*` environments, start script, static partitions | MPS |
+//! | `mps_v3.rs` | the same for MPS v3: servers, namespaces, partitions, TOML | MPS without instances |
 //! | `triton.rs` | Triton `config.pbtxt` | batching, instances |
 //! | `engine.rs` | vLLM and SGLang memory fractions | generating models |
 //! | `green.rs` | green contexts of PyTorch | exclusive CUs inside one process |
@@ -28,6 +29,7 @@ mod green;
 mod kubernetes;
 mod mig_parted;
 mod mps;
+mod mps_v3;
 mod parvagpu;
 mod plan;
 mod readme;
@@ -37,7 +39,7 @@ mod yaml;
 pub use board::{instance_name, short_name};
 pub use finding::{Finding, ReadError, Weight};
 pub use found::{Found, Known, Mechanism, TenantFound};
-pub use plan::{File, Gpu, Plan, Sharing, Tenant};
+pub use plan::{File, Gpu, Plan, Sharing, Tenant, TimeSlice};
 
 /// A format's name, and whether a file is of it.
 type Reader = (fn(&str, &str) -> bool, fn(&str, &str, &mut Found) -> Result<(), ReadError>);
@@ -49,6 +51,7 @@ const READERS: &[Reader] = &[
     (device_plugin::recognises, device_plugin::read),
     (green::recognises, green::read),
     (engine::recognises, engine::read),
+    (mps_v3::recognises, mps_v3::read),
     (mps::recognises, mps::read),
     (parvagpu::recognises, parvagpu::read),
     (yaml::recognises, yaml::read),
@@ -95,7 +98,7 @@ pub fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> 
             None,
             "",
             "is of no format that is known here: mig-parted, device plugin, DRA or Kubernetes YAML, \
-             CUDA_MPS_* environment or script, config.pbtxt, vLLM or SGLang command, green contexts, a ParvaGPU deployment map",
+             CUDA_MPS_* environment or script, MPS v3 TOML, config.pbtxt, vLLM or SGLang command, green contexts, a ParvaGPU deployment map",
         ));
     };
     reader(path, text, found)

@@ -4,15 +4,17 @@
 //! without a word: a percentage becomes whole TPCs (2 SMs), rounded down; a client can only lower what
 //! the daemon gives, and reads its environment once, at start; the sum of percentages may exceed 100,
 //! and then clients contend; with static partitions (`-S`, CUDA 13.1) percentages are ignored, a client
-//! without a partition fails to start, and SMs that fill no chunk are stranded.
+//! without a partition fails to start, and SMs that fill no chunk are stranded. `mps_v3.rs` has the newer
+//! interface.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use cotenant_profiles::Bytes;
+use cotenant_profiles::{Bytes, Device};
 
 use crate::finding::{ReadError, Weight};
 use crate::found::{Found, Mechanism};
-use crate::plan::{Emitted, File, Gpu, Plan, Sharing};
+use crate::plan::{Emitted, File, Gpu, Plan, Sharing, slug};
 
 const PIPE: &str = "/tmp/cotenant-mps";
 
@@ -30,7 +32,18 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let mut files = vec![];
     for (index, gpu) in plan.gpus.iter().enumerate().filter(|(_, g)| uses_mps(g)) {
         let mig = matches!(gpu.sharing, Sharing::Mig { .. });
-        files.push(script(plan, index, gpu));
+        let newer = crate::mps_v3::emit(plan, index, gpu);
+        match script(plan, index, gpu) {
+            Some(script) => files.push(script),
+            None if newer.is_empty() => {
+                return Ok(Emitted::Cannot(format!(
+                    "mps/gpu{index}: {}",
+                    "the older commands have chunks of 4 SMs, and a share is no multiple of them"
+                )));
+            }
+            None => {}
+        }
+        files.extend(newer);
         for (i, tenant) in gpu.tenants.iter().enumerate() {
             let place = match &gpu.sharing {
                 Sharing::Mig { place, .. } => place.get(i).copied(),
@@ -59,15 +72,25 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
             if tenant.best_effort {
                 env += "CUDA_MPS_CLIENT_PRIORITY=1\n";
             }
-            let name = crate::plan::slug(&tenant.name);
+            let name = slug(&tenant.name);
             files.push(plan.file(format!("mps/gpu{index}/{name}.env"), &env));
         }
     }
     Ok(Emitted::Files(files))
 }
 
+/// SMs of a chunk under a version of the control interface. Parts before Hopper have 4 under version 2 and 2
+/// under version 3 (MPS documentation, releases 615 and 620); device files have either.
+pub(crate) fn chunk_cus(device: &Device, version: u32) -> u32 {
+    match device.mps.map_or(1, |m| m.chunk_cus) {
+        2 | 4 if version == 3 => 2,
+        2 | 4 => 4,
+        other => other,
+    }
+}
+
 /// A client's limit, MiB: the memory shared out by need, so that no client's limit is below its own.
-fn memory_share(plan: &Plan, gpu: &Gpu, tenant: usize) -> Option<u64> {
+pub(crate) fn memory_share(plan: &Plan, gpu: &Gpu, tenant: usize) -> Option<u64> {
     let need: u64 = gpu.tenants.iter().map(|t| t.memory.0 * u64::from(t.workers)).sum();
     let capacity = plan.device.memory.capacity.0;
     if need == 0 || need > capacity {
@@ -77,14 +100,22 @@ fn memory_share(plan: &Plan, gpu: &Gpu, tenant: usize) -> Option<u64> {
     Some((share as u64) >> 20)
 }
 
-fn pipe(index: usize, instance: Option<usize>) -> String {
+pub(crate) fn pipe(index: usize, instance: Option<usize>) -> String {
     match instance {
         Some(instance) => format!("{PIPE}-gpu{index}-slot{instance}"),
         None => format!("{PIPE}-gpu{index}"),
     }
 }
 
-fn script(plan: &Plan, index: usize, gpu: &Gpu) -> File {
+/// None where the older commands cannot express the chunks.
+fn script(plan: &Plan, index: usize, gpu: &Gpu) -> Option<File> {
+    let unit = chunk_cus(&plan.device, 2);
+    let own = plan.device.mps.map_or(1, |m| m.chunk_cus);
+    if let Sharing::Static { chunks } = &gpu.sharing
+        && chunks.iter().any(|c| c * own % unit != 0)
+    {
+        return None;
+    }
     let fixed = if matches!(gpu.sharing, Sharing::Static { .. }) { " -S" } else { "" };
     let pipes: Vec<(String, String)> = match &gpu.sharing {
         Sharing::Mig { instances, .. } => (0..instances.len())
@@ -109,19 +140,21 @@ fn script(plan: &Plan, index: usize, gpu: &Gpu) -> File {
     if let Sharing::Static { chunks } = &gpu.sharing {
         body += "uuid=\"$(nvidia-smi --query-gpu=uuid --format=csv,noheader -i \"$CUDA_VISIBLE_DEVICES\")\"\n";
         for (tenant, chunks) in gpu.tenants.iter().zip(chunks) {
-            let name = crate::plan::slug(&tenant.name);
+            let name = slug(&tenant.name);
+            // Releases differ: the identifier alone, or `Partition UUID/ID created`.
             let _ = write!(
                 body,
-                "# tenant={} gpu={index}\npartition=\"$(echo \"sm_partition add $uuid {chunks}\" | \
-                 nvidia-cuda-mps-control | sed -n 's/^Partition \\(.*\\) created.*/\\1/p')\"\necho \
+                "# tenant={} gpu={index}\npartition=\"$(echo \"sm_partition add $uuid {}\" | \
+                 nvidia-cuda-mps-control | grep -o 'GPU-[^ ]*/[^ ]*' | head -n 1)\"\necho \
                  \"CUDA_MPS_SM_PARTITION=${{partition:?no partition}}\" >> {name}.env\n",
-                tenant.name
+                tenant.name,
+                chunks * own / unit
             );
         }
     }
     body += "# Stop: echo quit | nvidia-cuda-mps-control\n";
     let head = format!("#!/bin/sh\n{}", plan.comments());
-    File { path: format!("mps/gpu{index}/start.sh"), text: head + &body }
+    Some(File { path: format!("mps/gpu{index}/start.sh"), text: head + &body })
 }
 
 pub(crate) fn recognises(path: &str, text: &str) -> bool {
@@ -223,7 +256,7 @@ pub(crate) fn variable(
     Ok(())
 }
 
-fn percentage(path: &str, line: Option<usize>, field: &str, value: &str) -> Result<u32, ReadError> {
+pub(crate) fn percentage(path: &str, line: Option<usize>, field: &str, value: &str) -> Result<u32, ReadError> {
     let percent = value.parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 100.0);
     let percent = percent.ok_or_else(|| {
         let what = format!("`{value}` is no percentage above 0 and at most 100");
@@ -233,7 +266,7 @@ fn percentage(path: &str, line: Option<usize>, field: &str, value: &str) -> Resu
 }
 
 /// `8G`, `512M`.
-fn memory(text: &str) -> Result<Bytes, String> {
+pub(crate) fn memory(text: &str) -> Result<Bytes, String> {
     let wrong = || format!("`{text}` is no limit: a whole number with G or M");
     let (digits, unit) =
         text.trim().split_at_checked(text.trim().len().saturating_sub(1)).ok_or_else(wrong)?;
@@ -288,32 +321,43 @@ fn command(
                 format!("`{chunks}` is no number of chunks"),
             )
         })?;
-        partition(path, line, chunks, tenant, gpu, found);
+        partition(path, line, (chunks, 2), tenant, gpu, found);
     }
-    Ok(())
+    crate::mps_v3::command(path, line, &words, gpu, found)
 }
 
-fn partition(
+/// A static partition of so many chunks of an interface's version.
+pub(crate) fn partition(
     path: &str,
     line: Option<usize>,
-    chunks: u32,
+    (chunks, version): (u32, u32),
     tenant: Option<&str>,
     gpu: Option<u32>,
     found: &mut Found,
 ) {
     found.shared_by(Mechanism::Static);
-    let field = "sm_partition add";
+    let field = if version == 3 { "sm-partition" } else { "sm_partition add" };
     let Some(tenant) = tenant else {
         let what = "no comment `# tenant=NAME` says whose partition this is: left out";
         return found.tell(Weight::Note, path, line, field, what);
     };
-    found.tenant(tenant, gpu).chunks = Some(chunks);
     let Some(mps) = found.device.mps.filter(|m| m.chunks > 0) else {
         let what = format!("{} has no static partitions", found.device.title);
         return found.tell(Weight::Illegal, path, line, field, what);
     };
+    let (own, unit) = (mps.chunk_cus.max(1), chunk_cus(&found.device, version));
+    let sms = chunks * unit;
+    let whole = sms / own;
+    if sms % own != 0 {
+        let what = format!("{sms} SMs are no multiple of {own}: simulated with {} SMs", whole * own);
+        found.tell(Weight::Note, path, line, field, what);
+    }
+    found.tenant(tenant, gpu).chunks = Some(whole.max(1));
+    // A script and a configuration may say the same of one tenant, each by its own form of the name.
     let of_gpu = found.tenants.iter().filter(|((_, g, _), _)| *g == gpu);
-    let asked: u32 = of_gpu.filter_map(|(_, t)| t.chunks).sum();
+    let each: BTreeMap<String, u32> =
+        of_gpu.filter_map(|((name, ..), t)| Some((slug(name), t.chunks?))).collect();
+    let asked: u32 = each.values().sum();
     if asked > mps.chunks {
         let (cus, usable) = (found.device.cus(), mps.chunks * mps.chunk_cus);
         let what = format!(

@@ -26,7 +26,10 @@ pub struct Gpu {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Sharing {
     /// Processes take turns.
-    TimeSlicing,
+    TimeSlicing {
+        /// How long a turn is.
+        slice: TimeSlice,
+    },
     /// One server process, a stream for each model instance.
     Streams,
     /// MPS; percentage of the CUs that a client may use, 100 where nothing is said.
@@ -50,12 +53,62 @@ pub enum Sharing {
     },
 }
 
+/// The driver's names for the length of a turn. What they mean in milliseconds is not published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TimeSlice {
+    /// The driver's own.
+    #[default]
+    Default,
+    /// `Short`.
+    Short,
+    /// `Medium`.
+    Medium,
+    /// `Long`.
+    Long,
+}
+
+impl TimeSlice {
+    const ALL: [Self; 4] = [Self::Default, Self::Short, Self::Medium, Self::Long];
+
+    /// As `timeSlicingConfig.interval` of NVIDIA's DRA driver has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Default => "Default",
+            Self::Short => "Short",
+            Self::Medium => "Medium",
+            Self::Long => "Long",
+        }
+    }
+
+    /// In lower case.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Short => "short",
+            Self::Medium => "medium",
+            Self::Long => "long",
+        }
+    }
+
+    /// The one of a name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|s| s.name() == name)
+    }
+}
+
 impl Sharing {
+    /// Processes take turns as the driver has it.
+    pub const TURNS: Self = Self::TimeSlicing { slice: TimeSlice::Default };
+
     /// As reports word it.
     #[must_use]
     pub fn words(&self) -> String {
         match self {
-            Self::TimeSlicing => "time slicing".to_owned(),
+            Self::TimeSlicing { slice: TimeSlice::Default } => "time slicing".to_owned(),
+            Self::TimeSlicing { slice } => format!("time slicing, {} turns", slice.word()),
             Self::Streams => "one server, a stream per instance".to_owned(),
             Self::Mps { percent } if percent.iter().all(|&p| p == 100) => "MPS".to_owned(),
             Self::Mps { percent } => format!("MPS, {}", list(percent, " %")),

@@ -26,7 +26,8 @@ const ABOUT: &[(&str, &str)] = &[
     ("hami.yaml", "the same for HAMi, which limits memory."),
     (
         "mps/",
-        "without Kubernetes: run `start.sh` of each GPU, then start each tenant's processes with its `.env`.",
+        "without Kubernetes: run `start.sh` of each GPU, then start each tenant's processes with its `.env`; \
+      or, with driver 615 and later, `start-v3.sh`, which makes an `.env3` for each.",
     ),
     ("triton/", "model configurations for Triton; inputs and outputs are yours to add."),
     ("engines/", "commands for vLLM and SGLang."),

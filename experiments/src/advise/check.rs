@@ -70,7 +70,7 @@ fn divide(lab: &Lab, gpus: &mut [Gpu], found: &mut Found) {
 /// The place of one tenant of a GPU, for itself.
 fn alone(sharing: &Sharing, i: usize) -> Option<Sharing> {
     Some(match sharing {
-        Sharing::TimeSlicing | Sharing::Streams => return None,
+        Sharing::TimeSlicing { .. } | Sharing::Streams => return None,
         Sharing::Mps { percent } => Sharing::Mps { percent: vec![*percent.get(i)?] },
         Sharing::Static { chunks } => Sharing::Static { chunks: vec![*chunks.get(i)?] },
         Sharing::Mig { instances, place, percent } => Sharing::Mig {
@@ -104,7 +104,7 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
         tenants,
     };
     let mechanism = match &gpu.sharing {
-        Sharing::TimeSlicing => Mechanism::TimeSlicing,
+        Sharing::TimeSlicing { .. } => Mechanism::TimeSlicing,
         Sharing::Streams => Mechanism::Streams,
         Sharing::Mps { percent } if percent.iter().all(|&p| p >= 100) => Mechanism::Mps,
         Sharing::Mps { .. } => Mechanism::Percent,

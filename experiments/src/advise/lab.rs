@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cotenant_deploy::Sharing;
+use cotenant_deploy::{Sharing, TimeSlice};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::policy::{self, Options, Value};
@@ -165,7 +165,7 @@ impl Lab {
     /// Device memory of the context that a candidate's processes have.
     pub(crate) fn context(&self, how: &How) -> Bytes {
         match how {
-            How::Deploy(Sharing::TimeSlicing) => self.setup.costs.context_memory,
+            How::Deploy(Sharing::TimeSlicing { .. }) => self.setup.costs.context_memory,
             How::Deploy(Sharing::Streams) => Bytes(0),
             _ => self.setup.client_memory(),
         }
@@ -354,7 +354,12 @@ fn policy_of(c: &Candidate, setup: &Setup) -> (&'static str, Options) {
     };
     match &c.how {
         How::Needs(policy) => (policy, Options::default()),
-        How::Deploy(Sharing::TimeSlicing) => ("temporal", Options::default()),
+        How::Deploy(Sharing::TimeSlicing { slice: TimeSlice::Default }) => {
+            ("temporal", Options::default())
+        }
+        How::Deploy(Sharing::TimeSlicing { slice }) => {
+            ("temporal", options(vec![("interval", Value::Text(slice.word().to_owned()))]))
+        }
         How::Deploy(Sharing::Streams) => ("streams", Options::default()),
         How::Deploy(Sharing::Mps { percent }) if percent.iter().all(|&p| p >= 100) => {
             ("mps", Options::default())

@@ -116,7 +116,7 @@ pub(super) fn one_each(search: &mut Search<'_>, ask: &Ask) -> Option<Row> {
     let lab = search.lab;
     let sharing = match lab.setup.device.mps {
         Some(_) => Sharing::Mps { percent: vec![100] },
-        None => Sharing::TimeSlicing,
+        None => Sharing::TURNS,
     };
     let mut members = vec![];
     for t in lab.all() {

@@ -428,7 +428,7 @@ impl<'a> Search<'a> {
             requests: vec![c.requests[i]],
             how: super::lab::How::Deploy(match self.lab.setup.device.mps {
                 Some(_) => cotenant_deploy::Sharing::Mps { percent },
-                None => cotenant_deploy::Sharing::TimeSlicing,
+                None => cotenant_deploy::Sharing::TURNS,
             }),
             batch: vec![c.batch[i]],
             timeout: vec![c.timeout[i]],

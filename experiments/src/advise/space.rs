@@ -206,7 +206,7 @@ impl Space {
             all
         };
         let mut starts = match mechanism {
-            Mechanism::TimeSlicing => whole(deploy(Sharing::TimeSlicing)),
+            Mechanism::TimeSlicing => whole(deploy(Sharing::TURNS)),
             Mechanism::Streams => whole(deploy(Sharing::Streams)),
             Mechanism::Mps => whole(deploy(Sharing::Mps { percent: vec![100; n] })),
             Mechanism::Krisp => whole(How::Needs("krisp")),

@@ -31,7 +31,7 @@ fn lab(models: &[&str], device: &str) -> Lab {
 /// Every candidate of a mechanism over the grid of `space`, for two tenants.
 fn grid(lab: &Lab, space: &Space, mechanism: Mechanism) -> Vec<Candidate> {
     let sharings: Vec<Sharing> = match mechanism {
-        Mechanism::TimeSlicing => vec![Sharing::TimeSlicing],
+        Mechanism::TimeSlicing => vec![Sharing::TURNS],
         Mechanism::Streams => vec![Sharing::Streams],
         Mechanism::Mps => vec![Sharing::Mps { percent: vec![100, 100] }],
         Mechanism::Static => {

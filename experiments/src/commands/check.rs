@@ -17,7 +17,7 @@ use crate::study::compute::threads;
 
 /// Read deployment settings: what they deliver for a mix, what is illegal or silently rounded
 ///
-/// Reads mig-parted, device-plugin, DRA and Kubernetes YAML, CUDA_MPS_* environments and scripts, Triton's
+/// Reads mig-parted, device-plugin, DRA and Kubernetes YAML, CUDA_MPS_* environments and scripts, MPS v3 TOML, Triton's
 /// config.pbtxt, commands of vLLM and SGLang, green contexts, and ParvaGPU's deployment maps, alone or together. Exits with status 1
 /// if the real thing would refuse a setting or a goal is missed.
 #[derive(ClapArgs)]

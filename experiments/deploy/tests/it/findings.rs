@@ -1,6 +1,6 @@
 //! What is illegal, rounded or ignored in files that others wrote.
 
-use cotenant_deploy::{Found, Gpu, Sharing, Weight};
+use cotenant_deploy::{Found, Gpu, Plan, Sharing, TimeSlice, Weight};
 
 use super::{device, read_all, tenant};
 
@@ -215,7 +215,7 @@ fn fractions_of_schedulers_limit_nothing() {
     );
     let mut found = read_all([("h.yaml", hami.as_str())].into_iter());
     let gpus = found.resolve(&[tenant("a", 1, 1)]).unwrap();
-    assert_eq!(gpus[0].sharing, Sharing::TimeSlicing);
+    assert_eq!(gpus[0].sharing, Sharing::TURNS);
     let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
     assert!(says(&all, &["rounded", "token bucket"]), "{all:#?}");
     assert!(says(&all, &["illegal", "tenant.a", "below the"]), "{all:#?}");
@@ -262,5 +262,135 @@ fn a_parvagpu_map_is_read() {
     ] {
         let said = read(rows).unwrap_err();
         assert!(said.contains(says), "{rows:?}: {said}");
+    }
+}
+
+#[test]
+fn turns_of_a_claim_have_a_length() {
+    let text = r#"
+apiVersion: resource.k8s.io/v1
+kind: ResourceClaim
+metadata: {name: shared}
+spec:
+  devices:
+    requests:
+    - name: gpu
+      exactly: {deviceClassName: gpu.nvidia.com}
+    config:
+    - opaque:
+        driver: gpu.nvidia.com
+        parameters:
+          apiVersion: resource.nvidia.com/v1beta1
+          kind: GpuConfig
+          sharing:
+            strategy: TimeSlicing
+            timeSlicingConfig:
+              interval: Long
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a}
+spec:
+  resourceClaims: [{name: gpu, resourceClaimName: shared}]
+  containers:
+  - name: c
+    image: x
+    resources: {claims: [{name: gpu}]}
+"#;
+    let mut found = read_all([("c.yaml", text)].into_iter());
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["note: c.yaml:19", "does not publish how long Long is"]), "{all:#?}");
+    let gpus = found.resolve(&[tenant("a", 1, 1)]).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::TimeSlicing { slice: TimeSlice::Long });
+    let wrong = error("c.yaml", &text.replace("interval: Long", "interval: long"));
+    assert!(wrong.contains("c.yaml:19: sharing.interval: `long` is none of"), "{wrong}");
+}
+
+const V3: &str = r#"schema_version = "1.0"
+
+[servers.gpu0]
+allowed_devices = "GPU-1"
+active_thread_percentage = "50"
+
+[servers.gpu0.namespaces.a]
+active_thread_percentage = "33"
+pinned_memory_limit = "8G"
+
+[servers.gpu0.namespaces.b]
+active_thread_percentage = "67"
+"#;
+
+#[test]
+fn namespaces_of_mps_v3_hold_over_what_clients_ask_for() {
+    let client = ("b.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=20\n");
+    let mut found = read_all([client, ("mps.toml", V3)].into_iter());
+    let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&all, &["rounded: mps.toml:8", "33 % of 132 SMs is 43.56"]), "{all:#?}");
+    assert!(says(&all, &["ignored: mps.toml:12", "67 %", "(20 %)"]), "{all:#?}");
+    let gpus = found.resolve(&[tenant("a", 1, 1), tenant("b", 1, 1)]).unwrap();
+    // The server's own limit is that of clients without a namespace.
+    assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![33, 67] });
+    let typo = findings("mps.toml", &V3.replace("pinned_memory_limit", "memory_limit"));
+    assert!(says(&typo, &["illegal: mps.toml:9", "memory_limit", "no such key"]), "{typo:#?}");
+    let name = findings("mps.toml", &V3.replace("namespaces.a", "namespaces.A-1"));
+    assert!(says(&name, &["illegal", "lower-case letters"]), "{name:#?}");
+    let broken = error("mps.toml", &V3.replace("\"33\"", "\"33"));
+    assert!(broken.starts_with("mps.toml:"), "{broken}");
+}
+
+#[test]
+fn partitions_of_mps_v3_are_read_from_commands_and_files() {
+    let file = |chunks: u32, more: &str| {
+        format!(
+            "schema_version = \"1.0\"\n[servers.x]\n{more}\n[[servers.x.devices]]\nuuid = \"GPU-1\"\n\
+             [[servers.x.devices.sm_partitions]]\nname = \"a\"\nchunks = 8\n\
+             [[servers.x.devices.sm_partitions]]\nname = \"b\"\nchunks = {chunks}\ninclude_remainder = true\n"
+        )
+    };
+    let script = "nvidia-cuda-mps-control -d -p 3\nnvidia-cuda-mps-control server create x\n\
+                  nvidia-cuda-mps-control sm-partition create a --server=x --device=0 --chunks=8\n\
+                  nvidia-cuda-mps-control sm-partition create b --server=x --device=0 chunks=7\n";
+    for (path, text) in [("mps.toml", file(7, "")), ("start.sh", script.to_owned())] {
+        let mut found = read_all([(path, text.as_str())].into_iter());
+        let gpus = found.resolve(&[tenant("a", 1, 1), tenant("b", 1, 1)]).unwrap();
+        assert_eq!(gpus[0].sharing, Sharing::Static { chunks: vec![8, 7] }, "{path}");
+    }
+    let all = findings("mps.toml", &file(8, "locality_domains = true"));
+    assert!(says(&all, &["illegal: mps.toml:10", "16 chunks of 8 SMs", "strands 12"]), "{all:#?}");
+    assert!(says(&all, &["illegal", "exclude each other"]), "{all:#?}");
+    assert!(says(&all, &["note: mps.toml:10", "fill no chunk"]), "{all:#?}");
+    let none = error("s.sh", "nvidia-cuda-mps-control sm-partition create a --server=x\n");
+    assert!(none.contains("s.sh:1: sm-partition create: `` is no number of chunks"), "{none}");
+}
+
+/// Before Hopper a chunk has 4 SMs under the older commands and 2 under MPS v3.
+#[test]
+fn chunks_differ_between_the_interfaces_before_hopper() {
+    let device = || cotenant_profiles::Device::builtin("a100-sxm-40").unwrap();
+    let read = |text: &str| {
+        let mut found = Found::new(device());
+        cotenant_deploy::read("s.sh", text, &mut found).unwrap();
+        found.resolve(&[tenant("a", 1, 1)]).unwrap()[0].sharing.clone()
+    };
+    let chunks = |n: u32| Sharing::Static { chunks: vec![n] };
+    let older = read("# tenant=a\necho sm_partition add GPU-1 5 | nvidia-cuda-mps-control\n");
+    assert_eq!(older, chunks(10), "20 SMs in chunks of 2");
+    let newer = read("nvidia-cuda-mps-control sm-partition create a --server=x --chunks=5\n");
+    assert_eq!(newer, chunks(5), "10 SMs");
+    // What the older commands cannot say is left to the newer.
+    let plan = |n: u32| Plan {
+        device: device(),
+        header: vec![],
+        gpus: vec![Gpu { sharing: chunks(n), tenants: vec![tenant("a", 1, 1)] }],
+    };
+    for (n, scripts) in [(10, 2), (5, 1)] {
+        let files = cotenant_deploy::emit(&plan(n)).unwrap();
+        let starts = files.iter().filter(|f| f.path.contains("/start")).count();
+        assert_eq!(starts, scripts);
+        let mut found = Found::new(device());
+        for file in files.iter().filter(|f| !f.path.ends_with(".md")) {
+            cotenant_deploy::read(&file.path, &file.text, &mut found).unwrap();
+        }
+        assert_eq!(found.resolve(&[tenant("a", 1, 1)]).unwrap()[0].sharing, chunks(n));
     }
 }

@@ -5,7 +5,7 @@ mod findings;
 mod round_trip;
 mod schemas;
 
-use cotenant_deploy::{Found, Gpu, Plan, Sharing, Tenant};
+use cotenant_deploy::{Found, Gpu, Plan, Sharing, Tenant, TimeSlice};
 use cotenant_profiles::{Bytes, Device, Nanos};
 
 fn device() -> Device {
@@ -48,7 +48,8 @@ fn sharings() -> Vec<Sharing> {
         percent: percent.to_vec(),
     };
     vec![
-        Sharing::TimeSlicing,
+        Sharing::TURNS,
+        Sharing::TimeSlicing { slice: TimeSlice::Long },
         Sharing::Streams,
         Sharing::Mps { percent: vec![100, 100, 100] },
         Sharing::Mps { percent: vec![25, 25, 25] },

@@ -1,6 +1,6 @@
 //! What is written is read as what it was written from.
 
-use cotenant_deploy::{Gpu, Sharing, Tenant, Weight};
+use cotenant_deploy::{Gpu, Sharing, Tenant, TimeSlice, Weight};
 
 use super::{plan, read_all, sharings, tenant, three};
 
@@ -29,7 +29,12 @@ fn each_kubernetes_file_alone_comes_back() {
     for sharing in sharings() {
         let plan = three(sharing.clone());
         let files = cotenant_deploy::emit(&plan).unwrap();
+        let slices = matches!(&sharing, Sharing::TimeSlicing { slice } if *slice != TimeSlice::Default);
         for file in files.iter().filter(|f| names.contains(&f.path.as_str())) {
+            // Nobody else can say how long a turn is.
+            if slices && file.path != "dra.yaml" {
+                continue;
+            }
             let alone = [(file.path.as_str(), file.text.as_str())];
             let with: Vec<_> = files
                 .iter()
@@ -54,9 +59,9 @@ fn several_gpus_and_split_tenants_come_back() {
         place: vec![0, 1],
         percent: vec![100, 100],
     };
-    for second in [mig.clone(), Sharing::TimeSlicing] {
+    for second in [mig.clone(), Sharing::TURNS] {
         let same = second == mig;
-        let first = if same { mig.clone() } else { Sharing::TimeSlicing };
+        let first = if same { mig.clone() } else { Sharing::TURNS };
         let plan = plan(vec![
             Gpu { sharing: first, tenants: vec![half(0), tenant("text", 1, 4)] },
             Gpu { sharing: second, tenants: vec![half(1), tenant("tiny", 1, 1)] },
