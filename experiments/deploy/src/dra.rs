@@ -100,9 +100,7 @@ fn claim(plan: &Plan, index: usize, gpu: &Gpu) -> Result<Json, String> {
         );
         let all = ["gpu".to_owned()];
         let shared = match &gpu.sharing {
-            Sharing::Mps { percent } => {
-                mps(&all, "GpuConfig", percent.iter().max().copied())
-            }
+            Sharing::Mps { percent } => mps(&all, "GpuConfig", percent.iter().max().copied()),
             Sharing::TimeSlicing { slice } => slicing(&all, *slice),
             _ => slicing(&all, TimeSlice::Default),
         };

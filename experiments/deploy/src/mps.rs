@@ -256,7 +256,12 @@ pub(crate) fn variable(
     Ok(())
 }
 
-pub(crate) fn percentage(path: &str, line: Option<usize>, field: &str, value: &str) -> Result<u32, ReadError> {
+pub(crate) fn percentage(
+    path: &str,
+    line: Option<usize>,
+    field: &str,
+    value: &str,
+) -> Result<u32, ReadError> {
     let percent = value.parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 100.0);
     let percent = percent.ok_or_else(|| {
         let what = format!("`{value}` is no percentage above 0 and at most 100");
@@ -349,7 +354,8 @@ pub(crate) fn partition(
     let sms = chunks * unit;
     let whole = sms / own;
     if sms % own != 0 {
-        let what = format!("{sms} SMs are no multiple of {own}: simulated with {} SMs", whole * own);
+        let what =
+            format!("{sms} SMs are no multiple of {own}: simulated with {} SMs", whole * own);
         found.tell(Weight::Note, path, line, field, what);
     }
     found.tenant(tenant, gpu).chunks = Some(whole.max(1));

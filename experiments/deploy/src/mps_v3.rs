@@ -35,8 +35,9 @@ pub(crate) fn emit(plan: &Plan, index: usize, gpu: &Gpu) -> Vec<File> {
         return vec![];
     }
     let server = format!("gpu{index}");
-    let mut toml =
-        format!("schema_version = \"1.0\"\n\n[servers.{server}]\nactive_thread_percentage = \"100\"\n");
+    let mut toml = format!(
+        "schema_version = \"1.0\"\n\n[servers.{server}]\nactive_thread_percentage = \"100\"\n"
+    );
     for (i, tenant) in gpu.tenants.iter().enumerate() {
         let _ = writeln!(toml, "\n[servers.{server}.namespaces.{}]", names[i]);
         let _ = writeln!(
@@ -219,9 +220,8 @@ impl Place<'_> {
         let head = [format!("[{}]", self.field), format!("[[{}]]", self.field)];
         let lines: Vec<&str> = self.text.lines().map(str::trim_start).collect();
         let start = lines.iter().position(|l| head.iter().any(|h| l.starts_with(h.as_str())))?;
-        let is_key = |l: &&str| {
-            l.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='))
-        };
+        let is_key =
+            |l: &&str| l.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with('='));
         Some(start + lines[start..].iter().position(is_key).unwrap_or(0) + 1)
     }
 
@@ -275,7 +275,12 @@ impl Place<'_> {
         let line = at.or(self.line("name"));
         self.names(name, found);
         let chunks = u32::try_from(chunks).ok().filter(|n| *n > 0).ok_or_else(|| {
-            ReadError::new(self.path, line, &self.field, format!("`{chunks}` is no number of chunks"))
+            ReadError::new(
+                self.path,
+                line,
+                &self.field,
+                format!("`{chunks}` is no number of chunks"),
+            )
         })?;
         if domains {
             let what = "`locality_domains` and static partitions exclude each other";

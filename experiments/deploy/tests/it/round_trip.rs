@@ -29,7 +29,8 @@ fn each_kubernetes_file_alone_comes_back() {
     for sharing in sharings() {
         let plan = three(sharing.clone());
         let files = cotenant_deploy::emit(&plan).unwrap();
-        let slices = matches!(&sharing, Sharing::TimeSlicing { slice } if *slice != TimeSlice::Default);
+        let slices =
+            matches!(&sharing, Sharing::TimeSlicing { slice } if *slice != TimeSlice::Default);
         for file in files.iter().filter(|f| names.contains(&f.path.as_str())) {
             // Nobody else can say how long a turn is.
             if slices && file.path != "dra.yaml" {
