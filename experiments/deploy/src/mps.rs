@@ -112,7 +112,7 @@ fn script(plan: &Plan, index: usize, gpu: &Gpu) -> Option<File> {
     let unit = chunk_cus(&plan.device, 2);
     let own = plan.device.mps.map_or(1, |m| m.chunk_cus);
     if let Sharing::Static { chunks } = &gpu.sharing
-        && chunks.iter().any(|c| c * own % unit != 0)
+        && chunks.iter().any(|c| !(c * own).is_multiple_of(unit))
     {
         return None;
     }
@@ -353,7 +353,7 @@ pub(crate) fn partition(
     let (own, unit) = (mps.chunk_cus.max(1), chunk_cus(&found.device, version));
     let sms = chunks * unit;
     let whole = sms / own;
-    if sms % own != 0 {
+    if !sms.is_multiple_of(own) {
         let what =
             format!("{sms} SMs are no multiple of {own}: simulated with {} SMs", whole * own);
         found.tell(Weight::Note, path, line, field, what);
