@@ -307,6 +307,22 @@ pub trait Device {
         Err(DeviceError::unsupported("a launch on another queue", reason))
     }
 
+    /// The lanes of a pool have other sizes, and those that change are empty. A GPU has nothing to do:
+    /// its partitions are cut as workers get their places.
+    ///
+    /// # Errors
+    /// No such pool.
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
+        let _ = (pool, lanes);
+        Ok(())
+    }
+
+    /// CUs on which blocks of the kernel at the head of a queue lie; `None`: the device does not tell.
+    fn held(&self, queue: Queue) -> Option<u32> {
+        let _ = queue;
+        None
+    }
+
     /// From now on the board's clock is at most that.
     ///
     /// # Errors

@@ -103,8 +103,15 @@ fn decide(setup: &Setup, policy: &mut dyn Policy, kernels: u64) -> (f64, f64) {
             };
             let mut next = Some(event);
             while let Some(event) = next.take() {
-                let view =
-                    View { now: Nanos::ZERO, setup, tenants: &[], queues: &(), workers: &workers };
+                let view = View {
+                    now: Nanos::ZERO,
+                    setup,
+                    tenants: &[],
+                    queues: &(),
+                    workers: &workers,
+                    pools: &[],
+                    gpu: &(),
+                };
                 policy.event(event, &view, &mut actions);
                 for action in actions.drain(..) {
                     match black_box(action) {

@@ -68,7 +68,7 @@ pub enum Event {
         /// From the start of the batch to its result.
         took: Nanos,
     },
-    /// A worker has loaded its model (or a resize has taken effect) and is idle.
+    /// A worker has loaded its model (or a change of its share or lane has taken effect) and is idle.
     WorkerUp {
         /// The worker.
         worker: u32,
@@ -77,6 +77,13 @@ pub enum Event {
     WorkerDown {
         /// The worker.
         worker: u32,
+    },
+    /// The lanes of a pool have the sizes that [`Action::Repartition`] gave them;
+    /// [`crate::view::View::pools`] says them. [`Event::WorkerUp`] follows for each worker that stood still
+    /// for it.
+    Repartitioned {
+        /// The pool.
+        pool: u32,
     },
     /// A statistics window of a tenant has closed; [`crate::view::View::window`] is what it saw.
     WindowClosed {
@@ -293,6 +300,22 @@ pub enum Action {
         cap: u32,
         /// How.
         how: Resize,
+    },
+    /// Give the lanes of a pool that runs them at once other sizes, while their workers keep their models
+    /// and caches. The workers of those lanes that change finish their batches and stand still until all of
+    /// them do; then the mechanism takes its cost for each of them and its delay,
+    /// [`Event::Repartitioned`] follows, and they serve on. A worker whose cap was its whole lane has the
+    /// whole lane again; others keep their caps as far as they fit. Nothing happens where the sizes are
+    /// these already, while an earlier change of the pool is under way, and while one of those workers
+    /// starts or is being resized.
+    Repartition {
+        /// The pool.
+        pool: u32,
+        /// The size of each of its lanes, CUs, at least 1; together at most the pool's.
+        lanes: Vec<u32>,
+        /// What it costs: [`Via::Hop`] where streams move to other green contexts, [`Via::MaskIoctl`]
+        /// where queues get other masks.
+        via: Via,
     },
     /// Let a worker finish its batch, then stop it and free its memory.
     Retire {

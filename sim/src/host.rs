@@ -12,6 +12,7 @@
 //! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
 //! | several kernels of a stream launched at a time | `host/ahead.rs` |
 //! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
+//! | partitions are cut anew | `host/partitions.rs` |
 //! | the policy is told, its actions are carried out | `host/actions.rs` |
 //! | the report | `host/account.rs` |
 
@@ -38,6 +39,7 @@ mod batches;
 mod elastic;
 mod launches;
 mod losses;
+mod partitions;
 mod programs;
 mod steps;
 mod timers;
@@ -125,6 +127,8 @@ pub struct Host<'a, W> {
     /// The policy starts batches, not the host.
     policy_batches: bool,
     pools: Vec<PoolSpec>,
+    /// By pool: a change of its lanes under way.
+    cuts: Vec<Option<partitions::Cut>>,
     /// By pool: device memory taken.
     memory: Vec<Bytes>,
     /// By pool: when a host that its workers share is free again.
@@ -196,6 +200,7 @@ impl<'a, W: World> Host<'a, W> {
             depths,
             policy_batches,
             pools: layout.pools.clone(),
+            cuts: vec![None; layout.pools.len()],
             memory: vec![Bytes(0); layout.pools.len()],
             host_free: vec![0; layout.pools.len()],
             sources: loads.into_iter().map(Source::new).collect(),
@@ -331,6 +336,7 @@ impl<'a, W: World> Host<'a, W> {
             Alarm::Up => self.worker_up(index),
             Alarm::Resized => self.resized(index),
             Alarm::Dispatched => self.dispatched(index),
+            Alarm::Cut => self.cut(index),
             Alarm::Clock => self.world.set_clock(index),
             Alarm::Policy => {
                 let token = self.tokens[index as usize];

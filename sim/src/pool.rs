@@ -372,6 +372,32 @@ impl Pool {
         self.busy
     }
 
+    /// CUs on which blocks of an owner's kernel lie.
+    #[must_use]
+    pub fn held(&self, owner: u32) -> u32 {
+        let run = self.run.iter().enumerate().filter(|&(i, _)| self.hole != Some(i));
+        run.filter(|(_, r)| r.owner == owner).map(|(_, r)| r.now.lies).sum()
+    }
+
+    /// Its lanes have other sizes from now on.
+    ///
+    /// # Panics
+    /// A lane that changes is not empty, or the number of lanes does.
+    pub fn repartition(&mut self, lanes: &[u32]) {
+        assert!(lanes.len() == self.lanes.len(), "a pool keeps its lanes");
+        self.close_hole();
+        for (l, &cus) in lanes.iter().enumerate() {
+            let lane = &self.lanes[l];
+            if lane.capacity == cus {
+                continue;
+            }
+            let runs = self.run.iter().any(|r| r.lane as usize == l);
+            assert!(!runs && !lane.pending(), "a lane that changes is empty");
+            self.lanes[l] = Lane::new(cus);
+        }
+        self.dirty = true;
+    }
+
     /// What changed since the caller last took these away; none unless observed.
     pub fn notes(&mut self) -> &mut Vec<Note> {
         &mut self.notes

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use cotenant_profiles::Nanos;
 
 use crate::action::Action;
-use crate::layout::WorkerSpec;
+use crate::host::World;
+use crate::layout::{PoolSpec, WorkerSpec};
 use crate::program::Program;
 use crate::scenario::Setup;
 use crate::serving::RequestId;
@@ -23,6 +24,29 @@ pub struct View<'a> {
     pub queues: &'a dyn Queues,
     /// Model instances; an index never changes its worker.
     pub workers: &'a [Worker],
+    /// Memory systems, with their lanes as they are now.
+    pub pools: &'a [PoolSpec],
+    /// What the GPU tells of itself.
+    pub gpu: &'a dyn Gpu,
+}
+
+/// What a GPU may tell of itself. Simulated and emulated ones tell it, hardware does not.
+pub trait Gpu {
+    /// CUs on which blocks of a worker's kernel lie at this instant; for one that has launched something.
+    fn held(&self, worker: u32) -> Option<u32>;
+}
+
+impl<W: World> Gpu for W {
+    fn held(&self, worker: u32) -> Option<u32> {
+        World::held(self, worker)
+    }
+}
+
+/// A GPU that tells nothing.
+impl Gpu for () {
+    fn held(&self, _: u32) -> Option<u32> {
+        None
+    }
 }
 
 /// A request that waits in its tenant's queue.
@@ -200,6 +224,8 @@ pub struct Resident {
     pub kernel: u32,
     /// Most CUs that it can have; see [`Worker::cus`].
     pub cus: u32,
+    /// CUs on which its blocks lie, 0 while it waits for room; `None`: the GPU does not tell.
+    pub held: Option<u32>,
     /// When it was launched.
     pub since: Nanos,
 }
@@ -219,7 +245,8 @@ impl View<'_> {
         self.queues.window(tenant).expect("a policy looks at windows that it has opened")
     }
 
-    /// What is on the CUs or waits for them, at kernel depth: whose, where, on how many, since when.
+    /// What is on the CUs or waits for them, at kernel depth: whose, where, on how many of them, since
+    /// when.
     pub fn resident(&self) -> impl Iterator<Item = Resident> + '_ {
         let launched = |(_, w): &(u32, &Worker)| w.status == Status::Launched && w.cus > 0;
         (0..).zip(self.workers).filter(launched).map(|(worker, w)| Resident {
@@ -229,6 +256,7 @@ impl View<'_> {
             lane: w.spec.lane,
             kernel: w.kernel,
             cus: w.cus,
+            held: self.gpu.held(worker),
             since: w.launched,
         })
     }

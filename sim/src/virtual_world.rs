@@ -305,6 +305,10 @@ impl World for VirtualWorld<'_> {
 
     fn lay_out(&mut self, _: &Layout) {}
 
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) {
+        self.sites[pool as usize].repartition(lanes);
+    }
+
     fn open(&mut self, worker: u32, spec: &WorkerSpec) {
         let number = self.opened_streams;
         self.opened_streams += 1;
@@ -375,6 +379,11 @@ impl World for VirtualWorld<'_> {
         for site in &mut self.sites {
             site.pool.hold_clock(share);
         }
+    }
+
+    fn held(&self, worker: u32) -> Option<u32> {
+        let pool = self.streams.get(worker as usize)?.pool;
+        Some(self.sites[pool as usize].pool.held(worker))
     }
 
     fn open_window(&mut self) {

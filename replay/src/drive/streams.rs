@@ -65,6 +65,8 @@ pub struct Streams<'a> {
     pools: Vec<PoolSpec>,
     /// By worker; nothing of those that found no memory.
     lines: Vec<Option<Line>>,
+    /// On a GPU: what workers had before their places changed, for those who come back to one.
+    left: Vec<(u32, Partition, Queue)>,
     /// By queue and kernel.
     prepared: Vec<Vec<Option<Prepared>>>,
     /// Whose end a launch is, by its number from `oldest` on; `None`: nobody waits for it.
@@ -106,6 +108,7 @@ impl<'a> Streams<'a> {
             host: if emulated { HostCosts::Kept } else { HostCosts::Real },
             pools: vec![],
             lines: vec![],
+            left: vec![],
             prepared: vec![],
             owners: VecDeque::new(),
             oldest: 0,
@@ -139,6 +142,26 @@ impl<'a> Streams<'a> {
             self.prepared.resize_with(index + 1, || vec![None; self.count]);
         }
         Ok(queue)
+    }
+
+    /// A worker's own queue on a partition. On a GPU it is the one that it had there before, if it had
+    /// one: operands and code are ready there.
+    fn home(
+        &mut self,
+        worker: u32,
+        partition: Partition,
+        priority: i8,
+    ) -> Result<Queue, DeviceError> {
+        if self.host == HostCosts::Real {
+            if let Some(Some(line)) = self.lines.get(worker as usize) {
+                self.left.push((worker, line.partition, line.queue));
+            }
+            let here = |l: &&(u32, Partition, Queue)| (l.0, l.1) == (worker, partition);
+            if let Some(&(.., queue)) = self.left.iter().find(here) {
+                return Ok(queue);
+            }
+        }
+        self.make_queue(partition, priority)
     }
 
     /// A kernel made ready for a queue, at its first use there.
@@ -340,9 +363,14 @@ impl Workers for Streams<'_> {
         Ok(())
     }
 
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
+        self.pools[pool as usize].lanes = lanes.to_vec();
+        self.device.repartition(pool, lanes)
+    }
+
     fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError> {
         let partition = self.device.place(&self.pools, spec)?;
-        let queue = self.make_queue(partition, spec.priority)?;
+        let queue = self.home(worker, partition, spec.priority)?;
         let (hops, due) = (vec![], VecDeque::new());
         let line = Line { partition, spec: *spec, queue, hops, last: queue, due };
         let lines = self.lines.len().max(worker as usize + 1);
@@ -465,6 +493,11 @@ impl Workers for Streams<'_> {
     fn preempt(&mut self, worker: u32, how: Preemption, at: u64) -> Result<(), DeviceError> {
         let queue = self.line(worker).last;
         self.device.preempt(queue, how, self.clock.on_device(at))
+    }
+
+    fn held(&self, worker: u32) -> Option<u32> {
+        let line = self.lines.get(worker as usize)?.as_ref()?;
+        self.device.held(line.queue)
     }
 
     fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {

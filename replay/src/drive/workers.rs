@@ -125,6 +125,16 @@ pub trait Workers {
     /// A layout that cannot be carried out here, work that the device cannot run.
     fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError>;
 
+    /// The lanes of a pool have other sizes; their workers come back ([`Self::open`]) behind it.
+    ///
+    /// # Errors
+    /// Workers whose shares are those that they started with.
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
+        let _ = (pool, lanes);
+        let reason = "workers are processes here, whose shares are set when they start";
+        Err(DeviceError::unsupported("a live repartition", reason))
+    }
+
     /// A worker comes, or comes back with another share; numbers count up from 0.
     ///
     /// # Errors
@@ -226,6 +236,12 @@ pub trait Workers {
     fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
         let reason = "workers are processes here, and the board's clock is nobody's";
         Err(DeviceError::unsupported(format!("a clock of {mhz} MHz"), reason))
+    }
+
+    /// CUs on which blocks of a worker's kernel lie; `None`: the device does not tell.
+    fn held(&self, worker: u32) -> Option<u32> {
+        let _ = worker;
+        None
     }
 
     /// A worker whose kernels are handed over one by one begins or ends a batch: contexts that run

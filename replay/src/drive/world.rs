@@ -192,7 +192,7 @@ impl<'a> RealWorld<'a> {
                 let late = self.lateness.wall(self.now - at);
                 self.lateness.arrivals.record(late);
             }
-            Alarm::Batch | Alarm::Policy | Alarm::Window | Alarm::Clock => {}
+            Alarm::Batch | Alarm::Policy | Alarm::Window | Alarm::Clock | Alarm::Cut => {}
             // What was on its way for a worker that has gone.
             _ if self.members[index as usize].gone => return None,
             Alarm::Up | Alarm::Resized if !self.gpu.is_up(index) => {
@@ -335,6 +335,13 @@ impl World for RealWorld<'_> {
     fn lay_out(&mut self, layout: &Layout) {
         let done = self.gpu.lay_out(layout);
         self.attempt(done);
+    }
+
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) {
+        if self.failed.is_none() {
+            let done = self.gpu.repartition(pool, lanes);
+            self.attempt(done);
+        }
     }
 
     fn open(&mut self, worker: u32, spec: &WorkerSpec) {
@@ -494,6 +501,10 @@ impl World for RealWorld<'_> {
             let done = self.gpu.set_clock(mhz);
             self.attempt(done);
         }
+    }
+
+    fn held(&self, worker: u32) -> Option<u32> {
+        self.gpu.held(worker)
     }
 
     fn open_window(&mut self) {

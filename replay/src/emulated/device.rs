@@ -142,6 +142,17 @@ impl Device for EmulatedDevice {
         Ok(())
     }
 
+    fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
+        let now = self.now();
+        self.common.lock().repartition(now, pool, lanes);
+        Ok(())
+    }
+
+    fn held(&self, queue: Queue) -> Option<u32> {
+        let stream = self.queue_state(queue).ok()?.stream;
+        Some(self.common.lock().held(stream))
+    }
+
     fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
         let now = self.now();
         self.common.lock().set_clock(now, mhz);

@@ -256,6 +256,18 @@ impl Gpu {
         }
     }
 
+    /// The lanes of a pool have other sizes from now on.
+    pub(super) fn repartition(&mut self, now: u64, pool: u32, lanes: &[u32]) {
+        self.run_before(now);
+        self.specs[pool as usize].lanes = lanes.to_vec();
+        self.pools[pool as usize].repartition(lanes);
+    }
+
+    /// CUs on which blocks of a stream's kernel lie.
+    pub(super) fn held(&self, stream: u32) -> u32 {
+        self.pools[self.streams[stream as usize].site.pool as usize].held(stream)
+    }
+
     /// From now on the board's clock is at most that.
     pub(super) fn set_clock(&mut self, now: u64, mhz: u32) {
         self.run_before(now);

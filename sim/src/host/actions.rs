@@ -21,6 +21,8 @@ impl<W: World> Host<'_, W> {
             tenants: self.serving.views(),
             queues: &self.serving,
             workers: &self.workers,
+            pools: &self.pools,
+            gpu: &self.world,
         };
         self.policy.event(event, &view, &mut actions);
         let outer = !std::mem::replace(&mut self.acting, true);
@@ -79,6 +81,7 @@ impl<W: World> Host<'_, W> {
             }
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker, cap, how),
+            Action::Repartition { pool, ref lanes, via } => self.repartition(pool, lanes, via),
             Action::Retire { worker } => {
                 self.workers[worker as usize].retiring = true;
                 if self.workers[worker as usize].status == Status::Idle {

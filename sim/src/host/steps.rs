@@ -275,7 +275,11 @@ impl<W: World> Host<'_, W> {
         if w.retiring {
             self.retire(worker);
         } else if self.resize_due(worker) {
-            self.evacuate(worker);
+            if self.keeps_cache(worker) {
+                self.hold(worker, seat);
+            } else {
+                self.evacuate(worker);
+            }
             self.take_down(worker);
         } else {
             self.hold(worker, seat);
@@ -287,7 +291,7 @@ impl<W: World> Host<'_, W> {
         }
         self.form_steps(tenant);
         // What does not follow at once has to be planned while the GPU waits.
-        if self.workers[worker as usize].status == Status::Idle
+        if matches!(self.workers[worker as usize].status, Status::Idle | Status::Starting)
             && let Some(seat) = &mut self.seats[worker as usize]
         {
             seat.began = None;

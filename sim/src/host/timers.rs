@@ -35,6 +35,8 @@ pub enum Alarm {
     Window = 10,
     /// A shadow has loaded, by worker.
     Resized = 11,
+    /// The lanes of a pool have other sizes, by pool.
+    Cut = 12,
     /// A new clock holds, by MHz.
     Clock = 13,
     /// A shared host has issued a worker's next launch, by worker.
@@ -44,24 +46,24 @@ pub enum Alarm {
 }
 
 impl Alarm {
-    /// By number. Digests count a kernel's end as 12, and a turn's as 13, as if it was a clock's.
-    const ALL: [Option<Self>; 16] = [
-        Some(Self::Arrival),
-        Some(Self::Client),
-        Some(Self::Prepared),
-        Some(Self::CopiedIn),
-        Some(Self::Issued),
-        Some(Self::Placed),
-        Some(Self::CopiedOut),
-        Some(Self::Batch),
-        Some(Self::Up),
-        Some(Self::Policy),
-        Some(Self::Window),
-        Some(Self::Resized),
-        None,
-        Some(Self::Clock),
-        Some(Self::Dispatched),
-        Some(Self::Preempt),
+    /// By number. Digests count a kernel's end as 12, and a turn's as 13, as if they were others'.
+    const ALL: [Self; 16] = [
+        Self::Arrival,
+        Self::Client,
+        Self::Prepared,
+        Self::CopiedIn,
+        Self::Issued,
+        Self::Placed,
+        Self::CopiedOut,
+        Self::Batch,
+        Self::Up,
+        Self::Policy,
+        Self::Window,
+        Self::Resized,
+        Self::Cut,
+        Self::Clock,
+        Self::Dispatched,
+        Self::Preempt,
     ];
 }
 
@@ -126,8 +128,7 @@ impl Timers {
     #[must_use]
     pub fn first(&self) -> (Alarm, u32) {
         let low = self.heap.peek().expect("an alarm is due").0 as u32;
-        let alarm = Alarm::ALL[(low >> INDEX_BITS & 0xF) as usize];
-        (alarm.expect("every alarm has a number"), low & (INDICES as u32 - 1))
+        (Alarm::ALL[(low >> INDEX_BITS & 0xF) as usize], low & (INDICES as u32 - 1))
     }
 
     /// Takes the first one away.

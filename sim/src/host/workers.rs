@@ -14,20 +14,22 @@ use crate::view::{Status, Worker};
 /// A resize under way.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
-    cap: u32,
+    pub(super) cap: u32,
     /// Memory of the shadow, given back when it has taken over.
     extra: Bytes,
-    step: Step,
+    pub(super) step: Step,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+pub(super) enum Step {
     /// Restart once the batch is done.
     Restart,
     /// The shadow is loading; the worker serves on.
     Loading,
     /// The shadow has loaded: switch once the batch is done.
     Loaded,
+    /// Its lane gets another size once the batches of all who share in the change are done.
+    Cut,
 }
 
 impl<W: World> Host<'_, W> {
@@ -90,6 +92,12 @@ impl<W: World> Host<'_, W> {
     }
 
     pub(super) fn worker_up(&mut self, worker: u32) {
+        let w = &self.workers[worker as usize];
+        if !w.retiring && self.stages[worker as usize].resize.is_none() && self.is_moved(worker) {
+            // Nobody comes into a lane that is being cut.
+            self.workers[worker as usize].began = Nanos(self.world.now());
+            return self.await_cut(worker);
+        }
         let w = &mut self.workers[worker as usize];
         let tenant = w.spec.tenant;
         w.status = Status::Idle;
@@ -123,7 +131,17 @@ impl<W: World> Host<'_, W> {
         self.serving.not_idle(w.spec.tenant, worker);
         self.world.close(worker);
         self.world.observe(Happening::WorkerDown { worker });
+        let pool = self.workers[worker as usize].spec.pool;
         self.tell(Event::WorkerDown { worker });
+        self.cut_if_still(pool);
+    }
+
+    /// The worker stands still from the end of its batch on, until its lane has its new size.
+    pub(super) fn await_cut(&mut self, worker: u32) {
+        let w = &mut self.workers[worker as usize];
+        w.resizing = true;
+        let pending = Pending { cap: w.spec.cap, extra: Bytes(0), step: Step::Cut };
+        self.stages[worker as usize].resize = Some(pending);
     }
 
     /// Ignored while the worker starts, goes, or is being resized already.
@@ -165,13 +183,20 @@ impl<W: World> Host<'_, W> {
         self.stages[worker as usize].resize.is_some_and(|p| p.step != Step::Loading)
     }
 
-    fn take_down_if_idle(&mut self, worker: u32) {
+    pub(super) fn take_down_if_idle(&mut self, worker: u32) {
         let w = &self.workers[worker as usize];
         if w.status == Status::Idle && self.resize_due(worker) {
             self.serving.not_idle(w.spec.tenant, worker);
-            self.evacuate(worker);
+            if !self.keeps_cache(worker) {
+                self.evacuate(worker);
+            }
             self.take_down(worker);
         }
+    }
+
+    /// Whether the change of a worker that is due leaves its engine's sequences where they are.
+    pub(super) fn keeps_cache(&self, worker: u32) -> bool {
+        self.stages[worker as usize].resize.is_some_and(|p| p.step == Step::Cut)
     }
 
     /// The worker stands still until its new self is up: a whole start, or a switch of routes.
@@ -181,11 +206,14 @@ impl<W: World> Host<'_, W> {
         w.status = Status::Starting;
         w.began = Nanos(self.world.now());
         let spec = WorkerSpec { cap: pending.cap, ..w.spec };
+        self.world.observe(Happening::WorkerDown { worker });
         let wait = match pending.step {
             Step::Restart => self.start_time(spec.tenant),
-            _ => self.world.charged(self.setup.costs.shadow_switch.cost.0),
+            Step::Cut => return self.cut_if_still(spec.pool),
+            Step::Loading | Step::Loaded => {
+                self.world.charged(self.setup.costs.shadow_switch.cost.0)
+            }
         };
-        self.world.observe(Happening::WorkerDown { worker });
         self.world.arm(self.world.now() + wait, Alarm::Up, worker);
         self.world.open(worker, &spec);
     }

@@ -152,6 +152,10 @@ pub trait World {
     /// Workers to come have their places in this layout.
     fn lay_out(&mut self, layout: &Layout);
 
+    /// The lanes of a pool have other sizes from now on. Those of lanes that change have nothing to do,
+    /// and come back ([`World::open`]) behind it.
+    fn repartition(&mut self, pool: u32, lanes: &[u32]);
+
     /// A worker comes, or comes back with another share. Numbers count up from 0; those that found no
     /// memory are left out.
     fn open(&mut self, worker: u32, spec: &WorkerSpec);
@@ -198,6 +202,12 @@ pub trait World {
 
     /// From now on the board's clock is at most that.
     fn set_clock(&mut self, mhz: u32);
+
+    /// CUs on which blocks of a worker's kernel lie at this instant; `None`: the GPU does not tell.
+    fn held(&self, worker: u32) -> Option<u32> {
+        let _ = worker;
+        None
+    }
 
     /// The counted window opens.
     fn open_window(&mut self);

@@ -6,11 +6,28 @@
 //! one-CU chunks (CU masks). `shares` is `equal` or percentages per tenant; each tenant's workers
 //! share its partition unless `per_worker` gives every worker one of its own.
 //!
-//! Source: NVIDIA's MPS documentation; chunk sizes as in the device files.
+//! With `rebalance` the partitions follow the load while everybody keeps the model loaded: a worker
+//! finishes its batch, stands still until those whose partitions change do, and serves on. MPS itself
+//! cannot do that, since a client keeps the partition that it starts in. What can: streams of one process
+//! that move to other green contexts, made beforehand (`stream_hop` for each worker), and AMD queues
+//! whose CU mask is set anew (`mask_ioctl` for each worker).
+//!
+//! Source: NVIDIA's MPS documentation; chunk sizes as in the device files. gpu-lets (ATC 2022) divides
+//! anew every 20 s.
+//!
+//! Choices, for `rebalance`: a tenant needs what arrived in the last period, each request at the CUs of
+//! its model's right size (5 %) times its isolated time there in a full batch. Every partition keeps one
+//! chunk, and the others go one by one to whoever has most need for each chunk that it has. A period in
+//! which nothing arrived changes nothing.
+
+use cotenant_profiles::Nanos;
+use cotenant_profiles::device::DispatchRule;
 
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
+use crate::action::{Action, Event, Via};
 use crate::layout::{Layout, PoolSpec, Role, WorkerSpec};
 use crate::scenario::Setup;
+use crate::view::View;
 use crate::{options, words};
 
 /// The registry entry.
@@ -23,19 +40,21 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         alone_is_isolated: false,
         starvation_free: true,
     },
-    options: MpsStatic::SPECS,
-    build: |options| Ok(Box::new(MpsStatic::read(options)?)),
+    options: Knobs::SPECS,
+    build: |options| Ok(Box::new(MpsStatic { knobs: Knobs::read(options)?, ..MpsStatic::default() })),
 };
 
 options! {
     /// Options of `mps-static`.
-    struct MpsStatic {
+    struct Knobs {
         /// share of the chunks per tenant (per worker with per_worker)
         shares: PerTenant<Rule> = PerTenant::Word(Rule::Equal), unit("%");
         /// CUs of one chunk
         chunk: Option<u32> = None, whole(1, 320), unit("CUs"), unset("the device's");
         /// a partition per worker instead of one per tenant
         per_worker: bool = false;
+        /// divide anew so often, by what arrived; gpu-lets every 20s
+        rebalance: Option<Nanos> = None, period(), unset("never");
     }
 }
 
@@ -47,15 +66,79 @@ enum Rule {
 
 words!(Rule { "equal" => Rule::Equal });
 
+/// A tenant's partitions.
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    /// How many they are.
+    partitions: u32,
+    /// CU-time of one request.
+    work: f64,
+    /// Requests that had arrived when the period began.
+    arrived: u64,
+}
+
+#[derive(Default)]
+struct MpsStatic {
+    knobs: Knobs,
+    chunk: u32,
+    chunks: u32,
+    /// By tenant.
+    owners: Vec<Owner>,
+    repartitions: u64,
+}
+
+/// What a model's right size may cost it.
+const TOLERANCE: f64 = 0.05;
+
+/// Chunks of each partition of each tenant, for what they need.
+fn apportion(chunks: u32, owners: &[Owner], needs: &[f64]) -> Vec<u32> {
+    let mut each = vec![1; owners.len()];
+    let taken: u32 = owners.iter().map(|o| o.partitions).sum();
+    let mut left = chunks.saturating_sub(taken);
+    loop {
+        let per_chunk = |t: usize| needs[t] / f64::from(each[t] * owners[t].partitions);
+        let fits = |t: &usize| owners[*t].partitions <= left && needs[*t] > 0.0;
+        // The first of those that need the same.
+        let most = (0..owners.len()).rev().filter(fits);
+        let Some(t) = most.max_by(|&a, &b| per_chunk(a).total_cmp(&per_chunk(b))) else {
+            return each;
+        };
+        each[t] += 1;
+        left -= owners[t].partitions;
+    }
+}
+
+impl MpsStatic {
+    fn rebalance(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let arrived = |o: &mut Owner, now: u64| now - std::mem::replace(&mut o.arrived, now);
+        let needs = self.owners.iter_mut().zip(view.tenants);
+        let needs = needs.map(|(owner, t)| arrived(owner, t.arrived) as f64 * owner.work);
+        let needs: Vec<f64> = needs.collect();
+        if needs.iter().all(|&n| n == 0.0) {
+            return;
+        }
+        let each = apportion(self.chunks, &self.owners, &needs);
+        let of_owner = |(owner, each): (&Owner, &u32)| {
+            vec![each * self.chunk; owner.partitions as usize]
+        };
+        let lanes: Vec<u32> = self.owners.iter().zip(&each).flat_map(of_owner).collect();
+        if lanes != view.pools[0].lanes {
+            let masks = view.setup.device.dispatch.rule == DispatchRule::EvenGroups;
+            let via = if masks { Via::MaskIoctl } else { Via::Hop };
+            act.push(Action::Repartition { pool: 0, lanes, via });
+        }
+    }
+}
+
 impl Policy for MpsStatic {
     fn depth(&self) -> Depth {
-        Depth::Layout
+        if self.knobs.rebalance.is_some() { Depth::Request } else { Depth::Layout }
     }
 
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         let device = &setup.device;
-        let chunk = self.chunk.or(device.mps.map(|m| m.chunk_cus)).unwrap_or(1);
-        let chunks = match (self.chunk, device.mps) {
+        let chunk = self.knobs.chunk.or(device.mps.map(|m| m.chunk_cus)).unwrap_or(1);
+        let chunks = match (self.knobs.chunk, device.mps) {
             (None, Some(mps)) => mps.chunks,
             _ => device.cus() / chunk,
         };
@@ -66,10 +149,11 @@ impl Policy for MpsStatic {
             )));
         }
         // Owners of partitions: (tenant, how many partitions it gets).
-        let owners = setup.tenants.iter().map(|t| if self.per_worker { t.workers } else { 1 });
+        let per_worker = self.knobs.per_worker;
+        let owners = setup.tenants.iter().map(|t| if per_worker { t.workers } else { 1 });
         let owners: Vec<u32> = owners.collect();
         let count: u32 = owners.iter().sum();
-        let each: Vec<u32> = match &self.shares {
+        let each: Vec<u32> = match &self.knobs.shares {
             PerTenant::Word(Rule::Equal) => vec![chunks / count.max(1); owners.len()],
             PerTenant::Given(value) => {
                 let shares = setup.per_tenant("shares", value)?;
@@ -94,13 +178,72 @@ impl Policy for MpsStatic {
         let mut seen = vec![0; owners.len()];
         let workers = setup.workers(|tenant, _| {
             let t = tenant as usize;
-            let lane = first_lane[t] + if self.per_worker { seen[t] } else { 0 };
+            let lane = first_lane[t] + if per_worker { seen[t] } else { 0 };
             seen[t] += 1;
             let cap = lanes[lane as usize];
             let overhead = setup.client_memory();
             WorkerSpec { tenant, pool: 0, lane, cap, priority: 0, overhead, role: Role::Whole }
         });
         setup.check_clients(workers.len())?;
-        Ok(Layout { pools: vec![PoolSpec { lanes, ..setup.whole_gpu() }], workers })
+        let layout = Layout { pools: vec![PoolSpec { lanes, ..setup.whole_gpu() }], workers };
+        if self.knobs.rebalance.is_none() {
+            return Ok(layout);
+        }
+        if let Some(tenant) = setup.tenants.iter().find(|t| t.generates.is_some()) {
+            return Err(LayoutError(format!(
+                "`rebalance` goes by what a request takes: nobody knows that of `{}`, which generates \
+                 tokens; leave it out",
+                tenant.name
+            )));
+        }
+        (self.chunk, self.chunks) = (chunk, chunks);
+        let owner = |(t, &partitions): (usize, &u32)| {
+            let tenant = &setup.tenants[t];
+            let batch = tenant.model.program(tenant.batch_max).remaining_ns[0] as f64;
+            let cus = f64::from(setup.right_size(t, TOLERANCE));
+            let work = cus * batch / f64::from(tenant.batch_max.max(1));
+            Owner { partitions, work, arrived: 0 }
+        };
+        self.owners = owners.iter().enumerate().map(owner).collect();
+        Ok(layout)
+    }
+
+    fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        let Some(period) = self.knobs.rebalance else { return };
+        match event {
+            Event::Start => {}
+            Event::Timer { .. } => self.rebalance(view, act),
+            Event::Repartitioned { .. } => {
+                self.repartitions += 1;
+                return;
+            }
+            _ => return,
+        }
+        act.push(Action::Timer { at: view.now + period, token: 0 });
+    }
+
+    fn counters(&self) -> Vec<(&'static str, f64)> {
+        match self.knobs.rebalance {
+            Some(_) => vec![("repartitions", self.repartitions as f64)],
+            None => vec![],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owners(partitions: &[u32]) -> Vec<Owner> {
+        partitions.iter().map(|&partitions| Owner { partitions, work: 1.0, arrived: 0 }).collect()
+    }
+
+    #[test]
+    fn chunks_go_by_need_and_nobody_is_left_without() {
+        assert_eq!(apportion(12, &owners(&[1, 1]), &[3.0, 1.0]), [9, 3]);
+        assert_eq!(apportion(12, &owners(&[1, 1, 1]), &[1.0, 0.0, 1.0]), [6, 1, 5]);
+        // Two partitions take two chunks at a time.
+        assert_eq!(apportion(7, &owners(&[2, 1]), &[1.0, 1.0]), [2, 3]);
+        assert_eq!(apportion(2, &owners(&[1, 1]), &[5.0, 1.0]), [1, 1]);
     }
 }

@@ -38,6 +38,12 @@ impl Site {
         }
     }
 
+    /// Its lanes have other sizes. Those that change are empty.
+    pub(super) fn repartition(&mut self, lanes: &[u32]) {
+        self.spec.lanes = lanes.to_vec();
+        self.pool.repartition(lanes);
+    }
+
     /// Reserves a copy engine: when the copy is done, or `None` if it takes no time.
     pub(super) fn copy(
         &mut self,

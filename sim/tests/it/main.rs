@@ -23,5 +23,6 @@ mod oracle;
 mod oracle_cases;
 mod oracle_engine;
 mod queueing;
+mod repartition;
 mod servers;
 mod turns;

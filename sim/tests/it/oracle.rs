@@ -205,7 +205,7 @@ fn random_scenarios_are_busy() {
 /// The senseless policy does everything there is to do, many times over.
 #[test]
 fn every_action_is_taken() {
-    let done = std::cell::RefCell::new([0; 15]);
+    let done = std::cell::RefCell::new([0; 16]);
     for (depth, forms) in DEPTHS {
         busy(|shape| {
             let (mut a, mut b) =

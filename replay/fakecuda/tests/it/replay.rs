@@ -300,3 +300,27 @@ fn a_profile_from_elsewhere_is_refused_with_the_remedy() {
     let why = runnable::works(setup).unwrap_err().to_string();
     assert!(why.contains("`ampere_sgemm`") && why.contains("profile collect"), "{why}");
 }
+
+#[test]
+fn a_live_repartition_moves_streams_to_other_green_contexts() {
+    with_stand_in("a_live_repartition_moves_streams_to_other_green_contexts", || {
+        let uneven = || {
+            let mut scenario = scenario("squeezenet1_1@64");
+            let think = Think::Constant(Nanos::from_millis(50));
+            scenario.loads[1] =
+                Load::Closed { concurrency: 1, think, items: 1, limit: None, tokens: None };
+            scenario
+        };
+        let period = Value::Duration(Nanos::from_millis(200));
+        let options = Options(vec![("rebalance".to_owned(), period)]);
+        let done = streams_of(&uneven, "mps-static", &options).unwrap();
+        let counter = |name: &str| {
+            done.report.counters.iter().find(|(n, _)| *n == name).map(|&(_, value)| value)
+        };
+        assert!(counter("repartitions").is_some_and(|n| n >= 1.0), "{:?}", done.report.counters);
+        for tenant in &done.report.tenants {
+            assert!(tenant.counts.reconfigurations >= 1);
+            assert!(tenant.counts.completed > 1, "{}", tenant.counts.completed);
+        }
+    });
+}

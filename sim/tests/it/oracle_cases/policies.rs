@@ -8,8 +8,14 @@ use cotenant_sim::view::{Queued, Status, TenantView, View, Window, Worker};
 use cotenant_traces::Rng;
 
 /// What a policy was told, and what it could see then.
-pub(crate) type Told =
-    (u64, Event, Vec<TenantView>, Vec<(Vec<Queued>, Option<Window>)>, Vec<Worker>);
+pub(crate) type Told = (
+    u64,
+    Event,
+    Vec<TenantView>,
+    Vec<(Vec<Queued>, Option<Window>)>,
+    Vec<(Worker, Option<u32>)>,
+    Vec<Vec<u32>>,
+);
 
 /// The policy, and all that it is told in `told`.
 pub(crate) fn witnessed<'a>(
@@ -17,12 +23,18 @@ pub(crate) fn witnessed<'a>(
     told: &'a mut Vec<Told>,
 ) -> impl Policy + 'a {
     Around::new(policy, |policy: &mut dyn Policy, event, view: &View<'_>, act: &mut Vec<Action>| {
-        let workers = view.workers.iter().map(told_of).collect();
+        // Who has launched nothing may be unknown to the GPU.
+        let held = |i, w: &Worker| {
+            let launched = w.status == Status::Launched;
+            launched.then(|| view.gpu.held(i)).flatten()
+        };
+        let workers = (0..).zip(view.workers).map(|(i, w)| (told_of(w), held(i, w))).collect();
+        let lanes = view.pools.iter().map(|p| p.lanes.clone()).collect();
         // Requests go by other numbers elsewhere.
         let seen = |q: Queued| Queued { id: RequestId(0), ..q };
         let queues = (0..view.tenants.len() as u32)
             .map(|t| (view.queue(t).map(seen).collect(), view.queues.window(t).cloned()));
-        told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers));
+        told.push((view.now.0, event, view.tenants.to_vec(), queues.collect(), workers, lanes));
         policy.event(event, view, act);
     })
 }

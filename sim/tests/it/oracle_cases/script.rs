@@ -4,7 +4,7 @@
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::action::{Action, Closes, Event, Preemption, Resize, Via};
-use cotenant_sim::layout::{Layout, Role, WorkerSpec};
+use cotenant_sim::layout::{Discipline, Layout, Role, WorkerSpec};
 use cotenant_sim::policy::{Depth, LayoutError, Policy};
 use cotenant_sim::scenario::Setup;
 use cotenant_sim::view::{Status, View};
@@ -29,7 +29,7 @@ pub(crate) struct Script {
     about_to: Vec<bool>,
     timers: u32,
     /// What it did, by kind of action.
-    pub(crate) done: [u64; 15],
+    pub(crate) done: [u64; 16],
 }
 
 impl Script {
@@ -42,7 +42,7 @@ impl Script {
             layout: None,
             about_to: vec![],
             timers: 0,
-            done: [0; 15],
+            done: [0; 16],
         }
     }
 
@@ -183,7 +183,8 @@ impl Script {
     /// Workers come, change and go.
     fn disturb(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let worker = self.pick(view.workers.len()) as u32;
-        match self.rng.below(5) {
+        match self.rng.below(6) {
+            5 => self.repartition(view, act),
             0 if view.workers.len() < MOST => {
                 let spec = self.spec(view);
                 act.push(Action::Start { spec });
@@ -206,6 +207,24 @@ impl Script {
                 act.push(Action::Resize { worker, cap, how });
             }
         }
+    }
+
+    /// The lanes of a pool get each other's sizes, or one gives another some of its CUs.
+    fn repartition(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
+        let pool = self.pick(view.pools.len());
+        let mut lanes = view.pools[pool].lanes.clone();
+        if view.pools[pool].discipline != Discipline::Concurrent || lanes.len() < 2 {
+            return;
+        }
+        let (a, b) = (self.pick(lanes.len()), self.pick(lanes.len()));
+        if self.one_in(2) {
+            lanes.swap(a, b);
+        } else if a != b {
+            let given = self.rng.below(u64::from(lanes[a])) as u32;
+            (lanes[a], lanes[b]) = (lanes[a] - given, lanes[b] + given);
+        }
+        let via = self.via();
+        act.push(Action::Repartition { pool: pool as u32, lanes, via });
     }
 
     fn arm(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
@@ -234,6 +253,7 @@ impl Script {
                 Action::OpenWindow { .. } => 12,
                 Action::Follow { .. } => 13,
                 Action::SetClock { .. } => 14,
+                Action::Repartition { .. } => 15,
             };
             self.done[kind] += 1;
         }
@@ -263,6 +283,9 @@ impl Policy for Script {
     }
 
     fn event(&mut self, event: Event, view: &View<'_>, act: &mut Vec<Action>) {
+        if let Some(layout) = &mut self.layout {
+            layout.pools.clone_from_slice(view.pools);
+        }
         self.about_to.resize(view.workers.len(), false);
         if let Event::KernelReady { worker }
         | Event::SliceDone { worker }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cotenant_profiles::Nanos;
 use cotenant_sim::action::{Action, Closes, Event};
 use cotenant_sim::policy::Depth;
-use cotenant_sim::view::{self, Queued, Queues, Status, TenantView, View, Window};
+use cotenant_sim::view::{self, Gpu, Queued, Queues, Status, TenantView, View, Window};
 
 use super::{NEVER, Oracle, Pending, Timer};
 
@@ -19,6 +19,15 @@ impl Queues for Lines {
 
     fn window(&self, tenant: u32) -> Option<&Window> {
         self.1[tenant as usize].as_ref()
+    }
+}
+
+/// By worker.
+struct Held(Vec<u32>);
+
+impl Gpu for Held {
+    fn held(&self, worker: u32) -> Option<u32> {
+        self.0.get(worker as usize).copied()
     }
 }
 
@@ -46,6 +55,8 @@ impl Oracle<'_> {
             return;
         }
         let (tenants, workers) = (self.tenant_views(), self.worker_views());
+        let pools: Vec<_> = self.pools.iter().map(|p| p.spec.clone()).collect();
+        let held = self.held();
         let setup = Arc::clone(&self.setup);
         let queues = self.sources.iter().map(|s| s.queue.iter().map(seen).collect()).collect();
         let queues = Lines(queues, self.sources.iter().map(|s| s.window.clone()).collect());
@@ -55,6 +66,8 @@ impl Oracle<'_> {
             tenants: &tenants,
             queues: &queues,
             workers: &workers,
+            pools: &pools,
+            gpu: &held,
         };
         let mut actions = vec![];
         self.policy.event(event, &view, &mut actions);
@@ -76,6 +89,17 @@ impl Oracle<'_> {
             self.sources[t].open = None;
             self.tell(Event::WindowClosed { tenant: t as u32 });
         }
+    }
+
+    /// CUs on which each worker's kernel lies.
+    fn held(&self) -> Held {
+        let on = |w: usize| {
+            let pool = &self.pools[self.workers[w].spec.pool as usize];
+            let runs = |&i: &usize| pool.jobs[i].worker == w && pool.ends(i) != NEVER;
+            let jobs = (0..pool.jobs.len()).filter(runs);
+            jobs.filter_map(|i| pool.jobs[i].way).map(|way| way.lies as u32).sum()
+        };
+        Held((0..self.workers.len()).map(on).collect())
     }
 
     fn tenant_views(&self) -> Vec<TenantView> {
@@ -162,6 +186,9 @@ impl Oracle<'_> {
             }
             Action::Start { spec } => self.start(spec),
             Action::Resize { worker, cap, how } => self.resize(worker as usize, cap, how),
+            Action::Repartition { pool, lanes, via } => {
+                self.repartition(pool as usize, lanes, via);
+            }
             Action::Retire { worker } => self.retire(worker as usize),
             Action::OpenWindow { tenant, length, closes } => {
                 let (t, until) = (tenant as usize, self.now + length.0);

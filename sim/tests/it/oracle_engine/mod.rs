@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::Refusal;
-use cotenant_sim::action::{Closes, Event, Preemption};
+use cotenant_sim::action::{Closes, Event, Preemption, Via};
 use cotenant_sim::contention::ContentionModel;
 use cotenant_sim::layout::{Discipline, Host, Layout, PoolSpec, WorkerSpec};
 use cotenant_sim::mask::CuMask;
@@ -93,6 +93,8 @@ pub(crate) struct Pool {
     copies: [u64; 2],
     /// When a host that its workers share is free again.
     host_free: u64,
+    /// Sizes that its lanes are to have, by which mechanism, and whether that is at work.
+    cut: Option<(Vec<u32>, Via, bool)>,
     /// Hardware queues: the worker whose kernel is out, and those behind it.
     queues: Vec<(Option<usize>, VecDeque<Job>)>,
 }
@@ -113,6 +115,8 @@ enum Timer {
     Batch(usize),
     Up(usize),
     ShadowLoaded(usize),
+    /// The lanes of a pool have other sizes.
+    Cut(usize),
     /// A clock of so many MHz holds.
     Clock(u32),
     Policy(u64),
@@ -192,6 +196,8 @@ struct Change {
     shadow: Option<u64>,
     /// Nothing is in the way but the batch under way.
     ready: bool,
+    /// It is its lane's.
+    cut: bool,
     /// Since when the worker has stood still for it.
     down: Option<u64>,
 }
@@ -486,6 +492,7 @@ impl<'a> Oracle<'a> {
             }
             Timer::Up(w) => self.up(w),
             Timer::ShadowLoaded(w) => self.shadow_loaded(w),
+            Timer::Cut(p) => self.cut(p),
             Timer::Clock(mhz) => {
                 let share = f64::from(mhz) / self.setup.device.clock.boost_mhz;
                 self.most_clock = share.min(1.0);
@@ -522,6 +529,7 @@ impl Pool {
             ended_batch: None,
             copies: [0; 2],
             host_free: 0,
+            cut: None,
             queues: (0..queues).map(|_| (None, VecDeque::new())).collect(),
         }
     }

@@ -3,7 +3,7 @@
 use cotenant_profiles::Bytes;
 use cotenant_profiles::device::Mechanism;
 use cotenant_sim::Refusal;
-use cotenant_sim::action::{Event, Resize};
+use cotenant_sim::action::{Event, Resize, Via};
 use cotenant_sim::layout::WorkerSpec;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::view::Status;
@@ -58,7 +58,7 @@ impl Oracle<'_> {
             return;
         }
         let spec = worker.spec;
-        let mut change = Change { cap, shadow: None, ready: true, down: None };
+        let mut change = Change { cap, shadow: None, ready: true, cut: false, down: None };
         if let Resize::Shadow { shared_weights } = how {
             let weights = self.setup.tenants[spec.tenant as usize].model.weights.0;
             let need = self.memory_of(&spec) - if shared_weights { weights } else { 0 };
@@ -88,8 +88,13 @@ impl Oracle<'_> {
         }
         change.down = Some(self.now);
         worker.status = Status::Starting;
-        let (spec, restart) = (worker.spec, change.shadow.is_none());
+        let (spec, restart, cut) = (worker.spec, change.shadow.is_none(), change.cut);
         self.sources[spec.tenant as usize].idle.retain(|&i| i != w);
+        if cut {
+            self.out.log.push((self.now, Happening::WorkerDown { worker: w as u32 }));
+            self.begin_cut(spec.pool as usize);
+            return true;
+        }
         let ns = if restart { self.start_ns(&spec) } else { self.setup.costs.shadow_switch.cost.0 };
         self.out.log.push((self.now, Happening::WorkerDown { worker: w as u32 }));
         self.set(self.now + ns, Timer::Up(w));
@@ -124,12 +129,94 @@ impl Oracle<'_> {
         let (t, worker) = (worker.spec.tenant as usize, w as u32);
         self.sources[t].idle.retain(|&i| i != w);
         self.out.log.push((self.now, Happening::WorkerDown { worker }));
+        let p = self.workers[w].spec.pool as usize;
         self.tell(Event::WorkerDown { worker });
+        self.begin_cut(p);
+    }
+
+    /// Workers of a pool whose lane is to have another size.
+    fn moved(&self, p: usize) -> Vec<usize> {
+        let Some((lanes, ..)) = &self.pools[p].cut else { return vec![] };
+        let here = |w: &Worker| w.spec.pool as usize == p && w.status != Status::Retired;
+        let moves = |l: u32| lanes[l as usize] != self.pools[p].spec.lanes[l as usize];
+        let workers = self.workers.iter().enumerate();
+        workers.filter(|(_, w)| here(w) && moves(w.spec.lane)).map(|(i, _)| i).collect()
+    }
+
+    pub(super) fn repartition(&mut self, p: usize, lanes: Vec<u32>, via: Via) {
+        if self.pools[p].cut.is_some() || self.pools[p].spec.lanes == lanes {
+            return;
+        }
+        self.pools[p].cut = Some((lanes, via, false));
+        let moved = self.moved(p);
+        let away = |w: &Worker| w.change.is_some() || w.status == Status::Starting;
+        if moved.iter().any(|&w| away(&self.workers[w])) {
+            self.pools[p].cut = None;
+            return;
+        }
+        for &w in &moved {
+            let cap = self.workers[w].spec.cap;
+            let change = Change { cap, shadow: None, ready: true, cut: true, down: None };
+            self.workers[w].change = Some(change);
+            self.take_down_between_batches(w);
+        }
+        self.begin_cut(p);
+    }
+
+    /// The mechanism is at work as soon as nobody else is.
+    fn begin_cut(&mut self, p: usize) {
+        let moved = self.moved(p);
+        let states = || moved.iter().map(|&w| &self.workers[w]);
+        let Some((_, via, false)) = self.pools[p].cut else { return };
+        if states().any(|w| w.status != Status::Starting) {
+            return;
+        }
+        let standing = states().filter(|w| w.change.is_some()).count() as u64;
+        let m = via.mechanism(&self.setup.costs);
+        self.set(self.now + m.cost.0 * standing + m.delay.0, Timer::Cut(p));
+        self.pools[p].cut.as_mut().unwrap().2 = true;
+    }
+
+    pub(super) fn cut(&mut self, p: usize) {
+        let moved = self.moved(p);
+        let (lanes, ..) = self.pools[p].cut.take().unwrap();
+        let before = std::mem::replace(&mut self.pools[p].spec.lanes, lanes.clone());
+        for l in (0..lanes.len()).filter(|&l| before[l] != lanes[l]) {
+            self.pools[p].masked[l] = false;
+        }
+        let mut standing = vec![];
+        for w in moved {
+            let worker = &mut self.workers[w];
+            let l = worker.spec.lane as usize;
+            let whole = worker.spec.cap >= before[l];
+            worker.spec.cap = if whole { lanes[l] } else { worker.spec.cap.min(lanes[l]) };
+            if let Some(change) = &mut worker.change {
+                change.cap = worker.spec.cap;
+                standing.push(w);
+            }
+            self.new_stream(w);
+        }
+        self.tell(Event::Repartitioned { pool: p as u32 });
+        for w in standing {
+            if self.workers[w].change.as_ref().is_some_and(|c| c.cut) {
+                self.up(w);
+            }
+        }
     }
 
     /// A worker has started, or a changed one is back.
     pub(super) fn up(&mut self, w: usize) {
         let t = self.workers[w].spec.tenant as usize;
+        let worker = &self.workers[w];
+        if !worker.retiring
+            && worker.change.is_none()
+            && self.moved(worker.spec.pool as usize).contains(&w)
+        {
+            let (cap, down) = (worker.spec.cap, Some(self.now));
+            self.workers[w].change =
+                Some(Change { cap, shadow: None, ready: true, cut: true, down });
+            return;
+        }
         self.workers[w].status = Status::Idle;
         if let Some(change) = self.workers[w].change.take() {
             self.workers[w].spec.cap = change.cap;
