@@ -41,7 +41,9 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
-    build: |options| Ok(Box::new(MpsStatic { knobs: Knobs::read(options)?, ..MpsStatic::default() })),
+    build: |options| {
+        Ok(Box::new(MpsStatic { knobs: Knobs::read(options)?, ..MpsStatic::default() }))
+    },
 };
 
 options! {
@@ -118,9 +120,8 @@ impl MpsStatic {
             return;
         }
         let each = apportion(self.chunks, &self.owners, &needs);
-        let of_owner = |(owner, each): (&Owner, &u32)| {
-            vec![each * self.chunk; owner.partitions as usize]
-        };
+        let of_owner =
+            |(owner, each): (&Owner, &u32)| vec![each * self.chunk; owner.partitions as usize];
         let lanes: Vec<u32> = self.owners.iter().zip(&each).flat_map(of_owner).collect();
         if lanes != view.pools[0].lanes {
             let masks = view.setup.device.dispatch.rule == DispatchRule::EvenGroups;
