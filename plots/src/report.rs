@@ -33,7 +33,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let ranked = !swept || answer.points.iter().any(cotenant_results::Point::has_rivals);
     let style = format!("{STYLE}{}", dark_colors(drawn));
     let stems: Vec<&str> =
-        drawn.iter().filter(|d| d.svg.is_ok()).map(|d| d.stem.as_str()).collect();
+        drawn.iter().filter(|d| d.figure.is_ok()).map(|d| d.stem.as_str()).collect();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -183,17 +183,25 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
 
 fn figure(plot: &Drawn) -> Markup {
     html! {
-        @match &plot.svg {
-            Ok(svg) => {
+        @match &plot.figure {
+            Ok((figure, pieces)) => {
                 figure {
-                    div.scroll.picture tabindex="0" { (PreEscaped(svg)) }
-                    @if !plot.data.rows.is_empty() {
-                        details { summary { "Numbers of this figure" } (data(&plot.data)) }
+                    figcaption {
+                        h3 { (figure.title) }
+                        @for note in figure.notes.iter().filter(|n| !n.is_empty()) { p.note { (note) } }
+                    }
+                    div.picture.stacked[figure.stacked] {
+                        @for (i, piece) in pieces.iter().enumerate() {
+                            div.key[i >= figure.panels.len()] { (PreEscaped(piece)) }
+                        }
+                    }
+                    @if !figure.data.rows.is_empty() {
+                        details { summary { "Numbers of this figure" } (data(&figure.data)) }
                     }
                 }
             }
             Err(reason) => {
-                figure.missing { p { "Plot " code { (plot.title) } " is missing: " (code(reason)) } }
+                figure.missing { p { "Plot " code { (plot.stem) } " is missing: " (code(reason)) } }
             }
         }
     }
@@ -234,7 +242,7 @@ fn repeat(cx: &Context<'_>) -> Markup {
 /// Rules that give the figures' colours their shade for dark paper.
 fn dark_colors(drawn: &[Drawn]) -> String {
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for svg in drawn.iter().filter_map(|d| d.svg.as_deref().ok()) {
+    for svg in drawn.iter().filter_map(|d| d.figure.as_ref().ok()).flat_map(|f| &f.1) {
         let colors = svg.match_indices("=\"#").filter_map(|(i, _)| svg.get(i + 2..i + 9));
         used.extend(colors);
     }

@@ -28,7 +28,7 @@ const BEHIND: [Metric; 11] = [
     Metric::Downtime,
 ];
 
-/// Means by policy over all sweep points, for the whole GPU.
+/// Means by policy over all sweep points and tenants.
 pub(super) fn why(cx: &Context<'_>) -> Markup {
     let table = cx.results;
     let whole: Vec<&Row> = table
@@ -48,8 +48,8 @@ pub(super) fn why(cx: &Context<'_>) -> Markup {
     };
     html! {
         p.note {
-            "Means over all cells of a policy, for the whole GPU. Queueing is the wait for a worker; \
-             service is the rest of a request's latency."
+            "Means over all cells of a policy, " (cx.whole) ". Queueing is the wait for a worker; service is \
+             the rest of a request's latency."
         }
         div.scroll tabindex="0" {
             table {
