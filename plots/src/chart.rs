@@ -110,7 +110,7 @@ pub(crate) fn pieces(figure: &Figure, id: &str) -> Vec<String> {
             (piece.legend, piece.colors) = (vec![], None);
         }
         if !tiles {
-            let most = if figure.stacked { 1.3 * PIECE } else { PIECE };
+            let most = if figure.stacked { 1.1 * PIECE } else { PIECE };
             let beside = settle(&mut piece).left + RIGHT;
             piece.size.0 = piece.size.0.min(most - beside).max(NARROWEST);
         }

@@ -141,7 +141,7 @@ fn dot(
     let place = |value| axis.place(value).unwrap_or_default().clamp(0.0, 1.0);
     let (before, behind) = (place(low), 1.0 - place(high));
     let (at, side) = match () {
-        () if before.max(behind) < ROOM / 2.0 => (x, Side::Over),
+        () if before.max(behind) < ROOM * 0.7 => (x, Side::Over),
         () if behind >= ROOM.min(before) => (high, Side::Right),
         () => (low, Side::Left),
     };

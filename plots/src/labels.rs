@@ -6,7 +6,7 @@ use crate::font;
 /// Size of the text beside points, px.
 pub(crate) const LABEL_SIZE: f64 = 10.5;
 /// Half the side of what a marker with its ring takes.
-const MARKER: f64 = 7.0;
+const MARKER: f64 = 8.5;
 /// Distance of a name from its point, px: beside it, and above or below.
 pub(crate) const ASIDE: f64 = 9.0;
 pub(crate) const OVER: f64 = 6.0;

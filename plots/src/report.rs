@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use cotenant_results::Answer;
+use cotenant_results::{Answer, Goal};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::Digest as _;
 
@@ -22,6 +22,8 @@ const SCRIPT: &str = include_str!("report.js");
 const STYLE: &str = include_str!("report.css");
 /// Rows of a figure's table of numbers; the files have the others.
 const MAX_DATA: usize = 60;
+/// Most repeats that an experiment file may ask for.
+const MOST_REPEATS: u64 = 10_000;
 
 /// The page.
 pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
@@ -142,27 +144,44 @@ fn kicker(cx: &Context<'_>) -> Markup {
 
 fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
     let sentences = answer.sentences();
-    let winners = &cx.run.winners;
+    let file = format!("{}.toml", cx.run.name);
     html! {
         h2 id="answer-title" { "Answer" }
-        @for (i, s) in sentences.iter().enumerate() {
-            p.lead[i == 0] { (code(s)) }
+        @for s in sentences.iter().take(1) { p.lead { (code(s)) } }
+        (deploy(cx))
+        @for s in sentences.iter().skip(1) { p { (code(s)) } }
+        @if answer.goals && answer.points.len() == 1 && cx.run.replay.is_none() {
+            p.note {
+                @if let Some(repeats) = repeats_to_decide(cx, answer) {
+                    "To decide: " code { "cotenant run " (file) " --set repeats=" (repeats) } ". "
+                }
+                "Headroom: " code { "cotenant capacity " (file) } " finds the largest load that keeps the goals."
+            }
         }
+    }
+}
+
+/// What to deploy, and how: the best, or the best of those that need no prototype.
+fn deploy(cx: &Context<'_>) -> Markup {
+    let winners = &cx.run.winners;
+    html! {
         @if let [winner] = winners.as_slice() {
-            @let winner = match &winner.today {
-                Some(today) => today.as_ref(),
-                None => winner,
-            };
-            @if !winner.settings.is_empty() {
+            @let best = winner.today.as_deref().unwrap_or(winner);
+            @let policy = cx.run.policies.iter().find(|p| p.label == best.label);
+            @if !best.settings.is_empty() {
                 p {
-                    @if cx.run.winners[0].today.is_some() {
-                        code { (cx.run.winners[0].label) } " is a research prototype. Of those that deploy today "
-                        code { (winner.label) } " is the best" @if !winner.certain { ", though undecided" } ". "
+                    @if policy.and_then(|p| p.deployable) == Some(false) {
+                        code { (best.label) } " is a research prototype, and no policy that deploys today may keep the "
+                        "goals. Its settings:"
+                    } @else {
+                        "To deploy today: " strong { (best.label) }
+                        @if !best.certain { ", undecided" }
+                        @if winner.today.is_some() { " (" code { (winner.label) } " is a research prototype)" }
+                        ":"
                     }
-                    "To deploy " code { (winner.label) } ":"
                 }
                 div.copy {
-                    pre id="settings" tabindex="0" { (winner.settings.join("\n")) }
+                    pre id="settings" tabindex="0" { (best.settings.join("\n")) }
                     button type="button" data-copy="settings" { "Copy" }
                 }
             }
@@ -175,10 +194,24 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
                 }
             }
         }
-        @if answer.goals {
-            p.note { "Headroom: " code { "cotenant capacity " (cx.run.name) ".toml" } " finds the largest load that keeps the goals." }
-        }
     }
+}
+
+/// Repeats that give the policy to deploy as many requests as decide its goals; none where they are
+/// decided, or where nobody would wait for it.
+fn repeats_to_decide(cx: &Context<'_>, answer: &Answer) -> Option<u64> {
+    let ([point], [winner]) = (answer.points.as_slice(), cx.run.winners.as_slice()) else {
+        return None;
+    };
+    let best = winner.today.as_deref().unwrap_or(winner);
+    let line = point.lines.iter().find(|l| l.label == best.label)?;
+    let factor =
+        line.cells.iter().flatten().filter_map(|cell| match (cell.goal, cell.attainment) {
+            (Goal::Undecided { more: Some(more) }, Some(a)) => Some(1.0 + more as f64 / a.n as f64),
+            _ => None,
+        });
+    let repeats = factor.reduce(f64::max)? * cx.run.seeds.len() as f64;
+    Some(repeats.ceil() as u64).filter(|n| *n <= MOST_REPEATS)
 }
 
 fn figure(plot: &Drawn) -> Markup {

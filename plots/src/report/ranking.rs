@@ -23,10 +23,17 @@ pub(super) fn table(cx: &Context<'_>, answer: &Answer, point: &Point) -> Markup 
     let bounds: Vec<&Line> = point.lines.iter().filter(|l| l.bound).collect();
     // One more row is shorter than a line that says so.
     let open = if rivals.len() <= OPEN + 1 { rivals.len() } else { OPEN };
+    let (mut open, mut folded) = (rivals[..open].to_vec(), rivals[open..].to_vec());
+    // The one to deploy today is seen at once.
+    let winner = cx.run.winners.iter().find(|w| w.point == point.name);
+    let today = winner.and_then(|w| w.today.as_ref()).map(|t| t.label.as_str());
+    if let Some(i) = folded.iter().position(|l| Some(l.label.as_str()) == today) {
+        open.push(folded.remove(i));
+    }
     html! {
-        (rows(cx, answer, point, &rivals[..open]))
-        @if open < rivals.len() {
-            details { summary { (rivals.len() - open) " more" } (rows(cx, answer, point, &rivals[open..])) }
+        (rows(cx, answer, point, &open))
+        @if !folded.is_empty() {
+            details { summary { (folded.len()) " more" } (rows(cx, answer, point, &folded)) }
         }
         @if !bounds.is_empty() {
             details {
@@ -177,12 +184,12 @@ pub(super) fn map(cx: &Context<'_>, answer: &Answer) -> Markup {
     };
     let keys = &cx.run.sweep_keys;
     html! {
+        p.note {
+            @if answer.goals { "Goals of all tenants: ● kept, ◐ undecided, ✗ missed, × failed." }
+            @else { "Rank by " (answer.rank_by.column().title.to_lowercase()) ", 1 is best." }
+        }
         div.scroll tabindex="0" {
             table.map {
-                caption {
-                    @if answer.goals { "Goals of all tenants: ● kept, ◐ undecided, ✗ missed, × failed." }
-                    @else { "Rank by " (answer.rank_by.column().title.to_lowercase()) ", 1 is best." }
-                }
                 thead {
                     @for (k, key) in keys.iter().enumerate() {
                         tr {
