@@ -11,7 +11,7 @@ fn main() {
     };
     // A commit moves the log of HEAD; a checkout without one is read as it is at this build.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
-        && std::path::Path::new(&log).exists()
+        && Path::new(&log).exists()
     {
         println!("cargo::rerun-if-changed={log}");
     }
