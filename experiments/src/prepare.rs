@@ -13,7 +13,6 @@ use cotenant_sim::program::{Code, ModelCode};
 use cotenant_sim::scenario::{Setup, Tenant};
 use cotenant_traces::Request;
 
-use crate::cell::guarded;
 use crate::config::{
     CostMode, EngineConfig, Experiment, FleetConfig, Point, ProfileSource, Slo, TenantConfig,
 };
@@ -21,6 +20,7 @@ use crate::digest;
 use crate::generate;
 use crate::isolated::{self, Isolated, Size};
 use crate::models::{Found, Library};
+use crate::panics::guarded;
 
 /// Everything that the cells of one point share.
 pub(crate) struct Prepared {
