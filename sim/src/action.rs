@@ -6,10 +6,7 @@ use cotenant_profiles::device::{Costs, Mechanism};
 
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
-
-/// A request in the system, by a number that is used again once it has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(pub u32);
+use crate::serving::RequestId;
 
 /// What a policy is told. Which of these reach it depends on its [`crate::policy::Depth`].
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -41,6 +41,7 @@ mod preempt;
 mod rates;
 mod resident;
 mod shape;
+mod solo;
 mod turns;
 mod waves;
 
@@ -53,6 +54,7 @@ use masks::{Places, UNMASKED};
 pub use preempt::Taken;
 use resident::Resident;
 use shape::Shape;
+pub use solo::{Undisturbed, Work};
 
 /// No event.
 pub const NEVER: u64 = u64::MAX;

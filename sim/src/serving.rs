@@ -26,7 +26,9 @@ mod generating;
 use generating::Generating;
 pub use generating::Waiting;
 
-pub use crate::action::RequestId;
+/// A request in the system, by a number that is used again once it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub u32);
 
 /// What a batch is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,6 +1,6 @@
 //! The simulated world: the GPU's model on an event queue.
 //!
-//! Two sources of events, neither of which holds outdated entries: a heap of alarms (the host's, and what copy engines and
+//! Two sources of events, neither ever stale: a heap of alarms (the host's, and what copy engines and
 //! launches on their way wait for) and one next instant per pool. At equal instants pools go first,
 //! then the GPU's alarms, then the host's, each in the order in which they were set.
 
@@ -22,9 +22,12 @@ use crate::program::{Code, KernelCode};
 use crate::scenario::{Jitter, Setup};
 
 mod site;
+mod skip;
 mod streams;
+mod track;
 
 use site::Site;
+use skip::{At, Tracks, weight};
 use streams::{Parcel, Stream};
 
 /// What the digest calls a kernel's end and the end of a turn; see [`Alarm`] for the others.
@@ -63,7 +66,19 @@ pub struct VirtualWorld<'a> {
     opened_by: Vec<Used>,
     events: u64,
     digest: u64,
+    /// What the ends of kernels and the issues of launches add to it.
+    instants: u64,
+    /// Events that cannot matter may be skipped, and how many have been.
+    skips: bool,
+    skipped: u64,
+    tracks: Tracks,
+    at: At,
+    /// The pool in which somebody may have come to be alone, if any.
+    joins: u32,
 }
+
+/// No pool.
+const NONE: u32 = u32::MAX;
 
 impl<'a> VirtualWorld<'a> {
     /// An idle GPU, divided as `layout` says, for a policy of that depth. Time ends at `end`.
@@ -78,6 +93,7 @@ impl<'a> VirtualWorld<'a> {
         end: Nanos,
     ) -> Self {
         let observed = observer.is_some();
+        let skips = !observed && jitter.is_none();
         let site = |p| Site::new(p, &setup.device, contention, observed);
         let mut sites: Vec<_> = layout.pools.iter().map(site).collect();
         for pool in layout.shared_queues(depth, setup.device.queues.hardware) {
@@ -105,6 +121,12 @@ impl<'a> VirtualWorld<'a> {
             opened_by: vec![],
             events: 0,
             digest: 0,
+            instants: 0,
+            skips,
+            skipped: 0,
+            tracks: Tracks::default(),
+            at: At::Host,
+            joins: NONE,
             setup: Arc::clone(setup),
         }
     }
@@ -128,6 +150,12 @@ impl<'a> VirtualWorld<'a> {
         (self.limit, self.pause) = (self.end, self.end);
     }
 
+    /// Events that have been counted without a stop at them.
+    #[must_use]
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
     /// When something happens next; [`u64::MAX`]: never.
     pub fn next_at(&mut self) -> u64 {
         let (pools, _) = self.settle();
@@ -137,29 +165,67 @@ impl<'a> VirtualWorld<'a> {
     /// Into the digest: something of this kind happened now, to this index.
     #[inline]
     fn note(&mut self, kind: u32, index: u32) {
+        if kind == KERNEL_ENDED || kind == Alarm::Issued as u32 {
+            // Of these there are many, one worker's in order: a sum tells their instants.
+            let instant = weight(kind, index).wrapping_mul(self.now);
+            self.instants = self.instants.wrapping_add(instant);
+            return;
+        }
         let word = self.now ^ u64::from(kind) << 56 ^ u64::from(index) << 32;
         self.digest = (self.digest ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_left(29);
+    }
+
+    /// Whoever has come to be alone in a pool goes on without a stop at each kernel: whether somebody does.
+    #[inline]
+    fn join(&mut self) -> bool {
+        let p = std::mem::replace(&mut self.joins, NONE);
+        self.skips && self.join_stretch(p as usize)
     }
 
     /// Brings the pools up to date after what happened at this instant: when something happens next
     /// in one of them, and in which.
     #[inline]
     fn settle(&mut self) -> (u64, usize) {
-        let (mut at, mut pool) = (NEVER, 0);
-        let mut drawn = 0;
-        for site in &mut self.sites {
-            drawn += site.pool.weigh(self.now, &self.code);
+        let mut drawn = self.weigh();
+        if self.sites.len() > 1 {
+            drawn = self.weigh_again(drawn);
         }
+        let (mut at, mut pool) = (NEVER, 0);
         for (i, site) in self.sites.iter_mut().enumerate() {
-            site.pool.settle(self.now, drawn, &self.code);
-            if site.pool.next() < at {
-                (at, pool) = (site.pool.next(), i);
+            if site.stretch.is_none() {
+                site.pool.settle(self.now, drawn, &self.code);
+            }
+            if site.next() < at {
+                (at, pool) = (site.next(), i);
             }
         }
         if self.observer.is_some() {
             self.drain_notes();
         }
         (at, pool)
+    }
+
+    /// What the pools draw at the boost clock, mW: at most, where stretches are.
+    #[inline]
+    fn weigh(&mut self) -> u64 {
+        let mut drawn = 0;
+        for site in &mut self.sites {
+            drawn += match &site.stretch {
+                Some(stretch) => stretch.peak,
+                None => site.pool.weigh(self.now, &self.code),
+            };
+        }
+        drawn
+    }
+
+    /// The same, without stretches if the board might not have the power for them.
+    fn weigh_again(&mut self, drawn: u64) -> u64 {
+        let stretches = self.sites.iter().any(|site| site.stretch.is_some());
+        if !stretches || self.sites[0].pool.boosts(drawn) {
+            return drawn;
+        }
+        self.touch_all();
+        self.weigh()
     }
 
     /// Tells the observer how grants have changed.
@@ -188,6 +254,11 @@ impl<'a> VirtualWorld<'a> {
 
     #[inline(always)]
     fn pool_event(&mut self, p: usize) -> Option<Signal> {
+        if self.sites[p].stretch.is_some() {
+            return self.stretch_ended(p);
+        }
+        self.joins = p as u32;
+        self.events += 1;
         let ended = self.sites[p].pool.advance(self.now, &self.code);
         let Ended::Kernel { owner, kernel } = ended else {
             self.note(TURN_ENDED, p as u32);
@@ -210,6 +281,15 @@ impl<'a> VirtualWorld<'a> {
     fn alarm(&mut self) -> Option<Signal> {
         let (alarm, index) = self.timers.first();
         self.note(alarm as u32, index);
+        self.at = match alarm {
+            Alarm::CopiedIn | Alarm::CopiedOut | Alarm::Placed | Alarm::Preempt => {
+                At::Gpu(self.parcels[index as usize].armed_for(alarm))
+            }
+            Alarm::Issued if !self.streams[index as usize].asked => {
+                At::Gpu(self.parcels[index as usize].armed)
+            }
+            _ => At::Host,
+        };
         if alarm != Alarm::Arrival {
             self.timers.pop();
         }
@@ -272,16 +352,27 @@ impl World for VirtualWorld<'_> {
     fn next(&mut self) -> Option<Signal> {
         loop {
             let (at, pool) = self.settle();
+            if self.joins != NONE && self.join() {
+                continue;
+            }
             let timer = self.timers.next();
             let next = at.min(timer);
             if next >= self.limit {
-                self.now = self.pause;
+                (self.now, self.at) = (self.pause, At::Host);
                 return None;
             }
             assert!(next >= self.now, "time runs forward");
             self.now = next;
-            self.events += 1;
-            let signal = if at <= timer { self.pool_event(pool) } else { self.alarm() };
+            let signal = if at <= timer {
+                if self.leaves_stretch(pool) {
+                    continue;
+                }
+                self.at = At::Pool(pool as u32);
+                self.pool_event(pool)
+            } else {
+                self.events += 1;
+                self.alarm()
+            };
             if signal.is_some() {
                 return signal;
             }
@@ -306,6 +397,7 @@ impl World for VirtualWorld<'_> {
     fn lay_out(&mut self, _: &Layout) {}
 
     fn repartition(&mut self, pool: u32, lanes: &[u32]) {
+        self.touch(pool as usize);
         self.sites[pool as usize].repartition(lanes);
     }
 
@@ -318,6 +410,7 @@ impl World for VirtualWorld<'_> {
         self.parcels.resize(streams, Parcel::default());
         self.behind.resize_with(streams, VecDeque::new);
         self.streams[worker as usize] = stream;
+        self.tracks.open(worker);
     }
 
     fn open_shadow(&mut self, _: u32, _: &WorkerSpec, _: Bytes) {}
@@ -362,6 +455,7 @@ impl World for VirtualWorld<'_> {
 
     fn preempt(&mut self, worker: u32, how: Preemption, at: u64) {
         self.parcels[worker as usize].preempt = Some((how, at));
+        self.parcels[worker as usize].ordered = self.armed_now();
         self.timers.arm_gpu(at, Alarm::Preempt, worker);
     }
 
@@ -375,6 +469,7 @@ impl World for VirtualWorld<'_> {
     }
 
     fn set_clock(&mut self, mhz: u32) {
+        self.touch_all();
         let share = f64::from(mhz) / self.setup.device.clock.boost_mhz;
         for site in &mut self.sites {
             site.pool.hold_clock(share);
@@ -383,10 +478,22 @@ impl World for VirtualWorld<'_> {
 
     fn held(&self, worker: u32) -> Option<u32> {
         let pool = self.streams.get(worker as usize)?.pool;
-        Some(self.sites[pool as usize].pool.held(worker))
+        Some(self.held_in_stretch(worker).unwrap_or_else(|| {
+            let site = &self.sites[pool as usize];
+            site.pool.held(worker)
+        }))
+    }
+
+    fn catch_up(&mut self) {
+        if self.now >= self.end {
+            // Of the end's instant nothing has happened.
+            self.at = At::Pool(0);
+        }
+        self.touch_all();
     }
 
     fn open_window(&mut self) {
+        self.touch_all();
         self.opened = self.totals();
         self.opened_by = self.by_tenant();
     }
@@ -405,7 +512,7 @@ impl World for VirtualWorld<'_> {
     }
 
     fn digest(&self) -> u64 {
-        mix(self.digest ^ self.events)
+        mix(self.digest ^ mix(self.instants) ^ self.events)
     }
 
     #[inline]

@@ -1,6 +1,6 @@
 //! One request on its way through an engine.
 
-use crate::action::RequestId;
+use crate::serving::RequestId;
 
 /// A request that an engine may admit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

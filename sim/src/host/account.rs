@@ -9,6 +9,7 @@ use crate::view::Status;
 
 impl<W: World> Host<'_, W> {
     pub(super) fn report(&mut self) -> Report {
+        self.world.catch_up();
         let (world, end) = (&self.world, Nanos(self.world.now()));
         if self.cut {
             self.window = end.since(self.warmup);

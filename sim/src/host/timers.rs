@@ -113,6 +113,41 @@ impl Timers {
         self.heap.push(key);
     }
 
+    /// The same for an alarm that would have been set earlier: those of the GPU's for the same instant
+    /// that were set `later` come behind it.
+    pub fn arm_gpu_before(
+        &mut self,
+        at: u64,
+        alarm: Alarm,
+        index: u32,
+        later: impl Fn(Alarm, u32) -> bool,
+    ) {
+        let here = |key: u128| (key >> 64) as u64 == at && key as u64 & (HOST | LATE) == 0;
+        let what = |key: u128| {
+            let low = key as u32;
+            (Self::alarm(low >> INDEX_BITS & 0xF), low & (INDICES as u32 - 1))
+        };
+        let behind = |key: u128| {
+            let (alarm, index) = what(key);
+            here(key) && later(alarm, index)
+        };
+        let mut again: Vec<u128> =
+            self.heap.iter().map(|k| k.0).filter(|&key| behind(key)).collect();
+        if !again.is_empty() {
+            self.heap.retain(|k| !behind(k.0));
+            again.sort_unstable();
+        }
+        self.arm_gpu(at, alarm, index);
+        for key in again {
+            let (alarm, index) = what(key);
+            self.arm_gpu(at, alarm, index);
+        }
+    }
+
+    fn alarm(number: u32) -> Alarm {
+        Alarm::ALL[number as usize]
+    }
+
     /// When the first one is due, or [`NEVER`].
     #[inline]
     #[must_use]
@@ -128,7 +163,7 @@ impl Timers {
     #[must_use]
     pub fn first(&self) -> (Alarm, u32) {
         let low = self.heap.peek().expect("an alarm is due").0 as u32;
-        (Alarm::ALL[(low >> INDEX_BITS & 0xF) as usize], low & (INDICES as u32 - 1))
+        (Self::alarm(low >> INDEX_BITS & 0xF), low & (INDICES as u32 - 1))
     }
 
     /// Takes the first one away.

@@ -161,8 +161,7 @@ impl<W: World> Host<'_, W> {
                 if self.take_memory(&spec, extra).is_err() {
                     return; // No room for a shadow: the worker stays as it is.
                 }
-                let delay = self.world.charged(self.setup.costs.shadow_switch.delay.0);
-                let wait = self.start_time(spec.tenant) + delay;
+                let wait = self.start_time(spec.tenant);
                 self.world.arm(self.world.now() + wait, Alarm::Resized, worker);
                 self.world.open_shadow(worker, &WorkerSpec { cap, ..spec }, extra);
                 Pending { cap, extra, step: Step::Loading }

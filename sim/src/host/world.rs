@@ -8,7 +8,6 @@ use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
 use crate::pool::{Totals, Used};
-use crate::view::Gpu;
 
 /// Which way a copy goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -210,6 +209,10 @@ pub trait World {
         None
     }
 
+    /// The account is about to be read: a world that runs ahead where nobody interferes brings it up to
+    /// now.
+    fn catch_up(&mut self) {}
+
     /// The counted window opens.
     fn open_window(&mut self);
 
@@ -234,10 +237,4 @@ pub trait World {
 
     /// Tells the observer, if there is one.
     fn observe(&mut self, what: Happening);
-}
-
-impl<W: World> Gpu for W {
-    fn held(&self, worker: u32) -> Option<u32> {
-        World::held(self, worker)
-    }
 }

@@ -4,6 +4,7 @@ use std::ops::{Add, Sub};
 
 use super::resident::{Resident, float};
 use super::shape::{Config, PARTS};
+use super::solo::Work;
 
 /// What one tenant has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,12 +47,16 @@ impl Sub for Used {
     }
 }
 
+/// Speed in [`PARTS`] of a CU × ns, bytes per microsecond × ns, picojoules.
+type Sums<T> = [T; 3];
+
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    /// In [`PARTS`] of a CU × ns, in bytes per microsecond × ns, and in picojoules.
-    speed: f64,
-    dram: f64,
-    energy: f64,
+    /// Of kernels while nobody slowed them: whole numbers, so that it does not matter in which pieces
+    /// they are added.
+    alone: Sums<u128>,
+    /// Of kernels while somebody did.
+    slowed: Sums<f64>,
     lain: u64,
     active_ns: u64,
     /// Kernels on the GPU, and since when there is one.
@@ -61,11 +66,22 @@ struct Account {
 
 impl Account {
     #[inline]
-    fn add(&mut self, config: &Config, dt: u64, done: f64, heat: f64) {
-        self.speed += done * float(config.speed);
-        self.dram += done * float(config.dram);
-        self.energy += done * heat * float(config.power);
-        self.lain += dt * u64::from(config.lies);
+    fn add(&mut self, r: &Resident, dt: u64, done: f64) {
+        let Config { speed, dram, power, lies, .. } = r.now;
+        self.lain += dt * u64::from(lies);
+        if r.slow == 1.0 && r.heat == 1.0 {
+            for (sum, each) in self.alone.iter_mut().zip([speed, dram, power]) {
+                *sum += u128::from(dt) * u128::from(each);
+            }
+        } else {
+            self.slowed[0] += done * float(speed);
+            self.slowed[1] += done * float(dram);
+            self.slowed[2] += done * r.heat * float(power);
+        }
+    }
+
+    fn sum(&self, which: usize) -> f64 {
+        self.alone[which] as f64 + self.slowed[which]
     }
 }
 
@@ -104,7 +120,21 @@ impl Accounts {
     /// for so much of the energy that this takes at the boost clock.
     #[inline]
     pub(super) fn book(&mut self, r: &Resident, (dt, done): (u64, f64)) {
-        self.0[r.tenant as usize].add(&r.now, dt, done, r.heat);
+        self.0[r.tenant as usize].add(r, dt, done);
+    }
+
+    /// Kernels have run one after the other, while the tenant had no other on the GPU.
+    #[inline]
+    pub(super) fn did(&mut self, tenant: u32, work: &Work) {
+        if self.0.len() <= tenant as usize {
+            self.open(tenant);
+        }
+        let account = &mut self.0[tenant as usize];
+        for (sum, each) in account.alone.iter_mut().zip([work.speed, work.dram, work.power]) {
+            *sum += each;
+        }
+        account.lain += work.lain;
+        account.active_ns += work.ns;
     }
 
     /// By tenant until `now`: these run.
@@ -112,13 +142,13 @@ impl Accounts {
         let mut all = self.0.clone();
         for r in run.filter(|r| r.runs()) {
             let dt = now - r.anchor;
-            all[r.tenant as usize].add(&r.now, dt, float(dt) / r.slow, r.heat);
+            all[r.tenant as usize].add(r, dt, float(dt) / r.slow);
         }
         let used = |a: &Account| Used {
-            cu_ns: a.speed / f64::from(PARTS),
+            cu_ns: a.sum(0) / f64::from(PARTS),
             busy_cu_ns: a.lain,
-            dram_bytes: a.dram / 1000.0,
-            energy_mj: a.energy / 1e9,
+            dram_bytes: a.sum(1) / 1000.0,
+            energy_mj: a.sum(2) / 1e9,
             active_ns: a.active_ns + if a.running > 0 { now - a.since } else { 0 },
         };
         all.iter().map(used).collect()

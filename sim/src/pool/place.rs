@@ -50,7 +50,13 @@ impl Pool {
     /// How kernel `k` runs with room for the blocks of `held` of `cus` CUs, where it would like
     /// `limit`.
     #[inline]
-    fn config(&self, k: u32, cus: u32, (held, limit): (u32, u32), code: &Code) -> Config {
+    pub(super) fn config(
+        &self,
+        k: u32,
+        cus: u32,
+        (held, limit): (u32, u32),
+        code: &Code,
+    ) -> Config {
         let shape = self.shape(k);
         let kernel = &code.kernels[k as usize];
         if held < limit {

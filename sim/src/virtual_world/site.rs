@@ -12,9 +12,13 @@ use crate::mask::CuMask;
 use crate::pool::{Job, Pool};
 use crate::program::Code;
 
+use super::skip::Stretch;
+
 pub(super) struct Site {
     pub(super) spec: PoolSpec,
     pub(super) pool: Pool,
+    /// Who has the pool to itself, while the world does not stop at each of its kernels.
+    pub(super) stretch: Option<Stretch>,
     /// Busy CUs that the observer was last told of.
     pub(super) told: Option<u32>,
     /// When the copy engine of each direction is free again.
@@ -32,6 +36,7 @@ impl Site {
         Self {
             spec: spec.clone(),
             pool: Pool::new(spec, device, contention, observed),
+            stretch: None,
             told: None,
             copies: [0; 2],
             queues: HardwareQueues::default(),
@@ -42,6 +47,22 @@ impl Site {
     pub(super) fn repartition(&mut self, lanes: &[u32]) {
         self.spec.lanes = lanes.to_vec();
         self.pool.repartition(lanes);
+    }
+
+    /// What it draws, mW; of a stretch, the most.
+    pub(super) fn most_drawn(&self) -> u64 {
+        self.stretch.as_ref().map_or(self.pool.drawn(), |s| s.peak)
+    }
+
+    /// When something happens next in it, as of the last settling.
+    #[inline]
+    pub(super) fn next(&self) -> u64 {
+        self.stretch.as_ref().map_or(self.pool.next(), |s| s.at)
+    }
+
+    /// Its streams share the hardware's queues.
+    pub(super) fn shares_queues(&self) -> bool {
+        self.queues.limit > 0
     }
 
     /// Reserves a copy engine: when the copy is done, or `None` if it takes no time.

@@ -3,6 +3,7 @@
 use cotenant_profiles::Bytes;
 
 use super::VirtualWorld;
+use super::skip::Armed;
 use crate::action::Preemption;
 use crate::host::{Alarm, Direction, LOADED, Launch, Part, Pass, Signal};
 use crate::layout::WorkerSpec;
@@ -16,17 +17,19 @@ pub(super) struct Stream {
     pub(super) pool: u32,
     pub(super) lane: u32,
     cap: u32,
+    /// Its program, among those of the worker's model, or [`LOADED`].
+    pub(super) program: u32,
     /// How many streams were opened before it: its hardware queue goes by that.
     pub(super) number: u32,
     /// Where its program's launches begin, and how many they are.
-    first: u32,
-    count: u32,
+    pub(super) first: u32,
+    pub(super) count: u32,
     /// The launch at the head, and its kernel.
-    position: u32,
-    kernel: u32,
-    priority: i8,
+    pub(super) position: u32,
+    pub(super) kernel: u32,
+    pub(super) priority: i8,
     /// The host issues launches ahead of the GPU, at the program's times.
-    ahead: bool,
+    pub(super) ahead: bool,
     /// The policy launches its kernels.
     pub(super) asked: bool,
     /// The launch at the head does a part of its kernel, and not the last one.
@@ -34,9 +37,9 @@ pub(super) struct Stream {
     /// Launches wait behind it.
     followed: bool,
     /// When the host began to issue the pass.
-    base: u64,
+    pub(super) base: u64,
     /// Multiplies kernel times.
-    work: f64,
+    pub(super) work: f64,
     ordinal: u64,
 }
 
@@ -58,9 +61,29 @@ pub(super) struct Parcel {
     part: Part,
     /// How and when it is to be taken off the CUs.
     pub(super) preempt: Option<(Preemption, u64)>,
+    /// When its alarm was set, and the one for that order.
+    pub(super) armed: Armed,
+    pub(super) ordered: Armed,
+}
+
+impl Parcel {
+    /// When an alarm of the GPU's was set.
+    pub(super) fn armed_for(&self, alarm: Alarm) -> Armed {
+        if alarm == Alarm::Preempt { self.ordered } else { self.armed }
+    }
 }
 
 impl Stream {
+    /// Most CUs that its kernels may use.
+    pub(super) fn cap(&self) -> u32 {
+        self.cap
+    }
+
+    /// It runs launches that were put together for it.
+    pub(super) fn loaded(&self) -> bool {
+        self.program == LOADED
+    }
+
     pub(super) fn new(spec: &WorkerSpec, number: u32) -> Self {
         let WorkerSpec { tenant, pool, lane, cap, priority, .. } = *spec;
         let (first, count, position, kernel) = (0, 0, 0, 0);
@@ -71,6 +94,7 @@ impl Stream {
             pool,
             lane,
             cap,
+            program: LOADED,
             number,
             first,
             count,
@@ -97,6 +121,7 @@ impl VirtualWorld<'_> {
             LOADED => self.programs.loaded(worker),
             program => self.programs.span(stream.tenant, program),
         };
+        stream.program = pass.program;
         (stream.position, stream.base, stream.ahead) = (0, pass.base, pass.ahead);
         (stream.asked, stream.slice) = (false, false);
         (stream.work, stream.ordinal) = (pass.work, pass.ordinal);
@@ -134,7 +159,7 @@ impl VirtualWorld<'_> {
         stream.kernel = step.kernel;
         let issued = stream.base + step.issued_ns;
         if issued > self.now {
-            self.timers.arm_gpu(issued, Alarm::Issued, worker);
+            self.arm_gpu(issued, Alarm::Issued, worker);
         } else {
             self.go(worker);
         }
@@ -166,6 +191,9 @@ impl VirtualWorld<'_> {
     /// The kernel at the head wants CUs.
     #[inline(always)]
     pub(super) fn go(&mut self, worker: u32) {
+        if self.begin_stretch(worker) {
+            return;
+        }
         let Stream { kernel, priority, .. } = self.streams[worker as usize];
         self.submit(worker, kernel, None, priority, &Part::WHOLE);
     }
@@ -188,7 +216,7 @@ impl VirtualWorld<'_> {
     }
 
     #[inline(never)]
-    fn pass_ended(&mut self, worker: u32) -> Option<Signal> {
+    pub(super) fn pass_ended(&mut self, worker: u32) -> Option<Signal> {
         let parcel = &mut self.parcels[worker as usize];
         let output = parcel.output;
         if parcel.last {
@@ -212,13 +240,16 @@ impl VirtualWorld<'_> {
             Direction::In => Alarm::CopiedIn,
             Direction::Out => Alarm::CopiedOut,
         };
-        self.timers.arm_gpu(done, alarm, worker);
+        self.arm_gpu(done, alarm, worker);
         true
     }
 
     /// Contexts that run to completion keep their turn between the two.
     pub(super) fn mark_batch(&mut self, worker: u32, began: bool) {
         let Stream { pool, lane, .. } = self.streams[worker as usize];
+        if self.sites[pool as usize].pool.takes_turns() {
+            self.touch(pool as usize);
+        }
         self.sites[pool as usize].pool.batch(lane, began);
     }
 }
@@ -253,7 +284,7 @@ impl VirtualWorld<'_> {
             stream.kernel = kernel;
             let parcel = &mut self.parcels[worker as usize];
             (parcel.mask, parcel.priority, parcel.part) = (mask.copied(), priority, *part);
-            self.timers.arm_gpu(issued, Alarm::Placed, worker);
+            self.arm_gpu(issued, Alarm::Placed, worker);
         } else {
             self.submit(worker, kernel, mask, priority, part);
         }
@@ -274,8 +305,9 @@ impl VirtualWorld<'_> {
         let waiting = &mut self.behind[worker as usize];
         let recalled = waiting.len() as u32;
         waiting.clear();
-        let pool = &mut self.sites[stream.pool as usize].pool;
-        match pool.preempt(self.now, worker, how, &self.code) {
+        let p = stream.pool as usize;
+        self.touch(p);
+        match self.sites[p].pool.preempt(self.now, worker, how, &self.code) {
             Taken::Now(left) => Some(Signal::Preempted(worker, left)),
             Taken::Later | Taken::Nothing => {
                 (recalled > 0).then_some(Signal::Recalled(worker, recalled))
@@ -284,7 +316,7 @@ impl VirtualWorld<'_> {
     }
 
     #[inline(always)]
-    fn submit(
+    pub(super) fn submit(
         &mut self,
         worker: u32,
         kernel: u32,
@@ -310,6 +342,15 @@ impl VirtualWorld<'_> {
             part: part.share,
             saved: part.saved,
         };
+        self.touch(pool as usize);
+        self.joins = pool;
         self.sites[pool as usize].submit(self.now, number, job, mask, &self.code);
+    }
+
+    /// Sets an alarm for something that the GPU does by itself.
+    #[inline]
+    fn arm_gpu(&mut self, at: u64, alarm: Alarm, worker: u32) {
+        self.parcels[worker as usize].armed = self.armed_now();
+        self.timers.arm_gpu(at, alarm, worker);
     }
 }

@@ -25,4 +25,5 @@ mod oracle_engine;
 mod queueing;
 mod repartition;
 mod servers;
+mod skip;
 mod turns;

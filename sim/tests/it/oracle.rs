@@ -7,6 +7,7 @@ use crate::oracle_cases::policies::{self, witnessed};
 use crate::oracle_cases::script::Script;
 use crate::oracle_cases::{Shape, scenario, shapes};
 use crate::oracle_engine::{Oracle, Outcome};
+use crate::skip;
 use cotenant_profiles::Device;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{ALL, Depth, PolicyInfo};
@@ -30,8 +31,29 @@ fn essence(log: Vec<(u64, Happening)>) -> Vec<(u64, Happening)> {
 /// How many things happened, if the policy could lay the tenants out.
 type Agreed = Result<Option<usize>, TestCaseError>;
 
-/// Runs two of the same policy, one in each engine.
-fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agreed {
+/// Without an observer the engine skips what cannot matter: the policy is told the same, and the report has
+/// the same bits.
+fn unobserved(
+    shape: &Shape,
+    told: &[policies::Told],
+    report: &Report,
+    policy: &mut dyn Policy,
+) -> Result<(), TestCaseError> {
+    let mut again = vec![];
+    let mut policy = witnessed(policy, &mut again);
+    let (skipping, skipped) = skip::run(scenario(shape), &mut policy, true).expect("it ran before");
+    drop(policy);
+    for (i, (a, b)) in told.iter().zip(&again).enumerate() {
+        prop_assert_eq!(a, b, "told without an observer {}", i);
+    }
+    prop_assert_eq!(told.len(), again.len());
+    prop_assert_eq!(format!("{report:?}"), format!("{skipping:?}"), "{} skipped", skipped);
+    Ok(())
+}
+
+/// Runs three of the same policy: one in each engine, and one where events may be skipped.
+fn agree(shape: &Shape, policies: [&mut dyn Policy; 3]) -> Agreed {
+    let [ours, theirs, again] = policies;
     let (mut we, mut they) = (vec![], vec![]);
     let (mut ours, mut theirs) = (witnessed(ours, &mut we), witnessed(theirs, &mut they));
     let mut log = Log::default();
@@ -60,6 +82,7 @@ fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agree
     prop_assert_eq!(log.len(), slow.log.len());
     prop_assert_eq!(we.len(), they.len());
     counts_agree(&report, &slow, &scenario(shape).setup.device)?;
+    unobserved(shape, &we, &report, again)?;
     let [ours, theirs] = counted;
     prop_assert_eq!(format!("{ours:?}"), format!("{theirs:?}"));
     Ok(Some(log.len()))
@@ -144,7 +167,7 @@ const DEPTHS: [(Depth, bool); 5] = [
 
 fn scripted(shape: &Shape, (depth, forms): (Depth, bool)) -> Agreed {
     let script = || Script::new(shape, depth, forms);
-    agree(shape, &mut script(), &mut script())
+    agree(shape, [&mut script(), &mut script(), &mut script()])
 }
 
 /// Every policy but the bound, which the engine does not run.
@@ -157,7 +180,7 @@ fn registry(shape: &Shape, info: &PolicyInfo) -> Agreed {
         let mut rng = Rng::for_names(shape.seed, &["options"]);
         policies::random(info, shape.tenants as usize, &mut rng)
     };
-    agree(shape, policy().as_mut(), policy().as_mut())
+    agree(shape, [policy().as_mut(), policy().as_mut(), policy().as_mut()])
 }
 
 /// More cases with `PROPTEST_CASES`.
@@ -180,11 +203,11 @@ proptest! {
     }
 }
 
-/// Runs `agree` on 48 random shapes: how many things happened in each that could be laid out.
+/// Runs `agree` on forty random shapes: how many things happened in each that could be laid out.
 fn busy(agree: impl Fn(&Shape) -> Agreed) -> Vec<usize> {
     let mut runner = TestRunner::deterministic();
     let shape = |_| shapes().new_tree(&mut runner).unwrap().current();
-    (0..48).map(shape).filter_map(|shape| agree(&shape).unwrap()).collect()
+    (0..40).map(shape).filter_map(|shape| agree(&shape).unwrap()).collect()
 }
 
 /// Random scenarios must not be trivial ones: most see hundreds of events.
@@ -208,9 +231,8 @@ fn every_action_is_taken() {
     let done = std::cell::RefCell::new([0; 16]);
     for (depth, forms) in DEPTHS {
         busy(|shape| {
-            let (mut a, mut b) =
-                (Script::new(shape, depth, forms), Script::new(shape, depth, forms));
-            let agreed = agree(shape, &mut a, &mut b);
+            let [mut a, mut b, mut c] = [(); 3].map(|()| Script::new(shape, depth, forms));
+            let agreed = agree(shape, [&mut a, &mut b, &mut c]);
             done.borrow_mut().iter_mut().zip(a.done).for_each(|(sum, n)| *sum += n);
             agreed
         });
