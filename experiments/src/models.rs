@@ -13,7 +13,6 @@ use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions, 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Executor, Launch, Profile, Source, tune, zoo};
 
-use crate::canonical;
 use crate::config::{Part, ProfileSource, TenantConfig};
 use crate::digest;
 
@@ -186,7 +185,7 @@ impl Library {
         let profile = only(&import.profile, name);
         let words = format!("imported from {format} files in {}", path.display());
         Ok(Some(Found {
-            digest: canonical::of_profile(&profile).map_err(|e| e.to_string())?,
+            digest: digest::of_text(&format!("{profile:?}")),
             profile: Arc::new(profile),
             model: name.clone(),
             words,
@@ -266,7 +265,7 @@ fn in_store(store: &Store, model: &str, device: &Device) -> Result<Option<Found>
             tool.filter_map(|k| profile.provenance.get(*k).map(|v| format!("{k} {v}"))).collect();
         let words = format!("{}; {}", dir.display(), facts.join(", "));
         return Ok(Some(Found {
-            digest: canonical::of_profile(&profile).map_err(|e| e.to_string())?,
+            digest: digest::of_text(&format!("{profile:?}")),
             profile: Arc::new(profile),
             model: name,
             words,
@@ -355,9 +354,14 @@ pub(crate) fn analytic(
         variant.precision.name(),
         variant.words()
     );
-    let mut meaning = canonical::analytic(&spec.name, device, &options);
-    meaning["batches"] = batches.into();
-    let digest = digest::of_value(&meaning);
+    let digest = digest::of_text(&format!(
+        "analytic {} {} {:?} {} {}",
+        spec.name,
+        digest::of_device(device),
+        options,
+        batches.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
+        env!("CARGO_PKG_VERSION"),
+    ));
     let warning = format!(
         "{} on {}: no measured profile, so an analytic one was computed ({}{})",
         spec.name,
@@ -398,14 +402,17 @@ fn part_of(
         }
         Part::Whole => return analytic(model, device, &[batch], variant),
     };
-    let mut meaning = canonical::analytic(&spec.name, device, &options);
-    meaning["part"] = canonical::part(part);
-    meaning["batch"] = batch.into();
+    let meaning = format!(
+        "{part:?} {} {} {options:?} {batch} {}",
+        spec.name,
+        digest::of_device(device),
+        env!("CARGO_PKG_VERSION"),
+    );
     Ok(Found {
         profile: Arc::new(only(&profile, name)),
         model: name.clone(),
         words: format!("{what} {}, computed from layer shapes{}", spec.name, variant.words()),
-        digest: digest::of_value(&meaning),
+        digest: digest::of_text(&meaning),
         warning: None,
     })
 }

@@ -8,8 +8,6 @@ pub(crate) mod advice;
 mod cells;
 pub(crate) mod commit;
 pub(crate) mod compute;
-pub(crate) mod figures;
-pub(crate) mod ground;
 pub(crate) mod inputs;
 pub(crate) mod journal;
 pub(crate) mod merge;

@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::cell;
 use crate::config::{Experiment, Grid, Overrides, Point};
 use crate::fail::{Done, Failure};
-use crate::panics;
 use crate::prepare::Preparer;
 use crate::study::compute::{pool, threads};
 use crate::text::{align, percent, rounded};
@@ -91,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Done {
         return Err(Failure::input(format!("{file}: {why}")));
     }
     let pool = pool(threads(args.jobs.map_or(0, usize::from)))?;
-    panics::keep_panics();
+    cell::keep_panics();
     use rayon::prelude::*;
     let rows: Vec<usize> = (0..point.policies.len()).collect();
     let found: Vec<Done<Capacity>> =

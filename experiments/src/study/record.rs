@@ -7,8 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::figures::Figures;
-use super::ground::Played;
+use crate::cell::Outcome;
 use crate::config::Experiment;
 use crate::digest;
 use crate::fail::{Done, Failure};
@@ -17,15 +16,8 @@ use crate::plan::Cell;
 use crate::results;
 
 /// The tables that are made of cells' rows.
-pub(crate) const TABLES: [&str; 7] = [
-    "results.csv",
-    "cdf.csv",
-    "series.csv",
-    "counters.csv",
-    "layouts.csv",
-    "gpus.csv",
-    "lateness.csv",
-];
+pub(crate) const TABLES: [&str; 6] =
+    ["results.csv", "cdf.csv", "series.csv", "counters.csv", "layouts.csv", "gpus.csv"];
 
 /// A finished cell.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -35,9 +27,6 @@ pub(crate) struct Record {
     pub(crate) line: Line,
     /// Rows, by table of [`TABLES`].
     pub(crate) tables: [String; TABLES.len()],
-    /// Its numbers, where they are compared with another ground's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) figures: Option<Figures>,
 }
 
 /// What is told of a cell besides its rows.
@@ -68,8 +57,7 @@ pub(crate) struct Extra {
 
 impl Record {
     /// The record of a cell; `e` holds its point alone.
-    pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, played: &Played) -> Self {
-        let Played { outcome, lateness } = played;
+    pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, outcome: &Outcome) -> Self {
         let text = |rows: Vec<u8>| String::from_utf8(rows).expect("rows are made of text");
         Self {
             plan: plan.to_owned(),
@@ -88,11 +76,7 @@ impl Record {
                 text(results::counter_rows(e, cell, outcome)),
                 text(results::layout_rows(e, cell, outcome)),
                 text(results::gpu_rows(e, cell, outcome)),
-                lateness
-                    .as_ref()
-                    .map_or_else(String::new, |l| text(results::lateness_rows(e, cell, l))),
             ],
-            figures: None,
         }
     }
 

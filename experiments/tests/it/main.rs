@@ -14,7 +14,6 @@ mod dnnscaler;
 mod faults;
 mod fleet;
 mod measured;
-mod mutated;
 mod processes;
 mod readme;
 mod recordings;

@@ -151,12 +151,10 @@ fn write_file(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(), FileE
     }
     std::fs::create_dir_all(&folder)
         .map_err(|source| FileError::Io { path: folder.clone(), source })?;
-    put(&path, &layers_text(times))
+    put(&path, &content(times))
 }
 
-/// The text of the file.
-#[must_use]
-pub fn layers_text(times: &LayerTimes) -> String {
+fn content(times: &LayerTimes) -> String {
     let source = times.source.name();
     let mut text = format!(
         "{VERSION}\n# device={}\n# source={source}\n# model={}\n",

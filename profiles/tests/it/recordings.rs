@@ -3,7 +3,6 @@
 
 mod aiconfigurator;
 mod cases;
-mod databases;
 mod fuzz;
 mod host;
 mod nsys;

@@ -220,9 +220,6 @@ fn winner<'a>(answer: &Answer, point: &'a Point) -> Winner<'a> {
     }
 }
 
-/// Longest list of sweep points in a sentence, characters; the map has all of them.
-const NAMED: usize = 120;
-
 fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     if !answer.goals && !points.iter().any(Point::has_rivals) {
         return vec![format!(
@@ -245,12 +242,11 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     for (winner, at) in wins.iter().take(5) {
         let places = match at.len() {
             len if len == n => format!("at all {n} sweep points"),
-            len => {
+            len if len <= 3 => {
                 let names: Vec<&str> = at.iter().map(|p| p.name.as_str()).collect();
-                let names = Some(names.join("; ")).filter(|n| len <= 3 && n.len() <= NAMED);
-                let names = names.map_or(String::new(), |n| format!(" ({n})"));
-                format!("at {len} of {n} sweep points{names}")
+                format!("at {len} of {n} sweep points ({})", names.join("; "))
             }
+            len => format!("at {len} of {n} sweep points"),
         };
         text.push(match winner {
             Winner::One(label) if answer.goals => {
