@@ -2,12 +2,10 @@
 
 mod fleet;
 
-use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use cotenant_profiles::Nanos;
 use cotenant_results::Metric;
 use cotenant_results::columns::OVERLOADED;
+use cotenant_results::counters::DROPPED;
 use cotenant_sim::metrics::TokenCounts;
 use cotenant_sim::report::{GpuReport, TenantReport};
 use cotenant_sim::scenario::{Setup, Think};
@@ -19,6 +17,7 @@ use crate::config::{Experiment, Point, PolicyRow};
 use crate::jitter::LogNormal;
 use crate::layouts;
 use crate::metrics::Metrics;
+use crate::panics::guarded;
 use crate::plan::Cell;
 use crate::prepare::Prepared;
 use crate::watch::{Bin, Wants, Watch};
@@ -61,23 +60,6 @@ impl Outcome {
     }
 }
 
-thread_local! {
-    /// What the last panic of this thread said.
-    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
-}
-
-/// Keeps the text of panics for the cell's status instead of printing it.
-pub(crate) fn keep_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
-        let payload = info.payload();
-        let text = payload.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-        let text = text.unwrap_or("panic");
-        PANIC.with_borrow_mut(|p| *p = format!("{text}{place}").replace(['\n', '\r'], " "));
-    }));
-}
-
 /// Computes a cell; whatever goes wrong becomes its status.
 pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Wants) -> Outcome {
     let point = &e.point;
@@ -97,15 +79,6 @@ pub(crate) fn caught(compute: impl FnOnce() -> Result<Outcome, String>) -> Outco
         Ok(outcome) => outcome,
         Err(why) => Outcome { status: why.replace(['\n', '\r'], " "), ..Outcome::default() },
     }
-}
-
-/// A panic becomes an error: a bug costs what it happens in, and nothing else.
-///
-/// # Errors
-/// `internal-error: …`.
-pub(crate) fn guarded<T>(compute: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(compute))
-        .map_err(|_| format!("internal-error: {}", PANIC.with_borrow(String::clone)))
 }
 
 /// Processor time of this thread where the system tells it, else time passed, s. For the event rate
@@ -254,7 +227,7 @@ fn counters(report: &Report, setup: &Setup) -> Vec<(String, f64)> {
     let counted = report.counters.iter().map(|&(name, value)| (name.to_owned(), value));
     let dropped = setup.tenants.iter().zip(&report.tenants).flat_map(|(tenant, t)| {
         let reason =
-            |&(why, n): &(&str, u64)| (format!("dropped: {}, {why}", tenant.name), n as f64);
+            |&(why, n): &(&str, u64)| (format!("{DROPPED}{}, {why}", tenant.name), n as f64);
         t.counts.dropped.iter().map(reason).collect::<Vec<_>>()
     });
     counted.chain(dropped).collect()

@@ -19,7 +19,7 @@ use crate::study::compute::threads;
 use crate::study::shard::{self, ShardOf};
 use crate::study::survey::Extras;
 use crate::study::{merge, status, submit};
-use crate::{run, say};
+use crate::{run, say, show};
 
 /// Heading of what every command takes.
 const GLOBAL: &str = "Global options";
@@ -192,7 +192,7 @@ struct ShowArgs {
     open: bool,
 }
 
-impl From<ShowArgs> for run::Show {
+impl From<ShowArgs> for show::Show {
     fn from(args: ShowArgs) -> Self {
         Self { table: args.table, json: args.json, open: args.open }
     }
@@ -477,7 +477,7 @@ fn plot(args: &PlotArgs) -> Done {
     if let Some(spec) = &args.spec {
         run::replace_plots(&args.folder, spec)?;
     }
-    let drawn = run::draw(&args.folder)?;
+    let drawn = show::draw(&args.folder)?;
     let files = crate::text::count(drawn.files, "file");
     say::note(&format!("{files} drawn in {}", args.folder.display()));
     if drawn.missing.is_empty() {

@@ -39,7 +39,7 @@ impl Running {
 
 /// The same value with the keys of all tables sorted, so that a text of it says nothing of the order
 /// in which Rust declares fields.
-fn sorted(value: &serde_json::Value) -> serde_json::Value {
+pub(crate) fn sorted(value: &serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(table) => {
             let order: std::collections::BTreeMap<_, _> = table.iter().collect();
@@ -52,8 +52,12 @@ fn sorted(value: &serde_json::Value) -> serde_json::Value {
 
 /// Of a device's numbers, wherever they come from.
 pub(crate) fn of_device(device: &Device) -> String {
-    let value = serde_json::to_value(device).expect("a device is plain data");
-    of_text(&sorted(&value).to_string())
+    of_value(&serde_json::to_value(device).expect("a device is plain data"))
+}
+
+/// Of a value, whatever the order of its keys.
+pub(crate) fn of_value(value: &serde_json::Value) -> String {
+    of_text(&sorted(value).to_string())
 }
 
 /// Of a file's bytes; of a folder, of its files' in order of their names.

@@ -12,6 +12,7 @@ use cotenant_sim::engine::Rules;
 use cotenant_sim::program::{Code, HostTimes, ModelCode, StepLimits, as_batches};
 use cotenant_sim::scenario::{Generates, TokenGoals};
 
+use crate::canonical;
 use crate::config::{EngineConfig, ProfileSource, Slo, TenantConfig};
 use crate::digest;
 use crate::models::Found;
@@ -126,13 +127,7 @@ pub(crate) fn find(
         precision.name(),
         if engine.graphs { ", captured graphs" } else { "" },
     );
-    let meaning = format!(
-        "steps {decoder:?} {} {} {engine:?} {} {}",
-        digest::of_device(device),
-        precision.name(),
-        digest::of_text(&format!("{:?}", steps.measured())),
-        env!("CARGO_PKG_VERSION"),
-    );
+    let meaning = canonical::steps((&decoder, precision), device, engine, steps.measured());
     let warning = format!(
         "{} on {}: no measured profile, so an analytic one was computed ({})",
         decoder.name,
@@ -152,7 +147,7 @@ pub(crate) fn find(
         profile: Arc::new(profile),
         model: name,
         words,
-        digest: digest::of_text(&meaning),
+        digest: digest::of_value(&meaning),
         warning: measured.is_none().then_some(warning),
     })
 }

@@ -1,51 +1,5 @@
-//! The `cotenant` command: experiments, profiles, traces and plots of GPU sharing.
-
-mod accuracy;
-mod advise;
-mod budget;
-mod cell;
-mod cli;
-mod commands;
-mod config;
-mod curves;
-mod digest;
-mod dry;
-mod ends;
-mod fail;
-mod folder;
-mod generate;
-mod info;
-mod isolated;
-mod jitter;
-mod layouts;
-mod metrics;
-mod models;
-mod on;
-mod plan;
-mod prepare;
-mod progress;
-mod results;
-mod run;
-mod say;
-mod session;
-mod study;
-mod summary;
-mod text;
-mod validate;
-mod watch;
-
-/// The exit status of a bug: `EX_SOFTWARE` of sysexits.h.
-const BUG: u8 = 70;
+//! The `cotenant` command.
 
 fn main() -> std::process::ExitCode {
-    // The hook has told where; what is finished lies in the journal.
-    std::panic::catch_unwind(cli::main).unwrap_or_else(|_| {
-        say::error(&format!(
-            "this is a bug in cotenant {}: please report it with the command and its files at \
-             {}/issues. Finished cells are kept: the same command goes on from them",
-            env!("CARGO_PKG_VERSION"),
-            env!("CARGO_PKG_REPOSITORY"),
-        ));
-        BUG.into()
-    })
+    cotenant::main()
 }

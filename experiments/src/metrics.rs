@@ -2,6 +2,8 @@
 
 use cotenant_results::Metric;
 use cotenant_results::columns::METRICS;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The numeric columns of one row; what does not exist is empty.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +29,26 @@ impl Metrics {
     /// All values, in the order of the columns.
     pub(crate) fn values(&self) -> &[Option<f64>] {
         &self.0
+    }
+}
+
+/// By name, without what does not exist.
+impl Serialize for Metrics {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let named = METRICS.iter().zip(&self.0).filter_map(|(m, v)| Some((m.name, (*v)?)));
+        serializer.collect_map(named.filter(|(_, v)| v.is_finite()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Metrics {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let named = std::collections::BTreeMap::<String, f64>::deserialize(deserializer)?;
+        let mut metrics = Self::default();
+        for (name, value) in named {
+            let at = METRICS.iter().position(|m| m.name == name);
+            metrics.0[at.ok_or_else(|| D::Error::custom("no such metric"))?] = Some(value);
+        }
+        Ok(metrics)
     }
 }
 

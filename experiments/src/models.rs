@@ -13,6 +13,7 @@ use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions, 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Executor, Launch, Profile, Source, tune, zoo};
 
+use crate::canonical;
 use crate::config::{Part, ProfileSource, TenantConfig};
 use crate::digest;
 
@@ -185,7 +186,7 @@ impl Library {
         let profile = only(&import.profile, name);
         let words = format!("imported from {format} files in {}", path.display());
         Ok(Some(Found {
-            digest: digest::of_text(&format!("{profile:?}")),
+            digest: canonical::of_profile(&profile).map_err(|e| e.to_string())?,
             profile: Arc::new(profile),
             model: name.clone(),
             words,
@@ -265,7 +266,7 @@ fn in_store(store: &Store, model: &str, device: &Device) -> Result<Option<Found>
             tool.filter_map(|k| profile.provenance.get(*k).map(|v| format!("{k} {v}"))).collect();
         let words = format!("{}; {}", dir.display(), facts.join(", "));
         return Ok(Some(Found {
-            digest: digest::of_text(&format!("{profile:?}")),
+            digest: canonical::of_profile(&profile).map_err(|e| e.to_string())?,
             profile: Arc::new(profile),
             model: name,
             words,
@@ -354,14 +355,9 @@ pub(crate) fn analytic(
         variant.precision.name(),
         variant.words()
     );
-    let digest = digest::of_text(&format!(
-        "analytic {} {} {:?} {} {}",
-        spec.name,
-        digest::of_device(device),
-        options,
-        batches.iter().map(u32::to_string).collect::<Vec<_>>().join(","),
-        env!("CARGO_PKG_VERSION"),
-    ));
+    let mut meaning = canonical::analytic(&spec.name, device, &options);
+    meaning["batches"] = batches.into();
+    let digest = digest::of_value(&meaning);
     let warning = format!(
         "{} on {}: no measured profile, so an analytic one was computed ({}{})",
         spec.name,
@@ -402,17 +398,14 @@ fn part_of(
         }
         Part::Whole => return analytic(model, device, &[batch], variant),
     };
-    let meaning = format!(
-        "{part:?} {} {} {options:?} {batch} {}",
-        spec.name,
-        digest::of_device(device),
-        env!("CARGO_PKG_VERSION"),
-    );
+    let mut meaning = canonical::analytic(&spec.name, device, &options);
+    meaning["part"] = canonical::part(part);
+    meaning["batch"] = batch.into();
     Ok(Found {
         profile: Arc::new(only(&profile, name)),
         model: name.clone(),
         words: format!("{what} {}, computed from layer shapes{}", spec.name, variant.words()),
-        digest: digest::of_text(&meaning),
+        digest: digest::of_value(&meaning),
         warning: None,
     })
 }

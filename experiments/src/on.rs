@@ -21,7 +21,9 @@ use crate::cell::{self, Outcome, bin};
 use crate::fail::{Done, Failure};
 use crate::plan::Cell;
 use crate::prepare::Prepared;
+use crate::study::ground::{self, Played};
 use crate::study::slice::Slice;
+use crate::study::stop;
 use crate::watch::{Wants, Watch};
 
 /// Which device.
@@ -67,13 +69,6 @@ pub(crate) struct Stage {
     pub(crate) info: ReplayInfo,
 }
 
-/// A cell that ran.
-pub(crate) struct Played {
-    pub(crate) outcome: Outcome,
-    /// Nothing where the cell failed.
-    pub(crate) lateness: Option<Lateness>,
-}
-
 impl Stage {
     /// Opens the device once, to see that it is there and what it is.
     ///
@@ -83,7 +78,7 @@ impl Stage {
         on: On,
         slowdown: Option<f64>,
         streams: bool,
-        slices: &[Slice],
+        slices: &[Arc<Slice>],
     ) -> Done<Self> {
         if slices.iter().any(|slice| slice.e.point.fleet.is_some()) {
             let why = "an experiment is replayed on one GPU that does not fail: leave `gpus` and \
@@ -151,9 +146,9 @@ impl Stage {
         self.slowdown.unwrap_or_else(|| needed.ceil().clamp(1.0, 2000.0))
     }
 
-    /// Runs a cell. Beside an emulated GPU, a cell whose driver was too late to tell is run again
+    /// As [`ground::Ground::play`]. Beside an emulated GPU, a cell whose driver was too late to tell is run again
     /// at half the speed, at most twice.
-    pub(crate) fn play(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &Stop) -> Played {
+    fn tried(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &Stop) -> Played {
         let mut played = None;
         let outcome = cell::caught(|| {
             let row = slice.row(cell);
@@ -173,6 +168,13 @@ impl Stage {
         });
         let lateness = played.filter(|_| outcome.is_ok());
         Played { outcome, lateness }
+    }
+
+    /// What tells its measurements from another's.
+    pub(crate) fn identity(&self) -> String {
+        let Self { slowdown, streams, info, .. } = self;
+        let slowdown = slowdown.map_or_else(|| "as needed".to_owned(), |k| k.to_string());
+        format!("{} {} slowdown {slowdown} streams {streams}", info.on, info.device)
     }
 
     fn once(
@@ -256,6 +258,14 @@ impl Stage {
             outcome.status = format!("{cause}: worker {worker} of `{tenant}` at {at}: {why}{more}");
         }
         Ok((outcome, lateness))
+    }
+}
+
+impl ground::Ground for Stage {
+    fn play(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &stop::Stop) -> Option<Played> {
+        let played = self.tried(slice, cell, wants, stop.driver());
+        let cut = stop.is_set() && !played.outcome.is_ok();
+        (!cut).then_some(played)
     }
 }
 

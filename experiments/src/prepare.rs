@@ -13,7 +13,6 @@ use cotenant_sim::program::{Code, ModelCode};
 use cotenant_sim::scenario::{Setup, Tenant};
 use cotenant_traces::Request;
 
-use crate::cell::guarded;
 use crate::config::{
     CostMode, EngineConfig, Experiment, FleetConfig, Point, ProfileSource, Slo, TenantConfig,
 };
@@ -21,6 +20,7 @@ use crate::digest;
 use crate::generate;
 use crate::isolated::{self, Isolated, Size};
 use crate::models::{Found, Library};
+use crate::panics::guarded;
 
 /// Everything that the cells of one point share.
 pub(crate) struct Prepared {
@@ -95,18 +95,32 @@ impl Preparer {
             gpus: vec![],
             meaning: String::new(),
         };
+        // What is wrong with several tenants is told at once.
+        let mut wrong: Vec<String> = vec![];
         for config in &point.tenants {
-            let found = match &config.engine {
-                Some(engine) => self.generating(&e.base, point, config, engine, &on)?,
-                None => self.library.find(config, device, &on, &point.profiles)?,
+            let mut found = match &config.engine {
+                Some(engine) => self.generating(&e.base, point, config, engine, &on),
+                None => self.library.find(config, device, &on, &point.profiles),
             };
             for file in config.arrivals.files(&e.base) {
-                self.file(&file, &config.arrivals_at)?;
+                found =
+                    found.and_then(|found| self.file(&file, &config.arrivals_at).map(|_| found));
             }
-            let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
-            facts.slos.push(slo(config, baseline.as_ref()));
-            facts.profiles.push(found);
-            facts.isolated.push(baseline);
+            let known = found.and_then(|found| {
+                let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
+                Ok((found, baseline))
+            });
+            match known {
+                Ok((found, baseline)) => {
+                    facts.slos.push(slo(config, baseline.as_ref()));
+                    facts.profiles.push(found);
+                    facts.isolated.push(baseline);
+                }
+                Err(why) => wrong.push(why),
+            }
+        }
+        if !wrong.is_empty() {
+            return Err(wrong.join("\n"));
         }
         if let Some(fleet) = &point.fleet {
             if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {

@@ -3,8 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cotenant_plots::PlotError;
-use cotenant_results::{Answer, RunInfo, Table};
+use cotenant_results::RunInfo;
 
 use crate::config::{Grid, Overrides};
 use crate::dry;
@@ -12,13 +11,14 @@ use crate::fail::{Done, Failure};
 use crate::folder::{ATTEMPTS, COMPLETE, Folder, write_whole};
 use crate::info::{self, Tally};
 use crate::say;
-use crate::study::compute::{compute, threads};
+use crate::show::{Show, tell};
+use crate::study::compute::{Slices, compute, threads};
+use crate::study::ground::Simulated;
 use crate::study::journal::{self, Journal, Kept};
 use crate::study::record::TABLES;
 use crate::study::stop::Stop;
 use crate::study::survey::{Extras, Survey, survey};
 use crate::study::{conflict, inputs, tables};
-use crate::summary::Summary;
 use crate::text::count;
 
 /// What the command line asks for.
@@ -34,17 +34,6 @@ pub(crate) struct Options {
     /// Compute a finished folder again.
     pub(crate) again: bool,
     pub(crate) show: Show,
-}
-
-/// What a finished run shows besides its answer.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Show {
-    /// The table of results.
-    pub(crate) table: bool,
-    /// JSON in place of words.
-    pub(crate) json: bool,
-    /// The report, in a browser.
-    pub(crate) open: bool,
 }
 
 /// Runs an experiment. Cells that an interrupted run of the same experiment in the same folder
@@ -87,7 +76,9 @@ fn whole(options: &Options) -> Done {
     if !todo.is_empty() {
         let mut journal = Journal::create(&out, 0)?;
         let to = (out.as_path(), &mut journal);
-        if !compute(&study, preparer, todo, threads(options.jobs), to, &stop)? {
+        let threads = threads(options.jobs);
+        let slices = Slices::new(&study, preparer, threads + 1);
+        if !compute(&slices, &Simulated::default(), (reused, todo), threads, to, &stop)? {
             return Err(Failure::Stopped("stopped; the same command resumes here".to_owned()));
         }
         kept = Kept::read(&study, &out, 0, false)?.map_err(|c| conflict(&out, &c))?;
@@ -122,7 +113,7 @@ fn whole(options: &Options) -> Done {
     ));
     let told = tell(&out, &run, options.show);
     // Last of all: until here, whatever happens costs no finished cell.
-    forget(&out, &kept);
+    forget(&out, 0, &kept);
     told
 }
 
@@ -131,62 +122,6 @@ fn complete(out: &Path, plan: &str) -> bool {
     std::fs::read_to_string(out.join(COMPLETE)).is_ok_and(|stamp| stamp == plan)
         && out.join("results.csv").is_file()
         && out.join("run.json").is_file()
-}
-
-/// Draws, and says what came out: the answer, and where the report is.
-///
-/// # Errors
-/// Cells failed; the drawing failed.
-pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
-    run.warnings.iter().for_each(|w| say::warn(w));
-    let drawn = draw(out);
-    let summary = Summary::read(&out.join("results.csv"), &run.sweep_keys)?;
-    let table = Table::results(&out.join("results.csv"), &run.sweep_keys);
-    let mut answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
-    answer.extend(deploys_today(run));
-    let report = out.join("report.html");
-    if show.json {
-        say::out(&summary.json(run, &answer, &report)?)?;
-    } else {
-        let table = if show.table { summary.text() + "\n" } else { String::new() };
-        let lines = answer.join("\n");
-        say::out(&format!("{table}{lines}\nReport: {}\n", report.display()))?;
-    }
-    for missing in drawn?.missing {
-        say::warn(&format!("{missing} (the report says so in its place)"));
-    }
-    if show.open {
-        open(&report);
-    }
-    match summary.failures(run.cells.len()) {
-        Some(why) => Err(Failure::failed(why)),
-        None => Ok(()),
-    }
-}
-
-/// Where the best is a research prototype, what to deploy until then. A sweep has that in its report.
-fn deploys_today(run: &RunInfo) -> Option<String> {
-    let [winner] = run.winners.as_slice() else { return None };
-    let today = winner.today.as_ref()?;
-    let undecided = if today.certain { "" } else { ", though undecided" };
-    Some(format!(
-        "`{}` is a research prototype. Of those that deploy today `{}` is the best{undecided}.",
-        winner.label, today.label
-    ))
-}
-
-/// Opens a file with whatever the desktop has for it; where there is none, its path has been told.
-fn open(file: &Path) {
-    let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
-    let started = std::process::Command::new(program)
-        .arg(file)
-        .stdin(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn();
-    if let Err(e) = started {
-        say::warn(&format!("--open: cannot start {program}: {e}"));
-    }
 }
 
 /// Puts the figures of another file into a result folder, in place of its own.
@@ -204,30 +139,11 @@ pub(crate) fn replace_plots(folder: &Path, spec: &Path) -> Done {
 }
 
 /// Removes the journals of a run that is done, and those of other experiments in its folder.
-fn forget(out: &Path, kept: &Kept) {
+pub(crate) fn forget(out: &Path, shard: usize, kept: &Kept) {
     for journal in kept.journals() {
         // A journal that stays costs space alone: it is read, or it is not ours.
         let _ = std::fs::remove_file(journal);
     }
-    let _ = std::fs::remove_dir(journal::folder(out, 0));
+    let _ = std::fs::remove_dir(journal::folder(out, shard));
     let _ = std::fs::remove_dir(out.join(ATTEMPTS));
-}
-
-/// What has been drawn, and why the rest has not.
-pub(crate) struct Drawn {
-    pub(crate) files: usize,
-    pub(crate) missing: Vec<String>,
-}
-
-/// Plots and report from the folder alone. Results that some plot cannot show (no value at all, a
-/// sweep that `--set` added) are no failed run: the others and the report are there.
-pub(crate) fn draw(folder: &Path) -> Done<Drawn> {
-    let (files, missing) = match cotenant_plots::draw(folder) {
-        Ok(files) => (files, vec![]),
-        Err(PlotError::Some { drawn, failures }) => (drawn, failures),
-        Err(e @ PlotError::Write { .. }) => return Err(Failure::failed(e)),
-        Err(e) => return Err(Failure::input(e)),
-    };
-    files.iter().for_each(|f| say::detail(&format!("wrote {}", f.display())));
-    Ok(Drawn { files: files.len(), missing })
 }

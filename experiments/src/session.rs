@@ -1,37 +1,42 @@
 //! A replay from beginning to end: every cell of an experiment on a device, then tables and report.
+//!
+//! It is a study like any other, on another ground: what has ended is in journals, and the same command
+//! resumes what a stop has cut short. A validation is the same study on two grounds.
 
-use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use cotenant_replay::drive::Lateness;
-use cotenant_results::{PlotKind, RunInfo};
+use cotenant_results::RunInfo;
 use cotenant_sim::metrics::Latencies;
 
-use crate::cell::{self, Outcome};
 use crate::config::{Grid, Overrides};
+use crate::digest;
 use crate::fail::{Done, Failure};
-use crate::folder::Folder;
+use crate::folder::{COMPLETE, Folder};
 use crate::info::{self, Tally};
-use crate::on::{On, Played, Stage};
+use crate::on::{On, Stage};
 use crate::plan::{self, Cell};
-use crate::progress::Progress;
-use crate::run::draw;
-use crate::study::compute::pool;
-use crate::study::inputs;
+use crate::run::forget;
+use crate::say;
+use crate::show::draw;
+use crate::study::compute::{Slices, compute};
+use crate::study::figures::Figures;
+use crate::study::ground::{Ground, Simulated};
+use crate::study::journal::{Journal, Kept};
+use crate::study::record::TABLES;
 use crate::study::slice::Slice;
 use crate::study::stop::Stop;
 use crate::study::survey::{Extras, Survey, survey};
+use crate::study::{Study, conflict, inputs, tables};
 use crate::summary::Summary;
 use crate::text::{align, count, rounded};
 use crate::watch::Wants;
-use crate::{results, say};
 
-/// Rows of cells that have ended, until all have.
-const PARTIAL: &str = "results.csv.partial";
+/// The journals of what is measured, and of the simulation beside it.
+const MEASURED: usize = 0;
+const SIMULATED: usize = 1;
 
 /// What is to be replayed, and on what.
 pub(crate) struct Ask {
@@ -45,6 +50,10 @@ pub(crate) struct Ask {
     pub(crate) streams: bool,
     /// Cells side by side on emulated GPUs.
     pub(crate) jobs: Option<u16>,
+    /// Simulate every cell, too.
+    pub(crate) compare: bool,
+    /// Write every request.
+    pub(crate) requests: bool,
 }
 
 /// One cell and what came of it.
@@ -52,219 +61,114 @@ pub(crate) struct Play {
     /// Index among the slices.
     pub(crate) slice: usize,
     pub(crate) cell: Cell,
-    pub(crate) measured: Outcome,
-    /// Filled by a validation.
-    pub(crate) simulated: Outcome,
+    pub(crate) measured: Figures,
+    /// Of a validation.
+    pub(crate) simulated: Figures,
     pub(crate) lateness: Option<Lateness>,
 }
 
-/// Everything that was replayed.
+/// Everything that was replayed, with its tables on disk.
 pub(crate) struct Session {
-    pub(crate) slices: Vec<Slice>,
+    pub(crate) slices: Vec<Arc<Slice>>,
     pub(crate) plays: Vec<Play>,
     pub(crate) stage: Stage,
     pub(crate) folder: Folder,
     pub(crate) run: RunInfo,
-    curves: Option<Vec<u8>>,
     out: PathBuf,
-    wants: Wants,
+    /// What is forgotten once everything is written.
+    kept: Vec<(usize, Kept)>,
     start: Instant,
     /// Somebody asked for the end: cells that had not ended are not there.
     stopped: bool,
 }
 
 impl Session {
-    /// Reads the experiment, opens the device and runs every cell.
+    /// Reads the experiment, opens the device, runs every cell that has not been run, and writes their
+    /// tables.
     ///
     /// # Errors
     /// Bad input, a device that is not there, somebody who wants to stop.
-    pub(crate) fn play(args: &Ask, what: &str, requests: bool) -> Done<Self> {
+    pub(crate) fn play(ask: &Ask) -> Done<Self> {
         let start = Instant::now();
-        let grid = Grid::read(&args.experiment, &args.overrides).map_err(Failure::Input)?;
+        let grid = Grid::read(&ask.experiment, &ask.overrides).map_err(Failure::Input)?;
         let build = inputs::build().map_err(Failure::failed)?;
-        let extras = Extras { requests, ..Extras::default() };
-        let Survey { study, mut run, curves, mut preparer, .. } =
+        let extras = Extras { requests: ask.requests, ..Extras::default() };
+        let Survey { mut study, mut run, curves, preparer, .. } =
             survey(grid, extras, 1, &build).map_err(Failure::Input)?;
-        let mut slices = vec![];
-        for p in 0..study.grid.len() {
-            let e = study.grid.at(p).map_err(Failure::Input)?;
-            slices.push(Slice::prepare(e, &mut preparer).map_err(Failure::Input)?);
-        }
-        let (mut cells, mut bound) = (vec![], None);
-        for (s, slice) in slices.iter().enumerate() {
-            let all = plan::cells_of(&slice.e, &slice.ready.meaning);
-            let (bounds, can): (Vec<_>, Vec<_>) = all.partition(|c| slice.row(c).info.is_bound());
-            bound = bounds.first().map(|c| slice.row(c).info.name).or(bound);
-            cells.extend(can.into_iter().map(|cell| (s, cell)));
-        }
-        if let Some(bound) = bound {
-            if cells.is_empty() {
-                let file = args.experiment.display();
-                let why =
-                    format!("{file}: policy: `{bound}` is a bound and cannot run on a device");
-                return Err(Failure::Input(why));
-            }
-            say::note(&format!("`{bound}` is skipped: a bound cannot run on a device"));
-        }
-        let stage = Stage::open(args.on, args.slowdown, args.streams, &slices)?;
-        let out = args.out.clone();
+        let cdf = study.wants.cdf;
+        study.wants = Wants { cdf, requests: ask.requests, ..Wants::default() };
+        // A measurement is not another cell's.
+        study.twins.clear();
+        let identity = study.plan.clone();
+        let slices = Slices::new(&study, preparer, usize::MAX);
+        let points = (0..study.grid.len()).map(|p| slices.get(p));
+        let prepared = points.collect::<Result<Vec<_>, String>>().map_err(Failure::Input)?;
+        let cells = can_run(&study, &prepared, &ask.experiment)?;
+        let stage = Stage::open(ask.on, ask.slowdown, ask.streams, &prepared)?;
+        let what = if ask.compare { "validate" } else { "replay" };
+        let out = ask.out.clone();
         let out = out.unwrap_or_else(|| Path::new("out").join(format!("{}-{what}", run.name)));
-        let folder = Folder::open(&out)?;
-        let wants = Wants {
-            cdf: run.plots.iter().any(|p| p.kind == PlotKind::Cdf),
-            requests,
-            ..Wants::default()
-        };
+        let mut folder = Folder::open(&out)?;
+        let _ = std::fs::remove_file(out.join(COMPLETE));
         if let Some(caution) = stage.caution() {
             say::note(&caution);
             run.warnings.insert(0, caution);
         }
         run.replay = Some(stage.info.clone());
-        let plays = vec![];
-        let stopped = false;
-        let mut session =
-            Self { slices, plays, stage, folder, run, curves, out, wants, start, stopped };
-        session.plays = session.cells(cells, args.jobs)?;
-        Ok(session)
-    }
-
-    /// Runs the cells: one after the other on a GPU; emulated ones, who sleep most of the time, side
-    /// by side. Rows are on disk as soon as their cell has ended.
-    fn cells(&mut self, cells: Vec<(usize, Cell)>, jobs: Option<u16>) -> Done<Vec<Play>> {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let jobs = match self.stage.on {
-            On::Emulated => jobs.map_or(4 * processors, usize::from).min(cells.len()),
-            On::Cuda(_) => 1,
-        };
-        self.tell_time(&cells, jobs);
+        let preparer = slices.into_preparer();
+        study.plan = digest::of_text(&format!("{identity} {}", stage.identity()))[..16].to_owned();
+        let slices = Slices::new(&study, preparer, usize::MAX);
+        slices.put(&prepared);
+        let jobs = jobs(ask, cells.len());
         let stop = Stop::listen()?;
-        let partial = self.out.join(PARTIAL);
-        let mut file = File::create(&partial).map_err(|e| Failure::write(&partial, e))?;
-        let mut append =
-            |rows: &[u8]| file.write_all(rows).map_err(|e| Failure::write(&partial, e));
-        append(&results::header(self.keys()))?;
-        cell::keep_panics();
-        let next = AtomicUsize::new(0);
-        let (sender, receiver) = mpsc::channel::<(usize, Played)>();
-        let mut played: Vec<Option<Played>> = cells.iter().map(|_| None).collect();
-        let mut progress = Progress::new(cells.len(), 0);
-        let (stage, slices, wants, folder) =
-            (&self.stage, &self.slices, self.wants, &mut self.folder);
-        let pool = pool(jobs)?;
-        let written: Done = pool.in_place_scope(|scope| {
-            for _ in 0..jobs {
-                let (sender, next, stop, cells) = (sender.clone(), &next, &stop, &cells);
-                scope.spawn(move |_| {
-                    while !stop.is_set() {
-                        let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some((s, cell)) = cells.get(i) else { return };
-                        let done = stage.play(&slices[*s], cell, wants, stop.driver());
-                        // The receiver goes only when writing failed: nothing matters then.
-                        let _ = sender.send((i, done));
-                    }
-                });
-            }
-            drop(sender);
-            for (i, mut done) in receiver {
-                // A cell that the stop has cut short is not one that has ended.
-                if stop.is_set() && !done.outcome.is_ok() {
-                    continue;
-                }
-                let (slice, cell) = (&slices[cells[i].0], &cells[i].1);
-                let kept = log(&mut done.outcome, cell, folder)
-                    .and_then(|()| append(&results::rows(&slice.e, cell, &done.outcome)));
-                if let Err(failure) = kept {
-                    stop.set();
-                    return Err(failure);
-                }
-                let (status, events) = (&done.outcome.status, done.outcome.events);
-                let what = format!(" seed {}: {status}, {events} events", cell.seed);
-                progress.ended(&cell.id, &what);
-                played[i] = Some(done);
-            }
-            Ok(())
-        });
-        progress.finish();
-        let _ = std::panic::take_hook();
-        written?;
-        self.stopped = stop.is_set();
-        let plays = cells.into_iter().zip(played).filter_map(|((slice, cell), played)| {
-            let Played { outcome: measured, lateness } = played?;
-            Some(Play { slice, cell, measured, simulated: Outcome::default(), lateness })
-        });
-        let plays: Vec<Play> = plays.collect();
-        if self.stopped && plays.is_empty() {
+        let ran = Ran { slices: &slices, out: &out, jobs };
+        let measured = ran.on(&stage, MEASURED, &cells, &stop, |todo| {
+            tell_time(&study, &prepared, &stage, todo, jobs);
+        })?;
+        let ended: Vec<usize> = cells.iter().copied().filter(|&i| measured.has(i)).collect();
+        if ended.is_empty() {
             return Err(Failure::Stopped("stopped before the first cell had ended".to_owned()));
         }
-        Ok(plays)
-    }
-
-    /// Real time cannot be hurried: say how long it will take.
-    fn tell_time(&self, cells: &[(usize, Cell)], jobs: usize) {
-        let seconds = |(s, cell): &(usize, Cell)| {
-            let slice = &self.slices[*s];
-            let (point, row) = (&slice.e.point, slice.row(cell));
-            let mut policy = (row.info.build)(&row.options).ok()?;
-            let span = (point.warmup.0 + point.duration.0) as f64 / 1e9;
-            Some(span * self.stage.slowdown(&slice.ready, &mut *policy))
-        };
-        let all: f64 = cells.iter().filter_map(seconds).sum();
-        let longest = cells.iter().filter_map(seconds).fold(0.0, f64::max);
-        let wall = (all / jobs as f64).max(longest);
-        let cells = count(cells.len(), "cell");
-        say::note(&format!("{cells} in real time, {jobs} at a time: about {wall:.0} s"));
-    }
-
-    pub(crate) fn keys(&self) -> &[String] {
-        &self.run.sweep_keys
-    }
-
-    /// Writes every table and `run.json`.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub(crate) fn write(&mut self) -> Done {
-        let keys = self.keys();
-        let mut tables = [
-            ("results.csv", results::header(keys)),
-            ("cdf.csv", results::cdf_header(keys)),
-            ("counters.csv", results::counters_header(keys)),
-            ("layouts.csv", results::layouts_header(keys)),
-            ("lateness.csv", results::lateness_header(keys)),
-        ];
+        let stopped = ended.len() < cells.len();
+        let mut kept = vec![];
+        let mut plays = plays(&study, &prepared, &ended, &measured)?;
+        if ask.compare {
+            // What has been measured is compared, whoever asked for the end meanwhile.
+            let simulated = Simulated { compared: true };
+            let simulated = ran.on(&simulated, SIMULATED, &ended, &Stop::default(), |_| ())?;
+            for (play, &cell) in plays.iter_mut().zip(&ended) {
+                let record = simulated.get(cell)?;
+                play.simulated = record.and_then(|r| r.figures).unwrap_or_default();
+            }
+            let path = |table| (table == 0).then(|| out.join("simulated.csv"));
+            tables::assemble(&study, &simulated, ended.iter().copied(), path, |_, _| ())?;
+            folder.keep("simulated.csv");
+            kept.push((SIMULATED, simulated));
+        }
         let mut tally = Tally::default();
-        for Play { slice, cell, measured, lateness, .. } in &self.plays {
-            let e = &self.slices[*slice].e;
-            tables[0].1.extend(results::rows(e, cell, measured));
-            tables[1].1.extend(results::cdf_rows(e, cell, measured));
-            tables[2].1.extend(results::counter_rows(e, cell, measured));
-            if cell.repeat == 0 {
-                tables[3].1.extend(results::layout_rows(e, cell, measured));
-            }
-            if let Some(lateness) = lateness {
-                tables[4].1.extend(results::lateness_rows(e, cell, lateness));
-            }
-            tally.add(&cell.id, measured.events, measured.digest, measured.cpu_s, true);
+        let path = |table: usize| Some(out.join(TABLES[table]));
+        let written =
+            tables::assemble(&study, &measured, ended.iter().copied(), path, |_, rows| {
+                let line = &rows.line;
+                tally.add(&line.cell, line.events, line.digest, line.cpu_s, true);
+                line.extras.iter().for_each(|x| folder.keep(&x.path));
+            })?;
+        written.iter().for_each(|w| folder.keep(TABLES[w.table]));
+        kept.push((MEASURED, measured));
+        if let Some(curves) = curves {
+            folder.put("curves.csv", &curves)?;
         }
-        for (name, table) in tables.iter().filter(|(n, _)| self.wants.cdf || *n != "cdf.csv") {
-            self.folder.put(name, table)?;
-        }
-        if let Some(curves) = &self.curves {
-            self.folder.put("curves.csv", curves)?;
-        }
-        let wall_s = self.start.elapsed().as_secs_f64();
-        self.run = tally.finish(std::mem::take(&mut self.run), info::host(), wall_s);
-        self.folder.put("run.json", self.run.to_json().as_bytes())
+        let run = tally.finish(run, info::host(), start.elapsed().as_secs_f64());
+        Ok(Self { slices: prepared, plays, stage, folder, run, out, kept, start, stopped })
     }
 
-    /// Plots, report, and the tables on stdout, `more` behind them.
+    /// Writes `run.json`; then plots, report, and the tables on stdout, `more` behind them.
     ///
     /// # Errors
     /// Cells failed; the drawing failed.
-    pub(crate) fn show(self, more: &str) -> Done {
+    pub(crate) fn show(mut self, more: &str) -> Done {
+        self.folder.put("run.json", self.run.to_json().as_bytes())?;
         self.folder.finish()?;
-        // A left-over says nothing that results.csv does not.
-        let _ = std::fs::remove_file(self.out.join(PARTIAL));
         self.run.warnings.iter().skip(1).for_each(|w| say::warn(w));
         let drawn = draw(&self.out);
         let caution = self.stage.caution().map_or_else(String::new, |c| format!("{c}\n\n"));
@@ -278,9 +182,13 @@ impl Session {
         }
         if self.stopped {
             let ended = count(self.plays.len(), "cell");
-            let why = format!("stopped; {ended} had ended and are in {}", self.out.display());
+            let why = format!(
+                "stopped; {ended} had ended and are in {}; the same command resumes here",
+                self.out.display()
+            );
             return Err(Failure::Stopped(why));
         }
+        self.kept.iter().for_each(|(journals, kept)| forget(&self.out, *journals, kept));
         match summary.failures(self.plays.len()) {
             Some(why) => Err(Failure::failed(why)),
             None => Ok(()),
@@ -288,16 +196,114 @@ impl Session {
     }
 }
 
-/// Writes a cell's requests at once, so that they do not pile up in memory.
-fn log(outcome: &mut Outcome, cell: &Cell, folder: &mut Folder) -> Done {
-    let Some(text) = outcome.requests.take() else { return Ok(()) };
-    let level = ruzstd::encoding::CompressionLevel::Fastest;
-    let packed = ruzstd::encoding::compress_to_vec(text.as_slice(), level);
-    folder.put(&format!("requests/{}.csv.zst", cell.id), &packed)
+/// The cells that a device can run: all but those of bounds.
+fn can_run(study: &Study, slices: &[Arc<Slice>], experiment: &Path) -> Done<Vec<usize>> {
+    let (mut cells, mut bound) = (vec![], None);
+    for i in 0..study.cells.len() {
+        let (point, number) = study.point_of(i);
+        let slice = &slices[point];
+        let info = slice.row(&plan::cell(&slice.e, &slice.ready.meaning, number)).info;
+        if info.is_bound() {
+            bound = Some(info.name);
+        } else {
+            cells.push(i);
+        }
+    }
+    match bound {
+        Some(bound) if cells.is_empty() => {
+            let file = experiment.display();
+            let why = format!("{file}: policy: `{bound}` is a bound and cannot run on a device");
+            return Err(Failure::Input(why));
+        }
+        Some(bound) => say::note(&format!("`{bound}` is skipped: a bound cannot run on a device")),
+        None => {}
+    }
+    Ok(cells)
+}
+
+/// One cell at a time on a GPU; emulated ones, which sleep most of the time, side by side.
+fn jobs(ask: &Ask, cells: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    match ask.on {
+        On::Emulated => ask.jobs.map_or(4 * processors, usize::from).min(cells),
+        On::Cuda(_) => 1,
+    }
+}
+
+/// Cells on a ground, as far as they have not run.
+struct Ran<'a> {
+    slices: &'a Slices<'a>,
+    out: &'a Path,
+    jobs: usize,
+}
+
+impl Ran<'_> {
+    /// Runs what the journals lack of `cells`, and says `before` what that is.
+    fn on(
+        &self,
+        ground: &dyn Ground,
+        journals: usize,
+        cells: &[usize],
+        stop: &Stop,
+        before: impl FnOnce(&[usize]),
+    ) -> Done<Kept> {
+        let Self { slices, out, jobs } = *self;
+        let read = |thorough| {
+            let kept = Kept::read(slices.study, out, journals, thorough)?;
+            kept.map_err(|c| conflict(out, &c))
+        };
+        let kept = read(true)?;
+        let todo: Vec<usize> = cells.iter().copied().filter(|&i| !kept.has(i)).collect();
+        let reused = cells.len() - todo.len();
+        if reused > 0 {
+            let of = count(cells.len(), "cell");
+            say::note(&format!(
+                "{reused} of {of} reused from an interrupted run in {}",
+                out.display()
+            ));
+        }
+        if todo.is_empty() {
+            return Ok(kept);
+        }
+        before(&todo);
+        let mut journal = Journal::create(out, journals)?;
+        compute(slices, ground, (reused, todo), jobs, (out, &mut journal), stop)?;
+        read(false)
+    }
+}
+
+/// What came of the cells that have ended.
+fn plays(study: &Study, slices: &[Arc<Slice>], ended: &[usize], kept: &Kept) -> Done<Vec<Play>> {
+    let play = |&i: &usize| -> Done<Play> {
+        let (point, number) = study.point_of(i);
+        let slice = &slices[point];
+        let cell = plan::cell(&slice.e, &slice.ready.meaning, number);
+        let measured = kept.get(i)?.and_then(|r| r.figures).unwrap_or_default();
+        let lateness = measured.lateness();
+        Ok(Play { slice: point, cell, measured, simulated: Figures::default(), lateness })
+    };
+    ended.iter().map(play).collect()
+}
+
+/// Real time cannot be hurried: say how long it will take.
+fn tell_time(study: &Study, slices: &[Arc<Slice>], stage: &Stage, cells: &[usize], jobs: usize) {
+    let seconds = |&i: &usize| {
+        let (point, number) = study.point_of(i);
+        let slice = &slices[point];
+        let row = slice.row(&plan::cell(&slice.e, &slice.ready.meaning, number));
+        let mut policy = (row.info.build)(&row.options).ok()?;
+        let span = (slice.e.point.warmup.0 + slice.e.point.duration.0) as f64 / 1e9;
+        Some(span * stage.slowdown(&slice.ready, &mut *policy))
+    };
+    let all: f64 = cells.iter().filter_map(seconds).sum();
+    let longest = cells.iter().filter_map(seconds).fold(0.0, f64::max);
+    let wall = (all / jobs as f64).max(longest);
+    let cells = count(cells.len(), "cell");
+    say::note(&format!("{cells} in real time, {jobs} at a time: about {wall:.0} s"));
 }
 
 /// How late the dispatcher was, all cells of a policy together.
-fn late_table(slices: &[Slice], plays: &[Play]) -> String {
+fn late_table(slices: &[Arc<Slice>], plays: &[Play]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
     for (policy, row) in slices[0].e.point.policies.iter().enumerate() {
         let of_policy = plays.iter().filter(|p| p.cell.policy == policy);

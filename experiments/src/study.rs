@@ -8,6 +8,8 @@ pub(crate) mod advice;
 mod cells;
 pub(crate) mod commit;
 pub(crate) mod compute;
+pub(crate) mod figures;
+pub(crate) mod ground;
 pub(crate) mod inputs;
 pub(crate) mod journal;
 pub(crate) mod merge;

@@ -92,52 +92,41 @@ impl Axis {
         Self::of(title, Scale::Linear { lo, hi })
     }
 
-    /// An axis from zero (linear) that holds `values`, with some room above.
+    /// An axis that holds `values` and ends at round ones: from zero if it is linear.
     pub(crate) fn from_zero(title: &str, values: &[f64], log: bool) -> Self {
-        let (lo, hi) = ends(values);
-        if log {
-            return Self::logarithmic(title, values);
+        let (lo, hi) = ends(values, log);
+        if !log {
+            let (lo, hi) = ((lo * 1.04).min(0.0), (hi * 1.04).max(0.0));
+            let hi = if hi > lo { hi } else { lo + 1.0 };
+            let step = step(hi - lo, 9.0);
+            return Self::exact(title, (lo / step).floor() * step, (hi / step).ceil() * step);
         }
-        let room = 1.04;
-        let (lo, hi) = ((lo * room).min(0.0), (hi * room).max(0.0));
-        let hi = if hi > lo { hi } else { lo + 1.0 };
-        let step = step(hi - lo, 9.0);
-        Self::exact(title, (lo / step).floor() * step, (hi / step).ceil() * step)
-    }
-
-    /// A logarithmic axis that ends at 1, 2 or 5 times powers of ten.
-    fn logarithmic(title: &str, values: &[f64]) -> Self {
-        let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
-        let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
-        let (mut lo, mut hi) = (snap(lo / 1.05, false), snap(hi * 1.05, true));
-        if hi / lo < 4.0 {
-            (lo, hi) = (lo / 1.6, hi * 1.6);
-        }
-        Self::of(title, Scale::Log { lo, hi })
+        let (lo, hi) = (1.0 / step(1.05 / lo, 1.0), step(hi * 1.05, 1.0));
+        let room = if hi / lo < 4.0 { 1.6 } else { 1.0 };
+        Self::of(title, Scale::Log { lo: lo / room, hi: hi * room })
     }
 
     /// An axis that spans `values` with a little room on both sides.
     pub(crate) fn spanning(title: &str, values: &[f64], log: bool) -> Self {
+        let (lo, hi) = ends(values, log);
         if log {
-            let above: Vec<f64> = values.iter().copied().filter(|v| *v > 0.0).collect();
-            let (lo, hi) = if above.is_empty() { (1.0, 10.0) } else { ends(&above) };
             let pad = (hi / lo).powf(0.05).max(1.05);
             return Self::of(title, Scale::Log { lo: lo / pad, hi: hi * pad });
         }
-        let (lo, hi) = ends(values);
         let pad = if hi > lo { (hi - lo) * 0.04 } else { hi.abs().max(1.0) * 0.5 };
         Self::exact(title, lo - pad, hi + pad)
     }
 
     /// An axis that spans `values` with room for markers, but nothing below 0 where no value is.
     pub(crate) fn around(title: &str, values: &[f64], log: bool) -> Self {
-        if log {
-            return Self::spanning(title, values, true);
+        let mut axis = Self::spanning(title, values, log);
+        if let Scale::Linear { lo, hi } = &mut axis.scale {
+            let pad = (*hi - *lo) * 0.037;
+            let least = ends(values, false).0;
+            *lo = (*lo - pad).max(if least >= 0.0 { 0.0 } else { f64::NEG_INFINITY });
+            *hi += pad;
         }
-        let (lo, hi) = ends(values);
-        let pad = if hi > lo { (hi - lo) * 0.08 } else { hi.abs().max(1.0) * 0.2 };
-        let floor = if lo >= 0.0 { 0.0 } else { f64::NEG_INFINITY };
-        Self::exact(title, (lo - pad).max(floor), hi + pad)
+        axis
     }
 
     /// A share never exceeds 100 %: no empty room above it.
@@ -148,24 +137,18 @@ impl Axis {
         self
     }
 
-    /// The value at its lower end.
-    pub(crate) fn left(&self) -> f64 {
-        match self.scale {
-            Scale::Linear { lo, .. } | Scale::Log { lo, .. } => lo,
-            Scale::Names(_) => -0.5,
-            Scale::Tail => 0.0,
+    /// The values at its lower and its upper end.
+    pub(crate) fn ends(&self) -> (f64, f64) {
+        match &self.scale {
+            Scale::Linear { lo, hi } | Scale::Log { lo, hi } => (*lo, *hi),
+            Scale::Names(names) => (-0.5, names.len() as f64 - 0.5),
+            Scale::Tail => (0.0, TAIL_END),
         }
     }
 
-    /// Those of these ticks that it holds.
-    pub(crate) fn ticked(self, values: &[f64]) -> Self {
-        let held: Vec<f64> = values.iter().copied().filter(|v| self.holds(*v)).collect();
-        self.ticks_at(&held)
-    }
-
-    /// Prefers ticks at these values.
+    /// Prefers ticks at these values, of which it may hold some only.
     pub(crate) fn ticks_at(mut self, values: &[f64]) -> Self {
-        self.at = values.to_vec();
+        self.at = values.iter().copied().filter(|v| self.holds(*v)).collect();
         self.at.sort_by(f64::total_cmp);
         self.at.dedup();
         self
@@ -226,10 +209,16 @@ impl Axis {
     }
 }
 
-fn ends(values: &[f64]) -> (f64, f64) {
-    let lo = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let hi = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    if lo.is_finite() && hi.is_finite() { (lo, hi) } else { (0.0, 1.0) }
+/// The least and the greatest value, on a logarithmic axis of those above 0.
+fn ends(values: &[f64], log: bool) -> (f64, f64) {
+    let shown = || values.iter().copied().filter(|v| !log || *v > 0.0);
+    let (lo, hi) =
+        (shown().fold(f64::INFINITY, f64::min), shown().fold(f64::NEG_INFINITY, f64::max));
+    match (lo.is_finite() && hi.is_finite(), log) {
+        (true, _) => (lo, hi),
+        (false, true) => (1.0, 10.0),
+        (false, false) => (0.0, 1.0),
+    }
 }
 
 /// A step of 1, 2 or 5 times a power of ten that cuts `span` into at most about `parts`.
@@ -238,17 +227,6 @@ fn step(span: f64, parts: f64) -> f64 {
     let power = 10_f64.powf(raw.log10().floor());
     let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|f| f * power >= raw * 0.999);
     factor.unwrap_or(10.0) * power
-}
-
-/// The nearest 1, 2 or 5 times a power of ten on that side.
-fn snap(value: f64, up: bool) -> f64 {
-    let power = 10_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 5.0, 10.0].map(|f| f * power);
-    if up {
-        steps.into_iter().find(|s| *s >= value * 0.9999).unwrap_or(10.0 * power)
-    } else {
-        steps.into_iter().rev().find(|s| *s <= value * 1.0001).unwrap_or(power)
-    }
 }
 
 fn linear_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
@@ -265,24 +243,16 @@ fn linear_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
 fn log_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
     let decades = (hi / lo).log10();
     let every = (decades / most).ceil().max(1.0) as i32;
-    let (from, to) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
-    let ticks = |factors: &[f64]| {
-        let mut ticks = Vec::new();
-        for exponent in (from..=to).filter(|e| e.rem_euclid(every) == 0) {
-            for factor in factors {
-                let value = factor * 10_f64.powi(exponent);
-                if value >= lo * 0.9999 && value <= hi * 1.0001 {
-                    ticks.push((value, plain(value)));
-                }
-            }
-        }
-        ticks
+    let powers = lo.log10().floor() as i32..=hi.log10().ceil() as i32;
+    let ticks = |factors: &[f64]| -> Vec<Tick> {
+        let powers = powers.clone().filter(|e| e.rem_euclid(every) == 0);
+        let all = powers.flat_map(|e| factors.iter().map(move |f| f * 10_f64.powi(e)));
+        all.filter(|v| (lo * 0.9999..=hi * 1.0001).contains(v)).map(|v| (v, plain(v))).collect()
     };
     // Two decades with one power of ten in them say nothing by it alone.
-    let fine: &[&[f64]] = &[&[1.0, 2.0, 5.0]];
-    let coarse: &[&[f64]] = &[&[1.0], &[1.0, 5.0], &[1.0, 2.0, 5.0]];
-    let wanted = if decades * 3.0 <= most + 1.0 { fine } else { coarse };
-    let found = wanted.iter().map(|factors| ticks(factors)).find(|ticks| ticks.len() >= 2);
+    let coarse = usize::from(decades * 3.0 > most + 1.0) * 2;
+    let factors: [&[f64]; 3] = [&[1.0], &[1.0, 5.0], &[1.0, 2.0, 5.0]];
+    let found = factors[2 - coarse..].iter().map(|f| ticks(f)).find(|ticks| ticks.len() >= 2);
     found.unwrap_or_else(|| linear_ticks(lo, hi, most))
 }
 

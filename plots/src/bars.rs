@@ -96,7 +96,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     if spec.geomean {
         plan.add_means();
     }
-    let mut notes = vec![cx.note(spec, if split { "" } else { whose(spec) }, plan.intervals())];
+    let mut notes = vec![cx.note(spec, if split { "" } else { cx.whose(spec) }, plan.intervals())];
     let values = || plan.panels.iter().flat_map(|p| p.1.iter().flatten());
     if values().any(|v| *v == Value::Failed) {
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
@@ -321,15 +321,6 @@ impl Plan<'_> {
             }
         }
         data
-    }
-}
-
-/// Whose values a plot shows that is not split by tenant.
-pub(crate) fn whose(spec: &PlotSpec) -> &str {
-    match spec.tenant.as_deref() {
-        None | Some(WHOLE) => "whole GPU",
-        Some("each") => "",
-        Some(tenant) => tenant,
     }
 }
 

@@ -11,11 +11,12 @@ use plotters::style::{
 };
 
 use crate::axis::{Axis, Scale, TICK_SIZE};
-use crate::figure::{ColorBar, Entry, Figure, Key, Panel};
+use crate::figure::{Entry, Figure, Key, Mark, Panel, Shaped, Side};
 use crate::font;
+use crate::labels::Taken;
 use crate::marks::{self, Fault};
 use crate::style::{FAINT, GRID, INK, Rgb, map_color};
-use crate::svg::{Canvas, Head, LEAN, LINE, Pen, px};
+use crate::svg::{Canvas, Head, LEAN, LINE, Pen, UNIT, px};
 
 const TITLE_SIZE: f64 = 16.0;
 const NOTE_SIZE: f64 = 11.5;
@@ -23,8 +24,9 @@ const AXIS_SIZE: f64 = 12.0;
 const PANEL_SIZE: f64 = 12.5;
 const LEGEND_SIZE: f64 = 11.5;
 const PAD: f64 = 14.0;
-/// A legend's label is wrapped at this width.
+/// A legend's label is wrapped at this width, the title of a colour bar at less.
 const LEGEND_WIDTH: f64 = 190.0;
+const BAR_TITLE: f64 = 120.0;
 /// A name beside or below an axis is wrapped at this width.
 const NAME_WIDTH: f64 = 170.0;
 /// Room between a panel's plot area and the right edge of its place.
@@ -35,6 +37,8 @@ const BETWEEN: f64 = 6.0;
 const PX_PER_MM: f64 = 96.0 / 25.4;
 /// No plot area is narrower.
 const NARROWEST: f64 = 120.0;
+/// Width of the report's pictures, px: one fits a phone, and wide screens have several in a row.
+const PIECE: f64 = 380.0;
 
 /// plotters' form of a colour.
 pub(crate) fn rgb(c: Rgb) -> RGBColor {
@@ -63,14 +67,14 @@ struct Margins {
 }
 
 impl Margins {
-    /// Room beside the plot area of a column of panels.
-    fn left(&self, figure: &Figure, column: usize) -> f64 {
-        if figure.share_y && column > 0 { BETWEEN } else { self.left }
-    }
-
     /// Width of so many columns.
     fn across(&self, figure: &Figure, columns: usize) -> f64 {
-        (0..columns).map(|c| self.left(figure, c) + figure.size.0 + RIGHT).sum()
+        (0..columns).map(|c| self.beside(figure, c) + figure.size.0 + RIGHT).sum()
+    }
+
+    /// Room beside the plot area of a column.
+    fn beside(&self, figure: &Figure, column: usize) -> f64 {
+        if figure.share_y && column > 0 { BETWEEN } else { self.left }
     }
 }
 
@@ -88,10 +92,40 @@ pub(crate) fn svg(figure: &Figure, id: &str) -> String {
     canvas.document(&Head { title: &figure.title, desc: &figure.finding, font: &font, mm })
 }
 
+/// The figure for a page of any width: a picture for each panel, and one for the legend. Title and
+/// notes are the page's.
+pub(crate) fn pieces(figure: &Figure, id: &str) -> Vec<String> {
+    let alone = |(n, panels): (usize, Vec<Panel>)| {
+        let mut piece = Figure { panels, columns: 1, notes: vec![], ..figure.clone() };
+        (piece.title, piece.share_y, piece.stacked) = (String::new(), false, false);
+        piece.shape = Shaped { font: figure.shape.font.clone(), ..Shaped::default() };
+        let mut marks = piece.panels.iter().flat_map(|p| &p.marks);
+        // Tiles hold numbers: they keep their size.
+        let tiles = marks.any(|m| matches!(m, Mark::Tile { .. }));
+        if piece.panels.is_empty() {
+            piece.finding = "Legend".to_owned();
+            piece.shape.legend = Legend::Below;
+            piece.shape.mm = piece.colors.is_none().then_some(PIECE / PX_PER_MM);
+        } else {
+            (piece.legend, piece.colors) = (vec![], None);
+        }
+        if !tiles {
+            let most = if figure.stacked { 1.1 * PIECE } else { PIECE };
+            let beside = settle(&mut piece).left + RIGHT;
+            piece.size.0 = piece.size.0.min(most - beside).max(NARROWEST);
+        }
+        svg(&piece, &format!("{id}-{n}"))
+    };
+    let hidden = figure.shape.legend == Legend::None;
+    let key = !hidden && (!figure.legend.is_empty() || figure.colors.is_some());
+    let panels = figure.panels.iter().map(|p| vec![p.clone()]);
+    panels.chain(key.then(Vec::new)).enumerate().map(alone).collect()
+}
+
 /// Settles ticks, and where a physical width is asked for, panels of a size that gives it.
 fn fit(figure: &mut Figure) -> (Margins, f64) {
-    let total = |f: &Figure, m: &Margins| PAD * 2.0 + m.across(f, f.columns) + side_width(f);
-    figure.columns = figure.columns.clamp(1, figure.panels.len().max(1));
+    let total = |f: &Figure, m: &Margins| PAD * 2.0 + m.across(f, f.columns) + side(f, 0.0).size.0;
+    figure.columns = figure.columns.max(1).min(figure.panels.len());
     let mut margins = settle(figure);
     let Some(wanted) = figure.shape.mm.map(|mm| mm * PX_PER_MM) else {
         let width = total(figure, &margins);
@@ -101,9 +135,9 @@ fn fit(figure: &mut Figure) -> (Margins, f64) {
         figure.shape.legend = Legend::Below;
     }
     loop {
-        let room = (wanted - (total(figure, &margins) - figure.size.0 * figure.columns as f64))
-            / figure.columns as f64;
-        if room >= NARROWEST || figure.columns == 1 {
+        let columns = figure.columns.max(1) as f64;
+        let room = (wanted - total(figure, &margins)) / columns + figure.size.0;
+        if room >= NARROWEST || figure.columns <= 1 {
             figure.size.0 = room.max(NARROWEST);
             margins = settle(figure);
             return (margins, wanted);
@@ -112,49 +146,42 @@ fn fit(figure: &mut Figure) -> (Margins, f64) {
     }
 }
 
+/// Chooses ticks, breaks names into lines, and measures what stands around the panels.
 fn settle(figure: &mut Figure) -> Margins {
     let (w, h) = figure.size;
     let leans = figure.panels.iter().any(|p| matches!(&p.x.scale, Scale::Names(n) if lean(n, w)));
-    let (mut ticks, mut below, mut left) = (0.0, TICK_SIZE, 0.0);
-    for panel in &mut figure.panels {
-        panel.y.settle(h, false);
-        panel.x.settle(w, true);
-        let named = matches!(panel.y.scale, Scale::Names(_));
-        for (_, label) in &mut panel.y.ticks {
+    let (mut left, mut below, mut ticks) = (0.0_f64, TICK_SIZE, 0.0_f64);
+    for Panel { x, y, .. } in &mut figure.panels {
+        x.settle(w, true);
+        y.settle(h, false);
+        for (_, label) in &mut y.ticks {
             let lines = font::wrap(label, TICK_SIZE, NAME_WIDTH);
             let fits = lines.len() as f64 * TICK_SIZE * LINE <= h / 2.0;
-            *label = if named && fits { lines.join("\n") } else { lines[0].clone() };
+            *label = if fits { lines.join("\n") } else { lines[0].clone() };
+            ticks = ticks.max(font::widest(label, TICK_SIZE));
         }
-        if let Scale::Names(names) = &panel.x.scale {
+        if let Scale::Names(names) = &x.scale {
             let slot = w / names.len().max(1) as f64;
             let limit = if leans { NAME_WIDTH } else { slot - 8.0 };
-            for (i, label) in &mut panel.x.ticks {
+            let (sin, cos) = if leans { (-LEAN).to_radians().sin_cos() } else { (0.0, 0.0) };
+            for (i, label) in &mut x.ticks {
                 *label = font::wrap(label, TICK_SIZE, limit).join("\n");
                 let lines = label.split('\n').count() as f64 * TICK_SIZE * LINE;
-                let (sin, cos) = (-LEAN).to_radians().sin_cos();
-                let wide = widest(label);
-                below = f64::max(below, if leans { wide * sin + lines } else { lines });
-                if leans {
-                    left = f64::max(left, wide * cos + TICK_SIZE - slot * (*i + 0.5));
-                }
+                let wide = font::widest(label, TICK_SIZE);
+                below = below.max(wide * sin + lines);
+                left = left.max(wide * cos + TICK_SIZE - slot * (*i + 0.5));
             }
         }
-        ticks = panel.y.ticks.iter().map(|t| widest(&t.1)).fold(ticks, f64::max);
     }
-    let lines = figure.panels.iter().map(|p| y_title(&p.y, h)).filter(|t| !t.is_empty());
-    let title = lines.map(|t| t.split('\n').count()).max().unwrap_or(0) as f64 * AXIS_SIZE * LINE;
-    let titled = figure.panels.iter().any(|p| !p.title.is_empty());
-    let x_titled = figure.panels.iter().any(|p| !p.x.title.is_empty());
+    let all = || figure.panels.iter();
+    let titles = all().filter(|p| !p.y.title.is_empty()).map(|p| y_title(&p.y, h).len());
+    let title = titles.max().map_or(0.0, |lines| lines as f64 * AXIS_SIZE * LINE + 4.0);
     Margins {
-        left: (ticks + 14.0 + title + if title > 0.0 { 4.0 } else { 0.0 }).max(left),
-        top: if titled { PANEL_SIZE * LINE + 10.0 } else { 8.0 },
-        bottom: below + 14.0 + if x_titled { AXIS_SIZE * 1.5 } else { 0.0 },
+        left: left.max(ticks + 14.0 + title),
+        top: if all().any(|p| !p.title.is_empty()) { PANEL_SIZE * LINE + 10.0 } else { 8.0 },
+        bottom: below + 14.0 + if all().any(|p| !p.x.title.is_empty()) { 18.0 } else { 0.0 },
         leans,
     }
-}
-
-fn widest(label: &str) -> f64 {
-    label.split('\n').map(|l| font::width(l, TICK_SIZE)).fold(0.0, f64::max)
 }
 
 /// Whether names have to lean: they do not fit below each other's neighbours otherwise.
@@ -168,62 +195,60 @@ fn lean(names: &[String], width: f64) -> bool {
     !names.iter().all(fits)
 }
 
-/// The y axis's title in as many lines as it needs beside a panel of that height.
-fn y_title(axis: &Axis, height: f64) -> String {
-    let room = height + 24.0;
-    let wrap = |text: &str| font::wrap(text, AXIS_SIZE, room).join("\n");
-    // The unit stays in one piece.
-    match axis.title.split_once(" (") {
-        Some((name, unit)) if font::width(&axis.title, AXIS_SIZE) > room => {
-            format!("{}\n{}", wrap(name), wrap(&format!("({unit}")))
-        }
-        _ => wrap(&axis.title),
-    }
+/// The y axis's title in as many lines as it needs beside a panel of that height; if it breaks, then
+/// before its unit.
+fn y_title(axis: &Axis, height: f64) -> Vec<String> {
+    let whole = font::wrap(&axis.title, AXIS_SIZE, height + 24.0);
+    let parts = axis.title.split_once(" (").filter(|_| whole.len() > 1);
+    parts.map_or(whole, |(name, unit)| {
+        let mut lines = font::wrap(name, AXIS_SIZE, height + 24.0);
+        lines.push(format!("({unit}"));
+        lines
+    })
 }
 
 fn draw(figure: &Figure, id: &str, margins: &Margins, width: f64) -> Result<Canvas, Fault> {
-    let columns = figure.columns;
-    let rows = figure.panels.len().div_ceil(columns);
+    let broken = |text: &str, size, color| {
+        let lines = font::wrap(text, size, width - 2.0 * PAD);
+        lines.into_iter().filter(|l| !l.is_empty()).map(move |l| (l, size, color))
+    };
+    let notes = figure.notes.iter().flat_map(|n| broken(n, NOTE_SIZE, FAINT));
+    let head: Vec<(String, f64, Rgb)> =
+        broken(&figure.title, TITLE_SIZE, INK).chain(notes).collect();
+    let gap = if head.is_empty() { 0.0 } else { 8.0 };
+    let top = PAD + head.iter().map(|l| l.1 * 1.3).sum::<f64>() + gap;
     // Stacked panels share the x axis of the lowest one.
     let inner = if figure.stacked { 12.0 } else { margins.bottom };
-    let cell_h = margins.top + figure.size.1 + inner;
-    let notes = figure.notes.iter().flat_map(|n| font::wrap(n, NOTE_SIZE, width - 2.0 * PAD));
-    let title = font::wrap(&figure.title, TITLE_SIZE, width - 2.0 * PAD);
-    let lines: Vec<(String, f64, Rgb)> = title
-        .into_iter()
-        .map(|l| (l, TITLE_SIZE, INK))
-        .chain(notes.filter(|n| !n.is_empty()).map(|n| (n, NOTE_SIZE, FAINT)))
-        .collect();
-    let head = lines.iter().map(|l| l.1 * 1.3).sum::<f64>() + 8.0;
-    let body = cell_h * rows as f64 + margins.bottom - inner;
-    let beside = if figure.shape.legend == Legend::Right { legend_height(figure) } else { 0.0 };
-    let below = if figure.shape.legend == Legend::Below { legend_height(figure) } else { 0.0 };
-    let height = PAD * 2.0 + head + body.max(margins.top + beside) + below;
-    let canvas = Canvas::new(id, width, height);
+    let rows = figure.panels.len().div_ceil(figure.columns.max(1));
+    let cell = margins.top + figure.size.1 + inner;
+    let body = if rows > 0 { cell * rows as f64 + margins.bottom - inner } else { 0.0 };
+    let (below, key) = (figure.shape.legend == Legend::Below, side(figure, width));
+    let (under, beside) = match below && figure.colors.is_none() {
+        true => (key.size.1, 0.0),
+        false => (0.0, key.size.1 + margins.top),
+    };
+    let canvas = Canvas::new(id, width, top + body.max(beside) + under + PAD);
     let area = canvas.area();
     let mut y = PAD;
-    for (text, size, color) in &lines {
+    for (text, size, color) in &head {
         area.draw_text(text, &ink(*size, *color, HPos::Left, VPos::Top), (px(PAD), px(y)))?;
         y += size * 1.3;
     }
-    let top = PAD + head;
     for (i, panel) in figure.panels.iter().enumerate() {
-        let column = i % columns;
+        let (row, column) = (i / figure.columns, i % figure.columns);
         let place = Place {
-            at: (PAD + margins.across(figure, column), top + cell_h * (i / columns) as f64),
-            left: margins.left(figure, column),
+            at: (PAD + margins.across(figure, column), top + cell * row as f64),
+            left: margins.beside(figure, column),
             size: figure.size,
             x_labels: !figure.stacked || i + 1 == figure.panels.len(),
             y_labels: !figure.share_y || column == 0,
         };
         draw_panel(&canvas, panel, &place, margins)?;
     }
-    let side = (PAD + margins.across(figure, columns), top + margins.top);
-    match (&figure.colors, figure.shape.legend) {
-        (_, Legend::None) => {}
-        (Some(bar), _) => color_bar(&area, bar, side, figure.size.1)?,
-        (None, Legend::Right) => legend(&canvas, &figure.legend, side)?,
-        (None, Legend::Below) => legend(&canvas, &figure.legend, (PAD, top + body))?,
+    let right = (PAD + margins.across(figure, figure.columns) + 8.0, top + margins.top);
+    match figure.colors {
+        Some(_) => color_bar(&area, figure, right)?,
+        None => legend(&canvas, figure, &key, if below { (PAD, top + body) } else { right })?,
     }
     Ok(canvas)
 }
@@ -244,15 +269,12 @@ fn draw_panel(
     place: &Place,
     margins: &Margins,
 ) -> Result<(), Fault> {
-    let Place { at: (x, y), left, size, .. } = *place;
+    let Place { at: (x, y), left, size: (w, h), .. } = *place;
     let bottom = if place.x_labels { margins.bottom } else { 10.0 };
-    let whole = (px(left + size.0), px(margins.top + size.1 + bottom));
-    let area = canvas.area().shrink((px(x), px(y)), whole);
-    if !panel.title.is_empty() {
-        let line = font::wrap(&panel.title, PANEL_SIZE, size.0 + RIGHT).swap_remove(0);
-        let style = ink(PANEL_SIZE, INK, HPos::Left, VPos::Bottom);
-        area.draw_text(&line, &style, (px(left), px(margins.top - 5.0)))?;
-    }
+    let area = canvas.area().shrink((px(x), px(y)), (px(left + w), px(margins.top + h + bottom)));
+    let title = font::wrap(&panel.title, PANEL_SIZE, w + RIGHT).swap_remove(0);
+    let style = ink(PANEL_SIZE, INK, HPos::Left, VPos::Bottom);
+    area.draw_text(&title, &style, (px(left), px(margins.top - 5.0)))?;
     let mut chart = ChartBuilder::on(&area)
         .margin_top(px(margins.top))
         .set_label_area_size(LabelAreaPosition::Left, px(left))
@@ -260,14 +282,17 @@ fn draw_panel(
         .build_cartesian_2d(panel.x.clone(), panel.y.clone())?;
     let ticks = ink(TICK_SIZE, INK, HPos::Left, VPos::Top);
     let mut names = ticks.clone();
-    names.font = FontDesc::new(FontFamily::SansSerif, f64::from(px(TICK_SIZE)), FontStyle::Oblique);
+    if margins.leans {
+        names.font =
+            FontDesc::new(FontFamily::SansSerif, f64::from(px(TICK_SIZE)), FontStyle::Oblique);
+    }
     let blank = |_: &f64| String::new();
     let mut mesh = chart.configure_mesh();
     mesh.light_line_style(TRANSPARENT)
         .bold_line_style(stroke(GRID, 1.0))
         .axis_style(stroke(INK, 1.0))
         .set_all_tick_mark_size(px(4.0))
-        .x_label_style(if margins.leans { names } else { ticks.clone() })
+        .x_label_style(names)
         .y_label_style(ticks)
         .axis_desc_style(ink(AXIS_SIZE, INK, HPos::Center, VPos::Top));
     if matches!(panel.x.scale, Scale::Names(_)) {
@@ -278,100 +303,124 @@ fn draw_panel(
         false => mesh.x_label_formatter(&blank),
     };
     match place.y_labels {
-        true => mesh.y_desc(y_title(&panel.y, size.1)),
+        true => mesh.y_desc(y_title(&panel.y, h).join("\n")),
         false => mesh.y_label_formatter(&blank),
     };
     mesh.draw()?;
-    let clip = Some([x + left, y + margins.top, size.0, size.1]);
-    for mark in &panel.marks {
-        marks::draw(canvas, chart.plotting_area(), clip, mark)?;
+    // Text on top, below it what it names: and neighbours that look alike take fewer bytes.
+    let mut marks: Vec<&Mark> = panel.marks.iter().collect();
+    marks.sort_by_key(|m| m.layer());
+    let (plot, frame) = (chart.plotting_area(), [x + left, y + margins.top, w, h]);
+    let place = |at| {
+        let (x, y) = plot.map_coordinate(&at);
+        (f64::from(x) / UNIT, f64::from(y) / UNIT)
+    };
+    let edges = [frame[0], frame[1], frame[0] + w, frame[1] + h];
+    let mut taken = Taken::by(&panel.marks, place, edges);
+    for mark in marks {
+        let mut mark = mark.clone();
+        if let Mark::Note { at, text, side: side @ Side::Free } = &mut mark {
+            let Some(free) = taken.side(place(*at), text) else { continue };
+            *side = free;
+        }
+        marks::draw(canvas, plot, frame, &mark)?;
     }
     canvas.pen(Pen::default());
     Ok(())
 }
 
-/// Room that stands beside the panels.
-fn side_width(figure: &Figure) -> f64 {
+/// What explains the figure beside or below its panels.
+struct Beside {
+    size: (f64, f64),
+    /// Labels of the legend with their places.
+    labels: Vec<(String, (f64, f64))>,
+}
+
+/// Lays out the legend: in one column beside the panels, below them in as many as have room.
+fn side(figure: &Figure, width: f64) -> Beside {
     if let Some(bar) = &figure.colors {
-        let lines = font::wrap(&bar.title, LEGEND_SIZE, 120.0);
-        return lines.iter().map(|l| font::width(l, LEGEND_SIZE)).fold(80.0, f64::max) + 16.0;
+        let title = font::wrap(&bar.title, LEGEND_SIZE, BAR_TITLE).join("\n");
+        let size = (font::widest(&title, LEGEND_SIZE).max(80.0) + 16.0, figure.size.1);
+        return Beside { size, labels: vec![] };
     }
-    if figure.legend.is_empty() || figure.shape.legend != Legend::Right {
-        return 0.0;
+    let below = figure.shape.legend == Legend::Below;
+    // Below, two columns at least.
+    let most = if below { ((width - 2.0 * PAD) / 2.0 - 50.0).max(60.0) } else { LEGEND_WIDTH };
+    let limit = LEGEND_WIDTH.min(most);
+    let wrapped = |e: &Entry| font::wrap(&e.label, LEGEND_SIZE, limit).join("\n");
+    let all: Vec<String> = match figure.shape.legend {
+        Legend::None => vec![],
+        _ => figure.legend.iter().map(wrapped).collect(),
+    };
+    let column = all.iter().map(|l| font::widest(l, LEGEND_SIZE) + 50.0).fold(0.0, f64::max);
+    let columns = if below { ((width - 2.0 * PAD) / column).max(1.0) as usize } else { 1 };
+    let (mut labels, mut y) = (vec![], 0.0);
+    for row in all.chunks(columns) {
+        let places = row.iter().enumerate().map(|(i, l)| (l.clone(), (i as f64 * column, y)));
+        labels.extend(places);
+        let lines = row.iter().map(|l| l.split('\n').count()).max().unwrap_or(0);
+        y += lines as f64 * LEGEND_SIZE * LINE + 5.0;
     }
-    let lines = figure.legend.iter().flat_map(legend_lines);
-    lines.map(|l| font::width(&l, LEGEND_SIZE)).fold(0.0, f64::max) + 50.0
+    Beside { size: (if below { 0.0 } else { column }, y), labels }
 }
 
-fn legend_lines(entry: &Entry) -> Vec<String> {
-    font::wrap(&entry.label, LEGEND_SIZE, LEGEND_WIDTH)
-}
-
-fn legend_height(figure: &Figure) -> f64 {
-    let lines: usize = figure.legend.iter().map(|e| legend_lines(e).len()).sum();
-    lines as f64 * LEGEND_SIZE * LINE + figure.legend.len() as f64 * 5.0
-}
-
-fn legend(canvas: &Canvas, entries: &[Entry], (x, mut y): (f64, f64)) -> Result<(), Fault> {
+fn legend(canvas: &Canvas, figure: &Figure, side: &Beside, at: (f64, f64)) -> Result<(), Fault> {
     let area = canvas.area();
-    let x = x + 8.0;
-    for entry in entries {
+    for (Entry { look, key, .. }, (label, place)) in figure.legend.iter().zip(&side.labels) {
+        let (x, y) = (at.0 + place.0, at.1 + place.1);
         let middle = y + LEGEND_SIZE * LINE / 2.0;
-        let (color, center) = (entry.look.color, (px(x + 13.0), px(middle)));
-        match entry.key {
-            Key::Swatch => {
-                let at = |dx, dy| (px(x + dx), px(middle + dy));
-                area.draw(&Rectangle::new([at(6.0, -6.0), at(20.0, 6.0)], rgb(color).filled()))?;
-            }
-            Key::Line | Key::PlainLine => {
-                canvas.pen(Pen { dash: entry.look.dash, ..Pen::default() });
-                let ends = vec![(px(x), px(middle)), (px(x + 26.0), px(middle))];
-                area.draw(&PathElement::new(ends, stroke(color, 2.0)))?;
-                canvas.pen(Pen::default());
-                if entry.key == Key::Line {
-                    marks::marker(&area, center, entry.look, false)?;
-                }
-            }
-            Key::Marker => marks::marker(&area, center, entry.look, false)?,
-            Key::Hollow => marks::marker(&area, center, entry.look, true)?,
-            Key::Ring => marks::ring(&area, center, color)?,
+        let center = (px(x + 13.0), px(middle));
+        if matches!(key, Key::Line | Key::PlainLine) {
+            canvas.pen(Pen { dash: look.dash, ..Pen::default() });
+            let ends = [(px(x), px(middle)), (px(x + 26.0), px(middle))];
+            area.draw(&PathElement::new(ends, stroke(look.color, 2.0)))?;
+            canvas.pen(Pen::default());
         }
-        let lines = legend_lines(entry);
+        match key {
+            Key::Swatch => {
+                let corners = [-6.0, 6.0].map(|d| (px(x + 13.0 + d), px(middle + d)));
+                area.draw(&Rectangle::new(corners, rgb(look.color).filled()))?;
+            }
+            Key::PlainLine => {}
+            Key::Line | Key::Marker => marks::marker(&area, center, *look, false)?,
+            Key::Hollow => marks::marker(&area, center, *look, true)?,
+            Key::Ring => marks::ring(&area, center, look.color)?,
+        }
         let style = ink(LEGEND_SIZE, INK, HPos::Left, VPos::Top);
-        area.draw_text(&lines.join("\n"), &style, (px(x + 34.0), px(y)))?;
-        y += lines.len() as f64 * LEGEND_SIZE * LINE + 5.0;
+        area.draw_text(label, &style, (px(x + 34.0), px(y)))?;
     }
     Ok(())
 }
 
+/// The scale of a heatmap's colours: a chart of its own, whose y axis stands on the right.
 fn color_bar(
     area: &DrawingArea<Canvas, Shift>,
-    bar: &ColorBar,
+    figure: &Figure,
     (x, y): (f64, f64),
-    height: f64,
 ) -> Result<(), Fault> {
-    let x = x + 8.0;
-    let title = font::wrap(&bar.title, LEGEND_SIZE, 120.0);
+    let Some(bar) = &figure.colors else { return Ok(()) };
+    let title = font::wrap(&bar.title, LEGEND_SIZE, BAR_TITLE);
     let style = ink(LEGEND_SIZE, INK, HPos::Left, VPos::Top);
     area.draw_text(&title.join("\n"), &style, (px(x), px(y - 6.0)))?;
-    let y = y + title.len() as f64 * LEGEND_SIZE * LINE + 4.0;
-    let h = (height - title.len() as f64 * LEGEND_SIZE * LINE - 4.0).max(60.0);
-    let parts = 64;
-    for i in 0..parts {
-        let edge = |i: i32| y + h * (1.0 - f64::from(i) / f64::from(parts));
-        let color = map_color((f64::from(i) + 0.5) / f64::from(parts));
-        let corners = [(px(x), px(edge(i + 1))), (px(x + 16.0), px(edge(i) + 0.6))];
-        area.draw(&Rectangle::new(corners, rgb(color).filled()))?;
-    }
+    let above = title.len() as f64 * LEGEND_SIZE * LINE + 4.0;
+    let h = (figure.size.1 - above).max(60.0);
     let mut axis = Axis::exact("", bar.lo, bar.hi);
     axis.settle(h, false);
-    for (value, label) in &axis.ticks {
-        let Some(place) = axis.place(*value) else { continue };
-        let tick = y + h * (1.0 - place);
-        let ends = vec![(px(x + 16.0), px(tick)), (px(x + 20.0), px(tick))];
-        area.draw(&PathElement::new(ends, stroke(INK, 1.0)))?;
-        let style = ink(TICK_SIZE, INK, HPos::Left, VPos::Center);
-        area.draw_text(label, &style, (px(x + 24.0), px(tick)))?;
-    }
-    Ok(())
+    let (lo, hi) = axis.ends();
+    let place = area.clone().shrink((px(x), px(y + above)), (px(76.0), px(h)));
+    let mut chart = ChartBuilder::on(&place)
+        .set_label_area_size(LabelAreaPosition::Right, px(60.0))
+        .build_cartesian_2d(Axis::exact("", 0.0, 1.0), axis)?;
+    // From the top down, each over the ones before, so that no seams show.
+    let steps = 64;
+    chart.draw_series((1..=steps).rev().map(|i| {
+        let share = |i: f64| i / f64::from(steps);
+        let top = lo + (hi - lo) * share(f64::from(i));
+        let color = map_color(share(f64::from(i) - 0.5));
+        Rectangle::new([(0.0, lo), (1.0, top)], rgb(color).filled())
+    }))?;
+    let ticks = ink(TICK_SIZE, INK, HPos::Left, VPos::Center);
+    let mut mesh = chart.configure_mesh();
+    mesh.disable_mesh().y_label_style(ticks).axis_style(stroke(INK, 1.0));
+    mesh.set_all_tick_mark_size(px(4.0)).draw()
 }

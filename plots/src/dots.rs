@@ -121,7 +121,7 @@ fn dot(
     look: crate::style::Look,
     hollow: bool,
 ) -> Vec<Mark> {
-    let left = axis.left();
+    let left = axis.ends().0;
     let note = |x: f64, side, text: &str| Mark::Note { at: (x, row), text: text.to_owned(), side };
     let Value::Known(e) = value else {
         let text = if *value == Value::Failed { "× failed" } else { "no value" };
@@ -140,8 +140,11 @@ fn dot(
     let (low, high) = if e.half.is_some() { (e.low().max(left), e.high()) } else { (x, x) };
     let place = |value| axis.place(value).unwrap_or_default().clamp(0.0, 1.0);
     let (before, behind) = (place(low), 1.0 - place(high));
-    let (at, side) =
-        if behind >= ROOM.min(before) { (high, Side::Right) } else { (low, Side::Left) };
+    let (at, side) = match () {
+        () if before.max(behind) < ROOM * 0.7 => (x, Side::Over),
+        () if behind >= ROOM.min(before) => (high, Side::Right),
+        () => (low, Side::Left),
+    };
     marks.push(note(at, side, &plan.label(e.mean)));
     marks.push(Mark::Point { at: (x, row), look, hollow });
     marks
@@ -169,7 +172,7 @@ fn axis(plan: &Plan<'_>, spec: &PlotSpec, values: &[&Value], goal: Option<f64>) 
         let near = known.iter().filter(|e| e.mean >= NEAR).count();
         let from = if near * 3 >= known.len() { NEAR } else { 0.0 };
         return Axis::exact(&plan.axis, from, 100.0)
-            .ticked(&[from, 50.0, 80.0, 85.0, 90.0, 95.0, 99.0]);
+            .ticks_at(&[from, 50.0, 80.0, 85.0, 90.0, 95.0, 99.0]);
     }
     ends.extend(goal);
     let above = || ends.iter().copied().filter(|v| *v > 0.0);

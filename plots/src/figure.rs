@@ -30,12 +30,30 @@ pub(crate) enum Mark {
     Note { at: (f64, f64), text: String, side: Side },
 }
 
+impl Mark {
+    /// What lies above what.
+    pub(crate) fn layer(&self) -> u8 {
+        match self {
+            Self::Band { .. } => 0,
+            Self::Bar { .. } | Self::Tile { .. } => 1,
+            Self::Rule { .. } => 2,
+            Self::Line { .. } => 3,
+            Self::ErrorX { .. } | Self::ErrorY { .. } => 4,
+            Self::Point { .. } | Self::Ring { .. } => 5,
+            Self::Note { .. } => 6,
+        }
+    }
+}
+
 /// On which side of its place a text stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Left,
     Right,
     Over,
+    Under,
+    /// Wherever it hides nothing; nowhere if there is no such side.
+    Free,
 }
 
 /// One pair of axes with what is drawn in it.

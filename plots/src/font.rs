@@ -11,59 +11,44 @@ pub(crate) static DATA: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf"
 static FACE: LazyLock<Face<'static>> =
     LazyLock::new(|| Face::parse(DATA, 0).expect("the embedded font is a TrueType font"));
 
-/// A character that the font lacks is drawn as `?`.
-fn glyph(c: char) -> GlyphId {
-    FACE.glyph_index(c).or_else(|| FACE.glyph_index('?')).unwrap_or(GlyphId(0))
-}
-
-fn advance(id: GlyphId) -> f64 {
-    f64::from(FACE.glyph_hor_advance(id).unwrap_or(0)) / f64::from(FACE.units_per_em())
-}
-
-/// Width of `text` in px at `size` px.
+/// Width of `text` in px at `size` px. A character that the font lacks is drawn as `?`.
 pub(crate) fn width(text: &str, size: f64) -> f64 {
-    text.chars().map(|c| advance(glyph(c))).sum::<f64>() * size
+    let glyph = |c| FACE.glyph_index(c).or_else(|| FACE.glyph_index('?')).unwrap_or(GlyphId(0));
+    let units: u64 =
+        text.chars().filter_map(|c| FACE.glyph_hor_advance(glyph(c))).map(u64::from).sum();
+    units as f64 / f64::from(FACE.units_per_em()) * size
+}
+
+/// Width of the widest of the text's lines.
+pub(crate) fn widest(text: &str, size: f64) -> f64 {
+    text.split('\n').map(|line| width(line, size)).fold(0.0, f64::max)
 }
 
 /// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `,` or
 /// `=`, and within a word only where it alone is too wide.
 pub(crate) fn wrap(text: &str, size: f64, limit: f64) -> Vec<String> {
+    let fits = |line: &str| width(line.trim_end(), size) <= limit;
+    // Where a line that is too wide breaks: behind at least one character.
+    let cut = |line: &str| {
+        let ends: Vec<usize> = line.char_indices().map(|c| c.0).skip(1).collect();
+        let last = ends.iter().rfind(|&&end| fits(&line[..end])).or(ends.first()).copied();
+        last.filter(|_| !fits(line))
+    };
     let mut lines = vec![String::new()];
-    for piece in pieces(text) {
-        let current = lines.last_mut().expect("never empty");
-        let joined = format!("{current}{piece}");
-        if width(joined.trim_end(), size) <= limit || current.is_empty() {
-            *current = joined;
-        } else {
-            lines.push(piece.trim_start().to_owned());
+    for piece in text.split_inclusive([' ', '-', '_', '.', '=', ',']) {
+        let line = lines.last_mut().expect("never empty");
+        match line.is_empty() || fits(&format!("{line}{piece}")) {
+            true => line.push_str(piece),
+            false => lines.push(piece.trim_start().to_owned()),
         }
-        while width(lines.last().expect("never empty").trim_end(), size) > limit {
-            let line = lines.pop().expect("never empty");
-            let mut cut = line.chars().count();
-            let head = |n: usize| line.chars().take(n).collect::<String>();
-            while cut > 1 && width(&head(cut), size) > limit {
-                cut -= 1;
-            }
-            if cut == line.chars().count() {
-                lines.push(line);
-                break;
-            }
-            lines.push(head(cut));
-            lines.push(line.chars().skip(cut).collect());
+        while let Some(line) = lines.last_mut()
+            && let Some(end) = cut(line)
+        {
+            let rest = line.split_off(end);
+            lines.push(rest);
         }
     }
     lines.into_iter().map(|l| l.trim_end().to_owned()).collect()
-}
-
-fn pieces(text: &str) -> Vec<String> {
-    let mut out = vec![String::new()];
-    for c in text.chars() {
-        out.last_mut().expect("never empty").push(c);
-        if matches!(c, ' ' | '-' | '_' | '.' | '=' | ',') {
-            out.push(String::new());
-        }
-    }
-    out
 }
 
 #[cfg(test)]

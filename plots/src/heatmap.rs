@@ -1,7 +1,6 @@
 //! `heatmap`: a metric over two sweep keys, one panel per label.
 
 use crate::axis::Axis;
-use crate::bars::whose;
 use crate::figure::{ColorBar, Data, Figure, Mark, Panel};
 use crate::select::{Context, SweepAxis, column, grouped};
 use crate::style::map_color;
@@ -45,7 +44,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         return Err(format!("no cell has a value of `{}` to draw", y.name));
     }
     let failed = drawn.iter().any(|p| p.1.iter().any(|c| c.2.is_none() && c.3));
-    let mut notes = vec![cx.note(spec, whose(spec), false)];
+    let mut notes = vec![cx.note(spec, cx.whose(spec), false)];
     if failed {
         notes.push("× the cell failed; its reason stands in the results table".to_owned());
     }

@@ -14,6 +14,7 @@ mod export;
 mod figure;
 mod font;
 mod heatmap;
+mod labels;
 mod lines;
 mod marks;
 mod pareto;
@@ -29,7 +30,7 @@ use std::path::{Path, PathBuf};
 pub use error::PlotError;
 
 use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
-use figure::{Data, Figure};
+use figure::Figure;
 use select::Context;
 
 /// The report's style sheet, for pages beside it.
@@ -37,14 +38,10 @@ pub const REPORT_STYLE: &str = include_str!("report.css");
 
 /// One plot as the report needs it.
 struct Drawn {
-    /// Title, or the plot's name where there is no figure.
-    title: String,
     /// Of its files under `plots/`.
     stem: String,
-    /// Its numbers.
-    data: Data,
-    /// The picture, or why there is none.
-    svg: Result<String, String>,
+    /// The figure with its pictures, or why there is none.
+    figure: Result<(Figure, Vec<String>), String>,
 }
 
 /// Draws every plot of the result folder `dir` and its report: `plots/*.svg`, `*.png`, `*.pdf` and
@@ -61,28 +58,24 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
     let specs = specs(&run);
     let looks = style::Looks::of(&run);
     let plots = specs.len();
-    let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots };
+    // Written where there are several.
+    let whole = if dir.join("gpus.csv").exists() { "all GPUs" } else { "whole GPU" };
+    let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots, whole };
     let (mut written, mut failures, mut drawn) = (vec![], vec![], vec![]);
     for (spec, stem) in specs.iter().zip(stems(&specs)) {
-        match figure(&cx, spec) {
+        let figure = match figure(&cx, spec) {
             Ok(figure) => {
-                let (svg, files) = write_figure(&figure, &dir.join("plots"), &stem)?;
-                written.extend(files);
-                let Figure { title, data, .. } = figure;
-                drawn.push(Drawn { title, stem, data, svg: Ok(svg) });
+                written.extend(write_figure(&figure, &dir.join("plots"), &stem)?);
+                let pieces = chart::pieces(&figure, &stem);
+                Ok((figure, pieces))
             }
             Err(reason) => {
-                failures.push(
-                    PlotError::Plot { plot: stem.clone(), reason: reason.clone() }.to_string(),
-                );
-                drawn.push(Drawn {
-                    title: stem.clone(),
-                    stem,
-                    data: Data::default(),
-                    svg: Err(reason),
-                });
+                let (plot, reason) = (stem.clone(), reason);
+                failures.push(PlotError::Plot { plot, reason: reason.clone() }.to_string());
+                Err(reason)
             }
-        }
+        };
+        drawn.push(Drawn { stem, figure });
     }
     let report = dir.join("report.html");
     write(&report, report::html(&cx, &drawn).as_bytes())?;
@@ -118,7 +111,7 @@ pub fn draw_curves(table: &Path, out: &Path, device: &str) -> Result<Vec<PathBuf
     let title = "Latency against compute units".to_owned();
     let figure = curves::draw(&table, &spec, title, device)
         .map_err(|reason| PlotError::Plot { plot: "curves".to_owned(), reason })?;
-    Ok(write_figure(&figure, &out.join("plots"), "curves")?.1)
+    write_figure(&figure, &out.join("plots"), "curves")
 }
 
 /// Draws the tuned-at × run-at matrix over all shapes from a tuner's `matrix.csv` alone, into
@@ -130,7 +123,7 @@ pub fn draw_matrix(table: &Path, out: &Path, note: &str) -> Result<Vec<PathBuf>,
     let table = Table::matrix(table)?;
     let figure = heatmap::matrix(&table, note)
         .map_err(|reason| PlotError::Plot { plot: "matrix".to_owned(), reason })?;
-    Ok(write_figure(&figure, &out.join("plots"), "matrix")?.1)
+    write_figure(&figure, &out.join("plots"), "matrix")
 }
 
 fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -159,12 +152,8 @@ fn stems(specs: &[PlotSpec]) -> Vec<String> {
     stems
 }
 
-/// Writes `stem.svg`, `stem.png` and `stem.pdf`; returns the SVG's text and the files.
-fn write_figure(
-    figure: &Figure,
-    folder: &Path,
-    stem: &str,
-) -> Result<(String, Vec<PathBuf>), PlotError> {
+/// Writes `stem.svg`, `stem.png` and `stem.pdf`, and returns them.
+fn write_figure(figure: &Figure, folder: &Path, stem: &str) -> Result<Vec<PathBuf>, PlotError> {
     std::fs::create_dir_all(folder)
         .map_err(|source| PlotError::Write { path: folder.to_owned(), source })?;
     let svg = chart::svg(figure, stem);
@@ -176,7 +165,7 @@ fn write_figure(
         write(&path, bytes)?;
         files.push(path);
     }
-    Ok((svg, files))
+    Ok(files)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), PlotError> {

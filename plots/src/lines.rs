@@ -1,7 +1,7 @@
 //! `lines`: a metric over one sweep key, with 95 % confidence bands over the repeats.
 
 use crate::axis::Axis;
-use crate::bars::{WIDE, whose};
+use crate::bars::WIDE;
 use crate::figure::{Data, Figure, Key, Mark, Panel};
 use crate::select::{Context, SweepAxis, column, grouped, logs};
 use cotenant_results::PlotSpec;
@@ -76,7 +76,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let differ = |n: usize, m: usize| shown[n] != shown[m];
     Ok(Figure {
         title: cx.title(spec, format!("{} over {}", y.title, key_title(key))),
-        notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
+        notes: vec![cx.note(spec, if split { "" } else { cx.whose(spec) }, intervals)],
         finding: format!("{} of {} series over {}.", y.title, series.len(), key_title(key)),
         data,
         panels: drawn.into_iter().zip(&tops).map(panel).collect(),

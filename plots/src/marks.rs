@@ -1,11 +1,11 @@
-//! Marks of a panel as plotters elements.
+//! Marks of a panel as plotters elements, at places that plotters' coordinates give.
 
 use std::convert::Infallible;
 
-use plotters::coord::CoordTranslate;
+use plotters::coord::Shift;
 use plotters::coord::cartesian::Cartesian2d;
 use plotters::drawing::DrawingAreaErrorKind;
-use plotters::element::{Circle, EmptyElement, PathElement, Polygon, Rectangle, Text};
+use plotters::element::{Circle, PathElement, Polygon, Rectangle};
 use plotters::prelude::DrawingArea;
 use plotters::style::Color as _;
 use plotters::style::text_anchor::{HPos, VPos};
@@ -13,181 +13,142 @@ use plotters::style::text_anchor::{HPos, VPos};
 use crate::axis::Axis;
 use crate::chart::{ink, rgb, stroke};
 use crate::figure::{Mark, Side};
+use crate::labels::{ASIDE, LABEL_SIZE, OVER};
 use crate::style::{FAINT, INK, Look, ON_DARK, ON_LIGHT, PAPER, Rgb, Shape};
 use crate::svg::{Canvas, Pen, px};
 
 /// What plotters may fail with; nothing here does.
 pub(crate) type Fault = DrawingAreaErrorKind<Infallible>;
 
+type Page = DrawingArea<Canvas, Shift>;
 type Plot = DrawingArea<Canvas, Cartesian2d<Axis, Axis>>;
 
-const LABEL_SIZE: f64 = 10.5;
-
 /// Draws one mark; nothing of lines and bands shows outside of `clip`.
-pub(crate) fn draw(
-    canvas: &Canvas,
-    plot: &Plot,
-    clip: Option<[f64; 4]>,
-    mark: &Mark,
-) -> Result<(), Fault> {
+pub(crate) fn draw(canvas: &Canvas, plot: &Plot, clip: [f64; 4], mark: &Mark) -> Result<(), Fault> {
+    let (page, clip) = (canvas.area(), Some(clip));
     let (x_axis, y_axis) = (plot.as_coord_spec().x_spec(), plot.as_coord_spec().y_spec());
-    let pen = |dash, clip, halo| canvas.pen(Pen { dash, clip, halo });
-    pen(&[], None, false);
+    let place = |x: f64, y: f64| plot.map_coordinate(&(x, y));
+    canvas.pen(match mark {
+        Mark::Line { dash, .. } => Pen { dash, clip, halo: false },
+        Mark::Band { .. } => Pen { clip, ..Pen::default() },
+        Mark::Rule { .. } => Pen { dash: &[4.0, 3.0], ..Pen::default() },
+        Mark::Note { .. } => Pen { halo: true, ..Pen::default() },
+        _ => Pen::default(),
+    });
+    let edged = |corners: [(i32, i32); 2], fill: Rgb, edge: f64| {
+        page.draw(&Rectangle::new(corners, rgb(fill).filled()))?;
+        page.draw(&Rectangle::new(corners, stroke(PAPER, edge)))
+    };
     match mark {
-        Mark::Line { points, color, dash, width } => {
-            pen(dash, clip, false);
+        Mark::Line { points, color, width, .. } => {
             let placed = |p: &&(f64, f64)| x_axis.place(p.0).and(y_axis.place(p.1)).is_some();
-            let points: Vec<_> = points.iter().filter(placed).copied().collect();
-            plot.draw(&PathElement::new(points, stroke(*color, *width)))
+            let points: Vec<_> = points.iter().filter(placed).map(|p| place(p.0, p.1)).collect();
+            page.draw(&PathElement::new(points, stroke(*color, *width)))
         }
         Mark::Band { points, color, opacity } => {
-            pen(&[], clip, false);
-            let upper = points.iter().map(|p| (p.0, p.2));
-            let outline: Vec<_> = upper.chain(points.iter().rev().map(|p| (p.0, p.1))).collect();
-            plot.draw(&Polygon::new(outline, rgb(*color).mix(*opacity)))
+            let upper = points.iter().map(|p| place(p.0, p.2));
+            let lower = points.iter().rev().map(|p| place(p.0, p.1));
+            let outline: Vec<_> = upper.chain(lower).collect();
+            page.draw(&Polygon::new(outline, rgb(*color).mix(*opacity)))
         }
-        Mark::Point { at, look, hollow } => marker(plot, *at, *look, *hollow),
+        Mark::Point { at, look, hollow } => marker(&page, place(at.0, at.1), *look, *hollow),
         Mark::ErrorY { x, low, high, color } => {
-            whisker(plot, [(*x, *low), (*x, *high)], (px(3.0), 0), *color)
+            let ends = [place(*x, *low), place(*x, *high)];
+            // On a white edge, so that it shows on a dark bar too.
+            whisker(&page, ends, (px(3.0), 0), stroke(PAPER, 3.0))?;
+            whisker(&page, ends, (px(3.0), 0), stroke(*color, 1.2))
         }
         Mark::ErrorX { y, low, high, color } => {
-            whisker(plot, [(*low, *y), (*high, *y)], (0, px(3.0)), *color)
+            let ends = [place(*low, *y), place(*high, *y)];
+            whisker(&page, ends, (0, px(3.0)), stroke(*color, 1.2))
         }
         Mark::Bar { from, to, top, color } => {
-            let corners = [(*from, 0.0), (*to, *top)];
-            plot.draw(&Rectangle::new(corners, rgb(*color).filled()))?;
-            plot.draw(&Rectangle::new(corners, stroke(PAPER, 0.6)))
+            edged([place(*from, 0.0), place(*to, *top)], *color, 0.6)
         }
         Mark::Rule { x, label } if x_axis.holds(*x) => {
-            pen(&[4.0, 3.0], None, false);
-            let (low, high) = y_ends(y_axis);
-            plot.draw(&PathElement::new(vec![(*x, low), (*x, high)], stroke(FAINT, 1.2)))?;
-            beside(canvas, plot, (*x, high), label)
+            let (low, high) = y_axis.ends();
+            let ends = [place(*x, low), place(*x, high)];
+            page.draw(&PathElement::new(ends, stroke(FAINT, 1.2)))?;
+            canvas.pen(Pen { halo: true, ..Pen::default() });
+            let right = x_axis.place(*x).is_some_and(|p| p > 0.62);
+            let (dx, h) = if right { (-9.0, HPos::Right) } else { (9.0, HPos::Left) };
+            let at = (ends[1].0 + px(dx), ends[1].1 + px(9.0));
+            page.draw_text(label, &ink(LABEL_SIZE, FAINT, h, VPos::Center), at)
         }
         Mark::Rule { .. } => Ok(()),
         Mark::Tile { x, y, color, text } => {
-            let fill = color.unwrap_or(PAPER);
-            let corners = [(x - 0.5, y - 0.5), (x + 0.5, y + 0.5)];
-            plot.draw(&Rectangle::new(corners, rgb(fill).filled()))?;
-            plot.draw(&Rectangle::new(corners, stroke(PAPER, 1.0)))?;
+            let corners = [place(x - 0.5, y - 0.5), place(x + 0.5, y + 0.5)];
+            edged(corners, color.unwrap_or(PAPER), 1.0)?;
             let color = match color {
                 None => INK,
                 Some(c) if c.is_light() => ON_LIGHT,
                 Some(_) => ON_DARK,
             };
-            plot.draw(&Text::new(
-                text.clone(),
-                (*x, *y),
-                ink(11.0, color, HPos::Center, VPos::Center),
-            ))
+            page.draw_text(text, &ink(11.0, color, HPos::Center, VPos::Center), place(*x, *y))
         }
-        Mark::Ring { at, color } => ring(plot, *at, *color),
+        Mark::Ring { at, color } => ring(&page, place(at.0, at.1), *color),
         Mark::Note { at, text, side } => {
-            pen(&[], None, true);
-            let (offset, h, v) = match side {
-                Side::Left => ((-px(9.0), 0), HPos::Right, VPos::Center),
-                Side::Right => ((px(9.0), 0), HPos::Left, VPos::Center),
-                Side::Over => ((0, -px(6.0)), HPos::Center, VPos::Bottom),
+            let (x, y) = place(at.0, at.1);
+            let (at, h, v) = match side {
+                Side::Left => ((x - px(ASIDE), y), HPos::Right, VPos::Center),
+                Side::Right => ((x + px(ASIDE), y), HPos::Left, VPos::Center),
+                Side::Over => ((x, y - px(OVER)), HPos::Center, VPos::Bottom),
+                Side::Under | Side::Free => ((x, y + px(OVER)), HPos::Center, VPos::Top),
             };
-            let style = ink(LABEL_SIZE, INK, h, v);
-            plot.draw(&(EmptyElement::at(*at) + Text::new(text.clone(), offset, style)))
+            page.draw_text(text, &ink(LABEL_SIZE, INK, h, v), at)
         }
     }
 }
 
-/// The lower and upper end of an axis, as values.
-fn y_ends(axis: &Axis) -> (f64, f64) {
-    use crate::axis::Scale;
-    match &axis.scale {
-        Scale::Linear { lo, hi } | Scale::Log { lo, hi } => (*lo, *hi),
-        Scale::Names(names) => (-0.5, names.len() as f64 - 0.5),
-        Scale::Tail => (0.0, 100.0),
-    }
-}
-
-/// A rule's label at its upper end, on whichever side has room.
-fn beside(canvas: &Canvas, plot: &Plot, at: (f64, f64), text: &str) -> Result<(), Fault> {
-    canvas.pen(Pen { halo: true, ..Pen::default() });
-    let right = plot.as_coord_spec().x_spec().place(at.0).is_some_and(|p| p > 0.62);
-    let (dx, h) = if right { (-9.0, HPos::Right) } else { (9.0, HPos::Left) };
-    let style = ink(LABEL_SIZE, FAINT, h, VPos::Center);
-    plot.draw(&(EmptyElement::at(at) + Text::new(text.to_owned(), (px(dx), px(9.0)), style)))
-}
-
-/// An interval: a line with a cap at each end, on a white edge, so that it shows on a dark bar too.
+/// An interval: a line with a cap at each end, in one stroke.
 fn whisker(
-    plot: &Plot,
-    ends: [(f64, f64); 2],
+    page: &Page,
+    ends: [(i32, i32); 2],
     (dx, dy): (i32, i32),
-    color: Rgb,
+    style: plotters::style::ShapeStyle,
 ) -> Result<(), Fault> {
-    for style in [stroke(PAPER, 3.0), stroke(color, 1.2)] {
-        plot.draw(&PathElement::new(ends.to_vec(), style))?;
-        for end in ends {
-            let cap = PathElement::new(vec![(-dx, -dy), (dx, dy)], style);
-            plot.draw(&(EmptyElement::at(end) + cap))?;
-        }
-    }
-    Ok(())
+    let cap = |(x, y): (i32, i32)| [(x, y), (x - dx, y - dy), (x + dx, y + dy), (x, y)];
+    let path: Vec<_> = ends.into_iter().flat_map(cap).collect();
+    page.draw(&PathElement::new(path, style))
 }
 
 /// A ring around a marker.
-pub(crate) fn ring<C: CoordTranslate>(
-    area: &DrawingArea<Canvas, C>,
-    at: C::From,
-    color: Rgb,
-) -> Result<(), Fault>
-where
-    C::From: Clone,
-{
-    area.draw(&(EmptyElement::at(at) + Circle::new((0, 0), px(8.0), stroke(color, 1.3))))
+pub(crate) fn ring(page: &Page, at: (i32, i32), color: Rgb) -> Result<(), Fault> {
+    page.draw(&Circle::new(at, px(8.0), stroke(color, 1.3)))
 }
 
 /// A marker.
-pub(crate) fn marker<C: CoordTranslate>(
-    area: &DrawingArea<Canvas, C>,
-    at: C::From,
-    look: Look,
-    hollow: bool,
-) -> Result<(), Fault>
-where
-    C::From: Clone,
-{
-    let r = 4.2;
+pub(crate) fn marker(page: &Page, at: (i32, i32), look: Look, hollow: bool) -> Result<(), Fault> {
     let fill = rgb(if hollow { PAPER } else { look.color }).filled();
     let edge = if hollow { stroke(look.color, 1.6) } else { stroke(PAPER, 0.8) };
-    let units = |points: Vec<(f64, f64)>| -> Vec<(i32, i32)> {
-        points.into_iter().map(|(x, y)| (px(x), px(y))).collect()
+    // The corner at an angle, in degrees from the top, and a distance.
+    let corner = |angle: f64, distance: f64| {
+        let (sin, cos) = angle.to_radians().sin_cos();
+        (at.0 + px(distance * sin), at.1 - px(distance * cos))
     };
-    let polygon = match look.shape {
+    let (corners, turn, far, near) = match look.shape {
         Shape::Circle => {
-            let circle = |style| Circle::new((0, 0), px(r), style);
-            return area.draw(&(EmptyElement::at(at) + circle(fill) + circle(edge)));
+            page.draw(&Circle::new(at, px(4.2), fill))?;
+            return page.draw(&Circle::new(at, px(4.2), edge));
         }
         Shape::Cross | Shape::Plus => {
-            let arms = if look.shape == Shape::Plus {
-                [[(-5.0, 0.0), (5.0, 0.0)], [(0.0, -5.0), (0.0, 5.0)]]
-            } else {
-                [[(-r, -r), (r, r)], [(-r, r), (r, -r)]]
-            };
-            let [a, b] = arms.map(|a| PathElement::new(units(a.to_vec()), stroke(look.color, 2.4)));
-            return area.draw(&(EmptyElement::at(at) + a + b));
+            let turn = if look.shape == Shape::Plus { 0.0 } else { 45.0 };
+            for angle in [turn, turn + 90.0] {
+                let arm = [corner(angle, 5.4), corner(angle + 180.0, 5.4)];
+                page.draw(&PathElement::new(arm, stroke(look.color, 2.4)))?;
+            }
+            return Ok(());
         }
-        Shape::Square => vec![(-r, -r), (r, -r), (r, r), (-r, r)],
-        Shape::Diamond => vec![(0.0, -5.6), (5.2, 0.0), (0.0, 5.6), (-5.2, 0.0)],
-        Shape::Up => vec![(0.0, -5.4), (5.2, 4.0), (-5.2, 4.0)],
-        Shape::Down => vec![(0.0, 5.4), (5.2, -4.0), (-5.2, -4.0)],
-        Shape::Star => (0..10)
-            .map(|i| {
-                let radius = if i % 2 == 0 { 6.4 } else { 2.7 };
-                let (sin, cos) = (f64::from(i) * 36.0).to_radians().sin_cos();
-                (radius * sin, -radius * cos)
-            })
-            .collect(),
+        Shape::Square => (4, 45.0, 5.9, 5.9),
+        Shape::Diamond => (4, 0.0, 5.4, 5.4),
+        Shape::Up => (3, 0.0, 5.8, 5.8),
+        Shape::Down => (3, 180.0, 5.8, 5.8),
+        Shape::Star => (10, 0.0, 6.4, 2.7),
     };
-    let mut outline = units(polygon);
-    let inside = Polygon::new(outline.clone(), fill);
-    outline.push(outline[0]);
-    outline.push(outline[1]);
-    area.draw(&(EmptyElement::at(at) + inside + PathElement::new(outline, edge)))
+    let angle = |i: i32| turn + 360.0 / f64::from(corners) * f64::from(i);
+    // The outline's first side again, so that its last corner is as sharp as the others.
+    let outline: Vec<_> =
+        (0..corners + 2).map(|i| corner(angle(i), if i % 2 == 0 { far } else { near })).collect();
+    page.draw(&Polygon::new(outline.clone(), fill))?;
+    page.draw(&PathElement::new(outline, edge))
 }

@@ -2,7 +2,6 @@
 //! each label and sweep point, the frontier drawn and its points ringed.
 
 use crate::axis::Axis;
-use crate::bars::whose;
 use crate::figure::{Data, Entry, Figure, Key, Mark, Panel, Side};
 use crate::select::{Context, column, grouped, logs};
 use crate::style::{FAINT, INK, Look, Shape};
@@ -10,9 +9,6 @@ use cotenant_results::Estimate;
 use cotenant_results::PlotSpec;
 use cotenant_results::Row;
 use cotenant_results::columns::{Better, Column, unknown};
-
-/// Points on the frontier of a panel that are named in place: of one panel, and of several.
-const NAMED: [usize; 2] = [6, 3];
 
 /// One point.
 struct Point {
@@ -74,13 +70,11 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let x_axis = Axis::around(&title(x, None), &xs, log_x);
     let y_axis = Axis::around(&title(y, spec.y_tenant.as_deref()), &ys, log_y);
     let intervals = drawn.iter().flat_map(|p| &p.1).any(|p| p.x.half.or(p.y.half).is_some());
-    let several = drawn.len() > 1;
-    let named = NAMED[usize::from(several)];
     let panel = |(title, points): (String, Vec<Point>)| Panel {
         title,
         x: x_axis.clone(),
         y: y_axis.clone(),
-        marks: marks(cx, (by, &series), (x, y), &points, named),
+        marks: marks(cx, (by, &series), (x, y), &points),
     };
     let panels: Vec<Panel> = drawn.into_iter().map(panel).collect();
     let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
@@ -91,7 +85,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     legend.push(Entry { label: "on the frontier".to_owned(), look: frontier, key: Key::Ring });
     Ok(Figure {
         title: cx.title(spec, format!("{} against {}", y.title, x.title)),
-        notes: vec![cx.note(spec, if split { "" } else { whose(spec) }, intervals)],
+        notes: vec![cx.note(spec, if split { "" } else { cx.whose(spec) }, intervals)],
         finding: format!("On the frontier: {}.", front.join(", ")),
         data,
         columns: match panels.len() {
@@ -206,7 +200,6 @@ fn marks(
     (by, series): (&str, &[String]),
     (x, y): (&Column, &Column),
     points: &[Point],
-    named: usize,
 ) -> Vec<Mark> {
     let front = frontier(points, x, y);
     let mut marks = Vec::new();
@@ -244,11 +237,8 @@ fn marks(
         marks.push(Mark::Point { at, look, hollow: p.bound });
         if front.contains(&i) {
             marks.push(Mark::Ring { at, color: INK });
-            // Those that matter are named in place, unless that made a heap of names.
-            if front.len() <= named {
-                let text = series[p.series].clone();
-                marks.push(Mark::Note { at: (at.0, at.1), text, side: Side::Over });
-            }
+            // Those that matter are named in place, where there is room.
+            marks.push(Mark::Note { at, text: series[p.series].clone(), side: Side::Free });
         }
     }
     marks

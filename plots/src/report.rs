@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
-use cotenant_results::Answer;
+use cotenant_results::{Answer, Goal};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::Digest as _;
 
@@ -22,6 +22,8 @@ const SCRIPT: &str = include_str!("report.js");
 const STYLE: &str = include_str!("report.css");
 /// Rows of a figure's table of numbers; the files have the others.
 const MAX_DATA: usize = 60;
+/// Most repeats that an experiment file may ask for.
+const MOST_REPEATS: u64 = 10_000;
 
 /// The page.
 pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
@@ -33,7 +35,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let ranked = !swept || answer.points.iter().any(cotenant_results::Point::has_rivals);
     let style = format!("{STYLE}{}", dark_colors(drawn));
     let stems: Vec<&str> =
-        drawn.iter().filter(|d| d.svg.is_ok()).map(|d| d.stem.as_str()).collect();
+        drawn.iter().filter(|d| d.figure.is_ok()).map(|d| d.stem.as_str()).collect();
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -142,27 +144,44 @@ fn kicker(cx: &Context<'_>) -> Markup {
 
 fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
     let sentences = answer.sentences();
-    let winners = &cx.run.winners;
+    let file = format!("{}.toml", cx.run.name);
     html! {
         h2 id="answer-title" { "Answer" }
-        @for (i, s) in sentences.iter().enumerate() {
-            p.lead[i == 0] { (code(s)) }
+        @for s in sentences.iter().take(1) { p.lead { (code(s)) } }
+        (deploy(cx))
+        @for s in sentences.iter().skip(1) { p { (code(s)) } }
+        @if answer.goals && answer.points.len() == 1 && cx.run.replay.is_none() {
+            p.note {
+                @if let Some(repeats) = repeats_to_decide(cx, answer) {
+                    "To decide: " code { "cotenant run " (file) " --set repeats=" (repeats) } ". "
+                }
+                "Headroom: " code { "cotenant capacity " (file) } " finds the largest load that keeps the goals."
+            }
         }
+    }
+}
+
+/// What to deploy, and how: the best, or the best of those that need no prototype.
+fn deploy(cx: &Context<'_>) -> Markup {
+    let winners = &cx.run.winners;
+    html! {
         @if let [winner] = winners.as_slice() {
-            @let winner = match &winner.today {
-                Some(today) => today.as_ref(),
-                None => winner,
-            };
-            @if !winner.settings.is_empty() {
+            @let best = winner.today.as_deref().unwrap_or(winner);
+            @let policy = cx.run.policies.iter().find(|p| p.label == best.label);
+            @if !best.settings.is_empty() {
                 p {
-                    @if cx.run.winners[0].today.is_some() {
-                        code { (cx.run.winners[0].label) } " is a research prototype. Of those that deploy today "
-                        code { (winner.label) } " is the best" @if !winner.certain { ", though undecided" } ". "
+                    @if policy.and_then(|p| p.deployable) == Some(false) {
+                        code { (best.label) } " is a research prototype, and no policy that deploys today may keep the "
+                        "goals. Its settings:"
+                    } @else {
+                        "To deploy today: " strong { (best.label) }
+                        @if !best.certain { ", undecided" }
+                        @if winner.today.is_some() { " (" code { (winner.label) } " is a research prototype)" }
+                        ":"
                     }
-                    "To deploy " code { (winner.label) } ":"
                 }
                 div.copy {
-                    pre id="settings" tabindex="0" { (winner.settings.join("\n")) }
+                    pre id="settings" tabindex="0" { (best.settings.join("\n")) }
                     button type="button" data-copy="settings" { "Copy" }
                 }
             }
@@ -175,25 +194,47 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
                 }
             }
         }
-        @if answer.goals {
-            p.note { "Headroom: " code { "cotenant capacity " (cx.run.name) ".toml" } " finds the largest load that keeps the goals." }
-        }
     }
+}
+
+/// Repeats that give the policy to deploy as many requests as decide its goals; none where they are
+/// decided, or where nobody would wait for it.
+fn repeats_to_decide(cx: &Context<'_>, answer: &Answer) -> Option<u64> {
+    let ([point], [winner]) = (answer.points.as_slice(), cx.run.winners.as_slice()) else {
+        return None;
+    };
+    let best = winner.today.as_deref().unwrap_or(winner);
+    let line = point.lines.iter().find(|l| l.label == best.label)?;
+    let factor =
+        line.cells.iter().flatten().filter_map(|cell| match (cell.goal, cell.attainment) {
+            (Goal::Undecided { more: Some(more) }, Some(a)) => Some(1.0 + more as f64 / a.n as f64),
+            _ => None,
+        });
+    let repeats = factor.reduce(f64::max)? * cx.run.seeds.len() as f64;
+    Some(repeats.ceil() as u64).filter(|n| *n <= MOST_REPEATS)
 }
 
 fn figure(plot: &Drawn) -> Markup {
     html! {
-        @match &plot.svg {
-            Ok(svg) => {
+        @match &plot.figure {
+            Ok((figure, pieces)) => {
                 figure {
-                    div.scroll.picture tabindex="0" { (PreEscaped(svg)) }
-                    @if !plot.data.rows.is_empty() {
-                        details { summary { "Numbers of this figure" } (data(&plot.data)) }
+                    figcaption {
+                        h3 { (figure.title) }
+                        @for note in figure.notes.iter().filter(|n| !n.is_empty()) { p.note { (note) } }
+                    }
+                    div.picture.stacked[figure.stacked] {
+                        @for (i, piece) in pieces.iter().enumerate() {
+                            div.key[i >= figure.panels.len()] { (PreEscaped(piece)) }
+                        }
+                    }
+                    @if !figure.data.rows.is_empty() {
+                        details { summary { "Numbers of this figure" } (data(&figure.data)) }
                     }
                 }
             }
             Err(reason) => {
-                figure.missing { p { "Plot " code { (plot.title) } " is missing: " (code(reason)) } }
+                figure.missing { p { "Plot " code { (plot.stem) } " is missing: " (code(reason)) } }
             }
         }
     }
@@ -234,7 +275,7 @@ fn repeat(cx: &Context<'_>) -> Markup {
 /// Rules that give the figures' colours their shade for dark paper.
 fn dark_colors(drawn: &[Drawn]) -> String {
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for svg in drawn.iter().filter_map(|d| d.svg.as_deref().ok()) {
+    for svg in drawn.iter().filter_map(|d| d.figure.as_ref().ok()).flat_map(|f| &f.1) {
         let colors = svg.match_indices("=\"#").filter_map(|(i, _)| svg.get(i + 2..i + 9));
         used.extend(colors);
     }

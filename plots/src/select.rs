@@ -22,6 +22,8 @@ pub(crate) struct Context<'a> {
     pub(crate) looks: Looks,
     /// How many plots the run has; a single one may carry the question as its title.
     pub(crate) plots: usize,
+    /// What rows of all tenants together are called.
+    pub(crate) whole: &'static str,
 }
 
 impl Context<'_> {
@@ -40,6 +42,15 @@ impl Context<'_> {
     pub(crate) fn policy<'b>(&'b self, label: &'b str) -> &'b str {
         let known = self.run.policies.iter().find(|p| p.label == label);
         known.map_or(label, |p| p.name.as_str())
+    }
+
+    /// Whose values a plot shows that is not split by tenant.
+    pub(crate) fn whose<'b>(&self, spec: &'b PlotSpec) -> &'b str {
+        match spec.tenant.as_deref() {
+            None | Some(WHOLE) => self.whole,
+            Some("each") => "",
+            Some(tenant) => tenant,
+        }
     }
 
     /// A panel's title with its tenant's goal, where the panel shows times.
@@ -83,7 +94,7 @@ impl Context<'_> {
     /// A value as legends and axes call it.
     pub(crate) fn show(&self, column: &str, value: &str) -> String {
         match (column, value) {
-            ("tenant", WHOLE) => "whole GPU".to_owned(),
+            ("tenant", WHOLE) => self.whole.to_owned(),
             ("label" | "policy" | "tenant" | "model", "") => "(none)".to_owned(),
             ("label" | "policy" | "tenant" | "model", v) => v.to_owned(),
             (_, "") => format!("no {}", key_title(column)),

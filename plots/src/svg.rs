@@ -44,16 +44,24 @@ pub(crate) struct Pen {
     pub(crate) halo: bool,
 }
 
+/// One element of the document.
+struct Shape {
+    /// Attributes that neighbours may share.
+    look: String,
+    /// Name and first attribute, up to its value.
+    open: &'static str,
+    geometry: String,
+    close: String,
+}
+
 /// The document in the making.
 #[derive(Default)]
 struct Page {
+    id: String,
     size: (f64, f64),
-    body: String,
+    shapes: Vec<Shape>,
     clips: Vec<[f64; 4]>,
     pen: Pen,
-    id: String,
-    /// If a line was written last: where its path ends in the body, and its attributes.
-    line: Option<(usize, String)>,
 }
 
 /// A handle of the document; plotters draws through its clones.
@@ -74,7 +82,7 @@ impl Canvas {
     /// A page of that many px; `id` must be unique among the pictures of one HTML page.
     pub(crate) fn new(id: &str, width: f64, height: f64) -> Self {
         let size = (width.ceil(), height.ceil());
-        Self(Rc::new(RefCell::new(Page { size, id: id.to_owned(), ..Page::default() })))
+        Self(Rc::new(RefCell::new(Page { id: id.to_owned(), size, ..Page::default() })))
     }
 
     /// For plotters to draw on.
@@ -89,90 +97,71 @@ impl Canvas {
 
     /// The SVG document.
     pub(crate) fn document(&self, head: &Head<'_>) -> String {
-        let page = self.0.borrow();
-        let (id, (w, h)) = (&page.id, page.size);
-        let physical = match head.mm {
-            Some(mm) => (format!("{}mm", short(mm)), format!("{}mm", short(mm * h / w))),
-            None => (short(w), short(h)),
-        };
+        let Page { id, size: (w, h), shapes, clips, .. } = &*self.0.borrow();
+        let (unit, scale) = head.mm.map_or(("", 1.0), |mm| ("mm", mm / w));
+        let [width, height] = [w * scale, h * scale].map(short);
+        let (font, ink, paper) = (escape(head.font), INK.hex(), PAPER.hex());
+        let [title, desc] = [head.title, head.desc].map(escape);
         let mut out = format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{}\" height=\"{}\" \
-             viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"{id}-t {id}-d\" \
-             font-family=\"{}'DejaVu Sans',Verdana,Arial,sans-serif\" fill=\"{}\">\n\
-             <title id=\"{id}-t\">{}</title>\n<desc id=\"{id}-d\">{}</desc>\n",
-            physical.0,
-            physical.1,
-            short(w),
-            short(h),
-            escape(head.font),
-            INK.hex(),
-            escape(head.title),
-            escape(head.desc)
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}{unit}\" \
+             height=\"{height}{unit}\" viewBox=\"0 0 {w} {h}\" role=\"img\" \
+             aria-labelledby=\"{id}-t {id}-d\" \
+             font-family=\"{font}'DejaVu Sans',Verdana,Arial,sans-serif\" fill=\"{ink}\">\n\
+             <title id=\"{id}-t\">{title}</title>\n<desc id=\"{id}-d\">{desc}</desc>\n"
         );
-        for (i, [x, y, w, h]) in page.clips.iter().enumerate() {
-            let [x, y, w, h] = [*x, *y, *w, *h].map(short);
-            let _ = writeln!(
-                out,
-                "<clipPath id=\"{id}-c{i}\"><rect x=\"{x}\" y=\"{y}\" width=\"{w}\" \
-                 height=\"{h}\"/></clipPath>"
-            );
+        for (i, clip) in clips.iter().enumerate() {
+            let [x, y, w, h] = clip.map(short);
+            let rect = format!("rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"");
+            let _ = writeln!(out, "<clipPath id=\"{id}-c{i}\"><{rect}/></clipPath>");
         }
-        let paper = PAPER.hex();
         let _ = writeln!(out, "<rect width=\"{w}\" height=\"{h}\" fill=\"{paper}\"/>");
-        out + &page.body + "</svg>\n"
+        for alike in shapes.chunk_by(|a, b| a.look == b.look) {
+            let (group, own, end) = match alike {
+                [one] => (String::new(), one.look.as_str(), ""),
+                _ => (format!("<g{}>", alike[0].look), "", "</g>\n"),
+            };
+            out += &group;
+            for Shape { open, geometry, close, .. } in alike {
+                let _ = writeln!(out, "<{open}{geometry}\"{own}{close}");
+            }
+            out += end;
+        }
+        out + "</svg>\n"
     }
-}
 
-impl Page {
-    /// Writes a shape that is filled, or drawn as an outline.
-    fn shape<S: BackendStyle>(&mut self, shape: &str, style: &S, fill: bool) {
-        let color = style.color();
+    /// Adds a shape that is filled, or drawn as an outline.
+    fn shape<S: BackendStyle>(&self, open: &'static str, geometry: String, style: &S, fill: bool) {
+        let (page, color) = (&mut *self.0.borrow_mut(), style.color());
         if color.alpha == 0.0 {
             return;
         }
-        let (paint, alpha) = (hex(color), color.alpha);
-        let opacity = |name: &str| match alpha < 1.0 {
-            true => format!(" {name}-opacity=\"{}\"", short(alpha)),
-            false => String::new(),
-        };
-        let mut look = String::new();
-        if fill {
-            let _ = write!(look, " fill=\"{paint}\"{}", opacity("fill"));
-        } else {
+        let paint = if fill { "fill" } else { "stroke" };
+        let mut look = format!(" {paint}=\"{}\"", hex(color));
+        if color.alpha < 1.0 {
+            let _ = write!(look, " {paint}-opacity=\"{}\"", short(color.alpha));
+        }
+        if !fill {
             let width = short(f64::from(style.stroke_width()) / UNIT);
-            let _ = write!(
-                look,
-                " fill=\"none\" stroke=\"{paint}\" stroke-width=\"{width}\"{}",
-                opacity("stroke")
-            );
-            if !self.pen.dash.is_empty() {
-                let dash: Vec<String> = self.pen.dash.iter().map(|d| short(*d)).collect();
+            let _ = write!(look, " fill=\"none\" stroke-width=\"{width}\"");
+            if !page.pen.dash.is_empty() {
+                let dash: Vec<String> = page.pen.dash.iter().map(|d| short(*d)).collect();
                 let _ = write!(look, " stroke-dasharray=\"{}\"", dash.join(" "));
             }
         }
-        if let Some(clip) = self.pen.clip {
-            let known = self.clips.iter().position(|c| *c == clip);
-            let i = known.unwrap_or(self.clips.len());
-            if known.is_none() {
-                self.clips.push(clip);
+        if let Some(clip) = page.pen.clip {
+            let i = page.clips.iter().position(|c| *c == clip).unwrap_or_else(|| {
+                page.clips.push(clip);
+                page.clips.len() - 1
+            });
+            let _ = write!(look, " clip-path=\"url(#{}-c{i})\"", page.id);
+        }
+        match page.shapes.last_mut() {
+            // Lines that look alike are one element: the rules of a grid, ticks.
+            Some(last) if last.look == look && !fill && open == PATH && last.open == PATH => {
+                last.geometry += &geometry;
             }
-            let _ = write!(look, " clip-path=\"url(#{}-c{i})\"", self.id);
+            _ => page.shapes.push(Shape { look, open, geometry, close: "/>".to_owned() }),
         }
-        let path = shape.strip_prefix(PATH).and_then(|s| s.strip_suffix('"'));
-        // Opaque lines that look alike are one element: the rules of a grid, ticks.
-        let joins = path.filter(|_| !fill && alpha >= 1.0);
-        if let (Some(path), Some((at, last))) = (joins, &mut self.line)
-            && *last == look
-            && self.body.len() == *at + "\"".len() + look.len() + "/>\n".len()
-        {
-            self.body.insert_str(*at, path);
-            *at += path.len();
-            return;
-        }
-        // Behind the bracket and the shape, before the shape's closing quote.
-        let at = self.body.len() + shape.len();
-        let _ = writeln!(self.body, "<{shape}{look}/>");
-        self.line = joins.map(|_| (at, look));
     }
 }
 
@@ -199,48 +188,34 @@ fn thinned(points: Vec<BackendCoord>) -> Vec<BackendCoord> {
 
 const PATH: &str = "path d=\"";
 
-/// A line or an outline, in tenths of a pixel, of which there are many: each step from the point
-/// before, the first from the origin.
-fn path(points: impl IntoIterator<Item = BackendCoord>, close: bool) -> String {
-    let tenths = |units: i32| (f64::from(units) / UNIT * 10.0).round() as i64;
-    let mut d = PATH.to_owned();
-    let mut last = (0, 0);
-    for (i, p) in thinned(points.into_iter().collect()).into_iter().enumerate() {
-        let p = (tenths(p.0), tenths(p.1));
-        match i {
-            0 => d.push('M'),
-            1 => d.push('l'),
-            _ => {}
+/// A line in tenths of a pixel, of which there are many: each step from the point before, the first
+/// from the origin.
+fn path(points: impl IntoIterator<Item = BackendCoord>) -> String {
+    let tenths = |units: i32| (f64::from(units) / UNIT * 10.0).round() as i32;
+    let (mut d, mut last) = (String::new(), (0, 0));
+    for (i, (x, y)) in thinned(points.into_iter().collect()).into_iter().enumerate() {
+        let at = (tenths(x), tenths(y));
+        d += ["M", "l"].get(i).unwrap_or(&"");
+        for (n, step) in [at.0 - last.0, at.1 - last.1].into_iter().enumerate() {
+            // A sign separates numbers too.
+            if step >= 0 && (i > 1 || n > 0) {
+                d.push(' ');
+            }
+            let number = (f64::from(step) / 10.0).to_string();
+            let bare = if step.abs() < 10 { number.replacen("0.", ".", 1) } else { number };
+            d += &bare;
         }
-        step(&mut d, p.0 - last.0, i < 2);
-        step(&mut d, p.1 - last.1, false);
-        last = p;
+        last = at;
     }
-    d + if close { "Z\"" } else { "\"" }
-}
-
-/// So many tenths, as short as SVG takes them; behind another number with a space, if no sign stands
-/// between them.
-fn step(d: &mut String, tenths: i64, first: bool) {
-    if tenths < 0 {
-        d.push('-');
-    } else if !first {
-        d.push(' ');
-    }
-    let (whole, part) = (tenths.abs() / 10, tenths.abs() % 10);
-    let _ = match (whole, part) {
-        (whole, 0) => write!(d, "{whole}"),
-        (0, part) => write!(d, ".{part}"),
-        (whole, part) => write!(d, "{whole}.{part}"),
-    };
+    d
 }
 
 impl DrawingBackend for Canvas {
     type ErrorType = Infallible;
 
     fn get_size(&self) -> (u32, u32) {
-        let size = self.0.borrow().size;
-        (px(size.0) as u32, px(size.1) as u32)
+        let (w, h) = self.0.borrow().size;
+        (px(w) as u32, px(h) as u32)
     }
 
     fn ensure_prepared(&mut self) -> Done {
@@ -266,10 +241,9 @@ impl DrawingBackend for Canvas {
         style: &S,
         fill: bool,
     ) -> Done {
-        let (w, h) = (at((x1 - x0).abs()), at((y1 - y0).abs()));
-        let (x, y) = (at(x0.min(x1)), at(y0.min(y1)));
-        let rect = format!("rect x=\"{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}\"");
-        self.0.borrow_mut().shape(&rect, style, fill);
+        let [x, y, w, h] = [x0.min(x1), y0.min(y1), (x1 - x0).abs(), (y1 - y0).abs()].map(at);
+        let rest = format!("{x}\" y=\"{y}\" width=\"{w}\" height=\"{h}");
+        self.shape("rect x=\"", rest, style, fill);
         Ok(())
     }
 
@@ -278,7 +252,7 @@ impl DrawingBackend for Canvas {
         points: I,
         style: &S,
     ) -> Done {
-        self.0.borrow_mut().shape(&path(points, false), style, false);
+        self.shape(PATH, path(points), style, false);
         Ok(())
     }
 
@@ -287,7 +261,7 @@ impl DrawingBackend for Canvas {
         points: I,
         style: &S,
     ) -> Done {
-        self.0.borrow_mut().shape(&path(points, true), style, true);
+        self.shape(PATH, path(points) + "Z", style, true);
         Ok(())
     }
 
@@ -298,61 +272,51 @@ impl DrawingBackend for Canvas {
         style: &S,
         fill: bool,
     ) -> Done {
-        let circle =
-            format!("circle cx=\"{}\" cy=\"{}\" r=\"{}\"", at(x), at(y), at(radius as i32));
-        self.0.borrow_mut().shape(&circle, style, fill);
+        let [x, y, r] = [x, y, radius as i32].map(at);
+        self.shape("circle cx=\"", format!("{x}\" cy=\"{y}\" r=\"{r}"), style, fill);
         Ok(())
     }
 
     /// Lines of the text are separated by line feeds; an oblique text leans by [`LEAN`].
     fn draw_text<T: BackendTextStyle>(&mut self, text: &str, s: &T, pos: BackendCoord) -> Done {
-        if text.is_empty() {
-            return Ok(());
-        }
-        let mut page = self.0.borrow_mut();
+        let page = &mut *self.0.borrow_mut();
         let (size, lines) = (s.size() / UNIT, text.split('\n').count() as f64);
-        let (h, v) = (s.anchor().h_pos, s.anchor().v_pos);
-        let leans = matches!(s.style(), FontStyle::Oblique);
-        let anchor = match h {
-            _ if leans => " text-anchor=\"end\"",
-            HPos::Left => "",
-            HPos::Center => " text-anchor=\"middle\"",
-            HPos::Right => " text-anchor=\"end\"",
+        let (turn, anchor) = match (s.style(), s.transform(), s.anchor().h_pos) {
+            (FontStyle::Oblique, ..) => (LEAN, "end"),
+            (_, FontTransform::Rotate270, _) => (-90.0, "middle"),
+            (_, _, HPos::Left) => (0.0, ""),
+            (_, _, HPos::Center) => (0.0, "middle"),
+            (_, _, HPos::Right) => (0.0, "end"),
         };
-        let (x, y) = (f64::from(pos.0) / UNIT, f64::from(pos.1) / UNIT);
-        let first = match v {
-            VPos::Top => 0.9 * size,
-            VPos::Center => (0.36 - (lines - 1.0) / 2.0 * LINE) * size,
-            VPos::Bottom => (-0.24 - (lines - 1.0) * LINE) * size,
+        let first = match s.anchor().v_pos {
+            VPos::Top => 0.9,
+            VPos::Center => 0.36 - (lines - 1.0) / 2.0 * LINE,
+            VPos::Bottom => -0.24 - (lines - 1.0) * LINE,
         };
-        let turn = match s.transform() {
-            _ if leans => LEAN,
-            FontTransform::None => 0.0,
-            FontTransform::Rotate90 => 90.0,
-            FontTransform::Rotate180 => 180.0,
-            FontTransform::Rotate270 => -90.0,
+        let mut look = format!(" font-size=\"{}\"", short(size));
+        let mut say = |name: &str, value: &str| {
+            let _ = write!(look, " {name}=\"{value}\"");
         };
-        let turn = match turn == 0.0 {
-            true => String::new(),
-            false => format!(" transform=\"rotate({turn} {} {})\"", short(x), short(y)),
-        };
-        let color = hex(s.color());
-        let fill = if color == INK.hex() { String::new() } else { format!(" fill=\"{color}\"") };
-        let halo = match page.pen.halo {
-            true => {
-                format!(" stroke=\"{}\" stroke-width=\"3\" paint-order=\"stroke\"", PAPER.hex())
+        let (x, color) = (at(pos.0), hex(s.color()));
+        if !anchor.is_empty() {
+            say("text-anchor", anchor);
+        }
+        if color != INK.hex() {
+            say("fill", &color);
+        }
+        if page.pen.halo {
+            say("stroke", &PAPER.hex());
+            say("stroke-width", "3");
+            say("paint-order", "stroke");
+        }
+        for (i, line) in text.split('\n').enumerate().filter(|(_, line)| !line.is_empty()) {
+            let y = f64::from(pos.1) / UNIT + (first + i as f64 * LINE) * size;
+            let mut geometry = format!("{x}\" y=\"{}", short(y));
+            if turn != 0.0 {
+                let _ = write!(geometry, "\" transform=\"rotate({turn} {x} {})", at(pos.1));
             }
-            false => String::new(),
-        };
-        for (i, line) in text.split('\n').enumerate() {
-            let y = short(y + first + i as f64 * LINE * size);
-            let _ = writeln!(
-                page.body,
-                "<text x=\"{}\" y=\"{y}\" font-size=\"{}\"{anchor}{fill}{halo}{turn}>{}</text>",
-                short(x),
-                short(size),
-                escape(line)
-            );
+            let (look, close) = (look.clone(), format!(">{}</text>", escape(line)));
+            page.shapes.push(Shape { look, open: "text x=\"", geometry, close });
         }
         Ok(())
     }
@@ -362,14 +326,13 @@ impl DrawingBackend for Canvas {
         text: &str,
         style: &T,
     ) -> Result<(u32, u32), DrawingErrorKind<Infallible>> {
-        let wide = text.split('\n').map(|l| font::width(l, style.size())).fold(0.0, f64::max);
-        Ok((wide as u32, (text.split('\n').count() as f64 * LINE * style.size()) as u32))
+        let lines = text.split('\n').count() as f64;
+        Ok((font::widest(text, style.size()) as u32, (lines * LINE * style.size()) as u32))
     }
 }
 
 fn hex(c: BackendColor) -> String {
-    let (r, g, b) = c.rgb;
-    format!("#{r:02x}{g:02x}{b:02x}")
+    crate::style::Rgb(c.rgb.0, c.rgb.1, c.rgb.2).hex()
 }
 
 /// A coordinate in px.
@@ -379,23 +342,12 @@ fn at(units: i32) -> String {
 
 /// Two decimals at most: a hundredth of a pixel is invisible, and files stay small and stable.
 fn short(n: f64) -> String {
-    let text = format!("{n:.2}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    if text == "-0" { "0".to_owned() } else { text.to_owned() }
+    ((n * 100.0).round() / 100.0 + 0.0).to_string()
 }
 
 /// Text as XML content. Control characters, which XML 1.0 cannot hold, become spaces.
-pub(crate) fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push(' '),
-            c => out.push(c),
-        }
-    }
-    out
+fn escape(text: &str) -> String {
+    let legal = |c: char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
+    let clean: String = text.chars().map(|c| if legal(c) { c } else { ' ' }).collect();
+    maud::html!((clean)).into_string()
 }

@@ -64,7 +64,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let several = drawn.len() > 1;
     let height = if several { 110.0 } else { 260.0 };
     let panel = |(title, marks)| Panel { title, x: x_axis.clone(), y: y_axis.clone(), marks };
-    let mut note = cx.note(spec, if by == "tenant" { "" } else { crate::bars::whose(spec) }, false);
+    let mut note = cx.note(spec, if by == "tenant" { "" } else { cx.whose(spec) }, false);
     if cx.run.seeds.len() > 1 {
         note = format!("{note} · repeat {repeat} of {}", cx.run.seeds.len());
     }

@@ -7,7 +7,7 @@ mod mig;
 
 use serde::{Deserialize, Serialize};
 
-use crate::lower::Precision;
+use crate::precision::Precision;
 use crate::units::{Bytes, Nanos};
 
 pub use load::DeviceError;
@@ -272,7 +272,20 @@ pub enum Resident {
     Restarts,
 }
 
-/// The four numbers of a mechanism.
+impl Resident {
+    /// The word that files use.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Keeps => "keeps",
+            Self::Saves => "saves",
+            Self::Drains => "drains",
+            Self::Restarts => "restarts",
+        }
+    }
+}
+
+/// What a mechanism takes and does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mechanism {
@@ -284,15 +297,12 @@ pub struct Mechanism {
     pub delay: Nanos,
     /// What it does to resident work.
     pub resident: Resident,
-    /// Device memory it takes while it lasts; 0 by default.
-    #[serde(default)]
-    pub memory: Bytes,
 }
 
 impl Mechanism {
     /// Free, immediate and weightless: the `ideal` arm.
     pub const FREE: Self =
-        Self { cost: Nanos::ZERO, delay: Nanos::ZERO, resident: Resident::Keeps, memory: Bytes(0) };
+        Self { cost: Nanos::ZERO, delay: Nanos::ZERO, resident: Resident::Keeps };
 }
 
 /// What every sharing mechanism costs on a device.
@@ -363,7 +373,7 @@ pub struct Costs {
 }
 
 const fn mechanism(cost_ns: u64, delay_ns: u64, resident: Resident) -> Mechanism {
-    Mechanism { cost: Nanos(cost_ns), delay: Nanos(delay_ns), resident, memory: Bytes(0) }
+    Mechanism { cost: Nanos(cost_ns), delay: Nanos(delay_ns), resident }
 }
 
 /// A reproduction of LithOS measured 0.03 to 0.23 us on an A100.

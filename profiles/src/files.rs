@@ -12,9 +12,9 @@ pub(crate) mod table;
 mod write;
 
 pub use error::{FileError, Problem};
-pub use layers::{read_layers, write_layers, write_measured_layers};
+pub use layers::{layers_text, read_layers, write_layers, write_measured_layers};
 pub use merge::{merge, without};
 pub use read::{read, read_for};
 pub use store::Store;
 pub(crate) use write::{MODEL_NAME, is_model_name};
-pub use write::{Measurement, write, write_measured};
+pub use write::{Measurement, text, write, write_measured};

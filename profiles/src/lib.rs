@@ -12,6 +12,7 @@ pub mod files;
 pub mod import;
 pub mod kernel;
 pub mod lower;
+mod precision;
 pub mod stats;
 pub mod steps;
 pub mod text;

@@ -32,7 +32,7 @@ mod yolo;
 
 pub use layer::Layer;
 
-use crate::lower::Precision;
+use crate::precision::Precision;
 use crate::units::Bytes;
 
 /// What a model takes in.

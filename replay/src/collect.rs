@@ -4,7 +4,7 @@
 //! Visits come in rounds. A round goes from the whole device to the half to the rest of the ladder,
 //! so that a budget that runs out leaves the most informative points; within each step the order is
 //! random, so that a drift of clocks spreads over all kernels. Every visit is a line of
-//! `visits.jsonl`, flushed at once: a collection that was killed goes on where it stopped.
+//! `visits.jsonl`, flushed at once: a collection that was killed resumes where it stopped.
 
 mod assemble;
 pub(crate) mod bench;

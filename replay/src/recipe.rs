@@ -1,5 +1,8 @@
 //! How work becomes a launch of one of our kernels: function, grid, parameters, operands.
 
+use std::io::Read as _;
+use std::sync::LazyLock;
+
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::PoolKind;
 
@@ -10,8 +13,16 @@ use crate::work::{Task, Work};
 /// The source of the kernels.
 pub const SOURCE: &str =
     concat!(include_str!("../kernels/zoo.cu"), include_str!("../kernels/steps.cu"));
-/// The source compiled for compute capability 8.0 and later; the driver compiles it further.
-pub const PTX: &str = include_str!("../kernels/zoo.ptx");
+/// The source compiled for compute capability 8.0 and later; the driver compiles it further. Packed, it is
+/// a seventh of its size, of which the program would carry every byte.
+pub static PTX: LazyLock<String> = LazyLock::new(|| {
+    let packed: &[u8] = include_bytes!("../kernels/zoo.ptx.gz");
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(packed)
+        .read_to_string(&mut text)
+        .expect("the shipped file is whole: a test reads it");
+    text
+});
 
 /// Threads of one block of our kernels: what the block-wide sums in the source assume.
 pub const BLOCK: u32 = 256;

@@ -25,7 +25,7 @@ fn functions(ptx: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_recipe_of_the_zoo_has_its_function_in_the_ptx() {
-    let known = functions(recipe::PTX);
+    let known = functions(&recipe::PTX);
     assert_eq!(known.len(), 3 * 31 + 3, "{known:?}");
     for precision in [Precision::Fp32, Precision::Tf32, Precision::Fp16, Precision::Bf16] {
         let networks = zoo::MODELS.iter().map(|m| launches(&m.spec(), 1, precision));
@@ -110,7 +110,7 @@ fn shared_bytes(ptx: &str) -> u32 {
 fn the_source_compiles_for_every_architecture_and_gives_the_shipped_functions() {
     let Some(all) = compiled(recipe::SOURCE, &[]) else { return };
     for (architecture, ptx) in all {
-        assert_eq!(functions(&ptx), functions(recipe::PTX), "{architecture}");
+        assert_eq!(functions(&ptx), functions(&recipe::PTX), "{architecture}");
     }
     let error = cuda::nvrtc::compile("__global__ void k() { oops }", "sm_90").unwrap_err();
     assert!(error.to_string().contains("oops"), "{error}");

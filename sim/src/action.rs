@@ -6,7 +6,10 @@ use cotenant_profiles::device::{Costs, Mechanism};
 
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
-use crate::serving::RequestId;
+
+/// A request in the system, by a number that is used again once it has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub u32);
 
 /// What a policy is told. Which of these reach it depends on its [`crate::policy::Depth`].
 #[derive(Clone, Copy, Debug, PartialEq)]

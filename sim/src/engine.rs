@@ -21,16 +21,17 @@ mod plan;
 mod rules;
 mod sequence;
 
+pub use crate::layout::Role;
 pub use kv::KvCache;
 pub use plan::{Emitted, Planned};
-pub use rules::{Elastic, KvSize, Role, Rules};
+pub use rules::{Elastic, KvSize, Rules};
 pub use sequence::{Arrived, Queue};
 
 use std::collections::VecDeque;
 
 use sequence::Sequence;
 
-use crate::serving::RequestId;
+use crate::action::RequestId;
 
 /// One model instance's engine.
 #[derive(Clone, Debug)]

@@ -3,8 +3,35 @@
 
 use cotenant_profiles::{Bytes, Nanos};
 
-pub use crate::engine::Role;
-use crate::policy::Depth;
+/// How deep a policy looks. The deeper, the more it is asked; below its depth streams run free.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// It lays tenants out once and is not asked again.
+    Layout,
+    /// It is told of requests and batches, and may change batching, workers and shares.
+    Request,
+    /// It also decides when a batch starts, and on which worker.
+    Batch,
+    /// It also launches every kernel.
+    Kernel,
+}
+
+/// A policy cannot lay these tenants out on this device.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct LayoutError(pub String);
+
+/// Which steps a worker runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// All of them: the engine is its own.
+    #[default]
+    Whole,
+    /// Those of prompts; another worker of its tenant generates.
+    Prefill,
+    /// Those of one token per sequence.
+    Decode,
+}
 
 /// Memory systems and workers at time zero.
 #[derive(Clone, Debug, PartialEq)]

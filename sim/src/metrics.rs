@@ -66,6 +66,34 @@ impl Latencies {
         self.most = self.most.max(other.most);
     }
 
+    /// Values as they are kept, in ascending order, and how many there are of each.
+    pub fn recorded(&self) -> impl Iterator<Item = (Nanos, u64)> + '_ {
+        let values = self.histogram.iter_recorded();
+        values.map(|v| (Nanos(v.value_iterated_to()), u64::from(v.count_at_value())))
+    }
+
+    /// The least and the most, exactly; `None` of nothing.
+    #[must_use]
+    pub fn extremes(&self) -> Option<(Nanos, Nanos)> {
+        (!self.is_empty()).then_some((Nanos(self.least), Nanos(self.most)))
+    }
+
+    /// What [`Self::recorded`] and [`Self::extremes`] say.
+    #[must_use]
+    pub fn of(
+        recorded: impl Iterator<Item = (Nanos, u64)>,
+        extremes: Option<(Nanos, Nanos)>,
+    ) -> Self {
+        let mut all = Self::default();
+        for (value, n) in recorded {
+            all.histogram.saturating_record_n(value.0, u32::try_from(n).unwrap_or(u32::MAX));
+        }
+        if let Some((least, most)) = extremes {
+            (all.least, all.most) = (least.0, most.0);
+        }
+        all
+    }
+
     fn clear(&mut self) {
         self.histogram.reset();
         (self.least, self.most) = (u64::MAX, 0);

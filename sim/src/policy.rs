@@ -42,6 +42,7 @@ mod tally;
 mod temporal;
 mod xsched;
 
+pub use crate::layout::{Depth, LayoutError};
 pub use around::Around;
 pub use options::{
     Kind, OptionError, OptionSpec, OptionType, Options, PerTenant, Places, Value, Words,
@@ -75,19 +76,6 @@ pub const ALL: &[&PolicyInfo] = &[
     &pd_mux::INFO,
     &ideal::INFO,
 ];
-
-/// How deep a policy looks. The deeper, the more it is asked; below its depth streams run free.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Depth {
-    /// It lays tenants out once and is not asked again.
-    Layout,
-    /// It is told of requests and batches, and may change batching, workers and shares.
-    Request,
-    /// It also decides when a batch starts, and on which worker.
-    Batch,
-    /// It also launches every kernel.
-    Kernel,
-}
 
 /// Computes what no policy can beat on a scenario.
 pub type Bound = fn(Scenario, Option<&mut dyn Observer>) -> Report;
@@ -138,11 +126,6 @@ pub trait Policy: Send {
         vec![]
     }
 }
-
-/// A policy cannot lay these tenants out on this device.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct LayoutError(pub String);
 
 /// A registry entry.
 #[derive(Debug)]

@@ -7,8 +7,6 @@ use cotenant_profiles::{Bytes, Device, Drawn, Kernel, Model, Nanos, Op, Profile}
 
 use crate::contention::Pairs;
 
-use crate::host::Step;
-
 mod generate;
 mod steps;
 
@@ -273,6 +271,15 @@ fn drawn_together(parts: &[&KernelCode], full: u32, ns: u64, device: &Device) ->
     let watts = mean(Drawn::watts, base).map(|w| w.min(device.power.cap_w));
     let drawn = Drawn::new(full, part(Drawn::l2), part(Drawn::dram), watts);
     seen.as_ref().map(|_| drawn)
+}
+
+/// One launch of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// An index into the setup's kernels.
+    pub kernel: u32,
+    /// When the host has issued it, after it began the pass.
+    pub issued_ns: u64,
 }
 
 /// What one batch launches.

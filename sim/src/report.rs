@@ -2,8 +2,8 @@
 
 use cotenant_profiles::{Bytes, Device, Nanos};
 
+use crate::layout::LayoutError;
 use crate::metrics::{Counts, TokenCounts};
-use crate::policy::LayoutError;
 use crate::pool::{Totals, Used};
 
 /// A finished run.

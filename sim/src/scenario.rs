@@ -8,8 +8,8 @@ use cotenant_traces::{Arrivals, Rng, TokenDraws};
 
 use crate::contention::ContentionModel;
 use crate::engine::{KvSize, Rules};
-use crate::layout::{Discipline, Host, Layout, PoolSpec, Role, WorkerSpec};
-use crate::policy::{LayoutError, Value};
+use crate::layout::{Discipline, Host, Layout, LayoutError, PoolSpec, Role, WorkerSpec};
+
 use crate::program::{Code, ModelCode, StepCode};
 
 /// One simulation: who shares which GPU for how long.
@@ -286,37 +286,5 @@ impl Setup {
         let full = self.device.cus();
         let limit = total(full) as f64 * (1.0 + tolerance);
         (1..=full).find(|&c| total(c) as f64 <= limit).unwrap_or(full)
-    }
-
-    /// A per-tenant option as numbers in tenant order.
-    ///
-    /// # Errors
-    /// A number is missing, or names nobody.
-    pub fn per_tenant(&self, option: &str, value: &Value) -> Result<Vec<f64>, LayoutError> {
-        let names = || self.tenants.iter().map(|t| t.name.as_str());
-        match value {
-            Value::Numbers(list) if list.len() == self.tenants.len() => Ok(list.clone()),
-            Value::Numbers(list) => Err(LayoutError(format!(
-                "`{option}` has {} numbers for {} tenants",
-                list.len(),
-                self.tenants.len()
-            ))),
-            Value::Table(table) => {
-                if let Some((name, _)) = table.iter().find(|(n, _)| !names().any(|t| t == n)) {
-                    return Err(LayoutError(format!(
-                        "`{option}` names `{name}`, which is no tenant"
-                    )));
-                }
-                let find = |name: &str| table.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
-                names()
-                    .map(|name| {
-                        let missing =
-                            || LayoutError(format!("`{option}` has no number for `{name}`"));
-                        find(name).ok_or_else(missing)
-                    })
-                    .collect()
-            }
-            other => Err(LayoutError(format!("`{option}` is no number per tenant: {other:?}"))),
-        }
     }
 }

@@ -26,9 +26,7 @@ mod generating;
 use generating::Generating;
 pub use generating::Waiting;
 
-/// A request in the system, by a number that is used again once it has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestId(pub u32);
+pub use crate::action::RequestId;
 
 /// What a batch is made of.
 #[derive(Clone, Copy, Debug, PartialEq)]

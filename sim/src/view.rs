@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
 
-use crate::action::Action;
-use crate::host::World;
+use crate::action::{Action, RequestId};
 use crate::layout::{PoolSpec, WorkerSpec};
 use crate::program::Program;
 use crate::scenario::Setup;
-use crate::serving::RequestId;
 
 /// The world as a policy sees it.
 #[derive(Clone, Copy)]
@@ -34,12 +32,6 @@ pub struct View<'a> {
 pub trait Gpu {
     /// CUs on which blocks of a worker's kernel lie at this instant; for one that has launched something.
     fn held(&self, worker: u32) -> Option<u32>;
-}
-
-impl<W: World> Gpu for W {
-    fn held(&self, worker: u32) -> Option<u32> {
-        World::held(self, worker)
-    }
 }
 
 /// A GPU that tells nothing.

@@ -1,6 +1,6 @@
 //! The simulated world: the GPU's model on an event queue.
 //!
-//! Two sources of events, neither ever stale: a heap of alarms (the host's, and what copy engines and
+//! Two sources of events, neither of which holds outdated entries: a heap of alarms (the host's, and what copy engines and
 //! launches on their way wait for) and one next instant per pool. At equal instants pools go first,
 //! then the GPU's alarms, then the host's, each in the order in which they were set.
 

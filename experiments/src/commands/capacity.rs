@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::cell;
 use crate::config::{Experiment, Grid, Overrides, Point};
 use crate::fail::{Done, Failure};
+use crate::panics;
 use crate::prepare::Preparer;
 use crate::study::compute::{pool, threads};
 use crate::text::{align, percent, rounded};
@@ -90,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Done {
         return Err(Failure::input(format!("{file}: {why}")));
     }
     let pool = pool(threads(args.jobs.map_or(0, usize::from)))?;
-    cell::keep_panics();
+    panics::keep_panics();
     use rayon::prelude::*;
     let rows: Vec<usize> = (0..point.policies.len()).collect();
     let found: Vec<Done<Capacity>> =

@@ -62,8 +62,9 @@ pub(crate) fn run(args: &Args) -> Done {
 /// The file.
 fn text(name: &str, device_name: &str, device: &Device, models: &[String]) -> String {
     let mut text = format!(
-        r#"#:schema https://raw.githubusercontent.com/cotenant/cotenant/main/docs/experiment.schema.json
-# Every key with its type, unit and default: docs/experiment-file.md, or `cotenant schema`.
+        r#"#:schema ./experiment.schema.json
+# `cotenant schema > experiment.schema.json` here, and editors complete and check this file.
+# Every key with its type, unit and default: docs/experiment-file.md.
 
 name     = "{name}"
 question = "Which ways of sharing keep everybody within their goals?"   # shown on the report

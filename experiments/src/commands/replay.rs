@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use crate::config::Overrides;
-use crate::fail::Done;
+use crate::fail::{Done, Failure};
 use crate::on::On;
 use crate::session::{Ask, Session};
 
@@ -57,7 +57,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    pub(super) fn ask(&self) -> Ask {
+    pub(super) fn ask(&self, compare: bool, requests: bool) -> Ask {
         Ask {
             experiment: self.experiment.clone(),
             overrides: Overrides { set: self.set.clone(), seed: self.seed },
@@ -66,6 +66,8 @@ impl Common {
             slowdown: self.slowdown,
             streams: self.streams,
             jobs: self.jobs,
+            compare,
+            requests,
         }
     }
 }
@@ -80,7 +82,6 @@ fn slowdown(text: &str) -> Result<f64, String> {
 /// # Errors
 /// Bad input, a device that is not there, cells that failed after everything has been written.
 pub(crate) fn run(args: &Args) -> Done {
-    let mut session = Session::play(&args.common.ask(), "replay", args.requests)?;
-    session.write()?;
-    session.show("")
+    let shown = Session::play(&args.common.ask(false, args.requests)).and_then(|s| s.show(""));
+    shown.map_err(Failure::into_failed)
 }

@@ -4,12 +4,9 @@ use clap::Args as ClapArgs;
 use cotenant_results::{PlotKind, PlotSpec};
 
 use super::replay::Common;
-use crate::cell;
-use crate::fail::Done;
-use crate::results;
+use crate::fail::{Done, Failure};
 use crate::session::Session;
 use crate::validate::{compare, verdict};
-use crate::watch::Wants;
 
 /// Simulate and replay on identical arrivals, and say how wrong the simulator is
 ///
@@ -30,18 +27,11 @@ pub(crate) struct Args {
 /// # Errors
 /// As `replay`'s.
 pub(crate) fn run(args: &Args) -> Done {
-    let mut session = Session::play(&args.common.ask(), "validate", false)?;
-    cell::keep_panics();
-    for play in &mut session.plays {
-        let slice = &session.slices[play.slice];
-        play.simulated = cell::compute(&slice.e, &slice.ready, &play.cell, Wants::default());
-    }
-    let _ = std::panic::take_hook();
-    let mut table = results::header(session.keys());
-    for play in &session.plays {
-        table.extend(results::rows(&session.slices[play.slice].e, &play.cell, &play.simulated));
-    }
-    session.folder.put("simulated.csv", &table)?;
+    compared(args).map_err(Failure::into_failed)
+}
+
+fn compared(args: &Args) -> Done {
+    let mut session = Session::play(&args.common.ask(true, false))?;
     let rows = compare::rows(&session);
     session.folder.put("validation.csv", &compare::table(&rows))?;
     let text = verdict::text(&session, &rows);
@@ -54,6 +44,5 @@ pub(crate) fn run(args: &Args) -> Done {
         }
         run.plots.insert(0, PlotSpec::new(PlotKind::Parity));
     }
-    session.write()?;
     session.show(&format!("\n{}\n{text}", compare::summary(&rows)))
 }

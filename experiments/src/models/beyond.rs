@@ -9,7 +9,7 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Device, Launch, Profile, Source, analytic, zoo};
 
 use super::{Found, Variant, batches};
-use crate::digest;
+use crate::canonical;
 
 /// Adds the batches up to `largest` that a measured profile lacks, and says so. Other profiles, and
 /// models that the zoo does not know, are left as they are.
@@ -70,7 +70,7 @@ pub(super) fn extend(
         found.model
     ));
     found.words += &format!(", batches above {base} computed and scaled");
-    found.digest = digest::of_text(&format!("{profile:?}"));
+    found.digest = canonical::of_profile(&profile).map_err(|e| e.to_string())?;
     found.profile = Arc::new(profile);
     Ok(found)
 }

@@ -9,12 +9,15 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use super::Study;
+use super::figures::Figures;
+use super::ground::{Ground, Played};
 use super::journal::Journal;
 use super::record::{Extra, Record};
 use super::slice::Slice;
 use super::stop::Stop;
-use crate::cell::{self, Outcome};
+use crate::cell::Outcome;
 use crate::fail::{Done, Failure};
+use crate::panics;
 use crate::plan::{self, Cell};
 use crate::prepare::Preparer;
 use crate::progress::Progress;
@@ -42,8 +45,8 @@ pub(crate) fn pool(threads: usize) -> Done<rayon::ThreadPool> {
 }
 
 /// Points that are being worked on. Each is prepared once, by the first thread that needs it.
-struct Slices<'a> {
-    study: &'a Study,
+pub(crate) struct Slices<'a> {
+    pub(crate) study: &'a Study,
     preparer: Mutex<Preparer>,
     slots: Mutex<BTreeMap<usize, Arc<Slot>>>,
     /// Points that are kept.
@@ -52,8 +55,30 @@ struct Slices<'a> {
 
 type Slot = OnceLock<Result<Arc<Slice>, String>>;
 
-impl Slices<'_> {
-    fn get(&self, point: usize) -> Result<Arc<Slice>, String> {
+impl<'a> Slices<'a> {
+    /// The points of a study, of which the last `most` are kept.
+    pub(crate) fn new(study: &'a Study, preparer: Preparer, most: usize) -> Self {
+        Self { study, preparer: Mutex::new(preparer), slots: Mutex::default(), most }
+    }
+
+    /// What its points were prepared with.
+    pub(crate) fn into_preparer(self) -> Preparer {
+        self.preparer.into_inner().expect("no thread panics with the lock held")
+    }
+
+    /// Takes all points as prepared.
+    pub(crate) fn put(&self, points: &[Arc<Slice>]) {
+        let mut slots = self.slots.lock().expect("no thread panics with the lock held");
+        slots.extend(
+            points.iter().map(|slice| Ok(slice.clone())).map(Slot::from).map(Arc::new).enumerate(),
+        );
+    }
+
+    /// A point, prepared.
+    ///
+    /// # Errors
+    /// As [`Slice::prepare`].
+    pub(crate) fn get(&self, point: usize) -> Result<Arc<Slice>, String> {
         let slot = {
             let mut slots = self.slots.lock().expect("no thread panics with the lock held");
             let slot = slots.entry(point).or_default().clone();
@@ -78,38 +103,33 @@ struct Ended {
     what: String,
 }
 
-/// Computes `todo`, cells in order; returns whether it got to the end.
+/// Runs `todo`, cells in order, on a ground; returns whether it got to the end. `finished` others are
+/// done already.
 ///
 /// # Errors
 /// The journal cannot be written; the experiment is not what was planned.
 pub(crate) fn compute(
-    study: &Study,
-    preparer: Preparer,
-    mut todo: Vec<usize>,
+    slices: &Slices<'_>,
+    ground: &dyn Ground,
+    (finished, mut todo): (usize, Vec<usize>),
     threads: usize,
     (folder, journal): (&Path, &mut Journal),
     stop: &Stop,
 ) -> Done<bool> {
-    let finished = study.cells.len() - todo.len();
+    let study = slices.study;
     todo.sort_by_key(|&i| (study.first_of(i), i));
     let works = works(study, &todo);
-    cell::keep_panics();
-    let slices = Slices {
-        study,
-        preparer: Mutex::new(preparer),
-        slots: Mutex::default(),
-        most: threads + 1,
-    };
+    panics::keep_panics();
     let next = AtomicUsize::new(0);
     let (sender, receiver) = sync_channel::<Done<Ended>>(4 * threads);
-    let mut progress = Progress::new(study.cells.len(), finished);
+    let mut progress = Progress::new(finished + todo.len(), finished);
     let mut left = todo.len();
     let abandon = Stop::default();
     let pool = pool(threads)?;
     let written = pool.in_place_scope(|scope| {
         for _ in 0..threads.min(works.len()) {
             let sender = sender.clone();
-            let work = || Worker { slices: &slices, folder, stop: [stop, &abandon] };
+            let work = || Worker { slices, ground, folder, stop: [stop, &abandon] };
             let (worker, next, works, todo) = (work(), &next, &works, &todo);
             scope.spawn(move |_| worker.run(next, works, todo, &sender));
         }
@@ -158,6 +178,7 @@ fn works(study: &Study, todo: &[usize]) -> Vec<Range<usize>> {
 
 struct Worker<'a> {
     slices: &'a Slices<'a>,
+    ground: &'a dyn Ground,
     folder: &'a Path,
     stop: [&'a Stop; 2],
 }
@@ -172,15 +193,21 @@ impl Worker<'_> {
     ) {
         while !self.stop.iter().any(|s| s.is_set()) {
             let Some(work) = works.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let ended = match self.compute(&todo[work.clone()]) {
+                Ok(Some(ended)) => Ok(ended),
+                Ok(None) => return,
+                Err(failure) => Err(failure),
+            };
             // The receiver goes only when writing failed: then nothing matters any more.
-            if sender.send(self.compute(&todo[work.clone()])).is_err() {
+            if sender.send(ended).is_err() {
                 return;
             }
         }
     }
 
-    /// Computes the first of the cells; its outcome is that of the others, too.
-    fn compute(&self, cells: &[usize]) -> Done<Ended> {
+    /// Computes the first of the cells; its outcome is that of the others, too. Nothing where a stop
+    /// has cut it short.
+    fn compute(&self, cells: &[usize]) -> Done<Option<Ended>> {
         let study = self.slices.study;
         let (point, number) = study.point_of(cells[0]);
         let slice = self.slices.get(point).map_err(Failure::Input)?;
@@ -192,8 +219,10 @@ impl Worker<'_> {
                  profile has changed; restore it, or plan in another folder"
             )));
         }
-        let mut outcome = cell::compute(&slice.e, &slice.ready, &cell, study.wants);
-        let extras = self.extras(&mut outcome, cells)?;
+        let played = self.ground.play(&slice, &cell, study.wants, self.stop[0]);
+        let Some(mut played) = played else { return Ok(None) };
+        let extras = self.extras(&mut played.outcome, cells)?;
+        let figures = self.ground.is_compared().then(|| Figures::of(&played));
         let mut records = vec![];
         for (i, extras) in cells.iter().zip(extras) {
             let (p, number) = study.point_of(*i);
@@ -203,19 +232,21 @@ impl Worker<'_> {
             // The same policy and repeat in its own point.
             let like = plan::cell(e, &slice.ready.meaning, number);
             let cell = Cell { id: study.cells[*i].to_owned(), work: cell.work.clone(), ..like };
-            let mut record = Record::of(&study.plan, e, &cell, &outcome);
+            let mut record = Record::of(&study.plan, e, &cell, &played);
             record.line.extras = extras;
+            record.figures.clone_from(&figures);
             if *i != study.first_of(*i) {
                 record.line.cpu_s = 0.0;
             }
             records.push(record);
         }
         let swept = if values.is_empty() { String::new() } else { format!(" [{values}]") };
+        let Played { outcome, .. } = &played;
         let what = format!(
             "{swept} seed {}: {}, {} events, {:.2} s",
             cell.seed, outcome.status, outcome.events, outcome.cpu_s
         );
-        Ok(Ended { records, what })
+        Ok(Some(Ended { records, what }))
     }
 
     /// Writes request logs and timelines at once, so that they do not pile up in memory.

@@ -62,7 +62,8 @@ impl Journal {
             text += &seal::line(record);
             text.push('\n');
         }
-        self.file.write_all(text.as_bytes()).map_err(|e| Failure::io(&self.path, e))?;
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|e| Failure::write(&self.path, e).into_io())?;
         if self.synced.elapsed() >= SYNC {
             self.sync()?;
         }
@@ -75,7 +76,7 @@ impl Journal {
     /// It cannot be written.
     pub(crate) fn sync(&mut self) -> Done {
         self.synced = Instant::now();
-        self.file.sync_data().map_err(|e| Failure::io(&self.path, e))
+        self.file.sync_data().map_err(|e| Failure::write(&self.path, e).into_io())
     }
 
     /// Shows people that the attempt is alive while a long cell runs.
@@ -128,9 +129,8 @@ pub(crate) struct Conflict {
 }
 
 impl Kept {
-    /// Reads every journal of a shard. A line that is torn, damaged, of another plan or of no cell of
-    /// this study says nothing; neither does a cell whose own files are gone or, where `thorough`,
-    /// damaged.
+    /// Reads every journal of a shard. A line that is truncated, corrupt, of another plan or of no cell
+    /// of this study is ignored; so is a cell whose own files are gone or, where `thorough`, damaged.
     ///
     /// # Errors
     /// A journal that is there cannot be read; or, as the inner result, two of them disagree.

@@ -18,8 +18,8 @@ use super::{CONFLICTS, Study, conflict};
 use crate::fail::{Done, Failure};
 use crate::folder::Folder;
 use crate::info::{self, Tally};
-use crate::run::{Show, tell};
 use crate::say;
+use crate::show::{Show, tell};
 use crate::text::count;
 
 /// What `cotenant merge` is asked for.

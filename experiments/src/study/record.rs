@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell::Outcome;
+use super::figures::Figures;
+use super::ground::Played;
 use crate::config::Experiment;
 use crate::digest;
 use crate::fail::{Done, Failure};
@@ -16,8 +17,15 @@ use crate::plan::Cell;
 use crate::results;
 
 /// The tables that are made of cells' rows.
-pub(crate) const TABLES: [&str; 6] =
-    ["results.csv", "cdf.csv", "series.csv", "counters.csv", "layouts.csv", "gpus.csv"];
+pub(crate) const TABLES: [&str; 7] = [
+    "results.csv",
+    "cdf.csv",
+    "series.csv",
+    "counters.csv",
+    "layouts.csv",
+    "gpus.csv",
+    "lateness.csv",
+];
 
 /// A finished cell.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -27,6 +35,9 @@ pub(crate) struct Record {
     pub(crate) line: Line,
     /// Rows, by table of [`TABLES`].
     pub(crate) tables: [String; TABLES.len()],
+    /// Its numbers, where they are compared with another ground's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) figures: Option<Figures>,
 }
 
 /// What is told of a cell besides its rows.
@@ -57,7 +68,8 @@ pub(crate) struct Extra {
 
 impl Record {
     /// The record of a cell; `e` holds its point alone.
-    pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, outcome: &Outcome) -> Self {
+    pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, played: &Played) -> Self {
+        let Played { outcome, lateness } = played;
         let text = |rows: Vec<u8>| String::from_utf8(rows).expect("rows are made of text");
         Self {
             plan: plan.to_owned(),
@@ -76,7 +88,11 @@ impl Record {
                 text(results::counter_rows(e, cell, outcome)),
                 text(results::layout_rows(e, cell, outcome)),
                 text(results::gpu_rows(e, cell, outcome)),
+                lateness
+                    .as_ref()
+                    .map_or_else(String::new, |l| text(results::lateness_rows(e, cell, l))),
             ],
+            figures: None,
         }
     }
 

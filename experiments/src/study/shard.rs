@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use super::advice::advice;
 use super::commit::{self, Lack, Of};
-use super::compute::{compute, threads};
+use super::compute::{Slices, compute, threads};
+use super::ground::Simulated;
 use super::journal::{Journal, Kept};
 use super::plan_file::PlanFile;
 use super::stop::Stop;
@@ -112,8 +113,11 @@ pub(crate) fn run(dir: &Path, of: ShardOf, jobs: usize) -> Done {
         let mut journal = Journal::create(dir, of.shard)?;
         let preparer = Preparer::with_files(files);
         let to = (dir, &mut journal);
-        if !compute(&study, preparer, todo, threads(jobs), to, &stop)? {
-            return Err(Failure::Stopped(format!("{name}: stopped; run it again to go on")));
+        let threads = threads(jobs);
+        let slices = Slices::new(&study, preparer, threads + 1);
+        let elsewhere = study.cells.len() - todo.len();
+        if !compute(&slices, &Simulated::default(), (elsewhere, todo), threads, to, &stop)? {
+            return Err(Failure::Stopped(format!("{name}: stopped; run it again to resume")));
         }
         kept = Kept::read(&study, dir, of.shard, false)?.map_err(|c| conflict(dir, &c))?;
     }

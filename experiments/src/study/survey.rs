@@ -92,7 +92,8 @@ pub(crate) fn survey(
 
 /// Identifies a study: equal identities mean equal files.
 fn identity(head: &Head, experiment: &str, wants: Wants, shards: usize, build: &str) -> String {
-    let text = format!("{experiment} {wants:?} {shards} {build}\n{}", head.text);
+    let wants = serde_json::json!(wants);
+    let text = format!("{experiment} {wants} {shards} {build}\n{}", head.text);
     digest::of_text(&text)[..16].to_owned()
 }
 

@@ -110,12 +110,13 @@ pub(crate) fn headers(keys: &[String]) -> [Vec<u8>; TABLES.len()] {
         results::counters_header(keys),
         results::layouts_header(keys),
         results::gpus_header(keys),
+        results::lateness_header(keys),
     ]
 }
 
 /// Whether a table is there even where it has no row.
 pub(crate) fn wanted(study: &Study) -> [bool; TABLES.len()] {
-    [true, study.wants.cdf, study.wants.series, false, false, false]
+    [true, study.wants.cdf, study.wants.series, false, false, false, false]
 }
 
 /// A table that has been written.

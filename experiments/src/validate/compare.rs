@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use cotenant_results::columns::VALIDATION;
 use cotenant_results::{Metric, student_975};
 
-use crate::cell::Outcome;
 use crate::metrics::{Metrics, number};
 use crate::session::Session;
+use crate::study::figures::Figures;
 use crate::text::{align, rounded};
 
 /// What is compared.
@@ -58,7 +58,7 @@ pub(crate) fn mean(values: &[f64]) -> (f64, Option<f64>) {
 
 /// Every row, in the order of the cells; repeats in which either side has no value are left out.
 pub(crate) fn rows(session: &Session) -> Vec<Row> {
-    let mut groups: BTreeMap<(usize, usize), Vec<(&Outcome, &Outcome)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, usize), Vec<(&Figures, &Figures)>> = BTreeMap::new();
     for play in &session.plays {
         let (s, m) = (&play.simulated, &play.measured);
         if s.is_ok() && m.is_ok() {
@@ -73,7 +73,7 @@ pub(crate) fn rows(session: &Session) -> Vec<Row> {
         let names = point.tenants.iter().map(|t| t.name.as_str()).chain(["*"]);
         for (t, tenant) in names.enumerate() {
             for metric in COMPARED {
-                let of = |o: &Outcome| o.metrics.get(t).and_then(|m: &Metrics| m.get(metric));
+                let of = |o: &Figures| o.metrics.get(t).and_then(|m: &Metrics| m.get(metric));
                 let both: Vec<(f64, f64)> =
                     pairs.iter().filter_map(|(s, m)| Some((of(s)?, of(m)?))).collect();
                 rows.extend(row(&label, p, tenant, metric, &both));

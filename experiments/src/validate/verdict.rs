@@ -6,8 +6,8 @@ use cotenant_sim::policy::Depth;
 
 use super::compare::{Row, ranking};
 use super::residuals::{Residual, Suspect, explain};
-use crate::cell::Outcome;
 use crate::session::Session;
+use crate::study::figures::Figures;
 use crate::study::slice::Slice;
 use crate::text::rounded;
 
@@ -93,13 +93,13 @@ fn residuals(session: &Session) -> Vec<Residual> {
         let Some(lateness) = play.lateness.as_ref().filter(|_| s.is_ok() && m.is_ok()) else {
             continue;
         };
-        let Slice { e, ready } = &session.slices[play.slice];
+        let Slice { e, ready } = &*session.slices[play.slice];
         let (point, row) = (&e.point, session.slices[play.slice].row(&play.cell));
         let Ok(policy) = (row.info.build)(&row.options) else { continue };
         let deep = policy.depth() == Depth::Kernel;
         let late_ms = |l| lateness.in_run(l, 0.5).map_or(0.0, |l| l.as_millis_f64());
         let (late, seen) = (late_ms(&lateness.arrivals), late_ms(&lateness.completions));
-        let get = |o: &Outcome, t: usize, metric| o.metrics.get(t).and_then(|x| x.get(metric));
+        let get = |o: &Figures, t: usize, metric| o.metrics.get(t).and_then(|x| x.get(metric));
         let whole = point.tenants.len();
         let completed = get(m, whole, Metric::Completed).unwrap_or(0.0).max(1.0);
         let busy_ms = |t: usize| {

@@ -82,10 +82,22 @@ impl Replay {
 
     /// Data rows of finished cells on disk.
     fn rows(&self) -> Vec<String> {
-        let files = ["results.csv", "results.csv.partial"];
-        let text = files.iter().find_map(|f| std::fs::read_to_string(self.out.join(f)).ok());
-        let text = text.unwrap_or_default();
-        text.lines().skip(1).map(str::to_owned).collect()
+        let table = std::fs::read_to_string(self.out.join("results.csv"));
+        let table = table.map(|text| text.lines().skip(1).map(str::to_owned).collect());
+        table.unwrap_or_else(|_| self.journal())
+    }
+
+    /// Rows of the cells that the journals of a run under way hold.
+    fn journal(&self) -> Vec<String> {
+        let mut rows = vec![];
+        for file in std::fs::read_dir(self.out.join("attempts/00000")).into_iter().flatten() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+                let record: serde_json::Value = serde_json::from_str(line).unwrap();
+                rows.extend(record["tables"][0].as_str().unwrap().lines().map(str::to_owned));
+            }
+        }
+        rows
     }
 
     fn end(mut self) -> (ExitStatus, String, Vec<String>) {
@@ -145,6 +157,28 @@ fn stopped_it_keeps_the_rows_it_has_and_takes_its_workers_along() {
         // Two tenants and the whole GPU, of the first cell at least.
         assert!(rows.len() >= 3, "{rows:?}");
         gone(&workers);
+    }
+}
+
+#[test]
+fn the_same_command_resumes_what_was_stopped() {
+    for what in ["replay", "validate"] {
+        let mut first = Replay::start_as(what, |_| {});
+        first.workers_of_the_second_cell();
+        signal(first.child.id(), "TERM");
+        assert_eq!(first.child.wait().unwrap().code(), Some(75));
+        let kept = first.rows();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cotenant"));
+        command.arg(what).arg(first.out.with_file_name("small.toml")).args(["--on", "emulated"]);
+        command.args(["--jobs", "1", "--slowdown", "60", "--out"]).arg(&first.out);
+        let done = command.output().unwrap();
+        let stderr = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(0), "{what}: {stderr}");
+        assert!(stderr.contains("1 of 2 cells reused from an interrupted run"), "{stderr}");
+        let rows = first.rows();
+        assert_eq!(rows.len(), 6, "{rows:?}");
+        assert!(kept.iter().all(|row| rows.contains(row)), "measured once: {kept:?} {rows:?}");
+        assert!(!first.out.join("attempts").exists(), "{what}");
     }
 }
 

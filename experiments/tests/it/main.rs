@@ -14,6 +14,7 @@ mod dnnscaler;
 mod faults;
 mod fleet;
 mod measured;
+mod mutated;
 mod processes;
 mod readme;
 mod recordings;

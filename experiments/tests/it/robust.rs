@@ -202,7 +202,7 @@ fn two_runs_share_no_folder() {
 }
 
 /// A random experiment: mostly sensible, with an extreme value now and then.
-fn random(rng: &mut Rng) -> String {
+pub(super) fn random(rng: &mut Rng) -> String {
     let pick = |rng: &mut Rng, all: &[&str]| all[rng.below(all.len() as u64) as usize].to_owned();
     let odd = |rng: &mut Rng| rng.below(12) == 0;
     let device = pick(rng, &["a30", "v100-sxm2-16", "h100-sxm", "mi50", "p40", "rtx-4050-laptop"]);
@@ -313,7 +313,7 @@ fn random(rng: &mut Rng) -> String {
 }
 
 /// The text with a number replaced by an extreme one, or a byte of it changed.
-fn mutated(text: &str, rng: &mut Rng) -> String {
+pub(super) fn mutated(text: &str, rng: &mut Rng) -> String {
     let mut bytes = text.as_bytes().to_vec();
     let numbers: Vec<usize> = (1..bytes.len())
         .filter(|&i| bytes[i].is_ascii_digit() && !bytes[i - 1].is_ascii_alphanumeric())

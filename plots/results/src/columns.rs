@@ -203,7 +203,7 @@ pub struct Field {
     pub doc: &'static str,
 }
 
-const fn field(name: &'static str, unit: &'static str, doc: &'static str) -> Field {
+pub(crate) const fn field(name: &'static str, unit: &'static str, doc: &'static str) -> Field {
     Field { name, unit, doc }
 }
 
@@ -281,12 +281,13 @@ pub const TIMELINE_FIELDS: [Field; 5] = [
     field("cu_utilization", "0 to 1", "compute units in use over all; on `*` alone"),
 ];
 /// Columns of `counters.csv` after the sweep keys.
-pub const COUNTER_FIELDS: [Field; 2] = [
+pub const COUNTER_FIELDS: [Field; 3] = [
     field(
         "counter",
         "",
-        "what the policy counted; `dropped: TENANT, REASON`: requests given up for that reason",
+        "what the policy or the device counted (below); `dropped: TENANT, REASON`: requests given up for that reason",
     ),
+    field("unit", "", "of the value"),
     field(
         "value",
         "",
@@ -372,7 +373,7 @@ pub const CDF: [&str; 3] = names(&CDF_FIELDS);
 /// Columns of `series.csv` after the sweep keys.
 pub const TIMELINE: [&str; 5] = names(&TIMELINE_FIELDS);
 /// Columns of `counters.csv` after the sweep keys.
-pub const COUNTERS: [&str; 2] = names(&COUNTER_FIELDS);
+pub const COUNTERS: [&str; 3] = names(&COUNTER_FIELDS);
 /// Columns of `layouts.csv` after the sweep keys; the first four are texts.
 pub const LAYOUTS: [&str; 12] = names(&LAYOUT_FIELDS);
 /// Columns of `gpus.csv` after the sweep keys.

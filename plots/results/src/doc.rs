@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::columns::{self, Better, Field, METRICS, Rows};
+use crate::counters::COUNTERS;
 
 /// The page that documents every column of every table.
 #[must_use]
@@ -84,6 +85,10 @@ pub fn markdown() -> String {
             out += "| one column per sweep key | as in the experiment file | its value |\n";
         }
         fields(&mut out, list, "");
+        if file == "counters.csv" {
+            out += "\n| counter | unit | meaning |\n|---|---|---|\n";
+            fields(&mut out, COUNTERS, "");
+        }
     }
     out
 }

@@ -18,6 +18,7 @@
 
 mod answer;
 pub mod columns;
+pub mod counters;
 mod doc;
 mod error;
 mod estimate;

@@ -72,8 +72,9 @@ impl Table {
     /// It is missing or malformed; the message names file, line and column.
     pub fn counters(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
-        let texts = SERIES_LEADING.into_iter().chain(keys).chain([COUNTERS[0]]).collect();
-        Self::read(path, texts, COUNTERS[1..].to_vec())
+        let texts =
+            SERIES_LEADING.into_iter().chain(keys).chain(COUNTERS[..2].iter().copied()).collect();
+        Self::read(path, texts, COUNTERS[2..].to_vec())
     }
 
     /// Reads `layouts.csv`.

@@ -28,7 +28,7 @@ const BEHIND: [Metric; 11] = [
     Metric::Downtime,
 ];
 
-/// Means by policy over all sweep points, for the whole GPU.
+/// Means by policy over all sweep points and tenants.
 pub(super) fn why(cx: &Context<'_>) -> Markup {
     let table = cx.results;
     let whole: Vec<&Row> = table
@@ -46,28 +46,45 @@ pub(super) fn why(cx: &Context<'_>) -> Markup {
         let values: Vec<f64> = own.filter_map(|r| table.number(r, m.name())).collect();
         Estimate::of(&values).map_or("–".to_owned(), |e| pretty(e.mean * m.column().scale))
     };
+    let goals = table.rows.iter().any(|r| table.number(r, Metric::SloAttainment.name()).is_some());
     html! {
         p.note {
-            "Means over all cells of a policy, for the whole GPU. Queueing is the wait for a worker; \
-             service is the rest of a request's latency."
+            "Means over all cells of a policy, " (cx.whole) ". Queueing is the wait for a worker; service is \
+             the rest of a request's latency."
+            @if goals { " The worst run is the repeat in which a tenant had the fewest requests in time." }
         }
         div.scroll tabindex="0" {
             table {
                 thead { tr {
                     th scope="col" { "Policy" }
                     @for m in &known { th.num scope="col" { (m.column().title) small { (m.column().unit) } } }
+                    @if goals { th scope="col" { "Worst run" small { "% in time" } } }
                 } }
                 tbody {
                     @for label in &labels {
                         tr {
                             th scope="row" { (label) }
                             @for m in &known { td.num { (mean(label, *m)) } }
+                            @if goals { td { (worst(cx, label).unwrap_or("–".to_owned())) } }
                         }
                     }
                 }
             }
         }
     }
+}
+
+/// The least share of a tenant's requests in time in any cell of a policy, with the tenant and the seed.
+fn worst(cx: &Context<'_>, label: &str) -> Option<String> {
+    let table = cx.results;
+    let own = table
+        .rows
+        .iter()
+        .filter(|r| table.text(r, "label") == label && table.text(r, "tenant") != WHOLE);
+    let known = own.filter_map(|r| Some((table.number(r, Metric::SloAttainment.name())?, r)));
+    let (share, row) = known.min_by(|a, b| a.0.total_cmp(&b.0))?;
+    let (tenant, seed) = (table.text(row, "tenant"), table.text(row, "seed"));
+    Some(format!("{} ({tenant}, seed {seed})", fixed((share * 1000.0).floor() / 10.0, 1)))
 }
 
 /// What a reader has to know before trusting the numbers.

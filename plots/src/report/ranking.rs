@@ -23,10 +23,17 @@ pub(super) fn table(cx: &Context<'_>, answer: &Answer, point: &Point) -> Markup 
     let bounds: Vec<&Line> = point.lines.iter().filter(|l| l.bound).collect();
     // One more row is shorter than a line that says so.
     let open = if rivals.len() <= OPEN + 1 { rivals.len() } else { OPEN };
+    let (mut open, mut folded) = (rivals[..open].to_vec(), rivals[open..].to_vec());
+    // The one to deploy today is seen at once.
+    let winner = cx.run.winners.iter().find(|w| w.point == point.name);
+    let today = winner.and_then(|w| w.today.as_ref()).map(|t| t.label.as_str());
+    if let Some(i) = folded.iter().position(|l| Some(l.label.as_str()) == today) {
+        open.push(folded.remove(i));
+    }
     html! {
-        (rows(cx, answer, point, &rivals[..open]))
-        @if open < rivals.len() {
-            details { summary { (rivals.len() - open) " more" } (rows(cx, answer, point, &rivals[open..])) }
+        (rows(cx, answer, point, &open))
+        @if !folded.is_empty() {
+            details { summary { (folded.len()) " more" } (rows(cx, answer, point, &folded)) }
         }
         @if !bounds.is_empty() {
             details {
@@ -49,18 +56,24 @@ fn rows(cx: &Context<'_>, answer: &Answer, point: &Point, lines: &[&Line]) -> Ma
             table.ranking {
                 thead { tr {
                     th scope="col" { "Policy" }
-                    @for &i in &here { th scope="col" { (answer.tenants[i]) (goal_text(cx, &answer.tenants[i])) } }
+                    @for &i in &here {
+                        @let (model, goal) = goal_text(cx, &answer.tenants[i]);
+                        th scope="col" { (answer.tenants[i]) small { (model) } small { (goal) } }
+                    }
                     th.num scope="col" { (rank.title) small { (rank.unit) } }
                     th.what scope="col" { "What it does" }
                 } }
-                tbody { @for line in lines { (row(cx, line, &here)) } }
+                tbody { @for line in lines { (row(cx, answer, line, &here)) } }
             }
         }
     }
 }
 
-fn goal_text(cx: &Context<'_>, tenant: &str) -> Markup {
-    let Some(t) = cx.run.tenants.iter().find(|t| t.name == tenant) else { return html! {} };
+/// A tenant's model and goal, in words.
+fn goal_text<'a>(cx: &Context<'a>, tenant: &str) -> (&'a str, String) {
+    let Some(t) = cx.run.tenants.iter().find(|t| t.name == tenant) else {
+        return ("", String::new());
+    };
     let goal = match (&t.slo, t.slo_ms) {
         (Some(text), Some(ms)) if !text.contains("ms") => {
             format!("within {} ms ({text})", pretty(ms))
@@ -70,10 +83,10 @@ fn goal_text(cx: &Context<'_>, tenant: &str) -> Markup {
         (None, Some(ms)) => format!("within {}", plain_ms(ms)),
         (None, None) => "no goal".to_owned(),
     };
-    html! { small { (t.model) } small { (goal) } }
+    (&t.model, goal)
 }
 
-fn row(cx: &Context<'_>, line: &Line, tenants: &[usize]) -> Markup {
+fn row(cx: &Context<'_>, answer: &Answer, line: &Line, tenants: &[usize]) -> Markup {
     let swatch = format!("background:{}", cx.looks.label(&line.label).color.hex());
     let policy = cx.run.policies.iter().find(|p| p.label == line.label);
     html! {
@@ -93,13 +106,14 @@ fn row(cx: &Context<'_>, line: &Line, tenants: &[usize]) -> Markup {
                 td.failed colspan=(tenants.len()) { (failures(line)) }
             } @else {
                 @for (i, &t) in tenants.iter().enumerate() {
-                    td {
+                    @let tenant = &answer.tenants[t];
+                    td data-label={ (tenant) ", " (goal_text(cx, tenant).1) } {
                         @match &line.cells[t] { Some(cell) => (tenant_cell(cell)), None => "–" }
                         @if i == 0 && !line.failures.is_empty() { (failures(line)) }
                     }
                 }
             }
-            td.num { (line.rank.map_or("–".to_owned(), |r| r.to_string())) }
+            td.num data-label=(answer.rank_by.column().title) { (line.rank.map_or("–".to_owned(), |r| r.to_string())) }
             td.what { (policy.map_or("", |p| p.summary.as_str())) }
         }
     }
@@ -170,12 +184,12 @@ pub(super) fn map(cx: &Context<'_>, answer: &Answer) -> Markup {
     };
     let keys = &cx.run.sweep_keys;
     html! {
+        p.note {
+            @if answer.goals { "Goals of all tenants: ● kept, ◐ undecided, ✗ missed, × failed." }
+            @else { "Rank by " (answer.rank_by.column().title.to_lowercase()) ", 1 is best." }
+        }
         div.scroll tabindex="0" {
             table.map {
-                caption {
-                    @if answer.goals { "Goals of all tenants: ● kept, ◐ undecided, ✗ missed, × failed." }
-                    @else { "Rank by " (answer.rank_by.column().title.to_lowercase()) ", 1 is best." }
-                }
                 thead {
                     @for (k, key) in keys.iter().enumerate() {
                         tr {

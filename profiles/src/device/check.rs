@@ -1,6 +1,6 @@
 //! What no device can be, however well its file reads.
 
-use super::{Device, MAX_CUS, Mig, MigProfile};
+use super::{Costs, Device, MAX_CUS, Mechanism, Mig, MigProfile, Resident};
 
 /// Field and message of the first thing that cannot be.
 type Fault = (String, String);
@@ -94,7 +94,44 @@ fn sharing(d: &Device) -> Result<(), Fault> {
         })?;
     }
     in_range("costs.quantum", d.costs.quantum.0, 1, 3_600_000_000_000)?;
-    in_range("costs.load_mbps", d.costs.load_mbps.into(), 1, u32::MAX.into())
+    in_range("costs.load_mbps", d.costs.load_mbps.into(), 1, u32::MAX.into())?;
+    effects(&d.costs)
+}
+
+/// What mechanisms do to resident work is part of how they are carried out: a file states it, and
+/// cannot change it.
+fn effects(c: &Costs) -> Result<(), Fault> {
+    use Resident::{Drains, Keeps, Restarts, Saves};
+    let all: [(&str, Mechanism, Resident); 17] = [
+        ("context_switch", c.context_switch, Saves),
+        ("context_yield", c.context_yield, Keeps),
+        ("stream_hop", c.stream_hop, Keeps),
+        ("barrier", c.barrier, Keeps),
+        ("mask_ioctl", c.mask_ioctl, Keeps),
+        ("mask_tpc", c.mask_tpc, Keeps),
+        ("mask_firmware", c.mask_firmware, Keeps),
+        ("kernel_intercept", c.kernel_intercept, Keeps),
+        ("kernel_slice", c.kernel_slice, Keeps),
+        ("preempt_reset", c.preempt_reset, Restarts),
+        ("preempt_blocks", c.preempt_blocks, Drains),
+        ("preempt_save", c.preempt_save, Saves),
+        ("clock_switch", c.clock_switch, Keeps),
+        ("process_start", c.process_start, Keeps),
+        ("shadow_switch", c.shadow_switch, Drains),
+        ("mig_destroy", c.mig_destroy, Restarts),
+        ("mig_create", c.mig_create, Restarts),
+    ];
+    for (name, mechanism, does) in all {
+        ensure(mechanism.resident == does, &format!("costs.{name}.resident"), || {
+            format!(
+                "`{}`: it {} what runs; write \"{}\"",
+                mechanism.resident.name(),
+                does.name(),
+                does.name()
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn instances(d: &Device, mig: &Mig) -> Result<(), Fault> {

@@ -151,10 +151,12 @@ fn write_file(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(), FileE
     }
     std::fs::create_dir_all(&folder)
         .map_err(|source| FileError::Io { path: folder.clone(), source })?;
-    put(&path, &content(times))
+    put(&path, &layers_text(times))
 }
 
-fn content(times: &LayerTimes) -> String {
+/// The text of the file.
+#[must_use]
+pub fn layers_text(times: &LayerTimes) -> String {
     let source = times.source.name();
     let mut text = format!(
         "{VERSION}\n# device={}\n# source={source}\n# model={}\n",

@@ -100,6 +100,21 @@ fn write_files(
     Ok(())
 }
 
+/// The text of all files of a profile, one after the other: the same text, the same profile.
+///
+/// # Errors
+/// A model that TOML cannot say.
+pub fn text(profile: &Profile) -> Result<String, FileError> {
+    let mut text = csv(&head(profile, &profile.provenance), KERNELS, kernel_rows(profile));
+    text += &csv_with("", CURVES, &DRAWN, curve_rows(profile, true));
+    for model in profile.models.values() {
+        text += &model_text(&format!("# model={}\n", model.name), model)?;
+        text += &csv("", LAUNCHES, launch_rows(profile, model));
+    }
+    text += &csv("", CORUN, corun_rows(profile));
+    Ok(text)
+}
+
 fn head(profile: &Profile, provenance: &BTreeMap<String, String>) -> String {
     let mut head =
         format!("{VERSION}\n# device={}\n# source={}\n", profile.device, profile.source.name());

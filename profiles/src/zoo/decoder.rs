@@ -18,7 +18,7 @@ pub use models::DECODERS;
 pub use step::{Decode, Matrix, Prefill, Rounding, Segment, Step, StepLayer, StepShape};
 
 use super::ZooError;
-use crate::lower::Precision;
+use crate::precision::Precision;
 use crate::text;
 use crate::units::Bytes;
 

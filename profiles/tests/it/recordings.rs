@@ -3,6 +3,7 @@
 
 mod aiconfigurator;
 mod cases;
+mod databases;
 mod fuzz;
 mod host;
 mod nsys;

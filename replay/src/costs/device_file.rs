@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use cotenant_profiles::device::{Mechanism, Resident};
+use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Device as GpuDescription, Nanos};
 
 use super::{Cost, CostError, Request, STAND_IN, write_whole};
@@ -108,16 +108,7 @@ fn mechanism(m: Mechanism) -> String {
     if m.delay != Nanos::ZERO {
         parts.push(format!("delay = \"{}\"", m.delay));
     }
-    let resident = match m.resident {
-        Resident::Keeps => "keeps",
-        Resident::Saves => "saves",
-        Resident::Drains => "drains",
-        Resident::Restarts => "restarts",
-    };
-    parts.push(format!("resident = \"{resident}\""));
-    if m.memory.0 != 0 {
-        parts.push(format!("memory = \"{}\"", m.memory));
-    }
+    parts.push(format!("resident = \"{}\"", m.resident.name()));
     format!("{{ {} }}", parts.join(", "))
 }
 

@@ -81,7 +81,7 @@ impl Bench {
         let context = Context::new(ordinal)?;
         let cus = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
         let l2 = context.attribute(Attribute::CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?;
-        let module = Module::load(&context, recipe::PTX)?;
+        let module = Module::load(&context, &recipe::PTX)?;
         let info = DeviceInfo {
             name: context.name()?,
             kind: if probe.stand_in { Kind::StandIn } else { Kind::Gpu },
@@ -216,7 +216,7 @@ impl Bench {
     /// The driver's refusal.
     pub fn module_load(&self) -> Result<f64, DeviceError> {
         let began = Instant::now();
-        let module = Module::load(&self.context, recipe::PTX)?;
+        let module = Module::load(&self.context, &recipe::PTX)?;
         module.function("spin")?;
         Ok(began.elapsed().as_nanos() as f64)
     }

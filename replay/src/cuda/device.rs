@@ -242,7 +242,7 @@ impl CudaDevice {
         }
         let module = match self.module.take() {
             Some(module) => module,
-            None => Module::load(&self.context, recipe::PTX)?,
+            None => Module::load(&self.context, &recipe::PTX)?,
         };
         let module = self.module.insert(module);
         let function = module.function(name)?;

@@ -2,8 +2,8 @@
 
 use super::sequence::{Arrived, Queue, Sequence};
 use super::{Engine, Role};
+use crate::action::RequestId;
 use crate::program::Shape;
-use crate::serving::RequestId;
 
 /// A sequence's part of a step.
 #[derive(Clone, Copy, Debug)]

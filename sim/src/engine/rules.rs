@@ -3,6 +3,7 @@
 use cotenant_profiles::{Bytes, Nanos};
 
 use super::sequence::Sequence;
+use crate::layout::Role;
 
 /// How much memory the key-value cache has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,18 +73,6 @@ pub struct Rules {
     pub scheduler_overhead: Nanos,
     /// The next step is planned while the current one runs (vLLM's async scheduling).
     pub async_scheduling: bool,
-}
-
-/// Which steps a worker runs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// All of them: the engine is its own.
-    #[default]
-    Whole,
-    /// Those of prompts; another worker of its tenant generates.
-    Prefill,
-    /// Those of one token per sequence.
-    Decode,
 }
 
 impl Role {

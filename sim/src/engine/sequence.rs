@@ -1,6 +1,6 @@
 //! One request on its way through an engine.
 
-use crate::serving::RequestId;
+use crate::action::RequestId;
 
 /// A request that an engine may admit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

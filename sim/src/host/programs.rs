@@ -1,15 +1,7 @@
 //! Every program's launches in one table.
 
+pub use crate::program::Step;
 use crate::scenario::Setup;
-
-/// One launch of a program.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Step {
-    /// An index into the setup's kernels.
-    pub kernel: u32,
-    /// When the host has issued it, after it began the pass.
-    pub issued_ns: u64,
-}
 
 /// The launches of all programs, one after the other.
 #[derive(Clone, Debug, Default)]

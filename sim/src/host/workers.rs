@@ -161,7 +161,8 @@ impl<W: World> Host<'_, W> {
                 if self.take_memory(&spec, extra).is_err() {
                     return; // No room for a shadow: the worker stays as it is.
                 }
-                let wait = self.start_time(spec.tenant);
+                let delay = self.world.charged(self.setup.costs.shadow_switch.delay.0);
+                let wait = self.start_time(spec.tenant) + delay;
                 self.world.arm(self.world.now() + wait, Alarm::Resized, worker);
                 self.world.open_shadow(worker, &WorkerSpec { cap, ..spec }, extra);
                 Pending { cap, extra, step: Step::Loading }

@@ -8,6 +8,7 @@ use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
 use crate::pool::{Totals, Used};
+use crate::view::Gpu;
 
 /// Which way a copy goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -237,4 +238,10 @@ pub trait World {
 
     /// Tells the observer, if there is one.
     fn observe(&mut self, what: Happening);
+}
+
+impl<W: World> Gpu for W {
+    fn held(&self, worker: u32) -> Option<u32> {
+        World::held(self, worker)
+    }
 }

@@ -9,6 +9,8 @@ use std::fmt;
 use cotenant_profiles::Nanos;
 use cotenant_profiles::text::closest;
 
+use super::LayoutError;
+use crate::scenario::Setup;
 use crate::words;
 
 /// What an option accepts.
@@ -582,6 +584,40 @@ impl<W: Words> OptionType for PerTenant<W> {
         match self {
             Self::Word(word) => word.value(),
             Self::Given(value) => Some(value.clone()),
+        }
+    }
+}
+
+impl Setup {
+    /// A per-tenant option as numbers in tenant order.
+    ///
+    /// # Errors
+    /// A number is missing, or names nobody.
+    pub fn per_tenant(&self, option: &str, value: &Value) -> Result<Vec<f64>, LayoutError> {
+        let names = || self.tenants.iter().map(|t| t.name.as_str());
+        match value {
+            Value::Numbers(list) if list.len() == self.tenants.len() => Ok(list.clone()),
+            Value::Numbers(list) => Err(LayoutError(format!(
+                "`{option}` has {} numbers for {} tenants",
+                list.len(),
+                self.tenants.len()
+            ))),
+            Value::Table(table) => {
+                if let Some((name, _)) = table.iter().find(|(n, _)| !names().any(|t| t == n)) {
+                    return Err(LayoutError(format!(
+                        "`{option}` names `{name}`, which is no tenant"
+                    )));
+                }
+                let find = |name: &str| table.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+                names()
+                    .map(|name| {
+                        let missing =
+                            || LayoutError(format!("`{option}` has no number for `{name}`"));
+                        find(name).ok_or_else(missing)
+                    })
+                    .collect()
+            }
+            other => Err(LayoutError(format!("`{option}` is no number per tenant: {other:?}"))),
         }
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use cotenant_profiles::steps::StepLibrary;
 use cotenant_profiles::zoo::decoder::{Decode, Matrix, Prefill, StepLayer, StepShape};
 
+use super::Step;
 use super::steps::{Follows, Grid, HostTimes, Shape, StepCode, Table};
 use super::{Code, KernelCode, ModelCode, Program};
-use crate::host::Step;
 
 /// What steps there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

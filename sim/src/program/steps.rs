@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::decoder::StepLayer;
 
-use crate::host::Step;
+use super::Step;
 
 /// What a step computes, in sums over its sequences: they decide what its kernels cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

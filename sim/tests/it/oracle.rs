@@ -203,11 +203,11 @@ proptest! {
     }
 }
 
-/// Runs `agree` on forty random shapes: how many things happened in each that could be laid out.
+/// Runs `agree` on 48 random shapes: how many things happened in each that could be laid out.
 fn busy(agree: impl Fn(&Shape) -> Agreed) -> Vec<usize> {
     let mut runner = TestRunner::deterministic();
     let shape = |_| shapes().new_tree(&mut runner).unwrap().current();
-    (0..40).map(shape).filter_map(|shape| agree(&shape).unwrap()).collect()
+    (0..48).map(shape).filter_map(|shape| agree(&shape).unwrap()).collect()
 }
 
 /// Random scenarios must not be trivial ones: most see hundreds of events.

@@ -220,6 +220,9 @@ fn winner<'a>(answer: &Answer, point: &'a Point) -> Winner<'a> {
     }
 }
 
+/// Longest list of sweep points in a sentence, characters; the map has all of them.
+const NAMED: usize = 120;
+
 fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     if !answer.goals && !points.iter().any(Point::has_rivals) {
         return vec![format!(
@@ -242,11 +245,12 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     for (winner, at) in wins.iter().take(5) {
         let places = match at.len() {
             len if len == n => format!("at all {n} sweep points"),
-            len if len <= 3 => {
+            len => {
                 let names: Vec<&str> = at.iter().map(|p| p.name.as_str()).collect();
-                format!("at {len} of {n} sweep points ({})", names.join("; "))
+                let names = Some(names.join("; ")).filter(|n| len <= 3 && n.len() <= NAMED);
+                let names = names.map_or(String::new(), |n| format!(" ({n})"));
+                format!("at {len} of {n} sweep points{names}")
             }
-            len => format!("at {len} of {n} sweep points"),
         };
         text.push(match winner {
             Winner::One(label) if answer.goals => {

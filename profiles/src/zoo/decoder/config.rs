@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{Decoder, FeedForward};
-use crate::lower::Precision;
+use crate::precision::Precision;
 use crate::text;
 
 /// What a `config.json` says.

@@ -33,3 +33,13 @@ fn instances_beyond_reason_are_an_answer() {
 fn mutated_inputs_are_answers_not_panics() {
     turns::run(readers(), 200);
 }
+
+/// Every reader has a target of cargo-fuzz.
+#[test]
+fn readers_are_targets_of_cargo_fuzz() {
+    let manifest = include_str!("../../../../fuzz/Cargo.toml");
+    for (name, ..) in readers() {
+        let line = format!("name = \"{}\"", name.replace(' ', "-"));
+        assert!(manifest.lines().any(|l| l == line), "fuzz/Cargo.toml lacks {line}");
+    }
+}

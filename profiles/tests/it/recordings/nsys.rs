@@ -6,126 +6,14 @@ use cotenant_profiles::import::{Range, Recording, StreamOptions, Tool};
 use proptest::prelude::*;
 use rusqlite::Connection;
 
+use super::databases;
 use super::{alone_ns, fixture, import, launches_and_ns, options};
-
-/// The schema of 2024 to 2026, comments and all, with the tables of a small run.
-const SCHEMA: &str = "
-CREATE TABLE StringIds (
-    -- Consolidation of repetitive string values.
-    id                          INTEGER   NOT NULL   PRIMARY KEY,      -- ID reference value.
-    value                       TEXT      NOT NULL                     -- String value.
-);
-CREATE TABLE META_DATA_EXPORT (name TEXT NOT NULL, value TEXT NOT NULL);
-CREATE TABLE TARGET_INFO_GPU (
-    vmId INTEGER NOT NULL, id INTEGER NOT NULL, name TEXT, busLocation TEXT, isDiscrete INTEGER,
-    l2CacheSize INTEGER, totalMemory INTEGER, memoryBandwidth INTEGER, clockRate INTEGER,
-    smCount INTEGER, pwGpuId INTEGER, uuid TEXT, chipName TEXT
-);
-CREATE TABLE TARGET_INFO_CUDA_DEVICE (
-    gpuId INTEGER NOT NULL, cudaId INTEGER NOT NULL, pid INTEGER NOT NULL, uuid TEXT, numMultiprocessors INTEGER
-);
-CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL (
-    start                       INTEGER   NOT NULL,                    -- Event start timestamp (ns).
-    end                         INTEGER   NOT NULL,                    -- Event end timestamp (ns).
-    deviceId                    INTEGER   NOT NULL,                    -- Device ID.
-    contextId                   INTEGER   NOT NULL,                    -- Context ID.
-    greenContextId              INTEGER,                               -- Green context ID.
-    streamId                    INTEGER   NOT NULL,                    -- Stream ID.
-    correlationId               INTEGER,                               -- REFERENCES CUPTI_ACTIVITY_KIND_RUNTIME(correlationId)
-    globalPid                   INTEGER,                               -- Serialized GlobalId.
-    demangledName               INTEGER   NOT NULL,                    -- REFERENCES StringIds(id) -- Kernel function name w/ templates
-    shortName                   INTEGER   NOT NULL,                    -- REFERENCES StringIds(id) -- Base kernel function name
-    mangledName                 INTEGER,                               -- REFERENCES StringIds(id) -- Raw C++ mangled kernel function name
-    launchType                  INTEGER,                               -- REFERENCES ENUM_CUDA_KERNEL_LAUNCH_TYPE(id)
-    registersPerThread          INTEGER   NOT NULL,                    -- Number of registers required for each thread.
-    gridX INTEGER NOT NULL, gridY INTEGER NOT NULL, gridZ INTEGER NOT NULL,
-    blockX INTEGER NOT NULL, blockY INTEGER NOT NULL, blockZ INTEGER NOT NULL,
-    staticSharedMemory INTEGER NOT NULL, dynamicSharedMemory INTEGER NOT NULL,
-    localMemoryPerThread INTEGER NOT NULL, localMemoryTotal INTEGER NOT NULL,
-    gridId INTEGER NOT NULL, sharedMemoryExecuted INTEGER, graphNodeId INTEGER, sharedMemoryLimitConfig INTEGER
-);
-CREATE TABLE CUPTI_ACTIVITY_KIND_RUNTIME (
-    start INTEGER NOT NULL, end INTEGER NOT NULL, eventClass INTEGER NOT NULL, globalTid INTEGER,
-    correlationId INTEGER, nameId INTEGER NOT NULL, returnValue INTEGER NOT NULL, callchainId INTEGER
-);
-CREATE TABLE CUPTI_ACTIVITY_KIND_MEMCPY (
-    start INTEGER NOT NULL, end INTEGER NOT NULL, deviceId INTEGER NOT NULL, contextId INTEGER NOT NULL,
-    streamId INTEGER NOT NULL, correlationId INTEGER, globalPid INTEGER, bytes INTEGER NOT NULL,
-    copyKind INTEGER NOT NULL, deprecatedSrcId INTEGER, srcKind INTEGER, dstKind INTEGER, graphNodeId INTEGER
-);
-CREATE TABLE NVTX_EVENTS (
-    start INTEGER NOT NULL, end INTEGER, eventType INTEGER NOT NULL, rangeId INTEGER, category INTEGER,
-    color INTEGER, text TEXT, globalTid INTEGER, endGlobalTid INTEGER, textId INTEGER, domainId INTEGER,
-    uint64Value INTEGER
-);
-INSERT INTO META_DATA_EXPORT VALUES ('EXPORT_SCHEMA_VERSION', '3.24.14');
-INSERT INTO TARGET_INFO_GPU (vmId, id, name, totalMemory, smCount) VALUES
-    (0, 0, 'NVIDIA A100-SXM4-80GB', 85100000000, 108), (0, 1, 'NVIDIA H100 80GB HBM3', 85100000000, 132);
-INSERT INTO TARGET_INFO_CUDA_DEVICE (gpuId, cudaId, pid) VALUES (1, 0, 4242);
-INSERT INTO StringIds VALUES (1, 'void gemm<128, 64>(float*)'), (2, 'gemm'), (3, 'relu'), (4, 'pass'),
-    (5, 'cudaLaunchKernel_v7000');
-";
-/// Process 4242, and its thread 4243.
-const PID: i64 = (1 << 48) | (4242 << 24);
-const TID: i64 = PID | 4243;
-
-/// Four passes, each under an NVTX range, launched 50 µs apart: the GPU waits for the host.
-pub(super) fn export(path: &Path) {
-    let db = Connection::open(path).unwrap();
-    db.execute_batch(SCHEMA).unwrap();
-    let mut link = 100;
-    for pass in 0..4i64 {
-        let at = 10_000_000 + pass * 1_000_000;
-        db.execute(
-            "INSERT INTO NVTX_EVENTS (start, end, eventType, textId, globalTid) VALUES (?, ?, 59, 4, ?)",
-            [at - 30_000, at + 500_000, TID],
-        )
-        .unwrap();
-        db.execute(
-            "INSERT INTO CUPTI_ACTIVITY_KIND_MEMCPY VALUES (?, ?, 0, 1, 7, ?, ?, 1000000, 1, 0, 1, 2, NULL)",
-            [at - 25_000, at - 5_000, link, PID],
-        )
-        .unwrap();
-        link += 1;
-        for i in 0..6i64 {
-            let (name, short, ns) = if i % 2 == 0 { (1, 2, 4_000) } else { (3, 3, 2_000) };
-            let start = at + i * 50_000;
-            db.execute(
-                "INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (?, ?, 0, ?, ?, 5, 0, NULL)",
-                [start - 9_000, start - 3_000, TID, link],
-            )
-            .unwrap();
-            db.execute(
-                "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES
-                 (?, ?, 0, 1, NULL, 7, ?, ?, ?, ?, NULL, NULL, 64, 300, 1, 1, 128, 2, 1, 0, 4096, 0, 0, 1, NULL, NULL, NULL)",
-                [start, start + ns + pass, link, PID, name, short],
-            )
-            .unwrap();
-            link += 1;
-        }
-    }
-    // Kernels outside every range, and another process.
-    db.execute_batch(&format!(
-        "INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL SELECT start + 20000000, end + 20000000, deviceId, contextId,
-            greenContextId, streamId, 0, globalPid, demangledName, shortName, mangledName, launchType,
-            registersPerThread, gridX, gridY, gridZ, blockX, blockY, blockZ, staticSharedMemory,
-            dynamicSharedMemory, localMemoryPerThread, localMemoryTotal, gridId, sharedMemoryExecuted,
-            graphNodeId, sharedMemoryLimitConfig FROM CUPTI_ACTIVITY_KIND_KERNEL LIMIT 1;
-         INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL SELECT start + 7, start + 17, deviceId, 2,
-            greenContextId, 9, correlationId, {}, 3, 3, mangledName, launchType,
-            registersPerThread, gridX, gridY, gridZ, blockX, blockY, blockZ, staticSharedMemory,
-            dynamicSharedMemory, localMemoryPerThread, localMemoryTotal, gridId, sharedMemoryExecuted,
-            graphNodeId, sharedMemoryLimitConfig FROM CUPTI_ACTIVITY_KIND_KERNEL LIMIT 2;",
-        (1i64 << 48) | (777 << 24)
-    ))
-    .unwrap();
-}
 
 #[test]
 fn a_full_export_gives_ranges_host_times_copies_and_the_gpu() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report #1.sqlite");
-    export(&path);
+    databases::nsys(&path);
     let read = super::read(Tool::Nsys, &path).unwrap();
     // Its device 0 is the machine's second GPU.
     assert_eq!(read.gpu(None).unwrap().unwrap().name, "NVIDIA H100 80GB HBM3");
@@ -178,7 +66,7 @@ fn old_exports_lack_columns_and_tables() {
 fn a_column_more_or_less_costs_what_it_says() {
     let folder = tempfile::tempdir().unwrap();
     let whole = folder.path().join("whole.sqlite");
-    export(&whole);
+    databases::nsys(&whole);
     for table in ["CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS"] {
         let columns: Vec<String> = {
             let db = Connection::open(&whole).unwrap();
@@ -215,7 +103,7 @@ fn a_column_more_or_less_costs_what_it_says() {
 fn large_exports_say_how_far_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("many.sqlite");
-    export(&path);
+    databases::nsys(&path);
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
         "INSERT INTO StringIds WITH RECURSIVE n(i) AS (SELECT 100 UNION ALL SELECT i + 1 FROM n WHERE i < 60000)
@@ -234,7 +122,7 @@ fn large_exports_say_how_far_they_are() {
 fn copies_of_other_processes_are_not_the_models() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("two.sqlite");
-    export(&path);
+    databases::nsys(&path);
     let taken = |path: &Path| {
         let range = Some(Range::Mark("pass".to_owned()));
         let import = import(Tool::Nsys, path, &StreamOptions { range, batch: 1, ..options() });
@@ -256,7 +144,7 @@ fn copies_of_other_processes_are_not_the_models() {
 fn a_graph_and_its_kernels_count_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("graph.sqlite");
-    export(&path);
+    databases::nsys(&path);
     let db = Connection::open(&path).unwrap();
     db.execute_batch(
         "CREATE TABLE CUPTI_ACTIVITY_KIND_GRAPH_TRACE (start INTEGER, end INTEGER, deviceId INTEGER, graphId INTEGER,

@@ -1,14 +1,12 @@
 //! rocprofv3, CSV of Nsight Systems, tables of serving tools, a trace that PyTorch wrote.
 
-use std::path::Path;
-
 use cotenant_profiles::import::{
     self, Import, Input, Recording, StreamOptions, Tool, WholeOptions,
 };
 use rusqlite::Connection;
 
 use super::fuzz::readers::ROCPROF_JSON;
-use super::{alone_ns, device, fixture, import, launches_and_ns, options};
+use super::{alone_ns, databases, device, fixture, import, launches_and_ns, options};
 
 pub(super) fn stream(tool: Tool, text: &str, options: &StreamOptions) -> Result<Import, String> {
     let read = Recording::stream(tool, "f.csv", text.as_bytes()).map_err(|e| e.to_string())?;
@@ -148,57 +146,11 @@ fn rocprof_json_is_read_record_by_record() {
     assert!(read.warnings[0].contains("it may be cut off"), "{:?}", read.warnings);
 }
 
-/// A rocpd database of three marked passes, two launches each.
-pub(super) fn rocpd(path: &Path) {
-    let db = Connection::open(path).unwrap();
-    db.execute_batch(
-        "CREATE TABLE rocpd_string_0a1b (id INTEGER PRIMARY KEY, guid TEXT, string TEXT);
-         CREATE TABLE rocpd_info_agent_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, type TEXT, absolute_index INT, name TEXT, product_name TEXT);
-         CREATE TABLE rocpd_info_kernel_symbol_0a1b (id INTEGER PRIMARY KEY, kernel_name TEXT, display_name TEXT, arch_vgpr_count INT);
-         CREATE TABLE rocpd_event_0a1b (id INTEGER PRIMARY KEY, category_id INT, stack_id INT, parent_stack_id INT, correlation_id INT);
-         CREATE TABLE rocpd_region_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, start INT, end INT, name_id INT, event_id INT);
-         CREATE TABLE rocpd_kernel_dispatch_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, agent_id INT, kernel_id INT,
-           dispatch_id INT, queue_id INT, stream_id INT, start INT, end INT, private_segment_size INT, group_segment_size INT,
-           workgroup_size_x INT, workgroup_size_y INT, workgroup_size_z INT, grid_size_x INT, grid_size_y INT, grid_size_z INT, event_id INT);
-         CREATE TABLE rocpd_memory_copy_0a1b (id INTEGER PRIMARY KEY, nid INT, pid INT, tid INT, start INT, end INT, name_id INT,
-           dst_agent_id INT, dst_address INT, src_agent_id INT, src_address INT, size INT, queue_id INT, stream_id INT, event_id INT);
-         INSERT INTO rocpd_string_0a1b VALUES (1, '', 'HIP_RUNTIME_API'), (2, '', 'hipLaunchKernel'), (3, '', 'MARKER_CORE_RANGE_API'), (4, '', 'forward');
-         INSERT INTO rocpd_info_agent_0a1b VALUES (1, 1, 7, 'CPU', 0, 'cpu', 'EPYC'), (2, 1, 7, 'GPU', 1, 'gfx90a', 'AMD Instinct MI210');
-         INSERT INTO rocpd_info_kernel_symbol_0a1b VALUES (5, 'gemm.kd', 'gemm', 64), (6, 'relu.kd', 'relu', 32);",
-    )
-    .unwrap();
-    for i in 0..3i64 {
-        let at = 1_000_000 + 500_000 * i;
-        db.execute("INSERT INTO rocpd_event_0a1b VALUES (?, 3, ?, 0, 0)", [100 + i, 100 + i])
-            .unwrap();
-        db.execute("INSERT INTO rocpd_region_0a1b (nid, pid, tid, start, end, name_id, event_id) VALUES (1, 7, 7, ?, ?, 4, ?)", [at, at + 400_000, 100 + i]).unwrap();
-        db.execute(
-            "INSERT INTO rocpd_memory_copy_0a1b VALUES (NULL, 1, 7, 7, ?, ?, 3, 2, 0, 1, 0, 65536, 1, 0, NULL)",
-            [at + 5_000, at + 9_000],
-        )
-        .unwrap();
-        for k in 0..2i64 {
-            let event = 10 * i + 2 * k + 1;
-            let call = at + 10_000 + 40_000 * k;
-            for e in [event, event + 1] {
-                db.execute("INSERT INTO rocpd_event_0a1b VALUES (?, 1, ?, 0, 0)", [e, event])
-                    .unwrap();
-            }
-            db.execute("INSERT INTO rocpd_region_0a1b (nid, pid, tid, start, end, name_id, event_id) VALUES (1, 7, 7, ?, ?, 2, ?)", [call, call + 4_000, event]).unwrap();
-            db.execute(
-                "INSERT INTO rocpd_kernel_dispatch_0a1b VALUES (NULL, 1, 7, 7, 2, ?, 0, 1, 0, ?, ?, 0, 512, 64, 1, 1, 6400, 1, 1, ?)",
-                [5 + k, call + 8_000, call + 13_000, event + 1],
-            )
-            .unwrap();
-        }
-    }
-}
-
 #[test]
 fn rocpd_is_a_database_whose_tables_have_suffixes() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.db");
-    rocpd(&path);
+    databases::rocpd(&path);
     let range = Some(import::Range::Mark("forward".to_owned()));
     let import = import(Tool::Rocprof, &path, &StreamOptions { range, ..options() }).unwrap();
     assert_eq!(launches_and_ns(&import), (2, 10_000), "{:?}", import.notes);
@@ -214,7 +166,7 @@ fn rocpd_is_a_database_whose_tables_have_suffixes() {
 fn processes_of_a_rocpd_database_have_numbers_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("run.db");
-    rocpd(&path);
+    databases::rocpd(&path);
     // A second process: tables of another suffix, in which the same numbers are other kernels.
     let db = Connection::open(&path).unwrap();
     let names: Vec<String> = db

@@ -125,7 +125,7 @@ impl Script {
             let whole = |w: u32| view.workers[w as usize].left == 1.0;
             let (here, elsewhere): (Vec<u32>, Vec<u32>) =
                 held.iter().partition(|&&w| home(w) == home(first) && whole(w) && whole(first));
-            if here.is_empty() || self.one_in(8) {
+            if here.is_empty() || self.one_in(40) {
                 act.push(self.launch(first, view));
                 continue;
             }

@@ -144,7 +144,11 @@ fn costs(device: &mut Device, rng: &mut Rng) {
     costs.persistent_percent = 100 + rng.below(30) as u32;
     costs.clock_switch = mechanism(rng, 3_000);
     costs.process_start = mechanism(rng, 5_000);
-    costs.shadow_switch = Mechanism { cost: Nanos(rng.below(1_000)), ..Mechanism::FREE };
+    costs.shadow_switch = Mechanism {
+        cost: Nanos(rng.below(1_000)),
+        delay: Nanos(rng.below(500)),
+        ..Mechanism::FREE
+    };
     costs.context_switch = mechanism(rng, 500);
     costs.context_yield = mechanism(rng, 100);
     costs.quantum = Nanos(500 + rng.below(10_000));

@@ -66,7 +66,8 @@ impl Oracle<'_> {
                 return;
             }
             (change.shadow, change.ready) = (Some(need), false);
-            self.set(self.now + self.start_ns(&spec), Timer::ShadowLoaded(w));
+            let delay = self.setup.costs.shadow_switch.delay.0;
+            self.set(self.now + self.start_ns(&spec) + delay, Timer::ShadowLoaded(w));
         }
         self.workers[w].change = Some(change);
         self.take_down_between_batches(w);

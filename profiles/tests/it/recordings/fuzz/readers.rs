@@ -14,7 +14,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 use rusqlite::Connection;
 
-use super::super::{device, nsys, options, others};
+use super::super::{databases, device, options, read};
 use super::turns::Reader;
 
 const TORCH: &str = r#"{"schemaVersion":1,"deviceProperties":[{"id":0,"name":"NVIDIA H100","numSms":132,"totalGlobalMem":85000000000}],
@@ -29,7 +29,7 @@ const TRACE_CSV: &str = "Processing...\nStart (ns),Duration (ns),CorrId,GrdX,Grd
     300,20,3,,,,,,,,,,1.5,100,Pageable,Device,NVIDIA H100 (0),1,,7,[CUDA memcpy HtoD]\n\
     400,50,1,8,1,1,64,1,1,32,0,0,,,,,NVIDIA H100 (0),1,,7,a\n500,60,2,8,1,1,64,1,1,32,0,0,,,,,NVIDIA H100 (0),1,,7,\"b<1,2>\"\n\
     700,50,1,8,1,1,64,1,1,32,0,0,,,,,NVIDIA H100 (0),1,,7,a\n800,60,2,8,1,1,64,1,1,32,0,0,,,,,NVIDIA H100 (0),1,,7,\"b<1,2>\"\n";
-pub(super) const SUM_CSV: &str = "Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name\n\
+pub(crate) const SUM_CSV: &str = "Time (%),Total Time (ns),Instances,Avg (ns),Med (ns),Min (ns),Max (ns),StdDev (ns),Name\n\
     60.0,6000,20,300.0,300.0,1,2,0.1,a\n40.0,4000,10,400.0,400.0,1,2,0.1,b\n";
 const ROCPROF_CSV: &str = "\"Kind\",\"Agent_Id\",\"Queue_Id\",\"Kernel_Name\",\"Correlation_Id\",\"Start_Timestamp\",\"End_Timestamp\",\"Group_Segment_Size\",\"Workgroup_Size_X\",\"Workgroup_Size_Y\",\"Workgroup_Size_Z\",\"Grid_Size_X\",\"Grid_Size_Y\",\"Grid_Size_Z\"\n\
     \"KERNEL_DISPATCH\",\"Agent 4\",1,\"a\",1,100,150,0,64,1,1,640,1,1\n\"KERNEL_DISPATCH\",\"Agent 4\",1,\"a\",1,200,250,0,64,1,1,640,1,1\n\"KERNEL_DISPATCH\",\"Agent 4\",1,\"a\",1,300,350,0,64,1,1,640,1,1\n";
@@ -75,7 +75,7 @@ fn model_of(read: &Recording) -> Result<String, String> {
     Ok(answer(&import))
 }
 
-pub(super) fn stream(tool: Tool, bytes: &[u8]) -> Result<String, String> {
+pub(crate) fn stream(tool: Tool, bytes: &[u8]) -> Result<String, String> {
     model_of(&Recording::stream(tool, "f", bytes).map_err(|e| e.to_string())?)
 }
 
@@ -95,9 +95,9 @@ fn text(
 fn layers(bytes: &[u8]) -> Result<String, String> {
     let text = String::from_utf8_lossy(bytes);
     let input = Input { file: "dense.csv", text: &text };
-    let read = import::llmservingsim(&[input], &device(), "llama-3.1-8b", &[]);
-    let read = read.map_err(|e| e.to_string())?;
-    Ok(format!("{} {}", read.rows_used.min(9), read.dropped.len()))
+    let layers = import::llmservingsim(&[input], &device(), "llama-3.1-8b", &[]);
+    let layers = layers.map_err(|e| e.to_string())?;
+    Ok(format!("{} {}", layers.rows_used.min(9), layers.dropped.len()))
 }
 
 /// What is read by its path goes through a file: `TMPDIR=/dev/shm` keeps it off the disk.
@@ -116,7 +116,7 @@ fn by_path(
 }
 
 fn database(tool: Tool, bytes: &[u8]) -> Result<String, String> {
-    by_path(bytes, |path| model_of(&super::super::read(tool, path)?))
+    by_path(bytes, |path| model_of(&read(tool, path)?))
 }
 
 fn operators(bytes: &[u8]) -> Result<String, String> {
@@ -178,7 +178,7 @@ fn parquet() -> Vec<u8> {
     bytes
 }
 
-pub(super) fn readers() -> Vec<(&'static str, Vec<u8>, Reader)> {
+pub(crate) fn readers() -> Vec<(&'static str, Vec<u8>, Reader)> {
     let reef = "model,order,kernel,grid_x,grid_y,grid_z,block_x,block_y,block_z,blocks,threads_per_block,solo_us,lat_occ1_us,lat_by_occupancy_us\nm,0,fused_nn_dense_add_kernel0,90,1,1,64,1,1,90,64,24,10,10|12|18\n";
     let table: Reader =
         |b| text(b, |i| import::table(i, &device(), &import::TableOptions::default()));
@@ -189,7 +189,7 @@ pub(super) fn readers() -> Vec<(&'static str, Vec<u8>, Reader)> {
         ("nsys cuda_gpu_kern_sum", SUM_CSV.into(), |b| stream(Tool::Nsys, b)),
         ("rocprof csv", ROCPROF_CSV.into(), |b| stream(Tool::Rocprof, b)),
         ("rocprof json", ROCPROF_JSON.into(), |b| stream(Tool::Rocprof, b)),
-        ("nsys sqlite", small_pages(nsys::export), |b| database(Tool::Nsys, b)),
+        ("nsys sqlite", small_pages(databases::nsys), |b| database(Tool::Nsys, b)),
         ("table", TABLE.into(), table),
         ("orion", ORION.into(), |b| {
             text(b, |i| import::orion(&[*i], &device(), &OrionOptions::default()))
@@ -201,7 +201,7 @@ pub(super) fn readers() -> Vec<(&'static str, Vec<u8>, Reader)> {
         ("trtexec layers", TRT_LAYERS.into(), |b| {
             text(b, |i| import::trtexec(i, &device(), &whole()))
         }),
-        ("rocpd", small_pages(others::rocpd), |b| database(Tool::Rocprof, b)),
+        ("rocpd", small_pages(databases::rocpd), |b| database(Tool::Rocprof, b)),
         ("model analyzer", ANALYZER.into(), perf),
         ("pandas", PANDAS.into(), table),
         ("aiconfigurator gemm", GEMM.into(), operators),

@@ -2,10 +2,13 @@
 //!
 //! A plain loop: inputs that give a new kind of answer are kept and mutated further. The normal tests
 //! make a few hundred turns per reader; `COTENANT_FUZZ=10000000` makes as many for each.
+//! `COTENANT_FUZZ_SECONDS` is the time of all readers together instead of a number of turns.
 //! The seed is printed and can be given in `COTENANT_FUZZ_SEED`; `COTENANT_FUZZ_READER` names the readers
-//! that are tried, all of them where it is not set.
+//! that are tried, all of them where it is not set. The loop begins with the reader's first input and with
+//! those in `fuzz/seeds/READER`; with `COTENANT_FUZZ_KEEP` it writes some of what it kept there.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A reader: the kind of its answer, or an error.
@@ -98,6 +101,8 @@ fn kind(answer: Result<String, String>) -> String {
 
 /// The time that one input may take.
 const LONGEST: Duration = Duration::from_secs(20);
+/// Inputs of a reader that are written for the next loop, and bytes of them all.
+const WRITTEN: (usize, usize) = (16, 24 << 10);
 /// Kinds of answers that are told apart: beyond it the loop would spend its time on them.
 const KINDS: usize = 20_000;
 
@@ -110,9 +115,12 @@ pub(crate) fn run(readers: Vec<(&'static str, Vec<u8>, Reader)>, often: u64) {
     eprintln!("seed {seed}, {turns} turns per reader");
     let only = std::env::var("COTENANT_FUZZ_READER").unwrap_or_default();
     let only: Vec<&str> = only.split(',').filter(|n| !n.is_empty()).collect();
+    let wanted = |name: &str| only.is_empty() || only.contains(&name);
+    let n = readers.iter().filter(|(name, ..)| wanted(name)).count();
+    let seconds = number("COTENANT_FUZZ_SECONDS").map(|s| Duration::from_secs(s) / n.max(1) as u32);
     let all = readers.into_iter().enumerate();
     for (which, (name, first, read)) in all {
-        if !only.is_empty() && !only.contains(&name) {
+        if !wanted(name) {
             continue;
         }
         assert_eq!(read(&first).err(), None, "{name}: its first input is sound");
@@ -120,10 +128,16 @@ pub(crate) fn run(readers: Vec<(&'static str, Vec<u8>, Reader)>, often: u64) {
         // Longer ones take longer and say little more.
         let most = (2 * first.len()).max(1 << 10);
         let (mut corpus, mut kinds) = (vec![first], BTreeSet::new());
+        corpus.extend(seeds(name));
+        let mut done = 0;
         // Bytes of a database lie at places that others name: a mutation must not always cut it.
         let database = [&b"SQLite"[..], b"PAR1"].iter().any(|m| corpus[0].starts_with(m));
         let begun = Instant::now();
-        for turn in 0..turns {
+        for turn in 0.. {
+            if turn >= turns && seconds.is_none() || seconds.is_some_and(|s| begun.elapsed() > s) {
+                done = turn;
+                break;
+            }
             let (a, b) = (r.below(corpus.len()), r.below(corpus.len()));
             let bytes = if database {
                 let mut bytes = corpus[a].clone();
@@ -152,6 +166,37 @@ pub(crate) fn run(readers: Vec<(&'static str, Vec<u8>, Reader)>, often: u64) {
                 corpus.push(bytes);
             }
         }
-        eprintln!("{name}: {turns} turns, {} kinds of answers, {:?}", kinds.len(), begun.elapsed());
+        if std::env::var_os("COTENANT_FUZZ_KEEP").is_some() {
+            keep(name, &corpus);
+        }
+        eprintln!("{name}: {done} turns, {} kinds of answers, {:?}", kinds.len(), begun.elapsed());
+    }
+}
+
+/// Inputs that are kept for this reader, in the order of their names.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let Ok(files) = std::fs::read_dir(folder(name)) else { return vec![] };
+    let mut files: Vec<_> = files.map(|f| f.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|f| std::fs::read(f).unwrap()).collect()
+}
+
+fn folder(name: &str) -> PathBuf {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/seeds");
+    Path::new(seeds).join(name.replace(' ', "-"))
+}
+
+/// Writes the first input and, evenly spread, some of those that gave new kinds of answers.
+fn keep(name: &str, corpus: &[Vec<u8>]) {
+    let folder = folder(name);
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut left = WRITTEN.1;
+    for (i, bytes) in corpus.iter().step_by(corpus.len().div_ceil(WRITTEN.0)).enumerate() {
+        if i > 0 && bytes.len() > left {
+            break;
+        }
+        left = left.saturating_sub(bytes.len());
+        std::fs::write(folder.join(format!("{i:02}")), bytes).unwrap();
     }
 }

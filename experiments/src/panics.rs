@@ -1,0 +1,30 @@
+//! Panics: what they say is kept, and becomes an error of what panicked.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+thread_local! {
+    /// What the last panic of this thread said.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Keeps the text of panics for the cell's status instead of printing it.
+pub(crate) fn keep_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("panic");
+        PANIC.with_borrow_mut(|p| *p = format!("{text}{place}").replace(['\n', '\r'], " "));
+    }));
+}
+
+/// A panic becomes an error: a bug costs what it happens in, and nothing else.
+///
+/// # Errors
+/// `internal-error: …`.
+pub(crate) fn guarded<T>(compute: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(compute))
+        .map_err(|_| format!("internal-error: {}", PANIC.with_borrow(String::clone)))
+}
