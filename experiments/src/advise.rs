@@ -11,9 +11,14 @@
 //! `planner` adds what published planners would deploy, for comparison. What a candidate delivers is always simulated; the formula only decides what is simulated first.
 
 pub(crate) mod answer;
+pub(crate) mod cells;
 pub(crate) mod check;
+mod evaluate;
+mod finish;
 pub(crate) mod fleet;
+mod goal;
 pub(crate) mod lab;
+mod length;
 pub(crate) mod mix;
 pub(crate) mod page;
 pub(crate) mod planner;
@@ -22,6 +27,7 @@ mod row;
 pub(crate) mod screen;
 pub(crate) mod search;
 pub(crate) mod space;
+mod study;
 pub(crate) mod table;
 
 #[cfg(test)]

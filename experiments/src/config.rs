@@ -69,6 +69,23 @@ impl std::ops::Deref for Experiment {
     }
 }
 
+impl Experiment {
+    /// An experiment of one point that no file holds, under one seed.
+    pub(crate) fn alone(name: &str, base: PathBuf, seed: u64, point: Point) -> Self {
+        let head = Head {
+            name: name.to_owned(),
+            question: None,
+            rank_by: None,
+            base,
+            seeds: vec![seed],
+            keys: vec![],
+            plots: vec![],
+            text: String::new(),
+        };
+        Self { head: Arc::new(head), point }
+    }
+}
+
 /// One combination of sweep values.
 #[derive(Clone)]
 pub(crate) struct Point {

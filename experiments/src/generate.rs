@@ -105,6 +105,7 @@ pub(crate) fn find(
     let precision = config.precision;
     let (mut steps, measured) =
         library(decoder.clone(), device, precision, engine.graphs, sources)?;
+    let digest = digest_of(&steps, config, engine, device);
     let weights = decoder.weights_bytes(precision);
     let mut model = Model {
         name: decoder.name.to_string(),
@@ -127,7 +128,10 @@ pub(crate) fn find(
         precision.name(),
         if engine.graphs { ", captured graphs" } else { "" },
     );
+<<<<<<< HEAD
     let meaning = canonical::steps((&decoder, precision), device, engine, steps.measured());
+=======
+>>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
     let warning = format!(
         "{} on {}: no measured profile, so an analytic one was computed ({})",
         decoder.name,
@@ -147,9 +151,46 @@ pub(crate) fn find(
         profile: Arc::new(profile),
         model: name,
         words,
+<<<<<<< HEAD
         digest: digest::of_value(&meaning),
+=======
+        digest,
+>>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
         warning: measured.is_none().then_some(warning),
     })
+}
+
+/// What identifies a generating tenant's steps under an engine.
+fn digest_of(
+    steps: &StepLibrary,
+    config: &TenantConfig,
+    engine: &EngineConfig,
+    device: &Device,
+) -> String {
+    digest::of_text(&format!(
+        "steps {:?} {} {} {engine:?} {} {}",
+        steps.decoder(),
+        digest::of_device(device),
+        config.precision.name(),
+        digest::of_text(&format!("{:?}", steps.measured())),
+        env!("CARGO_PKG_VERSION"),
+    ))
+}
+
+/// The digest that [`find`] gives a tenant's profile.
+///
+/// # Errors
+/// As [`decoder()`].
+pub(crate) fn digest(
+    base: &Path,
+    config: &TenantConfig,
+    engine: &EngineConfig,
+    device: &Device,
+    sources: &[ProfileSource],
+) -> Result<String, String> {
+    let (steps, _) =
+        library(decoder(base, config)?, device, config.precision, engine.graphs, sources)?;
+    Ok(digest_of(&steps, config, engine, device))
 }
 
 /// Time to load the weights.

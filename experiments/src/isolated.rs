@@ -24,6 +24,8 @@ pub(crate) struct Isolated {
     pub(crate) p95: Nanos,
     /// Saturated throughput, requests/s.
     pub(crate) rps: f64,
+    /// Simulated events of one request that runs alone; 0 of a one-shot tenant.
+    pub(crate) events: f64,
 }
 
 /// Requests behind the latency, and batches behind the throughput.
@@ -65,7 +67,7 @@ pub(crate) fn measure(
     let mut done = Done::default();
     run(full, items, 2 * per_batch, u64::from(per_batch) * (SAMPLES + FILL), &mut done)?;
     let rps = done.rate((FILL * u64::from(per_batch)) as usize);
-    Some(Isolated { p95: latencies.quantile(0.95)?, rps: rps? })
+    Some(Isolated { p95: latencies.quantile(0.95)?, rps: rps?, events: 0.0 })
 }
 
 fn closed(
@@ -123,19 +125,21 @@ pub(crate) fn generating(
         };
         cotenant_sim::run(scenario, &mut *policy, Some(done)).ok()
     };
-    let mut latencies = Latencies::default();
+    let (mut latencies, mut events) = (Latencies::default(), 0.0);
     for (i, request) in requests.iter().take(ONE_BY_ONE).enumerate() {
         let at = Nanos(1 + i as u64);
         let report =
             run(vec![Request { arrival: at, session: 0, ..*request }], &mut Done::default())?;
         latencies.merge(&report.tenants[0].counts.latencies);
+        events += report.events as f64;
     }
     let at_once = |r: &Request| Request { arrival: Nanos(1), session: 0, ..*r };
     let mut done = Done::default();
     run(requests.iter().map(at_once).collect(), &mut done)?;
     let last = done.0.last().copied()?;
     let rps = done.0.len() as f64 * 1e9 / last.max(1) as f64;
-    Some(Isolated { p95: latencies.quantile(0.95)?, rps })
+    events /= requests.len().clamp(1, ONE_BY_ONE) as f64;
+    Some(Isolated { p95: latencies.quantile(0.95)?, rps, events })
 }
 
 /// When requests ended.

@@ -23,6 +23,7 @@ mod inspect;
 mod isolated;
 mod jitter;
 mod layouts;
+mod loads;
 mod metrics;
 mod models;
 mod on;

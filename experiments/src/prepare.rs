@@ -48,8 +48,13 @@ impl Prepared {
 }
 
 /// What is known of a point before its profiles are compiled: enough to name its cells.
+#[derive(Clone)]
 pub(crate) struct Facts {
-    contention: ContentionModel,
+    pub(crate) contention: ContentionModel,
+    /// Digest of the device.
+    on: Arc<str>,
+    /// By tenant: digests of the files that its arrivals come from.
+    files: Vec<Vec<String>>,
     /// By tenant; `None` where it does not fit on the GPU even alone.
     pub(crate) isolated: Vec<Option<Isolated>>,
     pub(crate) profiles: Vec<Found>,
@@ -89,6 +94,8 @@ impl Preparer {
         let on = self.device(device);
         let mut facts = Facts {
             contention,
+            on: on.clone(),
+            files: vec![],
             isolated: vec![],
             profiles: vec![],
             slos: vec![],
@@ -98,6 +105,7 @@ impl Preparer {
         // What is wrong with several tenants is told at once.
         let mut wrong: Vec<String> = vec![];
         for config in &point.tenants {
+<<<<<<< HEAD
             let mut found = match &config.engine {
                 Some(engine) => self.generating(&e.base, point, config, engine, &on),
                 None => self.library.find(config, device, &on, &point.profiles),
@@ -121,23 +129,33 @@ impl Preparer {
         }
         if !wrong.is_empty() {
             return Err(wrong.join("\n"));
+=======
+            let found = match &config.engine {
+                Some(engine) => {
+                    self.generating(&e.base, (device, &on), config, engine, &point.profiles)?
+                }
+                None => self.library.find(config, device, &on, &point.profiles)?,
+            };
+            let files = config.arrivals.files(&e.base);
+            let digests = files.iter().map(|file| self.file(file, &config.arrivals_at));
+            facts.files.push(digests.collect::<Result<_, _>>()?);
+            let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
+            facts.slos.push(slo(config, baseline.as_ref()));
+            facts.profiles.push(found);
+            facts.isolated.push(baseline);
+>>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
         }
         if let Some(fleet) = &point.fleet {
-            if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {
-                return Err(format!(
-                    "{}: an engine on one of several GPUs is not supported yet: leave `gpus` out",
-                    tenant.model_at
-                ));
-            }
-            facts.gpus = self.on_each_gpu(point, fleet)?;
+            facts.gpus = self.on_each_gpu(&e.base, point, fleet)?;
         }
-        facts.meaning = self.meaning(&e.base, point, &on, &facts)?;
+        facts.meaning = self.meaning(&e.base, point, &facts)?;
         Ok(facts)
     }
 
     /// The profiles of those that each GPU of a fleet serves.
     fn on_each_gpu(
         &mut self,
+        base: &Path,
         point: &Point,
         fleet: &FleetConfig,
     ) -> Result<Vec<Vec<(usize, Found)>>, String> {
@@ -145,8 +163,15 @@ impl Preparer {
         for (g, device) in fleet.devices.iter().enumerate() {
             let on = self.device(device);
             let here = point.tenants.iter().enumerate().filter(|(_, t)| fleet.serves(g, t));
-            let find =
-                |(t, config)| Ok((t, self.library.find(config, device, &on, &point.profiles)?));
+            let find = |(t, config): (usize, &TenantConfig)| {
+                let found = match &config.engine {
+                    Some(engine) => {
+                        self.generating(base, (device, &on), config, engine, &point.profiles)?
+                    }
+                    None => self.library.find(config, device, &on, &point.profiles)?,
+                };
+                Ok((t, found))
+            };
             gpus.push(here.map(find).collect::<Result<Vec<_>, String>>()?);
         }
         Ok(gpus)
@@ -156,17 +181,16 @@ impl Preparer {
     fn generating(
         &mut self,
         base: &Path,
-        point: &Point,
+        (device, on): (&Device, &str),
         config: &TenantConfig,
         engine: &EngineConfig,
-        on: &str,
+        sources: &[ProfileSource],
     ) -> Result<Found, String> {
-        let sources = &point.profiles;
         let key = format!("{} {} {engine:?} {sources:?} {on}", config.model, config.precision);
         if let Some(found) = self.generating.get(&key) {
             return Ok(found.clone());
         }
-        let found = generate::find(base, config, engine, &point.device, sources)?;
+        let found = generate::find(base, config, engine, device, sources)?;
         self.generating.insert(key, found.clone());
         Ok(found)
     }
@@ -317,53 +341,14 @@ impl Preparer {
     }
 
     /// The canonical text of what a point's cells have in common.
-    fn meaning(
-        &mut self,
-        base: &Path,
-        point: &Point,
-        on: &str,
-        facts: &Facts,
-    ) -> Result<String, String> {
-        let mut text = format!(
-            "device {on} costs {} contention {} duration {} warmup {} jitter {}\n",
-            point.costs.name(),
-            point.contention,
-            point.duration.0,
-            point.warmup.0,
-            point.jitter,
-        );
-        for ((config, found), slo) in point.tenants.iter().zip(&facts.profiles).zip(&facts.slos) {
-            // Serialised without the file's folder: what counts is its content.
+    fn meaning(&mut self, base: &Path, point: &Point, facts: &Facts) -> Result<String, String> {
+        for config in &point.tenants {
             let arrivals = serde_json::to_string(&config.arrivals)
                 .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
-            let mut files = vec![];
-            for file in config.arrivals.files(base) {
-                files.push(self.file(&file, &config.arrivals_at)?);
-            }
             self.readable(base, config, &arrivals, point.warmup + point.duration)?;
-            text += &format!(
-                "tenant {} model {} profile {} arrivals {} files {} slo {} class {} workers {} \
-                 batch {} {}\n",
-                config.name,
-                found.model,
-                found.digest,
-                if files.is_empty() { arrivals } else { without_file(&arrivals) },
-                files.join(","),
-                slo.map_or_else(|| "none".to_owned(), |s| format!("{} ns", s.0)),
-                class(config.class),
-                config.workers,
-                config.batch_max,
-                config.batch_timeout.0,
-            );
-            // Only where they say something: cells without them keep the names that they have had.
-            if config.per_request_batches {
-                text += "a batch per request\n";
-            }
-            if let Some(rule) = config.drop_after {
-                let limit = rule.limit.map_or_else(|| "slo".to_owned(), |l| format!("{} ns", l.0));
-                text += &format!("drop after {limit} predict {}\n", rule.predict);
-            }
         }
+        let all: Vec<(usize, Option<String>)> = (0..point.tenants.len()).map(|t| (t, None)).collect();
+        let mut text = facts.meaning_of(point, &all)?;
         if let Some(fleet) = &point.fleet {
             text += &format!("fleet route {}\n", fleet.route_name());
             for (device, served) in fleet.devices.iter().zip(&facts.gpus) {
@@ -430,6 +415,60 @@ fn without_file(json: &str) -> String {
 }
 
 impl Facts {
+    /// The canonical text of what the cells of a point have in common whose tenants are some of ours, with
+    /// settings of their own; all of it where there is one GPU. `tenants` has the number of each here, and
+    /// the digest of its profile where that is another.
+    ///
+    /// # Errors
+    /// Arrivals that are no JSON.
+    pub(crate) fn meaning_of(
+        &self,
+        point: &Point,
+        tenants: &[(usize, Option<String>)],
+    ) -> Result<String, String> {
+        let mut text = format!(
+            "device {} costs {} contention {} duration {} warmup {} jitter {}\n",
+            self.on,
+            point.costs.name(),
+            point.contention,
+            point.duration.0,
+            point.warmup.0,
+            point.jitter,
+        );
+        for (config, (t, other)) in point.tenants.iter().zip(tenants) {
+            let (found, slo, files) = (&self.profiles[*t], self.slos[*t], &self.files[*t]);
+            // Serialised without the file's folder: what counts is its content.
+            let arrivals = serde_json::to_string(&config.arrivals)
+                .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
+            text += &format!(
+                "tenant {} model {} profile {} arrivals {} files {} slo {} class {} workers {} \
+                 batch {} {}\n",
+                config.name,
+                found.model,
+                other.as_ref().unwrap_or(&found.digest),
+                if files.is_empty() { arrivals } else { without_file(&arrivals) },
+                files.join(","),
+                slo.map_or_else(|| "none".to_owned(), |s| format!("{} ns", s.0)),
+                class(config.class),
+                config.workers,
+                config.batch_max,
+                config.batch_timeout.0,
+            );
+            // Only where they say something: cells without them keep the names that they have had.
+            if config.per_request_batches {
+                text += "a batch per request\n";
+            }
+            if let Some(rule) = config.drop_after {
+                let limit = rule.limit.map_or_else(|| "slo".to_owned(), |l| format!("{} ns", l.0));
+                text += &format!("drop after {limit} predict {}\n", rule.predict);
+            }
+            if let Some(Slo::Tokens(goals)) = config.slo {
+                text += &format!("goals {} {} ns\n", goals.ttft.0, goals.tpot.0);
+            }
+        }
+        Ok(text)
+    }
+
     /// Compiles the profiles of the point.
     ///
     /// # Errors
@@ -532,7 +571,10 @@ fn one_shot(
 }
 
 /// The first requests of a tenant that generates.
-fn first_requests(base: &Path, config: &TenantConfig) -> Result<Vec<Request>, String> {
+///
+/// # Errors
+/// Its arrivals do not read.
+pub(crate) fn first_requests(base: &Path, config: &TenantConfig) -> Result<Vec<Request>, String> {
     if config.arrivals.closed().is_some() {
         let mut draws = config.arrivals.tokens.map(|law| law.draws(1, &config.name));
         let request = |_| {

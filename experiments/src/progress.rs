@@ -1,10 +1,12 @@
 //! Progress of a run: a bar on a terminal, a line now and then elsewhere.
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::say;
+use crate::text::count;
 
 /// Cells done and to do.
 pub(crate) struct Progress {
@@ -43,6 +45,51 @@ impl Progress {
         } else if self.plain && tenth {
             say::note(&line);
         }
+    }
+
+    pub(crate) fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Progress through a budget of simulated events: a bar on a terminal, a line at each quarter elsewhere.
+pub(crate) struct Spending {
+    bar: ProgressBar,
+    plain: bool,
+    budget: u64,
+    /// Quarters that have been told.
+    told: AtomicU64,
+}
+
+impl Spending {
+    /// Of so many events.
+    pub(crate) fn new(budget: u64) -> Self {
+        let plain = !std::io::stderr().is_terminal();
+        let target = if plain || say::quiet() {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr()
+        };
+        let bar = ProgressBar::with_draw_target(Some(budget), target);
+        let style = ProgressStyle::with_template("{bar:30} {percent} % of the budget, {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self { bar, plain, budget: budget.max(1), told: AtomicU64::new(0) }
+    }
+
+    /// So many events are spent, on so many cells.
+    pub(crate) fn at(&self, spent: u64, cells: usize) {
+        self.bar.set_position(spent.min(self.budget));
+        let what = count(cells, "simulation");
+        let quarter = spent * 4 / self.budget;
+        if self.plain && quarter > self.told.fetch_max(quarter, Ordering::Relaxed) && quarter <= 4 {
+            say::note(&format!("{} % of the budget: {what}", quarter * 25));
+        }
+        self.bar.set_message(what);
+    }
+
+    /// Says something above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        self.bar.suspend(|| say::note(text));
     }
 
     pub(crate) fn finish(&self) {

@@ -4,8 +4,10 @@
 //! (SGLang) are shares of the *whole* GPU for each engine, blind to its neighbours: two engines with
 //! defaults do not fit one GPU. They bound memory, not compute.
 
+use cotenant_profiles::Bytes;
+
 use crate::finding::{ReadError, Weight};
-use crate::found::Found;
+use crate::found::{FRACTION, Found};
 use crate::plan::{Emitted, Plan};
 
 /// vLLM's default share.
@@ -13,23 +15,32 @@ const VLLM_DEFAULT: f64 = 0.92;
 
 pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let mut files = vec![];
-    for placed in plan.all().filter(|p| p.tenant.generates) {
-        let share = placed.tenant.memory.0 as f64 / plan.device.memory.capacity.0.max(1) as f64;
-        // Rounded up: less than the model needs does not start.
-        let share = (share * 100.0).ceil() / 100.0;
+    for placed in plan.all() {
+        let Some(engine) = placed.tenant.engine else { continue };
+        let (model, seqs, tokens) =
+            (&placed.tenant.model, placed.tenant.batch_max, engine.step_tokens);
+        let whole = plan.device.memory.capacity.0.max(1) as f64;
+        let share = engine.memory_fraction.unwrap_or(placed.tenant.memory.0 as f64 / whole);
         if share > 1.0 {
             return Err(format!("`{}` needs more than the GPU's memory", placed.tenant.name));
         }
-        let (model, seqs) = (&placed.tenant.model, placed.tenant.batch_max);
+        // Rounded up: less than the model needs does not start.
+        let share = (share * 100.0 - 1e-6).ceil() / 100.0;
+        let cache = engine.cache.map_or_else(String::new, |c| format!(" {CACHE} {}", c.0));
         let body = format!(
-            "# tenant={} gpu={}\nvllm serve {model} --gpu-memory-utilization {share:.2} --max-num-seqs {seqs}\n\
-             # SGLang: python -m sglang.launch_server --model-path {model} --mem-fraction-static {share:.2}\n",
+            "# tenant={} gpu={}\nvllm serve {model} --gpu-memory-utilization {share:.2}{cache} --max-num-seqs \
+             {seqs} --max-num-batched-tokens {tokens}\n\
+             # SGLang: python -m sglang.launch_server --model-path {model} --mem-fraction-static {share:.2} \
+             --max-running-requests {seqs} --chunked-prefill-size {tokens}\n",
             placed.tenant.name, placed.index
         );
         files.push(plan.file(format!("engines/{}.sh", placed.name), &body));
     }
     Ok(if files.is_empty() { Emitted::Nothing } else { Emitted::Files(files) })
 }
+
+/// The cache's memory in bytes, which holds in place of the fraction (`kv_cache_memory_bytes` of vLLM).
+const CACHE: &str = "--kv-cache-memory-bytes";
 
 pub(crate) fn recognises(_path: &str, text: &str) -> bool {
     ["vllm serve", "--gpu-memory-utilization", "--mem-fraction-static"]
@@ -64,16 +75,19 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
             Some(text) => {
                 text.parse::<f64>().ok().filter(|s| *s > 0.0 && *s <= 1.0).ok_or_else(|| {
                     let what = format!("`{text}` is no share above 0 and at most 1");
-                    ReadError::new(path, number, "memory fraction", what)
+                    ReadError::new(path, number, FRACTION, what)
                 })?
             }
             None if vllm => VLLM_DEFAULT,
             None => continue,
         };
-        if let Some(seqs) = flag("--max-num-seqs").and_then(|s| s.parse().ok()) {
-            found.tenant(&tenant, gpu).batch_max = Some(seqs);
-        }
-        found.tenant(&tenant, gpu).memory_fraction = Some(share);
+        let count = |names: [&str; 2]| names.into_iter().find_map(|n| flag(n)?.parse().ok());
+        let own = found.tenant(&tenant, gpu);
+        own.batch_max = count(["--max-num-seqs", "--max-running-requests"]).or(own.batch_max);
+        let tokens = count(["--max-num-batched-tokens", "--chunked-prefill-size"]);
+        own.step_tokens = tokens.or(own.step_tokens);
+        own.cache = flag(CACHE).and_then(|s| s.parse().ok()).map(Bytes).or(own.cache);
+        own.memory_fraction = Some(share);
         let sum: f64 = found
             .tenants
             .iter()
@@ -85,7 +99,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
                 "the engines' shares add up to {sum:.2} of the GPU: each is of the whole GPU and blind to \
                  the others, so the last to start fails"
             );
-            found.tell(Weight::Illegal, path, number, "memory fraction", what);
+            found.tell(Weight::Illegal, path, number, FRACTION, what);
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cotenant_profiles::{Bytes, Device, Nanos};
 
 use crate::finding::{Finding, Weight};
-use crate::plan::{Gpu, Sharing, Tenant, TimeSlice, slug};
+use crate::plan::{Engine, Gpu, Sharing, Tenant, TimeSlice, slug};
 
 /// How a GPU is shared, as far as one file tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,10 @@ pub struct TenantFound {
     pub memory_limit: Option<Bytes>,
     /// Share of the GPU's memory that an engine takes.
     pub memory_fraction: Option<f64>,
+    /// Memory of an engine's cache, which holds in place of that.
+    pub cache: Option<Bytes>,
+    /// Most tokens of an engine's step.
+    pub step_tokens: Option<u32>,
     /// Share of the tenant's requests.
     pub requests: Option<f64>,
 }
@@ -176,6 +180,10 @@ impl Found {
             }
         }
         self.check_memory(&plan);
+        if mechanism == Mechanism::Mig {
+            // Each share is of an instance of its own.
+            self.findings.retain(|f| f.field != FRACTION || f.weight != Weight::Illegal);
+        }
         Ok(plan)
     }
 
@@ -311,9 +319,13 @@ impl Found {
                 continue;
             };
             let limit = found.memory_limit.or(self.default_limit);
-            if let Some(limit) = limit.filter(|l| *l < t.memory) {
+            // An engine takes its share, whatever it could do with; limits are in whole MiB.
+            let share = t.engine.and_then(|e| e.memory_fraction);
+            let share = share.map(|f| (f * self.device.memory.capacity.0 as f64) as u64);
+            let need = Bytes(share.map_or(t.memory.0, |s| s.min(t.memory.0).saturating_sub(1 << 20)));
+            if let Some(limit) = limit.filter(|l| *l < need) {
                 let what =
-                    format!("the limit of {limit} is below the {} that one worker needs", t.memory);
+                    format!("the limit of {limit} is below the {need} that one worker needs");
                 told.push((t.name.clone(), what));
             }
         }
@@ -322,6 +334,9 @@ impl Found {
         }
     }
 }
+
+/// The field of findings about an engine's share of the memory.
+pub(crate) const FRACTION: &str = "memory fraction";
 
 struct Entry {
     tenant: usize,
@@ -344,6 +359,8 @@ impl TenantFound {
         self.batch_timeout = self.batch_timeout.or(o.batch_timeout);
         self.memory_limit = self.memory_limit.or(o.memory_limit);
         self.memory_fraction = self.memory_fraction.or(o.memory_fraction);
+        self.cache = self.cache.or(o.cache);
+        self.step_tokens = self.step_tokens.or(o.step_tokens);
         self.requests = self.requests.or(o.requests);
     }
 
@@ -358,6 +375,14 @@ impl TenantFound {
             batch_max: self.batch_max.unwrap_or(base.batch_max),
             batch_timeout: self.batch_timeout.unwrap_or(base.batch_timeout),
             requests: self.requests.unwrap_or(base.requests),
+            engine: base.engine.map(|engine| Engine {
+                memory_fraction: match self.cache {
+                    Some(_) => None,
+                    None => self.memory_fraction.or(engine.memory_fraction),
+                },
+                cache: self.cache.or(engine.cache.filter(|_| self.memory_fraction.is_none())),
+                step_tokens: self.step_tokens.unwrap_or(engine.step_tokens),
+            }),
             ..base.clone()
         }
     }

@@ -39,7 +39,7 @@ mod yaml;
 pub use board::{instance_name, short_name};
 pub use finding::{Finding, ReadError, Weight};
 pub use found::{Found, Known, Mechanism, TenantFound};
-pub use plan::{File, Gpu, Plan, Sharing, Tenant, TimeSlice};
+pub use plan::{Engine, File, Gpu, Plan, Sharing, Tenant, TimeSlice};
 
 /// A format's name, and whether a file is of it.
 type Reader = (fn(&str, &str) -> bool, fn(&str, &str, &mut Found) -> Result<(), ReadError>);

@@ -150,8 +150,20 @@ pub struct Tenant {
     pub best_effort: bool,
     /// Device memory of one worker, context included.
     pub memory: Bytes,
-    /// A language model behind vLLM or SGLang, which takes a fraction of the memory for itself.
-    pub generates: bool,
+    /// It is a language model behind vLLM or SGLang, which takes a part of the memory for itself;
+    /// `batch_max` is then the most sequences at once.
+    pub engine: Option<Engine>,
+}
+
+/// What an engine is told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Engine {
+    /// Share of the memory of its GPU or instance.
+    pub memory_fraction: Option<f64>,
+    /// Memory of the key-value cache, in place of that.
+    pub cache: Option<Bytes>,
+    /// Most tokens of a step.
+    pub step_tokens: u32,
 }
 
 /// A file to deploy.

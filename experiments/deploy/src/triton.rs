@@ -30,7 +30,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let mut files = vec![];
     for placed in plan.all() {
         let t = placed.tenant;
-        if t.generates {
+        if t.engine.is_some() {
             continue;
         }
         let streams = matches!(placed.gpu.sharing, Sharing::Streams);

@@ -1,17 +1,23 @@
 //! The answer: a row per way of sharing, the choice, and what would change it.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use cotenant_deploy::{Plan, Sharing};
-use cotenant_profiles::Nanos;
 use serde::Serialize;
 
+use super::cells::Cells;
 use super::fleet::{self, Known, Member};
+use super::goal::Goal;
 use super::lab::{Candidate, How, Lab};
 use super::mix::Mix;
 use super::planner::Planner;
 use super::reason::{changes, curves, flips, order, why};
 use super::row::{Row, Served, impossible, one_each, row};
-use super::search::{EVENTS_PER_SECOND, Search, Tried};
+use super::search::{SEEDS, Search, Tried};
 use super::space::{Group, Mechanism, Space};
+use super::study;
+use crate::fail::{Done, Failure};
 
 /// What the command line asks for.
 pub(crate) struct Ask {
@@ -26,7 +32,19 @@ pub(crate) struct Ask {
     pub(crate) curves: bool,
     /// Published planners to compare with.
     pub(crate) planners: Vec<Planner>,
+    /// The folder of a study that takes the place of the search on one GPU.
+    pub(crate) study: Option<PathBuf>,
 }
+
+/// Simulated events that one second of `--budget` stands for: about what one core of 2024 does.
+pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
+/// Share of the budget for the search on one GPU where that is all there is, and beside several.
+const SEARCH: [f64; 2] = [0.45, 0.25];
+/// Share of the budget for several GPUs, beside one and without.
+const FLEETS: [f64; 2] = [0.4, 0.6];
+/// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
+const CURVES: f64 = 0.1;
+const CHANGES: f64 = 0.15;
 
 impl Ask {
     /// What the search may simulate, events. How long a run is follows from it, so that `check` with the
@@ -68,6 +86,8 @@ pub(crate) struct Asked {
     pub(crate) model: String,
     pub(crate) rate_rps: Option<f64>,
     pub(crate) goal_ms: Option<f64>,
+    /// In words.
+    pub(crate) goal: Option<String>,
     pub(crate) best_effort: bool,
     pub(crate) isolated_p95_ms: Option<f64>,
     /// `measured`, `imported` or `analytic`.
@@ -86,82 +106,204 @@ pub(crate) struct Curve {
 #[derive(Clone, Serialize)]
 pub(crate) struct Missed {
     pub(crate) tenant: String,
-    pub(crate) goal_ms: f64,
+    /// In words.
+    pub(crate) goal: String,
+    pub(crate) goal_ms: Option<f64>,
     pub(crate) p99_ms: Option<f64>,
+    pub(crate) ttft_p99_ms: Option<f64>,
+    pub(crate) tpot_p99_ms: Option<f64>,
+    /// Its queue grows to the end.
+    pub(crate) overloaded: bool,
+    /// Share of its requests within the goal.
+    pub(crate) attained: Option<f64>,
+}
+
+/// A row in the making.
+struct Pending {
+    way: String,
+    members: Vec<Member>,
+    reference: bool,
+}
+
+/// In the making, or why it cannot be.
+type Rows = Vec<Result<Pending, Box<Row>>>;
+
+impl Pending {
+    fn new(way: impl Into<String>, members: Vec<Member>) -> Self {
+        Self { way: way.into(), members, reference: false }
+    }
 }
 
 /// Answers a question; `first` is told of the answer after the first short runs.
 ///
 /// # Errors
-/// A model that is not to be found, or that fits nowhere.
-pub(crate) fn answer(mix: Mix, ask: &Ask, first: &mut dyn FnMut(&str)) -> Result<Answer, String> {
-    let lab = Lab::new(mix)?;
+/// A model that is not to be found, or that fits nowhere; a study that has to be computed first; somebody
+/// asked to stop, or what was simulated could not be kept.
+pub(crate) fn answer(
+    mix: Mix,
+    ask: &Ask,
+    cells: &Arc<Cells>,
+    first: &mut dyn FnMut(&str),
+) -> Done<Answer> {
+    let lab = Lab::new(mix, cells.clone()).map_err(Failure::Input)?;
     for t in lab.all() {
         if lab.isolated[t].is_none() {
-            return Err(fits_nowhere(&lab, t));
+            return Err(Failure::Input(fits_nowhere(&lab, t)));
         }
     }
-    let mut rows = vec![];
+    let start = cells.events();
     let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events());
-    let budget = ask.events();
-    let group = Group::all(&lab);
-    let (low, high) = ask.gpus;
-    if low <= 1 {
-        let pools = search.first(&group);
-        if let Some(text) = first_words(&lab, &pools) {
-            first(&text);
-        }
-        // The rest is for headroom, inflation and intervals of the rows.
-        let share = if high > 1 { 0.25 } else { 0.45 };
-        for mut best in search.settle(&group, pools, budget * share) {
-            rows.push(match &mut best.tried {
-                Ok(tried) => {
-                    search.finish(tried);
-                    let members = [Member { mechanism: best.mechanism, tried: tried.clone() }];
-                    row(&mut search, best.mechanism.name(), &members, ask)
-                }
-                Err(why) => impossible(best.mechanism.name(), best.mechanism.needs(), why.clone()),
-            });
-        }
+    let mut pending = vec![];
+    if ask.gpus.0 <= 1 {
+        pending.extend(on_one(&mut search, ask, first)?);
     }
-    let mut known = Known::default();
-    let fleets = (low.max(2)..=high).count().max(1) as f64;
-    for gpus in low.max(2)..=high {
-        let share = if low > 1 { 0.6 } else { 0.4 };
-        let members = fleet::place(&mut search, gpus, budget * share / fleets, &mut known);
-        if let Some(mut members) = members {
-            members.iter_mut().for_each(|m| search.finish(&mut m.tried));
-            let mut one = row(&mut search, &format!("{gpus} GPUs"), &members, ask);
-            one.gpus = gpus;
-            rows.push(one);
-        }
-    }
-    if let Some(row) = one_each(&mut search, ask) {
-        rows.push(row);
+    pending.extend(on_several(&mut search, ask));
+    if let Some(members) = one_each(&mut search) {
+        let reference = members.len() < ask.gpus.0 || members.len() > ask.gpus.1;
+        pending.push(Ok(Pending { reference, ..Pending::new("one GPU each", members) }));
     }
     for &planner in &ask.planners {
-        rows.push(planned(&mut search, planner, ask));
+        pending.push(planned(&mut search, planner));
     }
-    let events = search.events;
+    let rows = finish(&mut search, pending, ask);
+    cells.check()?;
+    let found = conclude(&lab, rows);
+    let curves = if ask.curves { curves(&search, &found.rows, ask) } else { vec![] };
+    let changes = match found.out_of_reach.as_slice() {
+        [] => vec![],
+        _ => changes(&search, &found, ask),
+    };
+    // What was cut short says nothing.
+    cells.check()?;
     drop(search);
-    Ok(conclude(lab, rows, ask, events))
+    let Concluded { rows, choice, why, runner_up, flips, out_of_reach } = found;
+    Ok(Answer {
+        version: env!("CARGO_PKG_VERSION"),
+        device: lab.setup.device.name.clone(),
+        mix: lab.mix.words(),
+        tenants: lab.all().into_iter().map(|t| asked(&lab, t)).collect(),
+        rows,
+        choice,
+        why,
+        runner_up,
+        flips,
+        out_of_reach,
+        changes,
+        curves,
+        events: cells.events() - start,
+        lab,
+    })
+}
+
+/// The ways of sharing one GPU.
+fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Done<Rows> {
+    let group = Group::all(search.lab);
+    let share = if ask.gpus.1 > 1 { SEARCH[1] } else { SEARCH[0] };
+    let budget = ask.events() * share;
+    let found = match &ask.study {
+        Some(dir) => study::best(search, &group, dir)?,
+        None => {
+            let pools = search.first(&group, &Mechanism::ALL, budget / 2.0);
+            if let Some(text) = first_words(search.lab, &pools) {
+                first(&text);
+            }
+            search.settle(&group, pools, budget)
+        }
+    };
+    let rows = found.into_iter().map(|best| {
+        let (mechanism, way) = (best.mechanism, best.mechanism.name());
+        match best.tried {
+            Ok(tried) => Ok(Pending::new(way, vec![Member { mechanism, tried }])),
+            Err(why) => Err(Box::new(impossible(way, mechanism.needs(), why))),
+        }
+    });
+    Ok(rows.collect())
+}
+
+/// A row for each number of GPUs above one.
+fn on_several(search: &mut Search<'_>, ask: &Ask) -> Rows {
+    let (low, high) = ask.gpus;
+    let numbers: Vec<usize> = (low.max(2)..=high).collect();
+    let share = if low > 1 { FLEETS[1] } else { FLEETS[0] };
+    let (begin, budget) = (search.spent(), ask.events() * share);
+    // A number takes work in proportion to it: each of its GPUs is searched.
+    let all: usize = numbers.iter().sum();
+    let (mut known, mut before, mut rows) = (Known::default(), 0, vec![]);
+    for gpus in numbers {
+        let way = format!("{gpus} GPUs");
+        if search.spent() > begin + budget {
+            let why = "not looked at: the budget is spent (--budget)".to_owned();
+            rows.push(Err(Box::new(impossible(&way, None, why))));
+            continue;
+        }
+        before += gpus;
+        let until = begin + budget * before as f64 / all as f64;
+        let members = fleet::place(search, gpus, until - search.spent(), &mut known);
+        rows.extend(members.map(|members| Ok(Pending::new(way, members))));
+    }
+    rows
 }
 
 /// What a published planner's plan delivers.
-fn planned(search: &mut Search<'_>, planner: Planner, ask: &Ask) -> Row {
+fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row>> {
     let plan = planner.plan(search.lab, search.threads).and_then(|plan| {
         let member = |c: Candidate| {
             let mechanism = match &c.how {
                 How::Deploy(Sharing::Mig { .. }) => Mechanism::Mig,
                 _ => Mechanism::Percent,
             };
-            Ok(Member { mechanism, tried: search.measure(c)? })
+            Ok(Member { mechanism, tried: search.measure_some(c, 1)? })
         };
         plan.into_iter().map(member).collect::<Result<Vec<Member>, String>>()
     });
     match plan {
-        Ok(members) => Row { reference: true, ..row(search, planner.name(), &members, ask) },
-        Err(why) => impossible(planner.name(), None, why),
+        Ok(members) => Ok(Pending { reference: true, ..Pending::new(planner.name(), members) }),
+        Err(why) => Err(Box::new(impossible(planner.name(), None, why))),
+    }
+}
+
+/// As many runs for every row, its headroom, and what neighbours cost: the best first, as far as the budget
+/// goes. What is chosen gets them in any case.
+fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
+    let mut rows: Vec<Option<Row>> = vec![None; pending.len()];
+    let mut too_much = vec![false; pending.len()];
+    loop {
+        // By what is known now: more runs may change the order.
+        let now: Vec<Row> = pending.iter().map(|p| so_far(p, search, ask)).collect();
+        let ranked = order(&now);
+        let best = ranked.first().copied();
+        let missed = best.is_some_and(|i| now[i].goals_met < now[i].goals);
+        let kept = if ask.curves { CURVES } else { 0.0 } + if missed { CHANGES } else { 0.0 };
+        let behind = (0..pending.len()).filter(|i| !ranked.contains(i));
+        let all: Vec<usize> = ranked.iter().copied().chain(behind).collect();
+        let open = |i: &usize| {
+            pending[*i].is_ok() && rows[*i].is_none() && (!too_much[*i] || best == Some(*i))
+        };
+        let Some(next) = all.into_iter().find(open) else { break };
+        let Ok(p) = &mut pending[next] else { break };
+        let cost: f64 = p.members.iter().map(|m| search.to_settle(&m.tried)).sum();
+        if best != Some(next) && search.spent() + cost > ask.events() * (1.0 - kept) {
+            too_much[next] = true;
+            continue;
+        }
+        for m in &mut p.members {
+            while m.tried.long.len() < SEEDS && search.lengthen(&mut m.tried) {}
+        }
+        let row = row(search, &p.way, &p.members, ask, true);
+        rows[next] = Some(Row { reference: p.reference, ..row });
+    }
+    let rest = pending.iter().map(|p| so_far(p, search, ask));
+    rows.into_iter().zip(rest).map(|(row, rest)| row.unwrap_or(rest)).collect()
+}
+
+/// A row from the runs that there are.
+fn so_far(pending: &Result<Pending, Box<Row>>, search: &Search<'_>, ask: &Ask) -> Row {
+    match pending {
+        Ok(p) => {
+            let row = row(search, &p.way, &p.members, ask, false);
+            Row { reference: p.reference, ..row }
+        }
+        Err(row) => Row::clone(row),
     }
 }
 
@@ -199,37 +341,27 @@ fn fits_nowhere(lab: &Lab, t: usize) -> String {
     )
 }
 
-fn conclude(lab: Lab, rows: Vec<Row>, ask: &Ask, events: u64) -> Answer {
+fn conclude(lab: &Lab, rows: Vec<Row>) -> Concluded {
     let order = order(&rows);
     let choice = order.first().copied();
     let runner_up = order.get(1).copied();
     let (why, flips) =
         choice.map_or_else(Default::default, |c| (why(&rows, &order, c), flips(&rows, &order, c)));
-    let missed = choice.map_or_else(Vec::new, |c| {
-        rows[c].tenants.iter().filter(|t| t.met == Some(false)).map(missed).collect()
+    let out_of_reach = choice.map_or_else(Vec::new, |c| {
+        let served = rows[c].tenants.iter().filter(|t| t.met == Some(false));
+        served.map(|t| missed(lab, t)).collect()
     });
-    let tenants = lab.all().into_iter().map(|t| asked(&lab, t)).collect();
-    let curves = if ask.curves { curves(&lab, &rows, &order, ask) } else { vec![] };
-    let mut answer = Answer {
-        version: env!("CARGO_PKG_VERSION"),
-        device: lab.setup.device.name.clone(),
-        mix: lab.mix.words(),
-        tenants,
-        rows,
-        choice,
-        why,
-        runner_up,
-        flips,
-        out_of_reach: missed,
-        changes: vec![],
-        curves,
-        events,
-        lab,
-    };
-    if !answer.out_of_reach.is_empty() {
-        answer.changes = changes(&answer, ask);
-    }
-    answer
+    Concluded { rows, choice, why, runner_up, flips, out_of_reach }
+}
+
+/// What rows say.
+pub(super) struct Concluded {
+    pub(super) rows: Vec<Row>,
+    pub(super) choice: Option<usize>,
+    why: String,
+    runner_up: Option<usize>,
+    flips: String,
+    out_of_reach: Vec<Missed>,
 }
 
 fn asked(lab: &Lab, t: usize) -> Asked {
@@ -237,7 +369,8 @@ fn asked(lab: &Lab, t: usize) -> Asked {
         name: lab.name(t).to_owned(),
         model: lab.mix.point.tenants[t].model.clone(),
         rate_rps: lab.mix.rate(t),
-        goal_ms: lab.slo(t).map(Nanos::as_millis_f64),
+        goal_ms: lab.slo(t).map(|slo| slo.as_millis_f64()),
+        goal: lab.goal(t).map(Goal::words),
         best_effort: lab.best_effort(t),
         isolated_p95_ms: lab.isolated[t].map(|i| i.p95.as_millis_f64()),
         source: lab.sources[t].0,
@@ -245,9 +378,20 @@ fn asked(lab: &Lab, t: usize) -> Asked {
     }
 }
 
-fn missed(t: &Served) -> Missed {
-    let (goal_ms, p99_ms) = (t.goal_ms.unwrap_or(0.0), t.p99_ms.map(|p| p.mean));
-    Missed { tenant: t.tenant.clone(), goal_ms, p99_ms }
+fn missed(lab: &Lab, t: &Served) -> Missed {
+    let index = lab.all().into_iter().find(|&i| lab.name(i) == t.tenant);
+    let goal = index.and_then(|i| lab.goal(i)).map_or_else(String::new, Goal::words);
+    let mean = |i: Option<super::row::Interval>| i.map(|i| i.mean);
+    Missed {
+        tenant: t.tenant.clone(),
+        goal,
+        goal_ms: t.goal_ms,
+        p99_ms: mean(t.p99_ms),
+        ttft_p99_ms: mean(t.ttft_p99_ms),
+        tpot_p99_ms: mean(t.tpot_p99_ms),
+        overloaded: t.overloaded,
+        attained: t.attained,
+    }
 }
 
 impl Answer {
@@ -262,8 +406,19 @@ impl Answer {
             format!("mix: {}", self.mix),
         ];
         for t in &row.tenants {
-            let goal = t.goal_ms.map_or_else(|| "no goal".to_owned(), |g| format!("goal {g} ms"));
-            let p99 = t.p99_ms.map_or_else(|| "-".to_owned(), |p| format!("{:.2} ms", p.mean));
+            let ms = |i: Option<super::row::Interval>| {
+                i.map_or_else(|| "-".to_owned(), |p| format!("{:.2} ms", p.mean))
+            };
+            let goal = match (t.goal_ms, t.goal_ttft_ms, t.goal_tpot_ms) {
+                (Some(goal), ..) => format!("goal {goal} ms"),
+                (_, Some(first), Some(each)) => format!(
+                    "p99 to the first token {}, goal {first} ms, per token {}, goal {each} ms",
+                    ms(t.ttft_p99_ms),
+                    ms(t.tpot_p99_ms)
+                ),
+                _ => "no goal".to_owned(),
+            };
+            let p99 = ms(t.p99_ms);
             header
                 .push(format!("expected: {} p99 {p99}, {goal}, {:.1} requests/s", t.tenant, t.rps));
         }

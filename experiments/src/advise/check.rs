@@ -25,7 +25,7 @@ pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, Str
         members.push(Member { mechanism, tried: search.measure(c)? });
     }
     words.dedup();
-    Ok(row(&mut search, &words.join(" | "), &members, ask))
+    Ok(row(&search, &words.join(" | "), &members, ask, true))
 }
 
 /// The requests of tenants that are in several places, where no file divides them: in proportion to what
@@ -87,7 +87,7 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
     let tenants: Vec<usize> = gpu.tenants.iter().filter_map(|t| index(&t.name)).collect();
     let mut batch = vec![];
     for (t, &i) in gpu.tenants.iter().zip(&tenants) {
-        if t.batch_max > lab.batch_limit[i] {
+        if t.batch_max > lab.batch_limit[i] && !lab.generates(i) {
             return Err(format!(
                 "`{}` is to run batches of {}; its profile is compiled up to {}: set `batch` of the mix",
                 t.name, t.batch_max, lab.batch_limit[i]
@@ -98,6 +98,8 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
     let mut c = Candidate {
         requests: gpu.tenants.iter().map(|t| t.requests).collect(),
         how: How::Deploy(gpu.sharing.clone()),
+        tokens: gpu.tenants.iter().map(|t| t.engine.map_or(0, |e| e.step_tokens)).collect(),
+        memory: gpu.tenants.iter().map(|t| t.engine.and_then(|e| e.memory_fraction)).collect(),
         timeout: gpu.tenants.iter().map(|t| t.batch_timeout).collect(),
         workers: gpu.tenants.iter().map(|t| t.workers).collect(),
         batch,
@@ -121,6 +123,16 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
             if together { Mechanism::MigMps } else { Mechanism::Mig }
         }
     };
+    for (i, t) in gpu.tenants.iter().enumerate() {
+        // A cache of so many bytes is a share of the memory as well.
+        if let Some(cache) = t.engine.and_then(|e| e.cache)
+            && !lab.mix.fixed_engine[c.tenants[i]].memory
+        {
+            let (weights, activations) = lab.parts(&c, i);
+            let all = weights.0 + activations.0 + lab.context(&c.how).0 + cache.0;
+            c.memory[i] = Some(all as f64 / lab.capacity(&c, i).0.max(1) as f64);
+        }
+    }
     Ok((c, mechanism))
 }
 

@@ -34,10 +34,19 @@ pub(crate) fn place(
 ) -> Option<Vec<Member>> {
     let mut best: Option<(Score, Vec<Member>)> = None;
     let divisions = divisions(search.lab, gpus);
-    let each = budget / (DIVISIONS * gpus).max(1) as f64;
-    for division in divisions {
-        let members: Option<Vec<Member>> =
-            division.iter().map(|g| member(search, g, each, known)).collect();
+    let until = search.spent() + budget;
+    let mut left = divisions.iter().map(Vec::len).sum::<usize>();
+    for (n, division) in divisions.into_iter().enumerate() {
+        // One is always searched, others as far as the budget goes.
+        if n > 0 && search.spent() >= until {
+            break;
+        }
+        let one = |g: &Group| {
+            let each = (until - search.spent()).max(0.0) / left.max(1) as f64;
+            left = left.saturating_sub(1);
+            member(search, g, each, known)
+        };
+        let members: Option<Vec<Member>> = division.iter().map(one).collect();
         let Some(members) = members else { continue };
         let score = together(search.lab, &members);
         if best.as_ref().is_none_or(|(s, _)| score < *s) {
@@ -65,9 +74,16 @@ fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) ->
     if let Some((_, member)) = known.0.iter().find(|(k, _)| k == g) {
         return member.clone();
     }
-    let until = search.events as f64 + budget;
-    let pools = search.first(g);
-    let all = search.settle(g, pools, until);
+    let until = search.spent() + budget;
+    // What is not deployed cannot be chosen; where the budget is for less than one short run of each, the
+    // simplest and the finest have to do.
+    let deploys = Mechanism::ALL.into_iter().filter(|m| *m != Mechanism::Krisp);
+    let mut looked: Vec<Mechanism> = deploys.collect();
+    if budget < looked.len() as f64 * search.lengths.events(search.lab, g) {
+        looked.retain(|m| matches!(m, Mechanism::Mps | Mechanism::Percent | Mechanism::Mig));
+    }
+    let pools = search.first(g, &looked, budget * 0.4);
+    let all = search.settle_one(g, pools, until);
     let member = choose(search.lab, &all);
     known.0.push((g.clone(), member.clone()));
     member

@@ -1,21 +1,22 @@
-//! Where candidates are tried: models compiled once, then one simulation per candidate and seed.
+//! Where candidates are tried: models compiled once, goals and baselines of a mix.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cotenant_deploy::{Sharing, TimeSlice};
+use cotenant_deploy::Sharing;
 use cotenant_profiles::{Bytes, Nanos};
-use cotenant_sim::contention::ContentionModel;
-use cotenant_sim::policy::{self, Options, Value};
+use cotenant_sim::Class;
+use cotenant_sim::engine::KvSize;
 use cotenant_sim::program::ModelCode;
-use cotenant_sim::scenario::{Setup, Tenant, Think};
-use cotenant_sim::{Class, Load, Scenario};
-use cotenant_traces::{Arrivals, Request, Rng};
+use cotenant_sim::scenario::{Generates, Setup, Tenant};
+use cotenant_traces::Request;
 
+use super::cells::Cells;
+use super::goal::Goal;
 use super::mix::{LARGEST_BATCH, Mix};
-use crate::ends::Ends;
+use crate::config::{EngineConfig, Slo, TenantConfig};
 use crate::isolated::Isolated;
-use crate::jitter::LogNormal;
-use crate::prepare::Preparer;
+use crate::prepare::{Facts, Preparer};
 
 /// Who uses the GPU, and how it is divided: one point of the search. Lists are in the order of
 /// `tenants`.
@@ -26,7 +27,12 @@ pub(crate) struct Candidate {
     /// Share of each tenant's requests.
     pub(crate) requests: Vec<f64>,
     pub(crate) how: How,
+    /// Most items of a batch; of an engine, most sequences.
     pub(crate) batch: Vec<u32>,
+    /// Most tokens of an engine's step; 0 without engine.
+    pub(crate) tokens: Vec<u32>,
+    /// Share of the memory of its GPU or instance that an engine takes; `None`: what the others leave.
+    pub(crate) memory: Vec<Option<f64>>,
     pub(crate) timeout: Vec<Nanos>,
     pub(crate) workers: Vec<u32>,
 }
@@ -40,56 +46,29 @@ pub(crate) enum How {
     Needs(&'static str),
 }
 
-/// What one tenant got in one run.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Got {
-    pub(crate) p50_ms: Option<f64>,
-    pub(crate) p99_ms: Option<f64>,
-    /// Share of its requests within the goal; `None` without goal.
-    pub(crate) attained: Option<f64>,
-    /// Requests that were seen: ended, or late already.
-    pub(crate) seen: u64,
-    /// More came than were served, to the end: its goal is missed sooner or later.
-    pub(crate) overloaded: bool,
-    pub(crate) rps: f64,
-    pub(crate) goodput_rps: f64,
-}
+/// Setups by sequences and step tokens of each tenant's engine.
+type Engines = BTreeMap<Vec<(u32, u32)>, Arc<Setup>>;
 
-/// One run.
-#[derive(Clone, Debug)]
-pub(crate) struct Run {
-    pub(crate) got: Vec<Got>,
-    pub(crate) watts: f64,
-    pub(crate) cu_utilization: f64,
-    pub(crate) events: u64,
-}
-
-/// Batches of each worker that are looked at, after those that fill the place.
-const SATURATED_BATCHES: u64 = 8;
-const SATURATED_BEFORE: u64 = 2;
-/// A place in which they take longer serves nobody.
-const SATURATED_AT_MOST: Nanos = Nanos(600_000_000_000);
-
-/// What a tenant comes to in a place of its own where it never waits for requests.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Saturated {
-    /// Requests/s of all its workers.
-    pub(crate) rps: f64,
-    /// Time of a batch.
-    pub(crate) batch: Nanos,
-}
+/// What a framework leaves of the memory for the driver, fragments and graphs: vLLM's default.
+const MOST_MEMORY: f64 = 0.92;
 
 /// Models, goals and baselines of a mix.
 pub(crate) struct Lab {
     pub(crate) mix: Mix,
     /// Every tenant compiled up to its largest batch.
     pub(crate) setup: Arc<Setup>,
-    contention: ContentionModel,
+    pub(super) facts: Facts,
     pub(crate) isolated: Vec<Option<Isolated>>,
     /// Where each tenant's numbers come from: `measured`, `imported` or `analytic`, and in words.
     pub(crate) sources: Vec<(&'static str, String)>,
     /// Largest batch of each tenant.
     pub(crate) batch_limit: Vec<u32>,
+    /// Mean tokens of prompt and output of a tenant that generates.
+    pub(crate) tokens: Vec<(f64, f64)>,
+    /// The mix compiled with other engines, by sequences and tokens of each tenant.
+    engines: Mutex<Engines>,
+    /// Finished simulations.
+    pub(crate) cells: Arc<Cells>,
 }
 
 impl Lab {
@@ -98,21 +77,24 @@ impl Lab {
     ///
     /// # Errors
     /// A model that is not to be found, or a trace that does not read.
-    pub(crate) fn new(mix: Mix) -> Result<Self, String> {
-        Self::up_to(mix, 1)
+    pub(crate) fn new(mix: Mix, cells: Arc<Cells>) -> Result<Self, String> {
+        Self::up_to(mix, 1, cells)
     }
 
     /// As [`Lab::new`], with every model compiled at least up to batches of `least`.
     ///
     /// # Errors
     /// As [`Lab::new`].
-    pub(crate) fn up_to(mix: Mix, least: u32) -> Result<Self, String> {
+    pub(crate) fn up_to(mix: Mix, least: u32, cells: Arc<Cells>) -> Result<Self, String> {
         let mut preparer = Preparer::default();
         let mut largest = LARGEST_BATCH.max(least);
         let (point, facts) = loop {
             let mut point = mix.point.clone();
             for (t, fixed) in point.tenants.iter_mut().zip(&mix.fixed_batch) {
-                t.batch_max = if *fixed { t.batch_max.max(least) } else { largest };
+                // An engine's sequences are its own.
+                if t.engine.is_none() {
+                    t.batch_max = if *fixed { t.batch_max.max(least) } else { largest };
+                }
             }
             match preparer.facts(&mix.e, &point) {
                 Ok(facts) => break (point, facts),
@@ -128,14 +110,22 @@ impl Lab {
             .iter()
             .map(|f| (crate::models::source_name(f.profile.source), f.words.clone()))
             .collect();
+        let tokens = point.tenants.iter().map(|t| match t.engine {
+            Some(_) => mean_tokens(&mix.e.base, t),
+            None => Ok((0.0, 0.0)),
+        });
+        let tokens = tokens.collect::<Result<Vec<_>, String>>()?;
         let batch_limit = point.tenants.iter().map(|t| t.batch_max).collect();
         Ok(Self {
             mix,
             setup: ready.setup,
-            contention: ready.contention,
-            isolated: facts.isolated,
+            isolated: facts.isolated.clone(),
+            facts,
             sources,
             batch_limit,
+            tokens,
+            engines: Mutex::default(),
+            cells,
         })
     }
 
@@ -145,8 +135,22 @@ impl Lab {
     }
 
     /// A tenant's goal.
+    pub(crate) fn goal(&self, tenant: usize) -> Option<Goal> {
+        if self.best_effort(tenant) {
+            return None;
+        }
+        match self.mix.point.tenants[tenant].slo? {
+            Slo::Tokens(goals) => Some(Goal::Tokens(goals)),
+            _ => self.setup.tenants[tenant].slo.map(Goal::Latency),
+        }
+    }
+
+    /// A tenant's goal for whole answers.
     pub(crate) fn slo(&self, tenant: usize) -> Option<Nanos> {
-        self.setup.tenants[tenant].slo.filter(|_| !self.best_effort(tenant))
+        match self.goal(tenant) {
+            Some(Goal::Latency(slo)) => Some(slo),
+            _ => None,
+        }
     }
 
     pub(crate) fn best_effort(&self, tenant: usize) -> bool {
@@ -157,7 +161,12 @@ impl Lab {
         &self.setup.tenants[tenant].name
     }
 
-    /// Device memory of one worker of a tenant, its context not included.
+    /// Whether it generates tokens.
+    pub(crate) fn generates(&self, tenant: usize) -> bool {
+        self.mix.point.tenants[tenant].engine.is_some()
+    }
+
+    /// Device memory of one worker of a one-shot tenant, its context not included.
     pub(crate) fn model_memory(&self, tenant: usize, batch: u32) -> Bytes {
         truncated(&self.setup.tenants[tenant].model, batch).memory()
     }
@@ -171,172 +180,203 @@ impl Lab {
         }
     }
 
+    /// Device memory of one worker of a candidate without its context and cache: weights, activations.
+    pub(crate) fn parts(&self, c: &Candidate, i: usize) -> (Bytes, Bytes) {
+        let t = c.tenants[i];
+        match self.with_engines(c) {
+            Ok(setup) if self.generates(t) => {
+                let model = &setup.tenants[t].model;
+                (model.weights, Bytes(model.memory().0 - model.weights.0))
+            }
+            _ => {
+                let model = &self.setup.tenants[t].model;
+                let batch = u64::from(c.batch[i]);
+                (model.weights, Bytes(model.activations_per_item.0 * batch))
+            }
+        }
+    }
+
+    /// Device memory of the cache of one worker; 0 of a one-shot tenant.
+    pub(crate) fn cache(&self, c: &Candidate, i: usize) -> Bytes {
+        match self.engine(c, i).map(|e| e.kv) {
+            None => Bytes(0),
+            Some(KvSize::Bytes(kv)) => kv,
+            Some(KvSize::Fraction(share)) => {
+                let (weights, activations) = self.parts(c, i);
+                let rest = weights.0 + activations.0 + self.context(&c.how).0;
+                Bytes(((self.capacity(c, i).0 as f64 * share) as u64).saturating_sub(rest))
+            }
+        }
+    }
+
+    /// Memory of the GPU or instance that a candidate's tenant is on.
+    pub(crate) fn capacity(&self, c: &Candidate, i: usize) -> Bytes {
+        let device = &self.setup.device;
+        let instance = match &c.how {
+            How::Deploy(Sharing::Mig { instances, place, .. }) => instances.get(place[i]),
+            _ => None,
+        };
+        let profile = instance.and_then(|name| {
+            let (_, profile) = device.mig.as_ref()?.profile(name).ok()?;
+            Some(profile.capacity)
+        });
+        profile.unwrap_or(device.memory.capacity)
+    }
+
+    /// Whether two tenants of a candidate share memory.
+    fn together(c: &Candidate, i: usize, j: usize) -> bool {
+        match &c.how {
+            How::Deploy(Sharing::Mig { place, .. }) => place[i] == place[j],
+            _ => true,
+        }
+    }
+
+    /// The engine of a candidate's tenant.
+    pub(crate) fn engine(&self, c: &Candidate, i: usize) -> Option<EngineConfig> {
+        let t = c.tenants[i];
+        let own = self.mix.point.tenants[t].engine?;
+        let kv = match c.memory[i] {
+            Some(share) => KvSize::Fraction(share),
+            None if self.mix.fixed_engine[t].memory => own.kv,
+            None => KvSize::Fraction(self.left(c, i)),
+        };
+        Some(EngineConfig {
+            max_seqs: c.batch[i],
+            max_batched_tokens: c.tokens[i],
+            kv,
+            ..own
+        })
+    }
+
+    /// The share of the memory that an engine may have: what the others on its GPU or instance leave,
+    /// evenly divided among the caches there, in hundredths.
+    fn left(&self, c: &Candidate, i: usize) -> f64 {
+        let total = self.capacity(c, i).0 as f64;
+        let context = self.context(&c.how).0;
+        let need = |j: usize| {
+            let (weights, activations) = self.parts(c, j);
+            (weights.0 + activations.0 + context) as f64
+        };
+        let (mut taken, mut caches) = (0.0, 0.0);
+        for j in (0..c.tenants.len()).filter(|&j| Self::together(c, i, j)) {
+            let t = c.tenants[j];
+            let workers = f64::from(c.workers[j]);
+            let given = self.mix.fixed_engine[t].memory || c.memory[j].is_some();
+            let kv = match self.mix.point.tenants[t].engine.map(|e| (e.kv, c.memory[j])) {
+                Some((KvSize::Fraction(share), None)) | Some((_, Some(share))) if given => {
+                    (total * share - need(j)).max(0.0)
+                }
+                Some((KvSize::Bytes(kv), None)) if given => kv.0 as f64,
+                Some(_) => {
+                    caches += workers;
+                    0.0
+                }
+                None => 0.0,
+            };
+            taken += (need(j) + kv) * workers;
+        }
+        let cache = ((total * MOST_MEMORY - taken) / f64::max(caches, 1.0)).max(0.0);
+        let share = (need(i) + cache) / total;
+        // Rounded down, but not below what the model needs: whether that fits is for the simulator to say.
+        let hundredths = (share * 100.0).floor().max((need(i) / total * 100.0).ceil());
+        (hundredths / 100.0).clamp(0.01, 1.0)
+    }
+
+    /// The mix with the engines of a candidate, compiled.
+    fn with_engines(&self, c: &Candidate) -> Result<Arc<Setup>, String> {
+        let mut key = vec![(0, 0); self.setup.tenants.len()];
+        let mut same = true;
+        for (t, tenant) in self.mix.point.tenants.iter().enumerate() {
+            let Some(own) = tenant.engine else { continue };
+            let i = c.tenants.iter().position(|&x| x == t);
+            key[t] = i.map_or((own.max_seqs, own.max_batched_tokens), |i| (c.batch[i], c.tokens[i]));
+            same &= key[t] == (own.max_seqs, own.max_batched_tokens);
+        }
+        if same {
+            return Ok(self.setup.clone());
+        }
+        let known = || self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(setup) = known().get(&key) {
+            return Ok(setup.clone());
+        }
+        let mut point = self.mix.point.clone();
+        for (t, tenant) in point.tenants.iter_mut().enumerate() {
+            tenant.batch_max = self.batch_limit[t];
+            if let Some(engine) = &mut tenant.engine {
+                (engine.max_seqs, engine.max_batched_tokens) = key[t];
+                tenant.batch_max = engine.max_seqs;
+            }
+        }
+        let setup = self.facts.compile(&self.mix.e.base, &point)?.setup;
+        known().insert(key, setup.clone());
+        Ok(setup)
+    }
+
+    /// What a candidate's tenants are called on its GPU: a tenant with several parts there has a name for
+    /// each.
+    pub(crate) fn names(&self, c: &Candidate) -> Vec<String> {
+        let before = |i: usize| c.tenants[..i].iter().filter(|&&t| t == c.tenants[i]).count();
+        let name = |i: usize| match before(i) {
+            0 => self.name(c.tenants[i]).to_owned(),
+            n => format!("{}-{}", self.name(c.tenants[i]), n + 1),
+        };
+        (0..c.tenants.len()).map(name).collect()
+    }
+
+    /// A candidate's tenants in the order in which they are simulated: by name.
+    pub(super) fn by_name(&self, c: &Candidate) -> Vec<usize> {
+        let names = self.names(c);
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by(|&a, &b| names[a].cmp(&names[b]));
+        order
+    }
+
     /// The setup of a candidate.
-    pub(crate) fn prepare(&self, c: &Candidate) -> Arc<Setup> {
-        let tenants = c.tenants.iter().enumerate().map(|(i, &t)| {
-            let whole = &self.setup.tenants[t];
+    ///
+    /// # Errors
+    /// An engine that does not compile.
+    pub(crate) fn prepare(&self, c: &Candidate) -> Result<Arc<Setup>, String> {
+        let all = self.with_engines(c)?;
+        let names = self.names(c);
+        let tenants = self.by_name(c).into_iter().map(|i| {
+            let whole = &all.tenants[c.tenants[i]];
+            let engine = self.engine(c, i);
+            let generates = whole.generates.as_ref().zip(engine).map(|(g, engine)| {
+                let mut own = Generates::clone(g);
+                own.rules.kv = engine.kv;
+                Arc::new(own)
+            });
             Tenant {
-                name: whole.name.clone(),
-                model: truncated(&whole.model, c.batch[i]),
+                name: names[i].clone(),
+                model: match engine {
+                    Some(_) => whole.model.clone(),
+                    None => truncated(&whole.model, c.batch[i]),
+                },
                 class: whole.class,
                 slo: whole.slo,
                 workers: c.workers[i],
                 batch_max: c.batch[i],
                 batch_timeout: c.timeout[i],
-                generates: whole.generates.clone(),
+                generates,
                 per_request_batches: whole.per_request_batches,
                 drop_after: whole.drop_after,
             }
         });
-        Arc::new(Setup {
-            device: self.setup.device.clone(),
-            costs: self.setup.costs.clone(),
-            code: self.setup.code.clone(),
+        Ok(Arc::new(Setup {
+            device: all.device.clone(),
+            costs: all.costs.clone(),
+            code: all.code.clone(),
             tenants: tenants.collect(),
-        })
-    }
-
-    /// Simulates a candidate for `duration` behind a tenth of it as warm-up. Equal arguments give equal
-    /// results; the arrivals of a tenant depend on the seed alone, so that candidates are compared on
-    /// the same requests. `load` multiplies the rates.
-    ///
-    /// # Errors
-    /// The device cannot do it, or the models do not fit.
-    pub(crate) fn run(
-        &self,
-        c: &Candidate,
-        setup: &Arc<Setup>,
-        seed: u64,
-        duration: Nanos,
-        load: f64,
-    ) -> Result<Run, String> {
-        let (name, options) = policy_of(c, setup);
-        let info = policy::find(name).ok_or_else(|| format!("no policy `{name}`"))?;
-        let mut policy = (info.build)(&options).map_err(|e| e.to_string())?;
-        let names: Vec<&str> = setup.tenants.iter().map(|t| t.name.as_str()).collect();
-        let mut loads = vec![];
-        for (i, &t) in c.tenants.iter().enumerate() {
-            loads.push(self.load(t, c.requests[i], seed, load)?);
-        }
-        let scenario = Scenario {
-            setup: setup.clone(),
-            loads,
-            warmup: Nanos(duration.0 / 10),
-            duration,
-            contention: self.contention,
-            jitter: LogNormal::boxed(self.mix.point.jitter, seed, &names),
-        };
-        let report = cotenant_sim::run(scenario, &mut *policy, None).map_err(|r| r.to_string())?;
-        let window = report.window.as_secs_f64();
-        let got = report.tenants.iter().map(|t| {
-            let quantile = |q| t.counts.latencies.quantile(q).map(Nanos::as_millis_f64);
-            Got {
-                p50_ms: quantile(0.5),
-                p99_ms: quantile(0.99),
-                attained: t.attainment(),
-                seen: t.counts.completed + t.counts.dropped_total() + t.in_flight_late,
-                overloaded: t.overload(report.window).is_some(),
-                rps: t.counts.completed as f64 / window,
-                goodput_rps: t.counts.good as f64 / window,
-            }
-        });
-        Ok(Run {
-            got: got.collect(),
-            watts: report.gpu.energy_j / window,
-            cu_utilization: report.gpu.cu_utilization,
-            events: report.events,
-        })
-    }
-
-    /// A tenant that has a place to itself and always has a batch to run: what planners call its
-    /// profile. `None` where it does not fit, or the device cannot do it.
-    pub(crate) fn saturated(
-        &self,
-        tenant: usize,
-        sharing: Sharing,
-        batch: u32,
-        workers: u32,
-    ) -> Option<Saturated> {
-        let c = Candidate {
-            tenants: vec![tenant],
-            requests: vec![1.0],
-            how: How::Deploy(sharing),
-            batch: vec![batch],
-            timeout: vec![Nanos::ZERO],
-            workers: vec![workers],
-        };
-        let setup = self.prepare(&c);
-        let (name, options) = policy_of(&c, &setup);
-        // A request is a whole batch. So many of them end in order, whatever one takes.
-        let requests = u64::from(workers) * (SATURATED_BEFORE + SATURATED_BATCHES);
-        let mut ends = Ends::default();
-        let scenario = Scenario {
-            setup,
-            loads: vec![Load::Closed {
-                concurrency: workers,
-                think: Think::Constant(Nanos::ZERO),
-                items: batch,
-                tokens: None,
-                limit: Some(requests),
-            }],
-            warmup: Nanos::ZERO,
-            duration: SATURATED_AT_MOST,
-            contention: self.contention,
-            jitter: None,
-        };
-        let mut policy = (policy::find(name)?.build)(&options).ok()?;
-        cotenant_sim::run(scenario, &mut *policy, Some(&mut ends)).ok()?;
-        let skip = (u64::from(workers) * SATURATED_BEFORE) as usize;
-        let per_batch = ends.gap_ns(skip)?;
-        Some(Saturated {
-            rps: f64::from(batch) * 1e9 / per_batch,
-            // Little's law: so many batches are in it at any time.
-            batch: Nanos((per_batch * f64::from(workers)) as u64),
-        })
-    }
-
-    fn load(&self, tenant: usize, share: f64, seed: u64, factor: f64) -> Result<Load, String> {
-        let config = &self.mix.point.tenants[tenant];
-        if let Some(closed) = config.arrivals.closed() {
-            let think = if closed.exponential {
-                Think::Exponential(closed.think, Rng::for_names(seed, &[&config.name, "think"]))
-            } else {
-                Think::Constant(closed.think)
-            };
-            let concurrency = (f64::from(closed.concurrency) * share).round().max(1.0) as u32;
-            let (items, limit) = (closed.items, closed.max_requests);
-            let tokens = config.arrivals.tokens.map(|t| t.draws(seed, &config.name));
-            return Ok(Load::Closed { concurrency, think, items, tokens, limit });
-        }
-        let inner = config.arrivals.open(&self.mix.e.base, seed, &config.name);
-        let inner = inner.map_err(|why| format!("{}: {why}", config.arrivals_at))?;
-        if share >= 1.0 && factor == 1.0 {
-            return Ok(Load::Open(inner));
-        }
-        Ok(Load::Open(Box::new(Scaled { inner, factor, share, credit: 0.0 })))
+        }))
     }
 }
 
-/// Arrivals at `factor` times the rate, of which every GPU gets its share in turn.
-struct Scaled {
-    inner: Box<dyn Arrivals>,
-    factor: f64,
-    share: f64,
-    credit: f64,
-}
-
-impl Arrivals for Scaled {
-    fn next_request(&mut self) -> Option<Request> {
-        loop {
-            let request = self.inner.next_request()?;
-            self.credit += self.share;
-            if self.credit >= 1.0 - 1e-9 {
-                self.credit -= 1.0;
-                let arrival = Nanos((request.arrival.0 as f64 / self.factor) as u64);
-                return Some(Request { arrival, ..request });
-            }
-        }
-    }
+/// Mean tokens of a tenant's first requests; an output has at least one.
+fn mean_tokens(base: &std::path::Path, config: &TenantConfig) -> Result<(f64, f64), String> {
+    let requests = crate::prepare::first_requests(base, config)?;
+    let n = requests.len().max(1) as f64;
+    let mean = |of: fn(&Request) -> u32| requests.iter().map(|r| f64::from(of(r))).sum::<f64>() / n;
+    Ok((mean(|r| r.tokens_in), mean(|r| r.tokens_out).max(1.0)))
 }
 
 /// The model for batches of at most `batch`.
@@ -344,42 +384,4 @@ fn truncated(model: &ModelCode, batch: u32) -> ModelCode {
     let mut cut = model.clone();
     cut.program_for.truncate(batch as usize + 1);
     cut
-}
-
-/// The policy that carries a candidate out, and its options.
-fn policy_of(c: &Candidate, setup: &Setup) -> (&'static str, Options) {
-    let numbers = |list: &[u32]| Value::Numbers(list.iter().map(|&n| f64::from(n)).collect());
-    let options = |list: Vec<(&str, Value)>| {
-        Options(list.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
-    };
-    match &c.how {
-        How::Needs(policy) => (policy, Options::default()),
-        How::Deploy(Sharing::TimeSlicing { slice: TimeSlice::Default }) => {
-            ("temporal", Options::default())
-        }
-        How::Deploy(Sharing::TimeSlicing { slice }) => {
-            ("temporal", options(vec![("interval", Value::Text(slice.word().to_owned()))]))
-        }
-        How::Deploy(Sharing::Streams) => ("streams", Options::default()),
-        How::Deploy(Sharing::Mps { percent }) if percent.iter().all(|&p| p >= 100) => {
-            ("mps", Options::default())
-        }
-        How::Deploy(Sharing::Mps { percent }) => {
-            ("mps-percent", options(vec![("shares", numbers(percent))]))
-        }
-        How::Deploy(Sharing::Static { chunks }) => {
-            let all = setup.device.mps.map_or(1, |m| m.chunks.max(1));
-            let share = |&c: &u32| 100.0 * f64::from(c) / f64::from(all);
-            let shares = Value::Numbers(chunks.iter().map(share).collect());
-            ("mps-static", options(vec![("shares", shares)]))
-        }
-        How::Deploy(Sharing::Mig { instances, place, percent }) => {
-            let places = Value::Numbers(place.iter().map(|&p| p as f64).collect());
-            let mut list = vec![("instances", Value::Texts(instances.clone())), ("place", places)];
-            if percent.iter().any(|&p| p < 100) {
-                list.push(("shares", numbers(percent)));
-            }
-            ("mig", options(list))
-        }
-    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::config::{Experiment, Grid, Overrides, Point};
+use crate::config::{Experiment, FleetConfig, Grid, Overrides, Point};
 
 /// Largest batch that the search tries where the mix leaves it open.
 pub(crate) const LARGEST_BATCH: u32 = 32;
@@ -18,8 +18,34 @@ pub(crate) struct Mix {
     pub(crate) fixed_batch: Vec<bool>,
     /// Whose number of workers the mix fixes.
     pub(crate) fixed_workers: Vec<bool>,
+    /// Which settings of engines the mix fixes.
+    pub(crate) fixed_engine: Vec<FixedEngine>,
+    /// GPUs that the mix asks for.
+    pub(crate) gpus: usize,
     /// What the mix leaves out is decided by these.
     pub(crate) source: Source,
+}
+
+/// Which settings of an engine stand in the mix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FixedEngine {
+    /// `memory_fraction`, `kv_memory` or `elastic`.
+    pub(crate) memory: bool,
+    /// `max_seqs`.
+    pub(crate) sequences: bool,
+    /// `max_batched_tokens`.
+    pub(crate) tokens: bool,
+}
+
+impl FixedEngine {
+    fn of(tenant: &toml::Value) -> Self {
+        let has = |key: &str| tenant.get("engine").is_some_and(|e| e.get(key).is_some());
+        Self {
+            memory: ["memory_fraction", "kv_memory", "elastic"].into_iter().any(has),
+            sequences: has("max_seqs"),
+            tokens: has("max_batched_tokens"),
+        }
+    }
 }
 
 /// Where the mix was read from: enough to read it again with another device.
@@ -87,7 +113,9 @@ impl Mix {
             let has = |t: &toml::Value| t.get(key).is_some();
             tenants.map_or_else(Vec::new, |list| list.iter().map(has).collect::<Vec<bool>>())
         };
-        source.build(given("batch"), given("workers")).map_err(said)
+        let engines = table.get("tenant").and_then(toml::Value::as_array);
+        let engines = engines.map_or_else(Vec::new, |l| l.iter().map(FixedEngine::of).collect());
+        source.build(given("batch"), given("workers"), engines).map_err(said)
     }
 
     /// The same mix on another device.
@@ -98,7 +126,8 @@ impl Mix {
         let mut source = self.source.clone();
         source.overrides.set.retain(|s| !s.starts_with("device="));
         source.overrides.set.push(format!("device={}", toml::Value::from(device)));
-        source.build(self.fixed_batch.clone(), self.fixed_workers.clone())
+        let engines = self.fixed_engine.clone();
+        source.build(self.fixed_batch.clone(), self.fixed_workers.clone(), engines)
     }
 
     /// The same mix with every batch size left open.
@@ -130,29 +159,103 @@ impl Mix {
     }
 }
 
+impl Mix {
+    /// The mix as a file could have it, wherever that lies.
+    ///
+    /// # Errors
+    /// It is no TOML; where its paths lead is not to be found out.
+    pub(crate) fn table(&self) -> Result<toml::Table, String> {
+        let source = &self.source;
+        let mut table: toml::Table = toml::from_str(&source.text).map_err(|e| e.to_string())?;
+        for set in &source.overrides.set {
+            let Some((key, value)) = set.split_once('=') else { continue };
+            let value: toml::Table =
+                toml::from_str(&format!("v = {value}")).map_err(|e| e.to_string())?;
+            table.extend(value.into_iter().map(|(_, v)| (key.to_owned(), v)));
+        }
+        let path = |value: &mut toml::Value| -> Result<(), String> {
+            if let toml::Value::String(text) = value
+                && !text.contains("${")
+            {
+                let there = source.base.join(&*text);
+                let there = std::path::absolute(&there).map_err(|e| format!("{text}: {e}"))?;
+                *text = there.display().to_string();
+            }
+            Ok(())
+        };
+        // Names of what ships stay names.
+        let is_path = |value: &toml::Value, end: &str| {
+            value.as_str().is_some_and(|v| v.ends_with(end) || v.contains('/'))
+        };
+        if let Some(device) = table.get_mut("device").filter(|d| is_path(d, ".toml")) {
+            path(device)?;
+        }
+        let profiles = table.get_mut("profiles").and_then(toml::Value::as_array_mut);
+        for entry in profiles.into_iter().flatten() {
+            match entry {
+                toml::Value::Table(import) => {
+                    import.get_mut("path").map_or(Ok(()), path)?;
+                }
+                entry => path(entry)?,
+            }
+        }
+        let tenants = table.get_mut("tenant").and_then(toml::Value::as_array_mut);
+        for tenant in tenants.into_iter().flatten() {
+            if let Some(model) = tenant.get_mut("model").filter(|m| is_path(m, ".json")) {
+                path(model)?;
+            }
+            if let Some(file) = tenant.get_mut("arrivals").and_then(|a| a.get_mut("file")) {
+                path(file)?;
+            }
+        }
+        Ok(table)
+    }
+}
+
 impl Source {
     fn build(
         self,
         mut fixed_batch: Vec<bool>,
         mut fixed_workers: Vec<bool>,
+        mut fixed_engine: Vec<FixedEngine>,
     ) -> Result<Mix, String> {
         let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
         let e = grid.at(0)?;
         let mut point = e.point.clone();
         // Answers list tenants as they were asked for.
         point.tenants.sort_by_key(|t| t.place);
-        if let Some(tenant) = point.tenants.iter().find(|t| t.engine.is_some()) {
-            return Err(format!(
-                "{}: tenant.{}.engine: settings of engines are not searched yet; `cotenant run` \
-                 compares those that you write",
-                self.file, tenant.name
-            ));
-        }
         // Tenants that stand for several (tuning jobs) fix everything.
         fixed_batch.resize(point.tenants.len(), true);
         fixed_workers.resize(point.tenants.len(), true);
-        Ok(Mix { e, point, fixed_batch, fixed_workers, source: self })
+        let all = FixedEngine { memory: true, sequences: true, tokens: true };
+        fixed_engine.resize(point.tenants.len(), all);
+        let mut gpus = 1;
+        if let Some(fleet) = point.fleet.take() {
+            gpus = one_kind(&point, &fleet).map_err(|why| format!("{}: {why}", self.file))?;
+        }
+        Ok(Mix { e, point, fixed_batch, fixed_workers, fixed_engine, gpus, source: self })
     }
+}
+
+/// How many GPUs a mix has, all of its device's kind, with nothing decided about them.
+fn one_kind(point: &Point, fleet: &FleetConfig) -> Result<usize, String> {
+    if fleet.devices.iter().any(|d| d.name != point.device.name) {
+        return Err(format!(
+            "gpus: a mix is for GPUs of one kind ({} are asked for): give one device, and --gpus",
+            fleet.words()
+        ));
+    }
+    if let Some(tenant) = point.tenants.iter().find(|t| t.gpus.is_some()) {
+        return Err(format!(
+            "tenant.{}.gpu: who is on which GPU is searched here: leave it out; `cotenant run` compares \
+             policies for a placement that you write",
+            tenant.name
+        ));
+    }
+    if !fleet.outages.is_empty() {
+        return Err("down: failures are for `cotenant run`: leave them out".to_owned());
+    }
+    Ok(fleet.devices.len())
 }
 
 /// What is wrong with a mix in terms of what was given: flags have no lines, and the device is `--gpu`'s.
@@ -168,7 +271,8 @@ fn as_given(why: &str, file: &str, device: Option<&str>) -> String {
     }
 }
 
-/// `NAME@RATErps[,slo=…][,batch=…][,workers=…][,precision=…][,executor=…][,best-effort]` as a table.
+/// `NAME@RATErps[,slo=…][,batch=…][,workers=…][,precision=…][,executor=…][,best-effort]` as a table;
+/// of a model that generates, `NAME@RATErps,tokens=512/128[,ttft=…,tpot=…]`.
 fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String> {
     let mut parts = text.split(',').map(str::trim);
     let head = parts.next().unwrap_or_default();
@@ -192,6 +296,7 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
     let quoted = |value: &str| toml::Value::from(value).to_string();
     let mut out = format!("[[tenant]]\nname = {}\nmodel = {}\n", quoted(&name), quoted(model));
     let mut best_effort = false;
+    let (mut tokens, mut ttft, mut tpot) = (None, None, None);
     for part in parts {
         match part.split_once('=') {
             None if part == "best-effort" => best_effort = true,
@@ -200,6 +305,9 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
                 out += &format!("slo = {{ isolated = {factor} }}\n");
             }
             Some(("slo", value)) => out += &format!("slo = {}\n", quoted(value)),
+            Some(("tokens", value)) => tokens = Some(value.split_once('/').unwrap_or((value, "1"))),
+            Some(("ttft", value)) => ttft = Some(value),
+            Some(("tpot", value)) => tpot = Some(value),
             Some(("batch", value)) => out += &format!("batch = {{ max = {value} }}\n"),
             Some(("workers", value)) => out += &format!("workers = {value}\n"),
             Some((key @ ("precision" | "executor" | "name"), value)) => {
@@ -212,7 +320,8 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
             _ => {
                 return Err(format!(
                     "`{part}` is none of slo=20ms (or slo=3x, a multiple of the isolated p95), batch=8, \
-                     workers=2, precision=fp16, executor=graphs, name=vision, best-effort"
+                     workers=2, precision=fp16, executor=graphs, name=vision, best-effort; of a model that \
+                     generates tokens=512/128 (prompt and output), ttft=500ms, tpot=40ms"
                 ));
             }
         }
@@ -220,15 +329,33 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
     if best_effort {
         out += "class = \"best-effort\"\n";
     }
+    match (ttft, tpot) {
+        (Some(ttft), Some(tpot)) => {
+            let (ttft, tpot) = (quoted(ttft), quoted(tpot));
+            out += &format!("slo = {{ ttft = {ttft}, tpot = {tpot} }}\n");
+        }
+        (None, None) => {}
+        _ => return Err("gives one of two goals; write ttft=500ms,tpot=40ms".to_owned()),
+    }
+    let length = match tokens {
+        Some((prompt, output)) => {
+            out += "engine = { kind = \"continuous\" }\n";
+            format!(", tokens_in = {prompt}, tokens_out = {output}")
+        }
+        None if ttft.is_some() => {
+            return Err("has goals for tokens, and says not how many; write tokens=512/128".to_owned());
+        }
+        None => String::new(),
+    };
     let arrivals = match rate {
         Some(rate) => {
             let number =
                 rate.strip_suffix("rps").or_else(|| rate.strip_suffix("/s")).unwrap_or(rate);
             let number: f64 =
                 number.parse().map_err(|_| format!("`{rate}` is no rate; write {model}@200rps"))?;
-            format!("{{ kind = \"poisson\", rate = {number:?} }}")
+            format!("{{ kind = \"poisson\", rate = {number:?}{length} }}")
         }
-        None if best_effort => "{ kind = \"closed\", concurrency = 4 }".to_owned(),
+        None if best_effort => format!("{{ kind = \"closed\", concurrency = 4{length} }}"),
         None => {
             return Err(format!("gives no rate; write {model}@200rps, or {model},best-effort"));
         }

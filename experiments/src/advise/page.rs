@@ -65,8 +65,7 @@ fn verdict(a: &Answer) -> Markup {
         @if !a.flips.is_empty() { p { "When the choice flips: " (a.flips) "." } }
         @if !a.out_of_reach.is_empty() {
             ul { @for m in &a.out_of_reach {
-                li { "Out of reach: " (m.tenant) ", goal " (format!("{:.3}", m.goal_ms)) " ms"
-                    @if let Some(p) = m.p99_ms { ", p99 " (format!("{p:.2}")) " ms" } "." }
+                li { "Out of reach: " (m.tenant) " " (table::out_of_reach(m)) "." }
             } }
         }
         @if !a.changes.is_empty() {
@@ -82,7 +81,7 @@ fn number(x: Option<f64>) -> String {
 fn tenants(row: &Row) -> Markup {
     html! {
         table {
-            thead { tr { @for h in ["tenant", "GPU", "p50 ms", "p99 ms", "± ms", "goal ms", "within goal", "requests/s", "inflation", "workers", "batch"] { th { (h) } } } }
+            thead { tr { @for h in ["tenant", "GPU", "p50 ms", "p99 ms", "± ms", "goal ms", "within goal", "requests/s", "inflation", "workers", "batch", "memory MiB"] { th { (h) } } } }
             tbody { @for t in &row.tenants { tr {
                 td { (t.tenant) } td { (t.gpu) }
                 td { (number(t.p50_ms.map(|i| i.mean))) }
@@ -93,7 +92,14 @@ fn tenants(row: &Row) -> Markup {
                 td { (number(Some(t.rps))) }
                 td { (number(t.inflation)) }
                 td { (t.workers) } td { (t.batch_max) }
+                td { (format!("{:.0}", t.weights_mib + t.activations_mib + t.context_mib + t.cache_mib)) }
             } } }
+        }
+        @for t in row.tenants.iter().filter(|t| t.step_tokens.is_some()) {
+            p { (t.tenant) ": p99 to the first token " (number(t.ttft_p99_ms.map(|i| i.mean))) " ms (goal "
+                (number(t.goal_ttft_ms)) "), per token " (number(t.tpot_p99_ms.map(|i| i.mean))) " ms (goal "
+                (number(t.goal_tpot_ms)) "); " (t.batch_max) " sequences, steps of "
+                (t.step_tokens.unwrap_or(0)) " tokens, a cache of " (format!("{:.0}", t.cache_mib)) " MiB." }
         }
     }
 }

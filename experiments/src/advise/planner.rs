@@ -4,9 +4,11 @@
 //! batch and processes), rates and goals. The profile is simulated here, one tenant at a time. What a plan
 //! delivers is simulated as every other row is.
 
+mod fgd;
 mod gpu_lets;
 mod igniter;
 mod parvagpu;
+pub(super) mod saturated;
 
 use std::collections::BTreeMap;
 
@@ -14,7 +16,8 @@ use clap::ValueEnum;
 use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 
-use super::lab::{Candidate, How, Lab, Saturated};
+use super::lab::{Candidate, How, Lab};
+use saturated::Saturated;
 use super::screen::{Place, batch_ns};
 use super::search::parallel;
 
@@ -28,6 +31,8 @@ pub(crate) enum Planner {
     GpuLets,
     /// iGniter (TPDS 2023): MPS percentages, placed where neighbours cost least
     Igniter,
+    /// FGD (ATC 2023): shares packed so that least of a GPU is left that nobody can use
+    Fgd,
 }
 
 impl Planner {
@@ -36,6 +41,7 @@ impl Planner {
             Self::ParvaGpu => "ParvaGPU's plan",
             Self::GpuLets => "gpu-lets' plan",
             Self::Igniter => "iGniter's plan",
+            Self::Fgd => "FGD's packing",
         }
     }
 
@@ -49,6 +55,7 @@ impl Planner {
             Self::ParvaGpu => parvagpu::plan(lab, &wanted, threads),
             Self::GpuLets => gpu_lets::plan(lab, &wanted, threads),
             Self::Igniter => igniter::plan(lab, &wanted),
+            Self::Fgd => fgd::plan(lab, &wanted, threads),
         }
     }
 }
@@ -76,6 +83,10 @@ fn wanted(lab: &Lab) -> Result<Vec<Wanted>, String> {
     let each = lab.all().into_iter().map(|tenant| {
         let lacks =
             |what: &str| format!("plans for rates and goals; `{}` has no {what}", lab.name(tenant));
+        if lab.generates(tenant) {
+            let name = lab.name(tenant);
+            return Err(format!("plans for models of one answer; `{name}` generates tokens"));
+        }
         let goal = lab.slo(tenant).ok_or_else(|| lacks("goal"))?;
         let rate = lab.mix.rate(tenant).ok_or_else(|| lacks("rate"))?;
         Ok(Wanted { tenant, rate, goal })
@@ -119,6 +130,8 @@ fn candidates(lab: &Lab, gpus: impl Iterator<Item = (Vec<Part>, Sharing)>) -> Ve
         requests: parts.iter().map(|p| p.rps / sums[&p.tenant]).collect(),
         how: How::Deploy(sharing),
         batch: parts.iter().map(|p| p.batch).collect(),
+        tokens: parts.iter().map(|p| super::space::own_tokens(lab, p.tenant)).collect(),
+        memory: vec![None; parts.len()],
         timeout: parts.iter().map(|p| super::space::timeout(lab, p.tenant)).collect(),
         workers: parts.iter().map(|p| p.workers).collect(),
     };

@@ -1,12 +1,12 @@
 //! Why a row is chosen, when another would be, and what would meet the goals.
 
-use super::answer::{Answer, Ask, Curve};
+use super::answer::{Ask, Concluded, Curve, EVENTS_PER_SECOND};
 use super::fleet::{self, Known};
 use super::lab::Lab;
 use super::mix::Mix;
 use super::row::{Row, Served, words};
-use super::search::{EVENTS_PER_SECOND, Score, Search};
-use super::space::{Group, Space};
+use super::search::{Score, Search};
+use super::space::{Group, Mechanism, Space};
 
 /// Rows that may be chosen, best first.
 pub(super) fn order(rows: &[Row]) -> Vec<usize> {
@@ -41,7 +41,7 @@ pub(super) fn why(rows: &[Row], order: &[usize], choice: usize) -> String {
     let same =
         order.iter().filter(|&&i| rows[i].goals_met == rows[i].goals && rows[i].gpus == row.gpus);
     let n = same.count();
-    let spare: Vec<&Served> = row.tenants.iter().filter(|t| t.goal_ms.is_none()).collect();
+    let spare: Vec<&Served> = row.tenants.iter().filter(|t| t.met.is_none()).collect();
     let aside = match spare.as_slice() {
         [] => String::new(),
         some => {
@@ -65,6 +65,9 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
     let Some(room) = row.headroom else {
         return "without goals nothing makes it flip but another measure".to_owned();
     };
+    if room <= 0.0 {
+        return "the goals hold at no load that was tried".to_owned();
+    }
     let more = order
         .iter()
         .filter(|&&i| i != choice && rows[i].headroom.is_some_and(|h| h > room * 1.05))
@@ -87,37 +90,49 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
 /// Loads of the curves.
 const LOADS: [f64; 9] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0];
 
-pub(super) fn curves(lab: &Lab, rows: &[Row], order: &[usize], ask: &Ask) -> Vec<Curve> {
-    if lab.all().into_iter().all(|t| lab.slo(t).is_none()) {
+pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve> {
+    let lab = search.lab;
+    if lab.all().into_iter().all(|t| lab.goal(t).is_none()) {
         return vec![];
     }
-    let search = Search::new(lab, Space::default(), ask.threads, ask.events());
-    let of = |i: &usize| {
-        let row = &rows[*i];
+    let mut all: Vec<Curve> = vec![];
+    for i in order(rows).into_iter().take(3) {
+        // That of the choice in any case.
+        if !all.is_empty() && search.spent() > ask.events() {
+            break;
+        }
+        let row = &rows[i];
         let at = |load: f64| {
             row.members.iter().map(|m| search.ratio_at(&m.tried, load)).fold(0.0, f64::max)
         };
-        Curve { way: row.way.clone(), points: LOADS.iter().map(|&l| (l, at(l))).collect() }
-    };
-    order.iter().take(3).map(of).collect()
+        let points = LOADS.iter().map(|&l| (l, at(l))).collect();
+        all.push(Curve { way: row.way.clone(), points });
+    }
+    all
 }
 
-/// What would meet the goals, each tried by a short search of its own.
-pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
-    let mut found = vec![];
-    let budget = 1.0_f64.min(ask.budget_s / 4.0) * EVENTS_PER_SECOND;
-    let lab = &answer.lab;
+/// Devices that are asked about where one GPU does not do, the cheapest first.
+const OTHERS: [&str; 5] = ["a30", "a100-sxm-40", "a100-sxm-80", "h100-sxm", "h200-sxm"];
+
+/// What would meet the goals, each tried by a short search of its own, as far as the budget goes.
+pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<String> {
+    let lab = search.lab;
+    let mut changes = vec![];
+    let (begin, most) = (search.spent(), ask.events() * 0.15);
+    let left = || search.spent() < (begin + most).max(ask.events());
+    let budget = EVENTS_PER_SECOND.min(most / 2.0);
+    let mut asked_all = true;
     if let Some(load) =
-        answer.choice.and_then(|c| answer.rows[c].headroom).filter(|h| *h > 0.0 && *h < 1.0)
+        found.choice.and_then(|c| found.rows[c].headroom).filter(|h| *h > 0.0 && *h < 1.0)
     {
-        found.push(format!("at {load:.2} times the load the goals hold as it is"));
+        changes.push(format!("at {load:.2} times the load the goals hold as it is"));
     }
     let try_mix = |mix: Mix| {
-        let lab = Lab::new(mix).ok()?;
+        let lab = Lab::new(mix, lab.cells.clone()).ok()?;
         let mut search = Search::new(&lab, Space::default(), ask.threads, budget);
         let group = Group::all(&lab);
-        let pools = search.first(&group);
-        let all = search.settle(&group, pools, budget);
+        let pools = search.first(&group, &Mechanism::ALL, budget * 0.4);
+        let all = search.settle_one(&group, pools, budget);
         let member = fleet::choose(&lab, &all)?;
         (member.tried.score(&lab).missed == 0)
             .then(|| format!("{} ({})", member.mechanism.name(), words(&lab, &member.tried.c)))
@@ -125,20 +140,24 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
     if lab.mix.fixed_batch.contains(&true)
         && let Some(way) = try_mix(lab.mix.with_open_batches())
     {
-        found.push(format!("other batch sizes meet them: {way}"));
+        changes.push(format!("other batch sizes meet them: {way}"));
     }
     for gpus in ask.gpus.1 + 1..=ask.gpus.1 + 2 {
+        if !left() {
+            asked_all = false;
+            break;
+        }
         let mut search = Search::new(lab, Space::default(), ask.threads, budget);
         let members = fleet::place(&mut search, gpus, budget, &mut Known::default());
         let Some(members) = members else { continue };
         if fleet::together(lab, &members).missed == 0 {
-            found.push(format!("{gpus} GPUs of this kind meet them"));
+            changes.push(format!("{gpus} GPUs of this kind meet them"));
             break;
         }
     }
     if ask.gpus.1 == 1 {
         let own = &lab.setup.device;
-        for name in ["a30", "a100-sxm-40", "a100-sxm-80", "h100-sxm", "h200-sxm"] {
+        for name in OTHERS {
             let better = cotenant_profiles::Device::builtin(name).is_ok_and(|d| {
                 d.compute.fp16_tflops > own.compute.fp16_tflops
                     || d.memory.dram_gbps > own.memory.dram_gbps
@@ -146,9 +165,13 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
             if !better || name == own.name {
                 continue;
             }
+            if !left() {
+                asked_all = false;
+                break;
+            }
             let way = lab.mix.on(name).ok().and_then(try_mix);
             if let Some(way) = way {
-                found.push(format!("one {name} meets them: {way}"));
+                changes.push(format!("one {name} meets them: {way}"));
                 break;
             }
         }
@@ -158,7 +181,7 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
         if let (Some(slo), Some(alone)) = (lab.slo(t), lab.isolated[t])
             && slo < alone.p95
         {
-            found.push(format!(
+            changes.push(format!(
                 "{} takes {} alone on {}: no sharing meets {}",
                 lab.name(t),
                 alone.p95,
@@ -167,8 +190,11 @@ pub(super) fn changes(answer: &Answer, ask: &Ask) -> Vec<String> {
             ));
         }
     }
-    if found.is_empty() {
-        found.push("none of: other batches, two more GPUs, another device that ships".to_owned());
+    match (changes.is_empty(), asked_all) {
+        (true, true) => changes
+            .push("none of: other batches, two more GPUs, another device that ships".to_owned()),
+        (_, true) => {}
+        (_, false) => changes.push("a larger --budget looks at more".to_owned()),
     }
-    found
+    changes
 }

@@ -2,16 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use cotenant_deploy::{Gpu, Sharing, Tenant};
-use cotenant_profiles::{Bytes, Nanos};
+use cotenant_deploy::{Engine, Gpu, Sharing, Tenant};
+use cotenant_profiles::Bytes;
 use cotenant_results::Estimate;
+use cotenant_sim::engine::KvSize;
 use serde::Serialize;
 
 use super::answer::Ask;
 use super::fleet::{self, Member};
-use super::lab::{Candidate, Got, How, Lab};
-use super::search::{Score, Search, Tried, mean_ratio};
-use super::space::Mechanism;
+use super::goal::{Goal, Got};
+use super::lab::{Candidate, How, Lab};
+use super::search::{SEEDS, Score, Search, Tried};
+use super::space::{self, Mechanism};
 
 /// A number with its 95 % interval over the seeds.
 #[derive(Clone, Copy, Serialize)]
@@ -45,6 +47,9 @@ pub(crate) struct Row {
     /// Seconds without service when these settings are applied.
     pub(crate) change_s: f64,
     pub(crate) seeds: usize,
+    /// As many runs stand behind it as behind every other, and its headroom was looked for; else the
+    /// budget was over.
+    pub(crate) settled: bool,
     #[serde(skip)]
     pub(crate) score: Option<Score>,
     #[serde(skip)]
@@ -63,6 +68,17 @@ pub(crate) struct Served {
     pub(crate) p50_ms: Option<Interval>,
     pub(crate) p99_ms: Option<Interval>,
     pub(crate) goal_ms: Option<f64>,
+    /// Time to the first token, and per further one, of a tenant that generates, and the goals for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ttft_p99_ms: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) tpot_p99_ms: Option<Interval>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) goal_ttft_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) goal_tpot_ms: Option<f64>,
+    /// More came than were served in half of the runs or more.
+    pub(crate) overloaded: bool,
     pub(crate) met: Option<bool>,
     /// Share of requests within the goal.
     pub(crate) attained: Option<f64>,
@@ -75,6 +91,11 @@ pub(crate) struct Served {
     pub(crate) weights_mib: f64,
     pub(crate) activations_mib: f64,
     pub(crate) context_mib: f64,
+    /// Key-value cache of a tenant that generates.
+    pub(crate) cache_mib: f64,
+    /// Most tokens of a step of its engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) step_tokens: Option<u32>,
 }
 
 fn mib(bytes: Bytes) -> f64 {
@@ -105,14 +126,15 @@ pub(super) fn impossible(way: &str, needs: Option<&'static str>, why: String) ->
         price_per_million: None,
         change_s: 0.0,
         seeds: 0,
+        settled: true,
         score: None,
         plan: vec![],
         members: vec![],
     }
 }
 
-/// Every tenant on a GPU of its own: what no neighbour disturbs.
-pub(super) fn one_each(search: &mut Search<'_>, ask: &Ask) -> Option<Row> {
+/// Every tenant on a GPU of its own, what no neighbour disturbs, under one seed.
+pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
     let lab = search.lab;
     let sharing = match lab.setup.device.mps {
         Some(_) => Sharing::Mps { percent: vec![100] },
@@ -121,30 +143,32 @@ pub(super) fn one_each(search: &mut Search<'_>, ask: &Ask) -> Option<Row> {
     let mut members = vec![];
     for t in lab.all() {
         let batch = lab.batch_limit[t].min(8);
+        let own = lab.mix.fixed_batch[t] || lab.generates(t);
+        let workers = lab.mix.fixed_workers[t] || lab.generates(t);
         let c = Candidate {
             tenants: vec![t],
             requests: vec![1.0],
             how: How::Deploy(sharing.clone()),
-            batch: vec![if lab.mix.fixed_batch[t] { lab.batch_limit[t] } else { batch }],
+            batch: vec![if own { lab.batch_limit[t] } else { batch }],
+            tokens: vec![space::own_tokens(lab, t)],
+            memory: vec![None],
             timeout: vec![lab.mix.point.tenants[t].batch_timeout],
-            workers: vec![if lab.mix.fixed_workers[t] {
-                lab.mix.point.tenants[t].workers
-            } else {
-                1
-            }],
+            workers: vec![if workers { lab.mix.point.tenants[t].workers } else { 1 }],
         };
-        let tried = search.measure(c).ok()?;
+        let tried = search.measure_some(c, 1).ok()?;
         members.push(Member { mechanism: Mechanism::Mps, tried });
     }
-    let n = members.len();
-    let mut one = row(search, "one GPU each", &members, ask);
-    one.gpus = n;
-    one.reference = n < ask.gpus.0 || n > ask.gpus.1;
-    Some(one)
+    Some(members)
 }
 
-/// A row of one or several GPUs.
-pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &Ask) -> Row {
+/// A row of one or several GPUs. `settled`: headroom and what neighbours cost are looked for, too.
+pub(crate) fn row(
+    search: &Search<'_>,
+    way: &str,
+    members: &[Member],
+    ask: &Ask,
+    settled: bool,
+) -> Row {
     let lab = search.lab;
     let mut served = vec![];
     let mut headroom: Option<f64> = None;
@@ -156,14 +180,15 @@ pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &
         let n = runs.len().max(1) as f64;
         watts += runs.iter().map(|r| r.watts).sum::<f64>() / n;
         busy += runs.iter().map(|r| r.cu_utilization).sum::<f64>() / n / members.len() as f64;
-        let room = search.headroom(t);
+        let room = if settled { search.headroom(t) } else { None };
         headroom = match (headroom, room) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         change = change.max(change_s(lab, &t.c));
         for i in 0..t.c.tenants.len() {
-            let alone = if t.c.tenants.len() > 1 { search.alone(&t.c, i) } else { None };
+            let alone = settled && t.c.tenants.len() > 1;
+            let alone = if alone { search.alone(&t.c, i) } else { None };
             served.push(tenant(lab, t, i, gpu, alone));
         }
         plan.push(gpu_of(lab, &t.c));
@@ -197,6 +222,7 @@ pub(crate) fn row(search: &mut Search<'_>, way: &str, members: &[Member], ask: &
         price_per_million: ask.price.and_then(|p| per_million(p * members.len() as f64 / 3600.0)),
         change_s: change,
         seeds: members.iter().map(|m| m.tried.samples().len()).min().unwrap_or(0),
+        settled: settled && members.iter().all(|m| m.tried.long.len() >= SEEDS),
         score: Some(fleet::together(lab, members)),
         plan: plan.into_iter().flatten().collect(),
         members: members.to_vec(),
@@ -208,31 +234,46 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
     let runs = t.samples();
     let got = || runs.iter().map(|r| r.got[i]);
     let n = runs.len().max(1) as f64;
-    let p99 = interval(got().filter_map(|g| g.p99_ms));
-    let slo = lab.slo(index);
+    let of = |f: fn(&Got) -> Option<f64>| interval(got().filter_map(|g| f(&g)));
+    let p99 = of(|g| g.p99_ms);
+    let goal = lab.goal(index);
     let attained: Vec<f64> = got().filter_map(|g| g.attained).collect();
     let seen: u64 = got().map(|g| g.seen).sum();
+    let grew = got().filter(|g| g.overloaded).count();
     // Where nobody asked, nothing is known.
-    let met = slo.filter(|_| seen > 0).map(|slo| mean_ratio(got(), slo) <= 1.0);
-    let (model, workers) = (&lab.setup.tenants[index].model, f64::from(c.workers[i]));
+    let met = goal.filter(|_| seen > 0).map(|goal| goal.mean_ratio(got()) <= 1.0);
+    let (goal_ms, tokens) = match goal {
+        Some(Goal::Latency(slo)) => (Some(slo.as_millis_f64()), None),
+        Some(Goal::Tokens(goals)) => (None, Some(goals)),
+        None => (None, None),
+    };
+    let (weights, activations) = lab.parts(c, i);
+    let workers = f64::from(c.workers[i]);
     Served {
         tenant: lab.name(index).to_owned(),
         gpu,
         workers: c.workers[i],
         batch_max: c.batch[i],
-        p50_ms: interval(got().filter_map(|g| g.p50_ms)),
+        p50_ms: of(|g| g.p50_ms),
         p99_ms: p99,
-        goal_ms: slo.map(Nanos::as_millis_f64),
+        goal_ms,
+        ttft_p99_ms: of(|g| g.ttft_p99_ms),
+        tpot_p99_ms: of(|g| g.tpot_p99_ms),
+        goal_ttft_ms: tokens.map(|g| g.ttft.as_millis_f64()),
+        goal_tpot_ms: tokens.map(|g| g.tpot.as_millis_f64()),
+        overloaded: grew > 0 && grew * 2 >= runs.len(),
         met,
-        attained: (slo.is_some() && !attained.is_empty())
+        attained: (goal.is_some() && !attained.is_empty())
             .then(|| attained.iter().sum::<f64>() / attained.len() as f64),
         requests: seen,
         rps: got().map(|g| g.rps).sum::<f64>() / n,
         goodput_rps: got().map(|g| g.goodput_rps).sum::<f64>() / n,
         inflation: p99.zip(alone.and_then(|a| a.p99_ms)).map(|(p, a)| p.mean / a),
-        weights_mib: mib(model.weights) * workers,
-        activations_mib: mib(model.activations_per_item) * f64::from(c.batch[i]) * workers,
+        weights_mib: mib(weights) * workers,
+        activations_mib: mib(activations) * workers,
         context_mib: mib(lab.context(&c.how)) * workers,
+        cache_mib: mib(lab.cache(c, i)) * workers,
+        step_tokens: lab.generates(index).then_some(c.tokens[i]),
     }
 }
 
@@ -281,7 +322,22 @@ pub(crate) fn words(lab: &Lab, c: &Candidate) -> String {
         let texts: Vec<String> = values.iter().map(u32::to_string).collect();
         if same { texts[0].clone() } else { texts.join("/") }
     };
-    format!("{how}; batch {}, workers {}", list(&c.batch), list(&c.workers))
+    let mut text = format!("{how}; batch {}, workers {}", list(&c.batch), list(&c.workers));
+    for (i, &t) in c.tenants.iter().enumerate() {
+        if let Some(engine) = lab.engine(c, i) {
+            let memory = match engine.kv {
+                KvSize::Fraction(share) => format!("{share:.2} of the memory"),
+                KvSize::Bytes(kv) => format!("a cache of {kv}"),
+            };
+            text += &format!(
+                "; {}: {} sequences, steps of {} tokens, {memory}",
+                lab.name(t),
+                engine.max_seqs,
+                engine.max_batched_tokens
+            );
+        }
+    }
+    text
 }
 
 /// The settings as the formats take them; none where they do not deploy.
@@ -292,7 +348,8 @@ fn gpu_of(lab: &Lab, c: &Candidate) -> Option<Gpu> {
 }
 
 fn deploy_tenant(lab: &Lab, c: &Candidate, i: usize, t: usize) -> Tenant {
-    let memory = lab.model_memory(t, c.batch[i]).0 + lab.context(&c.how).0;
+    let (weights, activations) = lab.parts(c, i);
+    let memory = weights.0 + activations.0 + lab.cache(c, i).0 + lab.context(&c.how).0;
     Tenant {
         name: lab.name(t).to_owned(),
         model: lab.mix.point.tenants[t].model.clone(),
@@ -303,7 +360,17 @@ fn deploy_tenant(lab: &Lab, c: &Candidate, i: usize, t: usize) -> Tenant {
         slo: lab.setup.tenants[t].slo,
         best_effort: lab.best_effort(t),
         memory: Bytes(memory),
-        generates: false,
+        engine: lab.engine(c, i).map(|e| Engine {
+            memory_fraction: match e.kv {
+                KvSize::Fraction(share) => Some(share),
+                KvSize::Bytes(_) => None,
+            },
+            cache: match e.kv {
+                KvSize::Fraction(_) => None,
+                KvSize::Bytes(kv) => Some(kv),
+            },
+            step_tokens: e.max_batched_tokens,
+        }),
     }
 }
 
@@ -315,6 +382,8 @@ pub(crate) fn known_tenants(lab: &Lab) -> Vec<Tenant> {
         requests: vec![1.0; point.tenants.len()],
         how: How::Deploy(Sharing::Mps { percent: vec![] }),
         batch: point.tenants.iter().map(|t| t.batch_max).collect(),
+        tokens: lab.all().into_iter().map(|t| space::own_tokens(lab, t)).collect(),
+        memory: vec![None; point.tenants.len()],
         timeout: point.tenants.iter().map(|t| t.batch_timeout).collect(),
         workers: point.tenants.iter().map(|t| t.workers).collect(),
     };

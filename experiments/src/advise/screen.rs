@@ -4,11 +4,13 @@
 //! `s(b) = max(host, Σ max(kernel at c CUs, its bytes / bandwidth)) + host work per request`. At rate λ
 //! with `w` workers it runs batches of the smallest `b` at which it is busy for at most 80 % of the time,
 //! else of the largest. Its 99th percentile is taken as `s × (1 or 2, waiting for the batch that
-//! runs) + 4.6 × the mean wait of an M/D/1 queue`. Nothing of this is reported: it decides what is
-//! simulated first.
+//! runs) + 4.6 × the mean wait of an M/D/1 queue`. An engine's batches are its sequences: each takes
+//! `s(b)` per token and, once, its prompt at half of the place's arithmetic. Nothing of this is reported:
+//! it decides what is simulated first.
 
 use cotenant_sim::scenario::Setup;
 
+use super::goal::Goal;
 use super::lab::Lab;
 
 /// What a tenant may use.
@@ -51,6 +53,9 @@ pub(crate) fn ratio(
     (batch, workers, requests): (u32, u32, f64),
     place: Place,
 ) -> f64 {
+    if lab.generates(tenant) {
+        return engine_ratio(lab, tenant, (batch, workers, requests), place);
+    }
     let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9;
     let workers = f64::from(workers);
     let busy = |b: u32| {
@@ -75,6 +80,48 @@ pub(crate) fn ratio(
     p99 / goal.max(1.0)
 }
 
+/// Time of a prompt, ns: two operations per weight and token, at half of the place's rate.
+fn prompt_ns(lab: &Lab, tenant: usize, place: Place) -> f64 {
+    let (device, model) = (&lab.setup.device, &lab.setup.tenants[tenant].model);
+    let share = f64::from(place.cus) / f64::from(device.cus().max(1));
+    let precision = lab.mix.point.tenants[tenant].precision;
+    let weights = model.weights.0 as f64 * 1e3 / precision.weight_bytes(1000).max(1) as f64;
+    let per_ns = device.compute.fp16_tflops * 1e3 / 2.0 * share;
+    2.0 * weights * lab.tokens[tenant].0 / f64::max(per_ns, 1.0)
+}
+
+fn engine_ratio(
+    lab: &Lab,
+    tenant: usize,
+    (most, workers, requests): (u32, u32, f64),
+    place: Place,
+) -> f64 {
+    let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9 / f64::from(workers);
+    let (_, out) = lab.tokens[tenant];
+    let prompt = prompt_ns(lab, tenant, place);
+    // A token of each of `n` sequences, and its part of the prompts that are computed meanwhile.
+    let token = |n: u32| {
+        let (gpu, host) = batch_ns(lab, tenant, n, place);
+        gpu.max(host) + f64::from(n) * prompt / out
+    };
+    let busy = |n: u32| rate * out * token(n) / f64::from(n);
+    let sizes = (0..).map(|i| 1 << i).take_while(|&n| n < most).chain([most]);
+    let chosen = sizes.into_iter().find(|&n| busy(n) <= 0.8).unwrap_or(most);
+    let (each, u) = (token(chosen), busy(chosen));
+    let (ttft, tpot) = match lab.goal(tenant) {
+        Some(Goal::Tokens(goals)) => (goals.ttft.0 as f64, goals.tpot.0 as f64),
+        Some(Goal::Latency(slo)) => (slo.0 as f64 / 4.0, slo.0 as f64 / out),
+        None => (10.0 * (prompt + each), 10.0 * each),
+    };
+    let over = if u >= 1.0 { 1e3 * u } else { 1.0 };
+    over * ((prompt + each) / ttft.max(1.0)).max(each / tpot.max(1.0))
+}
+
+/// Steps that a request takes: 1, or one for each token.
+fn steps(lab: &Lab, tenant: usize) -> f64 {
+    if lab.generates(tenant) { lab.tokens[tenant].1 } else { 1.0 }
+}
+
 /// Share of the GPU's CUs that a tenant keeps busy, on average, at its rate with such batches.
 pub(crate) fn demand(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
     let Some(rate) = lab.mix.rate(tenant) else { return 0.1 };
@@ -82,12 +129,15 @@ pub(crate) fn demand(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64
     let kernels =
         t.model.program(batch).kernels.iter().map(|&k| &lab.setup.code.kernels[k as usize]);
     let area: f64 = kernels.map(|k| k.at(k.want) as f64 * f64::from(k.want)).sum();
-    rate * requests / f64::from(batch) * area / 1e9 / f64::from(lab.setup.device.cus())
+    let steps = rate * requests * steps(lab, tenant) / f64::from(batch);
+    steps * area / 1e9 / f64::from(lab.setup.device.cus())
 }
 
 /// Host and GPU time of a tenant's requests against time, the larger one.
 pub(crate) fn load(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
     let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9;
-    let (gpu, host) = batch_ns(lab, tenant, batch, Place::whole(&lab.setup));
-    rate / f64::from(batch) * gpu.max(host)
+    let whole = Place::whole(&lab.setup);
+    let (gpu, host) = batch_ns(lab, tenant, batch, whole);
+    let prompt = if lab.generates(tenant) { prompt_ns(lab, tenant, whole) } else { 0.0 };
+    rate * (steps(lab, tenant) / f64::from(batch) * gpu.max(host) + prompt)
 }

@@ -3,39 +3,23 @@
 //!
 //! All candidates see the same requests (common random numbers), so that a difference between two is
 //! one of settings. The budget is counted in simulated events, not in seconds: the same question has
-//! the same answer on every machine and for any number of threads.
+//! the same answer on every machine and for any number of threads, whether its cells are simulated or
+//! were known before.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cotenant_profiles::Nanos;
 use cotenant_sim::scenario::Setup;
 
-use super::lab::{Candidate, Got, Lab, Run};
+use super::evaluate::{For, Run};
+use super::lab::{Candidate, Lab};
+use super::length::Lengths;
 use super::space::{Group, Mechanism, Space};
 
-/// Simulated events that one second of `--budget` stands for: about what one core of 2024 does.
-pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
-/// Events of a short run, about.
-const SHORT_EVENTS: f64 = 15_000.0;
-/// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.
-const SHORT_REQUESTS: f64 = 150.0;
-/// A long run is at most so many times longer.
-const LONGEST: f64 = 8.0;
-/// Requests of the slowest tenant with a goal in a long run, as far as the budget goes.
-const LONG_REQUESTS: f64 = 150.0;
-/// Long runs that every answer has, about: the first round of the race, every seed of the best of each
-/// mechanism, their headroom. They get half of the budget.
-const LONG_RUNS: f64 = 80.0;
-/// A queue that grows breaks a goal within so many times the goal.
-const GOALS_TO_OVERFLOW: u64 = 20;
-/// Candidates of a mechanism that are simulated first.
+/// Candidates of a mechanism that are simulated first, at most.
 const STARTS: usize = 5;
 /// Seeds of the longest race.
-const SEEDS: usize = 4;
-/// Share of requests that must be within the goal: goals are meant for the 99th percentile.
-pub(crate) const ATTAINED: f64 = 0.99;
+pub(crate) const SEEDS: usize = 4;
 /// Below this ratio of p99 and goal more distance is no advantage.
 const SAFE: f64 = 0.8;
 
@@ -43,7 +27,7 @@ const SAFE: f64 = 0.8;
 #[derive(Clone)]
 pub(crate) struct Tried {
     pub(crate) c: Candidate,
-    setup: Arc<Setup>,
+    setup: Result<Arc<Setup>, String>,
     /// Short run.
     short: Option<Result<Run, String>>,
     /// Long runs, one per seed.
@@ -75,72 +59,67 @@ pub(crate) struct Best {
     pub(crate) tried: Result<Tried, String>,
 }
 
+/// What has been tried of each mechanism, the best first.
+pub(crate) type Pools = Vec<(Mechanism, Vec<Tried>)>;
+
 /// A search under way.
 pub(crate) struct Search<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) space: Space,
     pub(crate) threads: usize,
-    seed: u64,
-    /// A long run over a short one.
-    times: f64,
-    /// Events that a run may have to see enough.
-    most: f64,
-    /// Tenants alone on a GPU, by tenant, batch, workers, share of requests and length.
-    alone: BTreeMap<(usize, u32, u32, u64, Nanos), Option<Got>>,
-    /// Events simulated so far.
-    pub(crate) events: u64,
+    pub(crate) seed: u64,
+    pub(super) lengths: Lengths,
+    /// Events that had been asked for before.
+    start: u64,
 }
 
 impl Tried {
-    fn new(lab: &Lab, c: Candidate) -> Self {
+    pub(crate) fn new(lab: &Lab, c: Candidate) -> Self {
         Self { setup: lab.prepare(&c), c, short: None, long: vec![] }
     }
 
-    /// Runs, the longest there are.
-    fn runs(&self) -> Vec<&Run> {
+    /// Simulates it.
+    pub(super) fn run(&self, lab: &Lab, how: For) -> Result<Run, String> {
+        lab.run(&self.c, self.setup.as_ref().map_err(Clone::clone)?, how)
+    }
+
+    /// Runs that numbers may be taken from, the longest there are.
+    pub(crate) fn samples(&self) -> Vec<&Run> {
         if !self.long.is_empty() {
             return self.long.iter().collect();
         }
         self.short.iter().filter_map(|r| r.as_ref().ok()).collect()
     }
 
-    /// All runs that numbers may be taken from.
-    pub(crate) fn samples(&self) -> Vec<&Run> {
-        self.runs()
+    pub(crate) fn score(&self, lab: &Lab) -> Score {
+        score(lab, &self.c.tenants, &self.samples())
     }
 
-    pub(crate) fn score(&self, lab: &Lab) -> Score {
-        score(lab, &self.c.tenants, &self.runs())
+    /// Events of a long run: as its runs had them, else about.
+    pub(super) fn long_events(&self, lab: &Lab, lengths: &Lengths) -> f64 {
+        let mean = |runs: &[&Run]| runs.iter().map(|r| r.events as f64).sum::<f64>() / runs.len() as f64;
+        let runs = self.samples();
+        match (self.long.is_empty(), runs.as_slice()) {
+            (_, []) => lengths.long_events(lab, &self.c),
+            (false, runs) => mean(runs),
+            (true, runs) => {
+                let (short, long) = (lengths.short(lab, &self.c).0, lengths.long(lab, &self.c));
+                mean(runs) * long.0 as f64 / short.0 as f64
+            }
+        }
+    }
+
+    /// Events of a short run, in the same way.
+    fn short_events(&self, lab: &Lab, lengths: &Lengths) -> f64 {
+        match &self.short {
+            Some(Ok(run)) => run.events as f64,
+            _ => lengths.short(lab, &self.c).1,
+        }
     }
 
     fn why(&self) -> Option<&str> {
         self.short.as_ref().and_then(|r| r.as_ref().err()).map(String::as_str)
     }
-}
-
-/// p99 over goal in one run, at least just above 1 where too few requests made it.
-pub(crate) fn ratio(got: &Got, slo: Nanos) -> f64 {
-    let goal = slo.as_millis_f64();
-    let late = got.attained.is_none_or(|a| a < ATTAINED);
-    match got.p99_ms {
-        Some(p99) if late => (p99 / goal).max(1.0001),
-        Some(p99) => (p99 / goal).min(1.0),
-        // Nobody was served, or nobody asked.
-        None if got.attained.is_none() => 0.0,
-        None => 1e6,
-    }
-}
-
-/// The mean ratio over runs; at least just above 1 where the queue grew through half of them.
-pub(crate) fn mean_ratio(got: impl Iterator<Item = Got>, slo: Nanos) -> f64 {
-    let (mut n, mut sum, mut grew) = (0_u32, 0.0, 0_u32);
-    for got in got {
-        n += 1;
-        sum += ratio(&got, slo);
-        grew += u32::from(got.overloaded);
-    }
-    let mean = sum / f64::from(n.max(1));
-    if grew > 0 && grew * 2 >= n { mean.max(1.0001) } else { mean }
 }
 
 /// The score of runs under several seeds.
@@ -153,8 +132,8 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
     let (mut lost, mut spare) = (0.0, 0.0);
     for (i, &t) in tenants.iter().enumerate() {
         let got = || runs.iter().map(move |r| r.got[i]);
-        if let Some(slo) = lab.slo(t) {
-            let mean = mean_ratio(got(), slo);
+        if let Some(goal) = lab.goal(t) {
+            let mean = goal.mean_ratio(got());
             missed += usize::from(mean > 1.0);
             worst = worst.max(mean);
         } else if let Some(alone) = lab.isolated[t] {
@@ -171,55 +150,39 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
 }
 
 impl<'a> Search<'a> {
-    /// A search that may simulate about `budget` events.
+    /// A search whose runs are of the lengths that about `budget` events allow.
     pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize, budget: f64) -> Self {
         let seed = lab.mix.e.seeds.first().copied().unwrap_or(1);
-        let all = Group::all(lab);
-        let (_, events) = short(lab, &all.tenants, &all.requests);
-        let times = (budget / 2.0 / LONG_RUNS / events).clamp(1.0, LONGEST);
-        let most = budget / 2.0 / LONG_RUNS;
-        Self { lab, space, threads, seed, times, most, alone: BTreeMap::new(), events: 0 }
+        let (lengths, start) = (Lengths::new(lab, budget), lab.cells.events());
+        Self { lab, space, threads, seed, lengths, start }
     }
 
-    /// Length of a short run of a candidate. It depends on who is on the GPU alone, so that all settings
-    /// see the same requests.
-    fn short(&self, c: &Candidate) -> Nanos {
-        short(self.lab, &c.tenants, &c.requests).0
+    /// Events so far.
+    pub(crate) fn spent(&self) -> f64 {
+        (self.lab.cells.events() - self.start) as f64
     }
 
-    /// Length of a long run.
-    fn long(&self, c: &Candidate) -> Nanos {
-        let (short, events) = short(self.lab, &c.tenants, &c.requests);
-        let usual = short.0 as f64 * self.times;
-        let per_ns = events / short.0 as f64;
-        let slowest = slowest(self.lab, &c.tenants, &c.requests);
-        let enough =
-            slowest.map_or(0.0, |rate| LONG_REQUESTS * 1e9 / rate).max(self.overflow(c).0 as f64);
-        Nanos(usual.max(enough.min(self.most / per_ns)) as u64)
+    fn short(&self, c: &Candidate) -> For {
+        For { seed: self.seed, duration: self.lengths.short(self.lab, c).0, load: 1.0 }
     }
 
-    /// How long a queue that grows may take to break a goal.
-    fn overflow(&self, c: &Candidate) -> Nanos {
-        let goals = c.tenants.iter().filter_map(|&t| self.lab.slo(t));
-        Nanos(goals.max().map_or(0, |slo| slo.0.saturating_mul(GOALS_TO_OVERFLOW)))
+    /// A long run under the seed of a number.
+    pub(super) fn long(&self, c: &Candidate, seed: usize) -> For {
+        let duration = self.lengths.long(self.lab, c);
+        For { seed: self.seed + seed as u64, duration, load: 1.0 }
     }
 
-    /// Length of a run at so many times the load, for about as many requests at every load.
-    fn loaded(&self, c: &Candidate, load: f64) -> Nanos {
-        let whole = self.short(c).max(Nanos(self.long(c).0 / 2));
-        Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(self.overflow(c)).min(whole)
-    }
-
-    /// The best of every mechanism after the first short runs.
-    pub(crate) fn first(&mut self, g: &Group) -> Vec<(Mechanism, Vec<Tried>)> {
+    /// The best of every mechanism after the first short runs, of which there may be about `most` events.
+    pub(crate) fn first(&mut self, g: &Group, mechanisms: &[Mechanism], most: f64) -> Pools {
+        let possible = |m: &&Mechanism| m.possible(self.lab, g.tenants.len()).is_ok();
+        let possible: Vec<Mechanism> = mechanisms.iter().filter(possible).copied().collect();
+        let each = self.lengths.events(self.lab, g);
+        let starts = (most / (each * possible.len().max(1) as f64)) as usize;
         let mut pools = vec![];
-        for mechanism in Mechanism::ALL {
-            if mechanism.possible(self.lab, g.tenants.len()).is_ok() {
-                let starts = self.space.starts(self.lab, g, mechanism);
-                let starts =
-                    starts.into_iter().take(STARTS).map(|c| Tried::new(self.lab, c)).collect();
-                pools.push((mechanism, starts));
-            }
+        for mechanism in possible {
+            let found = self.space.starts(self.lab, g, mechanism);
+            let found = found.into_iter().take(starts.clamp(1, STARTS));
+            pools.push((mechanism, found.map(|c| Tried::new(self.lab, c)).collect()));
         }
         self.try_short(&mut pools);
         pools
@@ -227,28 +190,54 @@ impl<'a> Search<'a> {
 
     /// Searches on until `budget` events are simulated or nothing changes any more, and races the
     /// survivors.
-    pub(crate) fn settle(
-        &mut self,
-        g: &Group,
-        mut pools: Vec<(Mechanism, Vec<Tried>)>,
-        budget: f64,
-    ) -> Vec<Best> {
+    pub(crate) fn settle(&mut self, g: &Group, mut pools: Pools, budget: f64) -> Vec<Best> {
         // More than half of it is for telling the best apart, which takes longer runs.
-        let climb = self.events as f64 + (budget - self.events as f64) * 0.45;
+        let climb = self.spent() + (budget - self.spent()) * 0.45;
         self.climb(&mut pools, climb);
         self.race(&mut pools, budget);
         self.best(g, pools)
     }
 
+    /// As [`Search::settle`], where only the best of all mechanisms is wanted: of each there is a short run
+    /// at least, and long ones of the best few as far as the budget goes.
+    pub(crate) fn settle_one(&mut self, g: &Group, mut pools: Pools, budget: f64) -> Vec<Best> {
+        let climb = self.spent() + (budget - self.spent()) * 0.5;
+        self.climb(&mut pools, climb);
+        for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 1)] {
+            let mut all: Vec<&mut Tried> =
+                pools.iter_mut().flat_map(|(_, p)| p).filter(|t| t.why().is_none()).collect();
+            let lab = self.lab;
+            all.sort_by(|a, b| by_runs(lab, a, b));
+            for t in all.into_iter().take(keep) {
+                while t.long.len() < seeds && self.spent() < budget {
+                    if !self.lengthen(t) {
+                        break;
+                    }
+                }
+            }
+        }
+        for (_, pool) in &mut pools {
+            rank(self.lab, pool);
+        }
+        self.best(g, pools)
+    }
+
     /// Goes from the best of every pool to its neighbours while they are better and less than `most`
     /// events are simulated.
-    pub(crate) fn climb(&mut self, pools: &mut [(Mechanism, Vec<Tried>)], most: f64) {
+    pub(crate) fn climb(&mut self, pools: &mut Pools, most: f64) {
         let mut open: Vec<bool> = vec![true; pools.len()];
         let mut wide = vec![false; pools.len()];
-        while open.contains(&true) && (self.events as f64) < most {
-            let mut more: Vec<(Mechanism, Vec<Tried>)> = vec![];
+        while open.contains(&true) && self.spent() < most {
+            let mut more: Pools = vec![];
+            let of = open.iter().filter(|o| **o).count() as f64;
             for (at, (mechanism, pool)) in pools.iter().enumerate().filter(|(at, _)| open[*at]) {
-                more.push((*mechanism, self.around(pool, wide[at])));
+                let best = pool.first();
+                let each = best.map_or(1.0, |t| t.short_events(self.lab, &self.lengths));
+                // No more than there is left for.
+                let room = ((most - self.spent()) / of / each.max(1.0)).ceil().max(1.0);
+                let mut around = self.around(pool, wide[at]);
+                around.truncate(room as usize);
+                more.push((*mechanism, around));
             }
             self.try_short(&mut more);
             let mut more = more.into_iter();
@@ -270,18 +259,16 @@ impl<'a> Search<'a> {
     }
 
     /// The best of every mechanism, or why there is none.
-    pub(crate) fn best(&self, g: &Group, pools: Vec<(Mechanism, Vec<Tried>)>) -> Vec<Best> {
-        let mut pools = pools.into_iter();
-        let mut next = pools.next();
+    pub(crate) fn best(&self, g: &Group, pools: Pools) -> Vec<Best> {
+        let mut pools = pools.into_iter().peekable();
         let mut all = vec![];
         for mechanism in Mechanism::ALL {
             let tried = match mechanism.possible(self.lab, g.tenants.len()) {
                 Err(why) => Err(why),
-                Ok(()) => {
-                    let pool = next.take().map_or_else(Vec::new, |(_, pool)| pool);
-                    next = pools.next();
-                    pick(pool)
-                }
+                Ok(()) => match pools.next_if(|(m, _)| *m == mechanism) {
+                    Some((_, pool)) => pick(pool),
+                    None => Err("not looked at".to_owned()),
+                },
             };
             all.push(Best { mechanism, tried });
         }
@@ -292,10 +279,10 @@ impl<'a> Search<'a> {
     /// worst off, or all.
     fn around(&self, pool: &[Tried], wide: bool) -> Vec<Tried> {
         let Some(best) = pool.first() else { return vec![] };
-        let runs = best.runs();
+        let runs = best.samples();
         let of = |i: usize| {
-            let slo = self.lab.slo(best.c.tenants[i])?;
-            Some(runs.iter().map(|r| ratio(&r.got[i], slo)).fold(0.0, f64::max))
+            let goal = self.lab.goal(best.c.tenants[i])?;
+            Some(runs.iter().map(|r| goal.ratio(&r.got[i])).fold(0.0, f64::max))
         };
         let worst = (0..best.c.tenants.len())
             .max_by(|&a, &b| of(a).unwrap_or(0.0).total_cmp(&of(b).unwrap_or(0.0)))
@@ -309,18 +296,16 @@ impl<'a> Search<'a> {
         all.into_iter().map(|c| Tried::new(self.lab, c)).collect()
     }
 
-    fn try_short(&mut self, pools: &mut [(Mechanism, Vec<Tried>)]) {
-        let (lab, seed) = (self.lab, self.seed);
+    fn try_short(&mut self, pools: &mut Pools) {
+        let lab = self.lab;
         let this = &*self;
         let mut todo: Vec<&mut Tried> = pools
             .iter_mut()
             .flat_map(|(_, p)| p.iter_mut())
             .filter(|t| t.short.is_none())
             .collect();
-        let results =
-            parallel(self.threads, &todo, |t| lab.run(&t.c, &t.setup, seed, this.short(&t.c), 1.0));
+        let results = parallel(self.threads, &todo, |t| t.run(lab, this.short(&t.c)));
         for (t, result) in todo.iter_mut().zip(results) {
-            self.events += result.as_ref().map_or(0, |r| r.events);
             t.short = Some(result);
         }
         for (_, pool) in pools {
@@ -329,117 +314,72 @@ impl<'a> Search<'a> {
     }
 
     /// Long runs under more and more seeds, of fewer and fewer candidates.
-    fn race(&mut self, pools: &mut [(Mechanism, Vec<Tried>)], budget: f64) {
+    fn race(&mut self, pools: &mut Pools, budget: f64) {
+        let lab = self.lab;
         for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 2)] {
-            let (lab, first) = (self.lab, self.seed);
-            let mut todo: Vec<(&mut Tried, u64)> = vec![];
-            for (_, pool) in pools.iter_mut() {
-                let served = pool.iter_mut().filter(|t| t.why().is_none());
-                for t in served.take(keep) {
-                    if t.long.len() < seeds {
-                        let next = first + t.long.len() as u64;
-                        todo.push((t, next));
-                    }
+            // The best of each mechanism first.
+            let (mut who, mut firsts): (Vec<(usize, usize)>, usize) = (vec![], 0);
+            for rank in 0..keep {
+                for (p, (_, pool)) in pools.iter().enumerate() {
+                    let mut served = (0..pool.len()).filter(|&i| pool[i].why().is_none());
+                    who.extend(served.nth(rank).map(|i| (p, i)));
                 }
-            }
-            // The first round is always run: a short run alone is no answer.
-            if seeds > 1 && self.events as f64 > budget {
-                break;
+                firsts = if rank == 0 { who.len() } else { firsts };
             }
             loop {
-                let this = &*self;
-                let results = parallel(self.threads, &todo, |(t, seed)| {
-                    lab.run(&t.c, &t.setup, *seed, this.long(&t.c), 1.0)
-                });
-                let mut ended = vec![];
-                for ((t, seed), result) in todo.iter_mut().zip(results) {
-                    if let Ok(run) = &result {
-                        self.events += run.events;
-                        t.long.push(run.clone());
+                let mut planned = self.spent();
+                let mut now: Vec<(usize, usize)> = vec![];
+                for (n, &(p, i)) in who.iter().enumerate() {
+                    let t = &pools[p].1[i];
+                    if t.long.len() >= seeds {
+                        continue;
                     }
-                    *seed += 1;
-                    ended.push(result.is_err() || t.long.len() >= seeds);
+                    // One of the best of each is always made: a short run alone is no answer.
+                    if planned > budget && !(seeds == 1 && n < firsts) {
+                        break;
+                    }
+                    planned += t.long_events(lab, &self.lengths);
+                    now.push((p, i));
                 }
-                let mut ended = ended.into_iter();
-                todo.retain(|_| !ended.next().unwrap_or(true));
-                if todo.is_empty() || self.events as f64 > budget {
+                if now.is_empty() {
                     break;
+                }
+                let (this, tried) = (&*self, &*pools);
+                let results = parallel(self.threads, &now, |&(p, i)| {
+                    let t = &tried[p].1[i];
+                    t.run(lab, this.long(&t.c, t.long.len()))
+                });
+                for (at, result) in now.into_iter().zip(results) {
+                    match result {
+                        Ok(run) => pools[at.0].1[at.1].long.push(run),
+                        // Of another seed it would not do, either.
+                        Err(_) => who.retain(|other| *other != at),
+                    }
                 }
             }
             for (_, pool) in pools.iter_mut() {
-                rank(self.lab, pool);
+                rank(lab, pool);
             }
         }
     }
 
-    /// The largest factor by which the load may grow before a goal breaks, below 1 where one is broken;
-    /// `None` without goals. To a tenth, at most 16.
-    pub(crate) fn headroom(&mut self, t: &Tried) -> Option<f64> {
-        t.c.tenants.iter().find(|&&i| self.lab.slo(i).is_some())?;
-        // At the load as it is, all of its runs have the word.
-        let kept = t.score(self.lab).missed == 0;
-        let mut met = |load: f64| {
-            let duration = self.loaded(&t.c, load);
-            let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
-            let Ok(run) = run else { return false };
-            self.events += run.events;
-            score(self.lab, &t.c.tenants, &[&run]).missed == 0
-        };
-        let (mut low, mut high): (f64, f64) = if kept { (1.0, 16.0) } else { (0.0, 1.0) };
-        while low >= 1.0 && low * 2.0 <= 16.0 && met(low * 2.0) {
-            low *= 2.0;
-        }
-        high = if low >= 1.0 { high.min(low * 2.0) } else { high };
-        if low >= 16.0 {
-            return Some(16.0);
-        }
-        while high - low > 0.1 * high.max(0.2) {
-            let middle = f64::midpoint(low, high);
-            if met(middle) { low = middle } else { high = middle }
-        }
-        Some((low * 100.0).round() / 100.0)
+    /// The best first.
+    pub(super) fn rank(&self, pool: &mut [Tried]) {
+        rank(self.lab, pool);
+    }
+
+    /// One more long run of a candidate; whether there was one.
+    pub(crate) fn lengthen(&mut self, t: &mut Tried) -> bool {
+        let run = t.run(self.lab, self.long(&t.c, t.long.len()));
+        run.map(|run| t.long.push(run)).is_ok()
     }
 
     /// The score of one short run.
     #[cfg(test)]
     pub(crate) fn short_score(&self, c: &Candidate) -> Option<Score> {
         let t = Tried::new(self.lab, c.clone());
-        let run = self.lab.run(&t.c, &t.setup, self.seed, self.short(c), 1.0).ok()?;
+        let run = t.run(self.lab, self.short(c)).ok()?;
         Some(score(self.lab, &t.c.tenants, &[&run]))
-    }
-
-    /// The worst ratio of p99 and goal at `load` times the rates.
-    pub(crate) fn ratio_at(&self, t: &Tried, load: f64) -> f64 {
-        let duration = self.loaded(&t.c, load);
-        let run = self.lab.run(&t.c, &t.setup, self.seed, duration, load);
-        run.map_or(f64::INFINITY, |run| score(self.lab, &t.c.tenants, &[&run]).ratio)
-    }
-
-    /// A tenant alone on the whole GPU with the same settings and requests.
-    pub(crate) fn alone(&mut self, c: &Candidate, i: usize) -> Option<Got> {
-        let long = self.long(c);
-        let key = (c.tenants[i], c.batch[i], c.workers[i], c.requests[i].to_bits(), long);
-        if let Some(known) = self.alone.get(&key) {
-            return *known;
-        }
-        let percent = vec![100];
-        let one = Candidate {
-            tenants: vec![c.tenants[i]],
-            requests: vec![c.requests[i]],
-            how: super::lab::How::Deploy(match self.lab.setup.device.mps {
-                Some(_) => cotenant_deploy::Sharing::Mps { percent },
-                None => cotenant_deploy::Sharing::TURNS,
-            }),
-            batch: vec![c.batch[i]],
-            timeout: vec![c.timeout[i]],
-            workers: vec![c.workers[i]],
-        };
-        let setup = self.lab.prepare(&one);
-        let run = self.lab.run(&one, &setup, self.seed, long, 1.0).ok();
-        self.events += run.as_ref().map_or(0, |r| r.events);
-        let got = run.and_then(|r| r.got.first().copied());
-        self.alone.insert(key, got);
-        got
     }
 
     /// One candidate as `check` needs it: long runs under every seed.
@@ -447,70 +387,45 @@ impl<'a> Search<'a> {
     /// # Errors
     /// The device cannot do it.
     pub(crate) fn measure(&mut self, c: Candidate) -> Result<Tried, String> {
+        self.measure_some(c, SEEDS)
+    }
+
+    /// Long runs of a candidate under so many seeds.
+    ///
+    /// # Errors
+    /// The device cannot do it.
+    pub(crate) fn measure_some(&mut self, c: Candidate, seeds: usize) -> Result<Tried, String> {
         let mut t = Tried::new(self.lab, c);
-        let seeds: Vec<u64> = (0..SEEDS as u64).map(|i| self.seed + i).collect();
-        let (lab, long) = (self.lab, self.long(&t.c));
-        for run in parallel(self.threads, &seeds, |&seed| lab.run(&t.c, &t.setup, seed, long, 1.0))
-        {
-            let run = run?;
-            self.events += run.events;
-            t.long.push(run);
+        let seeds: Vec<usize> = (0..seeds).collect();
+        let lab = self.lab;
+        let one = |&seed: &usize| t.run(lab, self.long(&t.c, seed));
+        let runs = parallel(self.threads, &seeds, one);
+        for run in runs {
+            t.long.push(run?);
         }
         Ok(t)
     }
+}
 
-    /// As many seeds for a candidate as [`Search::measure`] takes.
-    pub(crate) fn finish(&mut self, t: &mut Tried) {
-        while t.long.len() < SEEDS {
-            let seed = self.seed + t.long.len() as u64;
-            let Ok(run) = self.lab.run(&t.c, &t.setup, seed, self.long(&t.c), 1.0) else { return };
-            self.events += run.events;
-            t.long.push(run);
-        }
-    }
+fn by_runs(lab: &Lab, a: &Tried, b: &Tried) -> std::cmp::Ordering {
+    let known = |t: &Tried| t.long.len();
+    let (sa, sb) = (a.score(lab), b.score(lab));
+    // A short run does not beat a long one.
+    (known(b) > 0)
+        .cmp(&(known(a) > 0))
+        .then(sa.partial_cmp(&sb).unwrap_or(std::cmp::Ordering::Equal))
 }
 
 /// Long runs first where there are any, then by score; equals stay in order.
 fn rank(lab: &Lab, pool: &mut [Tried]) {
-    pool.sort_by(|a, b| {
-        let known = |t: &Tried| t.long.len();
-        let (sa, sb) = (a.score(lab), b.score(lab));
-        // A short run does not beat a long one.
-        (known(b) > 0)
-            .cmp(&(known(a) > 0))
-            .then(sa.partial_cmp(&sb).unwrap_or(std::cmp::Ordering::Equal))
-    });
+    pool.sort_by(|a, b| by_runs(lab, a, b));
 }
 
 /// The best, or why none runs.
 fn pick(pool: Vec<Tried>) -> Result<Tried, String> {
     let why = pool.iter().find_map(Tried::why).map(str::to_owned);
-    let best = pool.into_iter().find(|t| !t.runs().is_empty());
+    let best = pool.into_iter().find(|t| !t.samples().is_empty());
     best.ok_or_else(|| why.unwrap_or_else(|| "no settings are legal".to_owned()))
-}
-
-/// How long a short run is with these tenants on a GPU, and how many events it has, about.
-fn short(lab: &Lab, tenants: &[usize], requests: &[f64]) -> (Nanos, f64) {
-    let mut events = 0.0;
-    for (&t, share) in tenants.iter().zip(requests) {
-        let kernels = lab.setup.tenants[t].model.program(1).kernels.len() as f64;
-        events += rate(lab, t) * share * (kernels + 4.0);
-    }
-    let by_events = SHORT_EVENTS / f64::max(events, 1.0);
-    let by_requests = slowest(lab, tenants, requests).map_or(0.0, |rate| SHORT_REQUESTS / rate);
-    let seconds = by_events.max(by_requests.min(4.0 * by_events)).clamp(0.02, 60.0);
-    (Nanos((seconds * 1e9) as u64), (seconds * events).max(1.0))
-}
-
-/// Requests/s of a tenant; those of a closed loop as they are without neighbours.
-fn rate(lab: &Lab, t: usize) -> f64 {
-    lab.mix.rate(t).or(lab.isolated[t].map(|i| i.rps)).unwrap_or(1.0)
-}
-
-/// The lowest rate among tenants with a goal.
-fn slowest(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Option<f64> {
-    let goals = tenants.iter().zip(requests).filter(|(t, _)| lab.slo(**t).is_some());
-    goals.map(|(&t, share)| rate(lab, t) * share).min_by(f64::total_cmp).filter(|r| *r > 0.0)
 }
 
 /// `f` of every item on several threads, in the order of the items.

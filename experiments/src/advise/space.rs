@@ -112,9 +112,15 @@ impl Group {
 const PLACEMENTS: usize = 12;
 
 impl Space {
-    /// Batches that a tenant may have.
+    /// Batches that a tenant may have; numbers of sequences of an engine.
     pub(crate) fn batches(&self, lab: &Lab, tenant: usize) -> Vec<u32> {
         let limit = lab.batch_limit[tenant];
+        if lab.generates(tenant) {
+            return match lab.mix.fixed_engine[tenant].sequences {
+                true => vec![limit],
+                false => up_to(&SEQUENCES, limit),
+            };
+        }
         if lab.mix.fixed_batch[tenant] {
             return vec![limit];
         }
@@ -127,10 +133,20 @@ impl Space {
 
     /// Workers that a tenant may have.
     pub(crate) fn workers(&self, lab: &Lab, tenant: usize) -> Vec<u32> {
-        if lab.mix.fixed_workers[tenant] {
+        // A second engine on the same GPU has the weights a second time.
+        if lab.mix.fixed_workers[tenant] || lab.generates(tenant) {
             return vec![lab.mix.point.tenants[tenant].workers];
         }
         self.workers.clone()
+    }
+
+    /// Tokens that a step of a tenant's engine may have; 0 without engine.
+    fn tokens(lab: &Lab, tenant: usize) -> Vec<u32> {
+        let Some(engine) = lab.mix.point.tenants[tenant].engine else { return vec![0] };
+        match lab.mix.fixed_engine[tenant].tokens {
+            true => vec![engine.max_batched_tokens],
+            false => up_to(&STEP_TOKENS, engine.max_batched_tokens),
+        }
     }
 
     /// The batch and workers that the formula likes best in a place.
@@ -164,6 +180,8 @@ impl Space {
             requests: g.requests.clone(),
             how,
             batch: chosen.iter().map(|c| c.0).collect(),
+            tokens: g.tenants.iter().map(|&t| own_tokens(lab, t)).collect(),
+            memory: vec![None; g.tenants.len()],
             timeout: g.tenants.iter().map(|&t| timeout(lab, t)).collect(),
             workers: chosen.iter().map(|c| c.1).collect(),
         }
@@ -193,8 +211,12 @@ impl Space {
         let whole = |how: How| {
             let screened = self.candidate(lab, g, how, shared);
             let mut all = vec![screened.clone()];
+            let size = |(i, &t): (usize, &usize), batch: u32| match lab.generates(t) {
+                true => screened.batch[i],
+                false => nearest(&self.batches(lab, t), batch),
+            };
             let with = |batch: u32, workers: u32| Candidate {
-                batch: g.tenants.iter().map(|&t| nearest(&self.batches(lab, t), batch)).collect(),
+                batch: g.tenants.iter().enumerate().map(|it| size(it, batch)).collect(),
                 workers: g
                     .tenants
                     .iter()
@@ -326,6 +348,11 @@ impl Space {
                 next.batch[i] = value;
                 all.push(next);
             }
+            for value in around(&Self::tokens(lab, t), c.tokens[i]) {
+                let mut next = c.clone();
+                next.tokens[i] = value;
+                all.push(next);
+            }
             for value in around(&self.workers(lab, t), c.workers[i]) {
                 let mut next = c.clone();
                 next.workers[i] = value;
@@ -425,6 +452,22 @@ impl Space {
             How::Deploy(_) | How::Needs(_) => {}
         }
     }
+}
+
+/// Sequences at once that an engine is tried with.
+const SEQUENCES: [u32; 8] = [8, 16, 32, 64, 128, 256, 512, 1024];
+/// Tokens of a step that an engine is tried with: fewer stretch prompts, more stretch the steps of those
+/// who generate.
+const STEP_TOKENS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 16_384];
+
+/// Values up to `limit`, itself among them.
+fn up_to(values: &[u32], limit: u32) -> Vec<u32> {
+    values.iter().copied().filter(|&v| v < limit).chain([limit]).collect()
+}
+
+/// Tokens of a step of a tenant's engine as the mix has it.
+pub(crate) fn own_tokens(lab: &Lab, tenant: usize) -> u32 {
+    lab.mix.point.tenants[tenant].engine.map_or(0, |e| e.max_batched_tokens)
 }
 
 /// The wait for a batch to fill: the mix's own where it fixes the batch.

@@ -1,9 +1,9 @@
 //! The answer on one screen.
 
-use super::answer::Answer;
+use super::answer::{Answer, Missed};
+use super::goal::ATTAINED;
 use super::lab::Lab;
 use super::row::{Interval, Row, Served};
-use super::search::ATTAINED;
 use crate::text::{align, rounded};
 
 /// A number with its interval.
@@ -46,18 +46,7 @@ pub(crate) fn advise(a: &Answer, price: bool) -> String {
         text += "Nothing deploys for this mix on this device.\n";
     }
     for m in &a.out_of_reach {
-        let over = match m.p99_ms {
-            None => "is not served at all".to_owned(),
-            // Late ones have not ended yet.
-            Some(p) if p < m.goal_ms => {
-                "is not kept up with: its queue grows past its goal".to_owned()
-            }
-            Some(p) => {
-                format!("has a p99 of {} ms: {:.2} times its goal", rounded(Some(p)), p / m.goal_ms)
-            }
-        };
-        text +=
-            &format!("  Out of reach: {} {over} of {} ms.\n", m.tenant, rounded(Some(m.goal_ms)));
+        text += &format!("  Out of reach: {} {}.\n", m.tenant, out_of_reach(m));
     }
     for change in &a.changes {
         text += &format!("  Change: {change}.\n");
@@ -68,6 +57,34 @@ pub(crate) fn advise(a: &Answer, price: bool) -> String {
     }
     text += &format!("\n{}", sources(a));
     text
+}
+
+/// By how much a goal is missed.
+pub(crate) fn out_of_reach(m: &Missed) -> String {
+    let late = m.attained.map_or_else(String::new, |a| {
+        format!(" ({:.1} % of its requests are within it)", a * 100.0)
+    });
+    let goal = &m.goal;
+    match (m.p99_ms, m.goal_ms, m.ttft_p99_ms) {
+        // Late ones have not ended yet.
+        _ if m.overloaded => {
+            format!("is not kept up with: its queue grows past its goal of {goal}{late}")
+        }
+        (Some(p), Some(ms), _) if p > ms => format!(
+            "has a p99 of {} ms: {:.2} times its goal of {goal}",
+            rounded(Some(p)),
+            p / ms
+        ),
+        (_, None, Some(first)) => format!(
+            "has p99 of {} ms to the first token and {} ms per token, with a goal of {goal}{late}",
+            rounded(Some(first)),
+            rounded(m.tpot_p99_ms)
+        ),
+        (None, None, None) | (None, Some(_), _) => {
+            format!("is not served at all, with a goal of {goal}")
+        }
+        _ => format!("misses its goal of {goal}{late}"),
+    }
 }
 
 fn bold(row: &Row) -> String {
@@ -97,6 +114,7 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
     header.extend(["change s", "settings"]);
     let mut lines = vec![];
     let mut cannot = String::new();
+    let mut open = vec![];
     for r in rows {
         if let Some(why) = &r.impossible {
             cannot += &format!("{}: {why}\n", r.way);
@@ -124,8 +142,18 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
             line.push(rounded(r.price_per_million));
         }
         let needs = r.needs.map_or_else(String::new, |n| format!(" [needs {n}]"));
+        if !r.settled {
+            open.push(format!("{} ({})", r.way, crate::text::count(r.seeds, "run")));
+        }
         line.extend([format!("{:.1}", r.change_s), format!("{}{needs}", r.settings)]);
         lines.push(line);
+    }
+    if !open.is_empty() {
+        cannot += &format!(
+            "not settled within the budget, so without headroom and inflation: {}; a larger --budget does \
+             it\n",
+            open.join(", ")
+        );
     }
     align(&header, &lines) + &cannot
 }
@@ -150,8 +178,13 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
         "activations",
         "contexts",
     ];
+    let cache = row.tenants.iter().any(|t| t.step_tokens.is_some());
+    let mut header = header.to_vec();
+    if cache {
+        header.push("caches");
+    }
     let line = |t: &Served| {
-        vec![
+        let mut line = vec![
             t.tenant.clone(),
             t.gpu.to_string(),
             with_interval(t.p50_ms),
@@ -165,13 +198,20 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
             format!("{:.0}", t.weights_mib),
             format!("{:.0}", t.activations_mib),
             format!("{:.0}", t.context_mib),
-        ]
+        ];
+        if cache {
+            line.push(format!("{:.0}", t.cache_mib));
+        }
+        line
     };
     let lines: Vec<Vec<String>> = row.tenants.iter().map(line).collect();
     let sum: f64 =
-        row.tenants.iter().map(|t| t.weights_mib + t.activations_mib + t.context_mib).sum();
+        row.tenants
+            .iter()
+            .map(|t| t.weights_mib + t.activations_mib + t.context_mib + t.cache_mib)
+            .sum();
     let capacity = lab.setup.device.memory.capacity.0 as f64 / f64::from(1 << 20);
-    let few = row.tenants.iter().filter(|t| t.goal_ms.is_some() && t.requests < FEW);
+    let few = row.tenants.iter().filter(|t| t.met.is_some() && t.requests < FEW);
     let few: Vec<String> = few.map(|t| format!("{} {}", t.tenant, t.requests)).collect();
     let few = match few.as_slice() {
         [] => String::new(),
@@ -181,7 +221,29 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
         ),
     };
     let memory = capacity * row.gpus as f64;
-    format!("{}{few}memory: {sum:.0} of {memory:.0} MiB\n", align(&header, &lines))
+    let generating: Vec<&Served> =
+        row.tenants.iter().filter(|t| t.step_tokens.is_some()).collect();
+    let engines = if generating.is_empty() { String::new() } else { engines(&generating) };
+    format!("{}{engines}{few}memory: {sum:.0} of {memory:.0} MiB\n", align(&header, &lines))
+}
+
+/// A line per tenant that generates.
+fn engines(served: &[&Served]) -> String {
+    let header =
+        ["engine", "GPU", "ttft p99 ms", "goal ms", "tpot p99 ms", "goal ms", "sequences", "step tokens"];
+    let line = |t: &&Served| {
+        vec![
+            t.tenant.clone(),
+            t.gpu.to_string(),
+            with_interval(t.ttft_p99_ms),
+            rounded(t.goal_ttft_ms),
+            with_interval(t.tpot_p99_ms),
+            rounded(t.goal_tpot_ms),
+            t.batch_max.to_string(),
+            t.step_tokens.map_or_else(String::new, |n| n.to_string()),
+        ]
+    };
+    align(&header, &served.iter().map(line).collect::<Vec<_>>())
 }
 
 /// Where the numbers come from.

@@ -2,17 +2,22 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use cotenant_profiles::Nanos;
 
 use crate::advise::answer::{self, Answer, Ask};
+use crate::advise::cells::Cells;
 use crate::advise::mix::Mix;
 use crate::advise::planner::Planner;
 use crate::advise::table;
+use crate::cell;
 use crate::fail::{Done, Failure};
 use crate::say;
 use crate::study::compute::threads;
+use crate::study::stop::Stop;
+use crate::text::count;
 
 /// Find how a mix of models should share GPUs, and write settings that deploy
 ///
@@ -24,7 +29,11 @@ use crate::study::compute::threads;
     cotenant advise --gpu h100-sxm --model bert_large@60rps,slo=50ms \
     --model resnet50@200rps,slo=20ms,batch=8 --model mobilenet_v2,best-effort\n  \
     cotenant advise mix.toml --gpus 1..4 --emit deploy/ --json\n  \
-    cotenant advise mix.toml --gpus 2 --planner parvagpu,gpu-lets,igniter")]
+    cotenant advise mix.toml --gpus 2 --planner parvagpu,gpu-lets,igniter,fgd\n  \
+    cotenant advise --gpu h100-sxm --model llama-3.1-8b@2rps,tokens=512/128,ttft=500ms,tpot=40ms \
+    --model bge-large@50rps,slo=50ms\n  \
+    cotenant advise mix.toml --out out/advise     # stopped, the same command goes on\n  \
+    cotenant advise mix.toml --study study/       # search on a cluster")]
 pub(crate) struct Args {
     /// A mix: an experiment file; what it fixes (batch, workers) stays fixed
     #[arg(value_name = "MIX.toml", conflicts_with = "models")]
@@ -32,14 +41,16 @@ pub(crate) struct Args {
     /// The GPU, in place of the mix's: a name of `cotenant devices` or a device file
     #[arg(long, value_name = "DEVICE")]
     gpu: Option<String>,
-    /// GPUs to use: a number, or the least and the most of a range
-    #[arg(long, value_name = "N|A..B", default_value = "1")]
-    gpus: Gpus,
+    /// GPUs to use: a number, or the least and the most of a range [default: the mix's `gpus`, or 1]
+    #[arg(long, value_name = "N|A..B")]
+    gpus: Option<Gpus>,
     /// A tenant, such as `resnet50@200rps,slo=20ms,batch=8`; repeatable. Keys after the rate: slo,
-    /// batch, workers, precision, executor, name, best-effort
+    /// batch, workers, precision, executor, name, best-effort; of a model that generates, such as
+    /// `llama-3.1-8b@2rps,tokens=512/128,ttft=500ms,tpot=40ms`
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// What may be simulated, as seconds of one core of four million events a second
+    /// What may be simulated, as seconds of one core of four million events a second. It bounds the whole
+    /// answer; ways that could not be settled within it are named
     #[arg(long, value_name = "DURATION", default_value = "10s")]
     budget: Nanos,
     /// Add what published planners would deploy, for comparison
@@ -48,6 +59,14 @@ pub(crate) struct Args {
     /// Price of one GPU for an hour, for the price of a million requests
     #[arg(long, value_name = "X")]
     price: Option<f64>,
+    /// Keep finished simulations in DIR: the same command, or one with another budget, reads them instead
+    /// of simulating again, also after a stop
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Take the search on one GPU from a study in DIR: its experiments are written there, for `cotenant
+    /// run` or a cluster; once they are computed, the same command answers
+    #[arg(long, value_name = "DIR")]
+    study: Option<PathBuf>,
     /// Write what deploys the choice into DIR
     #[arg(long, value_name = "DIR")]
     emit: Option<PathBuf>,
@@ -109,15 +128,38 @@ pub(crate) fn run(args: &Args) -> Done {
         return Err(Failure::input(format!("--price: `{price}` is no price")));
     }
     let mix = args.mix().map_err(Failure::Input)?;
+    let gpus = args.gpus.unwrap_or(Gpus(mix.gpus, mix.gpus));
+    if args.study.is_some() && gpus.0 > 1 {
+        return Err(Failure::input("--study: is for ways of sharing one GPU: give --gpus 1..N"));
+    }
     let ask = Ask {
-        gpus: (args.gpus.0, args.gpus.1),
+        gpus: (gpus.0, gpus.1),
         budget_s: args.budget.as_secs_f64(),
         price: args.price,
         threads: threads(args.jobs.map_or(0, usize::from)),
         curves: args.page.is_some() || args.json,
         planners: args.planners.clone(),
+        study: args.study.clone(),
     };
-    let answer = answer::answer(mix, &ask, &mut say::note).map_err(Failure::Input)?;
+    let stop = Stop::listen()?;
+    let cells = match &args.out {
+        Some(dir) => Cells::in_folder(dir, stop)?,
+        None => Cells::new(stop),
+    };
+    let cells = Arc::new(cells.with_progress(ask.events()));
+    cell::keep_panics();
+    let answer = answer::answer(mix, &ask, &cells, &mut |text| cells.note(text));
+    let _ = std::panic::take_hook();
+    cells.finish();
+    let answer = answer?;
+    let (simulated, read) = cells.counts();
+    say::note(&format!(
+        "{} simulated{}; {:.1} million events of {:.1} in the budget",
+        count(simulated, "cell"),
+        if read > 0 { format!(", {read} looked up") } else { String::new() },
+        answer.events as f64 / 1e6,
+        ask.events() / 1e6,
+    ));
     if let Some(dir) = &args.emit {
         emit(&answer, dir)?;
     }
@@ -148,7 +190,7 @@ fn emit(answer: &Answer, dir: &Path) -> Done {
     }
     say::note(&format!(
         "{} in {}; read README.md there first",
-        crate::text::count(files.len(), "file"),
+        count(files.len(), "file"),
         dir.display()
     ));
     Ok(())

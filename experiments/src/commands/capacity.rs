@@ -3,14 +3,16 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
-use cotenant_traces::ArrivalSpec;
-use cotenant_traces::spec::Process;
 use serde::Serialize;
 
 use crate::cell;
 use crate::config::{Experiment, Grid, Overrides, Point};
 use crate::fail::{Done, Failure};
+<<<<<<< HEAD
 use crate::panics;
+=======
+use crate::loads::scaled;
+>>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
 use crate::prepare::Preparer;
 use crate::study::compute::{pool, threads};
 use crate::text::{align, percent, rounded};
@@ -187,30 +189,4 @@ fn missed(point: &Point, outcome: &cell::Outcome, wanted: f64) -> Option<String>
     });
     let (share, name) = attained.min_by(|a, b| a.0.total_cmp(&b.0))?;
     (share < wanted).then(|| format!("{name}: {:.1} % within its goal", 100.0 * share))
-}
-
-/// Arrivals with their rates multiplied; `None` for closed loops.
-fn scaled(arrivals: &ArrivalSpec, factor: f64) -> Option<ArrivalSpec> {
-    let mut arrivals = arrivals.clone();
-    match &mut arrivals.process {
-        Process::Constant { rate, .. }
-        | Process::Poisson { rate }
-        | Process::Gamma { rate, .. }
-        | Process::Lognormal { rate, .. }
-        | Process::Weibull { rate, .. }
-        | Process::Pareto { rate, .. }
-        | Process::Diurnal { rate, .. } => *rate *= factor,
-        Process::Mmpp { rates, .. } => rates.iter_mut().for_each(|rate| *rate *= factor),
-        Process::Onoff { base, peak, .. } => {
-            *base *= factor;
-            *peak *= factor;
-        }
-        Process::Piecewise { points, .. } => {
-            points.iter_mut().for_each(|(_, rate)| *rate *= factor);
-        }
-        Process::Counts(trace) | Process::Trace(trace) => trace.rate_scale *= factor,
-        Process::Mlperf(settings) => *settings.target_qps.as_mut()? *= factor,
-        _ => return None,
-    }
-    Some(arrivals)
 }

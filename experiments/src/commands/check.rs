@@ -1,6 +1,7 @@
 //! `cotenant check`: what deployment settings deliver for a mix.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args as ClapArgs;
 use cotenant_deploy::{Found, Weight};
@@ -8,12 +9,15 @@ use cotenant_profiles::Nanos;
 use serde_json::json;
 
 use crate::advise::answer::Ask;
+use crate::advise::cells::Cells;
 use crate::advise::lab::Lab;
 use crate::advise::mix::Mix;
 use crate::advise::{check, table};
+use crate::cell;
 use crate::fail::{Done, Failure};
 use crate::say;
 use crate::study::compute::threads;
+use crate::study::stop::Stop;
 
 /// Read deployment settings: what they deliver for a mix, what is illegal or silently rounded
 ///
@@ -66,7 +70,8 @@ pub(crate) fn run(args: &Args) -> Done {
             .map_err(Failure::input)?;
     }
     let largest = found.tenants.values().filter_map(|t| t.batch_max).max().unwrap_or(1);
-    let lab = Lab::up_to(mix, largest).map_err(Failure::Input)?;
+    let cells = Arc::new(Cells::new(Stop::listen()?));
+    let lab = Lab::up_to(mix, largest, cells.clone()).map_err(Failure::Input)?;
     let threads = threads(args.jobs.map_or(0, usize::from));
     let ask = Ask {
         gpus: (1, 16),
@@ -75,8 +80,12 @@ pub(crate) fn run(args: &Args) -> Done {
         threads,
         curves: false,
         planners: vec![],
+        study: None,
     };
+    cell::keep_panics();
     let row = check::row_of(&lab, &mut found, &ask);
+    let _ = std::panic::take_hook();
+    cells.check()?;
     let mut findings = found.findings;
     findings.sort_by_key(|f| f.weight);
     let illegal = findings.iter().filter(|f| f.weight == Weight::Illegal).count();

@@ -218,7 +218,7 @@ impl Kept {
 }
 
 /// The journals in a folder, by name. What is no journal is let alone.
-fn journals(folder: &Path) -> Done<Vec<PathBuf>> {
+pub(crate) fn journals(folder: &Path) -> Done<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(vec![]),

@@ -60,6 +60,57 @@ fn what_is_advised_is_emitted_and_checks() {
     assert!(!html.contains("http://") || !html.contains("src=\"http"));
 }
 
+/// Every candidate of the search as a point of an ordinary experiment: what `run` computes there is what
+/// `advise` would simulate itself.
+#[test]
+fn a_study_takes_the_place_of_the_search() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mix, study) = (dir.path().join("mix.toml"), dir.path().join("study"));
+    let fixed = MIX
+        .replace("a30", "v100-sxm2-16")
+        .replace("slo = \"20ms\"", "slo = { isolated = 6 }\nworkers = 1\nbatch = { max = 2 }")
+        .replace("class =", "workers = 2\nclass =");
+    fs::write(&mix, fixed).unwrap();
+    let (mix, folder) = (mix.to_str().unwrap(), study.to_str().unwrap());
+    let args = ["advise", mix, "--budget", "100ms", "--json"];
+    let with: Vec<&str> = args.iter().copied().chain(["--study", folder]).collect();
+    let first = cotenant(&with).code(3);
+    let said = String::from_utf8(first.get_output().stderr.clone()).unwrap();
+    assert!(said.contains("5 experiments") && said.contains("cotenant plan"), "{said}");
+    let mut experiments: Vec<_> = fs::read_dir(&study).unwrap().map(|e| e.unwrap().path()).collect();
+    experiments.sort();
+    for (i, file) in experiments.iter().enumerate() {
+        let (file, out) = (file.to_str().unwrap(), file.with_extension(""));
+        let out = out.to_str().unwrap();
+        if i == 0 {
+            // As on a cluster.
+            cotenant(&["plan", file, "--out", out, "--shards", "2"]).code(0);
+            cotenant(&["run", out, "--shard", "1/2", "-q"]).code(0);
+            cotenant(&with).code(3);
+            cotenant(&["run", out, "--shard", "0/2", "-q"]).code(0);
+            cotenant(&["merge", out, "-q"]).code(0);
+        } else {
+            cotenant(&["run", file, "--out", out, "-q"]).code(0);
+        }
+    }
+    let read = |args: &[&str]| -> serde_json::Value {
+        serde_json::from_slice(&cotenant(args).code(0).get_output().stdout).unwrap()
+    };
+    let (studied, searched) = (read(&with), read(&args));
+    let row = |a: &serde_json::Value, way: &str| {
+        a["rows"].as_array().unwrap().iter().find(|r| r["way"] == way).unwrap().clone()
+    };
+    for way in ["time slicing", "one server", "MPS", "KRISP masks"] {
+        let (a, b) = (row(&studied, way), row(&searched, way));
+        assert_eq!(a["settings"], b["settings"], "{way}: there are no others");
+        assert_eq!(a["tenants"][0]["p99_ms"], b["tenants"][0]["p99_ms"], "{way}");
+        assert_eq!(a["goodput_rps"], b["goodput_rps"], "{way}");
+    }
+    // With more candidates and more runs of each it is no worse off.
+    let goals = |a: &serde_json::Value| row(a, "MPS percentages")["goals_met"].as_u64();
+    assert!(goals(&studied) >= goals(&searched));
+}
+
 #[test]
 fn illegal_settings_fail_and_say_where() {
     let dir = tempfile::tempdir().unwrap();

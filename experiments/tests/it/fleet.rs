@@ -150,3 +150,46 @@ fn one_gpu_by_any_name_is_the_same_and_a_fleet_is_not_replayed() {
     let text = String::from_utf8_lossy(&run.unwrap().stderr).into_owned();
     assert!(text.contains("a timeline shows one GPU"), "{text}");
 }
+
+/// An engine on each of two GPUs beside a one-shot tenant: every request is accounted for, and has its
+/// tokens.
+#[test]
+fn engines_serve_on_several_gpus() {
+    let text = r#"
+name = "engines"
+device = "a100-sxm-40"
+gpus = 2
+duration = "4s"
+warmup = "1s"
+
+[[tenant]]
+name = "chat"
+model = "llama-3.2-1b"
+arrivals = { kind = "poisson", rate = 6.0, tokens_in = 256, tokens_out = 32 }
+slo = { ttft = "500ms", tpot = "40ms" }
+engine = { kind = "continuous", memory_fraction = 0.6, max_seqs = 32 }
+
+[[tenant]]
+name = "vision"
+model = "resnet50"
+gpu = 1
+arrivals = { kind = "poisson", rate = 50.0 }
+
+[[policy]]
+name = "mps"
+"#;
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("engines.toml"), dir.path().join("out"));
+    fs::write(&file, text).unwrap();
+    cotenant().arg("run").arg(&file).arg("--out").arg(&out).arg("-q").assert().success();
+    let (results, gpus) = (rows(&out.join("results.csv")), rows(&out.join("gpus.csv")));
+    let chat = results.iter().find(|r| r["tenant"] == "chat").unwrap();
+    let here = || gpus.iter().filter(|g| g["tenant"] == "chat");
+    let sum: u64 = here().map(|g| count(g, "completed")).sum();
+    assert_eq!(sum, count(chat, "completed"));
+    assert!(here().count() == 2 && here().all(|g| count(g, "completed") > 0), "{gpus:?}");
+    let value = |column: &str| chat[column].parse::<f64>().unwrap();
+    let tokens = value("tokens_per_s");
+    assert!((100.0..300.0).contains(&tokens), "6 requests/s of 32 tokens: {tokens}");
+    assert!(value("ttft_p99_ms") > 0.0 && value("tpot_p99_ms") > 0.0 && value("slo_attainment") > 0.9);
+}

@@ -23,7 +23,7 @@ fn tenant(name: &str, workers: u32, batch_max: u32) -> Tenant {
         slo: None,
         best_effort: false,
         memory: Bytes(3 << 30),
-        generates: false,
+        engine: None,
     }
 }
 

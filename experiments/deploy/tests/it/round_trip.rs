@@ -1,6 +1,6 @@
 //! What is written is read as what it was written from.
 
-use cotenant_deploy::{Gpu, Sharing, Tenant, TimeSlice, Weight};
+use cotenant_deploy::{Engine, Gpu, Sharing, Tenant, TimeSlice, Weight};
 
 use super::{plan, read_all, sharings, tenant, three};
 
@@ -98,7 +98,8 @@ fn instances_planned_in_any_order_come_back() {
 
 #[test]
 fn an_engine_keeps_to_its_fraction() {
-    let engine = |name: &str| Tenant { generates: true, ..tenant(name, 1, 64) };
+    let own = |cache| Engine { memory_fraction: Some(0.04), cache, step_tokens: 2048 };
+    let engine = |name: &str| Tenant { engine: Some(own(None)), ..tenant(name, 1, 64) };
     let plan = plan(vec![Gpu {
         sharing: Sharing::Mps { percent: vec![100, 100] },
         tenants: vec![engine("chat"), engine("code")],
@@ -106,6 +107,7 @@ fn an_engine_keeps_to_its_fraction() {
     let files = cotenant_deploy::emit(&plan).unwrap();
     let chat = files.iter().find(|f| f.path == "engines/chat.sh").unwrap();
     assert!(chat.text.contains("--gpu-memory-utilization 0.04"), "{}", chat.text);
+    assert!(chat.text.contains("--max-num-batched-tokens 2048"), "{}", chat.text);
     assert!(!files.iter().any(|f| f.path.starts_with("triton/")));
     let mut found = read_all(files.iter().map(|f| (f.path.as_str(), f.text.as_str())));
     assert_eq!(found.resolve(&plan.gpus[0].tenants).unwrap(), plan.gpus);

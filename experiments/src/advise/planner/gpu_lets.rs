@@ -14,7 +14,8 @@ use std::collections::BTreeMap;
 use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 
-use super::super::lab::{Candidate, Lab, Saturated};
+use super::super::lab::{Candidate, Lab};
+use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, profile, utilization};
 
 const SHARES: [u32; 5] = [20, 40, 60, 80, 100];

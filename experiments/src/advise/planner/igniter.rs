@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use cotenant_deploy::Sharing;
 
-use super::super::lab::{Candidate, Lab, Saturated};
+use super::super::lab::{Candidate, Lab};
+use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, utilization};
 
 /// Share of the rate that a GPU given to one tenant is trusted with.

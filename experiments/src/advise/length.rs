@@ -1,0 +1,124 @@
+//! How long a candidate is simulated. Lengths follow from the mix, the budget and who is on the GPU alone,
+//! so that all settings see the same requests, and `check` with the same budget sees those of `advise`.
+
+use cotenant_profiles::Nanos;
+
+use super::lab::{Candidate, Lab};
+use super::space::Group;
+
+/// Events of a short run, about.
+const SHORT_EVENTS: f64 = 15_000.0;
+/// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.
+const SHORT_REQUESTS: f64 = 150.0;
+/// Short runs that every answer has at most, about, before the climb. They get a quarter of the budget.
+const SHORT_RUNS: f64 = 40.0;
+/// A long run is at most so many times longer.
+const LONGEST: f64 = 8.0;
+/// Requests of the slowest tenant with a goal in a long run, as far as the budget goes.
+const LONG_REQUESTS: f64 = 150.0;
+/// Long runs that every answer has, about: the first round of the race, every seed of the best of each
+/// mechanism, their headroom. They get half of the budget.
+const LONG_RUNS: f64 = 80.0;
+/// A queue that grows breaks a goal within so many times the goal.
+const GOALS_TO_OVERFLOW: u64 = 20;
+/// Shortest and longest of short runs, s.
+const SECONDS: [f64; 2] = [0.02, 60.0];
+
+/// Lengths under a budget.
+pub(crate) struct Lengths {
+    /// A long run over a short one.
+    times: f64,
+    /// Events that a long run may have to see enough.
+    most: f64,
+    /// Events that a short run may have.
+    short_most: f64,
+}
+
+impl Lengths {
+    /// Those of about `budget` events in all.
+    pub(crate) fn new(lab: &Lab, budget: f64) -> Self {
+        let most = budget / 2.0 / LONG_RUNS;
+        let short_most = budget / 4.0 / SHORT_RUNS;
+        let mut lengths = Self { times: 1.0, most, short_most };
+        let events = lengths.events(lab, &Group::all(lab));
+        lengths.times = (most / events).clamp(1.0, LONGEST);
+        lengths
+    }
+
+    /// Length of a short run, and how many events it has, about.
+    pub(crate) fn short(&self, lab: &Lab, c: &Candidate) -> (Nanos, f64) {
+        self.of(lab, &c.tenants, &c.requests)
+    }
+
+    /// Events of a short run, about.
+    pub(crate) fn events(&self, lab: &Lab, g: &Group) -> f64 {
+        self.of(lab, &g.tenants, &g.requests).1
+    }
+
+    fn of(&self, lab: &Lab, tenants: &[usize], requests: &[f64]) -> (Nanos, f64) {
+        let each = tenants.iter().zip(requests);
+        let events: f64 = each.map(|(&t, share)| events_per_s(lab, t, *share)).sum();
+        let by_events = SHORT_EVENTS / f64::max(events, 1.0);
+        let by_requests = slowest(lab, tenants, requests).map_or(0.0, |rate| SHORT_REQUESTS / rate);
+        let seconds = by_events.max(by_requests.min(4.0 * by_events));
+        let seconds = seconds.min(self.short_most / f64::max(events, 1.0));
+        let seconds = seconds.clamp(SECONDS[0], SECONDS[1]);
+        (Nanos((seconds * 1e9) as u64), (seconds * events).max(1.0))
+    }
+
+    /// Length of a long run.
+    pub(crate) fn long(&self, lab: &Lab, c: &Candidate) -> Nanos {
+        let (short, events) = self.short(lab, c);
+        let usual = short.0 as f64 * self.times;
+        let per_ns = events / short.0 as f64;
+        let slowest = slowest(lab, &c.tenants, &c.requests);
+        let enough = slowest.map_or(0.0, |rate| LONG_REQUESTS * 1e9 / rate);
+        let enough = enough.max(overflow(lab, c).0 as f64);
+        Nanos(usual.max(enough.min(self.most / per_ns)) as u64)
+    }
+
+    /// Events of a long run, about.
+    pub(crate) fn long_events(&self, lab: &Lab, c: &Candidate) -> f64 {
+        let (short, events) = self.short(lab, c);
+        events * self.long(lab, c).0 as f64 / short.0 as f64
+    }
+
+    /// Length of a run at so many times the load, for about as many requests at every load.
+    pub(crate) fn loaded(&self, lab: &Lab, c: &Candidate, load: f64) -> Nanos {
+        let whole = self.short(lab, c).0.max(Nanos(self.long(lab, c).0 / 2));
+        Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(overflow(lab, c)).min(whole)
+    }
+}
+
+/// How long a queue that grows may take to break a goal.
+fn overflow(lab: &Lab, c: &Candidate) -> Nanos {
+    let goals = c.tenants.iter().filter_map(|&t| lab.goal(t));
+    Nanos(goals.map(|g| g.longest().0.saturating_mul(GOALS_TO_OVERFLOW)).max().unwrap_or(0))
+}
+
+/// Events of a tenant's requests in a second, about.
+fn events_per_s(lab: &Lab, t: usize, share: f64) -> f64 {
+    let requests = rate(lab, t) * share;
+    match lab.isolated[t].filter(|_| lab.generates(t)) {
+        // Requests share steps: an engine that never rests has those of one request after the other.
+        Some(alone) => {
+            let busy = alone.events / alone.p95.as_secs_f64().max(1e-9);
+            (requests * alone.events).min(busy)
+        }
+        None => {
+            let kernels = lab.setup.tenants[t].model.program(1).kernels.len() as f64;
+            requests * (kernels + 4.0)
+        }
+    }
+}
+
+/// Requests/s of a tenant; those of a closed loop as they are without neighbours.
+fn rate(lab: &Lab, t: usize) -> f64 {
+    lab.mix.rate(t).or(lab.isolated[t].map(|i| i.rps)).unwrap_or(1.0)
+}
+
+/// The lowest rate among tenants with a goal.
+fn slowest(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Option<f64> {
+    let goals = tenants.iter().zip(requests).filter(|(t, _)| lab.goal(**t).is_some());
+    goals.map(|(&t, share)| rate(lab, t) * share).min_by(f64::total_cmp).filter(|r| *r > 0.0)
+}
