@@ -234,10 +234,12 @@ impl<'a> Search<'a> {
                 let best = pool.first();
                 let each = best.map_or(1.0, |t| t.short_events(self.lab, &self.lengths));
                 // No more than there is left for.
-                let room = ((most - self.spent()) / of / each.max(1.0)).ceil().max(1.0);
-                let mut around = self.around(pool, wide[at]);
-                around.truncate(room as usize);
+                let room = ((most - self.spent()) / of / each.max(1.0)) as usize;
+                let around = if room > 0 { self.around(pool, wide[at], room) } else { vec![] };
                 more.push((*mechanism, around));
+            }
+            if more.iter().all(|(_, around)| around.is_empty()) {
+                break;
             }
             self.try_short(&mut more);
             let mut more = more.into_iter();
@@ -275,9 +277,9 @@ impl<'a> Search<'a> {
         all
     }
 
-    /// Candidates around the best of a pool that are not in it: a few that help the tenant that is
-    /// worst off, or all.
-    fn around(&self, pool: &[Tried], wide: bool) -> Vec<Tried> {
+    /// At most so many candidates around the best of a pool that are not in it: a few that help the tenant
+    /// that is worst off, or all.
+    fn around(&self, pool: &[Tried], wide: bool, most: usize) -> Vec<Tried> {
         let Some(best) = pool.first() else { return vec![] };
         let runs = best.samples();
         let of = |i: usize| {
@@ -290,9 +292,7 @@ impl<'a> Search<'a> {
         let mut all = self.space.neighbours(self.lab, &best.c, worst);
         super::space::dedup(&mut all);
         all.retain(|c| !pool.iter().any(|t| t.c == *c));
-        if !wide {
-            all.truncate(6);
-        }
+        all.truncate(if wide { most } else { most.min(6) });
         all.into_iter().map(|c| Tried::new(self.lab, c)).collect()
     }
 

@@ -1,5 +1,8 @@
 //! The settings that each mechanism has: where the search starts, and what lies next to a candidate.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
 use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 use cotenant_profiles::device::Mig as Table;
@@ -86,11 +89,16 @@ impl Mechanism {
 pub(crate) struct Space {
     pub(crate) batches: Vec<u32>,
     pub(crate) workers: Vec<u32>,
+    /// What the formula said before.
+    known: Arc<Mutex<Known>>,
 }
+
+/// Batch, workers and ratio by tenant, share of requests, CUs and bandwidth.
+type Known = BTreeMap<(usize, u64, u32, u64), (u32, u32, f64)>;
 
 impl Default for Space {
     fn default() -> Self {
-        Self { batches: vec![1, 2, 4, 8, 16, 32], workers: vec![1, 2, 3] }
+        Self::new(vec![1, 2, 4, 8, 16, 32], vec![1, 2, 3])
     }
 }
 
@@ -112,6 +120,11 @@ impl Group {
 const PLACEMENTS: usize = 12;
 
 impl Space {
+    /// Such batches and workers, of one lab.
+    pub(crate) fn new(batches: Vec<u32>, workers: Vec<u32>) -> Self {
+        Self { batches, workers, known: Arc::default() }
+    }
+
     /// Batches that a tenant may have; numbers of sequences of an engine.
     pub(crate) fn batches(&self, lab: &Lab, tenant: usize) -> Vec<u32> {
         let limit = lab.batch_limit[tenant];
@@ -151,6 +164,11 @@ impl Space {
 
     /// The batch and workers that the formula likes best in a place.
     fn best(&self, lab: &Lab, tenant: usize, requests: f64, place: Place) -> (u32, u32, f64) {
+        let key = (tenant, requests.to_bits(), place.cus, place.bandwidth);
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(best) = known().get(&key) {
+            return *best;
+        }
         let mut best = (1, 1, f64::INFINITY);
         for &w in &self.workers(lab, tenant) {
             for &b in &self.batches(lab, tenant) {
@@ -161,6 +179,7 @@ impl Space {
                 }
             }
         }
+        known().insert(key, best);
         best
     }
 

@@ -95,7 +95,7 @@ fn grid(lab: &Lab, space: &Space, mechanism: Mechanism) -> Vec<Candidate> {
 
 #[test]
 fn the_search_finds_what_brute_force_finds() {
-    let space = Space { batches: vec![1, 8], workers: vec![1] };
+    let space = Space::new(vec![1, 8], vec![1]);
     let models = ["squeezenet1_1", "mobilenet_v2", "alexnet", "resnet18"];
     let (mut compared, mut exact) = (0, 0);
     for seed in 0..20_u64 {
