@@ -73,6 +73,8 @@ pub(crate) struct Answer {
     pub(crate) changes: Vec<String>,
     /// Latency against load of the best three.
     pub(crate) curves: Vec<Curve>,
+    /// The budget, s.
+    pub(crate) budget_s: f64,
     /// Events simulated.
     pub(crate) events: u64,
     #[serde(skip)]
@@ -190,6 +192,7 @@ pub(crate) fn answer(
         out_of_reach,
         changes,
         curves,
+        budget_s: ask.budget_s,
         events: cells.events() - start,
         lab,
     })
@@ -426,8 +429,9 @@ impl Answer {
             self.tenants.iter().map(|t| t.source).collect();
         let sources: Vec<&str> = sources.into_iter().collect();
         header.push(format!(
-            "numbers: simulated from {} profiles; measure before you rely on them",
-            sources.join(" and ")
+            "numbers: simulated from {} profiles with --budget {}s; measure before you rely on them",
+            sources.join(" and "),
+            self.budget_s
         ));
         Some(Plan { device: self.lab.setup.device.clone(), header, gpus: row.plan.clone() })
     }

@@ -50,9 +50,9 @@ pub(crate) struct Args {
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
     /// What may be simulated, as seconds of one core of four million events a second. It bounds the whole
-    /// answer; ways that could not be settled within it are named
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    budget: Nanos,
+    /// answer; ways that could not be settled within it are named [default: 10s for each GPU]
+    #[arg(long, value_name = "DURATION")]
+    budget: Option<Nanos>,
     /// Add what published planners would deploy, for comparison
     #[arg(long = "planner", value_name = "NAME", value_delimiter = ',')]
     planners: Vec<Planner>,
@@ -134,7 +134,7 @@ pub(crate) fn run(args: &Args) -> Done {
     }
     let ask = Ask {
         gpus: (gpus.0, gpus.1),
-        budget_s: args.budget.as_secs_f64(),
+        budget_s: args.budget.map_or(10.0 * gpus.1 as f64, Nanos::as_secs_f64),
         price: args.price,
         threads: threads(args.jobs.map_or(0, usize::from)),
         curves: args.page.is_some() || args.json,
