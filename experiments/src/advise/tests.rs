@@ -139,13 +139,13 @@ fn what_is_emitted_checks_to_the_same_numbers() {
     ] {
         let models: Vec<String> = models.into_iter().map(str::to_owned).collect();
         let mix = || Mix::of_models(&models, "a100-sxm-40").unwrap();
-        let ask = || Ask { budget_s: 1.0, ..ask() };
+        let ask = || Ask { budget_s: 4.0, ..ask() };
         let mut given = answer(mix(), &ask());
         let rows = given.rows.iter().enumerate();
         // Others have fewer runs than `check` makes.
         let settled = rows.filter(|(_, r)| r.plan.len() == 1 && r.settled);
         let deploys: Vec<usize> = settled.map(|(i, _)| i).collect();
-        assert!(deploys.len() >= 4, "{deploys:?}");
+        assert!(deploys.len() >= 3, "{deploys:?}");
         for i in deploys {
             given.choice = Some(i);
             let files = cotenant_deploy::emit(&given.plan().unwrap()).unwrap();
