@@ -128,10 +128,6 @@ pub(crate) fn find(
         precision.name(),
         if engine.graphs { ", captured graphs" } else { "" },
     );
-<<<<<<< HEAD
-    let meaning = canonical::steps((&decoder, precision), device, engine, steps.measured());
-=======
->>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
     let warning = format!(
         "{} on {}: no measured profile, so an analytic one was computed ({})",
         decoder.name,
@@ -151,11 +147,7 @@ pub(crate) fn find(
         profile: Arc::new(profile),
         model: name,
         words,
-<<<<<<< HEAD
-        digest: digest::of_value(&meaning),
-=======
         digest,
->>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
         warning: measured.is_none().then_some(warning),
     })
 }
@@ -167,14 +159,8 @@ fn digest_of(
     engine: &EngineConfig,
     device: &Device,
 ) -> String {
-    digest::of_text(&format!(
-        "steps {:?} {} {} {engine:?} {} {}",
-        steps.decoder(),
-        digest::of_device(device),
-        config.precision.name(),
-        digest::of_text(&format!("{:?}", steps.measured())),
-        env!("CARGO_PKG_VERSION"),
-    ))
+    let of = (steps.decoder(), config.precision);
+    digest::of_value(&canonical::steps(of, device, engine, steps.measured()))
 }
 
 /// The digest that [`find`] gives a tenant's profile.

@@ -105,15 +105,20 @@ impl Preparer {
         // What is wrong with several tenants is told at once.
         let mut wrong: Vec<String> = vec![];
         for config in &point.tenants {
-<<<<<<< HEAD
             let mut found = match &config.engine {
-                Some(engine) => self.generating(&e.base, point, config, engine, &on),
+                Some(engine) => {
+                    self.generating(&e.base, (device, &on), config, engine, &point.profiles)
+                }
                 None => self.library.find(config, device, &on, &point.profiles),
             };
+            let mut digests = vec![];
             for file in config.arrivals.files(&e.base) {
-                found =
-                    found.and_then(|found| self.file(&file, &config.arrivals_at).map(|_| found));
+                found = found.and_then(|found| {
+                    digests.push(self.file(&file, &config.arrivals_at)?);
+                    Ok(found)
+                });
             }
+            facts.files.push(digests);
             let known = found.and_then(|found| {
                 let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
                 Ok((found, baseline))
@@ -129,21 +134,6 @@ impl Preparer {
         }
         if !wrong.is_empty() {
             return Err(wrong.join("\n"));
-=======
-            let found = match &config.engine {
-                Some(engine) => {
-                    self.generating(&e.base, (device, &on), config, engine, &point.profiles)?
-                }
-                None => self.library.find(config, device, &on, &point.profiles)?,
-            };
-            let files = config.arrivals.files(&e.base);
-            let digests = files.iter().map(|file| self.file(file, &config.arrivals_at));
-            facts.files.push(digests.collect::<Result<_, _>>()?);
-            let baseline = self.baseline(&e.base, point, config, &found, &on, contention)?;
-            facts.slos.push(slo(config, baseline.as_ref()));
-            facts.profiles.push(found);
-            facts.isolated.push(baseline);
->>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
         }
         if let Some(fleet) = &point.fleet {
             facts.gpus = self.on_each_gpu(&e.base, point, fleet)?;

@@ -23,6 +23,7 @@ use crate::plan::Cell;
 use crate::prepare::Prepared;
 use crate::progress::Spending;
 use crate::results;
+use crate::study::ground::Played;
 use crate::study::journal::{self, Journal};
 use crate::study::record::Record;
 use crate::study::stop::Stop;
@@ -166,7 +167,8 @@ impl Cells {
         // What another machine, or a mended bug, would not say is not kept.
         let lasts = !["over-budget", "internal-error"].iter().any(|w| outcome.status.starts_with(w));
         if lasts && let Some(folder) = &self.folder {
-            let record = Record::of(&folder.plan, e, cell, &outcome);
+            let played = Played { outcome, lateness: None };
+            let record = Record::of(&folder.plan, e, cell, &played);
             if let Err(failure) = folder.append(record) {
                 guard(&self.failure).get_or_insert(failure);
                 self.stop.set();

@@ -12,8 +12,8 @@ use crate::advise::cells::Cells;
 use crate::advise::mix::Mix;
 use crate::advise::planner::Planner;
 use crate::advise::table;
-use crate::cell;
 use crate::fail::{Done, Failure};
+use crate::panics;
 use crate::say;
 use crate::study::compute::threads;
 use crate::study::stop::Stop;
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &Args) -> Done {
         None => Cells::new(stop),
     };
     let cells = Arc::new(cells.with_progress(ask.events()));
-    cell::keep_panics();
+    panics::keep_panics();
     let answer = answer::answer(mix, &ask, &cells, &mut |text| cells.note(text));
     let _ = std::panic::take_hook();
     cells.finish();

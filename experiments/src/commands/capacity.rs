@@ -8,11 +8,8 @@ use serde::Serialize;
 use crate::cell;
 use crate::config::{Experiment, Grid, Overrides, Point};
 use crate::fail::{Done, Failure};
-<<<<<<< HEAD
-use crate::panics;
-=======
 use crate::loads::scaled;
->>>>>>> ba8ea1a (Advise: every simulation a cell, engines, FGD, and a budget that holds)
+use crate::panics;
 use crate::prepare::Preparer;
 use crate::study::compute::{pool, threads};
 use crate::text::{align, percent, rounded};

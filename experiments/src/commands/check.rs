@@ -13,8 +13,8 @@ use crate::advise::cells::Cells;
 use crate::advise::lab::Lab;
 use crate::advise::mix::Mix;
 use crate::advise::{check, table};
-use crate::cell;
 use crate::fail::{Done, Failure};
+use crate::panics;
 use crate::say;
 use crate::study::compute::threads;
 use crate::study::stop::Stop;
@@ -82,7 +82,7 @@ pub(crate) fn run(args: &Args) -> Done {
         planners: vec![],
         study: None,
     };
-    cell::keep_panics();
+    panics::keep_panics();
     let row = check::row_of(&lab, &mut found, &ask);
     let _ = std::panic::take_hook();
     cells.check()?;
