@@ -337,7 +337,8 @@ impl Preparer {
                 .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
             self.readable(base, config, &arrivals, point.warmup + point.duration)?;
         }
-        let all: Vec<(usize, Option<String>)> = (0..point.tenants.len()).map(|t| (t, None)).collect();
+        let all: Vec<(usize, Option<String>)> =
+            (0..point.tenants.len()).map(|t| (t, None)).collect();
         let mut text = facts.meaning_of(point, &all)?;
         if let Some(fleet) = &point.fleet {
             text += &format!("fleet route {}\n", fleet.route_name());

@@ -322,7 +322,8 @@ impl Found {
             // An engine takes its share, whatever it could do with; limits are in whole MiB.
             let share = t.engine.and_then(|e| e.memory_fraction);
             let share = share.map(|f| (f * self.device.memory.capacity.0 as f64) as u64);
-            let need = Bytes(share.map_or(t.memory.0, |s| s.min(t.memory.0).saturating_sub(1 << 20)));
+            let need =
+                Bytes(share.map_or(t.memory.0, |s| s.min(t.memory.0).saturating_sub(1 << 20)));
             if let Some(limit) = limit.filter(|l| *l < need) {
                 let what =
                     format!("the limit of {limit} is below the {need} that one worker needs");

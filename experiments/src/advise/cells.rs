@@ -165,7 +165,8 @@ impl Cells {
             tenants: tenants.collect(),
         };
         // What another machine, or a mended bug, would not say is not kept.
-        let lasts = !["over-budget", "internal-error"].iter().any(|w| outcome.status.starts_with(w));
+        let lasts =
+            !["over-budget", "internal-error"].iter().any(|w| outcome.status.starts_with(w));
         if lasts && let Some(folder) = &self.folder {
             let played = Played { outcome, lateness: None };
             let record = Record::of(&folder.plan, e, cell, &played);

@@ -176,9 +176,15 @@ mod tests {
         let ratios = ratios.map(|g| goal.ratio(&g));
         assert!(ratios.is_sorted() && ratios[0] == 1.0 && ratios[3] < 101.0, "{ratios:?}");
         // One run of four says little, two say that it does not last.
-        let runs = |grew: usize| (0..4).map(move |i| if i < grew { got(1.0, 0.98) } else {
-            Got { p99_ms: Some(10.0), attained: Some(1.0), ..Got::default() }
-        });
+        let runs = |grew: usize| {
+            (0..4).map(move |i| {
+                if i < grew {
+                    got(1.0, 0.98)
+                } else {
+                    Got { p99_ms: Some(10.0), attained: Some(1.0), ..Got::default() }
+                }
+            })
+        };
         assert!(goal.mean_ratio(runs(1)) < 1.0 && goal.mean_ratio(runs(2)) > 1.0);
     }
 }

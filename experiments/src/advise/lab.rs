@@ -240,12 +240,7 @@ impl Lab {
             None if self.mix.fixed_engine[t].memory => own.kv,
             None => KvSize::Fraction(self.left(c, i)),
         };
-        Some(EngineConfig {
-            max_seqs: c.batch[i],
-            max_batched_tokens: c.tokens[i],
-            kv,
-            ..own
-        })
+        Some(EngineConfig { max_seqs: c.batch[i], max_batched_tokens: c.tokens[i], kv, ..own })
     }
 
     /// The share of the memory that an engine may have: what the others on its GPU or instance leave,
@@ -289,7 +284,8 @@ impl Lab {
         for (t, tenant) in self.mix.point.tenants.iter().enumerate() {
             let Some(own) = tenant.engine else { continue };
             let i = c.tenants.iter().position(|&x| x == t);
-            key[t] = i.map_or((own.max_seqs, own.max_batched_tokens), |i| (c.batch[i], c.tokens[i]));
+            key[t] =
+                i.map_or((own.max_seqs, own.max_batched_tokens), |i| (c.batch[i], c.tokens[i]));
             same &= key[t] == (own.max_seqs, own.max_batched_tokens);
         }
         if same {

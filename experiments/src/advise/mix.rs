@@ -343,7 +343,9 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
             format!(", tokens_in = {prompt}, tokens_out = {output}")
         }
         None if ttft.is_some() => {
-            return Err("has goals for tokens, and says not how many; write tokens=512/128".to_owned());
+            return Err(
+                "has goals for tokens, and says not how many; write tokens=512/128".to_owned()
+            );
         }
         None => String::new(),
     };

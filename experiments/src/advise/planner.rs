@@ -17,9 +17,9 @@ use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
 
 use super::lab::{Candidate, How, Lab};
-use saturated::Saturated;
 use super::screen::{Place, batch_ns};
 use super::search::parallel;
+use saturated::Saturated;
 
 /// A published planner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

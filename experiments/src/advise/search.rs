@@ -97,7 +97,8 @@ impl Tried {
 
     /// Events of a long run: as its runs had them, else about.
     pub(super) fn long_events(&self, lab: &Lab, lengths: &Lengths) -> f64 {
-        let mean = |runs: &[&Run]| runs.iter().map(|r| r.events as f64).sum::<f64>() / runs.len() as f64;
+        let mean =
+            |runs: &[&Run]| runs.iter().map(|r| r.events as f64).sum::<f64>() / runs.len() as f64;
         let runs = self.samples();
         match (self.long.is_empty(), runs.as_slice()) {
             (_, []) => lengths.long_events(lab, &self.c),

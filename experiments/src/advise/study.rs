@@ -121,12 +121,16 @@ fn text(
     let theirs: Vec<Option<String>> =
         lab.all().into_iter().map(|t| Some(lab.name(t).to_owned())).collect();
     if names != theirs {
-        return Err("--study: a tenant that stands for several (`tune`) has no settings of its own".to_owned());
+        return Err(
+            "--study: a tenant that stands for several (`tune`) has no settings of its own"
+                .to_owned(),
+        );
     }
     for (t, tenant) in tenants.iter_mut().enumerate() {
         tenant.remove("gpu");
         // As the search has it: the baseline is that of the mix, not that of each candidate.
-        if let (Some(Slo::Isolated(_)), Some(slo)) = (lab.mix.point.tenants[t].slo, lab.facts.slos[t])
+        if let (Some(Slo::Isolated(_)), Some(slo)) =
+            (lab.mix.point.tenants[t].slo, lab.facts.slos[t])
         {
             tenant.insert("slo".to_owned(), Toml::from(format!("{}ns", slo.0)));
         }
@@ -182,12 +186,8 @@ fn as_toml(value: &Value) -> Toml {
         Value::Float(x) => Toml::Float(*x),
         Value::Bool(b) => Toml::Boolean(*b),
         Value::Text(text) => Toml::from(text.as_str()),
-        Value::Texts(texts) => {
-            Toml::Array(texts.iter().map(|t| Toml::from(t.as_str())).collect())
-        }
-        Value::Numbers(numbers) => {
-            Toml::Array(numbers.iter().map(|n| Toml::Float(*n)).collect())
-        }
+        Value::Texts(texts) => Toml::Array(texts.iter().map(|t| Toml::from(t.as_str())).collect()),
+        Value::Numbers(numbers) => Toml::Array(numbers.iter().map(|n| Toml::Float(*n)).collect()),
         Value::Table(table) => {
             let number = |x: f64| match x.fract() == 0.0 {
                 true => Toml::Integer(x as i64),
@@ -209,8 +209,8 @@ fn pool(search: &mut Search<'_>, part: &Part, dir: &Path) -> Done<Option<Vec<Tri
     let lab = search.lab;
     let results = dir.join(&part.name).join("results.csv");
     let Ok(text) = std::fs::read_to_string(&results) else { return Ok(None) };
-    let mut cells = of_table(&text)
-        .map_err(|why| Failure::input(format!("{}: {why}", results.display())))?;
+    let mut cells =
+        of_table(&text).map_err(|why| Failure::input(format!("{}: {why}", results.display())))?;
     let grid = Grid::parse(&part.text, &part.name, dir.to_owned(), &Overrides::default());
     let grid = grid.map_err(Failure::Input)?;
     if grid.len() != part.candidates.len() {

@@ -70,11 +70,9 @@ pub(crate) fn out_of_reach(m: &Missed) -> String {
         _ if m.overloaded => {
             format!("is not kept up with: its queue grows past its goal of {goal}{late}")
         }
-        (Some(p), Some(ms), _) if p > ms => format!(
-            "has a p99 of {} ms: {:.2} times its goal of {goal}",
-            rounded(Some(p)),
-            p / ms
-        ),
+        (Some(p), Some(ms), _) if p > ms => {
+            format!("has a p99 of {} ms: {:.2} times its goal of {goal}", rounded(Some(p)), p / ms)
+        }
         (_, None, Some(first)) => format!(
             "has p99 of {} ms to the first token and {} ms per token, with a goal of {goal}{late}",
             rounded(Some(first)),
@@ -205,11 +203,11 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
         line
     };
     let lines: Vec<Vec<String>> = row.tenants.iter().map(line).collect();
-    let sum: f64 =
-        row.tenants
-            .iter()
-            .map(|t| t.weights_mib + t.activations_mib + t.context_mib + t.cache_mib)
-            .sum();
+    let sum: f64 = row
+        .tenants
+        .iter()
+        .map(|t| t.weights_mib + t.activations_mib + t.context_mib + t.cache_mib)
+        .sum();
     let capacity = lab.setup.device.memory.capacity.0 as f64 / f64::from(1 << 20);
     let few = row.tenants.iter().filter(|t| t.met.is_some() && t.requests < FEW);
     let few: Vec<String> = few.map(|t| format!("{} {}", t.tenant, t.requests)).collect();
@@ -221,16 +219,23 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
         ),
     };
     let memory = capacity * row.gpus as f64;
-    let generating: Vec<&Served> =
-        row.tenants.iter().filter(|t| t.step_tokens.is_some()).collect();
+    let generating: Vec<&Served> = row.tenants.iter().filter(|t| t.step_tokens.is_some()).collect();
     let engines = if generating.is_empty() { String::new() } else { engines(&generating) };
     format!("{}{engines}{few}memory: {sum:.0} of {memory:.0} MiB\n", align(&header, &lines))
 }
 
 /// A line per tenant that generates.
 fn engines(served: &[&Served]) -> String {
-    let header =
-        ["engine", "GPU", "ttft p99 ms", "goal ms", "tpot p99 ms", "goal ms", "sequences", "step tokens"];
+    let header = [
+        "engine",
+        "GPU",
+        "ttft p99 ms",
+        "goal ms",
+        "tpot p99 ms",
+        "goal ms",
+        "sequences",
+        "step tokens",
+    ];
     let line = |t: &&Served| {
         vec![
             t.tenant.clone(),

@@ -77,7 +77,8 @@ fn a_study_takes_the_place_of_the_search() {
     let first = cotenant(&with).code(3);
     let said = String::from_utf8(first.get_output().stderr.clone()).unwrap();
     assert!(said.contains("5 experiments") && said.contains("cotenant plan"), "{said}");
-    let mut experiments: Vec<_> = fs::read_dir(&study).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut experiments: Vec<_> =
+        fs::read_dir(&study).unwrap().map(|e| e.unwrap().path()).collect();
     experiments.sort();
     for (i, file) in experiments.iter().enumerate() {
         let (file, out) = (file.to_str().unwrap(), file.with_extension(""));

@@ -191,5 +191,7 @@ name = "mps"
     let value = |column: &str| chat[column].parse::<f64>().unwrap();
     let tokens = value("tokens_per_s");
     assert!((100.0..300.0).contains(&tokens), "6 requests/s of 32 tokens: {tokens}");
-    assert!(value("ttft_p99_ms") > 0.0 && value("tpot_p99_ms") > 0.0 && value("slo_attainment") > 0.9);
+    assert!(
+        value("ttft_p99_ms") > 0.0 && value("tpot_p99_ms") > 0.0 && value("slo_attainment") > 0.9
+    );
 }

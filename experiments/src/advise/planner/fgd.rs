@@ -64,7 +64,10 @@ fn asked(lab: &Lab, w: &Wanted, threads: usize) -> Result<Vec<Request>, String> 
     let mut rest = w.rate;
     while rest > TRUSTED * whole.part.rps {
         rest -= TRUSTED * whole.part.rps;
-        all.push(Request { part: Part { rps: TRUSTED * whole.part.rps, ..whole.part.clone() }, ..whole });
+        all.push(Request {
+            part: Part { rps: TRUSTED * whole.part.rps, ..whole.part.clone() },
+            ..whole
+        });
     }
     // What a share serves grows with it: the first that is enough, by bisection.
     let (mut low, mut high) = (1, 100 / STEP);
