@@ -49,6 +49,17 @@ pub(super) type Armed = (u64, u32);
 pub(super) struct Tracks {
     all: Vec<Track>,
     known: Vec<Vec<Option<Option<u32>>>>,
+    /// By worker: that of the launches that were put together for its pass.
+    loaded: Vec<Loaded>,
+}
+
+/// A track that lasts for a pass.
+#[derive(Clone, Copy, Debug, Default)]
+struct Loaded {
+    /// Its place among the tracks, which the next pass takes over.
+    place: Option<u32>,
+    /// Whether there is one, once looked for.
+    found: Option<bool>,
 }
 
 impl Tracks {
@@ -57,6 +68,23 @@ impl Tracks {
         let workers = self.known.len().max(worker as usize + 1);
         self.known.resize(workers, vec![]);
         self.known[worker as usize].clear();
+        self.loaded.resize(workers, Loaded::default());
+        self.loaded[worker as usize].found = None;
+    }
+
+    /// A worker's launches are put together anew.
+    pub(super) fn reload(&mut self, worker: u32) {
+        self.loaded[worker as usize].found = None;
+    }
+
+    /// Takes this track in, at this place if there is one: its place.
+    fn put(&mut self, track: Track, place: Option<u32>) -> u32 {
+        if let Some(place) = place {
+            self.all[place as usize] = track;
+            return place;
+        }
+        self.all.push(track);
+        self.all.len() as u32 - 1
     }
 
     fn get(&self, track: u32) -> &Track {
@@ -81,41 +109,58 @@ impl VirtualWorld<'_> {
     #[inline]
     fn skippable(&self, worker: u32) -> bool {
         let s = &self.streams[worker as usize];
-        self.skips && s.ahead && !s.asked && s.work == 1.0 && s.count > 1 && !s.loaded()
+        self.skips && s.ahead && !s.asked && s.work == 1.0 && s.count > 1
     }
 
     /// The track of what a worker runs, if there is one.
     #[inline]
     fn track(&mut self, worker: u32) -> Option<u32> {
-        let program = self.streams[worker as usize].program;
-        match self.tracks.known[worker as usize].get(program as usize) {
+        let stream = &self.streams[worker as usize];
+        if stream.loaded() {
+            return self.loaded_track(worker);
+        }
+        match self.tracks.known[worker as usize].get(stream.program as usize) {
             Some(Some(known)) => *known,
-            _ => self.new_track(worker, program),
+            _ => self.known_track(worker),
         }
     }
 
     #[cold]
-    fn new_track(&mut self, worker: u32, program: u32) -> Option<u32> {
+    fn known_track(&mut self, worker: u32) -> Option<u32> {
+        let program = self.streams[worker as usize].program as usize;
+        let track = self.new_track(worker).map(|track| self.tracks.put(track, None));
+        let known = &mut self.tracks.known[worker as usize];
+        known.resize(known.len().max(program + 1), None);
+        known[program] = Some(track);
+        track
+    }
+
+    fn loaded_track(&mut self, worker: u32) -> Option<u32> {
+        let Loaded { place, found } = self.tracks.loaded[worker as usize];
+        match found {
+            Some(true) => place,
+            Some(false) => None,
+            None => {
+                let track = self.new_track(worker).map(|track| self.tracks.put(track, place));
+                let place = track.or(place);
+                self.tracks.loaded[worker as usize] = Loaded { place, found: Some(track.is_some()) };
+                track
+            }
+        }
+    }
+
+    fn new_track(&mut self, worker: u32) -> Option<Track> {
         let stream = &self.streams[worker as usize];
         let site = &mut self.sites[stream.pool as usize];
+        if site.shares_queues() {
+            return None;
+        }
         let launches = (0..stream.count).map(|k| {
             let step = self.programs.step(stream.first, k);
             (step.kernel, step.issued_ns)
         });
         let place = (stream.lane, stream.cap());
-        let new = match site.shares_queues() {
-            true => None,
-            false => Track::new(launches, &mut site.pool, place, &self.code),
-        };
-        let Tracks { all, known } = &mut self.tracks;
-        let track = new.map(|track| {
-            all.push(track);
-            all.len() as u32 - 1
-        });
-        let known = &mut known[worker as usize];
-        known.resize(known.len().max(program as usize + 1), None);
-        known[program as usize] = Some(track);
-        track
+        Track::new(launches, &mut site.pool, place, &self.code)
     }
 
     /// Whether the board has the power for one more stretch, as long as the others draw no more.

@@ -116,6 +116,9 @@ impl Stream {
 impl VirtualWorld<'_> {
     pub(super) fn begin_pass(&mut self, pass: &Pass) {
         let worker = pass.worker;
+        if pass.program == LOADED {
+            self.tracks.reload(worker);
+        }
         let stream = &mut self.streams[worker as usize];
         (stream.first, stream.count) = match pass.program {
             LOADED => self.programs.loaded(worker),
