@@ -143,7 +143,8 @@ impl VirtualWorld<'_> {
             None => {
                 let track = self.new_track(worker).map(|track| self.tracks.put(track, place));
                 let place = track.or(place);
-                self.tracks.loaded[worker as usize] = Loaded { place, found: Some(track.is_some()) };
+                self.tracks.loaded[worker as usize] =
+                    Loaded { place, found: Some(track.is_some()) };
                 track
             }
         }
