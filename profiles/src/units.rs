@@ -198,8 +198,15 @@ impl fmt::Display for Nanos {
     }
 }
 
+/// `{}` reads back to the same value, `{:#}` is rounded for people: `14.9 GiB`.
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let binary = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+        if f.alternate()
+            && let Some((name, bits)) = binary.iter().find(|(_, bits)| self.0 >> bits > 0)
+        {
+            return write!(f, "{:.1} {name}", self.0 as f64 / f64::from(1 << bits));
+        }
         show(self.0, &SIZE_UNITS[..5], f)
     }
 }
@@ -243,6 +250,8 @@ mod tests {
         }
         assert_eq!("64MiB".parse(), Ok(Bytes(64 << 20)));
         assert_eq!("4.75GiB".parse(), Ok(Bytes(5_100_273_664)));
+        assert_eq!(format!("{:#}", Bytes(16_061_804_544)), "15.0 GiB");
+        assert_eq!(format!("{:#} {:#}", Bytes(3 << 19), Bytes(12)), "1.5 MiB 12B");
     }
 
     #[test]

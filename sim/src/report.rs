@@ -239,10 +239,6 @@ fn mean(sum: u128, n: u64) -> Option<Nanos> {
     (n > 0).then(|| Nanos((sum / u128::from(n)) as u64))
 }
 
-fn gib(bytes: &Bytes) -> f64 {
-    bytes.0 as f64 / f64::from(1 << 30)
-}
-
 /// Why a run did not take place. A result, not an error: the other cells of an experiment go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -251,10 +247,8 @@ pub enum Refusal {
     Layout(#[from] LayoutError),
     /// Weights, activations and contexts exceed a pool's memory.
     #[error(
-        "out-of-memory: {who} brings the need to {:.1} GiB, but there are {:.1}: take a smaller model or \
-         precision, fewer workers, or a GPU with more memory",
-        gib(.need),
-        gib(.have)
+        "out-of-memory: {who} brings the need to {need:#}, but there are {have:#}: take a smaller model or \
+         precision, fewer workers, or a GPU with more memory"
     )]
     OutOfMemory {
         /// The worker that no longer fits, in words.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cotenant_deploy::{Plan, Sharing};
+use cotenant_profiles::Bytes;
 use serde::Serialize;
 
 use super::cells::Cells;
@@ -331,8 +332,9 @@ fn fits_nowhere(lab: &Lab, t: usize) -> String {
         })
         .collect();
     format!(
-        "{} needs {smallest} for `{}` at batch {}, more than {} has ({}); {}",
+        "{} needs {:#} for `{}` at batch {} and a context, more than {} has ({:#}); {}",
         lab.name(t),
+        Bytes(smallest.0 + lab.setup.costs.context_memory.0),
         lab.setup.tenants[t].model.name,
         lab.batch_limit[t],
         lab.setup.device.title,
