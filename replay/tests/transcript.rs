@@ -24,12 +24,12 @@ use cotenant_replay::emulated::EmulatedDevice;
 use cotenant_sim::action::{Action, Event, Resize};
 use cotenant_sim::layout::Layout;
 use cotenant_sim::observe::Happening;
-use cotenant_sim::policy::{ALL, Depth, LayoutError, PolicyInfo};
+use cotenant_sim::policy::{Depth, LayoutError, PolicyInfo};
 use cotenant_sim::scenario::Setup;
 use cotenant_sim::view::View;
 use cotenant_sim::{Policy, Refusal, Report, Scenario};
 use cotenant_traces::{Request, Rng};
-use oracle_cases::policies::{self, Told, witnessed};
+use oracle_cases::policies::{self, Told, registered, witnessed};
 use oracle_cases::script::Script;
 use oracle_cases::{Shape, scenario, shapes};
 use proptest::prelude::*;
@@ -208,16 +208,8 @@ fn so_does_one_that_looks_at_some_tenants_kernels() {
     }
 }
 
-/// Every policy but the bound, which no device runs.
-fn registered() -> Vec<&'static PolicyInfo> {
-    ALL.iter().copied().filter(|p| !p.is_bound()).collect()
-}
-
 fn registry(shape: &Shape, info: &PolicyInfo) -> Agreed {
-    let policy = || {
-        let mut rng = Rng::for_names(shape.seed, &["options"]);
-        policies::random(info, shape.tenants as usize, &mut rng)
-    };
+    let policy = || policies::of(info, shape);
     agree(shape, policy().as_mut(), policy().as_mut())
 }
 

@@ -3,16 +3,15 @@
 //! nanosecond. Policies are a senseless one that does anything, and every registered one.
 
 use crate::common::Log;
-use crate::oracle_cases::policies::{self, witnessed};
+use crate::oracle_cases::policies::{self, registered, witnessed};
 use crate::oracle_cases::script::Script;
 use crate::oracle_cases::{Shape, scenario, shapes};
 use crate::oracle_engine::{Oracle, Outcome};
 use crate::skip;
 use cotenant_profiles::Device;
 use cotenant_sim::observe::Happening;
-use cotenant_sim::policy::{ALL, Depth, PolicyInfo};
+use cotenant_sim::policy::{Depth, PolicyInfo};
 use cotenant_sim::{Policy, Report};
-use cotenant_traces::Rng;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -170,21 +169,13 @@ fn scripted(shape: &Shape, (depth, forms): (Depth, bool)) -> Agreed {
     agree(shape, [&mut script(), &mut script(), &mut script()])
 }
 
-/// Every policy but the bound, which the engine does not run.
-fn registered() -> Vec<&'static PolicyInfo> {
-    ALL.iter().copied().filter(|p| !p.is_bound()).collect()
-}
-
 fn registry(shape: &Shape, info: &PolicyInfo) -> Agreed {
-    let policy = || {
-        let mut rng = Rng::for_names(shape.seed, &["options"]);
-        policies::random(info, shape.tenants as usize, &mut rng)
-    };
+    let policy = || policies::of(info, shape);
     agree(shape, [policy().as_mut(), policy().as_mut(), policy().as_mut()])
 }
 
 /// More cases with `PROPTEST_CASES`.
-fn config() -> ProptestConfig {
+pub(crate) fn config() -> ProptestConfig {
     let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2048);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::common::{
     self, World, at, build, closed, device, model, poisson, program, tenant, waves,
 };
-use crate::oracle_cases::policies::random;
+use crate::oracle::config;
+use crate::oracle_cases::policies::{self, registered};
 use crate::oracle_cases::{Shape, scenario, shapes};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::host::Host;
-use cotenant_sim::policy::{ALL, Depth, PolicyInfo, Value};
+use cotenant_sim::policy::{Depth, Value};
 use cotenant_sim::program::Program;
 use cotenant_sim::scenario::{Scenario, Setup};
 use cotenant_sim::{Policy, Refusal, Report, VirtualWorld};
@@ -89,25 +90,13 @@ fn same(
     }
 }
 
-fn registered() -> Vec<&'static PolicyInfo> {
-    ALL.iter().copied().filter(|p| !p.is_bound()).collect()
-}
-
-fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2048);
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
     #![proptest_config(config())]
 
     #[test]
     fn skipping_changes_no_bit(shape in shapes(), which in 0..registered().len()) {
         let info = registered()[which];
-        let policy = || {
-            let mut rng = Rng::for_names(shape.seed, &["options"]);
-            random(info, shape.tenants as usize, &mut rng)
-        };
+        let policy = || policies::of(info, &shape);
         if let Err(why) = same(|| longer(&shape), policy) {
             prop_assert!(false, "{}: {}", info.name, why);
         }

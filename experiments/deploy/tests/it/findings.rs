@@ -148,9 +148,8 @@ parameters: { key: "k" value: { string_value: "v" } }
     assert!(typo.starts_with("config.pbtxt:3: ") && typo.contains("max_batch"), "{typo}");
 }
 
-#[test]
-fn claims_say_what_they_need() {
-    let text = r#"
+/// A claim under MPS, and a pod with it.
+const CLAIM: &str = r#"
 apiVersion: resource.k8s.io/v1
 kind: ResourceClaim
 metadata: {name: shared}
@@ -180,6 +179,10 @@ spec:
     image: x
     resources: {claims: [{name: gpu}]}
 "#;
+
+#[test]
+fn claims_say_what_they_need() {
+    let text = CLAIM;
     let mut found = read_all([("c.yaml", text)].into_iter());
     let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
     assert!(says(&all, &["MPSSupport", "off by default"]), "{all:#?}");
@@ -267,43 +270,17 @@ fn a_parvagpu_map_is_read() {
 
 #[test]
 fn turns_of_a_claim_have_a_length() {
-    let text = r#"
-apiVersion: resource.k8s.io/v1
-kind: ResourceClaim
-metadata: {name: shared}
-spec:
-  devices:
-    requests:
-    - name: gpu
-      exactly: {deviceClassName: gpu.nvidia.com}
-    config:
-    - opaque:
-        driver: gpu.nvidia.com
-        parameters:
-          apiVersion: resource.nvidia.com/v1beta1
-          kind: GpuConfig
-          sharing:
-            strategy: TimeSlicing
-            timeSlicingConfig:
-              interval: Long
----
-apiVersion: v1
-kind: Pod
-metadata: {name: a}
-spec:
-  resourceClaims: [{name: gpu, resourceClaimName: shared}]
-  containers:
-  - name: c
-    image: x
-    resources: {claims: [{name: gpu}]}
-"#;
-    let mut found = read_all([("c.yaml", text)].into_iter());
+    let turns =
+        "strategy: TimeSlicing\n            timeSlicingConfig:\n              interval: Long";
+    let mps = "strategy: MPS\n            mpsConfig: {defaultActiveThreadPercentage: 40}";
+    let text = CLAIM.replace(mps, turns);
+    let mut found = read_all([("c.yaml", text.as_str())].into_iter());
     let all: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
-    assert!(says(&all, &["note: c.yaml:19", "does not publish how long Long is"]), "{all:#?}");
+    assert!(says(&all, &["note: c.yaml:20", "does not publish how long Long is"]), "{all:#?}");
     let gpus = found.resolve(&[tenant("a", 1, 1)]).unwrap();
     assert_eq!(gpus[0].sharing, Sharing::TimeSlicing { slice: TimeSlice::Long });
     let wrong = error("c.yaml", &text.replace("interval: Long", "interval: long"));
-    assert!(wrong.contains("c.yaml:19: sharing.interval: `long` is none of"), "{wrong}");
+    assert!(wrong.contains("c.yaml:20: sharing.interval: `long` is none of"), "{wrong}");
 }
 
 const V3: &str = r#"schema_version = "1.0"

@@ -2,10 +2,12 @@
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::action::{Action, Event};
-use cotenant_sim::policy::{Around, Kind, OptionSpec, Options, Policy, PolicyInfo, Value};
+use cotenant_sim::policy::{ALL, Around, Kind, OptionSpec, Options, Policy, PolicyInfo, Value};
 use cotenant_sim::serving::RequestId;
 use cotenant_sim::view::{Queued, Status, TenantView, View, Window, Worker};
 use cotenant_traces::Rng;
+
+use super::Shape;
 
 /// What a policy was told, and what it could see then.
 pub(crate) type Told = (
@@ -51,8 +53,19 @@ fn told_of(worker: &Worker) -> Worker {
     w
 }
 
+/// Every policy but the bound, which runs nowhere.
+pub(crate) fn registered() -> Vec<&'static PolicyInfo> {
+    ALL.iter().copied().filter(|p| !p.is_bound()).collect()
+}
+
+/// The policy with the random options of a scenario: the same each time.
+pub(crate) fn of(info: &PolicyInfo, shape: &Shape) -> Box<dyn Policy> {
+    let mut rng = Rng::for_names(shape.seed, &["options"]);
+    random(info, shape.tenants as usize, &mut rng)
+}
+
 /// The policy with random options, on the time scale of the random scenarios.
-pub(crate) fn random(info: &PolicyInfo, tenants: usize, rng: &mut Rng) -> Box<dyn Policy> {
+fn random(info: &PolicyInfo, tenants: usize, rng: &mut Rng) -> Box<dyn Policy> {
     let mut given = Options::default();
     for option in info.options {
         // Windows and waits of seconds would never end.
