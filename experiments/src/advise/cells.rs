@@ -6,7 +6,6 @@
 //! cells that are running.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,10 +23,10 @@ use crate::prepare::Prepared;
 use crate::progress::Spending;
 use crate::results;
 use crate::study::ground::Played;
+use crate::study::inputs;
 use crate::study::journal::{self, Journal};
 use crate::study::record::Record;
 use crate::study::stop::Stop;
-use crate::study::{inputs, seal};
 use crate::watch::Wants;
 
 /// What a finished cell says.
@@ -239,22 +238,16 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the journals of a folder hold; lines that are torn, damaged or of another build say nothing.
+/// What the journals of a folder hold; truncated or damaged lines and those of another build are ignored.
 fn read(path: &Path, plan: &str) -> Done<BTreeMap<String, Finished>> {
     let mut records: BTreeMap<String, Record> = BTreeMap::new();
     for file in journal::journals(&journal::folder(path, 0))? {
         let open = std::fs::File::open(&file).map_err(|e| Failure::io(&file, e))?;
-        let mut reader = BufReader::with_capacity(1 << 16, open);
-        let mut line = vec![];
-        loop {
-            line.clear();
-            let bytes = reader.read_until(b'\n', &mut line).map_err(|e| Failure::io(&file, e))?;
-            if bytes == 0 || line.last() != Some(&b'\n') {
-                break;
-            }
-            let Some(record) = seal::open::<Record>(&line).filter(|r| r.plan == plan) else {
+        for record in journal::records(&file, &open) {
+            let (.., record) = record?;
+            if record.plan != plan {
                 continue;
-            };
+            }
             match records.get(&record.line.cell) {
                 Some(other) if other.mark() != record.mark() => {
                     return Err(Failure::Conflict(format!(

@@ -157,24 +157,15 @@ impl Kept {
         let is_kept = |x: &Extra| if thorough { x.is_whole(dir) } else { x.is_there(dir) };
         let number = self.files.len() - 1;
         let (path, file) = &self.files[number];
-        let mut reader = BufReader::with_capacity(1 << 16, file);
-        let (mut offset, mut line, mut ours) = (0, vec![], false);
-        loop {
-            line.clear();
-            let bytes = reader.read_until(b'\n', &mut line).map_err(|e| Failure::io(path, e))?;
-            // What has no line end is torn, or is being written.
-            if line.last() != Some(&b'\n') {
-                break;
-            }
-            let start = offset;
-            offset += bytes as u64;
-            let Some(record) = seal::open::<Record>(&line) else { continue };
+        let mut ours = false;
+        for record in records(path, file) {
+            let (offset, bytes, record) = record?;
             let Some(i) = study.find(&record.line.cell) else { continue };
             if record.plan != study.plan || !record.line.extras.iter().all(is_kept) {
                 continue;
             }
             ours = true;
-            let place = Place { file: number, bytes, offset: start, mark: record.mark() };
+            let place = Place { file: number, bytes, offset, mark: record.mark() };
             match self.places[i] {
                 None => self.places[i] = Some(place),
                 Some(known) if known.mark == place.mark => {}
@@ -215,6 +206,34 @@ impl Kept {
     pub(crate) fn journals(&self) -> impl Iterator<Item = &Path> {
         self.files.iter().map(|(path, _)| path.as_path())
     }
+}
+
+/// The records of a journal, each with the place and the length of its line. Truncated and damaged lines
+/// are ignored.
+pub(crate) fn records<'a>(
+    path: &'a Path,
+    file: &'a File,
+) -> impl Iterator<Item = Done<(u64, usize, Record)>> + 'a {
+    let mut reader = BufReader::with_capacity(1 << 16, file);
+    let (mut offset, mut line) = (0, vec![]);
+    std::iter::from_fn(move || {
+        loop {
+            line.clear();
+            let bytes = match reader.read_until(b'\n', &mut line) {
+                Ok(bytes) => bytes,
+                Err(e) => return Some(Err(Failure::io(path, e))),
+            };
+            // What has no line end is torn, or is being written.
+            if line.last() != Some(&b'\n') {
+                return None;
+            }
+            let start = offset;
+            offset += bytes as u64;
+            if let Some(record) = seal::open(&line) {
+                return Some(Ok((start, bytes, record)));
+            }
+        }
+    })
 }
 
 /// The journals in a folder, by name. What is no journal is let alone.
