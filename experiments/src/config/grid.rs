@@ -2,10 +2,12 @@
 //! a study of a million cells takes no more memory than one of a hundred.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cotenant_profiles::Device;
+use cotenant_profiles::text::closest;
 use cotenant_results::Metric;
 
 use super::file::ExperimentFile;
@@ -28,7 +30,11 @@ impl Grid {
     /// A line for everything that is wrong: file, line, field, and what would be accepted.
     pub(crate) fn read(file: &Path, overrides: &Overrides) -> Result<Self, String> {
         let shown = file.display().to_string();
-        let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
+        let text = std::fs::read_to_string(file).map_err(|e| {
+            let meant =
+                if e.kind() == ErrorKind::NotFound { neighbour(file) } else { String::new() };
+            format!("{shown}: {e}{meant}")
+        })?;
         let base = file.parent().unwrap_or(Path::new("")).to_owned();
         Self::parse(&text, &shown, base, overrides)
     }
@@ -130,4 +136,19 @@ fn point(
     let (mut point, file) = super::point(&at_point, base, &mut devices)?;
     point.values = choice.iter().map(|v| v.plain()).collect();
     Ok((point, file))
+}
+
+/// `: did you mean …?` where an experiment of nearly that name lies in the same folder.
+fn neighbour(file: &Path) -> String {
+    let stem = |file: &Path| file.file_stem().and_then(|s| s.to_str()).map(str::to_owned);
+    let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = entries.map(|e| e.path()).filter(|f| f.extension().is_some_and(|e| e == "toml"));
+    let mut known: Vec<String> = files.filter_map(|f| stem(&f)).collect();
+    known.sort();
+    let wanted = stem(file).unwrap_or_default();
+    closest(&wanted, known.iter().map(String::as_str)).map_or_else(String::new, |name| {
+        let path = file.with_file_name(format!("{name}.toml"));
+        format!(": did you mean `{}`?", path.display())
+    })
 }

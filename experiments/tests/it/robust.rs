@@ -156,6 +156,18 @@ fn values_that_took_all_memory_or_never_ended_are_refused() {
 }
 
 #[test]
+fn a_mistyped_file_names_its_neighbour() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("quickstart.toml"), "").unwrap();
+    let run_of = |name: &str| run(&["run", folder.path().join(name).to_str().unwrap()]);
+    let (code, said) = run_of("quikstart.toml");
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("did you mean `") && said.contains("/quickstart.toml`?"), "{said}");
+    let (code, said) = run_of("zzz.toml");
+    assert!(code == Some(2) && !said.contains("did you mean"), "{said}");
+}
+
+#[test]
 fn control_characters_and_files_as_folders_are_bad_input() {
     let folder = tempfile::tempdir().unwrap();
     let text = one_tenant("{ kind = \"poisson\", rate = 9 }", "[[policy]]\nname = \"mps\"\n");
