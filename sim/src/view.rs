@@ -173,6 +173,9 @@ pub struct Worker {
     pub retiring: bool,
     /// A change of its share is under way.
     pub resizing: bool,
+    /// Sequences that go on with its next step, where the policy starts steps: they are among those that wait
+    /// for their tenant's workers, and only this one has them.
+    pub sequences: u32,
     /// Of a generating worker whose kernels the policy launches: the step at hand.
     pub step: Option<Arc<Program>>,
 }
@@ -196,6 +199,7 @@ impl Worker {
             deadline: Nanos::MAX,
             retiring: false,
             resizing: false,
+            sequences: 0,
             step: None,
         }
     }
@@ -275,14 +279,15 @@ impl View<'_> {
         Action::SetBatch { tenant, max, timeout }
     }
 
-    /// Idle workers of a tenant, lowest index first.
+    /// Idle workers of a tenant, lowest index first; of one that generates, those for which something
+    /// waits, if any does: sequences of their own, or requests that no worker has yet.
     pub fn idle(&self, tenant: u32) -> impl Iterator<Item = u32> + '_ {
-        self.workers
-            .iter()
-            .enumerate()
-            .filter(move |(_, w)| {
-                w.spec.tenant == tenant && w.status == Status::Idle && !w.retiring
-            })
-            .map(|(i, _)| i as u32)
+        let own = self.workers.iter().enumerate().filter(move |(_, w)| w.spec.tenant == tenant);
+        let held: u32 = own.clone().map(|(_, w)| w.sequences).sum();
+        let all = held == 0 || self.tenants[tenant as usize].queued > held;
+        own.filter(move |(_, w)| {
+            w.status == Status::Idle && !w.retiring && (all || w.sequences > 0)
+        })
+        .map(|(i, _)| i as u32)
     }
 }

@@ -141,14 +141,6 @@ impl<W: World> Host<'_, W> {
         self.idle = idle;
     }
 
-    /// An idle worker of the tenant that has something to do.
-    fn idle_with_work(&self, tenant: u32) -> Option<u32> {
-        let queued = self.serving.in_queue(tenant) > 0;
-        let idle = self.serving.idle_workers(tenant).iter().rev().copied();
-        let mut able = idle.filter(|&w| self.has_work(w, queued));
-        able.next()
-    }
-
     fn has_work(&self, worker: u32, queued: bool) -> bool {
         let Some(seat) = self.seats[worker as usize] else { return false };
         let engine = &self.engines[seat.engine as usize];
@@ -156,8 +148,7 @@ impl<W: World> Host<'_, W> {
             || queued && seat.role != Role::Decode && !self.workers[worker as usize].retiring
     }
 
-    /// The policy starts a step on an idle worker, or, if that has nothing to do, on another one of its
-    /// tenant.
+    /// The policy starts a step on an idle worker, which stays idle if it has nothing to do.
     pub(super) fn dispatch_step(&mut self, worker: u32, most: u32, chosen: &[RequestId]) {
         let tenant = self.workers[worker as usize].spec.tenant;
         let now = Nanos(self.world.now());
@@ -167,14 +158,7 @@ impl<W: World> Host<'_, W> {
             let chosen: Vec<_> = chosen.iter().map(|&id| serving.chosen(tenant, id, now)).collect();
             self.engines[seat.engine as usize].choose(chosen.into_iter());
         }
-        let queued = self.serving.in_queue(tenant) > 0;
-        let (mut able, idle) = (worker, self.has_work(worker, queued));
-        if !idle && let Some(other) = self.idle_with_work(tenant) {
-            self.serving.not_idle(tenant, other);
-            self.serving.idle(tenant, worker);
-            able = other;
-        }
-        self.begin_step(able, most);
+        self.begin_step(worker, most);
     }
 
     /// Plans and starts a worker's next step; a worker for which there is nothing to do is idle again.
@@ -185,6 +169,7 @@ impl<W: World> Host<'_, W> {
         let before = self.cache(seat.engine);
         self.lend(seat.engine);
         self.serving.hold(tenant, std::mem::take(&mut seat.held), 0);
+        self.workers[worker as usize].sequences = 0;
         let mut queue = self.serving.waiting(tenant, now, true);
         let engine = &mut self.engines[seat.engine as usize];
         let planned = engine.plan(seat.role, most, &mut queue);
@@ -308,6 +293,7 @@ impl<W: World> Host<'_, W> {
         self.serving.hold(tenant, seat.held, held);
         seat.held = held;
         self.seats[worker as usize] = Some(seat);
+        self.workers[worker as usize].sequences = held;
     }
 
     fn generated(&mut self, id: RequestId, worker: u32) {
@@ -326,6 +312,7 @@ impl<W: World> Host<'_, W> {
         let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return vec![] };
         let (now, tenant) = (Nanos(self.world.now()), self.workers[worker as usize].spec.tenant);
         self.serving.hold(tenant, seat.held, 0);
+        self.workers[worker as usize].sequences = 0;
         self.seats[worker as usize] = Some(Seat { held: 0, began: None, ..seat });
         let was = self.cache(seat.engine);
         let ids = self.engines[seat.engine as usize].evacuate();

@@ -32,7 +32,7 @@ use super::{Depth, LayoutError, OptionError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
 use crate::layout::{Layout, WorkerSpec};
 use crate::scenario::Setup;
-use crate::view::View;
+use crate::view::{Status, View};
 use crate::{options, words};
 use measure::{Best, Learnt, Trial};
 
@@ -150,6 +150,14 @@ impl Autotune {
     fn assign(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let n = view.tenants.len();
         let mut taken = vec![false; n];
+        // A step for which there is no memory does not begin.
+        for server in &mut self.servers {
+            if let Some(w) =
+                server.worker.take_if(|w| view.workers[*w as usize].status == Status::Idle)
+            {
+                self.server_of[w as usize] = None;
+            }
+        }
         for server in 0..self.servers.len() {
             if self.servers[server].worker.is_some() {
                 continue;

@@ -47,7 +47,7 @@ use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event};
 use crate::layout::Layout;
 use crate::scenario::Setup;
-use crate::view::View;
+use crate::view::{Status, View};
 use crate::{options, words};
 use plan::{Job, Slot, free, plan};
 use size::{Batching, Knee, batch_ns, choose, steps};
@@ -310,6 +310,10 @@ impl Dstack {
     fn look(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let before = act.len();
         let mut begun = vec![false; self.models.len()];
+        // A step for which there is no memory does not begin.
+        for (slot, worker) in self.running.iter_mut().zip(view.workers) {
+            slot.take_if(|_| worker.status == Status::Idle);
+        }
         self.begin_due(view, &mut begun, act);
         if self.knobs.gaps {
             self.fill_gaps(view, &mut begun, act);
@@ -398,11 +402,8 @@ impl Dstack {
 
     fn idle_worker(&self, t: usize, c: usize, view: &View<'_>) -> Option<u32> {
         let workers = &self.models[t].contexts[c].workers;
-        let idle = |w: &&u32| {
-            let status = view.workers[**w as usize].status;
-            status == crate::view::Status::Idle && self.running[**w as usize].is_none()
-        };
-        workers.iter().find(idle).copied()
+        let free = |w: &u32| workers.contains(w) && self.running[*w as usize].is_none();
+        view.idle(t as u32).find(free)
     }
 
     fn begin(&mut self, t: usize, c: usize, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {

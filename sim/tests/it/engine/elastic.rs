@@ -15,16 +15,23 @@ type Asked = (u64, u32, u32, u64);
 const PAGES: Elastic = Elastic { floor: Bytes(0), page: Bytes(4), map: Nanos::ZERO };
 
 /// Two tenants whose caches share `shared` bytes; a block has 4.
-fn pair(shared: u64, [a, b]: [Rules; 2], loads: Vec<Load>) -> Scenario {
+fn pair(shared: u64, rules: [Rules; 2], loads: Vec<Load>) -> Scenario {
+    of_workers(1, shared, rules, loads)
+}
+
+/// So many workers for each tenant.
+fn of_workers(workers: u32, shared: u64, [a, b]: [Rules; 2], loads: Vec<Load>) -> Scenario {
     let (kernels, steps) = kernels(64);
     let mut world = world(a, None);
     world.code.kernels = kernels;
     let model = world.tenants[0].model.clone();
     world.tenants.push(generating("other", model, steps, b, None));
+    world.tenants.iter_mut().for_each(|t| t.workers = workers);
     world.duration = Nanos::from_secs(10);
     let scenario = world.scenario(vec![]);
     let models: u64 = scenario.setup.tenants.iter().map(|t| t.model.memory().0).sum();
-    world.device.memory.capacity = Bytes(shared + models + 2 * scenario.setup.client_memory().0);
+    world.device.memory.capacity =
+        Bytes(shared + models + u64::from(2 * workers) * scenario.setup.client_memory().0);
     world.scenario(loads)
 }
 
@@ -72,11 +79,12 @@ fn every_token_is_accounted_for_under_every_policy() {
     let mut ran = 0;
     for info in ALL {
         for seed in 0..6 {
+            let workers = 1 + seed % 3;
             let mut rng = Rng::new(seed);
             let shared = 4 * (20 + rng.below(12));
             let page = Bytes(1 + rng.below(9));
             let rules = [0, 1].map(|_| {
-                let (floor, map) = (Bytes(rng.below(20)), Nanos(rng.below(300)));
+                let (floor, map) = (Bytes(rng.below(20) / workers), Nanos(rng.below(300)));
                 let kv = shared - rng.below(12);
                 let elastic = elastic(kv, Elastic { floor, page, map });
                 Rules { prefix_cache: rng.below(2) == 0, ..elastic }
@@ -84,7 +92,7 @@ fn every_token_is_accounted_for_under_every_policy() {
             let all = [load(&mut rng, 40), load(&mut rng, 40)];
             let loads = all.iter().map(|a| requests(a)).collect();
             let there = shared + 2 * page.0;
-            let scenario = pair(there, rules, loads);
+            let scenario = of_workers(workers as u32, there, rules, loads);
             let Ok(mut policy) = (info.build)(&Default::default()) else { continue };
             if policy.layout(&scenario.setup).is_err() {
                 continue;

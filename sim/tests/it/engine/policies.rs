@@ -8,12 +8,24 @@ use crate::common;
 
 #[test]
 fn every_policy_carries_steps() {
+    carried(1, 60_000);
+}
+
+/// Each worker has sequences of its own: the one that a policy asks may have none.
+#[test]
+fn every_policy_carries_the_steps_of_several_workers() {
+    carried(3, 6_000);
+}
+
+/// Forty requests, one each `gap` ns.
+fn carried(workers: u32, gap: u64) {
     let all: Vec<_> =
-        (0..40).map(|i| (i * 60_000, 5 + (i % 9) as u32, 1 + (i % 7) as u32, i % 3)).collect();
+        (0..40).map(|i| (i * gap, 5 + (i % 9) as u32, 1 + (i % 7) as u32, i % 3)).collect();
     let out: u64 = all.iter().map(|r| u64::from(r.2)).sum();
     let mut ran = 0;
     for info in ALL {
         let mut world = world(rules(), None);
+        world.tenants[0].workers = workers;
         world.device.mps = cotenant_profiles::Device::builtin("v100-sxm2-16").unwrap().mps;
         world.device.memory.capacity = Bytes(1 << 40);
         let kernel = world.code.kernels.len() as u32;

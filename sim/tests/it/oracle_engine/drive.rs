@@ -142,6 +142,7 @@ impl Oracle<'_> {
                 deadline: Nanos(if busy { w.deadline } else { NEVER }),
                 retiring: w.retiring,
                 resizing: w.change.is_some(),
+                sequences: 0,
                 step: None,
             }
         };
