@@ -5,7 +5,6 @@ mod fleet;
 use cotenant_profiles::Nanos;
 use cotenant_results::Metric;
 use cotenant_results::columns::OVERLOADED;
-use cotenant_results::counters::DROPPED;
 use cotenant_sim::metrics::TokenCounts;
 use cotenant_sim::report::{GpuReport, TenantReport};
 use cotenant_sim::scenario::{Setup, Think};
@@ -39,7 +38,7 @@ pub(crate) struct Outcome {
     /// Processor time, s.
     pub(crate) cpu_s: f64,
     /// What the policy counted, and dropped requests by tenant and reason.
-    pub(crate) counters: Vec<(String, f64)>,
+    pub(crate) counters: Vec<Counted>,
     /// Fields of `layouts.csv`, by worker.
     pub(crate) layout: Vec<Vec<String>>,
     /// Fields of `gpus.csv`, by GPU and tenant.
@@ -223,11 +222,26 @@ fn overloaded(report: &Report, setup: &Setup) -> Vec<Option<String>> {
     rows
 }
 
-fn counters(report: &Report, setup: &Setup) -> Vec<(String, f64)> {
-    let counted = report.counters.iter().map(|&(name, value)| (name.to_owned(), value));
+/// A row of `counters.csv`.
+#[derive(Clone, Debug)]
+pub(crate) struct Counted {
+    pub(crate) name: String,
+    pub(crate) unit: &'static str,
+    pub(crate) value: f64,
+}
+
+fn counters(report: &Report, setup: &Setup) -> Vec<Counted> {
+    let counted = report.counters.iter().map(|count| Counted {
+        name: count.counter.name.to_owned(),
+        unit: count.counter.unit,
+        value: count.amount.value(),
+    });
     let dropped = setup.tenants.iter().zip(&report.tenants).flat_map(|(tenant, t)| {
-        let reason =
-            |&(why, n): &(&str, u64)| (format!("{DROPPED}{}, {why}", tenant.name), n as f64);
+        let reason = |&(why, n): &(&str, u64)| Counted {
+            name: format!("dropped: {}, {why}", tenant.name),
+            unit: "requests",
+            value: n as f64,
+        };
         t.counts.dropped.iter().map(reason).collect::<Vec<_>>()
     });
     counted.chain(dropped).collect()

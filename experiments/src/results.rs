@@ -3,7 +3,7 @@
 use cotenant_replay::drive::Lateness;
 use cotenant_results::columns::{self, METRICS};
 
-use crate::cell::{Outcome, bin};
+use crate::cell::{Counted, Outcome, bin};
 use crate::config::{Experiment, Point};
 use crate::metrics::{Metrics, number};
 use crate::plan::Cell;
@@ -150,9 +150,8 @@ pub(crate) fn series_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec
 pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let mut table = Table::headless();
     let head = leading(e, cell);
-    for (name, value) in &outcome.counters {
-        let unit = cotenant_results::counters::unit(name).to_owned();
-        side_row(&mut table, &head, &[name.clone(), unit, number(Some(*value))]);
+    for Counted { name, unit, value } in &outcome.counters {
+        side_row(&mut table, &head, &[name.clone(), (*unit).to_owned(), number(Some(*value))]);
     }
     table.into_bytes()
 }
@@ -202,27 +201,4 @@ pub(crate) fn lateness_rows(e: &Experiment, cell: &Cell, lateness: &Lateness) ->
         side_row(&mut table, &head, &fields);
     }
     table.into_bytes()
-}
-
-#[cfg(test)]
-mod tests {
-    use cotenant_results::counters;
-    use cotenant_sim::policy::{ALL, Kind, Options, Value};
-
-    /// What any registered policy counts is listed, with unit and meaning.
-    #[test]
-    fn every_counter_is_listed() {
-        for info in ALL {
-            let durations = info.options.iter().filter_map(|o| match o.kind {
-                Kind::Duration(least) => Some((o.name.to_owned(), Value::Duration(least))),
-                _ => None,
-            });
-            for options in [Options::default(), Options(durations.collect())] {
-                let Ok(policy) = (info.build)(&options) else { continue };
-                for (name, _) in policy.counters() {
-                    assert!(counters::find(name).is_some(), "{}: `{name}`", info.name);
-                }
-            }
-        }
-    }
 }

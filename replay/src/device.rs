@@ -5,6 +5,7 @@ use std::time::Duration;
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::action::Preemption;
+use cotenant_sim::counter::Count;
 use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Discipline, PoolSpec, WorkerSpec};
 use serde::{Deserialize, Serialize};
@@ -435,7 +436,7 @@ pub trait Device {
     }
 
     /// What it made, and where it deviated, with numbers since it was opened.
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self) -> Vec<Count> {
         vec![]
     }
 

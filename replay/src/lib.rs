@@ -10,6 +10,7 @@ pub mod capture;
 pub mod clock;
 pub mod collect;
 pub mod costs;
+pub mod counted;
 pub mod cuda;
 pub mod device;
 pub mod drive;

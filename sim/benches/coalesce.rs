@@ -77,7 +77,7 @@ fn per_kernel(setup: &Arc<Setup>, options: &[(&str, Value)], duration: Nanos) ->
     });
     let report = cotenant_sim::run(scenario, &mut timed, None).expect("it fits");
     samples.sort_by(f64::total_cmp);
-    let get = |name| report.counters.iter().find(|(n, _)| *n == name).map_or(0.0, |c| c.1);
+    let get = |name| report.counter(name).unwrap_or(0.0);
     let merged = 100.0 * get("merged_kernels") / get("kernels");
     let words = format!("{merged:>3.0} % merged, up to {} at once", get("largest_group"));
     (samples[samples.len() / 2], words)

@@ -7,6 +7,7 @@
 pub mod action;
 pub mod bound;
 pub mod contention;
+pub mod counter;
 pub mod engine;
 pub mod fleet;
 pub mod host;

@@ -8,6 +8,7 @@
 use std::sync::{PoisonError, RwLock};
 
 use crate::action::{Action, Event};
+use crate::counter::{Count, Counter};
 use crate::layout::Layout;
 use crate::observe::Observer;
 use crate::report::Report;
@@ -121,8 +122,9 @@ pub trait Policy: Send {
         None
     }
 
-    /// What it counted, for the results: names and numbers (kernels without a profile, merges…).
-    fn counters(&self) -> Vec<(&'static str, f64)> {
+    /// What it counted, for the results (kernels without a profile, merges…): of the counters that its
+    /// registry entry lists, those that its options make count.
+    fn counters(&self) -> Vec<Count> {
         vec![]
     }
 }
@@ -140,6 +142,8 @@ pub struct PolicyInfo {
     pub properties: Properties,
     /// Its options.
     pub options: &'static [OptionSpec],
+    /// What it counts.
+    pub counters: &'static [Counter],
     /// Makes one from checked options.
     pub build: fn(&Options) -> Result<Box<dyn Policy>, OptionError>,
 }

@@ -2,6 +2,7 @@
 
 use cotenant_profiles::{Bytes, Device, Nanos};
 
+use crate::counter::Count;
 use crate::layout::LayoutError;
 use crate::metrics::{Counts, TokenCounts};
 use crate::pool::{Totals, Used};
@@ -20,7 +21,7 @@ pub struct Report {
     /// The counted window.
     pub window: Nanos,
     /// What the policy counted over the whole run.
-    pub counters: Vec<(&'static str, f64)>,
+    pub counters: Vec<Count>,
     /// More requests waited than the run was allowed to hold: it ended here, and the window with it.
     pub cut: Option<Nanos>,
 }
@@ -42,14 +43,11 @@ const GROWTH: f64 = 0.05;
 const DEVIATIONS: f64 = 3.0;
 
 impl Report {
-    /// Adds what another policy of the same kind counted.
-    pub fn count(&mut self, counters: Vec<(&'static str, f64)>) {
-        for (name, n) in counters {
-            match self.counters.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => *sum += n,
-                None => self.counters.push((name, n)),
-            }
-        }
+    /// The value of the counter of that name; `None` where nothing counted it.
+    #[must_use]
+    pub fn counter(&self, name: &str) -> Option<f64> {
+        let found = self.counters.iter().find(|count| count.counter.name == name);
+        found.map(|count| count.amount.value())
     }
 }
 

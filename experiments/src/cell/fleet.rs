@@ -2,6 +2,7 @@
 
 use cotenant_profiles::Nanos;
 use cotenant_results::Metric;
+use cotenant_sim::counter;
 use cotenant_sim::fleet::{self, Fleet, FleetReport, GpuRun, Parts};
 use cotenant_sim::report::{GpuReport, Report};
 use cotenant_sim::scenario::{Jitter, Think};
@@ -178,7 +179,7 @@ fn whole(fleet: &FleetConfig, report: FleetReport) -> Report {
         add(&mut all.gpu, &run.report.gpu, weight);
         all.events += run.report.events;
         all.digest = all.digest.rotate_left(1) ^ run.report.digest;
-        all.count(run.report.counters);
+        counter::add(&mut all.counters, run.report.counters);
     }
     all
 }

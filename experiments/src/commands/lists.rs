@@ -8,6 +8,7 @@ use cotenant_profiles::steps::{StepLibrary, StepOptions};
 use cotenant_profiles::zoo::decoder::{self, Decoder, Rounding, StepShape};
 use cotenant_profiles::{Device, zoo};
 use cotenant_results::METRICS;
+use cotenant_sim::counter::Counter;
 use cotenant_sim::policy::{self, PolicyInfo};
 
 use crate::fail::{Done, Failure, did_you_mean};
@@ -37,10 +38,10 @@ fn one_policy(info: &PolicyInfo) -> String {
         yes(p.alone_is_isolated),
         yes(p.starvation_free),
     );
-    if info.options.is_empty() {
-        return text + "It has no options.\n";
-    }
-    text += "Options, as a [[policy]] table sets them:\n";
+    text += match info.options {
+        [] => "It has no options.\n",
+        _ => "Options, as a [[policy]] table sets them:\n",
+    };
     for o in info.options {
         let default = match ((o.default)(), o.unset) {
             (Some(value), _) => format!("default {value}{}", unit(o.unit)),
@@ -49,6 +50,12 @@ fn one_policy(info: &PolicyInfo) -> String {
         };
         text += &format!("\n  {}: {}{}; {default}\n", o.name, o.kind, unit(o.unit));
         text += &format!("      {}\n", o.help);
+    }
+    if !info.counters.is_empty() {
+        text += "\nWhat it counts, in counters.csv:\n\n";
+        let row = |c: &Counter| vec![c.name.to_owned(), c.unit.to_owned(), c.doc.to_owned()];
+        let rows: Vec<_> = info.counters.iter().map(row).collect();
+        text += &align(&["counter", "unit", "meaning"], &rows);
     }
     text
 }

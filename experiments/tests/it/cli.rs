@@ -7,6 +7,8 @@ use std::process::{Command as Process, Stdio};
 
 use assert_cmd::Command;
 use cotenant_profiles::Device;
+use cotenant_results::Field;
+use cotenant_sim::counter::Counter;
 
 /// A small experiment: two tenants, two policies, a sweep, two seeds.
 const SMALL: &str = r#"
@@ -339,6 +341,29 @@ fn the_reference_page_of_experiment_files_is_the_schema() {
     let path = experiments().join("../docs/experiment-file.md");
     let told = cotenant().args(["schema", "--markdown"]).output().unwrap();
     let page = String::from_utf8(told.stdout).unwrap();
+    if std::env::var_os("COTENANT_WRITE").is_some() {
+        fs::write(&path, &page).unwrap();
+    }
+    assert!(read(&path) == page, "COTENANT_WRITE=1 writes the page anew");
+}
+
+/// `COTENANT_WRITE=1 cargo test -p cotenant the_page_of_results` writes the page anew.
+#[test]
+fn the_page_of_results_is_what_tables_and_policies_declare() {
+    let field = |c: &Counter| Field { name: c.name, unit: c.unit, doc: c.doc };
+    let fields = |table: &[Counter]| table.iter().map(field).collect::<Vec<_>>();
+    let policies = cotenant_sim::policy::ALL.iter().map(|p| (p.name, fields(p.counters)));
+    let devices = cotenant_replay::counted::COUNTERS.into_iter();
+    let devices = devices.map(|table| ("`replay`, `validate`", fields(table)));
+    let counters: Vec<_> = policies.chain(devices).collect();
+    for (who, list) in &counters {
+        for (i, f) in list.iter().enumerate() {
+            assert!(!f.unit.is_empty() && !f.doc.is_empty(), "{who}: {}", f.name);
+            assert!(list[..i].iter().all(|other| other.name != f.name), "{who}: {}", f.name);
+        }
+    }
+    let page = cotenant_results::markdown(&counters);
+    let path = experiments().join("../docs/results.md");
     if std::env::var_os("COTENANT_WRITE").is_some() {
         fs::write(&path, &page).unwrap();
     }

@@ -195,8 +195,7 @@ fn policies_deliver_with_processes_what_they_do_in_virtual_time() {
 /// What the driver and the way to the device add to a request: nine in ten see less.
 fn late_ms(replayed: &Replayed) -> f64 {
     let p90 = |l: &Latencies| l.quantile(0.9).map_or(0.0, |l| l.as_millis_f64());
-    let counters = &replayed.report.counters;
-    let on_the_way = counters.iter().find(|(name, _)| *name == "late_at_device_p90_ms").unwrap().1;
+    let on_the_way = replayed.report.counter("late_at_device_p90_ms").unwrap();
     p90(&replayed.lateness.arrivals) + on_the_way + p90(&replayed.lateness.completions)
 }
 
@@ -310,10 +309,7 @@ fn dnnscaler_starts_instances_as_processes() {
     let options = Options(options.map(|(n, v)| (n.to_owned(), v)).to_vec());
     let play = Play { options, edit: quick_starts, ..Play::new("dnnscaler") };
     let play = Play { length: Nanos::from_millis(150), ..play };
-    let count = |r: &Report, name: &str| {
-        let found = r.counters.iter().find(|(n, _)| *n == name);
-        found.map_or(0.0, |(_, value)| *value)
-    };
+    let count = |r: &Report, name: &str| r.counter(name).unwrap_or(0.0);
     let replayed = play.replayed(drop);
     assert_eq!(replayed.losses, []);
     accounted(&replayed.report);

@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 
 use crate::columns::{self, Better, Field, METRICS, Rows};
-use crate::counters::COUNTERS;
 
-/// The page that documents every column of every table.
+/// The page that documents every column of every table, and every counter by who counts.
 #[must_use]
-pub fn markdown() -> String {
+pub fn markdown(counters: &[(&str, Vec<Field>)]) -> String {
     let mut out = String::from(HEAD);
     out += "\n## results.csv\n\nOne row per cell and tenant, and one per cell with tenant `*` for \
             the whole GPU.\n\n| column | unit | better | has a value | meaning |\n|---|---|---|---|---|\n";
@@ -86,8 +85,12 @@ pub fn markdown() -> String {
         }
         fields(&mut out, list, "");
         if file == "counters.csv" {
-            out += "\n| counter | unit | meaning |\n|---|---|---|\n";
-            fields(&mut out, COUNTERS, "");
+            out += "\n| counted by | counter | unit | meaning |\n|---|---|---|---|\n";
+            for (who, list) in counters {
+                for f in list {
+                    let _ = writeln!(out, "| {who} | `{}` | {} | {} |", f.name, f.unit, f.doc);
+                }
+            }
         }
     }
     out
@@ -105,7 +108,8 @@ const HEAD: &str = "\
 
 `cotenant run EXP.toml` leaves these tables in its output folder, beside `run.json` (what was run, \
 with digests), `plots/` and `report.html`. `cotenant metrics` prints the metrics of `results.csv`. \
-This page is generated from `plots/results/src/columns.rs`; a test compares the two.
+This page is generated from `plots/results/src/columns.rs` and from what policies and devices \
+declare to count; a test compares the two.
 
 * Shares and utilisations are fractions from 0 to 1 in files and percent in pictures.
 * A value that does not exist (a percentile of no request) is an empty field, never 0 or NaN.

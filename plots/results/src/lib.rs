@@ -18,7 +18,6 @@
 
 mod answer;
 pub mod columns;
-pub mod counters;
 mod doc;
 mod error;
 mod estimate;

@@ -5,12 +5,14 @@ use std::collections::{BTreeSet, VecDeque};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::CuMask;
 use cotenant_sim::action::Preemption;
+use cotenant_sim::counter::Count;
 use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, PoolSpec, WorkerSpec};
 
 use super::Stop;
 use super::clock::RunClock;
 use super::workers::{Batch, Ended, Foreseen, HostCosts, Launch, Workers};
+use crate::counted::{self, Deviations, Issued};
 use crate::device::{
     self, Completion, Device, DeviceInfo, Direction, End, Kind, Partition, Prepared, Queue, Usage,
 };
@@ -77,22 +79,12 @@ pub struct Streams<'a> {
     /// Copies that the device does not do: they end at once.
     skipped: Vec<u32>,
     parts: Vec<Prepared>,
-    counts: Counts,
+    issued: Issued,
+    deviations: Deviations,
     /// What the policy is expected to need, made when the run begins.
     foreseen: Vec<Foreseen>,
     /// The device's counters when the run began.
-    before: Vec<(&'static str, u64)>,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Counts {
-    launches: u64,
-    hops: u64,
-    rounded: u64,
-    copies_left_out: u64,
-    merges_refused: u64,
-    /// Made since the run began.
-    queues: u64,
+    before: Vec<Count>,
 }
 
 impl<'a> Streams<'a> {
@@ -116,7 +108,8 @@ impl<'a> Streams<'a> {
             completions: vec![],
             skipped: vec![],
             parts: vec![],
-            counts: Counts::default(),
+            issued: Issued::default(),
+            deviations: Deviations::default(),
             foreseen: vec![],
             before: vec![],
         }
@@ -136,7 +129,7 @@ impl<'a> Streams<'a> {
 
     fn make_queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
         let queue = self.device.queue(partition, priority)?;
-        self.counts.queues += 1;
+        self.deviations.queues += 1;
         let index = queue.0 as usize;
         if self.prepared.len() <= index {
             self.prepared.resize_with(index + 1, || vec![None; self.count]);
@@ -245,7 +238,7 @@ impl<'a> Streams<'a> {
         if let Ok(partition) = self.device.subset(whole, mask) {
             return Ok(partition);
         }
-        self.counts.rounded += 1;
+        self.deviations.rounded += 1;
         let cus = cus.div_ceil(grain) * grain;
         let last = (all / grain * grain).saturating_sub(cus);
         if cus >= all {
@@ -266,8 +259,8 @@ impl<'a> Streams<'a> {
         let own = self.device.masks_launches();
         let line = self.line(launch.worker);
         let (hops, home) = (std::mem::replace(&mut line.last, queue) != queue, line.queue);
-        self.counts.launches += 1;
-        self.counts.hops += u64::from(hops);
+        self.issued.launches += 1;
+        self.issued.hops += u64::from(hops);
         let launched = device::Launch {
             work,
             issued: self.clock.on_device(launch.issued),
@@ -349,7 +342,7 @@ impl Workers for Streams<'_> {
             let _ = self.make_foreseen(stop);
         }
         self.before = self.device.counters();
-        self.counts.queues = 0;
+        self.deviations.queues = 0;
         self.clock = RunClock::start(self.device.clock());
         self.clock
     }
@@ -455,7 +448,7 @@ impl Workers for Streams<'_> {
         match self.device.copy(queue, direction, bytes, self.clock.on_device(issued)) {
             Ok(ticket) => self.note(ticket.0, tell.then_some(worker)),
             Err(DeviceError::Unsupported { .. }) => {
-                self.counts.copies_left_out += 1;
+                self.deviations.copies_left_out += 1;
                 if tell {
                     self.skipped.push(worker);
                 }
@@ -480,7 +473,7 @@ impl Workers for Streams<'_> {
         let merged = self.device.merge(queue, &parts);
         let one_by_one = matches!(merged, Err(DeviceError::Unsupported { .. }));
         if one_by_one {
-            self.counts.merges_refused += 1;
+            self.deviations.merges_refused += 1;
             for (i, &work) in parts.iter().enumerate() {
                 let tell = i + 1 == parts.len();
                 self.fire(&Launch { tell, ..*launch }, queue, work)?;
@@ -564,23 +557,10 @@ impl Workers for Streams<'_> {
         self.device.wait(&mut rest)
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let Counts { launches, hops, rounded, copies_left_out, merges_refused, queues } =
-            self.counts;
-        let mut counters = vec![("gpu_launches", launches as f64), ("queue_changes", hops as f64)];
-        let rare = [
-            ("masks_rounded", rounded),
-            ("copies_left_out", copies_left_out),
-            ("merges_one_by_one", merges_refused),
-            ("queues_made", queues),
-        ];
-        let device = self.device.counters();
-        let since = device.into_iter().map(|(name, n)| {
-            let before = self.before.iter().find(|(known, _)| *known == name);
-            (name, n - before.map_or(0, |(_, n)| *n))
-        });
-        let all = rare.into_iter().chain(since);
-        counters.extend(all.filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
+    fn counters(&self) -> Vec<Count> {
+        let mut counters = self.issued.counted();
+        counters.extend(counted::seen(self.deviations.counted()));
+        counters.extend(counted::seen(counted::since(self.device.counters(), &self.before)));
         counters
     }
 }

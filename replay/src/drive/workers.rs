@@ -6,6 +6,7 @@ use std::time::Duration;
 use cotenant_profiles::Bytes;
 use cotenant_sim::CuMask;
 use cotenant_sim::action::Preemption;
+use cotenant_sim::counter::Count;
 use cotenant_sim::host::Part;
 use cotenant_sim::layout::{Layout, WorkerSpec};
 
@@ -288,7 +289,7 @@ pub trait Workers {
     fn drain(&mut self) -> Result<(), DeviceError>;
 
     /// Where it deviated from what a policy asked for, with numbers: grants rounded, hops.
-    fn counters(&self) -> Vec<(&'static str, f64)> {
+    fn counters(&self) -> Vec<Count> {
         vec![]
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::action::Preemption;
+use cotenant_sim::counter::Count;
 use cotenant_sim::host::{self, Alarm, LOADED, Pass, Signal, Step, Timers, World};
 use cotenant_sim::layout::{Layout, WorkerSpec};
 use cotenant_sim::observe::{Happening, Observer};
@@ -523,7 +524,7 @@ impl World for RealWorld<'_> {
         0
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
+    fn counters(&self) -> Vec<Count> {
         self.gpu.counters()
     }
 

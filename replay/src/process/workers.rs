@@ -6,12 +6,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cotenant_profiles::Bytes;
+use cotenant_sim::counter::Count;
 use cotenant_sim::layout::{Layout, WorkerSpec};
 use cotenant_sim::scenario::Setup;
 
 use super::ground::Ground;
 use super::handle::{Heard, Launcher, Process};
 use super::messages::{Command, FailureKind, Program, Run};
+use crate::counted::{self, Deviations, Late, Started};
 use crate::device::{DeviceInfo, Direction, Usage};
 use crate::drive::{Batch, Ended, HostCosts, Launch, Lost, RunClock, Stop, Workers};
 use crate::error::DeviceError;
@@ -76,11 +78,9 @@ pub struct Processes {
     failed: Option<DeviceError>,
     looked: Instant,
     clock: RunClock,
-    started: u64,
+    started: Started,
     announced: Option<Sender<(u32, u32)>>,
-    copies_left_out: u64,
-    /// Workers that were given other CUs than they were to have.
-    other_cus: u64,
+    deviations: Deviations,
     /// Last, so that the processes go before what they stand on.
     ground: Ground,
 }
@@ -106,10 +106,9 @@ impl Processes {
             failed: None,
             looked: Instant::now(),
             clock: RunClock::start(ground.clock()),
-            started: 0,
+            started: Started::default(),
             announced: None,
-            copies_left_out: 0,
-            other_cus: 0,
+            deviations: Deviations::default(),
             ground,
         }
     }
@@ -300,12 +299,10 @@ impl Workers for Processes {
         Ok(())
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let mut counters = vec![("processes_started", self.started as f64)];
-        counters.extend(self.ground.late_ms().map(|ms| ("late_at_device_p90_ms", ms)));
-        let rare =
-            [("copies_left_out", self.copies_left_out), ("workers_on_other_cus", self.other_cus)];
-        counters.extend(rare.into_iter().filter(|(_, n)| *n > 0).map(|(name, n)| (name, n as f64)));
+    fn counters(&self) -> Vec<Count> {
+        let mut counters = self.started.counted();
+        counters.extend(self.ground.late_ms().into_iter().flat_map(|ms| Late(ms).counted()));
+        counters.extend(counted::seen(self.deviations.counted()));
         counters
     }
 }

@@ -3,6 +3,7 @@
 use cotenant_profiles::Nanos;
 
 use super::{Gpu, NO_GPU};
+use crate::counter;
 use crate::metrics::Counts;
 use crate::report::{GpuReport, Report, TenantReport};
 
@@ -112,7 +113,7 @@ fn one_gpu(gpu: &Gpu, lives: Vec<(Report, bool)>, window: Nanos) -> Report {
     for (life, counts) in lives {
         all.events += life.events;
         all.digest = all.digest.rotate_left(1) ^ life.digest;
-        all.count(life.counters);
+        counter::add(&mut all.counters, life.counters);
         if !counts {
             continue;
         }

@@ -4,6 +4,7 @@ use cotenant_profiles::Bytes;
 
 use super::{Alarm, Step};
 use crate::action::Preemption;
+use crate::counter::Count;
 use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::observe::Happening;
@@ -232,7 +233,7 @@ pub trait World {
     fn digest(&self) -> u64;
 
     /// Where it deviated from what was asked of it, with numbers.
-    fn counters(&self) -> Vec<(&'static str, f64)> {
+    fn counters(&self) -> Vec<Count> {
         vec![]
     }
 

@@ -2,6 +2,7 @@
 
 use super::{Bound, Depth, LayoutError, Policy};
 use crate::action::{Action, Event};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
@@ -55,7 +56,7 @@ where
         self.policy.bound()
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
+    fn counters(&self) -> Vec<Count> {
         self.policy.counters()
     }
 }

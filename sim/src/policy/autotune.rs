@@ -30,10 +30,11 @@ use cotenant_profiles::{Bytes, Nanos};
 
 use super::{Depth, LayoutError, OptionError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::{Layout, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 use measure::{Best, Learnt, Trial};
 
 /// The registry entry.
@@ -47,6 +48,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Autotune::COUNTERS,
     build: |options| Ok(Box::new(Autotune::new(Knobs::read(options)?)?)),
 };
 
@@ -276,6 +278,34 @@ fn launch(worker: u32) -> Action {
     Action::Launch { worker, mask: None, priority: 0, via: Via::Stream }
 }
 
+counters! {
+    Autotune |tuner|
+    /// to their end
+    "operators tuned", unit("operators") = tuner.learnt.operators;
+    /// in all
+    "trials", unit("trials") = tuner.learnt.trials;
+    /// until the last operator was done
+    "tuning time (s)", unit("s") = Amount::Most(tuner.done as f64 / 1e9);
+    /// of that time
+    "trials per second", unit("1/s") =
+        tuner.learnt.trials as f64 * 1e9 / (tuner.done as f64).max(1.0);
+    /// of a server's time, mean
+    "server's time on the GPU (%)", unit("%") = Amount::Mean {
+        sum: 100.0 * tuner.gpu_ns as f64,
+        of: tuner.done as f64 * tuner.servers.len() as f64,
+    };
+    /// of a trial beside others against alone
+    "measurement error, mean (%)", unit("%") = tuner.learnt.errors().0;
+    /// the same
+    "measurement error, largest (%)", unit("%") = tuner.learnt.errors().1;
+    /// for which a slower kernel won
+    "operators mistuned", unit("operators") = tuner.learnt.mistuned;
+    /// of time, over operators
+    "loss by the wrong kernel, mean (%)", unit("%") = tuner.learnt.losses().0;
+    /// the same
+    "loss by the wrong kernel, largest (%)", unit("%") = tuner.learnt.losses().1;
+}
+
 impl Policy for Autotune {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -312,21 +342,7 @@ impl Policy for Autotune {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let l = &self.learnt;
-        let ((error, error_max), (loss, loss_max)) = (l.errors(), l.losses());
-        let wall = (self.done as f64 * self.servers.len() as f64).max(1.0);
-        vec![
-            ("operators tuned", l.operators as f64),
-            ("trials", l.trials as f64),
-            ("tuning time (s)", self.done as f64 / 1e9),
-            ("trials per second", l.trials as f64 * 1e9 / (self.done as f64).max(1.0)),
-            ("server's time on the GPU (%)", 100.0 * self.gpu_ns as f64 / wall),
-            ("measurement error, mean (%)", error),
-            ("measurement error, largest (%)", error_max),
-            ("operators mistuned", l.mistuned as f64),
-            ("loss by the wrong kernel, mean (%)", loss),
-            ("loss by the wrong kernel, largest (%)", loss_max),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

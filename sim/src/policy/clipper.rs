@@ -24,10 +24,11 @@ use super::dnnscaler::band::{Band, Statistic};
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Closes, Event};
+use crate::counter::Count;
 use crate::layout::{Discipline, Layout};
-use crate::options;
 use crate::scenario::Setup;
 use crate::view::View;
+use crate::{counters, options};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -40,6 +41,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Clipper::COUNTERS,
     build: |options| Ok(Box::new(Clipper::new(Knobs::read(options)?))),
 };
 
@@ -124,6 +126,17 @@ fn next(index: u32, band: Band, increase: u32, decrease: f64) -> u32 {
     }
 }
 
+counters! {
+    Clipper |clipper|
+    /// over tenants
+    "batch limits at the end, sum", unit("items") =
+        clipper.jobs.iter().map(|job| u64::from(job.index) + 1).sum::<u64>();
+    /// of a batch limit
+    "changes of the knob", unit("changes") = clipper.changes;
+    /// whose latency was above it
+    "periods over the SLO", unit("periods") = clipper.over;
+}
+
 impl Policy for Clipper {
     fn depth(&self) -> Depth {
         Depth::Request
@@ -152,13 +165,8 @@ impl Policy for Clipper {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let batches: u32 = self.jobs.iter().map(|j| j.index + 1).sum();
-        vec![
-            ("batch limits at the end, sum", f64::from(batches)),
-            ("changes of the knob", self.changes as f64),
-            ("periods over the SLO", self.over as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

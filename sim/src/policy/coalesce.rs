@@ -37,10 +37,11 @@ use cotenant_profiles::{Nanos, Op};
 use super::streams::one_process;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 mod law;
 mod prospects;
@@ -59,6 +60,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Coalesce::COUNTERS,
     build: |options| Ok(Box::new(Coalesce::new(&Knobs::read(options)?))),
 };
 
@@ -396,6 +398,28 @@ impl Coalesce {
     }
 }
 
+counters! {
+    Coalesce |coalesce|
+    /// that the policy was asked about
+    "kernels", unit("kernels") = coalesce.counts.kernels;
+    /// that the policy made of them
+    "launches", unit("launches") = coalesce.counts.launches;
+    /// that shared a launch with others
+    "merged_kernels", unit("kernels") = coalesce.counts.merged;
+    /// in one launch, most
+    "largest_group", unit("kernels") = Amount::Most(coalesce.counts.largest as f64);
+    /// kept smaller so that they fill whole waves
+    "wave_capped", unit("launches") = coalesce.counts.capped;
+    /// not merged, because together they would have taken longer
+    "gate_refused", unit("launches") = coalesce.counts.refused;
+    /// held for others to merge with
+    "waiting_kernels", unit("kernels") = coalesce.counts.waited;
+    /// time that such a kernel was held, mean
+    "wait_mean_us", unit("us") = Amount::mean(coalesce.counts.waited_ns, 1000 * coalesce.counts.waited);
+    /// held beyond what their deadline allowed
+    "late_by_waiting", unit("kernels") = coalesce.counts.late;
+}
+
 impl Policy for Coalesce {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -455,20 +479,8 @@ impl Policy for Coalesce {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        vec![
-            ("kernels", c.kernels as f64),
-            ("launches", c.launches as f64),
-            ("merged_kernels", c.merged as f64),
-            ("largest_group", c.largest as f64),
-            ("wave_capped", c.capped as f64),
-            ("gate_refused", c.refused as f64),
-            ("waiting_kernels", c.waited as f64),
-            ("wait_mean_us", ratio(c.waited_ns, c.waited) / 1e3),
-            ("late_by_waiting", c.late as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

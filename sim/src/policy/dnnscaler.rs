@@ -46,6 +46,8 @@ use cotenant_profiles::Nanos;
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties, clipper};
 use crate::action::{Action, Closes, Event};
+use crate::counter::Count;
+use crate::counters;
 use crate::layout::{Layout, PoolSpec, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::View;
@@ -65,6 +67,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Dnnscaler::COUNTERS,
     build: |options| Ok(Box::new(Dnnscaler::new(Knobs::read(options)?.checked()?))),
 };
 
@@ -419,6 +422,48 @@ impl Dnnscaler {
     }
 }
 
+impl Dnnscaler {
+    /// Over tenants.
+    fn sum(&self, of: fn(&Job) -> f64) -> f64 {
+        self.jobs.iter().map(of).sum()
+    }
+}
+
+counters! {
+    Dnnscaler |scaler|
+    /// for which batching was chosen, at the end
+    "tenants on batching", unit("tenants") =
+        scaler.sum(|job| matches!(job.phase, Phase::Batching(_)).into());
+    /// for which instances were chosen, at the end
+    "tenants on multi-tenancy", unit("tenants") =
+        scaler.sum(|job| matches!(job.phase, Phase::Instances(_)).into());
+    /// of throughput, over tenants
+    "gain of batching in the probe, %, sum", unit("%") = scaler.sum(|job| job.probed.gains().0);
+    /// of throughput, over tenants
+    "gain of multi-tenancy in the probe, %, sum", unit("%") =
+        scaler.sum(|job| job.probed.gains().1);
+    /// over tenants
+    "batch limits at the end, sum", unit("items") = scaler.sum(|job| match job.phase {
+        Phase::Batching(search) => f64::from(search.batch()),
+        _ => 1.0,
+    });
+    /// over tenants
+    "instances at the end, sum", unit("instances") =
+        scaler.sum(|job| f64::from(job.live() + job.coming));
+    /// over tenants
+    "last latency held against the SLO, ms, sum", unit("ms") = scaler.sum(|job| job.seen);
+    /// in all
+    "instances started", unit("instances") = scaler.counted.started;
+    /// in all
+    "instances retired", unit("instances") = scaler.counted.retired;
+    /// for which there was no memory
+    "instances refused", unit("instances") = scaler.counted.refused;
+    /// of a batch limit or of the number of instances
+    "changes of the knob", unit("changes") = scaler.counted.changes;
+    /// at a latency that was above it
+    "looks over the SLO", unit("looks") = scaler.counted.over;
+}
+
 impl Policy for Dnnscaler {
     fn depth(&self) -> Depth {
         Depth::Request
@@ -493,28 +538,7 @@ impl Policy for Dnnscaler {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let count = |f: fn(&Job) -> f64| self.jobs.iter().map(f).sum::<f64>();
-        let c = &self.counted;
-        vec![
-            ("tenants on batching", count(|j| matches!(j.phase, Phase::Batching(_)).into())),
-            ("tenants on multi-tenancy", count(|j| matches!(j.phase, Phase::Instances(_)).into())),
-            ("gain of batching in the probe, %, sum", count(|j| j.probed.gains().0)),
-            ("gain of multi-tenancy in the probe, %, sum", count(|j| j.probed.gains().1)),
-            (
-                "batch limits at the end, sum",
-                count(|j| match j.phase {
-                    Phase::Batching(search) => f64::from(search.batch()),
-                    _ => 1.0,
-                }),
-            ),
-            ("instances at the end, sum", count(|j| f64::from(j.live() + j.coming))),
-            ("last latency held against the SLO, ms, sum", count(|j| j.seen)),
-            ("instances started", c.started as f64),
-            ("instances retired", c.retired as f64),
-            ("instances refused", c.refused as f64),
-            ("changes of the knob", c.changes as f64),
-            ("looks over the SLO", c.over as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

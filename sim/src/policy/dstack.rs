@@ -45,10 +45,11 @@ use cotenant_profiles::Nanos;
 
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 use plan::{Job, Slot, free, plan};
 use size::{Batching, Knee, batch_ns, choose, steps};
 
@@ -63,6 +64,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Dstack::COUNTERS,
     build: |options| Ok(Box::new(Dstack::new(Knobs::read(options)?))),
 };
 
@@ -434,6 +436,26 @@ impl ModelState {
     }
 }
 
+counters! {
+    Dstack |dstack|
+    /// planned
+    "sessions", unit("sessions") = dstack.counted.sessions;
+    /// of a batch
+    "runs planned", unit("runs") = dstack.counted.planned;
+    /// whose plan ends behind the deadline
+    "runs planned too late", unit("runs") = dstack.counted.late;
+    /// for which there was no place
+    "runs left to the next session", unit("runs") = dstack.counted.carried;
+    /// at their planned place
+    "planned runs begun", unit("runs") = dstack.counted.kept;
+    /// that had nothing to do
+    "planned runs without a request", unit("runs") = dstack.counted.empty;
+    /// in CUs that the plan left free
+    "gaps filled", unit("runs") = dstack.counted.gaps;
+    /// of those, on fewer CUs than the knee
+    "gaps filled below the knee", unit("runs") = dstack.counted.below_knee;
+}
+
 impl Policy for Dstack {
     fn depth(&self) -> Depth {
         Depth::Batch
@@ -479,17 +501,7 @@ impl Policy for Dstack {
         self.look_soon(view, act);
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counted;
-        vec![
-            ("sessions", c.sessions as f64),
-            ("runs planned", c.planned as f64),
-            ("runs planned too late", c.late as f64),
-            ("runs left to the next session", c.carried as f64),
-            ("planned runs begun", c.kept as f64),
-            ("planned runs without a request", c.empty as f64),
-            ("gaps filled", c.gaps as f64),
-            ("gaps filled below the knee", c.below_knee as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

@@ -30,12 +30,13 @@ use cotenant_profiles::device::DispatchRule;
 
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::{Layout, WorkerSpec};
 use crate::mask::CuMask;
 use crate::program::Program;
 use crate::scenario::Setup;
 use crate::view::View;
-use crate::{options, words};
+use crate::{counters, options, words};
 
 mod plan;
 
@@ -52,6 +53,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Eclip::COUNTERS,
     build: |options| Ok(Box::new(Eclip::new(Knobs::read(options)?))),
 };
 
@@ -258,6 +260,24 @@ fn group_order(groups: usize, w: usize, workers: usize) -> Vec<usize> {
     (0..groups).map(|i| (start + i) % groups).collect()
 }
 
+counters! {
+    Eclip |eclip|
+    /// that the policy was asked about
+    "kernels", unit("kernels") = eclip.counts.kernels;
+    /// of the CUs that a stream launches on
+    "switches", unit("changes") = eclip.counts.switches;
+    /// of queue per request
+    "switches_per_request", unit("changes") =
+        Amount::mean(eclip.counts.switches, eclip.counts.requests);
+    /// of queue that the plan has
+    "planned_switches", unit("changes") = eclip.counts.planned;
+    /// of the kernels, those on the queue without a mask
+    "default_stream_share", unit("0 to 1") =
+        Amount::mean(eclip.counts.shared, eclip.counts.kernels);
+    /// that waited for that queue
+    "default_queue_waits", unit("kernels") = eclip.counts.waited;
+}
+
 impl Policy for Eclip {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -289,17 +309,8 @@ impl Policy for Eclip {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        let ratio = |a: u64, b: u64| if b == 0 { 0.0 } else { a as f64 / b as f64 };
-        vec![
-            ("kernels", c.kernels as f64),
-            ("switches", c.switches as f64),
-            ("switches_per_request", ratio(c.switches, c.requests)),
-            ("planned_switches", c.planned as f64),
-            ("default_stream_share", ratio(c.shared, c.kernels)),
-            ("default_queue_waits", c.waited as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

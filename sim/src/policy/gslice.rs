@@ -41,10 +41,11 @@ use cotenant_profiles::Nanos;
 use super::options::Latency;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Closes, Event, Resize};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::{View, Window};
-use crate::{options, words};
+use crate::{counters, options, words};
 use rules::{GLET_PARTITIONS, Seen, Variant, divide};
 use schedule::Schedule;
 
@@ -59,6 +60,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Gslice::COUNTERS,
     build: |options| Ok(Box::new(Gslice::new(Knobs::read(options)?))),
 };
 
@@ -408,6 +410,16 @@ fn execution_ms(window: &Window) -> Option<f64> {
     (ns > 0).then(|| ns as f64 / 1e6 / batches as f64)
 }
 
+counters! {
+    Gslice |gslice|
+    /// of a worker's share
+    "resizes asked for", unit("changes") = gslice.counted.resizes;
+    /// for which there was no memory
+    "resizes refused", unit("changes") = gslice.counted.refused;
+    /// in all
+    "batch limits changed", unit("changes") = gslice.counted.batch_changes;
+}
+
 impl Policy for Gslice {
     fn depth(&self) -> Depth {
         Depth::Request
@@ -450,12 +462,7 @@ impl Policy for Gslice {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counted;
-        vec![
-            ("resizes asked for", c.resizes as f64),
-            ("resizes refused", c.refused as f64),
-            ("batch limits changed", c.batch_changes as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

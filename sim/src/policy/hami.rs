@@ -34,10 +34,11 @@ use cotenant_profiles::Nanos;
 use super::clipper::turns;
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -50,6 +51,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Hami::COUNTERS,
     build: |options| Ok(Box::new(Hami::new(Knobs::read(options)?))),
 };
 
@@ -221,6 +223,15 @@ impl Hami {
     }
 }
 
+counters! {
+    Hami |hami|
+    /// of a container that had spent its own
+    "launches held for tokens", unit("launches") = hami.held;
+    /// over containers
+    "shares at the end, tokens", unit("tokens") =
+        hami.containers.iter().map(|container| container.share as f64).sum::<f64>();
+}
+
 impl Policy for Hami {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -274,9 +285,8 @@ impl Policy for Hami {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let share = self.containers.iter().map(|c| c.share as f64).sum();
-        vec![("launches held for tokens", self.held as f64), ("shares at the end, tokens", share)]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

@@ -28,6 +28,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: &[],
+    counters: &[],
     build: |_| Ok(Box::new(Ideal)),
 };
 

@@ -34,12 +34,13 @@ use std::collections::BTreeMap;
 
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::Layout;
 use crate::mask::CuMask;
 use crate::program::KernelCode;
 use crate::scenario::Setup;
 use crate::view::View;
-use crate::{options, words};
+use crate::{counters, options, words};
 
 mod placement;
 
@@ -56,6 +57,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Krisp::COUNTERS,
     build: |options| Ok(Box::new(Krisp::new(Knobs::read(options)?))),
 };
 
@@ -248,6 +250,24 @@ fn key(kernel: &KernelCode) -> (&str, u64) {
     (&kernel.name, kernel.blocks.saturating_mul(u64::from(kernel.threads)))
 }
 
+counters! {
+    Krisp |krisp|
+    /// that the policy was asked about
+    "kernels", unit("kernels") = krisp.counts.kernels;
+    /// without a curve in the profile
+    "unknown_kernels", unit("kernels") = krisp.counts.unknown;
+    /// that got fewer CUs than they asked for
+    "shrunk_kernels", unit("kernels") = krisp.counts.shrunk;
+    /// that got CUs which others had, too
+    "overlapped_kernels", unit("kernels") = krisp.counts.overlapped;
+    /// that a kernel asked for, mean
+    "asked_cus_mean", unit("CUs") = Amount::mean(krisp.counts.asked, krisp.counts.kernels);
+    /// granted to a launch, mean
+    "granted_cus_mean", unit("CUs") = Amount::mean(krisp.counts.granted, krisp.counts.kernels);
+    /// whose table entry another kernel has, too
+    "shared_keys", unit("kernels") = krisp.counts.shared_keys;
+}
+
 impl Policy for Krisp {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -284,17 +304,7 @@ impl Policy for Krisp {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        let mean = |sum: u64| if c.kernels == 0 { 0.0 } else { sum as f64 / c.kernels as f64 };
-        vec![
-            ("kernels", c.kernels as f64),
-            ("unknown_kernels", c.unknown as f64),
-            ("shrunk_kernels", c.shrunk as f64),
-            ("overlapped_kernels", c.overlapped as f64),
-            ("asked_cus_mean", mean(c.asked)),
-            ("granted_cus_mean", mean(c.granted)),
-            ("shared_keys", c.shared_keys as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

@@ -34,12 +34,13 @@ mod clock;
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::Layout;
 use crate::mask::CuMask;
 use crate::program::KernelCode;
 use crate::scenario::{Class, Setup};
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 use clock::Clock;
 
 /// The registry entry.
@@ -53,6 +54,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Lithos::COUNTERS,
     build: |options| Ok(Box::new(Lithos::new(Knobs::read(options)?))),
 };
 
@@ -151,6 +153,12 @@ struct Counts {
     atoms: u64,
     stolen: u64,
     cus: u64,
+}
+
+impl Counts {
+    fn launches(&self) -> u64 {
+        self.kernels + self.atoms
+    }
 }
 
 impl Lithos {
@@ -339,6 +347,20 @@ impl Lithos {
 /// The timer at which a clock is chosen.
 const WINDOW: u64 = 1;
 
+counters! {
+    Lithos |lithos|
+    /// launched in one piece
+    "whole_kernels", unit("kernels") = lithos.counts.kernels;
+    /// of a part of a kernel
+    "atoms", unit("launches") = lithos.counts.atoms;
+    /// of the launches, those on CUs of another tenant
+    "stolen_share", unit("0 to 1") = Amount::mean(lithos.counts.stolen, lithos.counts.launches());
+    /// granted to a launch, mean
+    "granted_cus_mean", unit("CUs") = Amount::mean(lithos.counts.cus, lithos.counts.launches());
+    /// of the board's clock
+    "clocks_set", unit("changes") = lithos.clock.changes;
+}
+
 impl Policy for Lithos {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -398,15 +420,7 @@ impl Policy for Lithos {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        let launches = (c.kernels + c.atoms).max(1) as f64;
-        vec![
-            ("whole_kernels", c.kernels as f64),
-            ("atoms", c.atoms as f64),
-            ("stolen_share", c.stolen as f64 / launches),
-            ("granted_cus_mean", c.cus as f64 / launches),
-            ("clocks_set", self.clock.changes as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

@@ -31,6 +31,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Mig::SPECS,
+    counters: &[],
     build: |options| Ok(Box::new(Mig::read(options)?)),
 };
 

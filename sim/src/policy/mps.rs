@@ -24,6 +24,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Mps::SPECS,
+    counters: &[],
     build: |options| Ok(Box::new(Mps::read(options)?)),
 };
 

@@ -24,6 +24,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: MpsPercent::SPECS,
+    counters: &[],
     build: |options| Ok(Box::new(MpsPercent::read(options)?)),
 };
 

@@ -25,10 +25,11 @@ use cotenant_profiles::device::DispatchRule;
 
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::Count;
 use crate::layout::{Layout, PoolSpec, Role, WorkerSpec};
 use crate::scenario::Setup;
 use crate::view::View;
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -41,6 +42,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: MpsStatic::COUNTERS,
     build: |options| {
         Ok(Box::new(MpsStatic { knobs: Knobs::read(options)?, ..MpsStatic::default() }))
     },
@@ -129,6 +131,12 @@ impl MpsStatic {
             act.push(Action::Repartition { pool: 0, lanes, via });
         }
     }
+}
+
+counters! {
+    MpsStatic |mps|
+    /// of the partitions that took effect
+    "repartitions", unit("changes") = mps.repartitions;
 }
 
 impl Policy for MpsStatic {
@@ -223,11 +231,8 @@ impl Policy for MpsStatic {
         act.push(Action::Timer { at: view.now + period, token: 0 });
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        match self.knobs.rebalance {
-            Some(_) => vec![("repartitions", self.repartitions as f64)],
-            None => vec![],
-        }
+    fn counters(&self) -> Vec<Count> {
+        if self.knobs.rebalance.is_some() { self.counted() } else { vec![] }
     }
 }
 

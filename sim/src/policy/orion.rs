@@ -27,11 +27,12 @@ use cotenant_profiles::Nanos;
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::program::KernelClass;
 use crate::scenario::{Class, Setup};
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -44,6 +45,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Orion::COUNTERS,
     build: |options| Ok(Box::new(Orion::new(Knobs::read(options)?))),
 };
 
@@ -192,6 +194,20 @@ impl Orion {
     }
 }
 
+counters! {
+    Orion |orion|
+    /// of best-effort tenants, launched while nobody else's ran
+    "best_effort_alone", unit("kernels") = orion.counts.alone;
+    /// of best-effort tenants, launched beside a latency-critical one
+    "best_effort_beside", unit("kernels") = orion.counts.beside;
+    /// that held a kernel for its class
+    "refused_by_class", unit("decisions") = orion.counts.refused_class;
+    /// that held a kernel for the CUs that it needs
+    "refused_by_cus", unit("decisions") = orion.counts.refused_cus;
+    /// that held a kernel because enough best-effort time was outstanding
+    "throttled", unit("decisions") = orion.counts.throttled;
+}
+
 impl Policy for Orion {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -250,14 +266,7 @@ impl Policy for Orion {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        vec![
-            ("best_effort_alone", c.alone as f64),
-            ("best_effort_beside", c.beside as f64),
-            ("refused_by_class", c.refused_class as f64),
-            ("refused_by_cus", c.refused_cus as f64),
-            ("throttled", c.throttled as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

@@ -36,11 +36,12 @@ use cotenant_profiles::{Device, Nanos};
 
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
-use crate::options;
 use crate::program::{KernelCode, Program};
 use crate::scenario::{Setup, Tenant};
 use crate::view::{Status, View};
+use crate::{counters, options};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -53,6 +54,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Overlap::COUNTERS,
     build: |options| Ok(Box::new(Overlap::new(Knobs::read(options)?))),
 };
 
@@ -355,6 +357,24 @@ fn launch(worker: u32) -> Action {
     Action::Launch { worker, mask: None, priority: 0, via: Via::Stream }
 }
 
+counters! {
+    Overlap |overlap|
+    /// of operators that ran together
+    "groups", unit("groups") = overlap.counts.groups;
+    /// with operators of more than one query
+    "groups of several queries", unit("groups") = overlap.counts.overlapped;
+    /// in such groups
+    "operators beside the most urgent query", unit("operators") = overlap.counts.beside;
+    /// whose most urgent query was late already
+    "groups led by a late query", unit("groups") = overlap.counts.late;
+    /// that such groups were to last
+    "groups of several queries: predicted, ms, sum", unit("ms") =
+        overlap.counts.predicted_ns as f64 / 1e6;
+    /// that they lasted
+    "groups of several queries: lasted, ms, sum", unit("ms") =
+        overlap.counts.lasted_ns as f64 / 1e6;
+}
+
 impl Policy for Overlap {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -398,16 +418,8 @@ impl Policy for Overlap {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        vec![
-            ("groups", c.groups as f64),
-            ("groups of several queries", c.overlapped as f64),
-            ("operators beside the most urgent query", c.beside as f64),
-            ("groups led by a late query", c.late as f64),
-            ("groups of several queries: predicted, ms, sum", c.predicted_ns as f64 / 1e6),
-            ("groups of several queries: lasted, ms, sum", c.lasted_ns as f64 / 1e6),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

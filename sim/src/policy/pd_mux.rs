@@ -22,11 +22,12 @@
 
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Via};
+use crate::counter::{Amount, Count};
 use crate::layout::{Layout, Role, WorkerSpec};
 use crate::mask::CuMask;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -39,6 +40,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: PdMux::COUNTERS,
     build: |options| Ok(Box::new(PdMux::new(Knobs::read(options)?))),
 };
 
@@ -181,6 +183,18 @@ impl PdMux {
     }
 }
 
+counters! {
+    PdMux |mux|
+    /// of prompts
+    "prefill_steps", unit("steps") = mux.counts.prefills;
+    /// of sequences that generate
+    "decode_steps", unit("steps") = mux.counts.decodes;
+    /// of the CUs that a stream launches on
+    "switches", unit("changes") = mux.counts.switches;
+    /// at the begin of a prefill, mean
+    "prefill_cus_mean", unit("CUs") = Amount::mean(mux.counts.prefill_cus, mux.counts.prefills);
+}
+
 impl Policy for PdMux {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -233,15 +247,8 @@ impl Policy for PdMux {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let c = &self.counts;
-        let mean = if c.prefills == 0 { 0.0 } else { c.prefill_cus as f64 / c.prefills as f64 };
-        vec![
-            ("prefill_steps", c.prefills as f64),
-            ("decode_steps", c.decodes as f64),
-            ("switches", c.switches as f64),
-            ("prefill_cus_mean", mean),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }
 

@@ -26,12 +26,13 @@
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Preemption, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::mask::CuMask;
 use crate::program::KernelCode;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -44,6 +45,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Reef::COUNTERS,
     build: |options| Ok(Box::new(Reef::new(Knobs::read(options)?))),
 };
 
@@ -150,6 +152,16 @@ impl Reef {
     }
 }
 
+counters! {
+    Reef |reef|
+    /// of best-effort tenants, launched while nobody else's ran
+    "best_effort_alone", unit("kernels") = reef.counts[0];
+    /// launched beside others, on CUs that those left free
+    "padded", unit("kernels") = reef.counts[1];
+    /// killed, to start over
+    "killed", unit("kernels") = reef.counts[2];
+}
+
 impl Policy for Reef {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -200,8 +212,7 @@ impl Policy for Reef {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let names = ["best_effort_alone", "padded", "killed"];
-        names.into_iter().zip(self.counts.map(|n| n as f64)).collect()
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

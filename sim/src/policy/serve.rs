@@ -31,10 +31,11 @@ use cotenant_traces::Rng;
 
 use super::{Depth, LayoutError, PerTenant, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event};
+use crate::counter::Count;
 use crate::layout::{Layout, WorkerSpec};
 use crate::scenario::{Class, Setup};
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -47,6 +48,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Knobs::SPECS,
+    counters: Serve::COUNTERS,
     build: |options| Ok(Box::new(Serve::new(Knobs::read(options)?))),
 };
 
@@ -242,6 +244,14 @@ fn length(t: u32, view: &View<'_>) -> u64 {
     tenant.model.host_per_request.0 * u64::from(requests) + pass * passes
 }
 
+counters! {
+    Serve |serve|
+    /// in all
+    "decisions", unit("decisions") = serve.decisions;
+    /// after which everybody waited
+    "decisions that started nothing", unit("decisions") = serve.idle_decisions;
+}
+
 impl Policy for Serve {
     fn depth(&self) -> Depth {
         Depth::Batch
@@ -272,10 +282,7 @@ impl Policy for Serve {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        vec![
-            ("decisions", self.decisions as f64),
-            ("decisions that started nothing", self.idle_decisions as f64),
-        ]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

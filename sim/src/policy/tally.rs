@@ -23,11 +23,12 @@ use cotenant_profiles::Nanos;
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Preemption, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
 use crate::program::KernelCode;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
-use crate::{options, words};
+use crate::{counters, options, words};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -40,6 +41,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: Tally::COUNTERS,
     build: |options| Ok(Box::new(Tally::new(Knobs::read(options)?))),
 };
 
@@ -160,6 +162,18 @@ impl Tally {
     }
 }
 
+counters! {
+    Tally |tally|
+    /// launched in one piece
+    "whole_kernels", unit("kernels") = tally.counts[0];
+    /// of a part of a kernel
+    "slices", unit("launches") = tally.counts[1];
+    /// launched as persistent threads
+    "persistent_kernels", unit("kernels") = tally.counts[2];
+    /// taken off the CUs before their end
+    "preempted", unit("kernels") = tally.counts[3];
+}
+
 impl Policy for Tally {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -209,8 +223,7 @@ impl Policy for Tally {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        let names = ["whole_kernels", "slices", "persistent_kernels", "preempted"];
-        names.into_iter().zip(self.counts.map(|n| n as f64)).collect()
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

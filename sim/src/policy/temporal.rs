@@ -29,6 +29,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: true,
     },
     options: Temporal::SPECS,
+    counters: &[],
     build: |options| {
         let policy = Temporal::read(options)?;
         if policy.quantum.is_some() && policy.interval != Interval::Default {

@@ -25,10 +25,11 @@
 use super::ranks::Ranks;
 use super::{Depth, LayoutError, Policy, PolicyInfo, Properties};
 use crate::action::{Action, Event, Preemption, Via};
+use crate::counter::Count;
 use crate::layout::Layout;
-use crate::options;
 use crate::scenario::Setup;
 use crate::view::{Status, View};
+use crate::{counters, options};
 
 /// The registry entry.
 pub(super) const INFO: PolicyInfo = PolicyInfo {
@@ -41,6 +42,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Knobs::SPECS,
+    counters: XSched::COUNTERS,
     build: |options| Ok(Box::new(XSched::new(Knobs::read(options)?))),
 };
 
@@ -95,6 +97,12 @@ impl XSched {
     }
 }
 
+counters! {
+    XSched |xsched|
+    /// taken off the CUs before their end
+    "preempted", unit("kernels") = xsched.preempted;
+}
+
 impl Policy for XSched {
     fn depth(&self) -> Depth {
         Depth::Kernel
@@ -136,7 +144,7 @@ impl Policy for XSched {
         }
     }
 
-    fn counters(&self) -> Vec<(&'static str, f64)> {
-        vec![("preempted", self.preempted as f64)]
+    fn counters(&self) -> Vec<Count> {
+        self.counted()
     }
 }

@@ -4,6 +4,7 @@ use crate::common::{
     World, build, closed, completions, device, kernel, model, program, tenant, watch,
 };
 use cotenant_profiles::Nanos;
+use cotenant_sim::Report;
 use cotenant_sim::observe::Happening;
 use cotenant_sim::policy::{Options, Value};
 use cotenant_sim::scenario::{Load, Think};
@@ -36,8 +37,8 @@ fn two() -> World {
     world
 }
 
-fn counter(counters: &[(&str, f64)], name: &str) -> f64 {
-    counters.iter().find(|c| c.0 == name).expect("it is counted").1
+fn counter(report: &Report, name: &str) -> f64 {
+    report.counter(name).expect("it is counted")
 }
 
 /// `(ms, tenant)` of every launch.
@@ -69,9 +70,9 @@ fn one_server_by_hand() {
         .flat_map(|(t, at)| [(at, t), (at + 10, t)])
         .collect();
     assert_eq!(launches(&log), expected);
-    assert_eq!(counter(&report.counters, "tuning time (s)"), 0.67);
-    assert_eq!(counter(&report.counters, "trials"), 6.0);
-    let on_gpu = counter(&report.counters, "server's time on the GPU (%)");
+    assert_eq!(counter(&report, "tuning time (s)"), 0.67);
+    assert_eq!(counter(&report, "trials"), 6.0);
+    let on_gpu = counter(&report, "server's time on the GPU (%)");
     assert!((on_gpu - 100.0 * 0.12 / 0.67).abs() < 1e-9, "six trials of 20 ms");
 }
 
@@ -94,7 +95,7 @@ fn two_servers_by_hand() {
         let of = |w: u32| -> Vec<u64> {
             all.iter().filter(|l| l.1 == w).map(|l| l.0).step_by(2).collect()
         };
-        (of(0), of(1), counter(&report.counters, "tuning time (s)"))
+        (of(0), of(1), counter(&report, "tuning time (s)"))
     };
     assert_eq!(run(2, 50), (vec![50, 170, 290], vec![100, 220, 340], 0.36));
     assert_eq!(run(1, 90), (vec![90, 270, 450], vec![180, 360, 540], 0.56));
@@ -115,7 +116,7 @@ fn shares_keep_measurements_true() {
         ];
         let mut policy = build("autotune", &options);
         let loads = vec![closed(1), closed(1)];
-        watch(world.scenario(loads), policy.as_mut()).0.counters
+        watch(world.scenario(loads), policy.as_mut()).0
     };
     let (controlled, uncontrolled) = (run("controlled"), run("uncontrolled"));
     assert_eq!(counter(&controlled, "measurement error, largest (%)"), 0.0);
@@ -134,7 +135,7 @@ fn more_operators_than_servers_are_all_tuned() {
     let loads = (0..7).map(|_| once()).collect();
     let (report, log) = watch(world.scenario(loads), policy.as_mut());
     assert_eq!(completions(&log).len(), 7);
-    assert_eq!(counter(&report.counters, "operators tuned"), 7.0);
+    assert_eq!(counter(&report, "operators tuned"), 7.0);
 }
 
 #[test]

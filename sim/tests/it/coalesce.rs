@@ -15,7 +15,7 @@ fn text(word: &str) -> Value {
 }
 
 fn counter(report: &Report, name: &str) -> f64 {
-    report.counters.iter().find(|(n, _)| *n == name).expect("a counter of coalesce").1
+    report.counter(name).expect("a counter of coalesce")
 }
 
 /// A matrix product of `blocks` blocks, one per CU, on a V100.

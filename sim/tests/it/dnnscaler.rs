@@ -45,8 +45,7 @@ impl Run {
     }
 
     fn counter(&self, name: &str) -> f64 {
-        let found = self.report.counters.iter().find(|(n, _)| *n == name);
-        found.unwrap_or_else(|| panic!("no counter `{name}`")).1
+        self.report.counter(name).unwrap_or_else(|| panic!("no counter `{name}`"))
     }
 
     /// Batch sizes and instances at work, in order, without repetitions.

@@ -10,7 +10,7 @@ use cotenant_sim::policy::Value;
 use cotenant_sim::program::{Code, KernelCode};
 
 fn counter(report: &Report, name: &str) -> f64 {
-    report.counters.iter().find(|(n, _)| *n == name).expect("a counter of eclip").1
+    report.counter(name).expect("a counter of eclip")
 }
 
 /// `workers` tenants that run the same kernels in this order.

@@ -37,7 +37,7 @@ fn go(scenario: Scenario, options: &[(&str, Value)]) -> (Report, Vec<(u64, Happe
 }
 
 fn counter(report: &Report, name: &str) -> f64 {
-    report.counters.iter().find(|(n, _)| *n == name).expect("a counter of krisp").1
+    report.counter(name).expect("a counter of krisp")
 }
 
 /// CUs granted to each worker, in order.

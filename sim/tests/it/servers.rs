@@ -123,14 +123,14 @@ fn operators_run_beside_the_urgent_query_up_to_its_deadline() {
         log.iter().filter(|e| by(e)).count()
     };
     assert_eq!((ended(5_000), ended(5_999)), (5, 5));
-    let counter = |name: &str| report.counters.iter().find(|c| c.0 == name).unwrap().1;
+    let counter = |name: &str| report.counter(name).unwrap();
     assert_eq!(counter("groups"), 2.0);
     assert_eq!(counter("groups of several queries"), 2.0);
     // A fifth added to what is predicted: four fit.
     let margin = ("margin", Value::Float(0.2));
     let (report, _) =
         watch(world.scenario(loads()), build("overlap", &[one.clone(), margin]).as_mut());
-    assert_eq!(report.counters.iter().find(|c| c.0.starts_with("operators")).unwrap().1, 4.0);
+    assert_eq!(report.counter("operators beside the most urgent query"), Some(4.0));
     // One query in a group: one after the other.
     let single = ("queries", Value::Integer(1));
     let (_, log) = watch(world.scenario(loads()), build("overlap", &[one, single]).as_mut());

@@ -1,7 +1,6 @@
 //! What real drivers do that a polite stand-in does not: each test fails where cotenant trusts them.
 #![allow(clippy::print_stderr)] // helpers of tests
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cotenant_profiles::lower::Precision;
@@ -245,8 +244,9 @@ fn ends_that_no_event_tells_are_counted() {
             gpu.wait(&mut ended).unwrap();
         }
         assert!(ended.iter().all(|c| c.duration.0 < 1_000_000), "of one stream: {ended:?}");
-        let counted = gpu.counters().into_iter().find(|(name, _)| *name == "ends_told_as_seen");
-        assert_eq!(counted, Some(("ends_told_as_seen", 3)));
+        let mut counted = gpu.counters().into_iter();
+        let as_seen = counted.find(|count| count.counter.name == "ends_told_as_seen");
+        assert_eq!(as_seen.map(|count| count.amount.value()), Some(3.0));
         drop(gpu);
         assert_eq!(alive(), (0, 0));
     });
@@ -356,10 +356,7 @@ fn what_events_cost_is_in_no_duration_and_no_launch() {
 /// A worker says how many CUs it was given.
 #[test]
 fn workers_on_other_cus_than_asked_are_counted() {
-    let counted = |replayed: &Replayed| {
-        let mut all = replayed.report.counters.iter();
-        all.find(|(name, _)| *name == "workers_on_other_cus").map(|(_, n)| *n)
-    };
+    let counted = |replayed: &Replayed| replayed.report.counter("workers_on_other_cus");
     let test = "workers_on_other_cus_than_asked_are_counted";
     with_stand_in!(test, &[("FAKECUDA_NASTY", "sms=64")], || {
         let replayed = replay_processes("mps-percent", "control").unwrap();
@@ -373,10 +370,9 @@ fn partitions_are_made_before_the_run() {
     let nasty = [("FAKECUDA_NASTY", "create=20")];
     with_stand_in!("partitions_are_made_before_the_run", &nasty, || {
         let replayed = replay_streams("krisp", "squeezenet1_1@64").unwrap();
-        let counters: BTreeMap<&str, f64> = replayed.report.counters.iter().copied().collect();
-        eprintln!("{counters:?}");
+        eprintln!("{:?}", replayed.report.counters);
         let made = calls().iter().filter(|c| *c == "cuGreenCtxCreate").count() as f64;
-        let late = counters.get("partitions_made").copied().unwrap_or(0.0);
+        let late = replayed.report.counter("partitions_made").unwrap_or(0.0);
         assert!(made >= 2.0 && late < made, "{late} of {made} while it ran");
     });
 }

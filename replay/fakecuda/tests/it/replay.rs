@@ -182,10 +182,6 @@ fn policies_drive_streams_and_green_contexts() {
     with_stand_in("policies_drive_streams_and_green_contexts", || {
         for name in ["mps", "mps-static", "krisp", "eclip", "coalesce", "streams"] {
             let Replayed { report, lateness, .. } = replay(name).unwrap();
-            let counter = |name: &str| {
-                let found = report.counters.iter().find(|(n, _)| *n == name);
-                found.map_or(0.0, |(_, value)| *value)
-            };
             let done: Vec<u64> = report.tenants.iter().map(|t| t.counts.completed).collect();
             eprintln!("{name}: completed {done:?}, {:?}", report.counters);
             for tenant in &report.tenants {
@@ -196,7 +192,7 @@ fn policies_drive_streams_and_green_contexts() {
             // What a GPU does not tell is no number.
             assert!(report.gpu.cu_utilization.is_nan());
             assert!(!lateness.arrivals.is_empty());
-            let changes = counter("queue_changes");
+            let changes = report.counter("queue_changes").unwrap_or(0.0);
             assert_eq!(changes > 0.0, matches!(name, "krisp" | "eclip"), "{name}: {changes}");
             assert_eq!(alive(), (0, 0), "{name}: everything is given back, in order");
         }
@@ -247,15 +243,14 @@ fn what_takes_kernels_off_a_gpu_is_refused_by_name() {
             ("lithos", scaling, "a clock of"),
         ];
         for (name, option, what) in refused {
-            let run = || beside_effort(name, option.clone()).map(|r| r.report.counters);
+            let run = || beside_effort(name, option.clone()).map(|r| r.report);
             let why = (0..10).find_map(|_| match run() {
                 Err(why) => Some(why.to_string()),
                 // It comes with the first kernel that is to go. On a quiet machine the stand-in's have all
                 // ended by the time that somebody wants them gone: then none was taken.
-                Ok(counters) => {
-                    let mut taken =
-                        counters.iter().filter(|(n, _)| ["killed", "preempted"].contains(n));
-                    assert!(taken.any(|(_, n)| *n == 0.0), "{name}: {counters:?}");
+                Ok(report) => {
+                    let mut taken = ["killed", "preempted"].map(|n| report.counter(n)).into_iter();
+                    assert!(taken.any(|n| n == Some(0.0)), "{name}: {:?}", report.counters);
                     None
                 }
             });
@@ -272,11 +267,10 @@ fn matrix_products_of_two_tenants_become_one_launch() {
     with_stand_in("matrix_products_of_two_tenants_become_one_launch", || {
         let always = Options(vec![("gate".to_owned(), Value::Text("always".to_owned()))]);
         let Replayed { report, .. } = with_options("coalesce", "resnet18@64", always).unwrap();
-        let counters: BTreeMap<&str, f64> = report.counters.iter().copied().collect();
-        eprintln!("{counters:?}");
-        assert!(counters["merged_kernels"] > 0.0, "{counters:?}");
+        let counted = |name: &str| report.counter(name).unwrap_or(0.0);
+        assert!(counted("merged_kernels") > 0.0, "{:?}", report.counters);
         // Convolutions have no common launch here: they go one after the other, and are counted.
-        assert!(counters["merges_one_by_one"] > 0.0, "{counters:?}");
+        assert!(counted("merges_one_by_one") > 0.0, "{:?}", report.counters);
         assert_eq!(alive(), (0, 0));
     });
 }
@@ -314,10 +308,8 @@ fn a_live_repartition_moves_streams_to_other_green_contexts() {
         let period = Value::Duration(Nanos::from_millis(200));
         let options = Options(vec![("rebalance".to_owned(), period)]);
         let done = streams_of(&uneven, "mps-static", &options).unwrap();
-        let counter = |name: &str| {
-            done.report.counters.iter().find(|(n, _)| *n == name).map(|&(_, value)| value)
-        };
-        assert!(counter("repartitions").is_some_and(|n| n >= 1.0), "{:?}", done.report.counters);
+        let times = done.report.counter("repartitions");
+        assert!(times.is_some_and(|n| n >= 1.0), "{:?}", done.report.counters);
         for tenant in &done.report.tenants {
             assert!(tenant.counts.reconfigurations >= 1);
             assert!(tenant.counts.completed > 1, "{}", tenant.counts.completed);

@@ -6,9 +6,11 @@ use std::time::Instant;
 
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::{Bytes, Nanos};
+use cotenant_sim::counter::Count;
 use cotenant_sim::mask::CuMask;
 
 use super::{CudaDevice, Flight, Lane, Staging};
+use crate::counted::Made;
 use crate::cuda::driver::Stream;
 use crate::cuda::memory::{Buffer, Pinned};
 use crate::cuda::ready::Ready;
@@ -165,8 +167,8 @@ impl Device for CudaDevice {
         self.lane(queue)?.stream.synchronize()
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        vec![("partitions_made", self.parts.len() as u64 - 1), ("ends_told_as_seen", self.as_seen)]
+    fn counters(&self) -> Vec<Count> {
+        Made { partitions: self.parts.len() as u64 - 1, ends_as_seen: self.as_seen }.counted()
     }
 
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {

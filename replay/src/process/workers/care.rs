@@ -42,7 +42,7 @@ impl Processes {
         let process = Process::start(command, assignment, gpu, token, inbox)
             .map_err(|e| DeviceError::Gone(format!("a worker process does not start: {e}")))?;
         self.owners.insert(token, worker);
-        self.started += 1;
+        self.started.processes += 1;
         if let Some(announced) = &self.announced {
             // Who listens no more misses nothing.
             let _ = announced.send((worker, process.id()));
@@ -92,12 +92,12 @@ impl Processes {
                 member.up = true;
                 let spec = member.spec;
                 let other = self.ground.share(&spec).is_some_and(|asked| asked != cus);
-                self.other_cus += u64::from(other);
+                self.deviations.other_cus += u64::from(other);
             }
             Heard::Message(Message::Ended { number, at, copies_left_out, .. }) => {
                 if member.running.take_if(|n| *n == number).is_some() {
                     self.ended.push(Ended { worker, at: clock.in_run(Nanos(at)), end: End::Done });
-                    self.copies_left_out += u64::from(copies_left_out);
+                    self.deviations.copies_left_out += u64::from(copies_left_out);
                 }
             }
             Heard::Message(Message::Failed { kind, reason }) => {

@@ -25,6 +25,7 @@ pub static INFO: PolicyInfo = PolicyInfo {
         starvation_free: false,
     },
     options: Earliest::SPECS,
+    counters: &[],
     build: |options| Ok(Box::new(Earliest::read(options)?)),
 };
 

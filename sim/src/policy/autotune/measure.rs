@@ -1,5 +1,6 @@
 //! What a tuner learns from its trials, and what the company of others makes of it.
 
+use crate::counter::Amount;
 use crate::program::KernelCode;
 
 /// One trial under way: launches of one kernel in a row.
@@ -80,15 +81,15 @@ impl Learnt {
     }
 
     /// Mean and largest `|measured / alone - 1|` of the trials, percent.
-    pub(super) fn errors(&self) -> (f64, f64) {
-        let n = self.trials.max(1) as f64;
-        (100.0 * self.error / n, 100.0 * self.error_max)
+    pub(super) fn errors(&self) -> (Amount, Amount) {
+        let mean = Amount::Mean { sum: 100.0 * self.error, of: self.trials as f64 };
+        (mean, Amount::Most(100.0 * self.error_max))
     }
 
     /// Mean and largest slow-down by having chosen the wrong kernel, percent.
-    pub(super) fn losses(&self) -> (f64, f64) {
-        let n = self.operators.max(1) as f64;
-        (100.0 * self.loss / n, 100.0 * self.loss_max)
+    pub(super) fn losses(&self) -> (Amount, Amount) {
+        let mean = Amount::Mean { sum: 100.0 * self.loss, of: self.operators as f64 };
+        (mean, Amount::Most(100.0 * self.loss_max))
     }
 }
 
@@ -134,8 +135,9 @@ mod tests {
         learnt.operator(best);
         assert_eq!((learnt.trials, learnt.operators, learnt.mistuned), (2, 1, 1));
         let (mean, max) = learnt.errors();
+        let (mean, max) = (mean.value(), max.value());
         assert!((mean - 60.0).abs() < 1e-9 && (max - 120.0).abs() < 1e-9);
-        assert!((learnt.losses().1 - 50.0).abs() < 1e-9);
+        assert!((learnt.losses().1.value() - 50.0).abs() < 1e-9);
     }
 
     #[test]
@@ -143,6 +145,6 @@ mod tests {
         let (mut learnt, mut best) = (Learnt::default(), Best::default());
         learnt.trial(trial(&kernel(100), 1, &[200]), &mut best);
         learnt.operator(best);
-        assert_eq!((learnt.errors(), learnt.mistuned), ((0.0, 0.0), 0));
+        assert_eq!((learnt.errors().1.value(), learnt.mistuned), (0.0, 0));
     }
 }
