@@ -128,7 +128,8 @@ pub fn collect(
         Some(_) => corun::Pairs::known(folder, &identity)?,
     };
     let driver = nvml.as_ref().and_then(Nvml::driver).unwrap_or_default();
-    let source = Measured { info: fine.gpu.info().clone(), overhead, driver };
+    let (info, group) = (fine.gpu.info().clone(), groups.grain);
+    let source = Measured { info, overhead, driver, group };
     let collected = assemble::assemble(request, &plan, &journal, pairs, &source, folder)?;
     Ok(Collected { broken, ..collected })
 }
@@ -148,6 +149,8 @@ struct Measured {
     info: DeviceInfo,
     overhead: Overhead,
     driver: String,
+    /// CUs of a group, where the GPU is cut in groups.
+    group: u32,
 }
 
 /// A journal belongs to one GPU and to one list of kernels, which it counts by their number.

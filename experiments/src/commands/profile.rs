@@ -1,11 +1,12 @@
 //! `cotenant profile analyze|collect|import|show`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use cotenant_profiles::files::{self, FileError};
+use cotenant_profiles::files::{self, FileError, Store};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Launch, Profile, analytic, zoo};
+use cotenant_profiles::{Device, Launch, Profile, analytic, stats, zoo};
 
 use crate::config::ProfileSource;
 use crate::curves::{self, CurveTable};
@@ -198,6 +199,7 @@ fn show(args: &ShowArgs) -> Done {
         return Err(Failure::input(format!("--batch: {why}")));
     };
     say::out(&kernel_table(&found, launches, batch, &device, args.tolerance))?;
+    say::out(&in_groups(&args.profiles, &found, launches, &device)?)?;
     let Some(out) = &args.out else { return Ok(()) };
     let mut table = CurveTable::new();
     table.add(&found, batch, device.cus(), args.tolerance);
@@ -206,6 +208,40 @@ fn show(args: &ShowArgs) -> Done {
     let drawn = cotenant_plots::draw_curves(&file, out, &device.title).map_err(Failure::failed)?;
     say::note(&format!("curves.csv and {} in {}", count(drawn.len(), "plot"), out.display()));
     Ok(())
+}
+
+/// What it costs, or gains, to cut the GPU in whole groups of CUs instead of the finest atoms; nothing
+/// where only the latter were measured.
+fn in_groups(
+    folders: &[PathBuf],
+    found: &Found,
+    launches: &[Launch],
+    device: &Device,
+) -> Done<String> {
+    let folder = Store::with_defaults(folders.to_vec()).folder_of(&found.model, device);
+    let Some(folder) = folder else { return Ok(String::new()) };
+    let coarse = files::read_coarse(&folder, device).map_err(Failure::input)?;
+    let mut ratios: BTreeMap<u32, Vec<f64>> = BTreeMap::new();
+    let used: BTreeSet<usize> = launches.iter().map(|l| l.kernel).collect();
+    for kernel in used.iter().map(|&k| &found.profile.kernels[k]) {
+        for both in files::both(kernel, &coarse) {
+            ratios.entry(both.cus).or_default().push(both.ratio);
+        }
+    }
+    if ratios.is_empty() {
+        return Ok(String::new());
+    }
+    let row = |(cus, mut ratios): (u32, Vec<f64>)| {
+        ratios.sort_by(f64::total_cmp);
+        let at = |percent| rounded(stats::quantile(&ratios, percent).map(|r| 100.0 * (r - 1.0)));
+        vec![cus.to_string(), ratios.len().to_string(), at(0), at(50), at(100)]
+    };
+    let rows: Vec<_> = ratios.into_iter().map(row).collect();
+    let head = ["CUs", "kernels", "least %", "median %", "most %"];
+    Ok(format!(
+        "\nTime in whole groups of CUs, where thread-block clusters run, against the finest atoms:\n{}",
+        align(&head, &rows)
+    ))
 }
 
 /// Every distinct kernel, and the model as a whole.

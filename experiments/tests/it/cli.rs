@@ -539,6 +539,15 @@ fn profiles_are_analyzed_found_and_shown() {
     assert_eq!(table(&stored), table(&computed), "a profile reads back as it was computed");
     assert!(stored.contains("profile: analytic, p"), "{stored}");
     assert!(dir.path().join("c/curves.csv").is_file());
+    // Where whole groups of CUs were measured too, it says what they cost.
+    assert!(!stored.contains("whole groups"), "{stored}");
+    fs::copy(dir.path().join("p/curves.csv"), dir.path().join("p/curves_coarse.csv")).unwrap();
+    let both = tell(&[&show[..], &["--profiles", "p"]].concat());
+    let (_, groups) = both.split_once("Time in whole groups of CUs").unwrap();
+    let last = groups.trim().lines().last().unwrap();
+    let cells: Vec<&str> = last.split_whitespace().collect();
+    assert_eq!((cells[0], &cells[2..]), ("56", &["0", "0", "0"][..]), "the same curves: {groups}");
+    fs::remove_file(dir.path().join("p/curves_coarse.csv")).unwrap();
     // An experiment finds it by its path relative to the file, and says so.
     let text = SMALL
         .replace("squeezenet1_1", "alexnet")

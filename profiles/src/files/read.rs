@@ -143,11 +143,11 @@ fn index_of(profile: &Profile) -> BTreeMap<String, usize> {
     profile.kernels.iter().enumerate().map(|(i, k)| (k.id.clone(), i)).collect()
 }
 
-fn load(path: &Path, columns: Columns) -> Result<Table, FileError> {
+pub(super) fn load(path: &Path, columns: Columns) -> Result<Table, FileError> {
     Table::parse(&load_text(path)?, &path.display().to_string(), columns, true)
 }
 
-fn load_text(path: &Path) -> Result<String, FileError> {
+pub(super) fn load_text(path: &Path) -> Result<String, FileError> {
     let io = |source| FileError::Io { path: path.to_path_buf(), source };
     let bytes = std::fs::read(path).map_err(io)?;
     String::from_utf8(bytes)
@@ -179,7 +179,7 @@ fn model_names(dir: &Path) -> Result<Vec<String>, FileError> {
 }
 
 /// Device and source of a file.
-fn identity(table: &Table) -> Result<(String, Source), FileError> {
+pub(super) fn identity(table: &Table) -> Result<(String, Source), FileError> {
     let key = |key: &'static str| {
         table
             .header
@@ -199,7 +199,7 @@ fn identity(table: &Table) -> Result<(String, Source), FileError> {
 }
 
 /// Checks that `table` is of the same device and source as kernels.csv.
-fn agree(table: &Table, kernels: &Table) -> Result<(), FileError> {
+pub(super) fn agree(table: &Table, kernels: &Table) -> Result<(), FileError> {
     identity(table)?;
     for key in ["device", "source"] {
         let ((line, found), (_, expected)) = (&table.header[key], &kernels.header[key]);
@@ -227,15 +227,32 @@ fn read_kernels(
             return Err(row.bad("kernel", Problem::Duplicate(id.to_owned())));
         }
     }
-    let mut points: BTreeMap<&str, BTreeMap<u32, Point>> = BTreeMap::new();
+    let mut known = curves_of(curves, &ids, device)?;
+    let curve_of = |row: Row<'_>| {
+        let id = row.text("kernel");
+        let curve =
+            known.remove(id).ok_or_else(|| row.bad("kernel", Problem::NoCurve(id.to_owned())))?;
+        read_kernel(row, curve)
+    };
+    kernels.rows().map(curve_of).collect()
+}
+
+/// The curves of a table, by kernel: those of `ids` alone.
+pub(super) fn curves_of(
+    table: &Table,
+    ids: &BTreeSet<&str>,
+    device: Option<&Device>,
+) -> Result<BTreeMap<String, Curve>, FileError> {
+    let mut points: BTreeMap<&str, (Row<'_>, BTreeMap<u32, Point>)> = BTreeMap::new();
     let mut drawn: BTreeMap<&str, Vec<Drawn>> = BTreeMap::new();
-    for row in curves.rows() {
+    for row in table.rows() {
         let id = row.text("kernel");
         if !ids.contains(id) {
             return Err(unknown_kernel(row, "kernel", id, ids.iter().copied()));
         }
         let point = read_point(row, device)?;
-        if points.entry(id).or_default().insert(point.cus, point).is_some() {
+        let of = points.entry(id).or_insert_with(|| (row, BTreeMap::new()));
+        if of.1.insert(point.cus, point).is_some() {
             let what = format!("{id} on {} CUs", point.cus);
             return Err(row.bad("cus", Problem::Duplicate(what)));
         }
@@ -243,19 +260,12 @@ fn read_kernels(
             drawn.entry(id).or_default().push(seen);
         }
     }
-    kernels
-        .rows()
-        .map(|row| {
-            let id = row.text("kernel");
-            let points = points
-                .remove(id)
-                .ok_or_else(|| row.bad("kernel", Problem::NoCurve(id.to_owned())))?;
-            let curve = Curve::new(points.into_values().collect())
-                .map_err(|e| row.bad("kernel", Problem::Curve(e)))?
-                .with_drawn(drawn.remove(id).unwrap_or_default());
-            read_kernel(row, curve)
-        })
-        .collect()
+    let curve = |(id, (row, points)): (&str, (Row<'_>, BTreeMap<u32, Point>))| {
+        let curve = Curve::new(points.into_values().collect())
+            .map_err(|e| row.bad("kernel", Problem::Curve(e)))?;
+        Ok((id.to_owned(), curve.with_drawn(drawn.remove(id).unwrap_or_default())))
+    };
+    points.into_iter().map(curve).collect()
 }
 
 fn read_drawn(row: Row<'_>, cus: u32) -> Result<Option<Drawn>, FileError> {

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::error::{FileError, Problem};
 use super::read::{CORUN, CURVES, DRAWN, KERNELS, LAUNCHES, ModelFile};
 use super::table::{Columns, VERSION};
+use crate::curve::Point;
 use crate::kernel::{Model, Profile, Source};
 
 /// Evidence that a profile was measured, which only what measures can give: the GPU it ran on and
@@ -94,10 +95,20 @@ fn write_files(
     let corun = dir.join("corun.csv");
     if !profile.corun.is_empty() {
         put(&corun, &csv(&head, CORUN, corun_rows(profile)))?;
-    } else if corun.exists() {
-        std::fs::remove_file(&corun).map_err(|source| FileError::Io { path: corun, source })?;
+        Ok(())
+    } else {
+        remove(&corun)
     }
-    Ok(())
+}
+
+/// Removes a file of an earlier profile, if it is there.
+pub(super) fn remove(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(FileError::Io { path: path.to_path_buf(), source })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The text of all files of a profile, one after the other: the same text, the same profile.
@@ -124,7 +135,7 @@ fn head(profile: &Profile, provenance: &BTreeMap<String, String>) -> String {
     head
 }
 
-fn csv(head: &str, columns: Columns, rows: impl Iterator<Item = Vec<String>>) -> String {
+pub(super) fn csv(head: &str, columns: Columns, rows: impl Iterator<Item = Vec<String>>) -> String {
     csv_with(head, columns, &[], rows)
 }
 
@@ -165,17 +176,21 @@ fn kernel_rows(profile: &Profile) -> impl Iterator<Item = Vec<String>> {
     })
 }
 
+pub(super) fn curve_row(id: &str, p: &Point) -> Vec<String> {
+    vec![
+        id.to_owned(),
+        p.cus.to_string(),
+        p.duration_ns.to_string(),
+        p.p05_ns.to_string(),
+        p.p95_ns.to_string(),
+        p.samples.to_string(),
+    ]
+}
+
 fn curve_rows(profile: &Profile, with_drawn: bool) -> impl Iterator<Item = Vec<String>> {
     profile.kernels.iter().flat_map(move |k| {
         k.curve.points().iter().map(move |p| {
-            let mut row = vec![
-                k.id.clone(),
-                p.cus.to_string(),
-                p.duration_ns.to_string(),
-                p.p05_ns.to_string(),
-                p.p95_ns.to_string(),
-                p.samples.to_string(),
-            ];
+            let mut row = curve_row(&k.id, p);
             if with_drawn {
                 let seen = k.curve.drawn().iter().find(|d| d.cus == p.cus);
                 // Whole parts per million and milliwatts, so that what is read is what was written.

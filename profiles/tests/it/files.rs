@@ -115,6 +115,29 @@ fn files_are_as_documented() {
     assert_eq!(files::read(dir.path()).unwrap(), profile());
 }
 
+/// Curves in whole groups stand beside those in the finest atoms, and are compared where both are.
+#[test]
+fn curves_in_whole_groups_read_back() {
+    let dir = written();
+    let device = Device::builtin("mi50").unwrap();
+    assert!(files::read_coarse(dir.path(), &device).unwrap().is_empty(), "none were measured");
+    let points = vec![Point::exact(15, 810), Point::exact(30, 500)];
+    let coarse = BTreeMap::from([("a".to_owned(), points.clone())]);
+    files::write_coarse(dir.path(), 15, &coarse).unwrap();
+    let text = std::fs::read_to_string(dir.path().join("curves_coarse.csv")).unwrap();
+    assert!(text.contains("# tool=test 1.0, precision=fp32\n# granularity=groups of 15 CUs"));
+    let read = files::read_coarse(dir.path(), &device).unwrap();
+    assert_eq!(read, BTreeMap::from([("a".to_owned(), Curve::new(points).unwrap())]));
+    let both: Vec<_> = files::both(&profile().kernels[0], &read).collect();
+    assert_eq!(both, [files::Both { cus: 15, ratio: 0.9 }], "30 CUs were measured in groups alone");
+    assert_eq!(files::both(&profile().kernels[1], &read).count(), 0);
+    change(dir.path(), "curves_coarse.csv", "a,30", "c,30");
+    let why = files::read_coarse(dir.path(), &device).unwrap_err().to_string();
+    assert!(why.contains("curves_coarse.csv:") && why.contains('c'), "{why}");
+    files::write_coarse(dir.path(), 15, &BTreeMap::new()).unwrap();
+    assert!(!dir.path().join("curves_coarse.csv").exists(), "nothing is left of an earlier one");
+}
+
 #[test]
 fn windows_text_and_a_plain_grid_read_too() {
     let dir = written();

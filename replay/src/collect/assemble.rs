@@ -150,7 +150,7 @@ pub(super) fn assemble(
         let write = |times| files::write_measured_layers(folder, times, &evidence);
         layers.iter().try_for_each(write)?;
     }
-    coarse_curves(plan, journal, &profile, folder)?;
+    files::write_coarse(folder, on.group, &coarse_points(plan, journal, &profile))?;
     let (pairs_left, slow, broken) = (pairs.left, slow(journal), None);
     Ok(Collected { profile, incomplete, pairs_left, failed, slow, broken, stand_in })
 }
@@ -288,44 +288,24 @@ pub(crate) fn point(cus: u32, ns: &[u64]) -> CurvePoint {
     }
 }
 
-/// `curves_coarse.csv`: what was measured in groups of 8 CUs, in the columns of `curves.csv`. A file
-/// of its own, since it is another device: kernels that use large clusters exist there alone, so
-/// that one CU count would have two durations. Policies cut fine, and read `curves.csv`.
-fn coarse_curves(
+/// What was measured in whole groups of CUs.
+fn coarse_points(
     plan: &Plan,
     journal: &Journal,
     profile: &Profile,
-    folder: &Path,
-) -> Result<(), CollectError> {
-    let failed =
-        |path: &Path, e: std::io::Error| CollectError::Journal(format!("{}: {e}", path.display()));
-    let mut points: BTreeMap<(usize, u32), Vec<u64>> = BTreeMap::new();
+) -> BTreeMap<String, Vec<CurvePoint>> {
+    let mut samples: BTreeMap<(&str, u32), Vec<u64>> = BTreeMap::new();
     for v in journal.visits().iter().filter(|v| v.coarse && !v.ns.is_empty()) {
-        points.entry((v.work, v.cus)).or_default().extend(v.durations());
-    }
-    let mut rows = String::new();
-    for ((work, cus), ns) in points {
-        let id = &plan.works[work].id;
+        let id = &plan.works[v.work].id;
         if profile.kernels.iter().any(|k| k.id == *id) {
-            let p = point(cus, &ns);
-            let (low, high) = (p.p05_ns, p.p95_ns);
-            rows += &format!("{id},{cus},{},{low},{high},{}\n", p.duration_ns, p.samples);
+            samples.entry((id, v.cus)).or_default().extend(v.durations());
         }
     }
-    if rows.is_empty() {
-        return Ok(());
+    let mut points: BTreeMap<String, Vec<CurvePoint>> = BTreeMap::new();
+    for ((id, cus), ns) in samples {
+        points.entry(id.to_owned()).or_default().push(point(cus, &ns));
     }
-    // The head of the curves that were just written: where they come from is the same.
-    let fine = folder.join("curves.csv");
-    let text = std::fs::read_to_string(&fine).map_err(|e| failed(&fine, e))?;
-    let head: Vec<&str> = text.lines().take_while(|l| l.starts_with('#')).collect();
-    let columns = text.lines().find(|l| !l.starts_with('#')).unwrap_or_default();
-    let head = head.join("\n");
-    let text = format!(
-        "{head}\n# granularity=groups of 8 CUs, as the driver cuts them\n{columns}\n{rows}"
-    );
-    let path = folder.join("curves_coarse.csv");
-    std::fs::write(&path, text).map_err(|e| failed(&path, e))
+    points
 }
 
 fn pair(p: &Pair, place: &[Option<usize>]) -> Option<CoRun> {
