@@ -3,6 +3,7 @@
 use cotenant_profiles::lower::{AttentionCall, Precision};
 
 use super::products::{device, three_constants};
+use super::split::trains;
 use super::tables::parquet;
 use super::{Comparison, Data, Set};
 use crate::fail::Done;
@@ -29,12 +30,11 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Comparison>> {
             let path = format!(
                 "aiconfigurator/data/{system}/attention/vllm/{version}/{kind}_attention_perf.parquet"
             );
-            let mut comparison = Comparison::new(
-                "AIConfigurator",
-                "alone",
-                format!("attention of {words}, BF16, {name}"),
-                Set::Test,
-            );
+            let new = |set| {
+                let model = format!("attention of {words}, BF16, {name}");
+                Comparison::new("AIConfigurator", "alone", model, set)
+            };
+            let mut halves = [new(Set::Training), new(Set::Test)];
             for row in parquet(&data.at(&path), &COLUMNS)?.iter() {
                 // Sliding windows and FP8 caches are other operations.
                 if row.maybe("window_size").unwrap_or(0.0) > 0.0
@@ -67,9 +67,10 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Comparison>> {
                 let naive =
                     three_constants(&device, flops, bytes, Precision::Bf16.peak_tops(&device));
                 let measured = row.number("latency")? * 1e6;
-                comparison.push(measured, ours, &[("three constants", naive)]);
+                let half = usize::from(!trains([call.sequences, call.context, call.heads]));
+                halves[half].push(measured, ours, &[("three constants", naive)]);
             }
-            all.push(comparison);
+            all.extend(halves);
         }
     }
     Ok(all)

@@ -39,6 +39,7 @@ Put them into one folder as `profiles/aiconfigurator`, `profiles/neusight`, `pro
 ## What was calibrated on what
 
 * **Products**: a shape `m × n × k` belongs to the training half if the middle bits of a hash of it are even (`experiments/src/accuracy/split.rs`). Efficiencies, start, steps and end of blocks come from the training halves of the A100's and the H100's BF16 products, nothing else.
+* **Attention**: a call belongs to the training half by the same hash of its sequences, tokens and heads. FlashAttention-2's efficiency and its time to combine parts come from the A100's training half, the time of FlashAttention-3's blocks outside of their steps from the H100's; tiles, parts and kernels from the libraries' sources.
 * **ParvaGPU**: ResNet-50 and BERT may be looked at, VGG-16 not.
 * **Pairs**: nothing. The constants of `cache` and `igniter` are those that iGniter publishes; the clock under the board's limit follows from watts by the third power. iGniter's constants come from the same GPU as its pairs, but from other runs.
 * Everything else is test: other precisions, devices, operators, models.

@@ -1,7 +1,8 @@
 //! Which rows constants may be calibrated on.
 
-/// Whether a product's shape belongs to the training half: the middle bits of a multiplicative hash
-/// are even. Products that are measured twice fall on the same side.
+/// Whether a shape belongs to the training half: the middle bits of a multiplicative hash are even. A
+/// shape is a product's `m × n × k`, or the sequences, tokens and heads of a call of attention. Shapes
+/// that are measured twice fall on the same side.
 pub(crate) fn trains([m, n, k]: [u32; 3]) -> bool {
     let mixed = u64::from(m)
         .wrapping_mul(1_000_003)
