@@ -25,7 +25,9 @@ pub enum LaunchFloor {
     /// There is none: all of a latency is the GPU's.
     #[default]
     None,
-    /// The least latency of a model is the host's, if latencies are flat over batches there.
+    /// Derived from the latencies: what they have in common over shares, by item, is the host's with
+    /// the GPU waiting; of the rest, the least is the host's time to issue a batch, if latencies are
+    /// flat over batches there.
     Auto,
     /// So much of every batch.
     Given(Nanos),
@@ -82,7 +84,8 @@ pub fn table(
     }
     let mut warnings = vec![];
     for (model, batches) in &models {
-        let splits = floor::split(model, batches, options.launch_floor, &mut warnings);
+        let splits =
+            floor::split(model, batches, options.launch_floor, device.cus(), &mut warnings);
         for ((batch, rows), split) in batches.iter().zip(&splits) {
             add(&mut builder, model, *batch, rows, split);
         }
@@ -198,8 +201,9 @@ fn add(builder: &mut Builder<'_>, model: &str, batch: u32, rows: &Batch, split: 
             .with_drawn(drawn),
     });
     let host = split.host_ns / u64::from(kernels);
-    for _ in 0..kernels {
-        builder.launch(model, batch, kernel, Nanos(host));
+    for i in 0..kernels {
+        let before = if i == 0 { split.serial_ns } else { 0 };
+        builder.launch(model, batch, kernel, Nanos(before + host));
     }
 }
 

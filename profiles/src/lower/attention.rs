@@ -40,7 +40,8 @@ impl AttentionCall {
         let bandwidth = device.memory.dram_gbps * device.analytic.dram_efficiency;
         let cache = (2 * new) as f64 / bandwidth;
         analytic::duration_ns(device, &kernel, device.cus())
-            + u64::from(HELPERS + Flash::of(device, self.head_dim, precision.bytes()).schedules) * floor
+            + u64::from(HELPERS + Flash::of(device, self.head_dim, precision.bytes()).schedules)
+                * floor
             + cache as u64
     }
 

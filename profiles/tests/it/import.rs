@@ -340,6 +340,43 @@ fn a_latency_that_is_flat_over_batches_is_the_hosts() {
     assert_eq!(solo_ns(&none.profile, "m", 1, 80), 5_000_000);
 }
 
+/// A table of latencies: the host's 3 ms of every item, 4 ms of launches beside the GPU, and the GPU's
+/// work of so many ms of one CU for every item.
+fn items(host_ms: u32, cus: &[u32]) -> String {
+    let mut text = "model,batch,cus,latency_ms,kernels\n".to_owned();
+    for (batch, &cus) in [4, 8, 16, 32].into_iter().flat_map(|b| cus.iter().map(move |c| (b, c))) {
+        let gpu = f64::from(batch * 80) / f64::from(cus);
+        text += &format!("m,{batch},{cus},{},100\n", f64::from(host_ms * batch) + gpu.max(4.0));
+    }
+    text
+}
+
+#[test]
+fn what_no_share_shortens_is_the_hosts_of_every_item() {
+    let options = TableOptions { launch_floor: LaunchFloor::Auto };
+    let read = |text: &str| {
+        let input = Input { file: "t.csv", text };
+        import::table(&input, &device("v100-sxm2-16"), &options).unwrap()
+    };
+    let import = read(&items(3, &[10, 20, 40, 80]));
+    for batch in [4, 8, 16, 32] {
+        let launches = &import.profile.models["m"].batches[&batch];
+        let serial = launches[0].host.0 - launches[1].host.0;
+        assert!(serial.abs_diff(3_000_000 * u64::from(batch)) < 1000, "{batch}: {serial}");
+        let alone = solo_ns(&import.profile, "m", batch, 10) + launches[0].host.0;
+        let latency = 11_000_000 * u64::from(batch);
+        assert!(alone.abs_diff(latency) < latency / 100, "{batch}: {alone} of {latency}");
+    }
+    let said = "m: 3.000 ms of every item taken as the host's";
+    assert!(import.warnings.iter().any(|w| w.starts_with(said)), "{:?}", import.warnings);
+    // Wide shares alone say nothing: kernels may be too narrow for them. Nor does a twentieth.
+    for text in [items(3, &[40, 80]), items(0, &[10, 20, 40, 80])] {
+        let import = read(&text);
+        let launches = &import.profile.models["m"].batches[&32];
+        assert_eq!(launches[0].host, launches[1].host);
+    }
+}
+
 #[test]
 fn shares_that_come_to_the_same_cus_are_accounted_for() {
     let text = "model,batch,share_pct,latency_ms\nm,1,51.5,2\nm,1,50,3\nm,1,100,1\n";

@@ -2,11 +2,14 @@
 //!
 //! The host issues a batch's kernels while the GPU runs the earlier ones, so that a latency is the
 //! longer of the two, and one launch or one kernel more. Small batches on many CUs are the host's:
-//! their latencies do not change with the batch.
+//! their latencies do not change with the batch. What a process does for each item of a batch while
+//! the GPU waits for it (tokens, copies, answers) is in every latency, whatever the share.
 
 use std::collections::BTreeMap;
 
-use super::{Batch, LaunchFloor, kernels};
+use super::{Batch, LaunchFloor, TableRow, kernels};
+
+mod serial;
 
 /// Latencies within this factor of the least one are the host's.
 const FLAT: f64 = 1.1;
@@ -14,23 +17,39 @@ const FLAT: f64 = 1.1;
 /// A batch's latency, divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Split {
+    /// Time of the host before the first launch, with nothing of the batch on the GPU.
+    pub(super) serial_ns: u64,
     /// Time of the host to issue the batch.
     pub(super) host_ns: u64,
     /// Time of its kernels alone, by CUs, in the order of the rows.
     pub(super) gpu_ns: Vec<u64>,
 }
 
-/// Divides the latencies of a model, whose batches ascend.
+/// Divides the latencies of a model, whose batches ascend, on a device of so many CUs.
 pub(super) fn split(
     model: &str,
     batches: &[(u32, &Batch)],
     rule: LaunchFloor,
+    cus: u32,
     warnings: &mut Vec<String>,
 ) -> Vec<Split> {
+    let serial = match rule {
+        LaunchFloor::Auto => serial::of(model, batches, cus, warnings),
+        _ => vec![0; batches.len()],
+    };
+    // Of a latency, what is left for launches and kernels.
+    let rest: Vec<BTreeMap<u32, u64>> = batches
+        .iter()
+        .zip(&serial)
+        .map(|((_, rows), serial)| {
+            let less = |row: &TableRow| row.point.duration_ns.saturating_sub(*serial).max(1);
+            rows.iter().map(|(cus, row)| (*cus, less(row))).collect()
+        })
+        .collect();
     let common = match rule {
         LaunchFloor::None => None,
         LaunchFloor::Given(ns) => Some(ns.0),
-        LaunchFloor::Auto => flat(model, batches, warnings),
+        LaunchFloor::Auto => flat(model, batches, &rest, warnings),
     };
     let hosts: Vec<u64> = batches
         .iter()
@@ -38,9 +57,8 @@ pub(super) fn split(
         .collect();
     // What the GPU is known to take, by CUs and batch: where the latency is well above the host's.
     let mut known: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
-    for ((batch, rows), &host) in batches.iter().zip(&hosts) {
-        for (&cus, row) in rows.iter() {
-            let latency = row.point.duration_ns;
+    for (((batch, rows), rest), &host) in batches.iter().zip(&rest).zip(&hosts) {
+        for (&cus, &latency) in rest {
             if latency as f64 > host as f64 * FLAT || host == 0 {
                 let first = host / u64::from(kernels(rows));
                 known.entry(cus).or_default().push((*batch, latency.saturating_sub(first).max(1)));
@@ -48,34 +66,35 @@ pub(super) fn split(
         }
     }
     let mut unknown = false;
-    let splits = batches.iter().zip(&hosts).map(|((batch, rows), &host)| {
-        let gpu = rows.iter().map(|(cus, row)| {
-            let known = known.get(cus).map_or(&[][..], Vec::as_slice);
-            let latency = row.point.duration_ns;
-            match known.iter().find(|(b, _)| b == batch) {
-                Some((_, ns)) => *ns,
-                None => match extended(known, *batch) {
-                    Some(ns) => ns.min(latency),
-                    None => {
-                        unknown = true;
-                        latency
-                    }
-                },
-            }
+    let splits =
+        batches.iter().zip(&rest).zip(&hosts).zip(&serial).map(|(((row, rest), host), serial)| {
+            let ((batch, rows), &host) = (row, host);
+            let gpu = rest.iter().map(|(cus, &latency)| {
+                let known = known.get(cus).map_or(&[][..], Vec::as_slice);
+                match known.iter().find(|(b, _)| b == batch) {
+                    Some((_, ns)) => *ns,
+                    None => match extended(known, *batch) {
+                        Some(ns) => ns.min(latency),
+                        None => {
+                            unknown = true;
+                            latency
+                        }
+                    },
+                }
+            });
+            let gpu_ns: Vec<u64> = gpu.collect();
+            // Host and one kernel are the latency where the host decides.
+            let given = rows.values().any(|r| r.host_ns.is_some());
+            let host_ns = match rest.values().zip(&gpu_ns).next_back() {
+                Some((&latency, gpu)) if !given && host > 0 => {
+                    let kernels = u64::from(kernels(rows));
+                    let bound = latency as f64 <= host as f64 * FLAT;
+                    if bound { latency.saturating_sub(gpu / kernels).max(1) } else { host }
+                }
+                _ => host,
+            };
+            Split { serial_ns: *serial, host_ns, gpu_ns }
         });
-        let gpu_ns: Vec<u64> = gpu.collect();
-        // Host and one kernel are the latency where the host decides.
-        let host_ns = match rows.iter().zip(&gpu_ns).next_back() {
-            Some(((_, row), gpu)) if row.host_ns.is_none() && host > 0 => {
-                let kernels = u64::from(kernels(rows));
-                let latency = row.point.duration_ns;
-                let bound = latency as f64 <= host as f64 * FLAT;
-                if bound { latency.saturating_sub(gpu / kernels).max(1) } else { host }
-            }
-            _ => host,
-        };
-        Split { host_ns, gpu_ns }
-    });
     let splits: Vec<Split> = splits.collect();
     if unknown {
         warnings.push(format!(
@@ -86,16 +105,26 @@ pub(super) fn split(
     splits
 }
 
-/// The host's part: the least latency of the model, if that of another batch is as small.
-fn flat(model: &str, batches: &[(u32, &Batch)], warnings: &mut Vec<String>) -> Option<u64> {
-    let least = |rows: &Batch| rows.values().map(|r| r.point.duration_ns).min();
-    let floor = batches.iter().filter_map(|(_, rows)| least(rows)).min()?;
-    let level = |rows: &Batch| least(rows).is_some_and(|ns| ns as f64 <= floor as f64 * FLAT);
-    let flat: Vec<String> =
-        batches.iter().filter(|(_, rows)| level(rows)).map(|(b, _)| b.to_string()).collect();
+/// The host's part: the least of what is left of the model's latencies, if that of another batch is as
+/// small.
+fn flat(
+    model: &str,
+    batches: &[(u32, &Batch)],
+    rest: &[BTreeMap<u32, u64>],
+    warnings: &mut Vec<String>,
+) -> Option<u64> {
+    let least: Vec<u64> = rest.iter().filter_map(|rows| rows.values().copied().min()).collect();
+    let floor = *least.iter().min()?;
+    let level = |ns: u64| ns as f64 <= floor as f64 * FLAT;
+    let flat: Vec<String> = batches
+        .iter()
+        .zip(&least)
+        .filter(|(_, ns)| level(**ns))
+        .map(|((b, _), _)| b.to_string())
+        .collect();
     if flat.len() < 2 {
         warnings.push(format!(
-            "{model}: no latency is flat over batches, so that all of it is taken as the GPU's"
+            "{model}: no latency is flat over batches, so that no host time is taken to issue them"
         ));
         return None;
     }
