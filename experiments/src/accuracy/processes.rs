@@ -156,23 +156,9 @@ fn choice(model: String, set: Set, predicted: &[(&Cell, f64)]) -> Best {
 
 /// A MIG instance as the device that its processes see.
 fn instance(gpu: &Device, slices: u32) -> Device {
-    let mut device = gpu.clone();
-    let Some(mig) = &gpu.mig else { return device };
-    let Some(p) = mig.profiles.iter().find(|p| p.name == format!("{slices}g")) else {
-        return device;
-    };
-    let share = f64::from(p.memory) / f64::from(mig.memory_slices);
-    let l2 = f64::from(p.l2_slices) / f64::from(mig.memory_slices);
-    device.topology.groups = vec![p.cus];
-    device.memory.capacity = p.capacity;
-    device.memory.dram_gbps *= share;
-    device.memory.l2 = cotenant_profiles::Bytes((gpu.memory.l2.0 as f64 * l2) as u64);
-    device.memory.l2_gbps *= l2;
-    device.pcie.copy_engines = p.copy_engines.min(2);
-    device.mig = None;
-    let saturating = f64::from(gpu.analytic.dram_saturating_cus) * share;
-    device.analytic.dram_saturating_cus = (saturating.ceil() as u32).clamp(1, p.cus);
-    device
+    let name = format!("{slices}g");
+    let profile = gpu.mig.as_ref().and_then(|m| m.profiles.iter().find(|p| p.name == name));
+    profile.map_or_else(|| gpu.clone(), |p| gpu.mig_device(p))
 }
 
 /// Requests per second of all processes; `None`: they do not fit, or nothing is known.

@@ -331,6 +331,9 @@ impl Device {
         device.memory.l2 = instance.l2;
         device.memory.l2_gbps = instance.l2_gbps;
         device.pcie.copy_engines = instance.copy_engines;
+        // A CU draws as much as before.
+        let saturating = f64::from(self.analytic.dram_saturating_cus) * instance.dram_share;
+        device.analytic.dram_saturating_cus = (saturating.ceil() as u32).clamp(1, profile.cus);
         device.mig = None;
         device
     }
