@@ -1,6 +1,7 @@
 //! Models compiled for the event loop: dense curves, launch sequences, host times.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cotenant_profiles::device::Costs;
 use cotenant_profiles::{Bytes, Device, Drawn, Kernel, Model, Nanos, Op, Profile};
@@ -317,8 +318,8 @@ impl Program {
 pub struct ModelCode {
     /// The model's name.
     pub name: String,
-    /// Launch sequences.
-    pub programs: Vec<Program>,
+    /// Launch sequences; setups share them.
+    pub programs: Arc<Vec<Program>>,
     /// Which program serves a batch of `i` items (entry 0 unused): the exact one, or the next larger
     /// one that the profile holds.
     pub program_for: Vec<u32>,
@@ -443,7 +444,7 @@ impl Code {
         self.pair_up(profile, &named);
         Ok(ModelCode {
             name: source.name.clone(),
-            programs,
+            programs: Arc::new(programs),
             program_for,
             weights: source.weights,
             activations_per_item: source.activations_per_item,

@@ -135,7 +135,9 @@ fn scenario() -> Scenario {
         let mut model = code.compile(&profile, name, 1, device.cus()).unwrap();
         (model.input_per_item, model.output_per_item) = (Bytes(0), Bytes(0));
         model.host_per_request = Nanos::ZERO;
-        model.programs.iter_mut().for_each(|p| p.issued_ns.iter_mut().for_each(|ns| *ns = 0));
+        Arc::make_mut(&mut model.programs)
+            .iter_mut()
+            .for_each(|p| p.issued_ns.iter_mut().for_each(|ns| *ns = 0));
         Tenant {
             name: name.to_owned(),
             model,

@@ -21,7 +21,7 @@ impl Programs {
         let mut programs = Self::default();
         for tenant in &setup.tenants {
             let mut spans = vec![];
-            for program in &tenant.model.programs {
+            for program in tenant.model.programs.iter() {
                 spans.push((programs.steps.len() as u32, program.kernels.len() as u32));
                 let steps = program.kernels.iter().zip(&program.issued_ns);
                 programs

@@ -1,6 +1,7 @@
 //! A generating model compiled: the kernels of every step that its engine can make.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cotenant_profiles::steps::StepLibrary;
 use cotenant_profiles::zoo::decoder::{Decode, Matrix, Prefill, StepLayer, StepShape};
@@ -104,7 +105,7 @@ impl Code {
 /// for `n` sequences of a typical length.
 #[must_use]
 pub fn as_batches(steps: &StepCode, code: &Code, limits: StepLimits, cus: u32) -> ModelCode {
-    let mut model = ModelCode::default();
+    let (mut model, mut programs) = (ModelCode::default(), vec![]);
     let length = TYPICAL.min(limits.context);
     let mut launches: Vec<Step> = vec![];
     model.program_for.push(0);
@@ -116,10 +117,11 @@ pub fn as_batches(steps: &StepCode, code: &Code, limits: StepLimits, cus: u32) -
         };
         steps.compose(&shape, &mut launches);
         while model.program_for.len() as u32 <= n {
-            model.program_for.push(model.programs.len() as u32);
+            model.program_for.push(programs.len() as u32);
         }
-        model.programs.push(Program::of_steps(&launches, code, cus));
+        programs.push(Program::of_steps(&launches, code, cus));
     }
+    model.programs = Arc::new(programs);
     model
 }
 

@@ -99,7 +99,7 @@ fn mixes() -> Vec<Mix> {
         t.model.host_per_request = Nanos::from_micros(100);
         t.model.input_per_item = Bytes(600_000);
         t.model.output_per_item = Bytes(4_000);
-        for p in &mut t.model.programs {
+        for p in std::sync::Arc::make_mut(&mut t.model.programs) {
             p.issued_ns = (1..=p.kernels.len() as u64).map(|i| 30_000 * i).collect();
         }
     }
@@ -298,7 +298,8 @@ fn equals() -> Vec<Mix> {
     let of = |sequence: &[u32]| {
         let mut world = world(3);
         for t in &mut world.tenants {
-            t.model.programs = (0..4).map(|_| program(&world.code, sequence, 0)).collect();
+            t.model.programs =
+                (0..4).map(|_| program(&world.code, sequence, 0)).collect::<Vec<_>>().into();
             t.slo = Some(Nanos::from_millis(50));
         }
         world
@@ -338,7 +339,8 @@ fn unlike() -> Mix {
     let sequences: [&[u32]; 4] = [&[1, 1], &[3, 2, 1, 2], &[0, 1, 3, 0, 1], &[0, 0, 0, 0, 0, 0]];
     let goals = [2, 4, 8, 16];
     for ((t, sequence), ms) in world.tenants.iter_mut().zip(sequences).zip(goals) {
-        t.model.programs = (0..4).map(|_| program(&world.code, sequence, 0)).collect();
+        t.model.programs =
+            (0..4).map(|_| program(&world.code, sequence, 0)).collect::<Vec<_>>().into();
         t.batch_max = 4;
         t.slo = Some(Nanos::from_millis(ms));
     }

@@ -30,10 +30,10 @@ fn mean_ms(name: &str, model: &str, batch: u32, n: u32, policy: &str) -> Option<
     let mut compiled = code.compile(&profile, model, batch, device.cus()).unwrap();
     // The kernels alone: what is published are sums of kernel durations.
     compiled.host_per_request = Nanos::ZERO;
-    for program in &mut compiled.programs {
+    for program in std::sync::Arc::make_mut(&mut compiled.programs) {
         program.issued_ns.fill(0);
     }
-    compiled.programs = vec![compiled.program(batch).clone()];
+    compiled.programs = vec![compiled.program(batch).clone()].into();
     compiled.program_for = vec![0, 0];
     let contention = ContentionModel::from_name("bandwidth", &device).unwrap();
     let mut world = World::new(device, code.kernels);

@@ -44,7 +44,7 @@ fn longer(shape: &Shape) -> Scenario {
     let mut rng = Rng::for_names(shape.seed, &["longer"]);
     let setup: &mut Setup = Arc::make_mut(&mut scenario.setup);
     for tenant in &mut setup.tenants {
-        for program in &mut tenant.model.programs {
+        for program in Arc::make_mut(&mut tenant.model.programs) {
             *program = repeated(program, &setup.code, &mut rng);
         }
     }

@@ -27,7 +27,7 @@ impl Prospects {
         let mut all = Self::default();
         for tenant in &setup.tenants {
             all.tenants.push(all.programs.len());
-            for program in &tenant.model.programs {
+            for program in tenant.model.programs.iter() {
                 let mut upcoming = Upcoming {
                     row: vec![ALONE; class.len()],
                     width: program.kernels.len() + 1,

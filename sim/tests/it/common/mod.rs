@@ -76,7 +76,7 @@ pub fn model(programs: Vec<Program>) -> ModelCode {
     let n = programs.len() as u32;
     ModelCode {
         name: "m".to_owned(),
-        programs,
+        programs: programs.into(),
         program_for: std::iter::once(0).chain(0..n).collect(),
         weights: Bytes(0),
         activations_per_item: Bytes(0),
