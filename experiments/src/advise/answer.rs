@@ -46,6 +46,8 @@ const FLEETS: [f64; 2] = [0.4, 0.6];
 /// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
 const CURVES: f64 = 0.1;
 const CHANGES: f64 = 0.15;
+/// Seeds that a row has at most.
+const MOST_SEEDS: usize = 32;
 
 impl Ask {
     /// What the search may simulate, events. How long a run is follows from it, so that `check` with the
@@ -256,7 +258,7 @@ fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row
                 How::Deploy(Sharing::Mig { .. }) => Mechanism::Mig,
                 _ => Mechanism::Percent,
             };
-            Ok(Member { mechanism, tried: search.measure_some(c, 1)? })
+            Ok(Member { mechanism, tried: search.measure(c, 1)? })
         };
         plan.into_iter().map(member).collect::<Result<Vec<Member>, String>>()
     });
@@ -267,7 +269,7 @@ fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row
 }
 
 /// As many runs for every row, its headroom, and what neighbours cost: the best first, as far as the budget
-/// goes. What is chosen gets them in any case.
+/// goes. What is chosen gets them in any case. What is left goes to goals that the runs do not tell about.
 fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
     let mut rows: Vec<Option<Row>> = vec![None; pending.len()];
     let mut too_much = vec![false; pending.len()];
@@ -278,26 +280,63 @@ fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
         let best = ranked.first().copied();
         let missed = best.is_some_and(|i| now[i].goals_met < now[i].goals);
         let kept = if ask.curves { CURVES } else { 0.0 } + if missed { CHANGES } else { 0.0 };
+        let most = ask.events() * (1.0 - kept);
         let behind = (0..pending.len()).filter(|i| !ranked.contains(i));
         let all: Vec<usize> = ranked.iter().copied().chain(behind).collect();
         let open = |i: &usize| {
             pending[*i].is_ok() && rows[*i].is_none() && (!too_much[*i] || best == Some(*i))
         };
-        let Some(next) = all.into_iter().find(open) else { break };
+        let settle = all.iter().copied().find(open);
+        let Some(next) = settle.or_else(|| undecided(search, &pending, &rows, &all)) else { break };
         let Ok(p) = &mut pending[next] else { break };
-        let cost: f64 = p.members.iter().map(|m| search.to_settle(&m.tried)).sum();
-        if best != Some(next) && search.spent() + cost > ask.events() * (1.0 - kept) {
-            too_much[next] = true;
+        let (seeds, cost) = match &rows[next] {
+            None => (SEEDS, p.members.iter().map(|m| search.to_settle(&m.tried)).sum::<f64>()),
+            Some(row) => (row.seeds + 1, search.to_lengthen(&p.members)),
+        };
+        let must = rows[next].is_none() && best == Some(next);
+        if !must && search.spent() + cost > most {
+            match &mut rows[next] {
+                Some(row) => row.closed = true,
+                None => too_much[next] = true,
+            }
             continue;
         }
+        let mut closed = seeds >= MOST_SEEDS;
         for m in &mut p.members {
-            while m.tried.long.len() < SEEDS && search.lengthen(&mut m.tried) {}
+            while m.tried.long.len() < seeds && !closed {
+                closed |= !search.lengthen(&mut m.tried);
+            }
         }
         let row = row(search, &p.way, &p.members, ask, true);
-        rows[next] = Some(Row { reference: p.reference, ..row });
+        rows[next] = Some(Row { reference: p.reference, closed, ..row });
     }
     let rest = pending.iter().map(|p| so_far(p, search, ask));
     rows.into_iter().zip(rest).map(|(row, rest)| row.unwrap_or(rest)).collect()
+}
+
+/// The settled row that should have another run: the choice, then that of the longest goal that its runs do
+/// not tell about.
+fn undecided(
+    search: &Search<'_>,
+    pending: &Rows,
+    rows: &[Option<Row>],
+    ranked: &[usize],
+) -> Option<usize> {
+    let lab = search.lab;
+    let open = ranked.iter().copied().filter(|&i| {
+        // What is there for comparison is not chosen in any case.
+        let row = rows[i].as_ref().filter(|r| r.settled && !r.closed && !r.reference);
+        row.is_some_and(|r| r.tenants.iter().any(|t| t.undecided))
+    });
+    let longest = |i: usize| {
+        let members = pending[i].as_ref().map_or(&[][..], |p| &p.members);
+        let all = members.iter().flat_map(|m| (0..m.tried.c.tenants.len()).map(move |i| (m, i)));
+        let goals = all.filter(|(m, i)| super::row::undecided(lab, &m.tried, *i));
+        goals.filter_map(|(m, i)| lab.goal(m.tried.c.tenants[i])).map(Goal::longest).max()
+    };
+    // Of equals the best.
+    let key = |&i: &usize| (ranked.first() == Some(&i), longest(i));
+    open.rev().max_by_key(key)
 }
 
 /// A row from the runs that there are.
@@ -431,9 +470,10 @@ impl Answer {
             self.tenants.iter().map(|t| t.source).collect();
         let sources: Vec<&str> = sources.into_iter().collect();
         header.push(format!(
-            "numbers: simulated from {} profiles with --budget {}s; measure before you rely on them",
+            "numbers: simulated from {} profiles with --budget {}s --seeds {}; measure before you rely on them",
             sources.join(" and "),
-            self.budget_s
+            self.budget_s,
+            row.seeds
         ));
         Some(Plan { device: self.lab.setup.device.clone(), header, gpus: row.plan.clone() })
     }

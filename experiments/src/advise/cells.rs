@@ -114,12 +114,12 @@ impl Cells {
     /// The result of a cell: looked up, or computed and kept. A cell that fails has a result, too.
     ///
     /// # Errors
-    /// Somebody asked to stop.
+    /// Somebody asked to stop; it cannot be made ready.
     pub(crate) fn finished(
         &self,
         e: &Experiment,
         cell: &Cell,
-        ready: impl FnOnce() -> Prepared,
+        ready: impl FnOnce() -> Result<Prepared, String>,
     ) -> Result<Finished, String> {
         let known = guard(&self.known).get(&cell.id).cloned();
         let finished = match known {
@@ -131,7 +131,7 @@ impl Cells {
                 if self.stop.is_set() {
                     return Err(STOPPED.to_owned());
                 }
-                self.compute(e, cell, &ready())
+                self.compute(e, cell, &ready()?)
             }
         };
         // Once each, so that a call spends the same whatever was known before.

@@ -9,11 +9,11 @@ use super::row::{Row, known_tenants, row};
 use super::search::Search;
 use super::space::{Mechanism, Space};
 
-/// Simulates what the files of `found` come to.
+/// Simulates what the files of `found` come to, under so many seeds.
 ///
 /// # Errors
 /// They do not say how the GPU is shared, or name what the mix does not have.
-pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, String> {
+pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask, seeds: usize) -> Result<Row, String> {
     let mut gpus = found.resolve(&known_tenants(lab))?;
     divide(lab, &mut gpus, found);
     let mut search = Search::new(lab, Space::default(), ask.threads, ask.events());
@@ -22,7 +22,7 @@ pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask) -> Result<Row, Str
     for gpu in &gpus {
         let (c, mechanism) = candidate(lab, gpu)?;
         words.push(mechanism.name());
-        members.push(Member { mechanism, tried: search.measure(c)? });
+        members.push(Member { mechanism, tried: search.measure(c, seeds)? });
     }
     words.dedup();
     Ok(row(&search, &words.join(" | "), &members, ask, true))
@@ -105,24 +105,14 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
         batch,
         tenants,
     };
-    let mechanism = match &gpu.sharing {
-        Sharing::TimeSlicing { .. } => Mechanism::TimeSlicing,
-        Sharing::Streams => Mechanism::Streams,
-        Sharing::Mps { percent } if percent.iter().all(|&p| p >= 100) => Mechanism::Mps,
-        Sharing::Mps { .. } => Mechanism::Percent,
-        Sharing::Static { .. } => Mechanism::Static,
-        Sharing::Mig { instances, place, percent } => {
-            let place =
-                if place.is_empty() { assigned(lab, &c, instances)? } else { place.clone() };
-            let together = instances.len() < place.len();
-            c.how = How::Deploy(Sharing::Mig {
-                instances: instances.clone(),
-                place,
-                percent: percent.clone(),
-            });
-            if together { Mechanism::MigMps } else { Mechanism::Mig }
-        }
-    };
+    if let Sharing::Mig { instances, place, percent } = &gpu.sharing
+        && place.is_empty()
+    {
+        let place = assigned(lab, &c, instances)?;
+        let (instances, percent) = (instances.clone(), percent.clone());
+        c.how = How::Deploy(Sharing::Mig { instances, place, percent });
+    }
+    let mechanism = Mechanism::of(&c);
     for (i, t) in gpu.tenants.iter().enumerate() {
         // A cache of so many bytes is a share of the memory as well.
         if let Some(cache) = t.engine.and_then(|e| e.cache)

@@ -1,12 +1,9 @@
 //! An evaluation is a cell of an ordinary experiment: one candidate under one seed, for a while, at some
 //! load. What comes out, and what it is called, is what `cotenant run` makes of that experiment.
 
-use std::sync::Arc;
-
 use cotenant_deploy::{Sharing, TimeSlice};
 use cotenant_profiles::Nanos;
 use cotenant_sim::policy::{self, Options, Value};
-use cotenant_sim::scenario::Setup;
 
 use super::cells::Finished;
 use super::goal::Got;
@@ -43,16 +40,19 @@ impl Lab {
     ///
     /// # Errors
     /// The device cannot do it, the models do not fit, or somebody asked to stop.
-    pub(crate) fn run(&self, c: &Candidate, setup: &Arc<Setup>, how: For) -> Result<Run, String> {
+    pub(crate) fn run(&self, c: &Candidate, how: For) -> Result<Run, String> {
         let e = self.experiment(c, how)?;
         let meaning = self.meaning(c, &e.point)?;
         let cell = plan::cell(&e, &meaning, 0);
-        let finished = self.cells.finished(&e, &cell, || Prepared {
-            setup: setup.clone(),
-            contention: self.facts.contention,
-            alone_rps: self.by_name(c).iter().map(|&i| self.alone_rps(c, i)).collect(),
-            meaning: String::new(),
-            gpus: vec![],
+        // Setups are large: each lives as long as its run.
+        let finished = self.cells.finished(&e, &cell, || {
+            Ok(Prepared {
+                setup: self.prepare(c)?,
+                contention: self.facts.contention,
+                alone_rps: self.by_name(c).iter().map(|&i| self.alone_rps(c, i)).collect(),
+                meaning: String::new(),
+                gpus: vec![],
+            })
         })?;
         self.run_of(c, &finished)
     }

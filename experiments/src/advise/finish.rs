@@ -1,6 +1,7 @@
 //! What is looked for behind the search: headroom, what neighbours cost, latency against load.
 
 use super::evaluate::For;
+use super::fleet::Member;
 use super::goal::Got;
 use super::lab::{Candidate, How};
 use super::search::{SEEDS, Search, Tried, score};
@@ -62,8 +63,13 @@ impl Search<'_> {
         };
         // As long as its neighbours are looked at.
         let how = For { load: 1.0, ..self.long(c, 0) };
-        let run = Tried::new(self.lab, one).run(self.lab, how).ok()?;
+        let run = Tried::new(one).run(self.lab, how).ok()?;
         run.got.first().copied()
+    }
+
+    /// Events of another run of every GPU, about.
+    pub(crate) fn to_lengthen(&self, members: &[Member]) -> f64 {
+        members.iter().map(|m| m.tried.long_events(self.lab, &self.lengths)).sum()
     }
 
     /// Events that it takes to say everything of a candidate, about.

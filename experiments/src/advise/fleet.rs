@@ -4,15 +4,19 @@
 //! Every division of tenants among GPUs is ordered by how evenly it loads them; the best few are
 //! searched, GPU by GPU. A group of tenants that has been searched once is not searched again.
 
-use super::lab::Lab;
+use cotenant_deploy::Sharing;
+
+use super::lab::{Candidate, How, Lab};
 use super::screen;
-use super::search::{Best, Score, Search, Tried};
+use super::search::{Score, Search, Tried};
 use super::space::{Group, Mechanism};
 
 /// Above this load of a whole GPU a tenant is split.
 const FULL: f64 = 0.75;
-/// Divisions that are searched.
+/// Divisions that are searched, by load.
 const DIVISIONS: usize = 3;
+/// Moves that are looked at before a deployment counts as the best.
+const MOVES: usize = 12;
 
 /// One GPU of a fleet.
 #[derive(Clone)]
@@ -21,9 +25,17 @@ pub(crate) struct Member {
     pub(crate) tried: Tried,
 }
 
-/// Groups that have been searched, with their best member.
+/// What has been searched.
 #[derive(Default)]
-pub(crate) struct Known(Vec<(Group, Option<Member>)>);
+pub(crate) struct Known {
+    /// Groups with their best member.
+    groups: Vec<(Group, Option<Member>)>,
+    /// The best deployment on the most GPUs so far.
+    fleet: Vec<Member>,
+}
+
+/// A deployment with what it delivers.
+type Placed = (Score, Vec<Member>);
 
 /// The best deployment on `gpus` GPUs; `None` where no division serves every tenant.
 pub(crate) fn place(
@@ -32,28 +44,157 @@ pub(crate) fn place(
     budget: f64,
     known: &mut Known,
 ) -> Option<Vec<Member>> {
-    let mut best: Option<(Score, Vec<Member>)> = None;
-    let divisions = divisions(search.lab, gpus);
     let until = search.spent() + budget;
-    let mut left = divisions.iter().map(Vec::len).sum::<usize>();
+    let mut divisions = divisions(search.lab, gpus);
+    // One GPU more than before: nobody is worse off where the worst of them is divided.
+    if known.fleet.len() + 1 == gpus {
+        divisions.extend(divided(search.lab, &known.fleet));
+    }
+    let mut best: Option<Placed> = None;
+    // As much again is for what moves from one to another.
+    let mut left = (divisions.len() + 1) * gpus;
     for (n, division) in divisions.into_iter().enumerate() {
         // One is always searched, others as far as the budget goes.
-        if n > 0 && search.spent() >= until {
+        let done = best.as_ref().is_some_and(|(score, _)| score.is_good());
+        if done || n > 0 && search.spent() >= until {
             break;
         }
-        let one = |g: &Group| {
-            let each = (until - search.spent()).max(0.0) / left.max(1) as f64;
-            left = left.saturating_sub(1);
-            member(search, g, each, known)
-        };
-        let members: Option<Vec<Member>> = division.iter().map(one).collect();
-        let Some(members) = members else { continue };
-        let score = together(search.lab, &members);
-        if best.as_ref().is_none_or(|(s, _)| score < *s) {
-            best = Some((score, members));
+        let found = all(search, &division, &mut left, until, known);
+        if let Some(found) = found
+            && best.as_ref().is_none_or(|(score, _)| found.0 < *score)
+        {
+            best = Some(found);
         }
     }
-    best.map(|(_, members)| members)
+    while let Some(placed) = &best
+        && !placed.0.is_good()
+        && search.spent() < until
+    {
+        match moved(search, placed, until, known) {
+            Some(better) => best = Some(better),
+            None => break,
+        }
+    }
+    let (_, members) = best?;
+    known.fleet.clone_from(&members);
+    Some(members)
+}
+
+/// The groups of a division, each with an even part of the budget that is left.
+fn all(
+    search: &mut Search<'_>,
+    division: &[Group],
+    left: &mut usize,
+    until: f64,
+    known: &mut Known,
+) -> Option<Placed> {
+    let mut members = vec![];
+    for g in division {
+        let each = (until - search.spent()).max(0.0) / (*left).max(1) as f64;
+        *left = left.saturating_sub(1);
+        members.push(member(search, g, each, known)?);
+    }
+    Some((together(search.lab, &members), members))
+}
+
+/// The division of one GPU fewer whose worst GPU is divided in two, by load.
+fn divided(lab: &Lab, fleet: &[Member]) -> Option<Vec<Group>> {
+    let score = |m: &Member| m.tried.score(lab);
+    let several = fleet.iter().enumerate().filter(|(_, m)| m.tried.c.tenants.len() > 1);
+    let (worst, _) = several
+        .max_by(|a, b| score(a.1).partial_cmp(&score(b.1)).unwrap_or(std::cmp::Ordering::Equal))?;
+    let mut parts = parts_of(lab, &group_of(&fleet[worst]));
+    parts.sort_by(|a, b| b.load.total_cmp(&a.load).then(a.tenant.cmp(&b.tenant)));
+    let place = largest_first(&parts, 2)?;
+    let mut groups: Vec<Group> = fleet.iter().map(group_of).collect();
+    groups[worst] = group(&parts, &place, 0);
+    groups.push(group(&parts, &place, 1));
+    Some(groups)
+}
+
+/// A better deployment in which a tenant of the worst GPU has moved, has changed places with another's, or has
+/// left half of its requests; none where nothing that was looked at is better.
+fn moved(
+    search: &mut Search<'_>,
+    placed: &Placed,
+    until: f64,
+    known: &mut Known,
+) -> Option<Placed> {
+    let lab = search.lab;
+    let (score, members) = placed;
+    let groups: Vec<Group> = members.iter().map(group_of).collect();
+    let each: Vec<Score> = members.iter().map(|m| m.tried.score(lab)).collect();
+    let worst = (0..each.len())
+        .max_by(|&a, &b| each[a].partial_cmp(&each[b]).unwrap_or(std::cmp::Ordering::Equal))?;
+    let mut pairs: Vec<(f64, usize, [Group; 2])> = vec![];
+    for other in (0..groups.len()).filter(|&g| g != worst) {
+        let (a, b) = (parts_of(lab, &groups[worst]), parts_of(lab, &groups[other]));
+        for pair in exchanges(&a, &b) {
+            let load = |parts: &[Part]| parts.iter().map(|p| p.load).sum::<f64>();
+            let fuller = load(&pair[0]).max(load(&pair[1]));
+            pairs.push((fuller, other, pair.map(|parts| whole(&parts))));
+        }
+    }
+    pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let new = |g: &Group| !known.groups.iter().any(|(k, _)| k == g);
+    pairs.retain(|(.., pair)| pair.iter().any(new));
+    for (n, (_, other, pair)) in pairs.into_iter().take(MOVES).enumerate() {
+        if search.spent() >= until {
+            break;
+        }
+        let mut left = 2 * (MOVES - n).min(3);
+        let Some((_, two)) = all(search, &pair, &mut left, until, known) else { continue };
+        let mut next = members.clone();
+        for (at, m) in [worst, other].into_iter().zip(two) {
+            next[at] = m;
+        }
+        let now = together(lab, &next);
+        if now < *score {
+            return Some((now, next));
+        }
+    }
+    None
+}
+
+/// What two GPUs may come to by one move from the first.
+fn exchanges(a: &[Part], b: &[Part]) -> Vec<[Vec<Part>; 2]> {
+    let without = |parts: &[Part], i: usize| {
+        let mut rest = parts.to_vec();
+        rest.remove(i);
+        rest
+    };
+    let has = |parts: &[Part], t: usize| parts.iter().any(|p| p.tenant == t);
+    let mut all = vec![];
+    for (i, part) in a.iter().enumerate() {
+        let rest = without(a, i);
+        if !has(b, part.tenant) {
+            let with = |part: Part| [b, &[part]].concat();
+            if a.len() > 1 {
+                all.push([rest.clone(), with(*part)]);
+            }
+            let half = Part { share: part.share / 2.0, load: part.load / 2.0, ..*part };
+            all.push([[&rest[..], &[half]].concat(), with(half)]);
+        }
+        for (j, other) in b.iter().enumerate() {
+            let (mine, theirs) = (rest.clone(), without(b, j));
+            if !has(&mine, other.tenant) && !has(&theirs, part.tenant) {
+                all.push([[&mine[..], &[*other]].concat(), [&theirs[..], &[*part]].concat()]);
+            }
+        }
+    }
+    all
+}
+
+fn group_of(m: &Member) -> Group {
+    Group { tenants: m.tried.c.tenants.clone(), requests: m.tried.c.requests.clone() }
+}
+
+fn parts_of(lab: &Lab, g: &Group) -> Vec<Part> {
+    let part = |(&tenant, &share): (&usize, &f64)| {
+        let load = screen::load(lab, tenant, lab.batch_limit[tenant], share);
+        Part { tenant, share, load }
+    };
+    g.tenants.iter().zip(&g.requests).map(part).collect()
 }
 
 /// The score of several GPUs: all that is missed, and the worst of the rest.
@@ -71,7 +212,7 @@ pub(crate) fn together(lab: &Lab, members: &[Member]) -> Score {
 
 /// The member that a group of tenants is served by best.
 fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) -> Option<Member> {
-    if let Some((_, member)) = known.0.iter().find(|(k, _)| k == g) {
+    if let Some((_, member)) = known.groups.iter().find(|(k, _)| k == g) {
         return member.clone();
     }
     let until = search.spent() + budget;
@@ -82,25 +223,57 @@ fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) ->
     if budget < looked.len() as f64 * search.lengths.events(search.lab, g) {
         looked.retain(|m| matches!(m, Mechanism::Mps | Mechanism::Percent | Mechanism::Mig));
     }
-    let pools = search.first(g, &looked, budget * 0.4);
-    let all = search.settle_one(g, pools, until);
-    let member = choose(search.lab, &all);
-    known.0.push((g.clone(), member.clone()));
+    // What served more serves less.
+    let more = known.groups.iter().filter_map(|(_, m)| without(&m.as_ref()?.tried.c, g));
+    let more: Vec<Candidate> = more.collect();
+    let pools = search.first_with(g, &looked, budget * 0.4, &more);
+    let member = search.settle_one(pools, until);
+    known.groups.push((g.clone(), member.clone()));
     member
 }
 
-/// The best that deploys: by score, the simplest of equals.
-pub(crate) fn choose(lab: &Lab, all: &[Best]) -> Option<Member> {
-    let deploys = all.iter().filter(|b| b.mechanism != Mechanism::Krisp);
-    let tried = deploys.filter_map(|b| Some((b.mechanism, b.tried.as_ref().ok()?)));
-    let key = |t: &Tried, m: Mechanism| {
-        let s = t.score(lab);
-        (s.missed, (s.worst * 50.0).round(), (s.lost * 20.0).round(), m)
+/// A candidate without those of its tenants that are not in a group; `None` where the group has others, or more
+/// of somebody's requests.
+fn without(c: &Candidate, g: &Group) -> Option<Candidate> {
+    let mut kept = vec![];
+    for (&t, &requests) in g.tenants.iter().zip(&g.requests) {
+        let at = c.tenants.iter().position(|&other| other == t)?;
+        if c.requests[at] < requests {
+            return None;
+        }
+        kept.push(at);
+    }
+    if kept.len() == c.tenants.len() {
+        return None;
+    }
+    let some = |list: &[u32]| kept.iter().map(|&i| list[i]).collect::<Vec<u32>>();
+    let how = match &c.how {
+        How::Deploy(Sharing::Mps { percent }) => Sharing::Mps { percent: some(percent) },
+        How::Deploy(Sharing::Static { chunks }) => Sharing::Static { chunks: some(chunks) },
+        How::Deploy(Sharing::Mig { instances, place, percent }) => {
+            let mut slots: Vec<usize> = kept.iter().map(|&i| place[i]).collect();
+            slots.sort_unstable();
+            slots.dedup();
+            let slot = |i: &usize| slots.iter().position(|&s| s == place[*i]).unwrap_or(0);
+            Sharing::Mig {
+                instances: slots.iter().map(|&s| instances[s].clone()).collect(),
+                place: kept.iter().map(slot).collect(),
+                percent: some(percent),
+            }
+        }
+        How::Deploy(sharing) => sharing.clone(),
+        How::Needs(_) => return None,
     };
-    let best = tried.min_by(|a, b| {
-        key(a.1, a.0).partial_cmp(&key(b.1, b.0)).unwrap_or(std::cmp::Ordering::Equal)
-    });
-    best.map(|(mechanism, tried)| Member { mechanism, tried: tried.clone() })
+    Some(Candidate {
+        tenants: g.tenants.clone(),
+        requests: g.requests.clone(),
+        how: How::Deploy(how),
+        batch: some(&c.batch),
+        tokens: some(&c.tokens),
+        memory: kept.iter().map(|&i| c.memory[i]).collect(),
+        timeout: kept.iter().map(|&i| c.timeout[i]).collect(),
+        workers: some(&c.workers),
+    })
 }
 
 /// A part of a tenant.
@@ -144,16 +317,23 @@ fn divisions(lab: &Lab, gpus: usize) -> Vec<Vec<Group>> {
     } else if let Some(place) = largest_first(&parts, gpus) {
         found.push((0.0, 0.0, place));
     }
-    let group = |place: &[usize], gpu: usize| {
-        let mut here: Vec<Part> =
-            parts.iter().zip(place).filter(|(_, p)| **p == gpu).map(|(part, _)| *part).collect();
-        here.sort_by_key(|p| p.tenant);
-        Group {
-            tenants: here.iter().map(|p| p.tenant).collect(),
-            requests: here.iter().map(|p| p.share).collect(),
-        }
-    };
-    found.iter().map(|(_, _, place)| (0..gpus).map(|gpu| group(place, gpu)).collect()).collect()
+    let of = |place: &[usize]| (0..gpus).map(|gpu| group(&parts, place, gpu)).collect();
+    found.iter().map(|(.., place)| of(place)).collect()
+}
+
+/// The parts on one GPU.
+fn group(parts: &[Part], place: &[usize], gpu: usize) -> Group {
+    let here = parts.iter().zip(place).filter(|(_, p)| **p == gpu).map(|(part, _)| *part);
+    whole(&here.collect::<Vec<Part>>())
+}
+
+fn whole(parts: &[Part]) -> Group {
+    let mut parts = parts.to_vec();
+    parts.sort_by_key(|p| p.tenant);
+    Group {
+        tenants: parts.iter().map(|p| p.tenant).collect(),
+        requests: parts.iter().map(|p| p.share).collect(),
+    }
 }
 
 fn sums(parts: &[Part], gpus: usize, place: &[usize]) -> Vec<f64> {

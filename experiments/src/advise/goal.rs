@@ -35,6 +35,8 @@ pub(crate) struct Got {
     pub(crate) overloaded: bool,
     pub(crate) rps: f64,
     pub(crate) goodput_rps: f64,
+    /// Mean items of a batch.
+    pub(crate) batch_mean: Option<f64>,
 }
 
 impl Got {
@@ -66,6 +68,7 @@ impl Got {
             overloaded: overload_rates(status).is_some(),
             rps,
             goodput_rps,
+            batch_mean: get(Metric::BatchMean),
         }
     }
 

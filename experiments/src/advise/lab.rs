@@ -67,6 +67,8 @@ pub(crate) struct Lab {
     pub(crate) tokens: Vec<(f64, f64)>,
     /// The mix compiled with other engines, by sequences and tokens of each tenant.
     engines: Mutex<Engines>,
+    /// Models for smaller batches, by tenant and batch.
+    smaller: Mutex<BTreeMap<(usize, u32), ModelCode>>,
     /// Finished simulations.
     pub(crate) cells: Arc<Cells>,
 }
@@ -99,7 +101,7 @@ impl Lab {
             match preparer.facts(&mix.e, &point) {
                 Ok(facts) => break (point, facts),
                 Err(why) if largest <= least || !why.contains("profiled up to batch") => {
-                    return Err(why);
+                    return Err(mix.as_given(&why));
                 }
                 Err(_) => largest /= 2,
             }
@@ -125,8 +127,16 @@ impl Lab {
             batch_limit,
             tokens,
             engines: Mutex::default(),
+            smaller: Mutex::default(),
             cells,
         })
+    }
+
+    /// A one-shot tenant's model for batches of at most `batch`.
+    fn smaller(&self, tenant: usize, batch: u32) -> ModelCode {
+        let mut known = self.smaller.lock().unwrap_or_else(PoisonError::into_inner);
+        let model = known.entry((tenant, batch));
+        model.or_insert_with(|| truncated(&self.setup.tenants[tenant].model, batch)).clone()
     }
 
     /// All tenants of the mix.
@@ -168,7 +178,7 @@ impl Lab {
 
     /// Device memory of one worker of a one-shot tenant, its context not included.
     pub(crate) fn model_memory(&self, tenant: usize, batch: u32) -> Bytes {
-        truncated(&self.setup.tenants[tenant].model, batch).memory()
+        self.smaller(tenant, batch).memory()
     }
 
     /// Device memory of the context that a candidate's processes have.
@@ -346,7 +356,7 @@ impl Lab {
                 name: names[i].clone(),
                 model: match engine {
                     Some(_) => whole.model.clone(),
-                    None => truncated(&whole.model, c.batch[i]),
+                    None => self.smaller(c.tenants[i], c.batch[i]),
                 },
                 class: whole.class,
                 slo: whole.slo,
@@ -379,5 +389,9 @@ fn mean_tokens(base: &std::path::Path, config: &TenantConfig) -> Result<(f64, f6
 fn truncated(model: &ModelCode, batch: u32) -> ModelCode {
     let mut cut = model.clone();
     cut.program_for.truncate(batch as usize + 1);
+    let programs = cut.program_for.last().map_or(0, |&last| last as usize + 1);
+    if programs < cut.programs.len() {
+        cut.programs = Arc::new(cut.programs[..programs].to_vec());
+    }
     cut
 }

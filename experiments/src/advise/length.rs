@@ -4,15 +4,18 @@
 use cotenant_profiles::Nanos;
 
 use super::lab::{Candidate, Lab};
+use super::screen::{self, Place};
 use super::space::Group;
 
 /// Events of a short run, about.
 const SHORT_EVENTS: f64 = 15_000.0;
 /// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.
 const SHORT_REQUESTS: f64 = 150.0;
+/// A short run is at least so many times as long as the shortest goal: sooner nothing is late.
+const SHORT_GOALS: f64 = 3.0;
 /// Short runs that every answer has at most, about, before the climb. They get a quarter of the budget.
 const SHORT_RUNS: f64 = 40.0;
-/// A long run is at most so many times longer.
+/// A long run is so many times longer, as far as the budget goes.
 const LONGEST: f64 = 8.0;
 /// Requests of the slowest tenant with a goal in a long run, as far as the budget goes.
 const LONG_REQUESTS: f64 = 150.0;
@@ -21,14 +24,20 @@ const LONG_REQUESTS: f64 = 150.0;
 const LONG_RUNS: f64 = 80.0;
 /// A queue that grows breaks a goal within so many times the goal.
 const GOALS_TO_OVERFLOW: u64 = 20;
+/// Its launch and its end.
+const EVENTS_OF_KERNEL: f64 = 2.0;
+/// Arrival, copies and answer.
+const EVENTS_OF_REQUEST: f64 = 4.0;
+/// Workers of a tenant where the search decides.
+const WORKERS: f64 = 2.0;
+/// Steps of the fixed point of batches and time.
+const ROUNDS: usize = 12;
 /// Shortest and longest of short runs, s.
 const SECONDS: [f64; 2] = [0.02, 60.0];
 
 /// Lengths under a budget.
 pub(crate) struct Lengths {
-    /// A long run over a short one.
-    times: f64,
-    /// Events that a long run may have to see enough.
+    /// Events that a long run may have.
     most: f64,
     /// Events that a short run may have.
     short_most: f64,
@@ -36,13 +45,8 @@ pub(crate) struct Lengths {
 
 impl Lengths {
     /// Those of about `budget` events in all.
-    pub(crate) fn new(lab: &Lab, budget: f64) -> Self {
-        let most = budget / 2.0 / LONG_RUNS;
-        let short_most = budget / 4.0 / SHORT_RUNS;
-        let mut lengths = Self { times: 1.0, most, short_most };
-        let events = lengths.events(lab, &Group::all(lab));
-        lengths.times = (most / events).clamp(1.0, LONGEST);
-        lengths
+    pub(crate) fn new(budget: f64) -> Self {
+        Self { most: budget / 2.0 / LONG_RUNS, short_most: budget / 4.0 / SHORT_RUNS }
     }
 
     /// Length of a short run, and how many events it has, about.
@@ -56,11 +60,14 @@ impl Lengths {
     }
 
     fn of(&self, lab: &Lab, tenants: &[usize], requests: &[f64]) -> (Nanos, f64) {
-        let each = tenants.iter().zip(requests);
-        let events: f64 = each.map(|(&t, share)| events_per_s(lab, t, *share)).sum();
+        let events = events_per_s(lab, tenants, requests);
         let by_events = SHORT_EVENTS / f64::max(events, 1.0);
         let by_requests = slowest(lab, tenants, requests).map_or(0.0, |rate| SHORT_REQUESTS / rate);
-        let seconds = by_events.max(by_requests.min(4.0 * by_events));
+        let goals = tenants.iter().filter_map(|&t| lab.goal(t));
+        let shortest = goals.map(|g| g.longest().as_secs_f64()).min_by(f64::total_cmp);
+        let by_goals = shortest.map_or(0.0, |goal| SHORT_GOALS * goal);
+        let by_goals = by_goals.min(self.short_most / 4.0 / f64::max(events, 1.0));
+        let seconds = by_events.max(by_requests.min(4.0 * by_events)).max(by_goals);
         let seconds = seconds.min(self.short_most / f64::max(events, 1.0));
         let seconds = seconds.clamp(SECONDS[0], SECONDS[1]);
         (Nanos((seconds * 1e9) as u64), (seconds * events).max(1.0))
@@ -69,12 +76,12 @@ impl Lengths {
     /// Length of a long run.
     pub(crate) fn long(&self, lab: &Lab, c: &Candidate) -> Nanos {
         let (short, events) = self.short(lab, c);
-        let usual = short.0 as f64 * self.times;
-        let per_ns = events / short.0 as f64;
+        let short = short.0 as f64;
         let slowest = slowest(lab, &c.tenants, &c.requests);
         let enough = slowest.map_or(0.0, |rate| LONG_REQUESTS * 1e9 / rate);
         let enough = enough.max(overflow(lab, c).0 as f64);
-        Nanos(usual.max(enough.min(self.most / per_ns)) as u64)
+        let wanted = enough.max(short * LONGEST);
+        Nanos(wanted.min(self.most * short / events).max(short) as u64)
     }
 
     /// Events of a long run, about.
@@ -96,25 +103,75 @@ fn overflow(lab: &Lab, c: &Candidate) -> Nanos {
     Nanos(goals.map(|g| g.longest().0.saturating_mul(GOALS_TO_OVERFLOW)).max().unwrap_or(0))
 }
 
-/// Events of a tenant's requests in a second, about.
-fn events_per_s(lab: &Lab, t: usize, share: f64) -> f64 {
-    let requests = rate(lab, t) * share;
-    match lab.isolated[t].filter(|_| lab.generates(t)) {
-        // Requests share steps: an engine that never rests has those of one request after the other.
-        Some(alone) => {
-            let busy = alone.events / alone.p95.as_secs_f64().max(1e-9);
-            (requests * alone.events).min(busy)
+/// Events of the requests of tenants on one GPU in a second, about.
+fn events_per_s(lab: &Lab, tenants: &[usize], requests: &[f64]) -> f64 {
+    let batches = batches(lab, tenants, requests);
+    let each = tenants.iter().zip(requests).zip(batches);
+    each.map(|((&t, share), batch)| {
+        let rate = rate(lab, t) * share;
+        match lab.isolated[t].filter(|_| lab.generates(t)) {
+            // Requests share steps: an engine that never rests has those of one request after the other.
+            Some(alone) => {
+                let busy = alone.events / alone.p95.as_secs_f64().max(1e-9);
+                (rate * alone.events).min(busy)
+            }
+            None => {
+                let kernels = lab.setup.tenants[t].model.program(1).kernels.len() as f64;
+                rate * (EVENTS_OF_KERNEL * kernels / batch + EVENTS_OF_REQUEST)
+            }
         }
-        None => {
-            let kernels = lab.setup.tenants[t].model.program(1).kernels.len() as f64;
-            requests * (kernels + 4.0)
+    })
+    .sum()
+}
+
+/// Mean batches of tenants that share a GPU, about: the requests that come while everybody's batches
+/// run once, some beside each other, divided among the workers.
+fn batches(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Vec<f64> {
+    let whole = Place::whole(&lab.setup);
+    let shared: Vec<usize> = (0..tenants.len()).filter(|&i| !lab.generates(tenants[i])).collect();
+    let mut batches = vec![1.0_f64; tenants.len()];
+    let mut round = 0.0;
+    for _ in 0..ROUNDS {
+        let (mut longest, mut together) = (0.0_f64, 0.0);
+        for &i in &shared {
+            let batch = batches[i].ceil() as u32;
+            let (gpu, host) = screen::batch_ns(lab, tenants[i], batch, whole);
+            longest = longest.max(gpu.max(host));
+            together += screen::area_ns(lab, tenants[i], batch);
+        }
+        let next = longest.max(together);
+        if next <= round * 1.01 {
+            break;
+        }
+        round = next;
+        for &i in &shared {
+            let t = tenants[i];
+            let gathered = f64::max(round, super::space::timeout(lab, t).0 as f64);
+            let come = rate(lab, t) * requests[i] * gathered / 1e9;
+            let workers = match lab.mix.fixed_workers[t] {
+                true => f64::from(lab.mix.point.tenants[t].workers),
+                false => WORKERS,
+            };
+            batches[i] = (come / workers).clamp(1.0, f64::from(lab.batch_limit[t]));
         }
     }
+    batches
 }
 
 /// Requests/s of a tenant; those of a closed loop as they are without neighbours.
 fn rate(lab: &Lab, t: usize) -> f64 {
-    lab.mix.rate(t).or(lab.isolated[t].map(|i| i.rps)).unwrap_or(1.0)
+    let closed = || {
+        let clients = lab.mix.point.tenants[t].arrivals.closed()?;
+        let alone = lab.isolated[t]?;
+        if lab.generates(t) {
+            return Some(alone.rps);
+        }
+        let batch = clients.concurrency.clamp(1, lab.batch_limit[t]);
+        let (gpu, host) = screen::batch_ns(lab, t, batch, Place::whole(&lab.setup));
+        let answered = (gpu.max(host) + clients.think.0 as f64) / 1e9;
+        Some(f64::from(clients.concurrency) / answered.max(1e-9)).map(|r| r.min(alone.rps))
+    };
+    lab.mix.rate(t).or_else(closed).unwrap_or(1.0)
 }
 
 /// The lowest rate among tenants with a goal.

@@ -136,6 +136,11 @@ impl Mix {
         Self { fixed_batch, ..self.clone() }
     }
 
+    /// What is wrong with the mix, in terms of what was given.
+    pub(crate) fn as_given(&self, why: &str) -> String {
+        as_given(why, &self.source.file, None)
+    }
+
     /// Mean requests/s; those of a closed loop depend on the answers.
     pub(crate) fn rate(&self, tenant: usize) -> Option<f64> {
         self.point.tenants[tenant].arrivals.mean_rate().filter(|r| *r > 0.0)

@@ -132,8 +132,7 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
         let mut search = Search::new(&lab, Space::default(), ask.threads, budget);
         let group = Group::all(&lab);
         let pools = search.first(&group, &Mechanism::ALL, budget * 0.4);
-        let all = search.settle_one(&group, pools, budget);
-        let member = fleet::choose(&lab, &all)?;
+        let member = search.settle_one(pools, budget)?;
         (member.tried.score(&lab).missed == 0)
             .then(|| format!("{} ({})", member.mechanism.name(), words(&lab, &member.tried.c)))
     };

@@ -50,6 +50,9 @@ pub(crate) struct Row {
     /// As many runs stand behind it as behind every other, and its headroom was looked for; else the
     /// budget was over.
     pub(crate) settled: bool,
+    /// It gets no further runs.
+    #[serde(skip)]
+    pub(crate) closed: bool,
     #[serde(skip)]
     pub(crate) score: Option<Score>,
     #[serde(skip)]
@@ -80,6 +83,10 @@ pub(crate) struct Served {
     /// More came than were served in half of the runs or more.
     pub(crate) overloaded: bool,
     pub(crate) met: Option<bool>,
+    /// The runs do not tell whether its goal is met: the interval of p99 over goal reaches across 1, or
+    /// few requests came.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) undecided: bool,
     /// Share of requests within the goal.
     pub(crate) attained: Option<f64>,
     /// Requests that this rests on, over all seeds.
@@ -127,6 +134,7 @@ pub(super) fn impossible(way: &str, needs: Option<&'static str>, why: String) ->
         change_s: 0.0,
         seeds: 0,
         settled: true,
+        closed: true,
         score: None,
         plan: vec![],
         members: vec![],
@@ -155,7 +163,7 @@ pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
             timeout: vec![lab.mix.point.tenants[t].batch_timeout],
             workers: vec![if workers { lab.mix.point.tenants[t].workers } else { 1 }],
         };
-        let tried = search.measure_some(c, 1).ok()?;
+        let tried = search.measure(c, 1).ok()?;
         members.push(Member { mechanism: Mechanism::Mps, tried });
     }
     Some(members)
@@ -223,10 +231,27 @@ pub(crate) fn row(
         change_s: change,
         seeds: members.iter().map(|m| m.tried.samples().len()).min().unwrap_or(0),
         settled: settled && members.iter().all(|m| m.tried.long.len() >= SEEDS),
+        closed: false,
         score: Some(fleet::together(lab, members)),
         plan: plan.into_iter().flatten().collect(),
         members: members.to_vec(),
     }
+}
+
+/// Fewer requests than these do not tell 99 % from 97 %.
+pub(crate) const FEW: u64 = 100;
+/// Ratios of p99 and goal beyond it are as good as this one: how far a queue has grown is no matter.
+const FAR: f64 = 2.0;
+
+/// Whether the runs of a candidate do not tell if a tenant keeps its goal.
+pub(super) fn undecided(lab: &Lab, t: &Tried, i: usize) -> bool {
+    let Some(goal) = lab.goal(t.c.tenants[i]) else { return false };
+    let runs = t.samples();
+    let ratios: Vec<f64> = runs.iter().map(|r| goal.ratio(&r.got[i]).min(FAR)).collect();
+    let seen: u64 = runs.iter().map(|r| r.got[i].seen).sum();
+    let across = Estimate::of(&ratios)
+        .is_none_or(|e| e.half.is_none_or(|half| (e.mean - 1.0).abs() <= half));
+    across || seen < FEW
 }
 
 fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Served {
@@ -263,6 +288,7 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
         goal_tpot_ms: tokens.map(|g| g.tpot.as_millis_f64()),
         overloaded: grew > 0 && grew * 2 >= runs.len(),
         met,
+        undecided: undecided(lab, t, i),
         attained: (goal.is_some() && !attained.is_empty())
             .then(|| attained.iter().sum::<f64>() / attained.len() as f64),
         requests: seen,

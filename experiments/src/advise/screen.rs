@@ -122,15 +122,19 @@ fn steps(lab: &Lab, tenant: usize) -> f64 {
     if lab.generates(tenant) { lab.tokens[tenant].1 } else { 1.0 }
 }
 
+/// Time of a batch if the whole GPU could be filled with such batches side by side, ns.
+pub(crate) fn area_ns(lab: &Lab, tenant: usize, batch: u32) -> f64 {
+    let program = lab.setup.tenants[tenant].model.program(batch);
+    let kernels = program.kernels.iter().map(|&k| &lab.setup.code.kernels[k as usize]);
+    let area: f64 = kernels.map(|k| k.at(k.want) as f64 * f64::from(k.want)).sum();
+    area / f64::from(lab.setup.device.cus())
+}
+
 /// Share of the GPU's CUs that a tenant keeps busy, on average, at its rate with such batches.
 pub(crate) fn demand(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
     let Some(rate) = lab.mix.rate(tenant) else { return 0.1 };
-    let t = &lab.setup.tenants[tenant];
-    let kernels =
-        t.model.program(batch).kernels.iter().map(|&k| &lab.setup.code.kernels[k as usize]);
-    let area: f64 = kernels.map(|k| k.at(k.want) as f64 * f64::from(k.want)).sum();
     let steps = rate * requests * steps(lab, tenant) / f64::from(batch);
-    steps * area / 1e9 / f64::from(lab.setup.device.cus())
+    steps * area_ns(lab, tenant, batch) / 1e9
 }
 
 /// Host and GPU time of a tenant's requests against time, the larger one.

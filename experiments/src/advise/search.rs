@@ -6,18 +6,18 @@
 //! the same answer on every machine and for any number of threads, whether its cells are simulated or
 //! were known before.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cotenant_sim::scenario::Setup;
-
 use super::evaluate::{For, Run};
+use super::fleet::Member;
 use super::lab::{Candidate, Lab};
 use super::length::Lengths;
 use super::space::{Group, Mechanism, Space};
 
 /// Candidates of a mechanism that are simulated first, at most.
 const STARTS: usize = 5;
+/// Mechanisms that are climbed from where one is wanted.
+const CLIMBING: usize = 3;
 /// Seeds of the longest race.
 pub(crate) const SEEDS: usize = 4;
 /// Below this ratio of p99 and goal more distance is no advantage.
@@ -27,7 +27,6 @@ const SAFE: f64 = 0.8;
 #[derive(Clone)]
 pub(crate) struct Tried {
     pub(crate) c: Candidate,
-    setup: Result<Arc<Setup>, String>,
     /// Short run.
     short: Option<Result<Run, String>>,
     /// Long runs, one per seed.
@@ -48,6 +47,11 @@ pub(crate) struct Score {
 }
 
 impl Score {
+    /// Whether more distance from the goals, or more for best-effort tenants, is not to be had.
+    pub(crate) fn is_good(self) -> bool {
+        self.missed == 0 && self.worst <= SAFE && self.lost <= 0.0
+    }
+
     pub(crate) const NOTHING: Self =
         Self { missed: usize::MAX, worst: f64::INFINITY, lost: 1.0, ratio: f64::INFINITY };
 }
@@ -74,13 +78,13 @@ pub(crate) struct Search<'a> {
 }
 
 impl Tried {
-    pub(crate) fn new(lab: &Lab, c: Candidate) -> Self {
-        Self { setup: lab.prepare(&c), c, short: None, long: vec![] }
+    pub(crate) fn new(c: Candidate) -> Self {
+        Self { c, short: None, long: vec![] }
     }
 
     /// Simulates it.
     pub(super) fn run(&self, lab: &Lab, how: For) -> Result<Run, String> {
-        lab.run(&self.c, self.setup.as_ref().map_err(Clone::clone)?, how)
+        lab.run(&self.c, how)
     }
 
     /// Runs that numbers may be taken from, the longest there are.
@@ -154,7 +158,7 @@ impl<'a> Search<'a> {
     /// A search whose runs are of the lengths that about `budget` events allow.
     pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize, budget: f64) -> Self {
         let seed = lab.mix.e.seeds.first().copied().unwrap_or(1);
-        let (lengths, start) = (Lengths::new(lab, budget), lab.cells.events());
+        let (lengths, start) = (Lengths::new(budget), lab.cells.events());
         Self { lab, space, threads, seed, lengths, start }
     }
 
@@ -175,6 +179,17 @@ impl<'a> Search<'a> {
 
     /// The best of every mechanism after the first short runs, of which there may be about `most` events.
     pub(crate) fn first(&mut self, g: &Group, mechanisms: &[Mechanism], most: f64) -> Pools {
+        self.first_with(g, mechanisms, most, &[])
+    }
+
+    /// The same, with candidates that are to be among them.
+    pub(crate) fn first_with(
+        &mut self,
+        g: &Group,
+        mechanisms: &[Mechanism],
+        most: f64,
+        also: &[Candidate],
+    ) -> Pools {
         let possible = |m: &&Mechanism| m.possible(self.lab, g.tenants.len()).is_ok();
         let possible: Vec<Mechanism> = mechanisms.iter().filter(possible).copied().collect();
         let each = self.lengths.events(self.lab, g);
@@ -182,8 +197,11 @@ impl<'a> Search<'a> {
         let mut pools = vec![];
         for mechanism in possible {
             let found = self.space.starts(self.lab, g, mechanism);
+            let also = also.iter().filter(|c| Mechanism::of(c) == mechanism).cloned();
             let found = found.into_iter().take(starts.clamp(1, STARTS));
-            pools.push((mechanism, found.map(|c| Tried::new(self.lab, c)).collect()));
+            let mut all: Vec<Candidate> = also.chain(found).collect();
+            super::space::dedup(&mut all);
+            pools.push((mechanism, all.into_iter().map(Tried::new).collect()));
         }
         self.try_short(&mut pools);
         pools
@@ -199,36 +217,102 @@ impl<'a> Search<'a> {
         self.best(g, pools)
     }
 
-    /// As [`Search::settle`], where only the best of all mechanisms is wanted: of each there is a short run
-    /// at least, and long ones of the best few as far as the budget goes.
-    pub(crate) fn settle_one(&mut self, g: &Group, mut pools: Pools, budget: f64) -> Vec<Best> {
+    /// As [`Search::settle`], where only the best of all mechanisms is wanted: it ends as soon as long runs
+    /// confirm a candidate than which nothing can be better, or when the budget is spent.
+    pub(crate) fn settle_one(&mut self, mut pools: Pools, budget: f64) -> Option<Member> {
+        pools.retain(|(m, _)| *m != Mechanism::Krisp);
         let climb = self.spent() + (budget - self.spent()) * 0.5;
-        self.climb(&mut pools, climb);
-        for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 1)] {
-            let mut all: Vec<&mut Tried> =
-                pools.iter_mut().flat_map(|(_, p)| p).filter(|t| t.why().is_none()).collect();
-            let lab = self.lab;
-            all.sort_by(|a, b| by_runs(lab, a, b));
-            for t in all.into_iter().take(keep) {
-                while t.long.len() < seeds && self.spent() < budget {
-                    if !self.lengthen(t) {
-                        break;
-                    }
-                }
+        let good = |this: &Self, pools: &Pools| {
+            top(this.lab, pools).is_some_and(|(p, i)| pools[p].1[i].score(this.lab).is_good())
+        };
+        if good(self, &pools) {
+            self.confirm(&mut pools, budget);
+        }
+        if !good(self, &pools) {
+            self.climb_best(&mut pools, climb);
+            self.confirm(&mut pools, budget);
+        }
+        while !good(self, &pools) && self.spent() < budget {
+            // What short runs liked does not last: on from what lasts best, by long runs.
+            if !self.improve(&mut pools, budget) {
+                break;
+            }
+            self.confirm(&mut pools, budget);
+        }
+        let (p, i) = top(self.lab, &pools)?;
+        let mechanism = pools[p].0;
+        Some(Member { mechanism, tried: pools.swap_remove(p).1.swap_remove(i) })
+    }
+
+    /// Long runs of whatever is the best, until the best has all of them.
+    fn confirm(&mut self, pools: &mut Pools, budget: f64) {
+        while let Some((p, i)) = hopeful(self.lab, pools) {
+            let t = &mut pools[p].1[i];
+            if t.long.len() >= SEEDS || self.spent() >= budget && !t.long.is_empty() {
+                break;
+            }
+            if !self.lengthen(t) {
+                // Of this seed it would not do.
+                pools[p].1.remove(i);
+            } else if self.spent() >= budget {
+                break;
             }
         }
-        for (_, pool) in &mut pools {
-            rank(self.lab, pool);
+    }
+
+    /// One round of long runs of neighbours of the best; whether there was a better one.
+    fn improve(&mut self, pools: &mut Pools, budget: f64) -> bool {
+        let lab = self.lab;
+        let Some((p, i)) = top(lab, pools) else { return false };
+        let before = pools[p].1[i].score(lab);
+        let best = pools[p].1.remove(i);
+        pools[p].1.insert(0, best);
+        for wide in [false, true] {
+            let each = pools[p].1[0].long_events(lab, &self.lengths).max(1.0);
+            let room = ((budget - self.spent()) / each) as usize;
+            let around = if room > 0 { self.around(&pools[p].1, wide, room) } else { vec![] };
+            let runs = parallel(self.threads, &around, |t| t.run(lab, self.long(&t.c, 0)));
+            for (mut t, run) in around.into_iter().zip(runs) {
+                if let Ok(run) = run {
+                    t.long.push(run);
+                    pools[p].1.push(t);
+                }
+            }
+            if top(lab, pools).is_some_and(|(p, i)| pools[p].1[i].score(lab) < before) {
+                return true;
+            }
         }
-        self.best(g, pools)
+        false
+    }
+
+    /// Climbs from the best few mechanisms until one is as good as can be, or `most` events are simulated.
+    fn climb_best(&mut self, pools: &mut Pools, most: f64) {
+        let lab = self.lab;
+        let first = |p: &[Tried]| p.first().map_or(Score::NOTHING, |t| t.score(lab));
+        let mut order: Vec<usize> = (0..pools.len()).collect();
+        order.sort_by(|&a, &b| {
+            let (a, b) = (first(&pools[a].1), first(&pools[b].1));
+            a.partial_cmp(&b).unwrap_or(std::cmp::Ordering::Equal)
+        });
+        let open = (0..pools.len()).map(|p| order.iter().take(CLIMBING).any(|&o| o == p));
+        self.climb_open(pools, open.collect(), most, true);
     }
 
     /// Goes from the best of every pool to its neighbours while they are better and less than `most`
     /// events are simulated.
     pub(crate) fn climb(&mut self, pools: &mut Pools, most: f64) {
-        let mut open: Vec<bool> = vec![true; pools.len()];
+        let open = vec![true; pools.len()];
+        self.climb_open(pools, open, most, false);
+    }
+
+    /// The same for the pools that are open; `one`: until one has something as good as can be.
+    fn climb_open(&mut self, pools: &mut Pools, mut open: Vec<bool>, most: f64, one: bool) {
         let mut wide = vec![false; pools.len()];
-        while open.contains(&true) && self.spent() < most {
+        let good = |this: &Self, pools: &Pools| {
+            let firsts = pools.iter().filter_map(|(_, p)| p.first());
+            one && firsts.into_iter().any(|t| t.score(this.lab).is_good())
+        };
+        while open.contains(&true) && self.spent() < most && !good(self, pools) {
             let mut more: Pools = vec![];
             let of = open.iter().filter(|o| **o).count() as f64;
             for (at, (mechanism, pool)) in pools.iter().enumerate().filter(|(at, _)| open[*at]) {
@@ -292,9 +376,21 @@ impl<'a> Search<'a> {
             .unwrap_or(0);
         let mut all = self.space.neighbours(self.lab, &best.c, worst);
         super::space::dedup(&mut all);
+        // Where batches seldom fill by half, room for larger ones changes nothing.
+        let seldom = |i: usize| {
+            let means = runs.iter().filter_map(|r| r.got[i].batch_mean);
+            let mean = means.clone().sum::<f64>() / means.count().max(1) as f64;
+            mean * 2.0 <= f64::from(best.c.batch[i]) && !self.lab.generates(best.c.tenants[i])
+        };
+        let idle = |c: &Candidate| {
+            let larger = (0..c.batch.len()).filter(|&i| c.batch[i] > best.c.batch[i]);
+            let same = Candidate { batch: best.c.batch.clone(), ..c.clone() } == best.c;
+            same && larger.into_iter().any(seldom)
+        };
+        all.retain(|c| !idle(c));
         all.retain(|c| !pool.iter().any(|t| t.c == *c));
         all.truncate(if wide { most } else { most.min(6) });
-        all.into_iter().map(|c| Tried::new(self.lab, c)).collect()
+        all.into_iter().map(Tried::new).collect()
     }
 
     fn try_short(&mut self, pools: &mut Pools) {
@@ -378,25 +474,17 @@ impl<'a> Search<'a> {
     /// The score of one short run.
     #[cfg(test)]
     pub(crate) fn short_score(&self, c: &Candidate) -> Option<Score> {
-        let t = Tried::new(self.lab, c.clone());
+        let t = Tried::new(c.clone());
         let run = t.run(self.lab, self.short(c)).ok()?;
         Some(score(self.lab, &t.c.tenants, &[&run]))
-    }
-
-    /// One candidate as `check` needs it: long runs under every seed.
-    ///
-    /// # Errors
-    /// The device cannot do it.
-    pub(crate) fn measure(&mut self, c: Candidate) -> Result<Tried, String> {
-        self.measure_some(c, SEEDS)
     }
 
     /// Long runs of a candidate under so many seeds.
     ///
     /// # Errors
     /// The device cannot do it.
-    pub(crate) fn measure_some(&mut self, c: Candidate, seeds: usize) -> Result<Tried, String> {
-        let mut t = Tried::new(self.lab, c);
+    pub(crate) fn measure(&mut self, c: Candidate, seeds: usize) -> Result<Tried, String> {
+        let mut t = Tried::new(c);
         let seeds: Vec<usize> = (0..seeds).collect();
         let lab = self.lab;
         let one = |&seed: &usize| t.run(lab, self.long(&t.c, seed));
@@ -415,6 +503,50 @@ fn by_runs(lab: &Lab, a: &Tried, b: &Tried) -> std::cmp::Ordering {
     (known(b) > 0)
         .cmp(&(known(a) > 0))
         .then(sa.partial_cmp(&sb).unwrap_or(std::cmp::Ordering::Equal))
+}
+
+/// The key of a candidate among those of all mechanisms: of equals the simplest.
+fn key(lab: &Lab, t: &Tried, m: Mechanism) -> (usize, f64, f64, Mechanism) {
+    let s = t.score(lab);
+    (s.missed, (s.worst * 50.0).round(), (s.lost * 20.0).round(), m)
+}
+
+/// The least by a key.
+fn least<K: PartialOrd>(
+    pools: &Pools,
+    of: impl Fn(usize, Mechanism, &Tried) -> Option<K>,
+) -> Option<(usize, usize)> {
+    let all = pools
+        .iter()
+        .enumerate()
+        .flat_map(|(p, (m, pool))| pool.iter().enumerate().map(move |(i, t)| (p, i, *m, t)));
+    let keyed = all.filter_map(|(p, i, m, t)| Some((of(p, m, t)?, (p, i))));
+    let least = keyed.min_by(|a, b| a.0.partial_cmp(&b.0).unwrap_or(std::cmp::Ordering::Equal));
+    least.map(|(_, at)| at)
+}
+
+/// The best of all mechanisms: of those with the most long runs that any good one has, else by what there is.
+fn top(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
+    let most = pools.iter().flat_map(|(_, p)| p).map(|t| t.long.len()).max()?;
+    least(pools, |_, m, t| {
+        let known = !t.samples().is_empty() && (!t.long.is_empty() || most == 0);
+        known.then(|| key(lab, t, m))
+    })
+}
+
+/// The best of all mechanisms as far as it is known, with what has been refuted in its mechanism against it.
+fn hopeful(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
+    let refuted = |t: &&Tried| {
+        let short = t.short.iter().filter_map(|r| r.as_ref().ok());
+        let short: Vec<&Run> = short.collect();
+        !t.long.is_empty() && score(lab, &t.c.tenants, &short).missed < t.score(lab).missed
+    };
+    let refuted: Vec<usize> = pools.iter().map(|(_, p)| p.iter().filter(refuted).count()).collect();
+    least(pools, |p, m, t| {
+        let (missed, worst, lost, m) = key(lab, t, m);
+        let doubt = if t.long.is_empty() { refuted[p] } else { 0 };
+        (!t.samples().is_empty()).then_some((missed, doubt, worst, lost, m))
+    })
 }
 
 /// Long runs first where there are any, then by score; equals stay in order.

@@ -35,6 +35,25 @@ impl Mechanism {
         Self::Krisp,
     ];
 
+    /// That of a candidate.
+    pub(crate) fn of(c: &Candidate) -> Self {
+        match &c.how {
+            How::Needs(_) => Self::Krisp,
+            How::Deploy(Sharing::TimeSlicing { .. }) => Self::TimeSlicing,
+            How::Deploy(Sharing::Streams) => Self::Streams,
+            How::Deploy(Sharing::Mps { percent }) if percent.iter().all(|&p| p >= 100) => Self::Mps,
+            How::Deploy(Sharing::Mps { .. }) => Self::Percent,
+            How::Deploy(Sharing::Static { .. }) => Self::Static,
+            How::Deploy(Sharing::Mig { instances, place, .. }) => {
+                if instances.len() < place.len() {
+                    Self::MigMps
+                } else {
+                    Self::Mig
+                }
+            }
+        }
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::TimeSlicing => "time slicing",

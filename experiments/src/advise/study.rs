@@ -227,7 +227,7 @@ fn pool(search: &mut Search<'_>, part: &Part, dir: &Path) -> Done<Option<Vec<Tri
             let meaning = lab.meaning(c, &own.point).map_err(Failure::failed)?;
             lab.cells.learn(plan::cell(&own, &meaning, 0).id, finished);
         }
-        let mut tried = Tried::new(lab, c.clone());
+        let mut tried = Tried::new(c.clone());
         while tried.long.len() < SEEDS && search.lengthen(&mut tried) {}
         pool.push(tried);
     }

@@ -3,7 +3,7 @@
 use super::answer::{Answer, Missed};
 use super::goal::ATTAINED;
 use super::lab::Lab;
-use super::row::{Interval, Row, Served};
+use super::row::{FEW, Interval, Row, Served};
 use crate::text::{align, rounded};
 
 /// A number with its interval.
@@ -153,11 +153,22 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
             open.join(", ")
         );
     }
+    let undecided: Vec<String> = rows.iter().filter_map(undecided).collect();
+    if !undecided.is_empty() {
+        cannot += &format!(
+            "not decided within the budget, since p99 over goal is about 1 or few requests came: {}\n",
+            undecided.join("; ")
+        );
+    }
     align(&header, &lines) + &cannot
 }
 
-/// Fewer requests than these do not tell 99 % from 97 %.
-const FEW: u64 = 100;
+/// Whose goals the runs of a row do not tell about.
+fn undecided(row: &Row) -> Option<String> {
+    let open = row.tenants.iter().filter(|t| t.undecided && row.settled);
+    let open: Vec<&str> = open.map(|t| t.tenant.as_str()).collect();
+    (!open.is_empty()).then(|| format!("{} ({})", row.way, open.join(", ")))
+}
 
 /// A line per tenant of one row.
 pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {

@@ -89,7 +89,9 @@ impl FromStr for Gpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is neither a number of GPUs nor a range such as 1..4");
+        let wrong = || {
+            format!("`{text}` is neither a number of GPUs from 1 to 16 nor a range such as 1..4")
+        };
         let number = |t: &str| t.trim().parse::<usize>().ok().filter(|n| (1..=16).contains(n));
         let (low, high) = text.split_once("..").unwrap_or((text, text));
         let high = high.trim_start_matches('=');

@@ -12,6 +12,7 @@ use crate::advise::answer::Ask;
 use crate::advise::cells::Cells;
 use crate::advise::lab::Lab;
 use crate::advise::mix::Mix;
+use crate::advise::search::SEEDS;
 use crate::advise::{check, table};
 use crate::fail::{Done, Failure};
 use crate::panics;
@@ -41,9 +42,13 @@ pub(crate) struct Args {
     /// The GPU, in place of the mix's
     #[arg(long, value_name = "DEVICE")]
     gpu: Option<String>,
-    /// How long to simulate, as `advise` has it: with the same budget the numbers are the same
-    #[arg(long, value_name = "DURATION", default_value = "10s")]
-    budget: Nanos,
+    /// How long to simulate, as `advise` has it: with the same budget and seeds the numbers are the same
+    /// [default: what the files name that `advise` wrote, or 10s]
+    #[arg(long, value_name = "DURATION")]
+    budget: Option<Nanos>,
+    /// How often, with other requests each time [default: what the files name that `advise` wrote, or 4]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    seeds: Option<u16>,
     /// Print findings and numbers as JSON
     #[arg(long)]
     json: bool,
@@ -63,19 +68,23 @@ pub(crate) fn run(args: &Args) -> Done {
     };
     let mix = mix.map_err(Failure::Input)?;
     let mut found = Found::new((*mix.point.device).clone());
+    let mut named = None;
     for file in all_files(&args.files)? {
         let text = std::fs::read_to_string(&file)
             .map_err(|e| Failure::input(format!("{}: {e}", file.display())))?;
         cotenant_deploy::read(&file.display().to_string(), &text, &mut found)
             .map_err(Failure::input)?;
+        named = named.or_else(|| written_with(&text));
     }
+    let (budget, seeds) = named.unwrap_or((Nanos::from_secs(10), SEEDS as u16));
+    let (budget, seeds) = (args.budget.unwrap_or(budget), args.seeds.unwrap_or(seeds));
     let largest = found.tenants.values().filter_map(|t| t.batch_max).max().unwrap_or(1);
     let cells = Arc::new(Cells::new(Stop::listen()?));
     let lab = Lab::up_to(mix, largest, cells.clone()).map_err(Failure::Input)?;
     let threads = threads(args.jobs.map_or(0, usize::from));
     let ask = Ask {
         gpus: (1, 16),
-        budget_s: args.budget.as_secs_f64(),
+        budget_s: budget.as_secs_f64(),
         price: None,
         threads,
         curves: false,
@@ -83,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Done {
         study: None,
     };
     panics::keep_panics();
-    let row = check::row_of(&lab, &mut found, &ask);
+    let row = check::row_of(&lab, &mut found, &ask, usize::from(seeds));
     let _ = std::panic::take_hook();
     cells.check()?;
     let mut findings = found.findings;
@@ -120,6 +129,15 @@ pub(crate) fn run(args: &Args) -> Done {
         0 => Ok(()),
         n => Err(Failure::failed(format!("{n} of {} goals missed", row.goals))),
     }
+}
+
+/// Budget and seeds that a file names which `advise` wrote.
+fn written_with(text: &str) -> Option<(Nanos, u16)> {
+    let line = text.lines().find(|line| line.contains("numbers: simulated"))?;
+    let mut words = line.split([' ', ';']);
+    let mut behind = |flag: &str| words.find(|w| *w == flag).and_then(|_| words.next());
+    let budget = behind("--budget")?.parse().ok()?;
+    Some((budget, behind("--seeds")?.parse().ok().filter(|n| (1..=1000).contains(n))?))
 }
 
 /// The files, and those in the folders, sorted; explanations are not settings.
