@@ -557,6 +557,7 @@ fn profiles_are_analyzed_found_and_shown() {
     assert!(info["tenants"][0]["profile"].as_str().unwrap().contains("/p;"), "{info}");
 }
 
+/// They are laid out, not run: `.ci/experiments` runs each of them.
 #[test]
 fn every_experiment_that_ships_is_valid_and_asks_a_question() {
     let mut files: Vec<PathBuf> =
@@ -565,37 +566,25 @@ fn every_experiment_that_ships_is_valid_and_asks_a_question() {
         p.extension().is_some_and(|e| e == "toml") && p.file_name().unwrap() != "Cargo.toml"
     });
     assert!(files.len() >= 6);
-    let dir = folder("ship");
     for file in files {
         let name = file.file_stem().unwrap().to_str().unwrap().to_owned();
         assert!(read(&file).contains("question"), "{name}");
-        let out = dir.path().join(&name);
         let mut command = cotenant();
+        command.arg("run").arg(&file).arg("--dry-run");
         if read(&file).contains("${COTENANT_PUBLIC_DATA}") {
-            let done = command.arg("run").arg(&file).arg("--out").arg(&out).assert().code(2);
+            let done = command.assert().code(2);
             let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
             assert!(stderr.contains("COTENANT_PUBLIC_DATA, which is not set"), "{stderr}");
             continue;
         }
         if read(&file).contains(", duration,") {
             // Its jobs bring durations of their own, and a sweep is not overridden in part.
-            let set = ["--set", "duration=300ms"];
-            let done = command.arg("run").arg(&file).args(set).assert().code(2);
+            let done = command.args(["--set", "duration=300ms"]).assert().code(2);
             let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
             assert!(stderr.contains("duration: is swept as"), "{stderr}");
             continue;
         }
-        let short = ["--set", "duration=300ms", "--set", "warmup=5ms", "--set", "repeats=1"];
-        command.arg("run").arg(&file).arg("--out").arg(&out).args(short);
-        let short_series = read(&file).contains("\nseries");
-        if short_series {
-            command.args(["--set", "series=100us"]);
-        }
-        if read(&file).contains("\ndown") {
-            command.args(["--set", "down=[{ gpu = 0, at = \"100ms\", for = \"50ms\" }]"]);
-        }
         command.assert().success();
-        assert!(out.join("report.html").is_file(), "{name}");
     }
 }
 
