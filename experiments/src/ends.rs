@@ -22,4 +22,8 @@ impl Observer for Ends {
             self.0.push(now);
         }
     }
+
+    fn watches_gpu(&self) -> bool {
+        false
+    }
 }

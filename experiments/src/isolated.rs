@@ -161,4 +161,8 @@ impl Observer for Done {
             self.0.push(now.0);
         }
     }
+
+    fn watches_gpu(&self) -> bool {
+        false
+    }
 }

@@ -65,6 +65,10 @@ impl Observer for Watch {
             timeline.happened(now, what);
         }
     }
+
+    fn watches_gpu(&self) -> bool {
+        self.series.is_some() || self.timeline.is_some()
+    }
 }
 
 /// Completions, p95 latency and busy CUs per time bin.

@@ -133,6 +133,10 @@ impl Observer for Relay<'_, '_> {
         }
         self.to.borrow_mut().happened(now, what);
     }
+
+    fn watches_gpu(&self) -> bool {
+        self.to.borrow().watches_gpu()
+    }
 }
 
 /// From one start of a GPU to its end.

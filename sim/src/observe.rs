@@ -57,4 +57,10 @@ pub enum Happening {
 pub trait Observer {
     /// `what` happened at `now`.
     fn happened(&mut self, now: Nanos, what: Happening);
+
+    /// Whether it wants what happens on the GPU: kernels, grants, context switches, busy CUs. A run whose
+    /// observer does not is told of requests, batches and workers alone, and may skip ahead.
+    fn watches_gpu(&self) -> bool {
+        true
+    }
 }

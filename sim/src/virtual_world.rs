@@ -47,6 +47,8 @@ pub struct VirtualWorld<'a> {
     programs: Programs,
     jitter: Option<Box<dyn Jitter>>,
     observer: Option<&'a mut dyn Observer>,
+    /// It wants what happens on the GPU.
+    observed: bool,
     sites: Vec<Site>,
     streams: Vec<Stream>,
     parcels: Vec<Parcel>,
@@ -92,7 +94,7 @@ impl<'a> VirtualWorld<'a> {
         observer: Option<&'a mut dyn Observer>,
         end: Nanos,
     ) -> Self {
-        let observed = observer.is_some();
+        let observed = observer.as_ref().is_some_and(|o| o.watches_gpu());
         let skips = !observed && jitter.is_none();
         let site = |p| Site::new(p, &setup.device, contention, observed);
         let mut sites: Vec<_> = layout.pools.iter().map(site).collect();
@@ -107,6 +109,7 @@ impl<'a> VirtualWorld<'a> {
             programs: Programs::new(setup),
             jitter,
             observer,
+            observed,
             sites,
             streams: vec![],
             parcels: vec![],
@@ -199,7 +202,7 @@ impl<'a> VirtualWorld<'a> {
                 (at, pool) = (site.next(), i);
             }
         }
-        if self.observer.is_some() {
+        if self.observed {
             self.drain_notes();
         }
         (at, pool)
@@ -268,10 +271,11 @@ impl<'a> VirtualWorld<'a> {
             };
         };
         self.note(KERNEL_ENDED, owner);
-        if self.streams[owner as usize].slice {
-            self.observe(Happening::Granted { worker: owner, kernel, cus: 0 });
-        } else {
-            self.observe(Happening::KernelEnded { worker: owner, kernel });
+        if self.observed {
+            self.observe(match self.streams[owner as usize].slice {
+                true => Happening::Granted { worker: owner, kernel, cus: 0 },
+                false => Happening::KernelEnded { worker: owner, kernel },
+            });
         }
         let queue = self.streams[owner as usize].number;
         self.sites[p].ended(self.now, queue, &self.code);

@@ -11,6 +11,7 @@ use crate::oracle_cases::policies::{self, registered};
 use crate::oracle_cases::{Shape, scenario, shapes};
 use cotenant_profiles::{Bytes, Nanos};
 use cotenant_sim::host::Host;
+use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::policy::{Depth, Value};
 use cotenant_sim::program::Program;
 use cotenant_sim::scenario::{Scenario, Setup};
@@ -20,21 +21,48 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+/// What an observer is told who does not ask for what happens on the GPU.
+#[derive(Default)]
+struct Requests(Vec<(u64, Happening)>);
+
+impl Observer for Requests {
+    fn happened(&mut self, now: Nanos, what: Happening) {
+        self.0.push((now.0, what));
+    }
+
+    fn watches_gpu(&self) -> bool {
+        false
+    }
+}
+
 /// Runs a scenario, and says how many events were skipped, if any may be.
 pub(crate) fn run(
     scenario: Scenario,
     policy: &mut dyn Policy,
     skip: bool,
 ) -> Result<(Report, u64), Refusal> {
+    told(scenario, policy, skip).map(|(report, skipped, _)| (report, skipped))
+}
+
+/// The same with what an observer was told.
+fn told(
+    scenario: Scenario,
+    policy: &mut dyn Policy,
+    skip: bool,
+) -> Result<(Report, u64, Vec<(u64, Happening)>), Refusal> {
+    let mut told = Requests::default();
     let layout = policy.layout(&scenario.setup)?;
     let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
     let (depth, end): (Depth, _) = (policy.depth(), Nanos(warmup.0 + duration.0));
-    let world = VirtualWorld::new(&setup, &layout, depth, &contention, jitter, None, end);
+    let world =
+        VirtualWorld::new(&setup, &layout, depth, &contention, jitter, Some(&mut told), end);
     let world = if skip { world } else { world.event_by_event() };
     let mut host = Host::new(world, &setup, loads, &layout, policy, (warmup, duration))?;
     host.go();
     let (report, world) = host.finish();
-    Ok((report, world.skipped()))
+    let skipped = world.skipped();
+    drop(world);
+    Ok((report, skipped, told.0))
 }
 
 /// The scenario of a shape with longer programs, some of which the host holds up, and a warm-up.
@@ -71,11 +99,14 @@ fn same(
     scenario: impl Fn() -> Scenario,
     policy: impl Fn() -> Box<dyn Policy>,
 ) -> Result<(u64, u64), String> {
-    let fast = run(scenario(), policy().as_mut(), true);
-    let slow = run(scenario(), policy().as_mut(), false);
+    let fast = told(scenario(), policy().as_mut(), true);
+    let slow = told(scenario(), policy().as_mut(), false);
     match (fast, slow) {
-        (Ok((fast, skipped)), Ok((slow, none))) => {
+        (Ok((fast, skipped, told)), Ok((slow, none, all))) => {
             let events = slow.events;
+            if told != all {
+                return Err(format!("{skipped} skipped: an observer was told something else"));
+            }
             let (fast, slow) = (format!("{fast:?}"), format!("{slow:?}"));
             if none == 0 && fast == slow {
                 return Ok((skipped, events));
