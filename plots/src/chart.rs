@@ -5,16 +5,15 @@ use cotenant_results::Legend;
 use plotters::chart::{ChartBuilder, LabelAreaPosition};
 use plotters::coord::Shift;
 use plotters::prelude::{DrawingArea, PathElement, Rectangle};
-use plotters::style::text_anchor::{HPos, Pos, VPos};
-use plotters::style::{
-    Color as _, FontDesc, FontFamily, FontStyle, RGBColor, ShapeStyle, TRANSPARENT, TextStyle,
-};
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color as _, FontDesc, FontFamily, FontStyle, TRANSPARENT};
 
 use crate::axis::{Axis, Scale, TICK_SIZE};
 use crate::figure::{Entry, Figure, Key, Mark, Panel, Shaped, Side};
 use crate::font;
 use crate::labels::Taken;
 use crate::marks::{self, Fault};
+use crate::pen::{ink, rgb, stroke};
 use crate::style::{FAINT, GRID, INK, Rgb, map_color};
 use crate::svg::{Canvas, Head, LEAN, LINE, Pen, UNIT, px};
 
@@ -39,24 +38,6 @@ const PX_PER_MM: f64 = 96.0 / 25.4;
 const NARROWEST: f64 = 120.0;
 /// Width of the report's pictures, px: one fits a phone, and wide screens have several in a row.
 const PIECE: f64 = 380.0;
-
-/// plotters' form of a colour.
-pub(crate) fn rgb(c: Rgb) -> RGBColor {
-    RGBColor(c.0, c.1, c.2)
-}
-
-/// A line style.
-pub(crate) fn stroke(color: Rgb, width: f64) -> ShapeStyle {
-    ShapeStyle { color: rgb(color).to_rgba(), filled: false, stroke_width: px(width) as u32 }
-}
-
-/// A text style.
-pub(crate) fn ink(size: f64, color: Rgb, h: HPos, v: VPos) -> TextStyle<'static> {
-    let font = FontDesc::new(FontFamily::SansSerif, f64::from(px(size)), FontStyle::Normal);
-    let mut style = TextStyle::from(font);
-    (style.color, style.pos) = (rgb(color).to_backend_color(), Pos::new(h, v));
-    style
-}
 
 /// Room around each panel's plot area.
 struct Margins {

@@ -4,8 +4,8 @@ use cotenant_results::columns::Better;
 use cotenant_results::{Estimate, PlotSpec};
 
 use crate::axis::Axis;
-use crate::bars::{Plan, Value, WIDE};
 use crate::figure::{Figure, Key, Mark, Panel, Side};
+use crate::grouped::{Plan, Value, WIDE};
 use crate::select::Context;
 use crate::style::FAINT;
 

@@ -1,8 +1,8 @@
 //! `lines`: a metric over one sweep key, with 95 % confidence bands over the repeats.
 
 use crate::axis::Axis;
-use crate::bars::WIDE;
 use crate::figure::{Data, Figure, Key, Mark, Panel};
+use crate::grouped::WIDE;
 use crate::select::{Context, SweepAxis, column, grouped, logs};
 use cotenant_results::PlotSpec;
 use cotenant_results::Row;

@@ -11,9 +11,9 @@ use plotters::style::Color as _;
 use plotters::style::text_anchor::{HPos, VPos};
 
 use crate::axis::Axis;
-use crate::chart::{ink, rgb, stroke};
 use crate::figure::{Mark, Side};
 use crate::labels::{ASIDE, LABEL_SIZE, OVER};
+use crate::pen::{ink, rgb, stroke};
 use crate::style::{FAINT, INK, Look, ON_DARK, ON_LIGHT, PAPER, Rgb, Shape};
 use crate::svg::{Canvas, Pen, px};
 

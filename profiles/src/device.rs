@@ -7,7 +7,6 @@ mod mig;
 
 use serde::{Deserialize, Serialize};
 
-use crate::precision::Precision;
 use crate::units::{Bytes, Nanos};
 
 pub use load::DeviceError;
@@ -542,13 +541,6 @@ impl Device {
         // One picojoule per nanosecond is one milliwatt.
         let work = (flops_per_ns * each + dram_bytes_per_ns * p.dram_pj_per_byte) / 1e3;
         (p.idle_w + p.active_w + work).min(p.cap_w)
-    }
-
-    /// Numbers that models are served in on this device where nothing else is asked for: FP16 where
-    /// there are matrix units for it, else FP32.
-    #[must_use]
-    pub fn default_precision(&self) -> Precision {
-        if Precision::Fp16.on_matrix_units(self) { Precision::Fp16 } else { Precision::Fp32 }
     }
 
     /// CUs that an MPS percentage grants: rounded down to the device's step, at least one step.

@@ -13,6 +13,7 @@ pub mod import;
 pub mod kernel;
 pub mod lower;
 mod precision;
+pub mod roofline;
 pub mod stats;
 pub mod steps;
 pub mod text;

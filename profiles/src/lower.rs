@@ -24,9 +24,8 @@ pub use variants::{Operator, fastest_on, operators};
 
 pub use crate::precision::{Precision, PrecisionError, UnsupportedPrecision};
 
-use crate::analytic;
 use crate::device::Device;
-use crate::kernel::Op;
+use crate::roofline::{self, KernelShape};
 use crate::zoo::{Layer, ModelSpec, Node};
 
 /// How a model is lowered.
@@ -49,71 +48,6 @@ pub enum LowerError {
     /// No batch of that size.
     #[error("batch {0} of model `{1}`: 1 to {MAX_BATCH} are possible")]
     Batch(u32, String),
-}
-
-/// One kernel without its curve: what the analytic model computes durations from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct KernelShape {
-    /// Readable, and the same for the same shape: operation, problem, algorithm, precision.
-    pub id: String,
-    /// The function, named after those of the libraries.
-    pub name: String,
-    /// What it does.
-    pub op: Op,
-    /// Thread blocks.
-    pub grid: [u32; 3],
-    /// Threads per block.
-    pub block: u32,
-    /// Registers per thread.
-    pub regs: u32,
-    /// Shared memory per block, bytes.
-    pub smem_bytes: u32,
-    /// Blocks that fit on one CU at once.
-    pub blocks_per_cu: u32,
-    /// Operations that the layer asks for.
-    pub flops: u64,
-    /// Bytes to and from DRAM.
-    pub dram_bytes: u64,
-    /// Bytes between L2 and the CUs.
-    pub l2_bytes: u64,
-    /// Time that one block takes of a CU whose units it keeps busy, ns: executed operations,
-    /// padding included, at the efficiency of its kind, or its operands through the CU's port to
-    /// L2, whichever takes longer.
-    pub block_ns: f64,
-    /// Shortest time of a block's inner loop, ns, however many units are free: round trips to
-    /// memory that wait for each other.
-    pub latency_ns: f64,
-    /// Start of a wave of blocks until its units have work, ns: addresses, parameters, the first
-    /// panels.
-    pub start_ns: f64,
-    /// End of each block, ns: results through shared memory to L2, while its units idle.
-    pub end_ns: f64,
-    /// Blocks end at different times, so that a wave's stragglers run beside the next one: many
-    /// short blocks of a streaming kernel. Otherwise the busiest CU works in whole waves.
-    pub staggered: bool,
-    /// Bytes that a resident warp keeps in flight between memory and its CU.
-    pub in_flight: f64,
-    /// Share of the device's attainable DRAM bandwidth that the kernel's access pattern reaches.
-    pub dram_share: f64,
-    /// The arithmetic is done by matrix units, which few warps keep busy.
-    pub matrix_units: bool,
-    /// Share of the shorter one of arithmetic and traffic that the longer one does not hide.
-    pub serial: f64,
-    /// Kernels that belong to the call beside this one, ns: sums of partial products.
-    pub helpers_ns: f64,
-    /// A library starts it within the call of the operator behind it: no dispatch of its own.
-    pub helper: bool,
-    /// Traffic and arithmetic follow each other instead of overlapping, with this many further
-    /// start-ups in between: a library call that is several kernels behind one name.
-    pub phases: u32,
-}
-
-impl KernelShape {
-    /// Thread blocks in all.
-    #[must_use]
-    pub fn blocks(&self) -> u64 {
-        self.grid.iter().map(|&n| u64::from(n)).product()
-    }
 }
 
 /// A model lowered to kernels.
@@ -252,7 +186,7 @@ impl Context<'_> {
 
     /// 10^9 bytes per second through one CU's port to L2.
     fn port_gbps(&self) -> f64 {
-        analytic::port_gbps(self.device)
+        roofline::port_gbps(self.device)
     }
 }
 

@@ -142,6 +142,15 @@ impl Precision {
     }
 }
 
+impl Device {
+    /// Numbers that models are served in on this device where nothing else is asked for: FP16 where
+    /// there are matrix units for it, else FP32.
+    #[must_use]
+    pub fn default_precision(&self) -> Precision {
+        if Precision::Fp16.on_matrix_units(self) { Precision::Fp16 } else { Precision::Fp32 }
+    }
+}
+
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())

@@ -25,7 +25,8 @@ use crate::analytic;
 use crate::device::Device;
 use crate::executor::Executor;
 use crate::kernel::{Kernel, Launch, Op};
-use crate::lower::{KernelShape, Precision, step_layer};
+use crate::lower::{Precision, step_layer};
+use crate::roofline::{self, KernelShape};
 use crate::units::Nanos;
 use crate::zoo::decoder::{Decode, Decoder, Rounding, Segment, StepLayer, StepShape};
 
@@ -231,7 +232,7 @@ impl StepLibrary {
             let measured = self.measured_ns(row, shape)?;
             let cus = self.device.cus();
             let own = rows.iter().zip(&kernels).filter(|(r, _)| **r == Some(row));
-            let computed: u64 = own.map(|(_, k)| analytic::duration_ns(&self.device, k, cus)).sum();
+            let computed: u64 = own.map(|(_, k)| roofline::duration_ns(&self.device, k, cus)).sum();
             let times = rows.iter().filter(|r| **r == Some(row)).count();
             // Two norms of a layer are two calls of one row.
             let calls = if row == TimedLayer::LayerNorm { times } else { 1 };
@@ -268,7 +269,7 @@ impl StepLibrary {
             for layer in &segment.layers {
                 if TimedLayer::of(layer, at == last) == Some(row) {
                     let kernel = step_layer(layer, &self.device, self.options.precision);
-                    sum += analytic::duration_ns(&self.device, &kernel, self.device.cus());
+                    sum += roofline::duration_ns(&self.device, &kernel, self.device.cus());
                 }
             }
         }
@@ -290,7 +291,7 @@ impl StepLibrary {
     fn intern(&mut self, shape: KernelShape, factor: Option<f64>) -> usize {
         let cus = self.device.cus();
         let scaled = factor.map(|f| {
-            let ns = analytic::duration_ns(&self.device, &shape, cus) as f64 * f;
+            let ns = roofline::duration_ns(&self.device, &shape, cus) as f64 * f;
             (f, ns.round().max(1.0) as u64)
         });
         let id = match scaled {

@@ -1,5 +1,7 @@
 //! How work becomes a launch of one of our kernels: function, grid, parameters, operands.
 
+mod steps;
+
 use std::io::Read as _;
 use std::sync::LazyLock;
 
@@ -7,8 +9,9 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::PoolKind;
 
 use crate::error::DeviceError;
-use crate::steps;
 use crate::work::{Task, Work};
+
+pub(crate) use steps::places;
 
 /// The source of the kernels.
 pub const SOURCE: &str =
@@ -227,6 +230,14 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
     let blocks = in_rows.map_or_else(|| blocks(work, out), clamped);
     let function = format!("{name}_{suffix}");
     Ok(Some(Recipe { function, blocks, block: BLOCK, parameters, scratch }))
+}
+
+/// The code that a launch of a step runs, whatever its sizes: one launch loads it for all. `None` for
+/// other work.
+#[must_use]
+pub fn family(work: &Work) -> Option<String> {
+    let function = || recipe(work).ok().flatten().map(|r| r.function);
+    work.step.then(|| function().unwrap_or_else(|| "product".to_owned()))
 }
 
 /// A block per row where a block works on a row, otherwise a thread per element.

@@ -1,12 +1,13 @@
 //! What the kernels must compute, on the CPU in double precision, and the random operands that the
 //! comparison uses.
 
+mod steps;
+
 use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 
 use crate::recipe::{Operand, SCATTERED, Shapes};
-use crate::steps::{self, StepTask};
-use crate::work::{Task, Work};
+use crate::work::{StepTask, Task, Work};
 
 /// Elements after which an operand repeats: large ones would take longer to draw than to use. Odd, so
 /// that rows differ.

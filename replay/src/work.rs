@@ -1,5 +1,7 @@
 //! Runnable kernels: what a device can be asked to do, and how the model zoo's layers become it.
 
+mod step;
+
 use std::fmt;
 
 use cotenant_profiles::kernel::Op;
@@ -8,8 +10,7 @@ use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 use cotenant_profiles::zoo::{Layer, ModelSpec};
 use serde::{Deserialize, Serialize};
 
-use crate::recipe;
-use crate::steps::StepTask;
+pub use step::{Attend, CHUNK, MOST_EXPERTS, PAGE, PART, StepTask, TILE, WIDEST_HEAD};
 
 /// One launch with its sizes. The identifier names it in a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -167,14 +168,6 @@ impl Work {
             _ => format!("{task}-{}", precision.name()),
         };
         Self { id, task, precision, step: false }
-    }
-
-    /// The code that a launch of a step runs, whatever its sizes: one launch loads it for all.
-    /// `None` for other work.
-    #[must_use]
-    pub fn family(&self) -> Option<String> {
-        let function = || recipe::recipe(self).ok().flatten().map(|r| r.function);
-        self.step.then(|| function().unwrap_or_else(|| "product".to_owned()))
     }
 
     /// Whether what it reads most of is in no cache when its turn comes: between two launches of a

@@ -7,7 +7,7 @@ use cotenant_profiles::Nanos;
 
 use crate::decimal::{self, DecimalError};
 use crate::error::{TraceError, excerpt};
-use crate::read::ReadOptions;
+use crate::format::{Probe, ReadOptions};
 use crate::row::{Columns, Meta, NAME_RULE, Names, Row, Source, Stream, Tally, is_name};
 use crate::table::{Preamble, Table};
 use crate::transform;
@@ -327,7 +327,7 @@ impl Source for Reader {
 }
 
 /// Whether a file looks like a canonical trace.
-pub(crate) fn sniff(probe: &crate::read::Probe) -> bool {
+pub(crate) fn sniff(probe: &Probe) -> bool {
     probe.first.contains("cotenant-trace")
         || probe.lines.first().is_some_and(|line| {
             let mut columns = line.split(',').map(str::trim);

@@ -9,8 +9,9 @@ use cotenant_profiles::Nanos;
 use sha2::{Digest, Sha256};
 
 use crate::error::TraceError;
+use crate::format::ReadOptions;
 use crate::io;
-use crate::read::{self, ReadOptions};
+use crate::read;
 use crate::row::{Columns, Counts, Meta, NAME_RULE, Row, Stream, is_name};
 use crate::spec::{ArrivalSpec, Process};
 use crate::stats::{self, Stats};

@@ -7,7 +7,7 @@ use cotenant_profiles::Nanos;
 
 use crate::canonical;
 use crate::error::{TraceError, hint};
-pub use crate::expand::Expand;
+use crate::format::{Format, Probe, ReadOptions};
 use crate::io;
 use crate::row::{NAME_RULE, Row, Source, Stream, is_name, legal_name};
 
@@ -25,72 +25,6 @@ pub mod splitwise;
 pub mod vidur;
 
 pub(crate) mod timed;
-
-/// What the readers may be told.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ReadOptions {
-    /// Seed of every random choice a reader makes.
-    pub seed: u64,
-    /// How counts become requests.
-    pub expand: Expand,
-    /// Sort rows by arrival, in memory; ties keep their order.
-    pub sort: bool,
-    /// BurstGPT: leave out the rows without response tokens, under the reason `failed`.
-    pub drop_failures: bool,
-    /// ServeGen: the largest coefficient of variation that a window's gaps may have. Fits of nearly
-    /// idle windows go up to several hundred.
-    pub cv_max: f64,
-    /// Columns that the format does not have are kept as `x_…` instead of refused.
-    pub keep_extra: bool,
-    /// The tenant of every row, in place of what the format says.
-    pub tenant: Option<String>,
-    /// The model of every row, in place of what the format says.
-    pub model: Option<String>,
-}
-
-impl Default for ReadOptions {
-    fn default() -> Self {
-        Self {
-            seed: 1,
-            expand: Expand::default(),
-            sort: false,
-            drop_failures: false,
-            cv_max: 10.0,
-            keep_extra: false,
-            tenant: None,
-            model: None,
-        }
-    }
-}
-
-/// The beginning of a file, to tell its format.
-#[derive(Debug)]
-pub struct Probe {
-    /// It is a folder.
-    pub is_dir: bool,
-    /// Lower-case file name.
-    pub name: String,
-    /// Its first non-empty lines that are no comment.
-    pub lines: Vec<String>,
-    /// Its first line.
-    pub first: String,
-}
-
-/// One format that can be read.
-pub struct Format {
-    /// The name after `--from`.
-    pub name: &'static str,
-    /// What it is, in one line.
-    pub summary: &'static str,
-    open: fn(&Path, &ReadOptions) -> Result<Stream, TraceError>,
-    sniff: fn(&Probe) -> bool,
-}
-
-impl std::fmt::Debug for Format {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Format").field("name", &self.name).finish()
-    }
-}
 
 /// Every format, in the order in which a file's format is guessed.
 pub const FORMATS: &[Format] = &[

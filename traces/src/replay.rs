@@ -6,7 +6,9 @@ use cotenant_profiles::Nanos;
 use serde::Serialize;
 
 use crate::error::TraceError;
-use crate::read::{self, Expand, ReadOptions};
+use crate::expand::Expand;
+use crate::format::ReadOptions;
+use crate::read;
 use crate::request::{Arrivals, Request};
 use crate::rng::Rng;
 use crate::row::{Row, Source, Stream};

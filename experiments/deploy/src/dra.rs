@@ -15,9 +15,9 @@ use serde_yaml_ng::Value;
 use crate::board::short_name;
 use crate::finding::{ReadError, Weight, line_of};
 use crate::found::{Found, Mechanism};
-use crate::kubernetes::{annotations, container, deployment, documents};
 use crate::mig_parted::long_name;
 use crate::plan::{Emitted, Gpu, Plan, Sharing, TimeSlice};
+use crate::workload::{annotations, container, deployment, documents};
 use crate::yaml;
 
 const DRIVER: &str = "gpu.nvidia.com";

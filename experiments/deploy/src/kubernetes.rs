@@ -13,15 +13,13 @@ use serde_yaml_ng::Value;
 use cotenant_profiles::Bytes;
 
 use crate::board::short_name;
-use crate::dra::Claims;
+use crate::dra::{self, Claims};
 use crate::finding::{ReadError, Weight, line_of};
 use crate::found::{Found, Mechanism};
 use crate::mig_parted::long_name;
-use crate::plan::{Emitted, File, Placed, Plan, Sharing};
+use crate::plan::{Emitted, Placed, Plan, Sharing};
+use crate::workload::{annotations, container, deployment, documents};
 use crate::yaml;
-
-/// What a container is started with, to be replaced by the user's own.
-const IMAGE: &str = "registry.example/replace-me:1";
 
 pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     let mut workloads = vec![];
@@ -64,74 +62,6 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
     Ok(Emitted::Files(files))
 }
 
-/// Several documents as one file.
-pub(crate) fn documents(plan: &Plan, path: &str, head: &str, all: &[Json]) -> Result<File, String> {
-    let texts: Result<Vec<String>, String> = all.iter().map(yaml::text).collect();
-    Ok(plan.file(path, &(head.to_owned() + &texts?.join("---\n"))))
-}
-
-/// What our annotations say of a tenant.
-pub(crate) fn annotations(placed: &Placed<'_>) -> Map<String, Json> {
-    let mut map = Map::new();
-    map.insert("cotenant/tenant".to_owned(), json!(placed.tenant.name));
-    map.insert("cotenant/gpu".to_owned(), json!(placed.index.to_string()));
-    map.insert("cotenant/batch".to_owned(), json!(placed.tenant.batch_max.to_string()));
-    if placed.tenant.batch_timeout.0 > 0 {
-        let wait = placed.tenant.batch_timeout.to_string();
-        map.insert("cotenant/batch-timeout".to_owned(), json!(wait));
-    }
-    if placed.tenant.requests < 1.0 {
-        map.insert("cotenant/requests".to_owned(), json!(placed.tenant.requests.to_string()));
-    }
-    if let Sharing::Mig { place, .. } = &placed.gpu.sharing
-        && let Some(slot) = place.get(placed.i)
-    {
-        map.insert("cotenant/instance".to_owned(), json!(slot.to_string()));
-    }
-    map
-}
-
-/// A container with the environment that its sharing needs.
-pub(crate) fn container(placed: &Placed<'_>) -> Map<String, Json> {
-    let mut map = Map::new();
-    map.insert("name".to_owned(), json!(placed.name));
-    map.insert("image".to_owned(), json!(IMAGE));
-    let percent = match &placed.gpu.sharing {
-        Sharing::Mps { percent } | Sharing::Mig { percent, .. } => percent.get(placed.i).copied(),
-        _ => None,
-    };
-    if let Some(percent) = percent.filter(|&p| p < 100) {
-        let env =
-            json!([{"name": "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE", "value": percent.to_string()}]);
-        map.insert("env".to_owned(), env);
-    }
-    map
-}
-
-/// A Deployment with one pod per worker.
-pub(crate) fn deployment(
-    placed: &Placed<'_>,
-    annotations: Map<String, Json>,
-    container: Map<String, Json>,
-    mut pod: Map<String, Json>,
-) -> Json {
-    pod.insert("containers".to_owned(), json!([container]));
-    let labels = json!({"app": placed.name});
-    json!({
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": placed.name, "annotations": annotations.clone()},
-        "spec": {
-            "replicas": placed.tenant.workers,
-            "selector": {"matchLabels": labels.clone()},
-            "template": {
-                "metadata": {"labels": labels, "annotations": annotations},
-                "spec": pod,
-            },
-        },
-    })
-}
-
 fn kai_workload(plan: &Plan, placed: &Placed<'_>) -> Json {
     let mut notes = annotations(placed);
     let share = placed.tenant.memory.0 as f64 / plan.device.memory.capacity.0.max(1) as f64;
@@ -150,8 +80,30 @@ fn hami_workload(placed: &Placed<'_>) -> Json {
     deployment(placed, annotations(placed), container, Map::new())
 }
 
+pub(crate) fn recognises(path: &str, text: &str) -> bool {
+    let named = [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end));
+    named || text.lines().any(|l| l.starts_with("apiVersion:"))
+}
+
+/// Reads every document of a file.
+pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> {
+    let documents = yaml::documents(path, text)?;
+    let mut known = 0;
+    // Claims first: pods refer to them.
+    let claims = dra::claims(path, text, &documents, found)?;
+    for document in documents.iter().filter(|d| !d.is_null()) {
+        known += usize::from(read_workload(path, text, document, &claims, found)?);
+    }
+    if known == 0 && claims.is_empty() {
+        let what = "holds neither a workload with a container nor a claim of NVIDIA's DRA driver, nor \
+                    is it of mig-parted or the device plugin";
+        return Err(ReadError::new(path, None, "", what));
+    }
+    Ok(())
+}
+
 /// Reads one document; whether it is a workload.
-pub(crate) fn read(
+fn read_workload(
     path: &str,
     text: &str,
     document: &Value,

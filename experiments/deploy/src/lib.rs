@@ -29,11 +29,13 @@ mod green;
 mod kubernetes;
 mod mig_parted;
 mod mps;
+mod mps_limits;
 mod mps_v3;
 mod parvagpu;
 mod plan;
 mod readme;
 mod triton;
+mod workload;
 mod yaml;
 
 pub use board::{instance_name, short_name};
@@ -54,7 +56,7 @@ const READERS: &[Reader] = &[
     (mps_v3::recognises, mps_v3::read),
     (mps::recognises, mps::read),
     (parvagpu::recognises, parvagpu::read),
-    (yaml::recognises, yaml::read),
+    (kubernetes::recognises, kubernetes::read),
 ];
 
 /// Every file that deploys `plan`, its explanation (`README.md`) among them. A format that cannot

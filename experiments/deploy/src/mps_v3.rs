@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 
 use crate::finding::{ReadError, Weight, line_of};
 use crate::found::{Found, Mechanism};
-use crate::mps::{self, chunk_cus, memory, memory_share, pipe};
+use crate::mps_limits::{self, chunk_cus, memory, memory_share, percentage, pipe};
 use crate::plan::{File, Gpu, Plan, Sharing, slug};
 
 /// The TOML file and the script of one GPU without instances; none where v3 does not express it.
@@ -293,7 +293,7 @@ impl Place<'_> {
             let what = "is simulated as one that nobody shares";
             found.tell(Weight::Note, self.path, line, &format!("{}.shareable", self.field), what);
         }
-        mps::partition(self.path, line, (chunks, 3), Some(name), gpu, found);
+        mps_limits::partition(self.path, line, (chunks, 3), Some(name), gpu, found);
         Ok(())
     }
 }
@@ -313,7 +313,7 @@ fn limit(
 ) -> Result<(), ReadError> {
     match key {
         "active_thread_percentage" => {
-            let percent = mps::percentage(path, line, key, value)?;
+            let percent = percentage(path, line, key, value)?;
             found.percent_told(percent, path, line, key);
             if tenant.is_empty() {
                 // Nobody but clients without a namespace has it.
@@ -394,6 +394,6 @@ pub(crate) fn command(
     if flag("include_remainder") == Some("true") {
         remainder(path, line, found);
     }
-    mps::partition(path, line, (chunks, 3), Some(name), gpu, found);
+    mps_limits::partition(path, line, (chunks, 3), Some(name), gpu, found);
     Ok(())
 }

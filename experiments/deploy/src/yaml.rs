@@ -1,12 +1,10 @@
-//! YAML: what all its formats share, and the documents of a Kubernetes file one by one.
+//! YAML: what all its formats share.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_yaml_ng::{Deserializer, Value};
 
 use crate::finding::ReadError;
-use crate::found::Found;
-use crate::{dra, kubernetes};
 
 /// A value as YAML.
 pub(crate) fn text<T: Serialize>(value: &T) -> Result<String, String> {
@@ -23,30 +21,10 @@ fn error(path: &str, e: &serde_yaml_ng::Error) -> ReadError {
     ReadError::new(path, line, "", e.to_string())
 }
 
-pub(crate) fn recognises(path: &str, text: &str) -> bool {
-    let named = [".yaml", ".yml", ".json"].iter().any(|end| path.ends_with(end));
-    named || text.lines().any(|l| l.starts_with("apiVersion:"))
-}
-
-/// Reads every document of a Kubernetes file.
-pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> {
-    let mut documents = vec![];
-    for document in Deserializer::from_str(text) {
-        let value = Value::deserialize(document).map_err(|e| error(path, &e))?;
-        documents.push(value);
-    }
-    let mut known = 0;
-    // Claims first: pods refer to them.
-    let claims = dra::claims(path, text, &documents, found)?;
-    for document in documents.iter().filter(|d| !d.is_null()) {
-        known += usize::from(kubernetes::read(path, text, document, &claims, found)?);
-    }
-    if known == 0 && claims.is_empty() {
-        let what = "holds neither a workload with a container nor a claim of NVIDIA's DRA driver, nor \
-                    is it of mig-parted or the device plugin";
-        return Err(ReadError::new(path, None, "", what));
-    }
-    Ok(())
+/// The documents of a file.
+pub(crate) fn documents(path: &str, text: &str) -> Result<Vec<Value>, ReadError> {
+    let one = |document| Value::deserialize(document).map_err(|e| error(path, &e));
+    Deserializer::from_str(text).map(one).collect()
 }
 
 /// The value at a path of keys.

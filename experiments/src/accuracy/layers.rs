@@ -4,7 +4,7 @@
 use cotenant_profiles::lower::{Config, Gemm, Precision, gemm, layer, linear};
 use cotenant_profiles::zoo::Layer;
 use cotenant_profiles::zoo::layer::{Conv, Function};
-use cotenant_profiles::{Device, analytic};
+use cotenant_profiles::{Device, roofline};
 
 use super::products::{device, three_constants};
 use super::tables::{Row, csv};
@@ -92,7 +92,7 @@ fn neusight(device: &Device, row: Row<'_>) -> Done<Asked> {
     let config = |batch| Config { batch, precision: Precision::Fp32, fused: false };
     let asked = |kernels: Vec<_>, elements: f64, flops: f64| {
         let ns =
-            kernels.iter().map(|k| analytic::duration_ns(device, k, device.cus())).sum::<u64>();
+            kernels.iter().map(|k| roofline::duration_ns(device, k, device.cus())).sum::<u64>();
         Asked { ns: ns as f64, flops, bytes: 4.0 * elements }
     };
     let batch = row.count("B")?;
@@ -169,7 +169,7 @@ fn llama(data: &Data<'_>) -> Done<Vec<Comparison>> {
                 };
                 let m = row.count(rows_in)?;
                 let kernel = linear(&device, [m, *n, *k], Precision::Bf16);
-                let ours = analytic::duration_ns(&device, &kernel, device.cus()) as f64;
+                let ours = roofline::duration_ns(&device, &kernel, device.cus()) as f64;
                 let peak = Precision::Bf16.peak_tops(&device);
                 let [m, n, k] = [m, *n, *k].map(f64::from);
                 let bytes = 2.0 * (m * k + n * k + m * n);

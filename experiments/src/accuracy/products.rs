@@ -1,7 +1,7 @@
 //! Products of matrices: AIConfigurator's tables.
 
 use cotenant_profiles::lower::{Precision, linear};
-use cotenant_profiles::{Device, analytic};
+use cotenant_profiles::{Device, roofline};
 
 use super::split::trains;
 use super::tables::parquet;
@@ -35,7 +35,7 @@ pub(super) fn compare(data: &Data<'_>) -> Done<Vec<Comparison>> {
             let shape = [row.count("m")?, row.count("n")?, row.count("k")?];
             let measured = row.number("latency")? * 1e6;
             let kernel = linear(&device, shape, Precision::Bf16);
-            let ours = analytic::duration_ns(&device, &kernel, device.cus()) as f64;
+            let ours = roofline::duration_ns(&device, &kernel, device.cus()) as f64;
             let [m, n, k] = shape.map(f64::from);
             let peak = Precision::Bf16.peak_tops(&device);
             let bytes = 2.0 * (m * k + n * k + m * n);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use cotenant_profiles::Nanos;
-use cotenant_traces::read::Expand;
+use cotenant_traces::Expand;
 use cotenant_traces::stats::Summary;
 use cotenant_traces::{ArrivalSpec, ReadOptions, TraceError, Transform};
 

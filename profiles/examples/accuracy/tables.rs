@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use cotenant_profiles::lower::{Config, Gemm, Lowered, Precision, gemm, lower};
-use cotenant_profiles::{Device, Op, analytic, zoo};
+use cotenant_profiles::{Device, Op, roofline, zoo};
 
 /// All tables, as Markdown.
 pub(crate) fn markdown() -> String {
@@ -33,7 +33,7 @@ fn lowered(device: &Device, model: &str, batch: u32, fused: bool) -> Lowered {
 
 /// Sum of the isolated kernel durations, ms.
 fn sum_ms(device: &Device, model: &Lowered, cus: u32) -> f64 {
-    let one = |&k: &usize| analytic::duration_ns(device, &model.kernels[k], cus);
+    let one = |&k: &usize| roofline::duration_ns(device, &model.kernels[k], cus);
     model.launches.iter().map(one).sum::<u64>() as f64 / 1e6
 }
 
@@ -142,7 +142,7 @@ fn kinds(device: &Device) -> String {
         let kernels = model.launches.iter().map(|&k| &model.kernels[k]);
         let ns = kernels
             .filter(|k| ops.contains(&k.op))
-            .map(|k| analytic::duration_ns(device, k, device.cus()))
+            .map(|k| roofline::duration_ns(device, k, device.cus()))
             .sum::<u64>();
         let ours = ns as f64 / 1e6;
         rows.push(vec![
@@ -177,7 +177,7 @@ fn staircase(device: &Device) -> String {
         let product = Gemm { count, m: 256, n: 128, k: 1152 };
         let tile = Some([128, 64]);
         let kernel = gemm(device, product, Precision::Fp32, tile).expect("an FP32 tile");
-        let ours = analytic::duration_ns(device, &kernel, device.cus()) as f64 / 1e3;
+        let ours = roofline::duration_ns(device, &kernel, device.cus()) as f64 / 1e3;
         rows.push(vec![
             format!("R = {count}"),
             kernel.blocks().to_string(),

@@ -17,6 +17,7 @@ use crate::analytic::{self, Options};
 use crate::files::{FileError, Problem};
 use crate::kernel::{Kernel, Source};
 use crate::lower::{Gemm, Precision, gemm};
+use crate::roofline;
 use crate::zoo::ModelSpec;
 
 /// What the tables hold in one precision: the fastest of each shape, ns.
@@ -249,7 +250,7 @@ fn measured(
         }
         let ours = |[m, n, k]: [u32; 3]| {
             let shape = gemm(device, Gemm { count: 1, m, n, k }, precision, None)?;
-            Some(analytic::duration_ns(device, &shape, device.cus()) as f64)
+            Some(roofline::duration_ns(device, &shape, device.cus()) as f64)
         };
         let mut sum = (0.0, 0.0);
         for &(other, ns) in &near {

@@ -3,9 +3,9 @@
 mod flash;
 
 use super::{Config, Context, KernelShape, Precision, grid_dim};
-use crate::analytic;
 use crate::device::Device;
 use crate::kernel::Op;
+use crate::roofline;
 use flash::{DECODE_ROWS, Flash, PARTIAL_BYTES};
 
 /// A call of attention in a serving engine: keys and values of the new tokens go into the cache,
@@ -39,7 +39,7 @@ impl AttentionCall {
         let new = 2 * self.attend().new_elements() * precision.bytes();
         let bandwidth = device.memory.dram_gbps * device.analytic.dram_efficiency;
         let cache = (2 * new) as f64 / bandwidth;
-        analytic::duration_ns(device, &kernel, device.cus())
+        roofline::duration_ns(device, &kernel, device.cus())
             + u64::from(HELPERS + Flash::of(device, self.head_dim, precision.bytes()).schedules)
                 * floor
             + cache as u64

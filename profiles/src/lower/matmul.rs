@@ -5,9 +5,9 @@
 
 use super::streaming::follower;
 use super::{Config, Context, Group, KernelShape, Precision, grid_dim};
-use crate::analytic;
 use crate::device::Device;
 use crate::kernel::Op;
+use crate::roofline;
 use crate::zoo::Layer;
 use crate::zoo::layer::{Attention, Conv, Linear, Matmul};
 
@@ -476,7 +476,7 @@ impl Context<'_> {
         let indifference = if self.tuned_cus.is_some() { 0.0 } else { INDIFFERENCE };
         let timed: Vec<(u64, KernelShape)> = candidates
             .into_iter()
-            .map(|k| (analytic::duration_ns(self.device, &k, cus), k))
+            .map(|k| (roofline::duration_ns(self.device, &k, cus), k))
             .collect();
         let fastest = timed.iter().map(|(ns, _)| *ns).min().expect("every problem has candidates");
         let limit = fastest as f64 * (1.0 + indifference);

@@ -1,8 +1,8 @@
 //! The kernels among which a tuner chooses.
 
 use super::{Config, Context, Group, KernelShape, LowerError, prepare};
-use crate::analytic;
 use crate::device::Device;
+use crate::roofline;
 use crate::zoo::{Layer, ModelSpec};
 
 /// An operator for which there is a choice of kernels.
@@ -45,7 +45,7 @@ pub fn fastest_on<'a>(
     kernels: &'a [KernelShape],
     cus: u32,
 ) -> Option<&'a KernelShape> {
-    kernels.iter().min_by_key(|k| analytic::duration_ns(device, k, cus))
+    kernels.iter().min_by_key(|k| roofline::duration_ns(device, k, cus))
 }
 
 impl Context<'_> {

@@ -1,9 +1,10 @@
 //! What a tuner chooses, and how the choice depends on the share that it measures on.
 
-use cotenant_profiles::analytic::{self, Options, duration_ns};
+use cotenant_profiles::analytic::{self, Options};
 use cotenant_profiles::lower::{
     Config, Operator, Precision, fastest_on, lower, lower_tuned, operators,
 };
+use cotenant_profiles::roofline::duration_ns;
 use cotenant_profiles::tune::{self, Trials, workload};
 use cotenant_profiles::{Device, zoo};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use cotenant_profiles::lower::{Config, Gemm, Lowered, MAX_BATCH, Precision, gemm, lower};
 use cotenant_profiles::zoo::{self, MODELS, ModelSpec};
-use cotenant_profiles::{Device, Op, Source, analytic};
+use cotenant_profiles::{Device, Op, Source, analytic, roofline};
 use proptest::prelude::*;
 
 #[path = "../../examples/accuracy/tables.rs"]
@@ -59,7 +59,7 @@ fn no_kernel_beats_the_hardware() {
                 let config = Config { precision, ..eager(8) };
                 let lowered = lower(&model.spec(), &device, config).unwrap();
                 for k in &lowered.kernels {
-                    let ns = analytic::duration_ns(&device, k, device.cus()) as f64;
+                    let ns = roofline::duration_ns(&device, k, device.cus()) as f64;
                     // Winograd executes fewer multiplications than the layer asks for.
                     let gain = if k.id.contains("-winograd4") {
                         4.0
@@ -103,7 +103,7 @@ fn waves_show_as_a_staircase() {
         let product = Gemm { count, m: 256, n: 128, k: 1152 };
         let kernel = gemm(&device, product, Precision::Fp32, Some([128, 64])).unwrap();
         assert_eq!((kernel.grid, kernel.blocks()), ([2, 2, count], 4 * u64::from(count)));
-        analytic::duration_ns(&device, &kernel, 80)
+        roofline::duration_ns(&device, &kernel, 80)
     };
     // 80 CUs take 20 products of four blocks at a time: steps at 21, 41, 61, flat in between.
     let steps: Vec<u32> = (2..=80).filter(|&r| time(r) != time(r - 1)).collect();
@@ -189,7 +189,7 @@ fn faster_arithmetic_is_used_where_the_device_has_it() {
     let sum = |device: &str, precision| {
         let device = Device::builtin(device).unwrap();
         let l = lower(&spec, &device, Config { precision, ..eager(32) }).unwrap();
-        let one = |&k: &usize| analytic::duration_ns(&device, &l.kernels[k], device.cus());
+        let one = |&k: &usize| roofline::duration_ns(&device, &l.kernels[k], device.cus());
         l.launches.iter().map(one).sum::<u64>()
     };
     assert!(sum("a100-sxm-80", Precision::Tf32) * 2 < sum("a100-sxm-80", Precision::Fp32));

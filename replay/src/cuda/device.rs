@@ -22,9 +22,8 @@ use crate::device::{Device, DeviceInfo, Kind, Partition, Prepared, Queue, Ticket
 use crate::error::{DeviceError, Unavailable};
 use crate::recipe;
 use crate::reference;
-use crate::steps::StepTask;
 use crate::tile::Tile;
-use crate::work::{Task, Work};
+use crate::work::{StepTask, Task, Work};
 
 /// How the SMs are cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,6 +17,7 @@ use crate::device::{
     self, Completion, Device, DeviceInfo, Direction, End, Kind, Partition, Prepared, Queue, Usage,
 };
 use crate::error::DeviceError;
+use crate::recipe;
 use crate::work::Work;
 
 /// Launches of one worker that a real host issues before it looks at the others again.
@@ -170,10 +171,10 @@ impl<'a> Streams<'a> {
         Ok(ready)
     }
 
-    /// The code that a step's kernel runs, see [`Work::family`].
+    /// The code that a step's kernel runs, see [`recipe::family`].
     fn family(&self, kernel: u32) -> Option<String> {
         match &self.kernels {
-            Kernels::Works(works) => works[kernel as usize].family(),
+            Kernels::Works(works) => recipe::family(&works[kernel as usize]),
             Kernels::Numbered => None,
         }
     }

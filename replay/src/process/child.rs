@@ -18,6 +18,7 @@ use crate::device::{Completion, Device, Direction, Launch, Partition, Prepared, 
 use crate::emulated::RemoteDevice;
 use crate::emulated::wire::{hear, say};
 use crate::error::DeviceError;
+use crate::recipe;
 use crate::work::Work;
 
 /// A worker shows that it lives at least this often.
@@ -172,7 +173,7 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
                 return Ok(());
             }
             let ready = self.ready(*kernel)?;
-            if warm.insert(work.family()) {
+            if warm.insert(recipe::family(work)) {
                 self.device.submit(&Launch { reported: false, ..Launch::of(ready) })?;
             }
         }

@@ -1,6 +1,6 @@
 //! Small tasks that the kernels are checked with.
 
-use super::{Attend, StepTask};
+use crate::work::{Attend, StepTask};
 
 /// Every kind of task, small enough for a CPU: one panel of keys and several, prompts that fill no
 /// tile, sequences of unequal lengths, windows, heads of queries that share none, few and many keys.

@@ -8,8 +8,8 @@ use cotenant_profiles::lower::Precision;
 use cotenant_profiles::zoo::layer::{Function, Pool, PoolKind};
 use cotenant_replay::cuda::Loader;
 use cotenant_replay::recipe::{self, Parameter};
-use cotenant_replay::steps::{self, StepTask};
-use cotenant_replay::work::Task;
+use cotenant_replay::steps;
+use cotenant_replay::work::{StepTask, Task};
 use cotenant_replay::{Work, reference};
 
 type Kernel = unsafe extern "C" fn();

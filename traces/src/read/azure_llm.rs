@@ -12,8 +12,9 @@ use cotenant_profiles::Nanos;
 
 use crate::decimal;
 use crate::error::TraceError;
+use crate::format::{Format, ReadOptions};
+use crate::read::stem;
 use crate::read::timed::{Origin, Parser, Record, Timed};
-use crate::read::{Format, ReadOptions, stem};
 use crate::row::{Columns, Meta, Row, Stream, Tally};
 use crate::table::Table;
 

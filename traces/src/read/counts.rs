@@ -8,7 +8,8 @@ use std::sync::Arc;
 use crate::canonical;
 use crate::error::TraceError;
 use crate::expand::{Binned, Bins, Demand, LARGEST_COUNT};
-use crate::read::{Format, Probe, ReadOptions, servegen};
+use crate::format::{Format, Probe, ReadOptions};
+use crate::read::servegen;
 use crate::row::{Columns, Meta, NAME_RULE, Names, Row, Stream, Tally, is_name};
 use crate::table::Table;
 

@@ -14,9 +14,9 @@ use cotenant_profiles::Nanos;
 use serde::Deserialize;
 
 use crate::error::{TraceError, hint};
+use crate::format::{Format, ReadOptions};
 use crate::generate::{Gap, Renewal};
 use crate::io;
-use crate::read::{Format, ReadOptions};
 use crate::rng::Rng;
 use crate::row::{Columns, Meta, Row, Source, Stream, Tally, legal_name};
 

@@ -12,8 +12,8 @@ use cotenant_profiles::Nanos;
 
 use crate::decimal;
 use crate::error::TraceError;
+use crate::format::{Format, ReadOptions};
 use crate::read::timed::{Origin, Parser, Record, Timed};
-use crate::read::{Format, ReadOptions};
 use crate::row::{Columns, Meta, Names, Row, Stream, Tally, legal_name};
 use crate::table::Table;
 

@@ -11,9 +11,10 @@ use serde_json::value::RawValue;
 
 use crate::decimal;
 use crate::error::{TraceError, excerpt};
+use crate::format::{Format, ReadOptions};
 use crate::io::{self, Input};
+use crate::read::stem;
 use crate::read::timed::{Origin, Parser, Record, Timed};
-use crate::read::{Format, ReadOptions, stem};
 use crate::row::{Columns, Meta, Row, Stream, Tally};
 use crate::table::read_line;
 

@@ -19,7 +19,7 @@ use cotenant_profiles::Nanos;
 
 use crate::error::TraceError;
 use crate::expand::{Binned, Bins, Demand, LARGEST_COUNT};
-use crate::read::{Format, ReadOptions};
+use crate::format::{Format, ReadOptions};
 use crate::row::{Columns, Meta, Row, Stream, Tally, legal_name};
 use crate::table::Table;
 

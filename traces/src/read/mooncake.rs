@@ -20,9 +20,10 @@ use serde_json::value::RawValue;
 
 use crate::decimal;
 use crate::error::{TraceError, excerpt, hint};
+use crate::format::{Format, Probe, ReadOptions};
 use crate::io::{self, Input};
+use crate::read::stem;
 use crate::read::timed::{Origin, Parser, Record, Timed};
-use crate::read::{Format, ReadOptions, stem};
 use crate::row::{Columns, Meta, Names, Row, Stream, Tally};
 use crate::table::{extra_name, read_line};
 
@@ -40,7 +41,7 @@ pub(crate) const BAILIAN: Format = Format {
     sniff: |probe| looks_right(probe) && probe.lines[0].contains("\"chat_id\""),
 };
 
-fn looks_right(probe: &crate::read::Probe) -> bool {
+fn looks_right(probe: &Probe) -> bool {
     let has = |line: &String| line.starts_with('{') && line.contains("\"input_length\"");
     probe.lines.first().is_some_and(has)
 }

@@ -17,9 +17,10 @@ use cotenant_profiles::Nanos;
 use crate::decimal;
 use crate::error::TraceError;
 use crate::expand::{Binned, Bins, Demand};
+use crate::format::{Format, Probe, ReadOptions};
 use crate::generate::Gap;
 use crate::io;
-use crate::read::{Format, Probe, ReadOptions, stem};
+use crate::read::stem;
 use crate::row::{Columns, Meta, Row, Stream, Tally, legal_name};
 use crate::table::Table;
 

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use cotenant_profiles::Nanos;
-use cotenant_traces::read::Expand;
+use cotenant_traces::Expand;
 use cotenant_traces::stats::Stats;
 use cotenant_traces::{ArrivalSpec, ReadOptions, Row, Transform, convert, generate, read, stats};
 use proptest::prelude::*;

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use cotenant_profiles::Nanos;
-use cotenant_traces::read::{Expand, sniff};
+use cotenant_traces::read::sniff;
 use cotenant_traces::stats::Stats;
-use cotenant_traces::{ArrivalSpec, ReadOptions, Transform, convert, stats};
+use cotenant_traces::{ArrivalSpec, Expand, ReadOptions, Transform, convert, stats};
 
 /// The file, or a note and `None` where there is no public data.
 fn data(file: &str) -> Option<PathBuf> {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use super::super::{ImportError, LayerImport};
 use super::{Call, LONGEST_NS, NEIGHBOURS, Operators, nearest};
 use crate::Device;
-use crate::analytic;
 use crate::files::{FileError, Problem};
 use crate::lower::{AttentionCall, Precision, linear};
+use crate::roofline;
 use crate::steps::{LayerTimes, TimedLayer};
 use crate::zoo::decoder::{Decoder, FeedForward, Matrix, StepLayer, StepShape};
 
@@ -60,7 +60,7 @@ fn products(
 ) {
     let ours = |shape: [u32; 3]| {
         let kernel = linear(device, shape, precision);
-        analytic::duration_ns(device, &kernel, device.cus()) as f64
+        roofline::duration_ns(device, &kernel, device.cus()) as f64
     };
     let rows: std::collections::BTreeSet<u32> = operators.products.keys().map(|s| s[0]).collect();
     for (layer, n, k) in matrices(model) {

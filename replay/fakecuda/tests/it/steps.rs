@@ -10,7 +10,7 @@ use cotenant_profiles::zoo::decoder::{Decoder, FeedForward, Rounding, decoder};
 use cotenant_profiles::{Bytes, Device as Gpu, Executor, Nanos, Source, files};
 use cotenant_replay::collect::{Request, collect};
 use cotenant_replay::drive::{Replayed, Stop};
-use cotenant_replay::{Work, runnable};
+use cotenant_replay::runnable;
 use cotenant_sim::Class;
 use cotenant_sim::engine::{KvSize, Rules};
 use cotenant_sim::policy::Options;
@@ -161,7 +161,8 @@ fn sizes_of_a_step_share_their_memory() {
     let scenario = scenario(&small(), Precision::Bf16);
     let works = runnable::works(&scenario.setup).unwrap();
     assert!(works.len() > 300, "{}", works.len());
-    let mut families: Vec<String> = works.iter().filter_map(Work::family).collect();
+    let mut families: Vec<String> =
+        works.iter().filter_map(cotenant_replay::recipe::family).collect();
     families.sort();
     families.dedup();
     assert!(families.len() < 12, "{families:?}");

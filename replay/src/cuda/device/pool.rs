@@ -11,8 +11,7 @@ use crate::cuda::memory::Buffer;
 use crate::device::Queue;
 use crate::error::DeviceError;
 use crate::recipe::{BLOCK, Operand};
-use crate::steps::StepTask;
-use crate::work::{Task, Work};
+use crate::work::{StepTask, Task, Work};
 
 /// What a shared buffer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

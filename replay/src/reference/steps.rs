@@ -1,10 +1,10 @@
 //! What a step's kernels must compute, on the CPU in double precision.
 
-use super::shapes::places;
-use super::{Attend, PAGE, StepTask};
+use crate::recipe::places;
+use crate::work::{Attend, PAGE, StepTask};
 
 /// The result of a task on `x`, one list per operand.
-pub(crate) fn compute(task: &StepTask, x: &[Vec<f64>]) -> Vec<f64> {
+pub(super) fn compute(task: &StepTask, x: &[Vec<f64>]) -> Vec<f64> {
     let size = |n: u32| n as usize;
     match *task {
         StepTask::RmsNorm { width, residual, .. } => rms_norm(x, size(width), residual),

@@ -1,8 +1,8 @@
 //! Operands, results and launches of a step's work.
 
-use super::{Attend, CHUNK, MOST_EXPERTS, PAGE, StepTask, TILE, WIDEST_HEAD};
-use crate::recipe::Parameter::{Input, Number, Output, Scratch};
-use crate::recipe::{BLOCK, Operand, Parameter, SCATTERED, Shapes};
+use super::Parameter::{Input, Number, Output, Scratch};
+use super::{BLOCK, Operand, Parameter, SCATTERED, Shapes};
+use crate::work::{Attend, CHUNK, MOST_EXPERTS, PAGE, StepTask, TILE, WIDEST_HEAD};
 
 /// Positions of the table of angles.
 pub(super) const POSITIONS: u32 = 4096;
@@ -20,11 +20,11 @@ const COUNTERS: u64 = 16_384;
 
 /// Places of a cache that new tokens are written to, or pages of one: whole groups of
 /// [`SCATTERED`].
-pub(super) fn places(tokens: u32) -> u32 {
+pub(crate) fn places(tokens: u32) -> u32 {
     tokens.next_multiple_of(SCATTERED)
 }
 
-pub(crate) fn shapes(task: &StepTask) -> Shapes {
+pub(super) fn shapes(task: &StepTask) -> Shapes {
     let index = |elements: u32, below: u32| Operand {
         elements: u64::from(elements),
         below: Some(below),
@@ -93,7 +93,7 @@ pub(crate) struct Launch {
 ///
 /// # Errors
 /// A size that the kernel cannot take.
-pub(crate) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
+pub(super) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
     let number = |n: u32| Number(u64::from(n));
     let plain = |name, blocks: u64, parameters| Launch { name, blocks, parameters, scratch: 0 };
     Ok(Some(match *task {
