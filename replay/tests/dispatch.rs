@@ -1,4 +1,5 @@
-//! A million dispatches allocate nothing that stays.
+//! A million dispatches allocate nothing that stays. A program of its own: its allocator counts for the
+//! whole process.
 #![allow(unsafe_code, clippy::print_stderr)] // an allocator that counts; the test prints its numbers
 
 mod instant;

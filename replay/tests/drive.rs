@@ -1,4 +1,5 @@
-//! The driver on the emulated device: every policy of the registry, beside the simulator.
+//! The driver on the emulated device: every policy of the registry, beside the simulator. A program of
+//! its own: it compares wall-clock times, and cargo runs one program of tests after the other.
 #![allow(clippy::print_stderr, clippy::unwrap_used)] // tests print their numbers
 
 use std::sync::Arc;

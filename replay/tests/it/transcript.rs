@@ -4,18 +4,13 @@
 //!
 //! Random scenarios are the simulator's: small devices, odd kernels, every kind of load, tight
 //! memory, costly mechanisms. `COTENANT_CASES` sets how many of them.
-#![allow(clippy::unwrap_used)]
-
-#[path = "../../sim/tests/it/common/mod.rs"]
-mod common;
-#[path = "../../sim/tests/it/engine/model.rs"]
-mod model;
-#[path = "../../sim/tests/it/oracle_cases/mod.rs"]
-mod oracle_cases;
-
 use std::sync::Arc;
 
-use common::Log;
+use crate::common::{self, Log};
+use crate::model;
+use crate::oracle_cases::policies::{self, Told, registered, witnessed};
+use crate::oracle_cases::script::Script;
+use crate::oracle_cases::{Shape, scenario, shapes};
 use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Device, Nanos};
 use cotenant_replay::clock::Clock;
@@ -29,9 +24,6 @@ use cotenant_sim::scenario::Setup;
 use cotenant_sim::view::View;
 use cotenant_sim::{Policy, Refusal, Report, Scenario};
 use cotenant_traces::{Request, Rng};
-use oracle_cases::policies::{self, Told, registered, witnessed};
-use oracle_cases::script::Script;
-use oracle_cases::{Shape, scenario, shapes};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 

@@ -1,6 +1,5 @@
 //! A crate outside the workspace compiles against the public API, registers a policy of its own and
 //! runs it in both worlds. It builds everything anew: only where `COTENANT_OUTSIDE` is set.
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // a test says that it is skipped
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
 //! The supervisor of MPS against a stand-in control program: what it starts it stops, whatever happens.
-#![allow(clippy::print_stderr, clippy::print_stdout, clippy::unwrap_used)] // a child tells its parent; helpers of tests
+#![allow(clippy::print_stdout)] // a child tells its parent
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -151,7 +151,8 @@ fn ends_with(test: &str, end: &str) {
         return;
     }
     let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args([test, "--exact", "--nocapture"]).env("COTENANT_CHILD_ENDS", end);
+    let test = format!("mps::{test}");
+    child.args([&test, "--exact", "--nocapture"]).env("COTENANT_CHILD_ENDS", end);
     child.stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = child.spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);

@@ -18,7 +18,7 @@ type Run = unsafe extern "C" fn(Kernel, u64, u64, *const u64) -> u64;
 /// The source compiled for this machine, or why it is not.
 fn compiled(folder: &Path) -> Result<Loader, String> {
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
-    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/on_host/shim.h");
+    let shim = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/on_host/shim.h");
     let (source, library) = (folder.join("kernels.cpp"), folder.join("libkernels.so"));
     let text = format!("#define ON_HOST\n#include \"{}\"\n{}", shim.display(), recipe::SOURCE);
     std::fs::write(&source, text).unwrap();

@@ -1,5 +1,4 @@
 //! The kernels' source and what it was compiled into.
-#![allow(clippy::print_stderr, clippy::unwrap_used)] // helpers of tests
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,9 +12,6 @@ use cotenant_replay::steps;
 use cotenant_replay::tune::{self, TILES, Tile};
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{DeviceError, Unavailable, Work, cuda, recipe};
-
-#[cfg(target_arch = "x86_64")] // fibers in its own instructions
-mod on_host;
 
 fn functions(ptx: &str) -> BTreeSet<&str> {
     let name = |line: &'_ str| line.find(".entry ").map(|at| at + ".entry ".len());
