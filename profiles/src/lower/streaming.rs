@@ -49,7 +49,7 @@ pub(super) struct Streaming {
     /// Bytes written beside the results.
     pub(super) beside: u64,
     /// Times that the inputs are read again, and the bytes of a block's part of them: from DRAM unless
-    /// all resident blocks' parts stay in L2.
+    /// the parts of a CU's resident blocks stay in L1, or all of them in L2.
     pub(super) again: [u64; 2],
     /// Bytes that a warp keeps in flight.
     pub(super) in_flight: f64,
@@ -177,9 +177,10 @@ impl Context<'_> {
                 let id = format!("-c{channels}x{pixels}");
                 Layout { op: Op::Norm, id, ..pointwise("batch_norm", outputs) }
             }
-            Layer::BatchNorm { .. } | Layer::LayerNorm { .. } | Layer::Softmax { .. } => {
-                normalising(shape, batch)
+            Layer::Softmax { rows, width } => {
+                softmax(u64::from(*rows) * batch, u64::from(*width), *rows, self.bytes())
             }
+            Layer::BatchNorm { .. } | Layer::LayerNorm { .. } => normalising(shape, batch),
             Layer::Pool(_) | Layer::AdaptiveAvgPool { .. } => pooling(shape, inputs, outputs),
             _ => moving(shape, outputs),
         };
@@ -207,11 +208,16 @@ impl Context<'_> {
         let blocks = s.blocks.max(1);
         let cu_flops_per_ns =
             self.device.compute.fp32_tflops * 1e3 / f64::from(self.device.cus()) * ARITHMETIC;
-        let resident = u64::from(self.device.topology.residency(s.block, REGS, 0))
-            * u64::from(self.device.cus());
+        let topology = &self.device.topology;
+        let per_cu = u64::from(topology.residency(s.block, REGS, 0));
+        let resident = per_cu * u64::from(self.device.cus());
         let [again, part] = s.again;
-        let kept = blocks.min(resident) * part <= self.kept_in_l2();
-        // Rows that stay near are read again from L1.
+        // L1 is the memory that blocks share, where they don't. Softmax finds its row there; layer
+        // normalisation's re-reads come from further away (NeuSight's T4 and V100).
+        let near = blocks.div_ceil(u64::from(self.device.cus())).min(per_cu) * part;
+        let kept = (s.op == Op::Softmax && near <= topology.smem_per_cu.0)
+            || blocks.min(resident) * part <= self.kept_in_l2();
+        // Rows that stay near are read again from there.
         let again = if kept { 0 } else { again * inputs };
         let once = self.dram_bytes(params, inputs, outputs + s.beside, s.in_place * bytes);
         KernelShape {
@@ -327,29 +333,41 @@ fn normalising(layer: &Layer, batch: u64) -> Layout {
             // Statistics, then the result: two walks over the row.
             again: 1,
         },
-        Layer::Softmax { rows, width } => {
-            let rows_in_all = u64::from(*rows) * batch;
-            // Up to 1024 columns one warp holds a row in registers; beyond, a block does.
-            let (name, blocks) = if *width <= 1024 {
-                ("softmax_warp_forward", rows_in_all.div_ceil(4))
-            } else {
-                ("cunn_SoftMaxForward", rows_in_all)
-            };
-            Layout {
-                id: format!("-{rows}x{width}"),
-                name: name.to_owned(),
-                op: Op::Softmax,
-                blocks,
-                block: THREADS,
-                arithmetic: 8,
-                access: VECTOR_ACCESS,
-                trips: TRIPS,
-                beside: 0,
-                // Beyond 1024 columns: maximum, sum, result.
-                again: if *width <= 1024 { 0 } else { 2 },
-            }
-        }
         _ => unreachable!("only normalisations are laid out by rows"),
+    }
+}
+
+/// PyTorch's softmax. Up to 1024 columns a warp holds a row in registers (`softmax_warp_forward`);
+/// beyond, a block walks its row three times, for maximum, sum and result (`cunn_SoftMaxForward`): as
+/// far as its threads reach with accesses of 16 bytes, then an element each for the rest.
+fn softmax(rows: u64, width: u64, each: u32, bytes: u64) -> Layout {
+    let warps = Layout {
+        id: format!("-{each}x{width}"),
+        name: "softmax_warp_forward".to_owned(),
+        op: Op::Softmax,
+        blocks: rows.div_ceil(4),
+        block: THREADS,
+        arithmetic: 8,
+        access: VECTOR_ACCESS,
+        trips: TRIPS,
+        beside: 0,
+        again: 0,
+    };
+    if width <= 1024 {
+        return warps;
+    }
+    let vector = 16 / bytes.clamp(1, 16);
+    // `SoftMax_getBlockSize`: the power of two from half of what a row would fill.
+    let threads = ((width / vector).min(1024) / 2).next_power_of_two().max(32);
+    let reach = threads * vector;
+    let walk = width / reach + (width % reach).div_ceil(threads);
+    Layout {
+        name: "cunn_SoftMaxForward".to_owned(),
+        blocks: rows,
+        block: u32::try_from(threads).expect("at most 512 threads"),
+        trips: TRIPS + 3.0 * walk as f64,
+        again: 2,
+        ..warps
     }
 }
 
