@@ -21,9 +21,12 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
+/// What happened, and when, ns.
+type Told = Vec<(u64, Happening)>;
+
 /// What an observer is told who does not ask for what happens on the GPU.
 #[derive(Default)]
-struct Requests(Vec<(u64, Happening)>);
+struct Requests(Told);
 
 impl Observer for Requests {
     fn happened(&mut self, now: Nanos, what: Happening) {
@@ -49,7 +52,7 @@ fn told(
     scenario: Scenario,
     policy: &mut dyn Policy,
     skip: bool,
-) -> Result<(Report, u64, Vec<(u64, Happening)>), Refusal> {
+) -> Result<(Report, u64, Told), Refusal> {
     let mut told = Requests::default();
     let layout = policy.layout(&scenario.setup)?;
     let Scenario { setup, loads, warmup, duration, contention, jitter } = scenario;
