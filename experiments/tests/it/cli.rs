@@ -584,6 +584,14 @@ fn every_experiment_that_ships_is_valid_and_asks_a_question() {
             assert!(stderr.contains("duration: is swept as"), "{stderr}");
             continue;
         }
+        // A dry run tries some cells, for an estimate of the time.
+        command.args(["--set", "duration=300ms", "--set", "warmup=5ms"]);
+        if read(&file).contains("\nseries") {
+            command.args(["--set", "series=100us"]);
+        }
+        if read(&file).contains("\ndown") {
+            command.args(["--set", "down=[{ gpu = 0, at = \"100ms\", for = \"50ms\" }]"]);
+        }
         command.assert().success();
     }
 }
