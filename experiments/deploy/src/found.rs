@@ -73,9 +73,11 @@ pub struct Found {
     pub default_percent: Option<u32>,
     /// Memory limit that holds for every client.
     pub default_limit: Option<Bytes>,
-    /// By name as the files write it, GPU where one is said, and the GPU's instance where a file of
+    /// By name as the first file writes it, GPU where one is said, and the GPU's instance where a file of
     /// ours says which.
     pub tenants: BTreeMap<(String, Option<u32>, Option<usize>), TenantFound>,
+    /// Percentages of MPS v3's namespaces, by plain name and GPU: they hold, whatever clients ask for.
+    pub(crate) namespaces: BTreeMap<(String, Option<u32>), u32>,
     /// What there is to know.
     pub findings: Vec<Finding>,
 }
@@ -93,6 +95,7 @@ impl Found {
             default_percent: None,
             default_limit: None,
             tenants: BTreeMap::new(),
+            namespaces: BTreeMap::new(),
             findings: vec![],
         }
     }
@@ -132,7 +135,11 @@ impl Found {
         gpu: Option<u32>,
         slot: Option<usize>,
     ) -> &mut TenantFound {
-        self.tenants.entry((name.to_owned(), gpu, slot)).or_default()
+        // Formats write one name in several ways: `Vision_1`, `vision-1`, `vision_1`.
+        let plain = slug(name);
+        let mut known = self.tenants.keys();
+        let known = known.find(|(n, g, s)| (*g, *s) == (gpu, slot) && slug(n) == plain).cloned();
+        self.tenants.entry(known.unwrap_or((name.to_owned(), gpu, slot))).or_default()
     }
 
     /// How many CUs a percentage comes to, said where it is not what was asked for.

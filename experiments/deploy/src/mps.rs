@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use crate::finding::{ReadError, Weight};
 use crate::found::{Found, Mechanism};
-use crate::mps_limits::{chunk_cus, memory, memory_share, partition, percentage, pipe};
+use crate::mps_limits::{chunk_cus, memory, memory_share, overruled, partition, percentage, pipe};
 use crate::mps_v3;
 use crate::plan::{Emitted, File, Gpu, Plan, Sharing, slug};
 
@@ -191,7 +191,15 @@ pub(crate) fn variable(
             if tenant.is_empty() {
                 found.default_percent = Some(percent);
             } else {
-                found.placed(tenant, gpu, slot).percent = Some(percent);
+                let plain = slug(tenant);
+                let mut held = found.namespaces.iter();
+                let held = held.find(|((n, g), _)| *n == plain && (*g == gpu || g.is_none()));
+                let held = held.map_or(percent, |(_, held)| *held);
+                found.placed(tenant, gpu, slot).percent = Some(held);
+                if held != percent {
+                    let what = overruled(held, percent);
+                    found.tell(Weight::Ignored, path, line, name, what);
+                }
             }
         }
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" => {

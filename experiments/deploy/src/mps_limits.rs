@@ -52,6 +52,11 @@ pub(crate) fn percentage(
     Ok((percent as u32).max(1))
 }
 
+/// What becomes of a client's percentage in a namespace of MPS v3.
+pub(crate) fn overruled(held: u32, asked: u32) -> String {
+    format!("{held} % of the namespace hold, whatever a client's environment says ({asked} %)")
+}
+
 /// `8G`, `512M`.
 pub(crate) fn memory(text: &str) -> Result<Bytes, String> {
     let wrong = || format!("`{text}` is no limit: a whole number with G or M");

@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 
 use crate::finding::{ReadError, Weight, line_of};
 use crate::found::{Found, Mechanism};
-use crate::mps_limits::{self, chunk_cus, memory, memory_share, percentage, pipe};
+use crate::mps_limits::{self, chunk_cus, memory, memory_share, overruled, percentage, pipe};
 use crate::plan::{File, Gpu, Plan, Sharing, slug};
 
 /// The TOML file and the script of one GPU without instances; none where v3 does not express it.
@@ -326,11 +326,9 @@ fn limit(
                 }
             }
             found.tenant(tenant, gpu).percent = Some(percent);
+            found.namespaces.insert((slug(tenant), gpu), percent);
             for other in others {
-                let what = format!(
-                    "{percent} % of the namespace hold, whatever a client's environment says ({other} %)"
-                );
-                found.tell(Weight::Ignored, path, line, key, what);
+                found.tell(Weight::Ignored, path, line, key, overruled(percent, other));
             }
         }
         "pinned_memory_limit" => {

@@ -307,6 +307,15 @@ fn namespaces_of_mps_v3_hold_over_what_clients_ask_for() {
     let gpus = found.resolve(&[tenant("a", 1, 1), tenant("b", 1, 1)]).unwrap();
     // The server's own limit is that of clients without a namespace.
     assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![33, 67] });
+    // Namespaces have no capitals; the tenant is the same in whatever order files are read.
+    let toml = V3.replace("namespaces.b", "namespaces.vision_1");
+    let env = "# tenant=Vision_1 gpu=0 processes=1\nCUDA_MPS_ACTIVE_THREAD_PERCENTAGE=20\n";
+    let files = [("mps.toml", toml.as_str()), ("vision-1.env", env)];
+    for files in [files, [files[1], files[0]]] {
+        let mut found = read_all(files.into_iter());
+        let gpus = found.resolve(&[tenant("a", 1, 1), tenant("Vision_1", 1, 1)]).unwrap();
+        assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![33, 67] });
+    }
     let typo = findings("mps.toml", &V3.replace("pinned_memory_limit", "memory_limit"));
     assert!(says(&typo, &["illegal: mps.toml:9", "memory_limit", "no such key"]), "{typo:#?}");
     let name = findings("mps.toml", &V3.replace("namespaces.a", "namespaces.A-1"));
