@@ -1,6 +1,8 @@
 //! Counts and rates per bin become requests. A client's process runs on across bin edges: what is
 //! left of a gap at the end of one bin is carried into the next, at the next bin's rate.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use cotenant_profiles::Nanos;
@@ -57,7 +59,7 @@ impl std::fmt::Display for Expand {
     }
 }
 
-/// The largest count that one client may have in one bin: a bin is expanded in memory.
+/// The largest count that one client may have in one bin: counts of a bin are expanded in memory.
 pub(crate) const LARGEST_COUNT: u64 = 100_000_000;
 
 /// What one client does in one bin.
@@ -90,25 +92,63 @@ struct Client {
     phase: f64,
     /// Gap left at the end of the last bin, in units of the mean gap.
     left: Option<f64>,
+    /// Its process in the current bin, while requests of it are to come.
+    process: Option<Process>,
 }
 
-/// Expands bins to rows, one bin in memory at a time.
+/// A renewal process within a bin.
+#[derive(Clone, Copy)]
+struct Process {
+    expected: f64,
+    gap: Gap,
+    /// The next arrival, in units of the mean gap from the start of the bin.
+    at: f64,
+}
+
+/// A bin on the clock.
+#[derive(Clone, Copy, Default)]
+struct Span {
+    start: u64,
+    len: u64,
+}
+
+impl Span {
+    /// The instant so far into it.
+    fn place(self, share: f64) -> u64 {
+        self.start.saturating_add(((share * self.len as f64) as u64).min(self.len - 1))
+    }
+}
+
+/// Expands bins to rows: the counts of one bin in memory at a time, and of processes the next request.
 pub(crate) struct Binned<B> {
     bins: B,
     mode: Expand,
     seed: u64,
     clients: Vec<Client>,
     demands: Vec<(usize, Demand)>,
-    /// Arrivals of the current bin, latest first.
+    span: Span,
+    /// Counted arrivals of the current bin, latest first.
     ready: Vec<(u64, usize)>,
+    /// The next arrival of every process that has one in the current bin.
+    running: BinaryHeap<Reverse<(u64, usize)>>,
     tally: Arc<Tally>,
     done: bool,
 }
 
 impl<B: Bins> Binned<B> {
     pub(crate) fn new(bins: B, mode: Expand, seed: u64, tally: Arc<Tally>) -> Self {
-        let (clients, demands, ready) = (Vec::new(), Vec::new(), Vec::new());
-        Self { bins, mode, seed, clients, demands, ready, tally, done: false }
+        Self {
+            bins,
+            mode,
+            seed,
+            clients: Vec::new(),
+            demands: Vec::new(),
+            span: Span::default(),
+            ready: Vec::new(),
+            running: BinaryHeap::new(),
+            tally,
+            done: false,
+        }
     }
 
     /// Expands the next bin; false at the end.
@@ -116,32 +156,37 @@ impl<B: Bins> Binned<B> {
         self.demands.clear();
         let Some(start) = self.bins.next_bin(&mut self.demands)? else { return Ok(false) };
         let demands = std::mem::take(&mut self.demands);
+        self.span = Span { start, len: self.bins.bin_ns() };
         for &(client, demand) in &demands {
             while self.clients.len() <= client {
                 let row = self.bins.template(self.clients.len());
                 let mut rng = Rng::for_names(self.seed, &[&row.tenant, "expand"]);
                 let phase = rng.uniform();
-                self.clients.push(Client { rng, phase, left: None });
+                self.clients.push(Client { rng, phase, left: None, process: None });
             }
-            self.expand(client, start, demand);
+            self.expand(client, demand);
         }
+        let drawn = demands.iter().map(|(client, _)| *client);
+        let mut drawn: Vec<usize> =
+            drawn.filter(|&client| self.clients[client].process.is_some()).collect();
+        drawn.sort_unstable();
+        drawn.dedup();
+        drawn.into_iter().for_each(|client| self.run(client));
         self.demands = demands;
         // Ties go by client; equal pairs are the same request, so that any sort gives one order.
         self.ready.sort_unstable_by(|a, b| b.cmp(a));
         Ok(true)
     }
 
-    fn expand(&mut self, index: usize, start: u64, demand: Demand) {
-        let len = self.bins.bin_ns();
-        let client = &mut self.clients[index];
-        let place = |share: f64| start.saturating_add(((share * len as f64) as u64).min(len - 1));
+    fn expand(&mut self, index: usize, demand: Demand) {
+        let (span, client) = (self.span, &mut self.clients[index]);
         let (expected, gap) = match (demand, self.mode) {
             (Demand::Count(n), Expand::PoissonN) => {
-                self.ready.extend((0..n).map(|_| (place(client.rng.uniform()), index)));
+                self.ready.extend((0..n).map(|_| (span.place(client.rng.uniform()), index)));
                 return;
             }
             (Demand::Count(n), Expand::Even) => {
-                let at = |i| place((i as f64 + client.phase) / n as f64);
+                let at = |i| span.place((i as f64 + client.phase) / n as f64);
                 self.ready.extend((0..n).map(|i| (at(i), index)));
                 return;
             }
@@ -152,24 +197,61 @@ impl<B: Bins> Binned<B> {
         if expected <= 0.0 {
             return;
         }
-        let mut at = client.left.unwrap_or_else(|| gap.draw(&mut client.rng));
-        while at < expected {
-            self.ready.push((place(at / expected), index));
-            at += gap.draw(&mut client.rng);
+        // A second one in the same bin goes on where the first ends.
+        while let Some(at) = client.next(span) {
+            self.ready.push((at, index));
         }
-        client.left = Some(at - expected);
+        let at = client.left.unwrap_or_else(|| gap.draw(&mut client.rng));
+        client.process = Some(Process { expected, gap, at });
+    }
+
+    /// A client's next request of the current bin waits among the others.
+    fn run(&mut self, index: usize) {
+        if let Some(at) = self.clients[index].next(self.span) {
+            self.running.push(Reverse((at, index)));
+        }
+    }
+
+    /// The next arrival of the current bin; ties go by client.
+    fn next(&mut self) -> Option<(u64, usize)> {
+        match (self.ready.last(), self.running.peek()) {
+            (Some(counted), Some(Reverse(drawn))) if counted <= drawn => self.ready.pop(),
+            (_, Some(_)) => {
+                let Reverse(drawn) = self.running.pop()?;
+                self.run(drawn.1);
+                Some(drawn)
+            }
+            _ => self.ready.pop(),
+        }
+    }
+}
+
+impl Client {
+    /// The next arrival of its process; `None` at the end of the bin.
+    fn next(&mut self, span: Span) -> Option<u64> {
+        let process = self.process.as_mut()?;
+        let at = process.at;
+        if at < process.expected {
+            process.at += process.gap.draw(&mut self.rng);
+            return Some(span.place(at / process.expected));
+        }
+        self.left = Some(at - process.expected);
+        self.process = None;
+        None
     }
 }
 
 impl<B: Bins> Source for Binned<B> {
     fn next_row(&mut self) -> Result<Option<Row>, TraceError> {
-        while self.ready.is_empty() {
+        let (at, client) = loop {
+            if let Some(next) = self.next() {
+                break next;
+            }
             if self.done || !self.refill()? {
                 self.done = true;
                 return Ok(None);
             }
-        }
-        let (at, client) = self.ready.pop().expect("a bin with arrivals");
+        };
         self.tally.read();
         let mut row = self.bins.template(client).clone();
         row.arrival = Nanos(at);
