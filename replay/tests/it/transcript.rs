@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::common::{self, Log};
 use crate::model;
 use crate::oracle_cases::policies::{self, Told, registered, witnessed};
-use crate::oracle_cases::script::Script;
+use crate::oracle_cases::script::{DEPTHS, Script};
 use crate::oracle_cases::{Shape, scenario, shapes};
 use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Device, Nanos};
@@ -148,15 +148,6 @@ fn agree(shape: &Shape, ours: &mut dyn Policy, theirs: &mut dyn Policy) -> Agree
     let device = scenario(shape).setup.device.clone();
     alike(simulated(scenario(shape), ours), replayed(scenario(shape), theirs), &device)
 }
-
-/// How deep the senseless policy looks, and whether it starts batches.
-const DEPTHS: [(Depth, bool); 5] = [
-    (Depth::Layout, false),
-    (Depth::Request, false),
-    (Depth::Batch, true),
-    (Depth::Kernel, false),
-    (Depth::Kernel, true),
-];
 
 fn scripted(shape: &Shape, (depth, forms): (Depth, bool)) -> Agreed {
     let script = || Script::new(shape, depth, forms);

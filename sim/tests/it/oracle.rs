@@ -4,7 +4,7 @@
 
 use crate::common::Log;
 use crate::oracle_cases::policies::{self, registered, witnessed};
-use crate::oracle_cases::script::Script;
+use crate::oracle_cases::script::{DEPTHS, Script};
 use crate::oracle_cases::{Shape, scenario, shapes};
 use crate::oracle_engine::{Oracle, Outcome};
 use crate::skip;
@@ -154,15 +154,6 @@ fn counts_agree(report: &Report, out: &Outcome, device: &Device) -> Result<(), T
     prop_assert_eq!(report.events, out.events);
     Ok(())
 }
-
-/// How deep the senseless policy looks, and whether it starts batches.
-const DEPTHS: [(Depth, bool); 5] = [
-    (Depth::Layout, false),
-    (Depth::Request, false),
-    (Depth::Batch, true),
-    (Depth::Kernel, false),
-    (Depth::Kernel, true),
-];
 
 fn scripted(shape: &Shape, (depth, forms): (Depth, bool)) -> Agreed {
     let script = || Script::new(shape, depth, forms);

@@ -19,6 +19,15 @@ const TIMERS: u32 = 4;
 /// The timer that keeps it awake.
 const AWAKE: u64 = u64::MAX;
 
+/// How deep the senseless policy looks, and whether it starts batches.
+pub(crate) const DEPTHS: [(Depth, bool); 5] = [
+    (Depth::Layout, false),
+    (Depth::Request, false),
+    (Depth::Batch, true),
+    (Depth::Kernel, false),
+    (Depth::Kernel, true),
+];
+
 pub(crate) struct Script {
     shape: Shape,
     depth: Depth,
