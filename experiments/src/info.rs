@@ -253,7 +253,7 @@ impl First {
 /// out. One that decides while requests run takes a scheduler of its own. The bound is neither.
 fn deployable(row: &PolicyRow) -> Option<bool> {
     let policy = (row.info.build)(&row.options).ok()?;
-    (row.info.name != "ideal").then(|| policy.depth() == Depth::Layout)
+    policy.bound().is_none().then(|| policy.depth() == Depth::Layout)
 }
 
 /// Units of the sweep's plain numbers, for the axes.

@@ -283,7 +283,10 @@ impl View<'_> {
     /// waits, if any does: sequences of their own, or requests that no worker has yet.
     pub fn idle(&self, tenant: u32) -> impl Iterator<Item = u32> + '_ {
         let own = self.workers.iter().enumerate().filter(move |(_, w)| w.spec.tenant == tenant);
-        let held: u32 = own.clone().map(|(_, w)| w.sequences).sum();
+        let held: u32 = match self.setup.tenants[tenant as usize].generates {
+            Some(_) => own.clone().map(|(_, w)| w.sequences).sum(),
+            None => 0,
+        };
         let all = held == 0 || self.tenants[tenant as usize].queued > held;
         own.filter(move |(_, w)| {
             w.status == Status::Idle && !w.retiring && (all || w.sequences > 0)

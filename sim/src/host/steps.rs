@@ -29,8 +29,6 @@ pub(super) struct Seat {
     role: Role,
     /// When its last step began, while the next one follows it at once.
     began: Option<Nanos>,
-    /// Sequences of the engine that its tenant's view shows as waiting.
-    held: u32,
 }
 
 impl<W: World> Host<'_, W> {
@@ -84,7 +82,7 @@ impl<W: World> Host<'_, W> {
                 self.engines.len() as u32 - 1
             }
         };
-        let seat = Seat { engine, role: spec.role, began: None, held: 0 };
+        let seat = Seat { engine, role: spec.role, began: None };
         self.seats[worker as usize] = Some(seat);
         Ok(())
     }
@@ -168,8 +166,7 @@ impl<W: World> Host<'_, W> {
         let mut seat = self.seats[worker as usize].expect("a generating worker has an engine");
         let before = self.cache(seat.engine);
         self.lend(seat.engine);
-        self.serving.hold(tenant, std::mem::take(&mut seat.held), 0);
-        self.workers[worker as usize].sequences = 0;
+        self.show_held(worker, 0);
         let mut queue = self.serving.waiting(tenant, now, true);
         let engine = &mut self.engines[seat.engine as usize];
         let planned = engine.plan(seat.role, most, &mut queue);
@@ -180,7 +177,7 @@ impl<W: World> Host<'_, W> {
         let hidden = engine.rules().async_scheduling;
         self.serving.cache(tenant, now, before, after);
         let Some(step) = planned else {
-            self.hold(worker, seat);
+            self.hold(worker);
             self.serving.idle(tenant, worker);
             return;
         };
@@ -261,13 +258,13 @@ impl<W: World> Host<'_, W> {
             self.retire(worker);
         } else if self.resize_due(worker) {
             if self.keeps_cache(worker) {
-                self.hold(worker, seat);
+                self.hold(worker);
             } else {
                 self.evacuate(worker);
             }
             self.take_down(worker);
         } else {
-            self.hold(worker, seat);
+            self.hold(worker);
             self.serving.idle(tenant, worker);
         }
         if self.depths[tenant as usize] >= Depth::Request {
@@ -284,16 +281,20 @@ impl<W: World> Host<'_, W> {
     }
 
     /// The sequences of an idle worker wait for its next step.
-    fn hold(&mut self, worker: u32, mut seat: Seat) {
-        let tenant = self.workers[worker as usize].spec.tenant;
+    fn hold(&mut self, worker: u32) {
+        let Some(seat) = self.seats[worker as usize] else { return };
         let held = match self.policy_batches && seat.role != Role::Decode {
             true => self.engines[seat.engine as usize].len() as u32,
             false => 0,
         };
-        self.serving.hold(tenant, seat.held, held);
-        seat.held = held;
-        self.seats[worker as usize] = Some(seat);
-        self.workers[worker as usize].sequences = held;
+        self.show_held(worker, held);
+    }
+
+    /// So many sequences of a worker stand among what waits for its tenant's workers.
+    fn show_held(&mut self, worker: u32, held: u32) {
+        let w = &mut self.workers[worker as usize];
+        let before = std::mem::replace(&mut w.sequences, held);
+        self.serving.hold(w.spec.tenant, before, held);
     }
 
     fn generated(&mut self, id: RequestId, worker: u32) {
@@ -311,9 +312,8 @@ impl<W: World> Host<'_, W> {
     pub(super) fn abandon(&mut self, worker: u32) -> Vec<RequestId> {
         let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return vec![] };
         let (now, tenant) = (Nanos(self.world.now()), self.workers[worker as usize].spec.tenant);
-        self.serving.hold(tenant, seat.held, 0);
-        self.workers[worker as usize].sequences = 0;
-        self.seats[worker as usize] = Some(Seat { held: 0, began: None, ..seat });
+        self.show_held(worker, 0);
+        self.seats[worker as usize] = Some(Seat { began: None, ..seat });
         let was = self.cache(seat.engine);
         let ids = self.engines[seat.engine as usize].evacuate();
         self.map(seat.engine);
