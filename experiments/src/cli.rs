@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use cotenant_profiles::Bytes;
 
 use crate::budget::Budget;
@@ -156,7 +156,7 @@ struct RunArgs {
     #[command(flatten)]
     overrides: OverrideArgs,
     /// Threads [default: as many processors as this process may use]; results do not depend on it
-    #[arg(short, long, alias = "threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(short, long, alias = "threads", value_name = "N", allow_negative_numbers = true, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Memory that all cells together may take, such as 8GiB; a cell whose estimate is above its
     /// share fails, the others run [default: four fifths of what is free]
@@ -347,7 +347,7 @@ pub(crate) fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error),
     };
     say::set_level(cli.quiet, cli.verbose);
     say::set_color(cli.color);
@@ -376,7 +376,14 @@ fn legal_arguments() -> Done {
 }
 
 /// Help and version go to stdout and are no failure; a reader that has gone is none either.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(mut error: clap::Error) -> ExitCode {
+    if error.kind() == ErrorKind::UnknownArgument {
+        // Nobody means a mistyped flag as a value.
+        error.remove(ContextKind::Suggested);
+        if let Some(tip) = field(&error) {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        }
+    }
     let told = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => say::out(&error.render().to_string()),
         _ => {
@@ -386,6 +393,18 @@ fn usage(error: &clap::Error) -> ExitCode {
         }
     };
     told.map_or_else(|failure| failure.code(), |()| ExitCode::SUCCESS)
+}
+
+/// How a field of the experiment is set, where one was given as a flag.
+fn field(error: &clap::Error) -> Option<String> {
+    let ContextValue::String(flag) = error.get(ContextKind::InvalidArg)? else { return None };
+    let cli = Cli::command();
+    let command = std::env::args().skip(1).find_map(|arg| cli.find_subcommand(arg).cloned())?;
+    command.get_arguments().find(|arg| arg.get_long() == Some("set"))?;
+    let schema = crate::config::schema();
+    let known = schema.get("properties")?.as_object()?.keys().map(String::as_str);
+    let key = cotenant_profiles::text::closest(flag.strip_prefix("--")?, known)?;
+    Some(format!("`{key}` is a field of the experiment: --set {key}=VALUE"))
 }
 
 fn dispatch(command: Command) -> Done {

@@ -557,6 +557,20 @@ fn profiles_are_analyzed_found_and_shown() {
     assert!(info["tenants"][0]["profile"].as_str().unwrap().contains("/p;"), "{info}");
 }
 
+#[test]
+fn mistyped_flags_are_answered_with_what_may_be_meant() {
+    let file = experiments().join("quickstart.toml");
+    for (flag, says) in [
+        ("--durration", "`duration` is a field of the experiment: --set duration=VALUE"),
+        ("--requets", "a similar argument exists: '--requests'"),
+        ("--jobs=-3", "-3 is not in 1..=1024"),
+    ] {
+        let done = cotenant().arg("run").arg(&file).arg(flag).assert().code(2);
+        let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        assert!(stderr.contains(says) && !stderr.contains("as a value"), "{flag}: {stderr}");
+    }
+}
+
 /// They are laid out, not run: `.ci/experiments` runs each of them.
 #[test]
 fn every_experiment_that_ships_is_valid_and_asks_a_question() {
