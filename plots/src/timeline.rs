@@ -12,7 +12,7 @@ use cotenant_results::{Row, Table};
 const LONG_MS: f64 = 10_000.0;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
-    let y = column(spec.y.as_deref().unwrap_or("cu_utilization"))?;
+    let y = column(spec.y.as_deref().unwrap_or("sm_active"))?;
     let by = spec.by.as_deref().unwrap_or("label");
     let table = &Table::series(&cx.dir.join("series.csv"), &cx.run.sweep_keys)
         .map_err(|e| e.to_string())?;
@@ -23,7 +23,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     // Areas on top of each other hide each other: CU use gets a panel for each label.
     let labels = cx.ordered("label", table.distinct(&flat, "label"));
     let apart =
-        labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "cu_utilization"));
+        labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "sm_active"));
     let panels: Vec<(String, Vec<&Row>)> = if apart {
         labels.iter().map(|l| (l.clone(), grouped(table, &flat, "label", l))).collect()
     } else {

@@ -278,7 +278,7 @@ pub const TIMELINE_FIELDS: [Field; 5] = [
     field("t_ms", "ms", "start of the time bin, from the end of the warm-up"),
     field("throughput_rps", "requests/s", "completed requests over the bin's length"),
     field("latency_p95_ms", "ms", "p95 latency of those requests"),
-    field("cu_utilization", "0 to 1", "compute units in use over all; on `*` alone"),
+    field("sm_active", "0 to 1", "compute units that hold blocks over all; on `*` alone"),
 ];
 /// Columns of `counters.csv` after the sweep keys.
 pub const COUNTER_FIELDS: [Field; 3] = [
@@ -386,7 +386,7 @@ pub const VALIDATION: [&str; 8] = names(&VALIDATION_FIELDS);
 pub const MATRIX: [&str; 7] = names(&MATRIX_FIELDS);
 
 /// Columns of `series.csv` that can be drawn over time.
-pub const SERIES: [&str; 3] = ["throughput_rps", "latency_p95_ms", "cu_utilization"];
+pub const SERIES: [&str; 3] = ["throughput_rps", "latency_p95_ms", "sm_active"];
 
 /// Latency in general, for distribution plots.
 pub const LATENCY: Column = Column {

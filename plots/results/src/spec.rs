@@ -215,7 +215,7 @@ pub struct PlotSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub x: Option<String>,
     /// A numeric column of `results.csv` (default `goodput_rps`); `timeline`: a column of
-    /// `series.csv` (default `cu_utilization`); `parity`: one metric (default: all).
+    /// `series.csv` (default `sm_active`); `parity`: one metric (default: all).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub y: Option<String>,
     /// What gets a colour each: label (default), policy, tenant, model or a sweep key. `heatmap`:

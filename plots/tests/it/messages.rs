@@ -40,7 +40,7 @@ fn bad_plot_tables_say_what_would_be_accepted() {
         ),
         (
             "kind = 'timeline'\ny = 'energy_j'",
-            "unknown column `energy_j`. Known: throughput_rps, latency_p95_ms, cu_utilization",
+            "unknown column `energy_j`. Known: throughput_rps, latency_p95_ms, sm_active",
         ),
         (
             "kind = 'cdf'\nx = 'latency_ms'",
