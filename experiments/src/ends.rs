@@ -9,10 +9,15 @@ pub(crate) struct Ends(Vec<Nanos>);
 
 impl Ends {
     /// Mean time from one end to the next behind the first `skip`, ns; `None`: too few to tell.
-    pub(crate) fn gap_ns(&self, skip: usize) -> Option<f64> {
-        let (first, last) = (self.0.get(skip)?, self.0.last()?);
-        let span = last.0.checked_sub(first.0).filter(|s| *s > 0)?;
-        Some(span as f64 / (self.0.len() - skip - 1) as f64)
+    ///
+    /// `group` clients wait for their answers and ask again. Their requests may end together: only whole
+    /// rounds of them are counted, or the last round's ends would count without the time before them.
+    pub(crate) fn gap_ns(&self, skip: usize, group: u32) -> Option<f64> {
+        let ends = self.0.get(skip..)?;
+        let group = group.max(1) as usize;
+        let counted = ends.len().checked_sub(1)? / group * group;
+        let span = ends.get(counted)?.0.checked_sub(ends[0].0).filter(|s| *s > 0)?;
+        Some(span as f64 / counted as f64)
     }
 }
 
@@ -25,5 +30,25 @@ impl Observer for Ends {
 
     fn watches_gpu(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(at: &[u64]) -> Ends {
+        Ends(at.iter().copied().map(Nanos).collect())
+    }
+
+    #[test]
+    fn ends_that_come_together_count_by_the_round() {
+        let together = ends(&[10, 10, 20, 20, 30, 30, 40, 40]);
+        assert_eq!(together.gap_ns(0, 2), Some(5.0));
+        assert_eq!(together.gap_ns(2, 2), Some(5.0));
+        let in_turn = ends(&[5, 10, 15, 20, 25, 30]);
+        assert_eq!((in_turn.gap_ns(0, 2), in_turn.gap_ns(1, 1)), (Some(5.0), Some(5.0)));
+        assert_eq!((ends(&[1]).gap_ns(0, 1), ends(&[1, 2]).gap_ns(0, 2)), (None, None));
+        assert_eq!((ends(&[]).gap_ns(0, 1), ends(&[3, 3]).gap_ns(0, 1)), (None, None));
     }
 }

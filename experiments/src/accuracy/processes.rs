@@ -49,6 +49,9 @@ const BEFORE: u64 = 4;
 /// A choice that measures so much of the best counts as right: repeated measurements differ by more.
 const AS_GOOD: f64 = 0.98;
 
+/// Simulated throughputs this close are the same one.
+const SAME: f64 = 0.999;
+
 /// One measured cell: throughput of all processes, requests of one item per second.
 pub(super) struct Cell {
     slices: u32,
@@ -144,7 +147,8 @@ fn choice(model: String, set: Set, predicted: &[(&Cell, f64)]) -> Best {
         }
         let most = here.iter().map(|(c, _)| c.rps).fold(0.0, f64::max);
         let hoped = here.iter().map(|(_, ours)| *ours).fold(0.0, f64::max);
-        let chosen = here.iter().find(|(_, ours)| *ours >= hoped);
+        // The fewest that are as fast in the simulation.
+        let chosen = here.iter().find(|(_, ours)| *ours >= hoped * SAME);
         let share = chosen.map_or(0.0, |(c, _)| c.rps / most);
         best.cells += 1;
         best.right += usize::from(share >= AS_GOOD);
@@ -232,7 +236,7 @@ pub(super) fn predict(
         return Ok(None);
     }
     let skip = (BEFORE * u64::from(cell.processes)) as usize;
-    Ok(ends.gap_ns(skip).map(|ns| 1e9 / ns * f64::from(cell.batch)))
+    Ok(ends.gap_ns(skip, cell.processes).map(|ns| 1e9 / ns * f64::from(cell.batch)))
 }
 
 /// The profile of a single process's latencies, as a user would import them.

@@ -71,7 +71,7 @@ impl Lab {
         let report = cotenant_sim::run(scenario, &mut *policy, Some(&mut ends)).ok()?;
         self.cells.spend(report.events);
         let skip = (u64::from(workers) * BEFORE) as usize;
-        let per_batch = ends.gap_ns(skip)?;
+        let per_batch = ends.gap_ns(skip, workers)?;
         Some(Saturated {
             rps: f64::from(batch) * 1e9 / per_batch,
             // Little's law: so many batches are in it at any time.
