@@ -8,9 +8,9 @@ use super::{Batch, FLAT};
 
 /// Latencies above this multiple of the model's least one are the GPU's more than the launches'.
 const CLEAR: f64 = 1.5;
-/// A host's part below this share of the latency is not told apart from blocks that leave CUs idle in
-/// their last waves. Parts of ResNet-50's latencies (A100, ParvaGPU) are 4 %, of BERT's 34 %.
-const TOLD_APART: f64 = 0.1;
+/// A host's part below this share of the latency is not told apart from what repeated measurements
+/// differ by. Parts of ResNet-50's latencies (A100, ParvaGPU) are 4 %, of BERT's 34 %.
+const TOLD_APART: f64 = 0.02;
 /// Shares up to this part of the device are ones that a model fills: beyond, latencies stop falling
 /// because its kernels are narrow.
 const FILLED: f64 = 1.0 / 3.0;
