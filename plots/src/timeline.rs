@@ -22,8 +22,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let series = cx.ordered(by, table.distinct(&flat, by));
     // Areas on top of each other hide each other: CU use gets a panel for each label.
     let labels = cx.ordered("label", table.distinct(&flat, "label"));
-    let apart =
-        labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "sm_active"));
+    let apart = labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "sm_active"));
     let panels: Vec<(String, Vec<&Row>)> = if apart {
         labels.iter().map(|l| (l.clone(), grouped(table, &flat, "label", l))).collect()
     } else {

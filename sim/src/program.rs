@@ -349,7 +349,9 @@ pub enum CompileError {
         device: String,
     },
     /// No batch size as large as asked for.
-    #[error("model `{model}` is profiled up to batch {largest}, not {wanted}: lower `batch.max`, or add a profile of larger batches")]
+    #[error(
+        "model `{model}` is profiled up to batch {largest}, not {wanted}: lower `batch.max`, or add a profile of larger batches"
+    )]
     NoBatch {
         /// Model asked for.
         model: String,
