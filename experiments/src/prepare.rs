@@ -249,7 +249,7 @@ impl Preparer {
             let tenant = tenant(&mut code, place, &alone, found, slo(config, None))?;
             let device = (*point.device).clone();
             let costs = device.costs.clone();
-            Ok(Arc::new(Setup { device, costs, code, tenants: vec![tenant] }))
+            Ok(Arc::new(Setup { device, costs, code: code.into(), tenants: vec![tenant] }))
         };
         let full = run(config.batch_max)?;
         let size = |(items, count): (u32, u64)| {
@@ -289,7 +289,8 @@ impl Preparer {
         let place = Place { base, device: &point.device, sources: &point.profiles };
         let tenant = tenant(&mut code, place, &alone, found, slo(config, None))?;
         let device = (*point.device).clone();
-        let setup = Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] };
+        let setup =
+            Setup { costs: device.costs.clone(), device, code: code.into(), tenants: vec![tenant] };
         let setup = Arc::new(setup);
         let measured =
             guarded(|| isolated::generating(&setup, &requests, contention, point.jitter));
@@ -485,7 +486,12 @@ impl Facts {
                 let place = Place { base, device, sources: &point.profiles };
                 tenants.push(tenant(&mut code, place, &point.tenants[*t], found, slo)?);
             }
-            let setup = Setup { device: (**device).clone(), costs: costs(device), code, tenants };
+            let setup = Setup {
+                device: (**device).clone(),
+                costs: costs(device),
+                code: code.into(),
+                tenants,
+            };
             let contention = ContentionModel::from_name(point.contention, device)
                 .ok_or_else(|| format!("no contention model `{}`", point.contention))?;
             let tenants = served.iter().map(|(t, _)| *t as u32).collect();
@@ -493,7 +499,12 @@ impl Facts {
         }
         Ok(Prepared {
             gpus,
-            setup: Arc::new(Setup { device: device.clone(), costs: costs(device), code, tenants }),
+            setup: Arc::new(Setup {
+                device: device.clone(),
+                costs: costs(device),
+                code: code.into(),
+                tenants,
+            }),
             contention: self.contention,
             alone_rps: self.isolated.iter().map(|i| i.map(|i| i.rps)).collect(),
             meaning: self.meaning.clone(),

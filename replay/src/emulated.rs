@@ -116,7 +116,7 @@ impl EmulatedDevice {
             }
         }
         let costs = device.costs.clone();
-        let setup = Setup { device: device.clone(), costs, code, tenants: vec![] };
+        let setup = Setup { device: device.clone(), costs, code: code.into(), tenants: vec![] };
         let whole = [setup.whole_gpu()];
         Ok(Self::for_scenario(&setup, &whole, contention, Clock::wall()))
     }
@@ -146,7 +146,8 @@ impl EmulatedDevice {
         };
         let kernels = setup.code.kernels.iter().enumerate();
         let ids = kernels.map(|(i, k)| (k.id.clone(), i as u32)).collect();
-        let gpu = Gpu::new(device, setup.costs.clone(), setup.code.clone(), pools, contention);
+        let gpu =
+            Gpu::new(device, setup.costs.clone(), Code::clone(&setup.code), pools, contention);
         let common = Common { clock, gpu: Mutex::new(gpu), changed: Condvar::new() };
         Self::open(Arc::new(common), info, Arc::new(ids))
     }

@@ -60,7 +60,7 @@ fn scenario() -> Scenario {
     Scenario {
         loads: (0..).zip(&TENANTS).map(load).collect(),
         contention: ContentionModel::from_name("bandwidth", &device).unwrap(),
-        setup: Arc::new(Setup { costs: device.costs.clone(), device, code, tenants }),
+        setup: Arc::new(Setup { costs: device.costs.clone(), device, code: code.into(), tenants }),
         warmup: Nanos::from_millis(20),
         duration: Nanos::from_millis(80),
         jitter: None,

@@ -45,7 +45,7 @@ fn setup(names: &[&str], slo: Option<Nanos>) -> Arc<Setup> {
         }
     });
     let tenants = tenants.collect();
-    Arc::new(Setup { costs: device.costs.clone(), device, code, tenants })
+    Arc::new(Setup { costs: device.costs.clone(), device, code: code.into(), tenants })
 }
 
 /// ns of CPU time per kernel and the counters, in words.

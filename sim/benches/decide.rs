@@ -73,7 +73,7 @@ fn setup(device: &str, workers: usize) -> Setup {
         }
     });
     let tenants = tenants.collect();
-    Setup { costs: device.costs.clone(), device, code, tenants }
+    Setup { costs: device.costs.clone(), device, code: code.into(), tenants }
 }
 
 /// Every worker's kernels come and go in random order, `kernels` in all; ns and allocations per

@@ -55,7 +55,7 @@ fn setup(rows: &[Row]) -> Setup {
         }
     });
     let tenants = tenants.collect();
-    Setup { costs: device.costs.clone(), device, code, tenants }
+    Setup { costs: device.costs.clone(), device, code: code.into(), tenants }
 }
 
 const MIX: [Row; 3] = [("resnet50", 8, 2), ("bert_base", 4, 1), ("mobilenet_v2", 4, 0)];

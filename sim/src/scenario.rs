@@ -35,8 +35,8 @@ pub struct Setup {
     pub device: Device,
     /// What its mechanisms cost in this run: the device's own numbers, or nothing (`ideal`).
     pub costs: Costs,
-    /// Every kernel.
-    pub code: Code,
+    /// Every kernel; setups share them.
+    pub code: Arc<Code>,
     /// Who shares it.
     pub tenants: Vec<Tenant>,
 }

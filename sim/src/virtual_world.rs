@@ -39,7 +39,7 @@ pub struct VirtualWorld<'a> {
     setup: Arc<Setup>,
     pcie: Pcie,
     /// The setup's kernels, and behind them the merged ones met so far.
-    code: Code,
+    code: Arc<Code>,
     /// Which kernel a sorted list of kernels merges into.
     merged: HashMap<Vec<u32>, u32>,
     /// The kernels of the merge at hand, sorted.
@@ -334,7 +334,7 @@ impl<'a> VirtualWorld<'a> {
     fn new_merged(&mut self) -> u32 {
         let kernels: Vec<_> = self.parts.iter().map(|&k| &self.code.kernels[k as usize]).collect();
         let merged = KernelCode::merged(&kernels, &self.setup.device, &self.setup.costs);
-        self.code.kernels.push(merged);
+        Arc::make_mut(&mut self.code).kernels.push(merged);
         let kernel = self.code.kernels.len() as u32 - 1;
         self.merged.insert(self.parts.clone(), kernel);
         kernel

@@ -245,7 +245,7 @@ fn latencies(
         tokens: None,
     });
     let costs = gpu.costs.clone();
-    let setup = Setup { device: gpu.clone(), costs, code, tenants };
+    let setup = Setup { device: gpu.clone(), costs, code: code.into(), tenants };
     let scenario = Scenario {
         loads: loads.collect(),
         setup: Arc::new(setup),

@@ -211,7 +211,7 @@ pub(super) fn predict(
     let contention = ContentionModel::from_name(contention, &place)
         .ok_or_else(|| Failure::failed("no such contention model"))?;
     let costs = place.costs.clone();
-    let setup = Setup { device: place, costs, code, tenants: vec![tenant] };
+    let setup = Setup { device: place, costs, code: code.into(), tenants: vec![tenant] };
     let load = Load::Closed {
         concurrency: cell.processes,
         think: Think::Constant(Nanos::ZERO),

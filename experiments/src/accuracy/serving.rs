@@ -158,7 +158,12 @@ fn setup(tables: &std::path::Path) -> Done<Arc<Setup>> {
         per_request_batches: false,
         drop_after: None,
     };
-    Ok(Arc::new(Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] }))
+    Ok(Arc::new(Setup {
+        costs: device.costs.clone(),
+        device,
+        code: code.into(),
+        tenants: vec![tenant],
+    }))
 }
 
 /// The run's requests. Arrivals are on the wall clock, all else on a monotonic one; the two are laid

@@ -287,7 +287,8 @@ fn predicted(profile: &Profile, model: &str, n: u32, options: &[(&str, Value)], 
         per_request_batches: false,
         drop_after: None,
     };
-    let setup = Setup { costs: device.costs.clone(), device, code, tenants: vec![tenant] };
+    let setup =
+        Setup { costs: device.costs.clone(), device, code: code.into(), tenants: vec![tenant] };
     let load = Load::Closed {
         concurrency: n,
         think: Think::Constant(Nanos::ZERO),

@@ -58,7 +58,7 @@ fn scenario(length: Nanos) -> Scenario {
     Scenario {
         loads: TENANTS.iter().map(load).collect(),
         contention: ContentionModel::from_name("bandwidth", &device).unwrap(),
-        setup: Arc::new(Setup { costs: device.costs.clone(), device, code, tenants }),
+        setup: Arc::new(Setup { costs: device.costs.clone(), device, code: code.into(), tenants }),
         warmup: Nanos::from_millis(10),
         duration: length,
         jitter: None,

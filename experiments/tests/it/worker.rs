@@ -42,7 +42,7 @@ impl World {
         let mut code = Code::default();
         let model = code.compile(&profile, "alexnet", 1, device.cus()).unwrap();
         let costs = device.costs.clone();
-        let setup = Setup { device, costs, code, tenants: vec![] };
+        let setup = Setup { device, costs, code: code.into(), tenants: vec![] };
         let pools = pools(&setup);
         let device =
             EmulatedDevice::for_scenario(&setup, &pools, ContentionModel::None, Clock::start(4.0));

@@ -13,7 +13,7 @@ fn gpu() -> (EmulatedDevice, Server) {
     let device = GpuDescription::builtin("h100-sxm").unwrap();
     let kernel = crate::emulated::spin("k", 10 * device.cus(), 100_000, device.cus());
     let costs = device.costs.clone();
-    let setup = Setup { device, costs, code: Code::of(vec![kernel]), tenants: vec![] };
+    let setup = Setup { device, costs, code: Code::of(vec![kernel]).into(), tenants: vec![] };
     let pools: [PoolSpec; 1] = [setup.whole_gpu()];
     let device =
         EmulatedDevice::for_scenario(&setup, &pools, ContentionModel::None, Clock::start(1.0));

@@ -160,7 +160,7 @@ fn scenario() -> Scenario {
         setup: Arc::new(Setup {
             costs: device.costs.ideal(),
             device,
-            code,
+            code: code.into(),
             tenants: tenants.to_vec(),
         }),
         warmup: Nanos::ZERO,

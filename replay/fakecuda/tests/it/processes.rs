@@ -104,7 +104,7 @@ fn scenario() -> Scenario {
     Scenario {
         loads: vec![load(), load()],
         contention: ContentionModel::None,
-        setup: Arc::new(Setup { costs, device, code, tenants }),
+        setup: Arc::new(Setup { costs, device, code: code.into(), tenants }),
         warmup: Nanos::ZERO,
         duration: Nanos::from_secs(1),
         jitter: None,

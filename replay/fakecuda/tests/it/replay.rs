@@ -102,7 +102,7 @@ pub(crate) fn a_second(
     Scenario {
         loads,
         contention: ContentionModel::None,
-        setup: Arc::new(Setup { costs: device.costs.clone(), device, code, tenants }),
+        setup: Arc::new(Setup { costs: device.costs.clone(), device, code: code.into(), tenants }),
         warmup: Nanos::ZERO,
         duration: Nanos::from_secs(1),
         jitter: None,
@@ -290,7 +290,7 @@ fn what_one_process_cannot_arrange_is_refused_by_name() {
 fn a_profile_from_elsewhere_is_refused_with_the_remedy() {
     let mut scenario = scenario("squeezenet1_1@64");
     let setup = Arc::get_mut(&mut scenario.setup).unwrap();
-    setup.code.kernels[0].id = "ampere_sgemm".to_owned();
+    Arc::make_mut(&mut setup.code).kernels[0].id = "ampere_sgemm".to_owned();
     let why = runnable::works(setup).unwrap_err().to_string();
     assert!(why.contains("`ampere_sgemm`") && why.contains("profile collect"), "{why}");
 }

@@ -166,7 +166,7 @@ impl World {
         let setup = Setup {
             device: self.device.clone(),
             costs: self.costs.clone(),
-            code: self.code.clone(),
+            code: self.code.clone().into(),
             tenants: self.tenants.clone(),
         };
         Scenario {
