@@ -514,6 +514,12 @@ pub struct Analytic {
 }
 
 impl Device {
+    /// Whether it is of AMD's.
+    #[must_use]
+    pub fn is_amd(&self) -> bool {
+        self.vendor == Vendor::Amd
+    }
+
     /// Compute units in all.
     #[must_use]
     pub fn cus(&self) -> u32 {

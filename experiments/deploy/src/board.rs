@@ -8,6 +8,25 @@
 use cotenant_profiles::Device;
 use cotenant_profiles::device::MigProfile;
 
+/// What to say of a GPU without MIG to somebody who asks for instances: how else it is shared, and which
+/// devices have them.
+#[must_use]
+pub fn no_instances(device: &Device) -> String {
+    let how = match device.mps {
+        _ if device.is_amd() => "time slicing or masks of CUs",
+        Some(mps) if mps.round_cus < device.cus() => "time slicing, MPS or MPS percentages",
+        Some(_) => "time slicing or MPS",
+        None => "time slicing",
+    };
+    let with =
+        Device::builtin_names().filter(|name| Device::builtin(name).is_ok_and(|d| d.mig.is_some()));
+    format!(
+        "{} has no hardware instances (MIG): share it by {how}, or take a device that has them ({})",
+        device.title,
+        with.collect::<Vec<_>>().join(", ")
+    )
+}
+
 /// NVIDIA's name of a device file's profile: `3g` is `3g.40gb` on 80 GB, `1g+me` is `1g.10gb+me`.
 #[must_use]
 pub fn instance_name(device: &Device, profile: &MigProfile) -> String {
@@ -35,7 +54,7 @@ pub fn instance_name(device: &Device, profile: &MigProfile) -> String {
 /// No such profile; the error lists those of the device.
 pub fn short_name(device: &Device, name: &str) -> Result<String, String> {
     let Some(table) = &device.mig else {
-        return Err(format!("{} has no hardware instances (MIG)", device.title));
+        return Err(no_instances(device));
     };
     let name = name.trim();
     let dotted = name.replace(".me", "+me");

@@ -78,6 +78,9 @@ pub struct Found {
     pub tenants: BTreeMap<(String, Option<u32>, Option<usize>), TenantFound>,
     /// Percentages of MPS v3's namespaces, by plain name and GPU: they hold, whatever clients ask for.
     pub(crate) namespaces: BTreeMap<(String, Option<u32>), u32>,
+    /// On AMD's GPUs: processes take turns, and which CUs each has, by plain name and GPU.
+    pub(crate) turns: bool,
+    pub(crate) masks: BTreeMap<(String, Option<u32>), Vec<u32>>,
     /// What there is to know.
     pub findings: Vec<Finding>,
 }
@@ -96,6 +99,8 @@ impl Found {
             default_limit: None,
             tenants: BTreeMap::new(),
             namespaces: BTreeMap::new(),
+            turns: false,
+            masks: BTreeMap::new(),
             findings: vec![],
         }
     }
@@ -150,6 +155,13 @@ impl Found {
         line: Option<usize>,
         field: &str,
     ) {
+        if percent < 100 && self.device.mps.is_some_and(|m| m.round_cus >= self.device.cus()) {
+            let title = &self.device.title;
+            let what = format!(
+                "thread percentages need Volta or later: every client of a {title} may use all of its SMs"
+            );
+            return self.tell(Weight::Ignored, file, line, field, what);
+        }
         let (cus, asked) = (self.device.mps_cus(f64::from(percent)), self.device.cus() * percent);
         if percent > 0 && percent < 100 && asked != cus * 100 {
             let exact = f64::from(asked) / 100.0;
@@ -168,7 +180,8 @@ impl Found {
     /// # Errors
     /// The files do not say how the GPU is shared, or cannot all hold.
     pub fn resolve(&mut self, known: &[Known]) -> Result<Vec<Gpu>, String> {
-        let Some(mechanism) = self.mechanism else {
+        let whole = self.mechanism.is_none() && self.whole_gpus();
+        let Some(mechanism) = self.mechanism.or(whole.then_some(Mechanism::TimeSlicing)) else {
             return Err("the files do not say how the GPU is shared: none of them sets time \
                         slicing, MPS or instances"
                 .to_owned());
@@ -192,6 +205,16 @@ impl Found {
             self.findings.retain(|f| f.field != FRACTION || f.weight != Weight::Illegal);
         }
         Ok(plan)
+    }
+
+    /// Whether files place every tenant on a GPU, and none has more than one process: nobody shares.
+    fn whole_gpus(&self) -> bool {
+        let mut processes: BTreeMap<u32, u32> = BTreeMap::new();
+        for ((_, gpu, _), found) in &self.tenants {
+            let Some(gpu) = gpu else { continue };
+            *processes.entry(*gpu).or_default() += found.processes.unwrap_or(0);
+        }
+        !processes.is_empty() && processes.values().all(|n| *n == 1)
     }
 
     /// The entries that belong to tenants of the mix.
@@ -274,6 +297,8 @@ impl Found {
         let percent: Vec<u32> =
             found.iter().map(|f| f.percent.unwrap_or(100).min(default)).collect();
         Ok(match mechanism {
+            // Whoever takes turns does not run beside others, whatever else is said.
+            Mechanism::Mps if self.turns => Sharing::TURNS,
             Mechanism::TimeSlicing => {
                 Sharing::TimeSlicing { slice: self.slice.unwrap_or_default() }
             }

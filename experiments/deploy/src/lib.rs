@@ -17,6 +17,7 @@
 //! | `triton.rs` | Triton `config.pbtxt` | batching, instances |
 //! | `engine.rs` | vLLM and SGLang memory fractions | generating models |
 //! | `green.rs` | green contexts of PyTorch | exclusive CUs inside one process |
+//! | `rocm.rs` | environments with CU masks, the amdgpu module's option | AMD's GPUs |
 //! | `parvagpu.rs` | ParvaGPU's deployment map | read only |
 
 mod board;
@@ -34,11 +35,12 @@ mod mps_v3;
 mod parvagpu;
 mod plan;
 mod readme;
+mod rocm;
 mod triton;
 mod workload;
 mod yaml;
 
-pub use board::{instance_name, short_name};
+pub use board::{instance_name, no_instances, short_name};
 pub use finding::{Finding, ReadError, Weight};
 pub use found::{Found, Known, Mechanism, TenantFound};
 pub use plan::{Engine, File, Gpu, Plan, Sharing, Tenant, TimeSlice};
@@ -54,10 +56,14 @@ const READERS: &[Reader] = &[
     (green::recognises, green::read),
     (engine::recognises, engine::read),
     (mps_v3::recognises, mps_v3::read),
+    (rocm::recognises, rocm::read),
     (mps::recognises, mps::read),
     (parvagpu::recognises, parvagpu::read),
     (kubernetes::recognises, kubernetes::read),
 ];
+
+/// How a format writes a plan.
+type Format = fn(&Plan) -> Result<plan::Emitted, String>;
 
 /// Every file that deploys `plan`, its explanation (`README.md`) among them. A format that cannot
 /// express the plan is left out, and the explanation says why.
@@ -67,16 +73,20 @@ const READERS: &[Reader] = &[
 pub fn emit(plan: &Plan) -> Result<Vec<File>, String> {
     let mut files = vec![];
     let mut left_out = vec![];
-    for format in [
-        mig_parted::emit,
-        device_plugin::emit,
-        dra::emit,
-        kubernetes::emit,
-        mps::emit,
-        triton::emit,
-        engine::emit,
-        green::emit,
-    ] {
+    let nvidia: [Format; 5] =
+        [mig_parted::emit, device_plugin::emit, dra::emit, kubernetes::emit, mps::emit];
+    let mut formats = match plan.device.is_amd() {
+        true => {
+            left_out.push("kubernetes.yaml: AMD's device plugin hands out whole GPUs".to_owned());
+            vec![rocm::emit as Format]
+        }
+        false => nvidia.to_vec(),
+    };
+    formats.extend([triton::emit as Format, engine::emit]);
+    if !plan.device.is_amd() {
+        formats.push(green::emit);
+    }
+    for format in formats {
         match format(plan)? {
             plan::Emitted::Files(more) => files.extend(more),
             plan::Emitted::Cannot(why) => left_out.push(why),
@@ -100,7 +110,7 @@ pub fn read(path: &str, text: &str, found: &mut Found) -> Result<(), ReadError> 
             None,
             "",
             "is of no format that is known here: mig-parted, device plugin, DRA or Kubernetes YAML, \
-             CUDA_MPS_* environment or script, MPS v3 TOML, config.pbtxt, vLLM or SGLang command, green contexts, a ParvaGPU deployment map",
+             CUDA_MPS_* environment or script, MPS v3 TOML, ROCm environment, config.pbtxt, vLLM or SGLang command, green contexts, a ParvaGPU deployment map",
         ));
     };
     reader(path, text, found)

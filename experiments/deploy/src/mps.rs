@@ -139,6 +139,14 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
     // Who the lines are for: a file of its own, or the last comment that says so.
     let mut tenant = is_env.then(|| stem.to_owned());
     let mut gpu = None;
+    if found.device.is_amd() {
+        let what = format!(
+            "MPS is of NVIDIA's GPUs; of a {} HSA_CU_MASK divides the CUs",
+            found.device.title
+        );
+        found.tell(Weight::Illegal, path, None, "", what);
+        return Ok(());
+    }
     found.shared_by(Mechanism::Mps);
     for (i, line) in text.lines().enumerate() {
         let (number, line) = (Some(i + 1), line.trim());

@@ -103,7 +103,7 @@ impl Sharing {
     /// Processes take turns as the driver has it.
     pub const TURNS: Self = Self::TimeSlicing { slice: TimeSlice::Default };
 
-    /// As reports word it.
+    /// As reports word it, on GPUs of NVIDIA's.
     #[must_use]
     pub fn words(&self) -> String {
         match self {
@@ -120,6 +120,23 @@ impl Sharing {
                 let inside = if shared { ", MPS inside" } else { "" };
                 format!("MIG {}{inside}", instances.join(" + "))
             }
+        }
+    }
+}
+
+impl Sharing {
+    /// As reports word it on a GPU: what is MPS on NVIDIA's is processes side by side on AMD's, and a static
+    /// partition is a mask of CUs.
+    #[must_use]
+    pub fn words_on(&self, device: &Device) -> String {
+        match self {
+            Self::Mps { percent } if device.is_amd() && percent.iter().all(|&p| p >= 100) => {
+                "side by side".to_owned()
+            }
+            Self::Static { chunks } if device.is_amd() => {
+                format!("masks of {} CUs", list(chunks, ""))
+            }
+            _ => self.words(),
         }
     }
 }

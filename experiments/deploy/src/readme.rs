@@ -29,6 +29,11 @@ const ABOUT: &[(&str, &str)] = &[
         "without Kubernetes: run `start.sh` of each GPU, then start each tenant's processes with its `.env`; \
       or, with driver 615 and later, `start-v3.sh`, which makes an `.env3` for each.",
     ),
+    (
+        "rocm/",
+        "start each tenant's processes with its `.env`; where `modprobe.conf` is there, the kernel's module is \
+      to be loaded with its option first.",
+    ),
     ("triton/", "model configurations for Triton; inputs and outputs are yours to add."),
     ("engines/", "commands for vLLM and SGLang."),
     ("green_contexts", "the same division inside one PyTorch process."),
@@ -40,7 +45,11 @@ pub(crate) fn file(plan: &Plan, files: &[File], left_out: &[String]) -> File {
         text += &format!("    {line}\n");
     }
     for (index, gpu) in plan.gpus.iter().enumerate() {
-        text += &format!("\nGPU {index} ({}): {}\n\n", plan.device.title, gpu.sharing.words());
+        text += &format!(
+            "\nGPU {index} ({}): {}\n\n",
+            plan.device.title,
+            gpu.sharing.words_on(&plan.device)
+        );
         for t in &gpu.tenants {
             let batch = if t.batch_max > 1 {
                 format!(", batches up to {} after at most {}", t.batch_max, t.batch_timeout)
@@ -53,7 +62,7 @@ pub(crate) fn file(plan: &Plan, files: &[File], left_out: &[String]) -> File {
                 String::new()
             };
             text += &format!(
-                "* {} ({}): {} worker{}{batch}{part}; {} each\n",
+                "* {} ({}): {} worker{}{batch}{part}; {:#} each\n",
                 t.name,
                 t.model,
                 t.workers,

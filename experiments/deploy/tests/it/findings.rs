@@ -380,3 +380,76 @@ fn chunks_differ_between_the_interfaces_before_hopper() {
         assert_eq!(found.resolve(&[tenant("a", 1, 1)]).unwrap()[0].sharing, chunks(n));
     }
 }
+
+#[test]
+fn gpus_that_cannot_say_what_they_can() {
+    let on = |device: &str, path: &str, text: &str| {
+        let mut found = Found::new(cotenant_profiles::Device::builtin(device).unwrap());
+        let read = cotenant_deploy::read(path, text, &mut found);
+        (read.map_err(|e| e.to_string()), found)
+    };
+    // Before Volta a percentage has no effect.
+    let (_, found) = on("p40", "a.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=40\n");
+    let said = found.findings[0].to_string();
+    assert!(said.starts_with("ignored: a.env:1") && said.contains("Volta"), "{said}");
+    // AMD's have no MPS.
+    let (_, found) = on("mi50", "a.env", "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE=40\n");
+    let said = found.findings[0].to_string();
+    assert!(said.starts_with("illegal: a.env") && said.contains("HSA_CU_MASK"), "{said}");
+    let (_, found) = on("h100-sxm", "a.env", "HSA_CU_MASK=0:0-29\n");
+    assert_eq!(found.findings[0].weight, Weight::Illegal);
+    // Without instances, what there is in place of them.
+    let mig = "version: v1\nmig-configs:\n  a:\n  - devices: all\n    mig-enabled: true\n    \
+               mig-devices: {1g.10gb: 2}\n";
+    let (read, _) = on("l4", "mig.yaml", mig);
+    let why = read.unwrap_err();
+    assert!(why.contains("time slicing, MPS or MPS percentages") && why.contains("a100-"), "{why}");
+}
+
+#[test]
+fn masks_of_cus_come_back() {
+    let device = cotenant_profiles::Device::builtin("mi50").unwrap();
+    for sharing in [
+        Sharing::TURNS,
+        Sharing::Mps { percent: vec![100, 100] },
+        Sharing::Static { chunks: vec![40, 20] },
+    ] {
+        let tenants = vec![tenant("Vision_1", 2, 1), tenant("text", 1, 1)];
+        let gpus = vec![Gpu { sharing, tenants }];
+        let plan = Plan { device: device.clone(), header: vec![], gpus };
+        let files = cotenant_deploy::emit(&plan).unwrap();
+        let nvidia = |text: &str| text.contains("nvidia") || text.contains("CUDA_");
+        assert!(!files.iter().any(|f| nvidia(&f.text)), "{files:#?}");
+        let own = files.iter().filter(|f| f.path.starts_with("rocm/"));
+        // In any order.
+        for reversed in [false, true] {
+            let mut own: Vec<_> = own.clone().collect();
+            if reversed {
+                own.reverse();
+            }
+            let mut found = Found::new(device.clone());
+            for file in own {
+                cotenant_deploy::read(&file.path, &file.text, &mut found).unwrap();
+            }
+            let known: Vec<_> = plan.gpus[0].tenants.clone();
+            assert_eq!(found.resolve(&known).unwrap(), plan.gpus);
+            assert!(found.findings.is_empty(), "{:?}", found.findings);
+        }
+    }
+    let mut found = Found::new(device.clone());
+    let read = |name: &str, mask: &str, found: &mut Found| {
+        let text = format!("export HSA_CU_MASK=\"{mask}\"\n");
+        cotenant_deploy::read(&format!("{name}.env"), &text, found).map_err(|e| e.to_string())
+    };
+    read("a", "0:0-15,32", &mut found).unwrap();
+    read("b", "0:0xF0000", &mut found).unwrap();
+    assert!(found.findings.is_empty(), "{:?}", found.findings);
+    read("c", "0:15-70", &mut found).unwrap();
+    let said: Vec<String> = found.findings.iter().map(ToString::to_string).collect();
+    assert!(says(&said, &["ignored: c.env:1", "CU 60 of 60"]), "{said:#?}");
+    assert!(says(&said, &["note: c.env:1", "shared with a, b"]), "{said:#?}");
+    let known = ["a", "b", "c"].map(|name| tenant(name, 1, 1));
+    let gpus = found.resolve(&known).unwrap();
+    assert_eq!(gpus[0].sharing, Sharing::Static { chunks: vec![17, 4, 45] });
+    assert!(read("d", "all", &mut found).unwrap_err().contains("0:0-29"));
+}

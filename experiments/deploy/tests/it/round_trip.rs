@@ -125,3 +125,14 @@ fn what_a_format_cannot_say_is_said() {
     assert!(fixed.contains("knows no static partitions"), "{fixed}");
     assert!(fixed.contains("| mps/ |"), "{fixed}");
 }
+
+#[test]
+fn a_gpu_for_each_shares_nothing_and_comes_back() {
+    let gpu = |name: &str| Gpu { sharing: Sharing::TURNS, tenants: vec![tenant(name, 1, 1)] };
+    let plan = plan(vec![gpu("vision"), gpu("text")]);
+    let files = cotenant_deploy::emit(&plan).unwrap();
+    let alone = files.iter().filter(|f| f.path == "kubernetes.yaml");
+    let mut found = read_all(alone.map(|f| (f.path.as_str(), f.text.as_str())));
+    let known = [tenant("vision", 1, 1), tenant("text", 1, 1)];
+    assert_eq!(found.resolve(&known).unwrap(), plan.gpus);
+}
