@@ -18,6 +18,7 @@ mod heatmap;
 mod labels;
 mod lines;
 mod marks;
+pub mod pages;
 mod pareto;
 mod parity;
 mod pen;
@@ -34,9 +35,6 @@ pub use error::PlotError;
 use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
 use figure::Figure;
 use select::Context;
-
-/// The report's style sheet, for pages beside it.
-pub const REPORT_STYLE: &str = include_str!("report.css");
 
 /// One plot as the report needs it.
 struct Drawn {

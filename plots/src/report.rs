@@ -18,8 +18,8 @@ use crate::select::Context;
 use crate::style::{self, Rgb};
 
 /// Copies the text beside a button; without it, the text can still be selected.
-const SCRIPT: &str = include_str!("report.js");
-const STYLE: &str = include_str!("report.css");
+pub(crate) const SCRIPT: &str = include_str!("report.js");
+pub(crate) const STYLE: &str = include_str!("report.css");
 /// Rows of a figure's table of numbers; the files have the others.
 const MAX_DATA: usize = 60;
 /// Most repeats that an experiment file may ask for.
@@ -33,7 +33,8 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let swept = answer.points.len() > 1;
     // One policy alone at every point ranks with nobody: its figures are the answer.
     let ranked = !swept || answer.points.iter().any(cotenant_results::Point::has_rivals);
-    let style = format!("{STYLE}{}", dark_colors(drawn));
+    let pieces = drawn.iter().filter_map(|d| d.figure.as_ref().ok()).flat_map(|f| &f.1);
+    let style = format!("{STYLE}{}", dark_colors(pieces.map(String::as_str)));
     let stems: Vec<&str> =
         drawn.iter().filter(|d| d.figure.is_ok()).map(|d| d.stem.as_str()).collect();
     html! {
@@ -86,7 +87,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
 }
 
 /// Nothing is loaded, and no script runs but the one that stands here.
-fn policy() -> String {
+pub(crate) fn policy() -> String {
     let digest = sha2::Sha256::digest(SCRIPT.as_bytes());
     let hash = base64::engine::general_purpose::STANDARD.encode(digest);
     format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
@@ -273,9 +274,9 @@ fn repeat(cx: &Context<'_>) -> Markup {
 }
 
 /// Rules that give the figures' colours their shade for dark paper.
-fn dark_colors(drawn: &[Drawn]) -> String {
+pub(crate) fn dark_colors<'a>(pieces: impl Iterator<Item = &'a str>) -> String {
     let mut used: BTreeSet<&str> = BTreeSet::new();
-    for svg in drawn.iter().filter_map(|d| d.figure.as_ref().ok()).flat_map(|f| &f.1) {
+    for svg in pieces {
         let colors = svg.match_indices("=\"#").filter_map(|(i, _)| svg.get(i + 2..i + 9));
         used.extend(colors);
     }
