@@ -22,6 +22,7 @@ mod length;
 pub(crate) mod mix;
 pub(crate) mod page;
 pub(crate) mod planner;
+mod published;
 mod reason;
 mod row;
 pub(crate) mod screen;

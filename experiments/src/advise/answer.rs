@@ -10,12 +10,12 @@ use serde::Serialize;
 use super::cells::Cells;
 use super::fleet::{self, Known, Member};
 use super::goal::Goal;
-use super::lab::{Candidate, How, Lab};
+use super::lab::{Candidate, How, Lab, MOST_MEMORY};
 use super::mix::Mix;
 use super::planner::Planner;
 use super::reason::{changes, curves, flips, order, why};
 use super::row::{Row, Served, impossible, one_each, row};
-use super::search::{SEEDS, Search, Tried};
+use super::search::{SEEDS, Score, Search, Tried};
 use super::space::{Group, Mechanism, Space};
 use super::study;
 use crate::fail::{Done, Failure};
@@ -43,9 +43,13 @@ pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
 const SEARCH: [f64; 2] = [0.45, 0.25];
 /// Share of the budget for several GPUs, beside one and without.
 const FLEETS: [f64; 2] = [0.4, 0.6];
+/// Share of the budget for fewer GPUs than were asked for.
+const FEWER: f64 = 0.12;
 /// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
 const CURVES: f64 = 0.1;
 const CHANGES: f64 = 0.15;
+/// Devices that are named where a model fits nowhere on the one that was asked for.
+const NEAREST: usize = 4;
 /// Seeds that a row has at most.
 const MOST_SEEDS: usize = 32;
 
@@ -98,6 +102,8 @@ pub(crate) struct Asked {
     /// `measured`, `imported` or `analytic`.
     pub(crate) source: &'static str,
     pub(crate) source_words: String,
+    /// How wrong such numbers have been.
+    pub(crate) published_error: String,
 }
 
 /// The worst p99 over its goal against the load, both as factors.
@@ -121,6 +127,8 @@ pub(crate) struct Missed {
     pub(crate) overloaded: bool,
     /// Share of its requests within the goal.
     pub(crate) attained: Option<f64>,
+    /// Requests that this rests on.
+    pub(crate) requests: u64,
 }
 
 /// A row in the making.
@@ -216,11 +224,17 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
             search.settle(&group, pools, budget)
         }
     };
+    let device = &search.lab.setup.device;
+    let mut found = found;
+    if device.is_amd() {
+        // Simplest first: side by side is how the driver is set, turns take an option of its module.
+        found.sort_by_key(|best| (best.mechanism == Mechanism::TimeSlicing, best.mechanism));
+    }
     let rows = found.into_iter().map(|best| {
-        let (mechanism, way) = (best.mechanism, best.mechanism.name());
+        let (mechanism, way) = (best.mechanism, best.mechanism.name_on(device));
         match best.tried {
             Ok(tried) => Ok(Pending::new(way, vec![Member { mechanism, tried }])),
-            Err(why) => Err(Box::new(impossible(way, mechanism.needs(), why))),
+            Err(why) => Err(Box::new(impossible(way, mechanism.needs(device), why))),
         }
     });
     Ok(rows.collect())
@@ -247,7 +261,36 @@ fn on_several(search: &mut Search<'_>, ask: &Ask) -> Rows {
         let members = fleet::place(search, gpus, until - search.spent(), &mut known);
         rows.extend(members.map(|members| Ok(Pending::new(way, members))));
     }
+    if low > 1 {
+        on_fewer(search, ask, &mut known, &mut rows);
+    }
     rows
+}
+
+/// Where several GPUs miss a goal, a row for each number below the least that was asked for, while it misses
+/// fewer: GPUs may stay empty, and with one GPU more no goal is lost.
+fn on_fewer(search: &mut Search<'_>, ask: &Ask, known: &mut Known, rows: &mut Rows) {
+    let missed = |members: &[Member]| fleet::together(search.lab, members).missed;
+    let all = rows.iter().filter_map(|r| r.as_ref().ok()).map(|p| missed(&p.members));
+    let Some(mut least) = all.min() else { return };
+    let until = (search.spent() + ask.events() * FEWER).min(ask.events() * (1.0 - FEWER));
+    for gpus in (1..ask.gpus.0).rev() {
+        if least == 0 || search.spent() >= until {
+            break;
+        }
+        let budget = until - search.spent();
+        let Some(members) = fleet::place(search, gpus, budget, known) else { break };
+        let now = fleet::together(search.lab, &members).missed;
+        if now >= least {
+            break;
+        }
+        least = now;
+        let way = match members.as_slice() {
+            [one] => one.mechanism.name_on(&search.lab.setup.device).to_owned(),
+            _ => format!("{gpus} GPUs"),
+        };
+        rows.push(Ok(Pending::new(way, members)));
+    }
 }
 
 /// What a published planner's plan delivers.
@@ -354,33 +397,41 @@ fn so_far(pending: &Result<Pending, Box<Row>>, search: &Search<'_>, ask: &Ask) -
 fn first_words(lab: &Lab, pools: &[(Mechanism, Vec<Tried>)]) -> Option<String> {
     let tops = pools.iter().filter(|(m, _)| *m != Mechanism::Krisp);
     let tops = tops.filter_map(|(m, p)| p.first().map(|t| (*m, t.score(lab))));
+    let tops = tops.filter(|(_, score)| *score != Score::NOTHING);
     let best = tops.min_by(|a, b| a.1.partial_cmp(&b.1).unwrap_or(std::cmp::Ordering::Equal))?;
     let state = match best.1.missed {
         0 => "meets every goal".to_owned(),
         n => format!("misses {n}"),
     };
-    Some(format!("first answer: {} {state} in short runs", best.0.name()))
+    Some(format!("first answer: {} {state} in short runs", best.0.name_on(&lab.setup.device)))
 }
 
 fn fits_nowhere(lab: &Lab, t: usize) -> String {
-    let smallest = lab.model_memory(t, 1);
-    let bigger: Vec<&str> = cotenant_profiles::Device::builtin_names()
-        .filter(|name| {
-            let device = cotenant_profiles::Device::builtin(name);
-            device.is_ok_and(|d| d.memory.capacity.0 > smallest.0 + d.costs.context_memory.0)
-        })
-        .collect();
+    // A model that generates needs room for its cache as well.
+    let most = if lab.generates(t) { MOST_MEMORY } else { 1.0 };
+    let need = lab.model_memory(t, 1).0 + lab.setup.costs.context_memory.0;
+    let devices = cotenant_profiles::Device::builtin_names().filter_map(|name| {
+        let size = cotenant_profiles::Device::builtin(name).ok()?.memory.capacity;
+        (size.0 as f64 * most > need as f64).then_some((size, name))
+    });
+    let mut bigger: Vec<(Bytes, &str)> = devices.collect();
+    bigger.sort();
     format!(
-        "{} needs {:#} for `{}` at batch {} and a context, more than {} has ({:#}); {}",
+        "{} needs {:#} for `{}` and a context, more than {} has ({:#}); {}",
         lab.name(t),
-        Bytes(smallest.0 + lab.setup.costs.context_memory.0),
+        Bytes(need),
         lab.setup.tenants[t].model.name,
-        lab.batch_limit[t],
         lab.setup.device.title,
         lab.setup.device.memory.capacity,
-        match bigger.first() {
-            Some(_) => format!("it fits on {}", bigger.join(", ")),
-            None => "no device that ships is large enough".to_owned(),
+        match bigger.as_slice() {
+            [] => "no device that ships is large enough".to_owned(),
+            some => {
+                let more = if some.len() > NEAREST { ", and larger ones" } else { "" };
+                let near = some.iter().take(NEAREST);
+                let near: Vec<String> =
+                    near.map(|(size, name)| format!("{name} ({size:#})")).collect();
+                format!("the smallest that hold it: {}{more}", near.join(", "))
+            }
         }
     )
 }
@@ -389,8 +440,8 @@ fn conclude(lab: &Lab, rows: Vec<Row>) -> Concluded {
     let order = order(&rows);
     let choice = order.first().copied();
     let runner_up = order.get(1).copied();
-    let (why, flips) =
-        choice.map_or_else(Default::default, |c| (why(&rows, &order, c), flips(&rows, &order, c)));
+    let (why, flips) = choice
+        .map_or_else(Default::default, |c| (why(lab, &rows, &order, c), flips(&rows, &order, c)));
     let out_of_reach = choice.map_or_else(Vec::new, |c| {
         let served = rows[c].tenants.iter().filter(|t| t.met == Some(false));
         served.map(|t| missed(lab, t)).collect()
@@ -419,6 +470,7 @@ fn asked(lab: &Lab, t: usize) -> Asked {
         isolated_p95_ms: lab.isolated[t].map(|i| i.p95.as_millis_f64()),
         source: lab.sources[t].0,
         source_words: lab.sources[t].1.clone(),
+        published_error: super::published::error(lab, t),
     }
 }
 
@@ -435,6 +487,7 @@ fn missed(lab: &Lab, t: &Served) -> Missed {
         tpot_p99_ms: mean(t.tpot_p99_ms),
         overloaded: t.overloaded,
         attained: t.attained,
+        requests: t.requests,
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask, seeds: usize) -> R
     let mut words = vec![];
     for gpu in &gpus {
         let (c, mechanism) = candidate(lab, gpu)?;
-        words.push(mechanism.name());
+        words.push(mechanism.name_on(&lab.setup.device));
         members.push(Member { mechanism, tried: search.measure(c, seeds)? });
     }
     words.dedup();
@@ -130,7 +130,7 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
 /// best, each tenant on an instance of its own while there are enough.
 fn assigned(lab: &Lab, c: &Candidate, instances: &[String]) -> Result<Vec<usize>, String> {
     let Some(table) = &lab.setup.device.mig else {
-        return Err(format!("{} has no hardware instances (MIG)", lab.setup.device.title));
+        return Err(cotenant_deploy::no_instances(&lab.setup.device));
     };
     let mut load = vec![0_usize; instances.len()];
     let mut profiles = vec![];

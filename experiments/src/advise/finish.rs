@@ -1,10 +1,11 @@
 //! What is looked for behind the search: headroom, what neighbours cost, latency against load.
 
 use super::evaluate::For;
-use super::fleet::Member;
+use super::fleet::{self, Member};
 use super::goal::Got;
-use super::lab::{Candidate, How};
-use super::search::{SEEDS, Search, Tried, score};
+use super::lab::{Candidate, How, Lab};
+use super::search::{SEEDS, Search, Tried, keeps, score};
+use super::space::Group;
 
 /// Runs that the headroom of a candidate takes, about, each half as long as a long one.
 const HEADROOM_RUNS: f64 = 8.0;
@@ -15,10 +16,10 @@ impl Search<'_> {
     pub(crate) fn headroom(&self, t: &Tried) -> Option<f64> {
         t.c.tenants.iter().find(|&&i| self.lab.goal(i).is_some())?;
         // At the load as it is, all of its runs have the word.
-        let kept = t.score(self.lab).missed == 0;
+        let kept = keeps(self.lab, &t.c.tenants, &t.samples());
         let met = |load: f64| {
             let Ok(run) = t.run(self.lab, self.loaded(&t.c, load)) else { return false };
-            score(self.lab, &t.c.tenants, &[&run]).missed == 0
+            keeps(self.lab, &t.c.tenants, &[&run])
         };
         let (mut low, mut high): (f64, f64) = if kept { (1.0, 16.0) } else { (0.0, 1.0) };
         while low >= 1.0 && low * 2.0 <= 16.0 && met(low * 2.0) {
@@ -65,6 +66,30 @@ impl Search<'_> {
         let how = For { load: 1.0, ..self.long(c, 0) };
         let run = Tried::new(one).run(self.lab, how).ok()?;
         run.got.first().copied()
+    }
+
+    /// Of the tenants that share a GPU or instance with `i`, the one that costs it most: beside whom alone its
+    /// p99 is longest; none where it has no company.
+    pub(crate) fn by_whom(&self, c: &Candidate, i: usize) -> Option<usize> {
+        let company = (0..c.tenants.len()).filter(|&j| j != i && Lab::together(c, i, j));
+        let company: Vec<usize> = company.collect();
+        if let [only] = company[..] {
+            return Some(only);
+        }
+        let goal = self.lab.goal(c.tenants[i]);
+        let beside = |&j: &usize| {
+            let (a, b) = (i.min(j), i.max(j));
+            let pair = Group {
+                tenants: vec![c.tenants[a], c.tenants[b]],
+                requests: vec![c.requests[a], c.requests[b]],
+            };
+            let run = Tried::new(fleet::without(c, &pair)?).run(self.lab, self.short(c)).ok()?;
+            let got = run.got[usize::from(i == b)];
+            let p99 = got.p99_ms.or_else(|| goal.map(|goal| goal.ratio(&got)))?;
+            Some((p99, j))
+        };
+        let all = company.iter().filter_map(beside);
+        all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, j)| j)
     }
 
     /// Events of another run of every GPU, about.

@@ -234,7 +234,7 @@ fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) ->
 
 /// A candidate without those of its tenants that are not in a group; `None` where the group has others, or more
 /// of somebody's requests.
-fn without(c: &Candidate, g: &Group) -> Option<Candidate> {
+pub(super) fn without(c: &Candidate, g: &Group) -> Option<Candidate> {
     let mut kept = vec![];
     for (&t, &requests) in g.tenants.iter().zip(&g.requests) {
         let at = c.tenants.iter().position(|&other| other == t)?;

@@ -120,6 +120,11 @@ impl Goal {
         if grew > 0 && grew * 2 >= n { mean.max(1.0001) } else { mean }
     }
 
+    /// Whether somebody asked in one of the runs: else they say nothing of it.
+    pub(crate) fn asked(got: impl Iterator<Item = Got>) -> bool {
+        got.map(|g| g.seen).sum::<u64>() > 0
+    }
+
     /// Within so long a queue that grows breaks it, some twenty times over.
     pub(crate) fn longest(self) -> Nanos {
         match self {

@@ -50,7 +50,7 @@ pub(crate) enum How {
 type Engines = BTreeMap<Vec<(u32, u32)>, Arc<Setup>>;
 
 /// What a framework leaves of the memory for the driver, fragments and graphs: vLLM's default.
-const MOST_MEMORY: f64 = 0.92;
+pub(super) const MOST_MEMORY: f64 = 0.92;
 
 /// Models, goals and baselines of a mix.
 pub(crate) struct Lab {
@@ -234,7 +234,7 @@ impl Lab {
     }
 
     /// Whether two tenants of a candidate share memory.
-    fn together(c: &Candidate, i: usize, j: usize) -> bool {
+    pub(super) fn together(c: &Candidate, i: usize, j: usize) -> bool {
         match &c.how {
             How::Deploy(Sharing::Mig { place, .. }) => place[i] == place[j],
             _ => true,
@@ -343,6 +343,7 @@ impl Lab {
     /// An engine that does not compile.
     pub(crate) fn prepare(&self, c: &Candidate) -> Result<Arc<Setup>, String> {
         let all = self.with_engines(c)?;
+        let own = Arc::ptr_eq(&all, &self.setup);
         let names = self.names(c);
         let tenants = self.by_name(c).into_iter().map(|i| {
             let whole = &all.tenants[c.tenants[i]];
@@ -356,7 +357,9 @@ impl Lab {
                 name: names[i].clone(),
                 model: match engine {
                     Some(_) => whole.model.clone(),
-                    None => self.smaller(c.tenants[i], c.batch[i]),
+                    None if own => self.smaller(c.tenants[i], c.batch[i]),
+                    // Kernels are numbered otherwise beside other engines.
+                    None => truncated(&whole.model, c.batch[i]),
                 },
                 class: whole.class,
                 slo: whole.slo,

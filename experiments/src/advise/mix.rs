@@ -360,6 +360,9 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
                 rate.strip_suffix("rps").or_else(|| rate.strip_suffix("/s")).unwrap_or(rate);
             let number: f64 =
                 number.parse().map_err(|_| format!("`{rate}` is no rate; write {model}@200rps"))?;
+            if !number.is_finite() {
+                return Err(format!("`{rate}` is no rate; write {model}@200rps"));
+            }
             format!("{{ kind = \"poisson\", rate = {number:?}{length} }}")
         }
         None if best_effort => format!("{{ kind = \"closed\", concurrency = 4{length} }}"),

@@ -1,11 +1,14 @@
 //! Why a row is chosen, when another would be, and what would meet the goals.
 
+use cotenant_profiles::Nanos;
+
 use super::answer::{Ask, Concluded, Curve, EVENTS_PER_SECOND};
-use super::fleet::{self, Known};
+use super::fleet::{self, Known, Member};
 use super::lab::Lab;
 use super::mix::Mix;
 use super::row::{Row, Served, words};
-use super::search::{Score, Search};
+use super::screen;
+use super::search::{Score, Search, keeps};
 use super::space::{Group, Mechanism, Space};
 
 /// Rows that may be chosen, best first.
@@ -23,19 +26,24 @@ pub(super) fn order(rows: &[Row]) -> Vec<usize> {
 }
 
 /// One sentence.
-pub(super) fn why(rows: &[Row], order: &[usize], choice: usize) -> String {
+pub(super) fn why(lab: &Lab, rows: &[Row], order: &[usize], choice: usize) -> String {
     let row = &rows[choice];
-    let busy = format!("its CUs are busy {:.0} % of the time", row.cu_utilization * 100.0);
+    let cost = super::table::worst(row);
+    let cost = cost.map_or_else(String::new, |(factor, whose)| {
+        format!("; p99 at most {factor:.2} times that alone: {whose}")
+    });
+    let busy = row.cu_utilization * 100.0;
+    let busy = format!("{}: CUs busy {busy:.0} % of the time{cost}", bound(lab, row));
     if row.goals == 0 {
-        return format!("the one that loses least to sharing; no tenant has a goal ({busy})");
+        return format!("the one that loses least to sharing; no tenant has a goal; {busy}");
     }
     if row.goals_met < row.goals {
         let closest = row.score.map_or(0.0, |s| s.ratio);
         return format!(
-            "the closest of those that miss a goal: {} of {}, with a p99 up to {closest:.2} times a goal \
-             ({busy})",
+            "the closest of those that miss a goal: {} of {}, with a p99 up to {} times a goal; {busy}",
             row.goals - row.goals_met,
-            row.goals
+            row.goals,
+            crate::text::rounded(Some(closest)),
         );
     }
     let same =
@@ -50,9 +58,9 @@ pub(super) fn why(rows: &[Row], order: &[usize], choice: usize) -> String {
         }
     };
     if n == 1 {
-        return format!("the only way on {} that meets every goal{aside} ({busy})", gpus(row.gpus));
+        return format!("the only way on {} that meets every goal{aside}; {busy}", gpus(row.gpus));
     }
-    format!("the simplest of the best among {n} ways that meet every goal{aside} ({busy})")
+    format!("the simplest of the best among {n} ways that meet every goal{aside}; {busy}")
 }
 
 fn gpus(n: usize) -> String {
@@ -68,6 +76,10 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
     if room <= 0.0 {
         return "the goals hold at no load that was tried".to_owned();
     }
+    let breaks = match room < 1.0 {
+        true => format!("its goals hold up to {room:.2} times the load"),
+        false => format!("beyond {room:.2} times the load a goal breaks"),
+    };
     let more = order
         .iter()
         .filter(|&&i| i != choice && rows[i].headroom.is_some_and(|h| h > room * 1.05))
@@ -76,19 +88,30 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
         });
     match more {
         Some(&i) => format!(
-            "beyond {room:.2} times the load a goal breaks; {} holds to {:.2} times",
+            "{breaks}; {} holds to {:.2} times",
             rows[i].way,
             rows[i].headroom.unwrap_or(0.0)
         ),
         None if room >= 16.0 => "no goal breaks at up to 16 times the load".to_owned(),
-        None => format!(
-            "beyond {room:.2} times the load a goal breaks, and nothing else here holds longer"
-        ),
+        None => format!("{breaks}, and nothing else here holds longer"),
     }
 }
 
-/// Loads of the curves.
-const LOADS: [f64; 9] = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0];
+/// Loads of the curves: some below that of the mix, and so many up to where the last of the goals breaks.
+const LOW: [f64; 3] = [0.25, 0.5, 1.0];
+const HIGH: u32 = 7;
+/// The curves end at so many times that load, and from twice to sixteen times that of the mix.
+const BEYOND: f64 = 1.3;
+const ENDS: (f64, f64) = (2.0, 16.0);
+
+fn loads(rows: &[&Row]) -> Vec<f64> {
+    let last = rows.iter().filter_map(|r| r.headroom).fold(0.0, f64::max);
+    let end = (last * BEYOND).clamp(ENDS.0, ENDS.1);
+    let step = |i: u32| 1.0 + (end - 1.0) * f64::from(i) / f64::from(HIGH);
+    // As they are to be read.
+    let high = (1..=HIGH).map(|i| (step(i) * 20.0).round() / 20.0);
+    LOW.into_iter().chain(high).collect()
+}
 
 pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve> {
     let lab = search.lab;
@@ -96,16 +119,17 @@ pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve>
         return vec![];
     }
     let mut all: Vec<Curve> = vec![];
-    for i in order(rows).into_iter().take(3) {
+    let best: Vec<&Row> = order(rows).into_iter().take(3).map(|i| &rows[i]).collect();
+    let loads = loads(&best);
+    for row in best {
         // That of the choice in any case.
         if !all.is_empty() && search.spent() > ask.events() {
             break;
         }
-        let row = &rows[i];
         let at = |load: f64| {
             row.members.iter().map(|m| search.ratio_at(&m.tried, load)).fold(0.0, f64::max)
         };
-        let points = LOADS.iter().map(|&l| (l, at(l))).collect();
+        let points = loads.iter().map(|&l| (l, at(l))).collect();
         all.push(Curve { way: row.way.clone(), points });
     }
     all
@@ -129,19 +153,31 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
     }
     let try_mix = |mix: Mix| {
         let lab = Lab::new(mix, lab.cells.clone()).ok()?;
+        if !below_alone(&lab).is_empty() {
+            return None;
+        }
         let mut search = Search::new(&lab, Space::default(), ask.threads, budget);
         let group = Group::all(&lab);
         let pools = search.first(&group, &Mechanism::ALL, budget * 0.4);
         let member = search.settle_one(pools, budget)?;
-        (member.tried.score(&lab).missed == 0)
-            .then(|| format!("{} ({})", member.mechanism.name(), words(&lab, &member.tried.c)))
+        kept(&lab, &member).then(|| {
+            format!(
+                "{} ({})",
+                member.mechanism.name_on(&lab.setup.device),
+                words(&lab, &member.tried.c)
+            )
+        })
     };
-    if lab.mix.fixed_batch.contains(&true)
+    // A goal below what the model takes alone is met by nothing on GPUs of this kind.
+    let below = below_alone(lab);
+    if below.is_empty()
+        && lab.mix.fixed_batch.contains(&true)
         && let Some(way) = try_mix(lab.mix.with_open_batches())
     {
         changes.push(format!("other batch sizes meet them: {way}"));
     }
-    for gpus in ask.gpus.1 + 1..=ask.gpus.1 + 2 {
+    let more = if below.is_empty() { 2 } else { 0 };
+    for gpus in ask.gpus.1 + 1..=ask.gpus.1 + more {
         if !left() {
             asked_all = false;
             break;
@@ -149,7 +185,7 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
         let mut search = Search::new(lab, Space::default(), ask.threads, budget);
         let members = fleet::place(&mut search, gpus, budget, &mut Known::default());
         let Some(members) = members else { continue };
-        if fleet::together(lab, &members).missed == 0 {
+        if members.iter().all(|m| kept(lab, m)) {
             changes.push(format!("{gpus} GPUs of this kind meet them"));
             break;
         }
@@ -175,19 +211,12 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
             }
         }
     }
-    // A goal below what the model takes alone is met by nothing here.
-    for t in lab.all() {
-        if let (Some(slo), Some(alone)) = (lab.slo(t), lab.isolated[t])
-            && slo < alone.p95
-        {
-            changes.push(format!(
-                "{} takes {} alone on {}: no sharing meets {}",
-                lab.name(t),
-                alone.p95,
-                lab.setup.device.title,
-                slo
-            ));
-        }
+    for (t, slo, alone) in below.into_iter().rev() {
+        let rounded = crate::text::rounded(Some(alone.as_millis_f64()));
+        let (name, title) = (lab.name(t), &lab.setup.device.title);
+        let what =
+            format!("{name} takes {rounded} ms alone on {title}: no sharing there meets {slo}");
+        changes.insert(0, what);
     }
     match (changes.is_empty(), asked_all) {
         (true, true) => changes
@@ -196,4 +225,33 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
         (_, false) => changes.push("a larger --budget looks at more".to_owned()),
     }
     changes
+}
+
+/// Whether the runs of one GPU say that every goal is kept there.
+fn kept(lab: &Lab, m: &Member) -> bool {
+    keeps(lab, &m.tried.c.tenants, &m.tried.samples())
+}
+
+/// Goals for whole answers below what the model takes alone, with both.
+fn below_alone(lab: &Lab) -> Vec<(usize, Nanos, Nanos)> {
+    let goals = lab.all().into_iter().filter_map(|t| Some((t, lab.slo(t)?, lab.isolated[t]?.p95)));
+    goals.filter(|(_, slo, alone)| slo < alone).collect()
+}
+
+/// What a row's batches wait for: their hosts, or the GPU.
+fn bound(lab: &Lab, row: &Row) -> &'static str {
+    let tenants = row.members.iter().flat_map(|m| {
+        let c = &m.tried.c;
+        c.tenants.iter().copied().zip(c.batch.iter().copied())
+    });
+    let host = |(t, batch): (usize, u32)| {
+        let (gpu, host) = screen::batch_ns(lab, t, batch, screen::Place::whole(&lab.setup));
+        host > gpu
+    };
+    let all: Vec<bool> = tenants.map(host).collect();
+    match (all.contains(&true), all.contains(&false)) {
+        (true, false) => "host-bound",
+        (false, true) => "GPU-bound",
+        _ => "partly host-bound",
+    }
 }

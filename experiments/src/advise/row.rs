@@ -1,5 +1,6 @@
 //! A row of the answer: one way of sharing with its best settings, and what they deliver.
 
+use std::cmp::Ordering::Equal;
 use std::collections::BTreeMap;
 
 use cotenant_deploy::{Engine, Gpu, Sharing, Tenant};
@@ -95,6 +96,9 @@ pub(crate) struct Served {
     pub(crate) goodput_rps: f64,
     /// p99 over that of the tenant alone on the GPU with the same requests and settings.
     pub(crate) inflation: Option<f64>,
+    /// Of the most inflated tenant of a GPU: the neighbour that costs it most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) inflated_by: Option<String>,
     pub(crate) weights_mib: f64,
     pub(crate) activations_mib: f64,
     pub(crate) context_mib: f64,
@@ -194,10 +198,18 @@ pub(crate) fn row(
             (a, b) => a.or(b),
         };
         change = change.max(change_s(lab, &t.c));
+        let first = served.len();
         for i in 0..t.c.tenants.len() {
             let alone = settled && t.c.tenants.len() > 1;
             let alone = if alone { search.alone(&t.c, i) } else { None };
             served.push(tenant(lab, t, i, gpu, alone));
+        }
+        let inflated = |i: &usize| served[first + i].inflation.filter(|f| *f > NOTABLE);
+        let worst = (0..t.c.tenants.len()).filter(|i| inflated(i).is_some());
+        let worst = worst.max_by(|a, b| inflated(a).partial_cmp(&inflated(b)).unwrap_or(Equal));
+        if let Some(i) = worst {
+            let who = search.by_whom(&t.c, i).map(|j| lab.name(t.c.tenants[j]).to_owned());
+            served[first + i].inflated_by = who;
         }
         plan.push(gpu_of(lab, &t.c));
     }
@@ -216,7 +228,7 @@ pub(crate) fn row(
         way: way.to_owned(),
         gpus: members.len(),
         impossible: None,
-        needs: members.iter().find_map(|m| m.mechanism.needs()),
+        needs: members.iter().find_map(|m| m.mechanism.needs(&lab.setup.device)),
         reference: false,
         settings: settings.join(" | "),
         goals: asked,
@@ -238,6 +250,8 @@ pub(crate) fn row(
     }
 }
 
+/// Inflations below it are nobody's fault.
+const NOTABLE: f64 = 1.02;
 /// Fewer requests than these do not tell 99 % from 97 %.
 pub(crate) const FEW: u64 = 100;
 /// Ratios of p99 and goal beyond it are as good as this one: how far a queue has grown is no matter.
@@ -294,6 +308,7 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
         requests: seen,
         rps: got().map(|g| g.rps).sum::<f64>() / n,
         goodput_rps: got().map(|g| g.goodput_rps).sum::<f64>() / n,
+        inflated_by: None,
         inflation: p99.zip(alone.and_then(|a| a.p99_ms)).map(|(p, a)| p.mean / a),
         weights_mib: mib(weights) * workers,
         activations_mib: mib(activations) * workers,
@@ -338,9 +353,10 @@ pub(crate) fn words(lab: &Lab, c: &Candidate) -> String {
         }
         How::Deploy(Sharing::Static { chunks }) => {
             let list: Vec<String> = chunks.iter().map(u32::to_string).collect();
-            format!("{} chunks", list.join(" / "))
+            let unit = if lab.setup.device.is_amd() { "CUs" } else { "chunks" };
+            format!("{} {unit}", list.join(" / "))
         }
-        How::Deploy(sharing) => sharing.words(),
+        How::Deploy(sharing) => sharing.words_on(&lab.setup.device),
         How::Needs(policy) => (*policy).to_owned(),
     };
     let list = |values: &[u32]| {

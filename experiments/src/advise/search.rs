@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::evaluate::{For, Run};
 use super::fleet::Member;
+use super::goal::Goal;
 use super::lab::{Candidate, Lab};
 use super::length::Lengths;
 use super::space::{Group, Mechanism, Space};
@@ -154,6 +155,14 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
     Score { missed, worst: worst.max(SAFE), lost, ratio: worst }
 }
 
+/// Whether every goal is kept, and somebody asked for each.
+pub(crate) fn keeps(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> bool {
+    let asked = |(i, &t): (usize, &usize)| {
+        lab.goal(t).is_none() || Goal::asked(runs.iter().map(|r| r.got[i]))
+    };
+    score(lab, tenants, runs).missed == 0 && tenants.iter().enumerate().all(asked)
+}
+
 impl<'a> Search<'a> {
     /// A search whose runs are of the lengths that about `budget` events allow.
     pub(crate) fn new(lab: &'a Lab, space: Space, threads: usize, budget: f64) -> Self {
@@ -167,7 +176,7 @@ impl<'a> Search<'a> {
         (self.lab.cells.events() - self.start) as f64
     }
 
-    fn short(&self, c: &Candidate) -> For {
+    pub(super) fn short(&self, c: &Candidate) -> For {
         For { seed: self.seed, duration: self.lengths.short(self.lab, c).0, load: 1.0 }
     }
 
@@ -371,9 +380,21 @@ impl<'a> Search<'a> {
             let goal = self.lab.goal(best.c.tenants[i])?;
             Some(runs.iter().map(|r| goal.ratio(&r.got[i])).fold(0.0, f64::max))
         };
-        let worst = (0..best.c.tenants.len())
-            .max_by(|&a, &b| of(a).unwrap_or(0.0).total_cmp(&of(b).unwrap_or(0.0)))
-            .unwrap_or(0);
+        // Goals that are kept with room to spare gain nothing: then it is who loses most beside them.
+        let lost = |i: usize| {
+            let t = best.c.tenants[i];
+            let alone = self.lab.isolated[t].filter(|_| self.lab.goal(t).is_none())?.rps;
+            let most = self.lab.mix.rate(t).map_or(alone, |r| r.min(alone));
+            let got = runs.iter().map(|r| r.got[i].rps).sum::<f64>() / runs.len().max(1) as f64;
+            Some(1.0 - got / most)
+        };
+        let need = |i: usize| match of(i) {
+            Some(ratio) if ratio > SAFE => 2.0 + ratio,
+            Some(ratio) => ratio / 1e3,
+            None => lost(i).unwrap_or(0.0).clamp(0.0, 1.0),
+        };
+        let worst =
+            (0..best.c.tenants.len()).max_by(|&a, &b| need(a).total_cmp(&need(b))).unwrap_or(0);
         let mut all = self.space.neighbours(self.lab, &best.c, worst);
         super::space::dedup(&mut all);
         // Where batches seldom fill by half, room for larger ones changes nothing.

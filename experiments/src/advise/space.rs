@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cotenant_deploy::Sharing;
-use cotenant_profiles::Nanos;
 use cotenant_profiles::device::Mig as Table;
+use cotenant_profiles::{Device, Nanos};
 
 use super::lab::{Candidate, How, Lab};
 use super::screen::{self, Place};
@@ -67,9 +67,22 @@ impl Mechanism {
         }
     }
 
-    /// Software without which it is not to be had.
-    pub(crate) fn needs(self) -> Option<&'static str> {
+    /// What it is called on a device: AMD's GPUs run processes side by side without MPS, and give parts of
+    /// themselves by masks.
+    pub(crate) fn name_on(self, device: &Device) -> &'static str {
         match self {
+            Self::Mps if device.is_amd() => "side by side",
+            Self::Percent if device.is_amd() => "percentages",
+            Self::Static if device.is_amd() => "CU masks",
+            _ => self.name(),
+        }
+    }
+
+    /// Software without which it is not to be had.
+    pub(crate) fn needs(self, device: &Device) -> Option<&'static str> {
+        match self {
+            Self::TimeSlicing if device.is_amd() => Some("the amdgpu module's hws_max_conc_proc=1"),
+            Self::Static if device.is_amd() => None,
             Self::Static => Some("CUDA 13.1 or later"),
             Self::Krisp => Some("masks per kernel (KRISP's ROCm fork, libsmctrl)"),
             _ => None,
@@ -83,6 +96,12 @@ impl Mechanism {
     pub(crate) fn possible(self, lab: &Lab, tenants: usize) -> Result<(), String> {
         let device = &lab.setup.device;
         match self {
+            Self::Percent if device.is_amd() => {
+                Err(format!("{}: a mask says which CUs, not how many: see CU masks", device.title))
+            }
+            Self::Percent if device.mps.is_some_and(|m| m.round_cus >= device.cus()) => {
+                Err(format!("{}: thread percentages need Volta or later", device.title))
+            }
             Self::Mps | Self::Percent if device.mps.is_none() => {
                 Err(format!("{} has no MPS", device.title))
             }

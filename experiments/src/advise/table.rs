@@ -25,10 +25,27 @@ fn factor(value: Option<f64>) -> String {
     }
 }
 
-/// The worst inflation of a row.
-pub(crate) fn worst(row: &Row) -> Option<(&str, f64)> {
-    let all = row.tenants.iter().filter_map(|t| Some((t.tenant.as_str(), t.inflation?)));
-    all.max_by(|a, b| a.1.total_cmp(&b.1))
+/// The worst inflation of a row, and whose, by whom.
+pub(crate) fn worst(row: &Row) -> Option<(f64, String)> {
+    let all = row.tenants.iter().filter_map(|t| Some((t, t.inflation?)));
+    let (t, factor) = all.max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let by = t.inflated_by.as_ref().map_or_else(String::new, |who| format!(" by {who}"));
+    Some((factor, format!("{}{by}", t.tenant)))
+}
+
+/// The same in words, or what stands for none.
+pub(crate) fn worst_words(row: &Row, none: &str) -> String {
+    worst(row).map_or_else(|| none.to_owned(), |(factor, whose)| format!("{factor:.2} {whose}"))
+}
+
+/// What is to be known of a row beside its settings.
+pub(crate) fn remarks(r: &Row) -> String {
+    let needs = r.needs.map_or_else(String::new, |n| format!(" [needs {n}]"));
+    let screened = match r.settled {
+        true => String::new(),
+        false => format!(" [first screen: {}]", crate::text::count(r.seeds, "run")),
+    };
+    needs + &screened
 }
 
 /// What is said of `advise`.
@@ -61,6 +78,17 @@ pub(crate) fn advise(a: &Answer, price: bool) -> String {
 
 /// By how much a goal is missed.
 pub(crate) fn out_of_reach(m: &Missed) -> String {
+    let few = match m.requests < FEW {
+        true => format!(
+            "; {} are few to judge it by",
+            crate::text::count(m.requests as usize, "request")
+        ),
+        false => String::new(),
+    };
+    format!("{}{few}", how_far(m))
+}
+
+fn how_far(m: &Missed) -> String {
     let late = m.attained.map_or_else(String::new, |a| {
         format!(" ({:.1} % of its requests are within it)", a * 100.0)
     });
@@ -71,7 +99,11 @@ pub(crate) fn out_of_reach(m: &Missed) -> String {
             format!("is not kept up with: its queue grows past its goal of {goal}{late}")
         }
         (Some(p), Some(ms), _) if p > ms => {
-            format!("has a p99 of {} ms: {:.2} times its goal of {goal}", rounded(Some(p)), p / ms)
+            format!(
+                "has a p99 of {} ms: {} times its goal of {goal}",
+                rounded(Some(p)),
+                rounded(Some(p / ms))
+            )
         }
         (_, None, Some(first)) => format!(
             "has p99 of {} ms to the first token and {} ms per token, with a goal of {goal}{late}",
@@ -119,8 +151,7 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
             continue;
         }
         let ratio = r.score.filter(|_| r.goals > 0).map(|s| s.ratio);
-        let inflation =
-            worst(r).map_or_else(|| "-".to_owned(), |(name, f)| format!("{f:.2} {name}"));
+        let inflation = worst_words(r, "-");
         let mut line = vec![
             r.way.clone(),
             r.gpus.to_string(),
@@ -139,17 +170,16 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
         if price {
             line.push(rounded(r.price_per_million));
         }
-        let needs = r.needs.map_or_else(String::new, |n| format!(" [needs {n}]"));
         if !r.settled {
             open.push(format!("{} ({})", r.way, crate::text::count(r.seeds, "run")));
         }
-        line.extend([format!("{:.1}", r.change_s), format!("{}{needs}", r.settings)]);
+        line.extend([format!("{:.1}", r.change_s), format!("{}{}", r.settings, remarks(r))]);
         lines.push(line);
     }
     if !open.is_empty() {
         cannot += &format!(
-            "not settled within the budget, so without headroom and inflation: {}; a larger --budget does \
-             it\n",
+            "first screens, not settled within the budget, so without headroom and inflation: {}; a larger \
+             --budget settles them\n",
             open.join(", ")
         );
     }
@@ -266,7 +296,8 @@ fn engines(served: &[&Served]) -> String {
 pub(crate) fn sources(a: &Answer) -> String {
     let mut text = String::new();
     for t in &a.tenants {
-        text += &format!("{} ({}): {}\n", t.name, t.source, t.source_words);
+        let (name, words, error) = (&t.name, &t.source_words, &t.published_error);
+        text += &format!("{name} ({}): {words}; {error}\n", t.source);
     }
     let goal = ATTAINED * 100.0;
     text + &format!(

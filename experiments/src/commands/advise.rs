@@ -19,6 +19,9 @@ use crate::study::compute::threads;
 use crate::study::stop::Stop;
 use crate::text::count;
 
+/// With less a search has hardly a request to judge by.
+const LEAST_BUDGET: Nanos = Nanos::from_millis(50);
+
 /// Find how a mix of models should share GPUs, and write settings that deploy
 ///
 /// Every way of sharing is searched (shares, instances, batches, workers, who goes where), simulated on
@@ -57,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long = "planner", value_name = "NAME", value_delimiter = ',')]
     planners: Vec<Planner>,
     /// Price of one GPU for an hour, for the price of a million requests
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     price: Option<f64>,
     /// Keep finished simulations in DIR: the same command, or one with another budget, reads them instead
     /// of simulating again, also after a stop
@@ -128,6 +131,11 @@ pub(crate) fn run(args: &Args) -> Done {
         && !(price.is_finite() && price >= 0.0)
     {
         return Err(Failure::input(format!("--price: `{price}` is no price")));
+    }
+    if let Some(budget) = args.budget.filter(|b| *b < LEAST_BUDGET) {
+        return Err(Failure::input(format!(
+            "--budget: {budget} is too little for any answer; give {LEAST_BUDGET} or more"
+        )));
     }
     let mix = args.mix().map_err(Failure::Input)?;
     let gpus = args.gpus.unwrap_or(Gpus(mix.gpus, mix.gpus));
