@@ -149,7 +149,7 @@ impl Gather {
                 arrivals: swept(seen.arrivals),
                 profile: swept(seen.profile),
                 slo_ms: seen.slo.value().flatten().map(|s| s.as_millis_f64()),
-                // A swept SLO is no missing one: the report judges each point by its own.
+                // A swept SLO is not a missing one: the report judges each point by its own.
                 slo: match (seen.words, seen.any_slo) {
                     (_, false) => None,
                     (words, true) => words.value().flatten().or_else(|| Some("swept".to_owned())),
@@ -227,6 +227,7 @@ impl First {
             options: row.options_text.clone(),
             summary: row.info.summary.to_owned(),
             deployable: deployable(row),
+            bound: Some(row.info.is_bound()),
         });
         Self {
             device: DeviceInfo {

@@ -78,8 +78,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     };
     let panels: Vec<Panel> = drawn.into_iter().map(panel).collect();
     let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
-    let ideal = |e: &Entry| by == "label" && cx.policy(&e.label) == "ideal";
-    legend.iter_mut().filter(|e| ideal(e)).for_each(|e| e.key = Key::Hollow);
+    let bound = |e: &Entry| cx.is_bound(by, &e.label);
+    legend.iter_mut().filter(|e| bound(e)).for_each(|e| e.key = Key::Hollow);
     let frontier = Look { color: INK, shape: Shape::Circle, dash: &[5.0, 3.0] };
     legend.push(Entry { label: "frontier".to_owned(), look: frontier, key: Key::PlainLine });
     legend.push(Entry { label: "on the frontier".to_owned(), look: frontier, key: Key::Ring });
@@ -168,7 +168,7 @@ fn points(
             let of_y = there.as_ref().unwrap_or(&here);
             let at = (cx.estimate(table, spec, &here, x)?, cx.estimate(table, spec, of_y, y)?);
             if let (Some(px), Some(py)) = at {
-                let bound = cx.policy(table.text(row, "label")) == "ideal";
+                let bound = cx.run.label_is_bound(table.text(row, "label"));
                 points.push(Point { series: n, x: px, y: py, bound });
             }
             seen.push(id);

@@ -38,12 +38,6 @@ impl Context<'_> {
         self.run.sweep_units.get(key).map_or("", String::as_str)
     }
 
-    /// The policy behind a label.
-    pub(crate) fn policy<'b>(&'b self, label: &'b str) -> &'b str {
-        let known = self.run.policies.iter().find(|p| p.label == label);
-        known.map_or(label, |p| p.name.as_str())
-    }
-
     /// Whose values a plot shows that is not split by tenant.
     pub(crate) fn whose<'b>(&self, spec: &'b PlotSpec) -> &'b str {
         match spec.tenant.as_deref() {
@@ -65,8 +59,8 @@ impl Context<'_> {
     /// Whether a series is the bound, which competes with no policy.
     pub(crate) fn is_bound(&self, by: &str, value: &str) -> bool {
         match by {
-            "label" => self.policy(value) == "ideal",
-            "policy" => value == "ideal",
+            "label" => self.run.label_is_bound(value),
+            "policy" => self.run.policy_is_bound(value),
             _ => false,
         }
     }
@@ -336,7 +330,7 @@ pub(crate) fn logs(spec: &PlotSpec, default: (bool, bool)) -> (bool, bool) {
 
 /// The metric column named `name`, which the plot's check has let through.
 pub(crate) fn column(name: &str) -> Result<&'static Column, String> {
-    metric(name).ok_or_else(|| format!("`{name}` is no numeric column of results.csv"))
+    metric(name).ok_or_else(|| format!("`{name}` is not a numeric column of results.csv"))
 }
 
 /// The rows of one group.

@@ -192,6 +192,18 @@ pub struct PolicyInfo {
     /// research describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployable: Option<bool>,
+    /// Whether it is a bound: a function of the scenario that no way to run a GPU reaches, listed among
+    /// the policies and in no competition with them. Absent in files of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<bool>,
+}
+
+impl PolicyInfo {
+    /// Whether it is a bound. Files of earlier versions do not say so; they know one.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.bound.unwrap_or(self.name == "ideal")
+    }
 }
 
 impl RunInfo {
@@ -210,6 +222,18 @@ impl RunInfo {
         })?;
         run.check_plots()?;
         Ok(run)
+    }
+
+    /// Whether what tables and plots call `label` is a bound.
+    #[must_use]
+    pub fn label_is_bound(&self, label: &str) -> bool {
+        self.policies.iter().any(|p| p.label == label && p.is_bound())
+    }
+
+    /// Whether the policy of this name is a bound.
+    #[must_use]
+    pub fn policy_is_bound(&self, name: &str) -> bool {
+        self.policies.iter().any(|p| p.name == name && p.is_bound())
     }
 
     /// Checks every plot table against the sweep keys of the run.
@@ -248,4 +272,26 @@ impl RunInfo {
 fn strip_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(head, _)| head.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bound_is_told_by_the_field_and_in_old_files_by_its_name() {
+        let run = |policies: &str| -> RunInfo {
+            let text = r#"{"name": "n", "experiment_digest": "d", "version": "v", "commit": "c",
+                "host": "h", "seeds": [], "events": 0, "wall_s": 0, "events_per_s": 0, "cells": [],
+                "policies": "#;
+            serde_json::from_str(&format!("{text}{policies}}}")).unwrap()
+        };
+        let told = run(r#"[{"label": "most", "name": "fluid", "bound": true},
+            {"label": "ideal", "name": "mps", "bound": false}]"#);
+        assert!(told.label_is_bound("most") && told.policy_is_bound("fluid"));
+        assert!(!told.label_is_bound("ideal") && !told.policy_is_bound("mps"));
+        let old = run(r#"[{"label": "best", "name": "ideal"}, {"label": "mps", "name": "mps"}]"#);
+        assert!(old.label_is_bound("best") && old.policy_is_bound("ideal"));
+        assert!(!old.label_is_bound("mps") && !old.label_is_bound("absent"));
+    }
 }

@@ -137,7 +137,7 @@ impl Judge<'_> {
         Some(Line {
             label: label.to_owned(),
             policy: table.text(first, "policy").to_owned(),
-            bound: table.text(first, "policy") == "ideal",
+            bound: self.run.label_is_bound(label),
             cells: self.tenants.iter().map(cell).collect(),
             goodput: self.mean(&whole, Metric::Goodput),
             share: None,
