@@ -21,6 +21,11 @@ pub mod tune;
 pub mod units;
 pub mod zoo;
 
+/// The code of the page compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/add-a-device.md")]
+pub struct AddADevice;
+
 pub use curve::{Curve, Point};
 pub use device::Device;
 pub use drawn::Drawn;

@@ -41,6 +41,11 @@ use cotenant_profiles::Nanos;
 #[doc = include_str!("../../docs/add-a-policy.md")]
 pub struct AddAPolicy;
 
+/// The code of the page compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/library.md")]
+pub struct Library;
+
 /// Simulates `scenario` under `policy`, or computes its bound if it is one.
 ///
 /// # Errors
