@@ -3,19 +3,11 @@
 use cotenant_profiles::{Bytes, Device, Nanos};
 use cotenant_sim::engine::{Elastic, KvSize};
 
-use super::file::{ElasticFile, EngineFile, EngineKind};
+use super::file::{ElasticFile, EngineFile, EngineKind, MAP, PAGE, SCHEDULER_OVERHEAD};
 
 /// Memory from which vLLM takes a GPU for a large one, bytes.
 const LARGE: u64 = 70 << 30;
 const LARGEST: u64 = 160 << 30;
-/// Host time of a step: what remains of the 5 ms that vLLM reports for a step of an 8B model on an
-/// H100, whose weights take 4.5 ms to read.
-const OVERHEAD: Nanos = Nanos::from_micros(500);
-
-/// kvcached maps memory in pages of 2 MiB. Its benchmark (`benchmarks/bench_alloc`) takes 4.2 ms on a
-/// GB10 for 128 blocks of 512 KiB, 64 MiB: 130 us each.
-const PAGE: Bytes = Bytes(2 << 20);
-const MAP: Nanos = Nanos::from_micros(130);
 
 /// What a file says of an elastic cache.
 ///
@@ -71,16 +63,16 @@ impl EngineConfig {
         Self {
             max_seqs: file.max_seqs.unwrap_or(seqs),
             max_batched_tokens: file.max_batched_tokens.unwrap_or(tokens),
-            chunked_prefill: file.chunked_prefill.unwrap_or(true),
-            alternate: file.alternate.unwrap_or(false),
+            chunked_prefill: file.chunked_prefill,
+            alternate: file.alternate,
             kv,
             elastic,
-            block: file.block.unwrap_or(16),
-            prefix_cache: file.prefix_cache.unwrap_or(true),
+            block: file.block,
+            prefix_cache: file.prefix_cache,
             max_context: file.max_context,
-            scheduler_overhead: file.scheduler_overhead.map_or(OVERHEAD, |t| t.0),
-            async_scheduling: file.async_scheduling.unwrap_or(true),
-            graphs: file.graphs.unwrap_or(true),
+            scheduler_overhead: file.scheduler_overhead.map_or(SCHEDULER_OVERHEAD, |t| t.0),
+            async_scheduling: file.async_scheduling,
+            graphs: file.graphs,
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use cotenant_profiles::lower::{MAX_BATCH, Precision};
-use cotenant_profiles::{Executor, Nanos};
+use cotenant_profiles::{Bytes, Executor, Nanos};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -498,17 +498,19 @@ pub(crate) struct EngineFile {
     /// 16384 from 160 GB (vLLM).
     #[schemars(range(min = 1, max = 131_072), extend("unit" = "tokens"), example = 8192)]
     pub(crate) max_batched_tokens: Option<u32>,
-    /// Whether prompts are split over steps. Default: true.
+    /// Whether prompts are split over steps.
+    #[serde(default = "yes")]
     #[schemars(example = true)]
-    pub(crate) chunked_prefill: Option<bool>,
+    pub(crate) chunked_prefill: bool,
     /// Prompts are computed in steps of their own, and sequences generate only while none waits that
-    /// could be admitted (SGLang's rule). Default: false, prompts beside sequences that generate.
+    /// could be admitted (SGLang's rule); otherwise prompts beside sequences that generate.
+    #[serde(default)]
     #[schemars(example = false)]
-    pub(crate) alternate: Option<bool>,
+    pub(crate) alternate: bool,
     /// Share of the memory of the GPU, or of its MIG instance, that one worker may use: weights,
-    /// activations, and the key-value cache in the rest. Default: 0.92 (vLLM); lower it where others
+    /// activations, and the key-value cache in the rest. The default is vLLM's; lower it where others
     /// share the memory.
-    #[schemars(range(min = 0.01, max = 1.0), example = 0.9)]
+    #[schemars(range(min = 0.01, max = 1.0), example = 0.9, extend("default" = MEMORY_FRACTION))]
     pub(crate) memory_fraction: Option<f64>,
     /// Memory of the key-value cache, in place of `memory_fraction`.
     #[schemars(example = &"8GiB")]
@@ -518,26 +520,52 @@ pub(crate) struct EngineFile {
     /// that it may have.
     #[schemars(example = serde_json::json!({ "floor": "2GiB" }))]
     pub(crate) elastic: Option<ElasticFile>,
-    /// Tokens of a block of the cache. Default: 16.
+    /// Tokens of a block of the cache.
+    #[serde(default = "block")]
     #[schemars(range(min = 1, max = 4096), extend("unit" = "tokens"), example = 16)]
-    pub(crate) block: Option<u32>,
-    /// Whether the next request of a session finds the cache of the one before. Default: true.
+    pub(crate) block: u32,
+    /// Whether the next request of a session finds the cache of the one before.
+    #[serde(default = "yes")]
     #[schemars(example = true)]
-    pub(crate) prefix_cache: Option<bool>,
+    pub(crate) prefix_cache: bool,
     /// Longest sequence, prompt and output; a request that is longer is dropped. Default: the model's.
     #[schemars(range(min = 1, max = 16_777_216), extend("unit" = "tokens"), example = 8192)]
     pub(crate) max_context: Option<u32>,
-    /// Host time to plan a step and prepare its inputs. Default: 500us, as much as leaves the 5 ms per
-    /// step that vLLM reports for 8B models on an H100.
-    #[schemars(example = &"500us", extend("most" = "10s"))]
+    /// Host time to plan a step and prepare its inputs. The default leaves the 5 ms per step that vLLM
+    /// reports for 8B models on an H100.
+    #[schemars(
+        example = &"500us",
+        extend("most" = "10s", "default" = SCHEDULER_OVERHEAD.to_string())
+    )]
     pub(crate) scheduler_overhead: Option<Time>,
-    /// Whether the next step is planned while the current one runs. Default: true (vLLM).
+    /// Whether the next step is planned while the current one runs, as in vLLM.
+    #[serde(default = "yes")]
     #[schemars(example = true)]
-    pub(crate) async_scheduling: Option<bool>,
+    pub(crate) async_scheduling: bool,
     /// Whether steps are launched as captured graphs: one for a step that only generates, one per
-    /// piece between two calls of attention for others. Default: true.
+    /// piece between two calls of attention for others.
+    #[serde(default = "yes")]
     #[schemars(example = true)]
-    pub(crate) graphs: Option<bool>,
+    pub(crate) graphs: bool,
+}
+
+/// Share of the memory that vLLM takes.
+pub(super) const MEMORY_FRACTION: f64 = 0.92;
+/// Host time of a step: what remains of the 5 ms that vLLM reports for a step of an 8B model on an
+/// H100, whose weights take 4.5 ms to read.
+pub(super) const SCHEDULER_OVERHEAD: Nanos = Nanos::from_micros(500);
+/// kvcached maps memory in pages of 2 MiB. Its benchmark (`benchmarks/bench_alloc`) takes 4.2 ms on a
+/// GB10 for 128 blocks of 512 KiB, 64 MiB: 130 us each.
+pub(super) const PAGE: Bytes = Bytes(2 << 20);
+pub(super) const MAP: Nanos = Nanos::from_micros(130);
+
+fn yes() -> bool {
+    true
+}
+
+/// vLLM's.
+fn block() -> u32 {
+    16
 }
 
 /// A cache whose memory follows what sequences hold.
@@ -550,11 +578,11 @@ pub(crate) struct ElasticFile {
     #[schemars(example = &"2GiB", extend("default" = "0MiB"))]
     pub(crate) floor: Option<String>,
     /// Memory is mapped and given back in pages of this size (kvcached: multiples of 2 MiB).
-    #[schemars(example = &"2MiB", extend("default" = "2MiB"))]
+    #[schemars(example = &"2MiB", extend("default" = PAGE.to_string()))]
     pub(crate) page: Option<String>,
-    /// Host time to map a page, while the step before runs as far as steps are planned ahead. Default:
-    /// 130us, from the 4.2 ms that kvcached's benchmark has for 64 MiB on a GB10.
-    #[schemars(example = &"130us", extend("most" = "1s", "default" = "130us"))]
+    /// Host time to map a page, while the step before runs as far as steps are planned ahead. The default
+    /// is of the 4.2 ms that kvcached's benchmark has for 64 MiB on a GB10.
+    #[schemars(example = &"130us", extend("most" = "1s", "default" = MAP.to_string()))]
     pub(crate) map: Option<Time>,
 }
 

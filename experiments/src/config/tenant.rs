@@ -14,7 +14,8 @@ use super::check::Checker;
 use super::engine::{self, EngineConfig};
 use super::expand_variables;
 use super::file::{
-    ClassName, DropFile, DropName, GpuFile, SloFile, TenantFile, TuneFile, tenant_schema,
+    ClassName, DropFile, DropName, GpuFile, MEMORY_FRACTION, SloFile, TenantFile, TuneFile,
+    tenant_schema,
 };
 use super::tree::{Data, Flaw, Node, join};
 
@@ -123,7 +124,7 @@ pub(crate) fn rows(
         return vec![];
     };
     let Data::List(nodes) = &entry.node.data else {
-        flaws.push(Flaw::new(&entry.place, "tenant", "is no list; write [[tenant]]"));
+        flaws.push(Flaw::new(&entry.place, "tenant", "is not a list; write [[tenant]]"));
         return vec![];
     };
     if nodes.is_empty() {
@@ -281,7 +282,7 @@ impl Table<'_> {
             return Err(self.flaw("engine", why));
         }
         let kv = match &engine.kv_memory {
-            None => KvSize::Fraction(engine.memory_fraction.unwrap_or(0.92)),
+            None => KvSize::Fraction(engine.memory_fraction.unwrap_or(MEMORY_FRACTION)),
             Some(text) => KvSize::Bytes(
                 text.parse().map_err(|e| self.flaw("engine", format!("kv_memory: {e}")))?,
             ),
