@@ -40,7 +40,7 @@ use crate::units::{Bytes, Nanos};
 pub use aiconfigurator::{Call, Experts, Operators, aiconfigurator, aiconfigurator_layers};
 pub use layers::{LayerImport, llmservingsim};
 pub use neusight::neusight;
-pub use orion::{Class, OrionOptions, class_of, orion};
+pub use orion::{OrionOptions, orion};
 pub use recording::{
     Gpu, GpuUse, Progress, Range, Record, Recording, StreamOptions, Tool, read_text,
 };

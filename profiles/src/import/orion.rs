@@ -32,7 +32,7 @@ impl Default for OrionOptions {
 
 /// What bounds a kernel, by Orion's roofline or utilisation counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
+enum Class {
     /// DRAM bandwidth.
     Memory,
     /// Arithmetic.
@@ -48,18 +48,10 @@ impl Class {
         (Self::Unknown, "-1", "unknown"),
     ];
 
-    /// The word in kernel identifiers.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    /// The word in kernel identifiers, for people: what the class says goes into the DRAM traffic.
+    fn name(self) -> &'static str {
         Self::ALL.iter().find(|(c, _, _)| *c == self).expect("ALL lists every class").2
     }
-}
-
-/// The class of an imported kernel, kept in its identifier: `<model>/<class>/<number>`.
-#[must_use]
-pub fn class_of(kernel: &str) -> Option<Class> {
-    let word = kernel.split('/').nth(1)?;
-    Class::ALL.iter().find(|(_, _, name)| *name == word).map(|(class, _, _)| *class)
 }
 
 const COLUMNS: [&str; 5] = ["Name", "Profile", "Memory_footprint", "SM_usage", "Duration"];
