@@ -29,6 +29,11 @@ fn ask() -> Ask {
     }
 }
 
+/// Long searches in full, as in CI.
+fn long() -> bool {
+    std::env::var_os("COTENANT_LONG_TESTS").is_some()
+}
+
 fn cells() -> Arc<Cells> {
     Arc::default()
 }
@@ -98,7 +103,8 @@ fn the_search_finds_what_brute_force_finds() {
     let space = Space::new(vec![1, 8], vec![1]);
     let models = ["squeezenet1_1", "mobilenet_v2", "alexnet", "resnet18"];
     let (mut compared, mut exact) = (0, 0);
-    for seed in 0..20_u64 {
+    let mixes: u64 = if long() { 20 } else { 5 };
+    for seed in 0..mixes {
         let pick = |k: u64, n: u64| mix(seed * 31 + k) % n;
         let tenant = |k: u64| {
             let model = models[pick(k, 4) as usize];
@@ -128,7 +134,7 @@ fn the_search_finds_what_brute_force_finds() {
             }
         }
     }
-    assert!(compared >= 80 && exact == compared, "{exact} of {compared}");
+    assert!(compared >= 4 * mixes as usize && exact == compared, "{exact} of {compared}");
 }
 
 /// What answers say of their settled rows, and what `check` makes of the files that are emitted for them, for
@@ -342,7 +348,7 @@ fn several_gpus_serve_what_one_cannot() {
 /// With one GPU more no goal is lost, whether both are asked for at once or one by one.
 #[test]
 fn more_gpus_meet_no_fewer_goals() {
-    for seed in 0..3_u64 {
+    for seed in 0..if long() { 3 } else { 1 } {
         let pick = |k: u64, n: u64| mix(seed * 17 + k) % n;
         let all = ["squeezenet1_1", "mobilenet_v2", "alexnet", "resnet18", "resnet50"];
         let models: Vec<String> = (0..4)
@@ -452,7 +458,7 @@ fn requests_in_several_places_are_divided() {
 fn models_are_read_from_flags() {
     let wrong = |text: &str| Mix::of_models(&[text.to_owned()], "a30").err().unwrap();
     assert!(wrong("resnet50").contains("gives no rate"));
-    assert!(wrong("resnet50@fast").contains("is no rate"));
+    assert!(wrong("resnet50@fast").contains("is not a rate"));
     assert!(wrong("resnet50@5rps,goal=3ms").contains("slo=20ms"));
     // In terms of what was given: flags have no lines.
     assert!(wrong("resnet50@5rps,slo=3").starts_with("--model: tenant.resnet50.slo: `3` is"));

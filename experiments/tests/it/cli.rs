@@ -593,18 +593,18 @@ fn every_experiment_that_ships_is_valid_and_asks_a_question() {
         }
         if read(&file).contains(", duration,") {
             // Its jobs bring durations of their own, and a sweep is not overridden in part.
-            let done = command.args(["--set", "duration=300ms"]).assert().code(2);
+            let done = command.args(["--set", "duration=50ms"]).assert().code(2);
             let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
             assert!(stderr.contains("duration: is swept as"), "{stderr}");
             continue;
         }
         // A dry run tries some cells, for an estimate of the time.
-        command.args(["--set", "duration=300ms", "--set", "warmup=5ms"]);
+        command.args(["--set", "duration=50ms", "--set", "warmup=1ms"]);
         if read(&file).contains("\nseries") {
             command.args(["--set", "series=100us"]);
         }
         if read(&file).contains("\ndown") {
-            command.args(["--set", "down=[{ gpu = 0, at = \"100ms\", for = \"50ms\" }]"]);
+            command.args(["--set", "down=[{ gpu = 0, at = \"10ms\", for = \"5ms\" }]"]);
         }
         command.assert().success();
     }

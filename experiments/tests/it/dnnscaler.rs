@@ -3,7 +3,7 @@
 //!
 //! `experiments/dnnscaler/` holds what the authors published (`instances.csv`, `batches.csv`,
 //! `jobs.csv`) and the profile folder `p40` that this file computes from it; with
-//! `COTENANT_BLESS=1` the first test writes that folder again.
+//! `COTENANT_WRITE=1` the first test writes that folder again.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -246,7 +246,7 @@ fn between(known: &BTreeMap<u32, f64>, b: f64) -> f64 {
 fn the_shipped_profile_follows_from_the_published_tables() {
     let profile = Published::read().profile();
     let shipped = folder().join("p40");
-    if std::env::var_os("COTENANT_BLESS").is_some() {
+    if std::env::var_os("COTENANT_WRITE").is_some() {
         files::write(&shipped, &profile).unwrap();
     }
     let fresh = tempfile::tempdir().unwrap();
@@ -257,7 +257,7 @@ fn the_shipped_profile_follows_from_the_published_tables() {
     );
     for name in names {
         let text = |dir: &Path| std::fs::read_to_string(dir.join(&name)).unwrap();
-        assert!(text(&shipped) == text(fresh.path()), "{name}: write again with COTENANT_BLESS=1");
+        assert!(text(&shipped) == text(fresh.path()), "{name}: write again with COTENANT_WRITE=1");
     }
 }
 

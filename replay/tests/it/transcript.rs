@@ -196,9 +196,12 @@ fn registry(shape: &Shape, info: &PolicyInfo) -> Agreed {
     agree(shape, policy().as_mut(), policy().as_mut())
 }
 
-/// Cases for each registered policy, and for the senseless one at each depth.
+/// Cases for each registered policy, and for the senseless one at each depth: a few; all with
+/// `COTENANT_LONG_TESTS`, as in CI.
 fn config() -> ProptestConfig {
-    let cases = std::env::var("COTENANT_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let asked = std::env::var("COTENANT_CASES").ok().and_then(|n| n.parse().ok());
+    let long = std::env::var_os("COTENANT_LONG_TESTS").is_some();
+    let cases = asked.unwrap_or(if long { 40 } else { 10 });
     ProptestConfig {
         cases,
         failure_persistence: None,

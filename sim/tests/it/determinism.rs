@@ -2,7 +2,7 @@
 //! CPUs with and without fused multiply-add must all arrive at them.
 //!
 //! When the simulator's semantics change on purpose, `COTENANT_PRINT_DIGESTS=1 cargo test -p
-//! cotenant-sim --test determinism -- --nocapture` prints the new lines.
+//! cotenant-sim --test it determinism -- --nocapture` prints the new lines.
 
 use crate::common::anchor::{Counter, Params};
 use crate::common::{

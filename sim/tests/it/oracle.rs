@@ -165,9 +165,11 @@ fn registry(shape: &Shape, info: &PolicyInfo) -> Agreed {
     agree(shape, [policy().as_mut(), policy().as_mut(), policy().as_mut()])
 }
 
-/// More cases with `PROPTEST_CASES`.
+/// A few hundred cases; all with `COTENANT_LONG_TESTS`, as in CI, and as many as `COTENANT_CASES` says.
 pub(crate) fn config() -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(2048);
+    let asked = std::env::var("COTENANT_CASES").ok().and_then(|n| n.parse().ok());
+    let long = std::env::var_os("COTENANT_LONG_TESTS").is_some();
+    let cases = asked.unwrap_or(if long { 2048 } else { 256 });
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 

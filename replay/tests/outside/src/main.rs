@@ -1,4 +1,5 @@
 //! A program of one's own: it registers a policy and runs it in both worlds.
+#![allow(clippy::print_stdout)] // it prints what it finds
 
 use std::sync::Arc;
 
