@@ -375,7 +375,7 @@ fn legal_arguments() -> Done {
     Ok(())
 }
 
-/// Help and version go to stdout and are no failure; a reader that has gone is none either.
+/// Help and version go to stdout and are not failures; a reader that has gone is none either.
 fn usage(mut error: clap::Error) -> ExitCode {
     if error.kind() == ErrorKind::UnknownArgument {
         // Nobody means a mistyped flag as a value.

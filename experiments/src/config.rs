@@ -279,7 +279,7 @@ fn flaw(root: &Node, key: &str, why: impl Into<String>) -> Flaw {
     Flaw::new(place, key, why)
 }
 
-/// The keys of the experiment that are no lists, checked against the schema.
+/// The keys of the experiment that are not lists, checked against the schema.
 fn top(root: &Node, flaws: &mut Vec<Flaw>) -> Option<ExperimentFile> {
     let mut found = vec![];
     SCHEMA.check(root, "", LISTS, &mut found);
@@ -478,8 +478,9 @@ pub(crate) fn expand_variables(text: &str) -> Result<String, String> {
 pub(crate) fn table_of_assignments(texts: &[String]) -> Result<serde_json::Value, String> {
     let mut table = serde_json::Map::new();
     for text in texts {
-        let (key, value) =
-            text.split_once('=').ok_or_else(|| format!("`{text}` is no FIELD=VALUE"))?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` is not of the form FIELD=VALUE"))?;
         let value = tree::parse_value(value.trim(), text, key).map_err(|e| e.to_string())?;
         table.insert(key.trim().to_owned(), value.json());
     }
@@ -583,7 +584,7 @@ name = "mps"
         let alone = message(&swept, &["tenant.a.slo=1ms"]);
         assert!(alone.contains("is swept as `tenant.a.model, tenant.a.slo`"), "{alone}");
         let short = message(&swept.replace(", \"9ms\"]", "]"), &[]);
-        assert!(short.contains("is no list of 2 values"), "{short}");
+        assert!(short.contains("is not a list of 2 values"), "{short}");
         let twice = message(&format!("{swept}\"tenant.a.slo\" = [\"1ms\"]\n"), &[]);
         assert!(twice.contains("is swept already"), "{twice}");
     }

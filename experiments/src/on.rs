@@ -107,7 +107,7 @@ impl Stage {
         Ok(Self { on, slowdown, streams, info })
     }
 
-    /// In a sentence, what the results are where they are no measurement.
+    /// In a sentence, what the results are where they are not measurements.
     pub(crate) fn caution(&self) -> Option<String> {
         match self.info.kind.as_str() {
             "measured" => None,

@@ -412,7 +412,7 @@ impl Facts {
     /// the digest of its profile where that is another.
     ///
     /// # Errors
-    /// Arrivals that are no JSON.
+    /// Arrivals that are not JSON.
     pub(crate) fn meaning_of(
         &self,
         point: &Point,

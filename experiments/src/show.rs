@@ -83,7 +83,7 @@ pub(crate) struct Drawn {
 }
 
 /// Plots and report from the folder alone. Results that some plot cannot show (no value at all, a
-/// sweep that `--set` added) are no failed run: the others and the report are there.
+/// sweep that `--set` added) are not failed runs: the others and the report are there.
 pub(crate) fn draw(folder: &Path) -> Done<Drawn> {
     let (files, missing) = match cotenant_plots::draw(folder) {
         Ok(files) => (files, vec![]),

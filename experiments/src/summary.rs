@@ -42,7 +42,7 @@ impl Summary {
     /// Reads `results.csv`; memory grows with the policies and points, not with the repeats.
     ///
     /// # Errors
-    /// It is no table of results.
+    /// It is not a table of results.
     pub(crate) fn read(file: &Path, keys: &[String]) -> Done<Self> {
         let bad = |e: csv::Error| Failure::input(format!("{}: {e}", file.display()));
         let mut reader = csv::Reader::from_path(file).map_err(bad)?;

@@ -21,7 +21,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let mut notes = vec![cx.note(spec, whose, plan.intervals())];
     let values = || plan.panels.iter().flat_map(|p| p.1.iter().flatten());
     if values().any(|v| *v == Value::Failed) {
-        notes.push("× the cell failed; its reason stands in the results table".to_owned());
+        notes.push("× the cell failed; its reason is in the results table".to_owned());
     }
     if !without.is_empty() {
         notes.push(format!("no {}: {}", y.title.to_lowercase(), without.join(", ")));

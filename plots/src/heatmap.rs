@@ -46,7 +46,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let failed = drawn.iter().any(|p| p.1.iter().any(|c| c.2.is_none() && c.3));
     let mut notes = vec![cx.note(spec, cx.whose(spec), false)];
     if failed {
-        notes.push("× the cell failed; its reason stands in the results table".to_owned());
+        notes.push("× the cell failed; its reason is in the results table".to_owned());
     }
     let value_axis = cx.value_axis(spec, y);
     let size = (

@@ -141,7 +141,7 @@ const STRANGERS: [Look; 5] = [
     look(0xcc6677, Shape::Up, 3),
 ];
 
-/// Series that are no policies: tenants, models, kernels, sweep values.
+/// Series that are not policies: tenants, models, kernels, sweep values.
 const OTHERS: [u32; 8] =
     [0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x332288, 0x999933];
 
@@ -175,7 +175,7 @@ fn variant(look: Look, n: usize) -> Look {
     }
 }
 
-/// The look of the `n`-th series that is no policy.
+/// The look of the `n`-th series that is not a policy.
 pub(crate) fn other_look(n: usize) -> Look {
     let color = Rgb::of(OTHERS[n % OTHERS.len()]);
     let round = n / OTHERS.len();

@@ -165,7 +165,7 @@ impl Canvas {
     }
 }
 
-/// Paths with more points are thinned: a page is no data file.
+/// Paths with more points are thinned: a page is not a data file.
 const MANY: usize = 1000;
 
 /// What can be seen of many points: of those within half a pixel across, the first, the last, the

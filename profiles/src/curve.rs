@@ -34,7 +34,7 @@ pub struct Curve {
     drawn: Vec<Drawn>,
 }
 
-/// Why points are no curve.
+/// Why points do not make a curve.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CurveError {
     /// No point at all.

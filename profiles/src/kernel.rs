@@ -257,7 +257,7 @@ mod tests {
         // Noise among points that are all the same to eight blocks.
         let noisy = kernel(Op::Other, 8, &[(8, 1100), (66, 1000), (132, 1000)]);
         assert_eq!(noisy.min_cu(132, 0.05), 8);
-        // What is no kernel has no blocks.
+        // What is not a kernel has no blocks.
         assert_eq!(kernel(Op::Pseudo, 8, &[(66, 1000), (132, 900)]).min_cu(132, 0.05), 91);
     }
 }

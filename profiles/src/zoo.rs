@@ -116,7 +116,7 @@ pub enum ZooError {
         /// The nearest known one.
         closest: &'static str,
     },
-    /// What follows `@` is no number.
+    /// What follows `@` is not a number.
     #[error("model `{name}`: what follows `@` must be a whole number of {unit}")]
     NoSize {
         /// The name asked for.

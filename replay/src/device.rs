@@ -45,7 +45,7 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// Refuses what is no GPU, on behalf of a measurement.
+    /// Refuses what is not a GPU, on behalf of a measurement.
     ///
     /// # Errors
     /// The device is emulated or a stand-in.
@@ -210,7 +210,7 @@ pub trait Device {
         if within.index == 0 && solid {
             return self.partition(first, count);
         }
-        let reason = "this device cuts whole ranges of CUs from the whole device alone".to_owned();
+        let reason = "this device cuts ranges of CUs only from the whole device".to_owned();
         Err(DeviceError::BadPartition { first, cus: count, reason })
     }
 

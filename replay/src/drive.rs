@@ -63,7 +63,7 @@ pub enum ReplayError {
     /// It would not have been simulated either.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A bound is no policy: nothing can carry it out.
+    /// A bound is not a policy: nothing can carry it out.
     #[error("a bound cannot be replayed: no device divides its CUs without end")]
     Bound,
     /// The device could not do it.

@@ -41,7 +41,7 @@ pub enum Unavailable {
 /// What the codes of cuInit mean on machines that have been seen.
 fn init_reason(code: i32) -> &'static str {
     match code {
-        34 => "a stub library stands in the driver's place",
+        34 => "a stub library takes the driver's place",
         100 => "no GPU",
         803 => "kernel module and user library are of different versions",
         804 => "forward compatibility is not possible on this GPU",
@@ -121,8 +121,8 @@ pub enum DeviceError {
     /// The process that keeps the device says no.
     #[error("{0}")]
     Refused(String),
-    /// A measurement on what is no GPU.
-    #[error("{0} is not a GPU: what it shows is no measurement")]
+    /// A measurement on what is not a GPU.
+    #[error("{0} is not a GPU: what it shows is not a measurement")]
     NotAGpu(String),
 }
 

@@ -1,7 +1,7 @@
 //! A device's contention constants, fitted to measured pairs of kernels.
 //!
 //! A pair ran on disjoint CUs, so that what slows it is the memory system. What sharing the bandwidth
-//! explains is no model's to explain: pairs that together ask for more than there is are left out of
+//! explains is not a model's to explain: pairs that together ask for more than there is are left out of
 //! every fit. The rest is `slow-down − 1 = constants × features`, by least squares:
 //!
 //! | constant | features of one side |

@@ -87,7 +87,7 @@ pub enum MpsError {
         log: String,
     },
     /// A share that is none.
-    #[error("{0} % is no share of the GPU: above 0, up to 100")]
+    #[error("{0} % is not a share of the GPU: above 0, up to 100")]
     Percentage(f64),
     /// It did not quit when asked, and was killed.
     #[error("the MPS daemon did not quit when it was asked, and was killed")]

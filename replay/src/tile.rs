@@ -102,7 +102,7 @@ impl Tile {
     /// The launch of a product in these tiles.
     ///
     /// # Errors
-    /// Work that is no product, or of more blocks than a grid takes.
+    /// Work that is not a product, or of more blocks than a grid takes.
     pub fn recipe(&self, work: &Work) -> Result<Recipe, DeviceError> {
         let Task::Gemm { m, n, k, count } = work.task else {
             return Err(DeviceError::unsupported(&work.id, "only matrix products have tiles"));

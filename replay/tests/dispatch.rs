@@ -11,7 +11,7 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 
 struct Counting;
 
-// SAFETY: the system's allocator does the work; the count is no part of it.
+// SAFETY: the system's allocator does the work; the count is not part of it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);

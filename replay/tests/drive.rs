@@ -120,7 +120,7 @@ fn compare(info: &'static PolicyInfo) {
                 m.completed,
                 error * 100.0
             );
-            // One request more or less in the window is no deviation.
+            // One request more or less in the window is not a deviation.
             let counted = m.completed.abs_diff(s.completed) <= 1 || rate.abs() <= 0.05;
             good &= counted && error.abs() <= 0.10;
             excused &= (measured - simulated).abs() <= explained.max(simulated * 0.10);

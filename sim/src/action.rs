@@ -284,7 +284,7 @@ pub enum Action {
         priority: i8,
     },
     /// Run the board at no more than this clock once [`Costs::clock_switch`] has passed, until another
-    /// one holds. The boost clock and more are no bound.
+    /// one holds. The boost clock and anything above it set no bound.
     SetClock {
         /// At least 1.
         mhz: u32,

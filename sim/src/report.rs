@@ -37,7 +37,7 @@ pub struct Overload {
     pub left: u64,
 }
 
-/// Below this share of arrivals a growth is no overload: it is what a queue at high load does.
+/// Below this share of arrivals a growth is not an overload: it is what a queue at high load does.
 const GROWTH: f64 = 0.05;
 /// Nor below so many standard deviations of the number of arrivals, were they Poisson.
 const DEVIATIONS: f64 = 3.0;

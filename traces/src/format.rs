@@ -50,7 +50,7 @@ pub struct Probe {
     pub is_dir: bool,
     /// Lower-case file name.
     pub name: String,
-    /// Its first non-empty lines that are no comment.
+    /// Its first non-empty lines that are not comments.
     pub lines: Vec<String>,
     /// Its first line.
     pub first: String,

@@ -28,7 +28,7 @@ pub(crate) fn name_of(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// Refuses what is no regular file: a device or a pipe may never end, and a trace is read more than
+/// Refuses what is not a regular file: a device or a pipe may never end, and a trace is read more than
 /// once.
 pub(crate) fn regular(path: &Path) -> Result<(), TraceError> {
     let name = name_of(path);
@@ -63,13 +63,13 @@ pub(crate) fn open(path: &Path) -> Result<Input, TraceError> {
 /// The longest file that is one value of JSON: a week of requests has some 20 MiB.
 const LONGEST_TEXT: u64 = 256 << 20;
 
-/// The whole text of a file that is no list of records.
+/// The whole text of a file that is not a list of records.
 pub(crate) fn text(input: Input, file: &str) -> Result<String, TraceError> {
     let mut text = String::new();
     let mut input = input.take(LONGEST_TEXT + 1);
     input.read_to_string(&mut text).map_err(|cause| TraceError::io(file, cause))?;
     if text.len() as u64 > LONGEST_TEXT {
-        return Err(TraceError::file(file, "over 256 MiB of JSON: this is no trace"));
+        return Err(TraceError::file(file, "over 256 MiB of JSON: this is not a trace"));
     }
     Ok(text)
 }
@@ -95,7 +95,7 @@ impl<R> Capped<R> {
 impl<R: Read> Read for Capped<R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if self.since.load(Ordering::Relaxed) > LONGEST_RECORD {
-            let problem = "a record of over 1 MiB: this is no trace";
+            let problem = "a record of over 1 MiB: this is not a trace";
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
         }
         let n = self.inner.read(buffer)?;

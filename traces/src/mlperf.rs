@@ -125,7 +125,7 @@ impl Settings {
             (Scenario::Offline, None) if self.samples > 0 => Ok(()),
             (Scenario::Offline, None) => spec("samples", "is not at least 1"),
             (_, None) => check_items("samples", self.samples),
-            (_, Some(_)) => spec("target_qps", "belongs to the scenario `server` alone"),
+            (_, Some(_)) => spec("target_qps", "belongs only to the scenario `server`"),
         }
     }
 

@@ -95,7 +95,7 @@ impl TraceSpec {
         spec.work = match work {
             Some("tokens") => Work::Tokens { a: a.unwrap_or(1.0), b: b.unwrap_or(1.0), mean },
             _ if a.is_some() || b.is_some() || mean.is_some() => {
-                return Err(TraceError::spec("work_in", "is for work = \"tokens\" alone"));
+                return Err(TraceError::spec("work_in", "is only for work = \"tokens\""));
             }
             _ => Work::Trace,
         };

@@ -46,7 +46,8 @@ impl Table {
         {
             lines += 1;
             if lines > LONGEST_PREAMBLE {
-                let problem = format!("more than {LONGEST_PREAMBLE} `#` lines: this is no trace");
+                let problem =
+                    format!("more than {LONGEST_PREAMBLE} `#` lines: this is not a trace");
                 return Err(TraceError::line(&file, lines, problem));
             }
             preamble.push((lines, read_line(&mut input, &file, lines)?));
@@ -246,7 +247,7 @@ pub(crate) fn read_line(input: &mut Input, file: &str, line: u64) -> Result<Stri
     let mut limited = input.take(longest);
     limited.read_until(b'\n', &mut bytes).map_err(|cause| TraceError::io(file, cause))?;
     if bytes.len() as u64 == longest && bytes.last() != Some(&b'\n') {
-        return Err(TraceError::line(file, line, "a line of over 1 MiB: this is no trace"));
+        return Err(TraceError::line(file, line, "a line of over 1 MiB: this is not a trace"));
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| TraceError::line(file, line, "the line is not UTF-8 text"))?;

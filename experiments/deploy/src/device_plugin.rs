@@ -82,7 +82,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
     let value: Value = yaml::typed(path, text)?;
     let at = |keys: &[&str]| line_of(text, keys);
     if let Some(version) = yaml::word(&value, &["version"]).filter(|v| v != "v1") {
-        let what = format!("`{version}`: the plugin knows version v1 alone");
+        let what = format!("`{version}`: the plugin knows only version v1");
         return Err(ReadError::new(path, at(&["version"]), "version", what));
     }
     let strategy =
@@ -108,7 +108,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
             path,
             at(&["sharing", "timeSlicing"]),
             "sharing.timeSlicing",
-            "stands beside `sharing.mps`: documented as exclusive, and the plugin uses mps",
+            "is set beside `sharing.mps`: documented as exclusive, and the plugin uses mps",
         );
     }
     let (name, sharing) = match (mps, slicing) {

@@ -272,13 +272,13 @@ fn sharing(
         "MPS" if slicing.is_some() => {
             return error(
                 "timeSlicingConfig",
-                "stands beside the strategy MPS: the driver refuses it".to_owned(),
+                "is set beside the strategy MPS: the driver refuses it".to_owned(),
             );
         }
         "TimeSlicing" if mps.is_some() => {
             return error(
                 "mpsConfig",
-                "stands beside the strategy TimeSlicing: the driver refuses it".to_owned(),
+                "is set beside the strategy TimeSlicing: the driver refuses it".to_owned(),
             );
         }
         "MPS" => "MPSSupport",
@@ -323,7 +323,7 @@ fn sharing(
     let percent = match percent.transpose() {
         Ok(percent) => percent.map(|p| p as u32).filter(|p| *p > 0),
         Err(_) => {
-            let what = "is no whole number from 0 to 100".to_owned();
+            let what = "is not a whole number from 0 to 100".to_owned();
             return error("defaultActiveThreadPercentage", what);
         }
     };

@@ -74,7 +74,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
         let share = match given {
             Some(text) => {
                 text.parse::<f64>().ok().filter(|s| *s > 0.0 && *s <= 1.0).ok_or_else(|| {
-                    let what = format!("`{text}` is no share above 0 and at most 1");
+                    let what = format!("`{text}` is not a share above 0 and at most 1");
                     ReadError::new(path, number, FRACTION, what)
                 })?
             }

@@ -237,7 +237,7 @@ impl Found {
             }
         }
         for name in strangers {
-            let what = format!("`{name}` is no tenant of the mix and left out");
+            let what = format!("`{name}` is not a tenant of the mix and left out");
             self.tell(Weight::Note, "mix", None, "", what);
         }
         entries

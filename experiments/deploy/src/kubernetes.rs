@@ -198,7 +198,7 @@ impl<'a> Workload<'a> {
     fn resource(&self, key: &str, value: &str, found: &mut Found) -> Result<(), ReadError> {
         let number = || {
             value.parse::<u64>().map_err(|_| {
-                let what = format!("`{value}` is no whole number");
+                let what = format!("`{value}` is not a whole number");
                 ReadError::new(self.path, self.line, key, what)
             })
         };
@@ -220,7 +220,7 @@ impl<'a> Workload<'a> {
                 let percent = number()?;
                 let what = format!(
                     "{percent} % is a token bucket in the container's CUDA calls, refilled every 120 ms \
-                     and blind to block sizes; it is no bound on SMs and is checked as time slicing"
+                     and blind to block sizes; it is not a bound on SMs and is checked as time slicing"
                 );
                 self.tell(Weight::Rounded, key, what, found);
             }
@@ -246,12 +246,7 @@ impl<'a> Workload<'a> {
             self.tell(Weight::Note, key, what, found);
             let share = value.parse::<f64>().unwrap_or(f64::NAN);
             if key == "gpu-fraction" && !(share > 0.0 && share < 1.0) {
-                self.tell(
-                    Weight::Illegal,
-                    key,
-                    format!("`{value}` does not lie between 0 and 1"),
-                    found,
-                );
+                self.tell(Weight::Illegal, key, format!("`{value}` is not between 0 and 1"), found);
             }
         }
     }

@@ -87,7 +87,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
     let spec: Spec = yaml::typed(path, text)?;
     let at = |keys: &[&str]| line_of(text, keys);
     if spec.version != "v1" {
-        let what = format!("`{}`: mig-parted knows version v1 alone", spec.version);
+        let what = format!("`{}`: mig-parted knows only version v1", spec.version);
         return Err(ReadError::new(path, at(&["version"]), "version", what));
     }
     let labels: Vec<&String> = spec.mig_configs.keys().collect();
@@ -129,7 +129,7 @@ fn one(
         return Ok(());
     };
     if !config.mig_enabled {
-        return error("mig-devices", "stands beside `mig-enabled: false`".to_owned());
+        return error("mig-devices", "is set beside `mig-enabled: false`".to_owned());
     }
     let gpus: Vec<Option<u32>> = match &config.devices {
         Devices::All(word) if word == "all" => vec![None],
@@ -153,7 +153,7 @@ fn one(
                 });
                 if let Some(exact) = exact.filter(|e| e != name) {
                     let what = format!(
-                        "`{name}` is no name that this board's driver prints; taken as {exact}: \
+                        "`{name}` is not a name that this board's driver prints; taken as {exact}: \
                          names follow the memory that the driver reports"
                     );
                     found.tell(Weight::Note, path, line_of(text, &[name]), &field, what);

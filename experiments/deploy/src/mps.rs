@@ -35,7 +35,7 @@ pub(crate) fn emit(plan: &Plan) -> Result<Emitted, String> {
             None if newer.is_empty() => {
                 return Ok(Emitted::Cannot(format!(
                     "mps/gpu{index}: {}",
-                    "the older commands have chunks of 4 SMs, and a share is no multiple of them"
+                    "the older commands have chunks of 4 SMs, and a share is not a multiple of them"
                 )));
             }
             None => {}
@@ -213,8 +213,9 @@ pub(crate) fn variable(
         "CUDA_MPS_PINNED_DEVICE_MEM_LIMIT" => {
             for part in value.split(',') {
                 let Some((_, limit)) = part.split_once('=') else {
-                    let what =
-                        format!("`{part}` is no DEVICE=LIMIT such as 0=8G: the limit is not set");
+                    let what = format!(
+                        "`{part}` is not of the form DEVICE=LIMIT such as 0=8G: the limit is not set"
+                    );
                     found.tell(Weight::Ignored, path, line, name, what);
                     continue;
                 };
@@ -280,7 +281,7 @@ fn command(
                 path,
                 line,
                 "sm_partition add",
-                format!("`{chunks}` is no number of chunks"),
+                format!("`{chunks}` is not a number of chunks"),
             )
         })?;
         partition(path, line, (chunks, 2), tenant, gpu, found);

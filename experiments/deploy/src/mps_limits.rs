@@ -46,7 +46,7 @@ pub(crate) fn percentage(
 ) -> Result<u32, ReadError> {
     let percent = value.parse::<f64>().ok().filter(|p| *p > 0.0 && *p <= 100.0);
     let percent = percent.ok_or_else(|| {
-        let what = format!("`{value}` is no percentage above 0 and at most 100");
+        let what = format!("`{value}` is not a percentage above 0 and at most 100");
         ReadError::new(path, line, field, what)
     })?;
     Ok((percent as u32).max(1))
@@ -59,7 +59,7 @@ pub(crate) fn overruled(held: u32, asked: u32) -> String {
 
 /// `8G`, `512M`.
 pub(crate) fn memory(text: &str) -> Result<Bytes, String> {
-    let wrong = || format!("`{text}` is no limit: a whole number with G or M");
+    let wrong = || format!("`{text}` is not a limit: a whole number with G or M");
     let (digits, unit) =
         text.trim().split_at_checked(text.trim().len().saturating_sub(1)).ok_or_else(wrong)?;
     let number: u64 = digits.parse().map_err(|_| wrong())?;
@@ -95,7 +95,7 @@ pub(crate) fn partition(
     let whole = sms / own;
     if !sms.is_multiple_of(own) {
         let what =
-            format!("{sms} SMs are no multiple of {own}: simulated with {} SMs", whole * own);
+            format!("{sms} SMs are not a multiple of {own}: simulated with {} SMs", whole * own);
         found.tell(Weight::Note, path, line, field, what);
     }
     found.tenant(tenant, gpu).chunks = Some(whole.max(1));

@@ -161,7 +161,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
         }
     }
     let Some(servers) = root.get("servers").and_then(toml::Value::as_table) else {
-        return Err(ReadError::new(path, None, "servers", "is no table of servers"));
+        return Err(ReadError::new(path, None, "servers", "is not a table of servers"));
     };
     for (name, server) in servers {
         let Some(server) = server.as_table() else { continue };
@@ -279,7 +279,7 @@ impl Place<'_> {
                 self.path,
                 line,
                 &self.field,
-                format!("`{chunks}` is no number of chunks"),
+                format!("`{chunks}` is not a number of chunks"),
             )
         })?;
         if domains {
@@ -386,7 +386,7 @@ pub(crate) fn command(
     }
     let chunks = flag("chunks").unwrap_or_default();
     let chunks = chunks.parse().ok().filter(|n| *n > 0).ok_or_else(|| {
-        let what = format!("`{chunks}` is no number of chunks; write --chunks=4");
+        let what = format!("`{chunks}` is not a number of chunks; write --chunks=4");
         ReadError::new(path, line, &field, what)
     })?;
     if flag("include_remainder") == Some("true") {

@@ -88,7 +88,6 @@ pub(crate) fn file(plan: &Plan, files: &[File], left_out: &[String]) -> File {
             text += &format!("* {why}\n");
         }
     }
-    text +=
-        "\nRead back what stands here, after every edit: `cotenant check DIR --mix MIX.toml`.\n";
+    text += "\nCheck this folder after every edit: `cotenant check DIR --mix MIX.toml`.\n";
     File { path: "README.md".to_owned(), text }
 }

@@ -177,7 +177,7 @@ fn requests(path: &std::path::Path) -> Done<Vec<Measured>> {
         let bad = |why: String| Failure::input(format!("{}:{}: {why}", path.display(), i + 1));
         let row: serde_json::Value = serde_json::from_str(line).map_err(|e| bad(e.to_string()))?;
         let number =
-            |key: &str| row[key].as_f64().ok_or_else(|| bad(format!("{key}: is no number")));
+            |key: &str| row[key].as_f64().ok_or_else(|| bad(format!("{key}: not a number")));
         let arrival = number("arrival_time")?;
         offset = offset.min(number("queued_ts")? - arrival);
         all.push(Measured {

@@ -42,7 +42,7 @@ impl Row<'_> {
     pub(crate) fn number(&self, column: &str) -> Done<f64> {
         match self.cell(column) {
             Some(Cell::Number(x)) => Ok(*x),
-            other => Err(self.fault(column, &format!("{other:?} is no number"))),
+            other => Err(self.fault(column, &format!("{other:?} is not a number"))),
         }
     }
 
@@ -51,7 +51,7 @@ impl Row<'_> {
     pub(crate) fn count(&self, column: &str) -> Done<u32> {
         let x = self.number(column)?;
         if x.fract() != 0.0 || !(0.0..=4e9).contains(&x) {
-            return Err(self.fault(column, &format!("{x} is no count")));
+            return Err(self.fault(column, &format!("{x} is not a count")));
         }
         Ok(x as u32)
     }

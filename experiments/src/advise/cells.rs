@@ -193,7 +193,7 @@ impl Cells {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// Counts events of what is no cell.
+    /// Counts events of what is not a cell.
     pub(crate) fn spend(&self, events: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
     }

@@ -83,7 +83,7 @@ impl Mix {
     }
 
     fn parse(text: &str, file: &str, base: PathBuf, device: Option<&str>) -> Result<Self, String> {
-        // What is no TOML at all is told below, with its line.
+        // What is not TOML at all is told below, with its line.
         let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
         if table.contains_key("sweep") {
             return Err(format!("{file}: sweep: a mix is one question; leave the sweep out"));
@@ -168,7 +168,7 @@ impl Mix {
     /// The mix as a file could have it, wherever that lies.
     ///
     /// # Errors
-    /// It is no TOML; where its paths lead is not to be found out.
+    /// It is not TOML; where its paths lead is not to be found out.
     pub(crate) fn table(&self) -> Result<toml::Table, String> {
         let source = &self.source;
         let mut table: toml::Table = toml::from_str(&source.text).map_err(|e| e.to_string())?;
@@ -358,10 +358,10 @@ fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String
         Some(rate) => {
             let number =
                 rate.strip_suffix("rps").or_else(|| rate.strip_suffix("/s")).unwrap_or(rate);
-            let number: f64 =
-                number.parse().map_err(|_| format!("`{rate}` is no rate; write {model}@200rps"))?;
+            let wrong = || format!("`{rate}` is not a rate; write {model}@200rps");
+            let number: f64 = number.parse().map_err(|_| wrong())?;
             if !number.is_finite() {
-                return Err(format!("`{rate}` is no rate; write {model}@200rps"));
+                return Err(wrong());
             }
             format!("{{ kind = \"poisson\", rate = {number:?}{length} }}")
         }

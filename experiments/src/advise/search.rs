@@ -21,7 +21,7 @@ const STARTS: usize = 5;
 const CLIMBING: usize = 3;
 /// Seeds of the longest race.
 pub(crate) const SEEDS: usize = 4;
-/// Below this ratio of p99 and goal more distance is no advantage.
+/// Below this ratio of p99 and goal more distance is not an advantage.
 const SAFE: f64 = 0.8;
 
 /// A candidate with what it delivered.
@@ -452,7 +452,7 @@ impl<'a> Search<'a> {
                     if t.long.len() >= seeds {
                         continue;
                     }
-                    // One of the best of each is always made: a short run alone is no answer.
+                    // One of the best of each is always made: a short run alone is not an answer.
                     if planned > budget && !(seeds == 1 && n < firsts) {
                         break;
                     }

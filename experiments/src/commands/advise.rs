@@ -130,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Done {
     if let Some(price) = args.price
         && !(price.is_finite() && price >= 0.0)
     {
-        return Err(Failure::input(format!("--price: `{price}` is no price")));
+        return Err(Failure::input(format!("--price: `{price}` is not a price")));
     }
     if let Some(budget) = args.budget.filter(|b| *b < LEAST_BUDGET) {
         return Err(Failure::input(format!(

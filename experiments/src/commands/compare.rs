@@ -92,7 +92,7 @@ pub(crate) fn run(args: &Args) -> Done {
         })
         .collect();
     if differences.is_empty() {
-        return Err(Failure::input("the folders have no label, tenant and point in common"));
+        return Err(Failure::input("the folders share no label, tenant and sweep point"));
     }
     if args.json {
         let json = serde_json::to_string_pretty(&differences).map_err(Failure::failed)?;

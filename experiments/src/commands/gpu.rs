@@ -178,7 +178,7 @@ pub(crate) fn capture(args: &CaptureArgs) -> Done {
 fn tidy(out: &Path) {
     let raw = out.join("raw");
     for entry in std::fs::read_dir(&raw).into_iter().flatten().flatten() {
-        // What is not empty stays, and so does what is no folder.
+        // What is not empty stays, and so does what is not a folder.
         let _ = std::fs::remove_dir(entry.path());
     }
     for folder in [raw, out.join("timeline"), out.to_path_buf()] {
@@ -437,14 +437,14 @@ pub(crate) fn collect(args: &CollectArgs) -> Done {
     })?;
     if collected.stand_in {
         say::warn(
-            "the driver is a stand-in: these numbers are no measurement, and the files say so",
+            "the driver is a stand-in: these numbers are not measurements, and the files say so",
         );
     }
     for failed in &collected.failed {
         say::warn(&format!("not measured: {failed}"));
     }
     if let Some(why) = &collected.broken {
-        let how = "the GPU's context is lost; the same command resumes behind what failed";
+        let how = "the GPU's context is lost; the same command resumes after what failed";
         say::warn(&format!("measuring ended early: {why}: {how}"));
     }
     if collected.slow > 0 {
@@ -510,7 +510,7 @@ fn measure_costs(args: &CostArgs) -> Done {
     })?;
     if measured.stand_in {
         say::warn(
-            "the driver is a stand-in: these numbers are no measurement, and the files say so",
+            "the driver is a stand-in: these numbers are not measurements, and the files say so",
         );
     }
     let value = |c: &costs::Cost, percent| {

@@ -161,7 +161,7 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
     ];
     if let Some((flag, _)) = alone.iter().find(|(_, given)| *given) {
         let known = recordings.join(", ");
-        return Err(Failure::input(format!("{flag}: for {known} alone, not for {from}")));
+        return Err(Failure::input(format!("{flag}: only for {known}, not for {from}")));
     }
     let device = device(given_device(args)?)?;
     let mut files = vec![];
@@ -169,7 +169,7 @@ pub(crate) fn run(args: &ImportArgs) -> Done {
         files.extend(models::input_files(path).map_err(Failure::input)?);
     }
     if args.launch_floor.is_some() && from != "table" {
-        return Err(Failure::input(format!("--launch-floor: for table alone, not for {from}")));
+        return Err(Failure::input(format!("--launch-floor: only for table, not for {from}")));
     }
     let options = models::ImportOptions {
         reef: import::ReefOptions { rescale: args.rescale },

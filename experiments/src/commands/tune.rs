@@ -41,7 +41,7 @@ fn tune(request: &Request, folder: &Path) -> Done {
     if outcome.stand_in {
         "stand-in driver of the tests: NOT A MEASUREMENT".clone_into(&mut note);
         say::warn(
-            "the driver is a stand-in: these numbers are no measurement, and the files say so",
+            "the driver is a stand-in: these numbers are not measurements, and the files say so",
         );
     }
     if outcome.left_out > 0 {

@@ -163,7 +163,7 @@ impl Checker {
                 if node.entries().is_none() {
                     let write =
                         example(schema).map_or_else(String::new, |e| format!("; write {e}"));
-                    let why = format!("`{}` is no table{write}", node.plain());
+                    let why = format!("`{}` is not a table{write}", node.plain());
                     return flaws.push(Flaw::new(&node.place, path, why));
                 }
                 self.object(node, schema, path, &[], flaws);
@@ -204,7 +204,7 @@ impl Checker {
             return flaws.push(Flaw::new(
                 &node.place,
                 path,
-                format!("`{}` is no table", node.toml()),
+                format!("`{}` is not a table", node.toml()),
             ));
         };
         let properties = schema.get("properties").and_then(Value::as_object);
@@ -316,7 +316,7 @@ fn in_range(x: f64, schema: &Map<String, Value>) -> bool {
 /// ` from 1 to 10`, and what else a range can be.
 fn range(schema: &Map<String, Value>) -> String {
     let low = bound(schema, "minimum");
-    // The largest that a type holds is no limit worth a word.
+    // The largest that a type holds is not a limit worth a word.
     let high = bound(schema, "maximum").filter(|h| *h < u32::MAX.into());
     match (low, bound(schema, "exclusiveMinimum"), high) {
         (Some(low), _, Some(high)) => format!(" from {low} to {high}"),

@@ -25,7 +25,7 @@ pub(crate) fn duration(node: &Node) -> Result<Nanos, String> {
 /// The entries of a table.
 pub(crate) fn table<'a>(node: &'a Node, path: &str) -> Result<&'a [Entry], Flaw> {
     node.entries()
-        .ok_or_else(|| Flaw::new(&node.place, path, format!("`{}` is no table", node.toml())))
+        .ok_or_else(|| Flaw::new(&node.place, path, format!("`{}` is not a table", node.toml())))
 }
 
 pub(crate) fn unknown_key(entry: &Entry, path: &str, known: &[&str]) -> Flaw {

@@ -9,7 +9,7 @@ use super::tree::{Data, Flaw, Node};
 pub(crate) fn rows(root: &Node, sweep_keys: &[String], flaws: &mut Vec<Flaw>) -> Vec<PlotSpec> {
     let Some(entry) = root.get("plot") else { return vec![] };
     let Data::List(nodes) = &entry.node.data else {
-        flaws.push(Flaw::new(&entry.place, "plot", "is no list; write [[plot]]"));
+        flaws.push(Flaw::new(&entry.place, "plot", "is not a list; write [[plot]]"));
         return vec![];
     };
     let specs = nodes.iter().enumerate().map(|(i, node)| plot(node, i, sweep_keys));

@@ -100,7 +100,7 @@ pub(crate) fn rows(
         return vec![];
     };
     let Data::List(nodes) = &entry.node.data else {
-        flaws.push(Flaw::new(&entry.place, "policy", "is no list; write [[policy]]"));
+        flaws.push(Flaw::new(&entry.place, "policy", "is not a list; write [[policy]]"));
         return vec![];
     };
     if nodes.is_empty() {
@@ -131,7 +131,7 @@ fn named(node: &Node, path: &str) -> Result<&'static PolicyInfo, Flaw> {
         return Err(Flaw::new(&node.place, field, why));
     };
     let Some(name) = entry.node.text() else {
-        return Err(Flaw::new(&entry.node.place, field, "is no text"));
+        return Err(Flaw::new(&entry.node.place, field, "is not text"));
     };
     policy::find(name).ok_or_else(|| Flaw::new(&entry.node.place, field, no_policy(name)))
 }

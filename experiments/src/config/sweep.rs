@@ -76,7 +76,7 @@ fn axis(entry: &Entry) -> Result<Axis, Flaw> {
         Data::List(several) if several.len() == fields.len() => Ok(several.clone()),
         _ => {
             let why = format!(
-                "`{}` is no list of {} values, one for each of {}",
+                "`{}` is not a list of {} values, one for each of {}",
                 value.toml(),
                 fields.len(),
                 fields.join(", ")
@@ -90,7 +90,7 @@ fn axis(entry: &Entry) -> Result<Axis, Flaw> {
         let meaning: Vec<String> = step.iter().map(meaning).collect();
         if let Some(first) = seen.iter().position(|other| *other == meaning) {
             let why = format!(
-                "`{}` stands there already, as `{}`: the same cells twice",
+                "`{}` is there already, as `{}`: the same cells twice",
                 value.toml(),
                 values[first].toml()
             );
@@ -134,7 +134,7 @@ fn flatten(node: &Node, path: &str, flat: &mut Vec<Entry>) -> Result<(), Flaw> {
             }
             Data::List(_) => flat.push(Entry { key, ..entry.clone() }),
             _ => {
-                let why = format!("`{}` is no list; write [60, 120]", entry.node.toml());
+                let why = format!("`{}` is not a list; write [60, 120]", entry.node.toml());
                 return Err(Flaw::new(&entry.node.place, field, why));
             }
         }

@@ -96,7 +96,7 @@ impl Places<'_> {
             }
             DeValue::Float(x) => match x.as_str().parse::<f64>() {
                 Ok(x) if x.is_finite() => Data::Float(x),
-                _ => return Err(Flaw::new(&place, field, format!("{x} is no finite number"))),
+                _ => return Err(Flaw::new(&place, field, format!("{x} is not a finite number"))),
             },
             DeValue::Boolean(b) => Data::Bool(*b),
             DeValue::Datetime(_) => {

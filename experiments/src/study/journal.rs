@@ -236,7 +236,7 @@ pub(crate) fn records<'a>(
     })
 }
 
-/// The journals in a folder, by name. What is no journal is let alone.
+/// The journals in a folder, by name. What is not a journal is let alone.
 pub(crate) fn journals(folder: &Path) -> Done<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

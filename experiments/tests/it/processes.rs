@@ -183,7 +183,7 @@ fn policies_deliver_with_processes_what_they_do_in_virtual_time() {
         for info in ALL {
             let mut policy = (info.build)(&Options::default()).unwrap();
             let setup = scenario(Nanos(1)).setup;
-            // A bound is no layout for processes, and one process needs none.
+            // A bound is not a layout for processes, and one process needs none.
             let layout = policy.layout(&setup).unwrap();
             if !info.is_bound() && needs_processes(policy.depth(), &layout) {
                 scope.spawn(|| as_simulated(Play::new(info.name)));

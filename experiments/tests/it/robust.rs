@@ -91,7 +91,7 @@ fn a_sweep_value_that_stands_twice_is_refused_at_its_line() {
         let (code, said) =
             run_text(&folder, &one_tenant("{ kind = \"poisson\", rate = 9 }", &more));
         assert_eq!(code, Some(2), "{said}");
-        let refused = said.contains("e.toml:11: sweep.") && said.contains("stands there already");
+        let refused = said.contains("e.toml:11: sweep.") && said.contains("is there already");
         assert!(refused || said.contains("are the same in all cells"), "{said}");
     }
 }

@@ -396,7 +396,7 @@ fn a_plain_run_that_was_killed_goes_on_and_mixes_nothing() {
         child.kill().unwrap();
         child.wait().unwrap();
     };
-    // What another experiment left in the folder is no part of this one.
+    // What another experiment left in the folder is not part of this one.
     killed(&["--seed", "5", "--jobs", "1"]);
     let foreign: usize = lines(&out, 0);
     fs::remove_dir_all(out.join("requests")).ok();

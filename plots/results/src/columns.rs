@@ -278,7 +278,7 @@ pub const TIMELINE_FIELDS: [Field; 5] = [
     field("t_ms", "ms", "start of the time bin, from the end of the warm-up"),
     field("throughput_rps", "requests/s", "completed requests over the bin's length"),
     field("latency_p95_ms", "ms", "p95 latency of those requests"),
-    field("sm_active", "0 to 1", "compute units that hold blocks over all; on `*` alone"),
+    field("sm_active", "0 to 1", "compute units that hold blocks over all; only on `*`"),
 ];
 /// Columns of `counters.csv` after the sweep keys.
 pub const COUNTER_FIELDS: [Field; 3] = [
@@ -326,7 +326,7 @@ pub const GPU_FIELDS: [Field; 16] = [
     field("dram_utilization", "0 to 1", "as in results.csv, of this GPU"),
     field("gpu_util", "0 to 1", "as in results.csv, of this GPU"),
     field("sm_active", "0 to 1", "as in results.csv, of this GPU"),
-    field("energy_j", "J", "as in results.csv, of this GPU; on `*` alone"),
+    field("energy_j", "J", "as in results.csv, of this GPU; only on `*`"),
 ];
 /// Columns of `curves.csv`.
 pub const CURVE_FIELDS: [Field; 7] = [

@@ -24,7 +24,7 @@ pub fn markdown(counters: &[(&str, Vec<Field>)]) -> String {
         };
         let rows = match c.rows {
             Rows::All => "all rows",
-            Rows::Gpu => "`*` alone",
+            Rows::Gpu => "only `*`",
             Rows::Generating => "generating tenants, `*`",
         };
         let _ =
@@ -53,7 +53,7 @@ pub fn markdown(counters: &[(&str, Vec<Field>)]) -> String {
         ),
         (
             "gpus.csv",
-            "What one of several GPUs did for a tenant; written where an experiment has `gpus` or `down`. Requests that found no GPU (`no-gpu`) stand in results.csv alone.",
+            "What one of several GPUs did for a tenant; written where an experiment has `gpus` or `down`. Requests that found no GPU (`no-gpu`) are in results.csv alone.",
             true,
             &columns::GPU_FIELDS,
         ),

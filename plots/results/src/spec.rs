@@ -514,7 +514,9 @@ fn is_stem_char(c: char) -> bool {
 /// A stem becomes a file name: nothing in it may lead out of `plots/`.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.starts_with('.') || !name.chars().all(is_stem_char) {
-        return Err(format!("`{name}` is no file name: use letters, digits, `-`, `_` and `.`"));
+        return Err(format!(
+            "`{name}` is not a valid file name: use letters, digits, `-`, `_` and `.`"
+        ));
     }
     Ok(())
 }

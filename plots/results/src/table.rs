@@ -239,7 +239,7 @@ fn check_header(
         return Err(format!("column `{missing}` is missing"));
     }
     if header.iter().enumerate().any(|(i, h)| header[..i].contains(h)) {
-        return Err("a column stands twice in the header".to_owned());
+        return Err("a column is in the header twice".to_owned());
     }
     Ok(())
 }
@@ -252,7 +252,7 @@ fn number(text: &str, column: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(n) if n.is_finite() => Ok(n),
         _ => Err(format!(
-            "column `{column}`: `{text}` is no finite number; a value that does not exist is empty"
+            "column `{column}`: `{text}` is not a finite number; a value that does not exist is empty"
         )),
     }
 }
@@ -280,7 +280,8 @@ mod tests {
         assert_eq!(table.number(&table.rows[0], Metric::Throughput.name()), Some(3.0));
         assert_eq!(table.number(&table.rows[0], METRICS[METRICS.len() - 1].name), None);
         std::fs::write(&path, header(|m| *m != Metric::Goodput)).expect("a file is written");
-        let error = Table::results(&path, &[]).expect_err("goodput is no newer column").to_string();
+        let error =
+            Table::results(&path, &[]).expect_err("goodput is not a newer column").to_string();
         assert!(error.ends_with("results.csv:1: column `goodput_rps` is missing"), "{error}");
     }
 }

@@ -117,7 +117,7 @@ fn held_back(cx: &Context<'_>) -> Option<String> {
     let boost = cx.run.device.boost_mhz?;
     let table = cx.results;
     let clock = |r: &Row| table.number(r, Metric::Clock.name()).map(|mhz| mhz / boost);
-    // Where a policy sets the clock, a low one is no limit's doing.
+    // Where a policy sets the clock, a low one is not a limit's doing.
     let sets = |r: &Row| {
         let label = table.text(r, "label");
         let known = cx.run.policies.iter().find(|p| p.label == label);

@@ -209,7 +209,7 @@ pub(super) fn map(cx: &Context<'_>, answer: &Answer) -> Markup {
             }
         }
         @if shown.len() < answer.points.len() {
-            p.note { "The first " (shown.len()) " of " (answer.points.len()) " sweep points; the others stand in results.csv." }
+            p.note { "The first " (shown.len()) " of " (answer.points.len()) " sweep points; the others are in results.csv." }
         }
     }
 }

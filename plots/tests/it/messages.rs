@@ -52,7 +52,7 @@ fn bad_plot_tables_say_what_would_be_accepted() {
         ),
         (
             "kind = 'bars'\nname = '../x'",
-            "field `name`: `../x` is no file name: use letters, digits, `-`, `_` and `.`",
+            "field `name`: `../x` is not a valid file name: use letters, digits, `-`, `_` and `.`",
         ),
         (
             "kind = 'bars'\nwhere = { tenent = 'a' }",
@@ -107,7 +107,7 @@ fn malformed_files_are_refused_with_file_line_and_column() {
     assert_eq!(changed(",status\n", "\n"), "results.csv:1: column `status` is missing");
     assert_eq!(
         changed("vision,resnet152,4800", "vision,resnet152,NaN"),
-        "results.csv:2: column `offered`: `NaN` is no finite number; a value that does not exist \
+        "results.csv:2: column `offered`: `NaN` is not a finite number; a value that does not exist \
          is empty"
     );
     assert_eq!(

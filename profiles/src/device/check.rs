@@ -142,7 +142,7 @@ fn instances(d: &Device, mig: &Mig) -> Result<(), Fault> {
         profile(d, mig, p, &format!("mig.profiles[{i}]"))?;
         let twice = mig.profiles[..i].iter().any(|other| other.name == p.name);
         ensure(!twice, &format!("mig.profiles[{i}].name"), || {
-            format!("`{}` stands there twice", p.name)
+            format!("`{}` is there twice", p.name)
         })?;
     }
     Ok(())

@@ -52,7 +52,7 @@ pub enum DeviceError {
         /// What the system says.
         source: std::io::Error,
     },
-    /// The file is no device file.
+    /// The file is not a device file.
     #[error("{file}:{line}: {field}: {message}")]
     Parse {
         /// The file, or `builtin:<name>`.
@@ -105,7 +105,7 @@ impl Device {
     /// `/` or ends in `.toml` is a path.
     ///
     /// # Errors
-    /// No such device or file, or a file that is no valid device.
+    /// No such device or file, or a file that is not a valid device.
     pub fn find(name_or_path: &str, base: &Path) -> Result<Self, DeviceError> {
         let is_path = name_or_path.ends_with(".toml")
             || name_or_path.contains('/')
@@ -116,7 +116,7 @@ impl Device {
     /// Reads a device file; its `name` must be the file's.
     ///
     /// # Errors
-    /// An unreadable file, or one that is no valid device.
+    /// An unreadable file, or one that is not a valid device.
     pub fn read(path: &Path) -> Result<Self, DeviceError> {
         let bytes = std::fs::read_to_string(path)
             .map_err(|source| DeviceError::Read { file: path.to_path_buf(), source })?;
@@ -133,7 +133,7 @@ impl Device {
     /// Reads and checks the text of a device file; `file` is what errors call it.
     ///
     /// # Errors
-    /// Text that is no valid device.
+    /// Text that is not a valid device.
     pub fn parse(text: &str, file: &str) -> Result<Self, DeviceError> {
         let device: Self = toml::from_str(text).map_err(|e| {
             let place = text::TomlPlace::of(text, &e);

@@ -74,7 +74,7 @@ impl FileError {
 /// What is wrong at a place in a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
-    /// Bytes that are no text.
+    /// Bytes that are not text.
     #[error("not UTF-8 text")]
     Encoding,
     /// Not this format.
@@ -101,7 +101,7 @@ pub enum Problem {
     #[error("missing column; needed are {0}")]
     MissingColumn(String),
     /// A column, kernel, point or launch given twice.
-    #[error("`{0}` stands there twice")]
+    #[error("`{0}` is there twice")]
     Duplicate(String),
     /// A row of another width than the header.
     #[error("{found} cells, the header has {expected}")]

@@ -326,7 +326,7 @@ fn read_grid(row: Row<'_>) -> Result<[u32; 3], FileError> {
             }
             _ => false,
         })
-        // The product is a number of blocks: 2^64 of them is no launch.
+        // The product is a number of blocks: 2^64 of them is not a launch.
         && grid.iter().try_fold(1u64, |all, &n| all.checked_mul(n.into())).is_some();
     if right {
         return Ok(grid);

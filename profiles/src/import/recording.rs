@@ -240,7 +240,7 @@ impl Recording {
         Ok(all?.sorted())
     }
 
-    /// Reads what is no database from bytes, packed or not; `file` is what errors call it.
+    /// Reads what is not a database from bytes, packed or not; `file` is what errors call it.
     ///
     /// # Errors
     /// As [`Recording::read`].

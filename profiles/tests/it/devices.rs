@@ -255,7 +255,7 @@ fn bad_device_files_say_file_line_and_field() {
             "starts = [0, 8]",
             "mig.profiles[0].starts: start 8 with 1 slices ends beyond 8",
         ),
-        ("name = \"2g\"", "name = \"1g\"", "mig.profiles[2].name: `1g` stands there twice"),
+        ("name = \"2g\"", "name = \"1g\"", "mig.profiles[2].name: `1g` is there twice"),
         ("cus = 60 ", "cus = 72 ", "mig.profiles[3].max: 2 instances of 72 CUs are more than 132"),
     ] {
         let error = broken("h100-sxm", from, to);

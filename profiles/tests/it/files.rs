@@ -204,7 +204,7 @@ fn bad_files_say_file_line_and_field() {
             "5: samples: missing column; needed are kernel, cus, duration_ns, p05_ns, p95_ns, \
              samples",
         ),
-        ("curves.csv", "p05_ns", "cus", "5: cus: `cus` stands there twice"),
+        ("curves.csv", "p05_ns", "cus", "5: cus: `cus` is there twice"),
         ("curves.csv", "a,15,900,900,900,0", "a,15,900", "6: row: 3 cells, the header has 6"),
         (
             "curves.csv",
@@ -219,7 +219,7 @@ fn bad_files_say_file_line_and_field() {
             "6: p05_ns: `901` is not a whole number from 1 to 900",
         ),
         ("curves.csv", "a,60", "a,61", "7: cus: 61 CUs: mi50 has 60"),
-        ("curves.csv", "a,15", "a,60", "7: cus: `a on 60 CUs` stands there twice"),
+        ("curves.csv", "a,15", "a,60", "7: cus: `a on 60 CUs` is there twice"),
         (
             "curves.csv",
             "b,60",
@@ -233,7 +233,7 @@ fn bad_files_say_file_line_and_field() {
             "",
             "7: kernel: kernel `b` has no point in curves.csv",
         ),
-        ("kernels.csv", "\nb,", "\na,", "7: kernel: `a` stands there twice"),
+        ("kernels.csv", "\nb,", "\na,", "7: kernel: `a` is there twice"),
         (
             "kernels.csv",
             ",gemm,",
@@ -255,12 +255,7 @@ fn bad_files_say_file_line_and_field() {
             "4,3,b",
             "8: position: position 2 of batch 4, expected 1: launches count from 0",
         ),
-        (
-            "models/one.csv",
-            "4,1,b",
-            "4,0,b",
-            "7: position: `batch 4, position 0` stands there twice",
-        ),
+        ("models/one.csv", "4,1,b", "4,0,b", "7: position: `batch 4, position 0` is there twice"),
         (
             "models/one.toml",
             "name = \"one\"",
@@ -355,7 +350,7 @@ fn what_would_not_read_back_is_not_written() {
         files::write(dir.path(), &profile).unwrap_err().to_string()
     };
     let error = refused(&|p| p.kernels[1].id = "a".to_owned());
-    assert_eq!(error, "cannot write the profile: kernel: `a` stands there twice");
+    assert_eq!(error, "cannot write the profile: kernel: `a` is there twice");
     let error = refused(&|p| p.kernels[1].id = "#b".to_owned());
     assert!(error.contains("does not open with `#`"), "{error}");
     let error = refused(&|p| p.kernels[1].name = "x\ny".to_owned());

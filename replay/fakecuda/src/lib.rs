@@ -8,7 +8,7 @@
 //!
 //! `FAKECUDA_FAIL=name:code[:n]` lets the n-th call (from 1) of a function fail with a code, and
 //! `FAKECUDA_NASTY` asks for what real drivers do to those who trust them: see `nasty.rs`.
-//! `cotenant_stand_in` is the symbol by which cotenant knows that results are no measurements.
+//! `cotenant_stand_in` is the symbol by which cotenant knows that results are not measurements.
 #![allow(unsafe_code)] // it is a C library
 #![allow(non_snake_case, missing_docs, unsafe_op_in_unsafe_fn, clippy::missing_safety_doc)]
 // the functions are NVIDIA's, documented there; every pointer is the caller's as in the real driver

@@ -88,7 +88,7 @@ fn touch(list: usize, layout: usize, stream: usize) {
     let text: Vec<String> = addresses.iter().map(|a| format!("{a:x}")).collect();
     note(&format!("  LIST {}", text.join(" ")), false);
     if !alive {
-        note("wrong: a list, or a matrix in it, is no memory", true);
+        note("wrong: a list, or a matrix in it, is not a memory", true);
     }
 }
 

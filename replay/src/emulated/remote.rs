@@ -175,7 +175,7 @@ impl Device for RemoteDevice {
     }
 
     fn prepare(&mut self, _: Queue, work: &Work) -> Result<Prepared, DeviceError> {
-        let reason = "the GPU of another process knows the scenario's kernels alone";
+        let reason = "the GPU of another process knows only the scenario's kernels";
         Err(DeviceError::unsupported(&work.id, reason))
     }
 

@@ -163,7 +163,7 @@ impl Ground {
         }
     }
 
-    /// CUs that a worker's process is to see; `None` where it sees them all, or is no process of a GPU.
+    /// CUs that a worker's process is to see; `None` where it sees them all, or is not a process of a GPU.
     pub(super) fn share(&self, spec: &WorkerSpec) -> Option<u32> {
         match &self.0 {
             Kind::Cuda(cuda) => cuda.mps.as_ref().map(|_| cuda.cap(spec)),

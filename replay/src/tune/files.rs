@@ -29,7 +29,7 @@ pub(super) fn write(
     file("matrix.csv", matrices(outcome))
 }
 
-/// Where the numbers come from. What is no GPU is no measurement, and says so.
+/// Where the numbers come from. What is not a GPU is not a measurement, and says so.
 fn head(request: &Request, outcome: &Outcome, origin: &Origin) -> Result<String, TuneError> {
     let (clocks, date) = (clocks(&origin.readings), today());
     let (device, source, tool) = if outcome.stand_in {

@@ -1,4 +1,4 @@
-//! Launches of a serving engine's steps that are no plain products.
+//! Launches of a serving engine's steps that are not plain products.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ pub struct Attend {
     pub width: u32,
 }
 
-/// A launch of a step that is no plain product.
+/// A launch of a step that is not a plain product.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepTask {
     /// Rows over the root of their mean square; the sum with the residual stream before that is a second

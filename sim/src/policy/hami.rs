@@ -58,7 +58,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
 options! {
     /// Options of `hami`.
     struct Knobs {
-        /// each container's limit: an even part of the GPU, or given; 100 is no limit
+        /// each container's limit: an even part of the GPU, or given; 100 means no limit
         cores: PerTenant<Cores> = PerTenant::Word(Cores::Even), unit("%");
         /// how often buckets are filled
         period: Nanos = Nanos::from_millis(120), period();

@@ -374,7 +374,7 @@ impl OptionSpec {
     }
 }
 
-const NO_SHARE: &str = "a percentage lies above 0 and at most at 100";
+const NO_SHARE: &str = "a percentage is above 0 and at most 100";
 
 fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     closest(name, known).map_or_else(String::new, |k| format!(" (did you mean `{k}`?)"))
@@ -605,7 +605,7 @@ impl Setup {
             Value::Table(table) => {
                 if let Some((name, _)) = table.iter().find(|(n, _)| !names().any(|t| t == n)) {
                     return Err(LayoutError(format!(
-                        "`{option}` names `{name}`, which is no tenant"
+                        "`{option}` names `{name}`, which is not a tenant"
                     )));
                 }
                 let find = |name: &str| table.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
@@ -617,7 +617,7 @@ impl Setup {
                     })
                     .collect()
             }
-            other => Err(LayoutError(format!("`{option}` is no number per tenant: {other:?}"))),
+            other => Err(LayoutError(format!("`{option}` is not a number per tenant: {other:?}"))),
         }
     }
 }

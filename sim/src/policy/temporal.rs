@@ -33,7 +33,7 @@ pub(super) const INFO: PolicyInfo = PolicyInfo {
     build: |options| {
         let policy = Temporal::read(options)?;
         if policy.quantum.is_some() && policy.interval != Interval::Default {
-            let why = "stands beside `quantum`, which says the same: give one";
+            let why = "is set beside `quantum`, which says the same: give one of them";
             return Err(OptionError::new("interval", why));
         }
         Ok(Box::new(policy))

@@ -7,7 +7,7 @@
 //! power that the board might not have. What ended before that instant is booked in one sum, and the
 //! kernel that runs then is put on the CUs with the instant at which it began. Policies that launch a
 //! tenant's kernels, observers of the GPU and random durations are told of, or need, every kernel: then there
-//! are no stretches.
+//! are not stretches.
 
 use super::track::{Course, Passed, Track};
 use super::{KERNEL_ENDED, VirtualWorld};

@@ -81,7 +81,7 @@ fn error(ours: f64, published: f64) -> f64 {
 fn the_published_curves_come_out_where_they_were_not_fitted() {
     let whole = [("gate", text("always")), ("wave_cap", Value::Bool(false))];
     for (n, st, space, time) in PUBLISHED {
-        // A batch of one is no batch here.
+        // A batch of one is not a batch here.
         if (2..=80).contains(&n) {
             let ours = batch_us(n, "coalesce", &whole);
             assert!(error(ours, st) < 0.10, "{n} coalesced: {ours} us, published {st} us");

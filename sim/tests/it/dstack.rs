@@ -151,6 +151,6 @@ fn bad_options_are_refused() {
     };
     let why = "option `session`: `0ns` is not a duration of at least \"1us\"";
     assert_eq!(message("session", Value::Duration(Nanos::ZERO)), why);
-    let why = "option `knee`: a percentage lies above 0 and at most at 100";
+    let why = "option `knee`: a percentage is above 0 and at most 100";
     assert_eq!(message("knee", Value::Numbers(vec![50.0, 0.0])), why);
 }

@@ -306,5 +306,5 @@ fn bad_options_are_refused() {
     let mut policy = build("gslice", &[("schedule", schedule(&["vison@20s:60"]))]);
     let refusal = cotenant_sim::run(saturated().scenario(vec![closed(1)]), policy.as_mut(), None);
     let Err(Refusal::Layout(why)) = refusal else { panic!("a schedule for nobody runs") };
-    assert_eq!(why.to_string(), "`schedule` names `vison`, which is no tenant");
+    assert_eq!(why.to_string(), "`schedule` names `vison`, which is not a tenant");
 }

@@ -158,7 +158,7 @@ impl Bins for Reader {
         };
         let Some((bin, client, demand)) = first else { return Ok(None) };
         if let Some(last) = self.last_bin.filter(|&last| bin < last) {
-            let problem = format!("bin {bin} stands behind bin {last}; bins must ascend");
+            let problem = format!("bin {bin} comes after bin {last}; bins must ascend");
             return Err(TraceError::line(&self.table.file, self.table.line(), problem));
         }
         self.last_bin = Some(bin);

@@ -95,7 +95,7 @@ struct Client {
     row: Row,
 }
 
-/// The arrivals of a task; nothing for one that is no list of arrivals.
+/// The arrivals of a task; nothing for one that is not a list of arrivals.
 fn arrivals(
     task: &Task,
     end: Nanos,

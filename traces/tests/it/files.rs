@@ -374,7 +374,7 @@ fn failures_and_early_starts_are_dropped_by_name() {
     let options = ReadOptions { drop_failures: true, ..ReadOptions::default() };
     assert_eq!(describe(&path, &[], &options).counts.dropped["failed"], 1);
     assert_eq!(describe(&path, &[], &ReadOptions::default()).total.requests, 2);
-    // One function name in two apps is two functions; ends are no arrivals.
+    // One function name in two apps is two functions; ends are not arrivals.
     let text = "app,func,end_timestamp,duration\nx,f,0.5,0.7\nx,f,3.0,0.134\ny,f,3.1,2.1\n";
     let path = bench.file("maf2.csv", text);
     let s = describe(&path, &[], &ReadOptions::default());

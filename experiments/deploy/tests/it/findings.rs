@@ -190,7 +190,7 @@ fn claims_say_what_they_need() {
     assert_eq!(gpus[0].sharing, Sharing::Mps { percent: vec![40] });
     assert_eq!(gpus[0].tenants[0].workers, 1);
     let mixed = text.replace("strategy: MPS", "strategy: TimeSlicing");
-    assert!(error("c.yaml", &mixed).contains("mpsConfig: stands beside the strategy TimeSlicing"));
+    assert!(error("c.yaml", &mixed).contains("mpsConfig: is set beside the strategy TimeSlicing"));
 }
 
 #[test]
@@ -346,7 +346,7 @@ fn partitions_of_mps_v3_are_read_from_commands_and_files() {
     assert!(says(&all, &["illegal", "exclude each other"]), "{all:#?}");
     assert!(says(&all, &["note: mps.toml:10", "fill no chunk"]), "{all:#?}");
     let none = error("s.sh", "nvidia-cuda-mps-control sm-partition create a --server=x\n");
-    assert!(none.contains("s.sh:1: sm-partition create: `` is no number of chunks"), "{none}");
+    assert!(none.contains("s.sh:1: sm-partition create: `` is not a number of chunks"), "{none}");
 }
 
 /// Before Hopper a chunk has 4 SMs under the older commands and 2 under MPS v3.

@@ -19,7 +19,7 @@ use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, profile, utilization};
 
 const SHARES: [u32; 5] = [20, 40, 60, 80, 100];
-/// A larger share that gains less is no step.
+/// A larger share that gains less is not a step.
 const STEP: f64 = 1.05;
 /// A rest of so few requests/s gets no share of its own.
 const REST: f64 = 15.0;

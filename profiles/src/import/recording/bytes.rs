@@ -49,7 +49,7 @@ fn packing(magic: &[u8]) -> Packing {
 /// The text of a file, unpacked where it is packed.
 ///
 /// # Errors
-/// A file that cannot be read, or is no UTF-8 text.
+/// A file that cannot be read, or is not UTF-8 text.
 pub fn read_text(path: &Path) -> Result<String, ImportError> {
     let mut bytes = Vec::new();
     let read = open(path, &mut |_| {}).and_then(|mut from| from.read_to_end(&mut bytes));
@@ -87,7 +87,7 @@ impl Read for Counted<'_> {
     }
 }
 
-/// The members of a gzip file, one behind the other. What stands behind them is no part of it: tapes and
+/// The members of a gzip file, one behind the other. What stands behind them is not part of it: tapes and
 /// object stores pad files.
 struct Gzip<R: Read> {
     from: Option<Whole<R>>,

@@ -111,12 +111,12 @@ impl Gpu {
         if let (Some(a), Some(b)) = chips
             && a != b
         {
-            return Some(format!("{name} is no {}", device.title));
+            return Some(format!("{name} is not the {}", device.title));
         }
         if let (Some(a), Some(b)) = (board(&self.name), board(&device.title))
             && a != b
         {
-            return Some(format!("{name} is no {}", device.title));
+            return Some(format!("{name} is not the {}", device.title));
         }
         None
     }
@@ -187,6 +187,8 @@ mod tests {
         assert_eq!(why(pcie), "NVIDIA H100 PCIe has 114 CUs, h100-sxm has 132");
         let h200 = gpu("NVIDIA H200", Some(132), Some(140));
         assert_eq!(why(h200), "NVIDIA H200 has 140.0 GiB, h100-sxm has 79.6 GiB");
-        assert!(why(gpu("NVIDIA H200", Some(132), None)).ends_with("is no NVIDIA H100 SXM 80 GB"));
+        assert!(
+            why(gpu("NVIDIA H200", Some(132), None)).ends_with("is not an NVIDIA H100 SXM 80 GB")
+        );
     }
 }

@@ -1,5 +1,5 @@
 //! The JSON of profilers, read as a stream and with patience: what they write is often not quite
-//! JSON (`inf`, raw control characters, backslashes of Windows paths, bytes that are no UTF-8, an
+//! JSON (`inf`, raw control characters, backslashes of Windows paths, bytes that are not UTF-8, an
 //! end that is missing), and hardly ever where it matters. A strict reader refuses the whole file.
 //!
 //! The only liberty taken: a quotation mark ends a string only if `,`, `:`, `}` or `]` follows it.
@@ -63,7 +63,7 @@ impl<R: Read> Bytes<R> {
         Ok(byte)
     }
 
-    /// The next byte that is no blank, left where it is.
+    /// The next byte that is not a blank, left where it is.
     pub(super) fn token(&mut self) -> io::Result<Option<u8>> {
         while let Some(b) = self.peek()? {
             if !b.is_ascii_whitespace() {
@@ -74,7 +74,7 @@ impl<R: Read> Bytes<R> {
         Ok(None)
     }
 
-    /// The next byte that is no blank, without passing anything.
+    /// The next byte that is not a blank, without passing anything.
     fn ahead(&mut self) -> io::Result<Option<u8>> {
         let mut from = self.at;
         loop {

@@ -191,7 +191,7 @@ impl Reader<'_> {
                 let problem = Problem::Value {
                     text: int(row, usize::from(begun.is_some()))
                         .map_or_else(|| "nothing".to_owned(), |n| n.to_string()),
-                    wanted: "a time in ns, the end behind the start".to_owned(),
+                    wanted: "a time in ns, the end after the start".to_owned(),
                 };
                 all.drop_bad(|| format!("{KERNELS}[{at}].{column}"), problem);
                 return;

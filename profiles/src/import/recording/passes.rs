@@ -162,7 +162,7 @@ impl Recording {
             NoIteration::Nothing => self.bad(
                 "file",
                 format!("a recording of {n} kernels"),
-                format!("three equal iterations one behind the other: {help}"),
+                format!("three equal iterations in a row: {help}"),
             ),
             NoIteration::Layer { period, repeats, before, behind, first } => self.bad(
                 "file",

@@ -19,7 +19,7 @@ pub(super) enum NoIteration {
     /// Nothing repeats three times.
     Nothing,
     /// Kernels stand around the rounds, of which the first whole one begins at `first`, and nothing tells
-    /// that they are no layers of one pass.
+    /// that they are not layers of one pass.
     Layer { period: usize, repeats: usize, before: usize, behind: usize, first: usize },
 }
 
@@ -46,7 +46,7 @@ const MANY: usize = 128;
 /// (another kernel now and then) is left out. An iteration begins where the GPU has waited longest.
 ///
 /// Layers of one pass repeat as well, and the rest of the pass stands around them. So where the rounds do
-/// not explain all kernels, something has to show that they are no layers: a pause before each round, the
+/// not explain all kernels, something has to show that they are not layers: a pause before each round, the
 /// first one too, or nothing behind them and a beginning that is longer than a round (warm-up, where a pass
 /// begins with less), or more rounds than models have layers.
 /// Two stretches of as many rounds are the layers of two passes.

@@ -22,7 +22,7 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
     of_text(&file, bytes::open(path, progress).map_err(failed)?)
 }
 
-/// What is no database.
+/// What is not a database.
 pub(super) fn of_text(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
     let failed = |e| io(Path::new(file), e);
     let mut head = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn small(n: u64) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// The columns without which it is no trace of kernels, as rocprofv3 and rocprofv2 call them, and as
+/// The columns without which it is not a trace of kernels, as rocprofv3 and rocprofv2 call them, and as
 /// rocprof did.
 const NEEDED: [[&str; 3]; 2] =
     [["kernel_name", "start_timestamp", "end_timestamp"], ["kernelname", "beginns", "endns"]];
@@ -103,7 +103,7 @@ fn of_csv(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
         let (Some((start, _)), Some(duration)) = (times, took) else {
             let line = sheet.line();
             let text = sheet.text(start).unwrap_or("nothing").to_owned();
-            let wanted = "a time in ns, the end behind the start".to_owned();
+            let wanted = "a time in ns, the end after the start".to_owned();
             all.drop_bad(|| format!("line {line}: {begin}"), Problem::Value { text, wanted });
             continue;
         };

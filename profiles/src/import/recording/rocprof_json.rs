@@ -305,7 +305,7 @@ impl<'a> Process<'a> {
         let took = d.end_timestamp.checked_sub(d.start_timestamp);
         let Some(duration) = took.and_then(|t| u64::try_from(t).ok()) else {
             let text = d.end_timestamp.to_string();
-            let wanted = "a time in ns, the end behind the start".to_owned();
+            let wanted = "a time in ns, the end after the start".to_owned();
             let field = || "kernel_dispatch.end_timestamp".to_owned();
             self.all.drop_bad(field, Problem::Value { text, wanted });
             return;

@@ -21,7 +21,7 @@ impl<R: Read> Sheet<R> {
         let mut from = BufReader::new(from);
         for number in 1..=PREFACE as u64 {
             let mut line = Vec::new();
-            // A line of a megabyte is no header.
+            // A line of a megabyte is not a header.
             if from.by_ref().take(1 << 20).read_until(b'\n', &mut line)? == 0 {
                 return Ok(None);
             }

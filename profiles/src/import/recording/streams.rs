@@ -21,7 +21,7 @@ impl Recording {
         }
         let at_once = at_once(launches(timeline, pass).map(|l| (l.kernel.start, l.kernel.end())));
         if each.len() < 2 {
-            let text = "one, whose kernels are put one behind the other";
+            let text = "one, whose kernels are put one after the other";
             return (at_once > 0).then(|| format!("{text}; {} ms ran at once", ms(at_once)));
         }
         let mut words: Vec<String> = each
@@ -35,7 +35,7 @@ impl Recording {
         let order = if timeline.called {
             "put where the host launched them"
         } else {
-            "put behind it, since no launch calls say when"
+            "put after it, since no launch calls say when"
         };
         let sides = words.join(", ");
         Some(format!("{main} is the main one; {sides} {order}; {} ms ran at once", ms(at_once)))

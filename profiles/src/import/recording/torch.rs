@@ -101,7 +101,7 @@ struct Properties {
 impl<R: Read> Reader<R> {
     /// Reads the file; false if it holds no list of events.
     fn file(&mut self) -> std::io::Result<bool> {
-        // A byte order mark, and whatever else is no JSON.
+        // A byte order mark, and whatever else is not JSON.
         while matches!(self.bytes.token()?, Some(b) if b > 0x7f) {
             self.bytes.next()?;
         }

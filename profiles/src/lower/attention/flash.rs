@@ -120,7 +120,7 @@ impl Flash {
     }
 
     /// Small kernels that change places of heads and rows where heads share tiles: queries there,
-    /// results there and back where that is no mere view of them.
+    /// results there and back where that is not a mere view of them.
     pub(super) fn swaps(&self, moves: bool) -> u32 {
         match (self.second, moves) {
             (true, true) => 3,

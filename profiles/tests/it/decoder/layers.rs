@@ -85,7 +85,7 @@ fn layer_times_survive_a_file() {
     for (from, to, wanted) in [
         ("qkv_proj,1", "qkv_projs,1", "did you mean `qkv_proj`?"),
         ("qkv_proj,1,,,,,,,,30500", "qkv_proj,1,,,,,,,,0", "duration_ns: `0` is not"),
-        ("qkv_proj,9", "qkv_proj,1", "stands there twice"),
+        ("qkv_proj,9", "qkv_proj,1", "is there twice"),
         ("# model=llama-3.1-8b\n", "", "model: missing"),
     ] {
         assert!(text.contains(from), "{text}");

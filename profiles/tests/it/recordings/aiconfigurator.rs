@@ -72,7 +72,7 @@ fn tables_are_read_as_parquet_and_as_csv() {
     }
 }
 
-/// Found by mutations: sizes of 0 and latencies beyond reason made factors that are no numbers.
+/// Found by mutations: sizes of 0 and latencies beyond reason made factors that are not numbers.
 #[test]
 fn rows_that_cannot_be_are_counted() {
     let folder = tempfile::tempdir().unwrap();

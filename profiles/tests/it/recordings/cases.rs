@@ -51,7 +51,7 @@ const MORE: [(&str, usize, u64); 6] = [
     ("torch-prefill-decode.json", 4, 17_950),
 ];
 
-/// Rows whose number in the table is no sum of kernels as it stands: why, and what the table says.
+/// Rows whose number in the table is not a sum of kernels as it stands: why, and what the table says.
 const OTHERWISE: [(&str, &str, &str); 3] = [
     (
         "torch-dynamic-grid.json",

@@ -147,7 +147,7 @@ fn branches_of_a_graph_are_said_to_be_one_behind_the_other() {
     let text = format!("{{\"traceEvents\":[{}]}}", events.join(",")).into_bytes();
     let import = import_text(&text, &options()).unwrap();
     assert_eq!(launches_and_ns(&import), (8, 72_000));
-    let note = "streams: one, whose kernels are put one behind the other; 0.032 ms ran at once";
+    let note = "streams: one, whose kernels are put one after the other; 0.032 ms ran at once";
     assert!(import.notes.iter().any(|n| n == note), "{:?}", import.notes);
     let warned = "alone, the model takes 0.072 ms, 56 % longer than the recorded 0.046 ms";
     assert!(import.warnings.iter().any(|w| w.ends_with(warned)), "{:?}", import.warnings);

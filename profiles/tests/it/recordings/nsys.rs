@@ -182,7 +182,7 @@ fn what_is_no_export_is_named() {
         std::fs::write(&path, bytes).unwrap();
         import(Tool::Nsys, &path, &options()).unwrap_err()
     };
-    let text = error(b"PK and something else that is no database at all");
+    let text = error(b"PK and something else that is not a database at all");
     assert!(text.contains("is not an SQLite export (nsys export --type sqlite), or CSV"), "{text}");
     let whole = std::fs::read(fixture("nsys.sqlite")).unwrap();
     let cut = error(&whole[..whole.len() / 2]);

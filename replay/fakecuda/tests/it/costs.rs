@@ -103,7 +103,7 @@ fn costs_are_taken_step_by_step_and_marked() {
     );
     let launch: serde_json::Value = serde_json::from_str(lines.lines().nth(1).unwrap()).unwrap();
     assert_eq!(launch["samples"].as_array().unwrap().len(), 31, "raw samples are kept");
-    // A device file that reads, under a name that is no GPU's.
+    // A device file that reads, under a name that is not a GPU's.
     let device = Device::read(&folder.path().join("stand-in.toml")).unwrap();
     assert_eq!(device.title, "NOT A MEASUREMENT");
     let file = text("stand-in.toml");

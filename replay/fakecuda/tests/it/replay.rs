@@ -189,7 +189,7 @@ fn policies_drive_streams_and_green_contexts() {
                 assert!(c.completed > 0, "{name}: {done:?}");
                 assert_eq!(c.offered, c.completed + c.dropped_total() + tenant.in_flight);
             }
-            // What a GPU does not tell is no number.
+            // What a GPU does not tell is not a number.
             assert!(report.gpu.cu_utilization.is_nan());
             assert!(!lateness.arrivals.is_empty());
             let changes = report.counter("queue_changes").unwrap_or(0.0);

@@ -15,7 +15,7 @@ impl CudaDevice {
     /// of `like` where that is given, which must be of the same work.
     ///
     /// # Errors
-    /// Work that is no product, code that the driver does not take, no memory.
+    /// Work that is not a product, code that the driver does not take, no memory.
     pub fn prepare_tile(
         &mut self,
         queue: Queue,

@@ -20,7 +20,7 @@ impl OptionType for Rows {
     fn read(value: &Value) -> Result<Self, String> {
         match value {
             Value::Texts(texts) => parse(texts).map(Self),
-            other => Err(format!("{other} is no list")),
+            other => Err(format!("{other} is not a list")),
         }
     }
 
@@ -55,7 +55,7 @@ fn parse(texts: &[String]) -> Result<Vec<Known>, String> {
         };
         let ms: Option<Vec<f64>> = numbers.split_whitespace().map(number).collect();
         let Some(ms) = ms else {
-            return Err(wrong("holds something that is no latency in ms above 0".to_owned()));
+            return Err(wrong("holds something that is not a latency in ms above 0".to_owned()));
         };
         let model = model.trim().to_owned();
         if rows.iter().any(|r| r.model == model) {

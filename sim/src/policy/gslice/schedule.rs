@@ -28,7 +28,7 @@ impl OptionType for Schedule {
     fn read(value: &Value) -> Result<Self, String> {
         match value {
             Value::Texts(texts) => parse(texts).map(Self),
-            other => Err(format!("{other} is no list")),
+            other => Err(format!("{other} is not a list")),
         }
     }
 
@@ -69,9 +69,9 @@ fn entry(text: &str) -> Result<Entry, String> {
         .trim()
         .trim_end_matches('%')
         .parse()
-        .map_err(|_| wrong(format!("`{share}` is no percentage")))?;
+        .map_err(|_| wrong(format!("`{share}` is not a percentage")))?;
     if !(1.0..=100.0).contains(&share) {
-        return Err(wrong(format!("a share lies between 1 and 100 %, not at {share}")));
+        return Err(wrong(format!("a share is between 1 and 100 %, not {share}")));
     }
     Ok(Entry { at, tenant, share })
 }
@@ -86,7 +86,7 @@ impl Entry {
     pub(super) fn check(&self, setup: &Setup) -> Result<(), LayoutError> {
         match &self.tenant {
             Some(name) if !setup.tenants.iter().any(|t| t.name == *name) => {
-                Err(LayoutError(format!("`schedule` names `{name}`, which is no tenant")))
+                Err(LayoutError(format!("`schedule` names `{name}`, which is not a tenant")))
             }
             _ => Ok(()),
         }
@@ -117,7 +117,7 @@ mod tests {
         for (text, says) in [
             ("20s", "no `:` before the share"),
             ("20:60", "`20` is not a duration"),
-            ("20s:sixty", "`sixty` is no percentage"),
+            ("20s:sixty", "`sixty` is not a percentage"),
             ("20s:0", "between 1 and 100 %, not at 0"),
             ("20s:NaN", "between 1 and 100 %, not at NaN"),
             ("x@y:5", "`y` is not a duration"),

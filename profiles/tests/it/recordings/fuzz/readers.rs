@@ -63,7 +63,7 @@ const PER_SEQUENCE: &str = "layer,sequences,time_us\nlm_head,1,90.5\nlm_head,8,9
 const LAYER_ATTENTION: &str = "prefill_chunk,kv_prefill,n_decode,kv_decode,time_us\n0,0,8,1023,20\n128,512,0,0,40.5\n64,0,2,9,12\n";
 const NEUSIGHT: &str = "OPName,Latency,Device,Kernel Name,Grid x,Grid y,Grid z,Block x,Block y,Block z\nbmm,0.25,NVIDIA H100 80GB HBM3,sgemm,2,1,192,256,1,1\n";
 
-/// The kind of an answer that is no error: how much was used, and what was dropped for what.
+/// The kind of an answer that is not an error: how much was used, and what was dropped for what.
 fn answer(import: &Import) -> String {
     format!("{} {:?}", import.rows_used.min(9), import.dropped.keys().collect::<Vec<_>>())
 }
