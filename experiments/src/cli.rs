@@ -278,7 +278,7 @@ struct StatusArgs {
     folder: PathBuf,
 }
 
-/// Submit the shards that are not finished to a scheduler, and the merge behind them
+/// Submit the shards that are not finished to a scheduler, and the merge after them
 ///
 /// Writes DIR/slurm/array.sbatch and merge.sbatch, which may be edited, prints them and submits them.
 /// After failures, the same command submits what is missing.

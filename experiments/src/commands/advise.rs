@@ -25,7 +25,7 @@ const LEAST_BUDGET: Nanos = Nanos::from_millis(50);
 /// Find how a mix of models should share GPUs, and write settings that deploy
 ///
 /// Every way of sharing is searched (shares, instances, batches, workers, who goes where), simulated on
-/// the same requests, and shown in a row; the answer stands first. A mix comes from --model, or from an
+/// the same requests, and shown in a row; the answer comes first. A mix comes from --model, or from an
 /// experiment file; its policies do not matter here.
 #[derive(ClapArgs)]
 #[command(after_help = "Examples:\n  \
