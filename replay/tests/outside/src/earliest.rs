@@ -15,7 +15,7 @@ cotenant_sim::options! {
     }
 }
 
-pub static INFO: PolicyInfo = PolicyInfo {
+pub(crate) static INFO: PolicyInfo = PolicyInfo {
     name: "earliest",
     summary: "batches by deadline",
     source: "Earliest deadline first (Liu and Layland 1973)",
