@@ -18,7 +18,7 @@ pub struct Way {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Dashes of what is no series.
+/// Dashes of what is not a series.
 const DASH: &[f64] = &[5.0, 3.0];
 
 fn looks(ways: &[Way]) -> Vec<Look> {

@@ -61,7 +61,7 @@ pub(crate) fn read(path: &str, text: &str, found: &mut Found) -> Result<(), Read
     let stem = stem.strip_suffix(".env").or_else(|| stem.strip_suffix(".sh")).unwrap_or(stem);
     let (mut tenant, mut gpu) = (stem.to_owned(), None);
     if found.device.mps.is_none() || !found.device.is_amd() {
-        let what = format!("ROCm's settings; {} is no GPU of AMD's", found.device.title);
+        let what = format!("ROCm's settings; {} is not an AMD GPU", found.device.title);
         found.tell(Weight::Illegal, path, None, "", what);
         return Ok(());
     }
@@ -105,7 +105,7 @@ fn mask(
     found: &mut Found,
 ) -> Result<(), ReadError> {
     let wrong = || {
-        let what = format!("`{value}` is no mask such as 0:0-29 (GPU, then its CUs)");
+        let what = format!("`{value}` is not a mask such as 0:0-29 (GPU, then its CUs)");
         ReadError::new(path, line, MASK, what)
     };
     let (_, list) = value.split_once(':').ok_or_else(wrong)?;

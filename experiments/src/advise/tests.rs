@@ -200,8 +200,11 @@ fn emitted_checks(models: &[&str], device: &str, ask: &Ask, least: usize) {
     eprintln!("{models:?}: alone {alone:?}");
 }
 
-/// Formats that say alone how a GPU is shared, by the paths of their files.
-const FORMATS: &[(&str, fn(&str) -> bool)] = &[
+/// Whether a path is of a format.
+type Is = fn(&str) -> bool;
+
+/// Formats that say how a GPU is shared without any other file, by the paths of their files.
+const FORMATS: &[(&str, Is)] = &[
     ("kubernetes", |p| p == "kubernetes.yaml" || p == "device-plugin.yaml"),
     ("dra", |p| p == "dra.yaml"),
     ("kai", |p| p == "kai.yaml"),

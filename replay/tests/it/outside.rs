@@ -9,7 +9,11 @@ fn a_policy_of_ones_own_runs_in_both_worlds() {
     let tests = std::env::current_exe().unwrap();
     let program = tests.parent().and_then(Path::parent).unwrap().join("examples/outside");
     if !program.exists() {
-        assert!(std::env::var_os("COTENANT_LONG_TESTS").is_none(), "{} is absent", program.display());
+        assert!(
+            std::env::var_os("COTENANT_LONG_TESTS").is_none(),
+            "{} is absent",
+            program.display()
+        );
         eprintln!("skipped: `cargo test` builds the example, `cargo test --test it` does not");
         return;
     }

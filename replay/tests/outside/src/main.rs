@@ -38,7 +38,12 @@ fn scenario() -> Scenario {
     Scenario {
         loads: vec![Load::Open(Box::new(arrivals))],
         contention: ContentionModel::None,
-        setup: Arc::new(Setup { costs: device.costs.clone(), device, code: code.into(), tenants: vec![tenant] }),
+        setup: Arc::new(Setup {
+            costs: device.costs.clone(),
+            device,
+            code: code.into(),
+            tenants: vec![tenant],
+        }),
         warmup: Nanos::from_millis(20),
         duration: Nanos::from_millis(300),
         jitter: None,
