@@ -244,3 +244,19 @@ fn a_queue_that_grows_without_end_is_cut() {
         assert!(at < Nanos::from_micros(700), "{}: {at}", info.name);
     }
 }
+
+#[test]
+fn a_queue_that_outgrows_the_warm_up_is_cut_with_an_empty_window() {
+    let mut world =
+        World::new(Device::builtin("a100-sxm-40").unwrap(), vec![waves(108, 108, 1_000)]);
+    world.tenants = vec![tenant("a", model(vec![program(&world.code, &[0], 0)]))];
+    world.warmup = Nanos::from_micros(700);
+    for info in ALL.iter().filter(|info| !info.is_bound()) {
+        let scenario = world.scenario(vec![poisson(100.0, 1)]);
+        let mut policy = build(info.name, &[]);
+        let report = cotenant_sim::run_within(scenario, policy.as_mut(), None, 5_000).unwrap();
+        assert!(report.cut.unwrap() < world.warmup, "{}", info.name);
+        assert_eq!(report.window, Nanos::ZERO, "{}", info.name);
+        assert!(report.gpu.cu_utilization.is_nan(), "{}", info.name);
+    }
+}
