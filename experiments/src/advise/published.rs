@@ -4,7 +4,7 @@ use super::lab::Lab;
 
 /// Mean absolute error of the throughput of 2 to 5 processes of one model that share an instance, %, over
 /// ParvaGPU's three models: the least and the most, from layer shapes and from measured latencies.
-const SHARING: [(f64, f64); 2] = [(6.5, 21.5), (4.7, 7.9)];
+const SHARING: [(f64, f64); 2] = [(7.0, 21.5), (5.4, 8.6)];
 /// Mean absolute error of linear layers of an 8B model in vLLM on two GPUs, %, from layer shapes.
 const LAYERS: (f64, f64) = (14.1, 17.8);
 /// The larger of the errors of the 99th percentiles of a serving engine whose steps were measured, %.
