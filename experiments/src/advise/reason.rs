@@ -22,8 +22,26 @@ pub(super) fn order(rows: &[Row]) -> Vec<usize> {
         (s.missed, r.gpus, (s.worst * 50.0).round(), (s.lost * 20.0).round(), i)
     };
     order.sort_by(|&a, &b| key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal));
+    // Of two that keep every goal, one that a little more load breaks comes behind one that has room for it.
+    let room = |i: usize| rows[i].headroom.filter(|_| rows[i].settled);
+    let alike = |i: usize| {
+        let (missed, gpus, worst, lost, _) = key(i);
+        (missed, gpus, worst, lost)
+    };
+    if let Some(&first) = order.first()
+        && room(first).is_some_and(|h| h < ROOM)
+        && let Some(at) = order
+            .iter()
+            .position(|&i| alike(i) == alike(first) && room(i).is_some_and(|h| h >= ROOM))
+    {
+        let better = order.remove(at);
+        order.insert(0, better);
+    }
     order
 }
+
+/// Headroom below which goals are kept by a hair.
+const ROOM: f64 = 1.1;
 
 /// One sentence.
 pub(super) fn why(lab: &Lab, rows: &[Row], order: &[usize], choice: usize) -> String {

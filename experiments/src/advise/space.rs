@@ -154,6 +154,10 @@ impl Group {
     }
 }
 
+/// Share of a GPU in use, with the largest batches, from which on it counts as nearly full.
+const CROWDED: f64 = 0.5;
+/// Parts in which percentages of such a GPU are handed out.
+const FINE: u32 = 50;
 /// Most placements of instances that the search looks at.
 const PLACEMENTS: usize = 12;
 
@@ -358,7 +362,21 @@ impl Space {
             let place = |i: usize| Place::part(&lab.setup, cus * percent[i] / 100);
             self.candidate(lab, g, How::Deploy(Sharing::Mps { percent: percent.clone() }), place)
         };
-        all.into_iter().map(make).collect()
+        let mut found: Vec<Candidate> = all.into_iter().map(make).collect();
+        // A GPU that is nearly full serves most by the largest batches, each in a place of its own.
+        let largest = |i: usize| lab.batch_limit[g.tenants[i]];
+        let busy = |i: usize| screen::demand(lab, g.tenants[i], largest(i), g.requests[i]);
+        let busy: Vec<f64> = (0..n).map(busy).collect();
+        if busy.iter().sum::<f64>() > CROWDED && n < FINE as usize {
+            let units = by_demand(FINE, &busy);
+            let mut full = make(units.iter().map(|u| u * 100 / FINE).collect());
+            for (i, &t) in g.tenants.iter().enumerate().filter(|(_, t)| !lab.generates(**t)) {
+                full.batch[i] = nearest(&self.batches(lab, t), largest(i));
+                full.workers[i] = self.workers(lab, t)[0];
+            }
+            found.insert(1, full);
+        }
+        found
     }
 
     /// Legal layouts with an assignment of tenants: an instance each, or several in one.
