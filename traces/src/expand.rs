@@ -197,7 +197,7 @@ impl<B: Bins> Binned<B> {
         if expected <= 0.0 {
             return;
         }
-        // A second one in the same bin goes on where the first ends.
+        // A second one in the same bin continues where the first ends.
         while let Some(at) = client.next(span) {
             self.ready.push((at, index));
         }

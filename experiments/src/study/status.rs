@@ -1,4 +1,4 @@
-//! `cotenant status DIR`: how far every shard is.
+//! `cotenant status DIR`: the state of every shard.
 
 use std::path::Path;
 use std::time::{Duration, SystemTime};

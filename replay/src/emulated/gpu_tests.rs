@@ -106,7 +106,7 @@ fn on_the_same_cus_the_later_takes_what_is_left_and_priority_goes_first() {
     let mut w = World::whole();
     let (first, urgent) = (w.stream(0, None), w.stream(0, None));
     w.launch(0, first, 0);
-    // Takes every CU away for 1000 ns: the other goes on where it stopped.
+    // Takes every CU away for 1000 ns: the other resumes where it stopped.
     w.shoot(500, urgent, Shot { priority: 1, ..shot(1) }, 0);
     assert_eq!(w.ended(1500), [(1, 1500, 1000)]);
     assert_eq!(w.ended(2000), [(0, 2000, 2000)]);
