@@ -169,7 +169,7 @@ fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>, patience: Op
         return Need { requests, answered, waiting: requests, at_once: true, key };
     }
     // A trace has as many requests as its file has rows.
-    let requests = config.arrivals.mean_rate().unwrap_or(0.0) * seconds;
+    let requests = config.arrivals.expected(span).unwrap_or(0.0);
     let waiting = (requests - SHARING * alone).max(0.0);
     let kept = patience.map_or(f64::INFINITY, |patience| requests / seconds * patience);
     let waiting = waiting.min(kept);

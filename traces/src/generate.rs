@@ -244,6 +244,27 @@ impl RateShape {
         }
     }
 
+    /// How many requests the first `span` seconds have on average; parts of rounds as parts of their
+    /// mean.
+    #[must_use]
+    pub fn expected(&self, span: f64) -> f64 {
+        match self {
+            Self::OnOff { base, peak, start, len, ramp, period } => {
+                // Both ramps together are as much as one at full height.
+                let rounds = period.map_or(f64::from(span > start - ramp), |p| span / p);
+                let on = (rounds * (len + ramp)).min(span);
+                base * (span - on) + peak * on
+            }
+            Self::Diurnal { mean, .. } => mean * span,
+            Self::Piecewise { points, linear, repeat } => match points.last() {
+                Some(&(cycle, _)) if *repeat && cycle > 0.0 => {
+                    span / cycle * integral(points, *linear, cycle)
+                }
+                _ => integral(points, *linear, span),
+            },
+        }
+    }
+
     /// A rate that is not exceeded from `t` (s) until a later time, and that time (infinite: for
     /// good). Thinning by it draws few candidates in vain where the rate is far below its peak.
     fn stretch(&self, t: f64) -> (f64, f64) {
@@ -303,6 +324,15 @@ fn interpolate(points: &[(f64, f64)], linear: bool, t: f64) -> f64 {
         (Some(a), Some(_)) if !linear => a.1,
         (Some(a), Some(b)) => a.1 + (b.1 - a.1) * (t - a.0) / (b.0 - a.0),
     }
+}
+
+/// The area under the points from 0 to `end`.
+fn integral(points: &[(f64, f64)], linear: bool, end: f64) -> f64 {
+    let mut edges: Vec<f64> = points.iter().map(|p| p.0).filter(|t| *t < end).collect();
+    edges.insert(0, 0.0);
+    edges.push(end);
+    let part = |w: &[f64]| (w[1] - w[0]) * interpolate(points, linear, f64::midpoint(w[0], w[1]));
+    edges.windows(2).map(part).sum()
 }
 
 /// A Poisson process whose rate follows a shape, by thinning (Lewis and Shedler 1979).

@@ -337,6 +337,15 @@ impl ArrivalSpec {
         }
     }
 
+    /// How many requests `span` has on average from the start on, where the specification alone says it.
+    #[must_use]
+    pub fn expected(&self, span: Nanos) -> Option<f64> {
+        match self.mean_rate() {
+            Some(rate) => Some(rate * secs(span)),
+            None => self.process.rate_shape().map(|shape| shape.expected(secs(span))),
+        }
+    }
+
     /// The files that the arrivals come from.
     #[must_use]
     pub fn files(&self, base_dir: &Path) -> Vec<PathBuf> {

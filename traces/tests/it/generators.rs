@@ -116,6 +116,28 @@ fn markov_modulation_has_its_mean_rate_and_is_bursty() {
 }
 
 #[test]
+fn as_many_requests_come_as_are_expected() {
+    let hour = Nanos::from_secs(3_600);
+    for json in [
+        r#"{"kind":"poisson","rate":7}"#,
+        r#"{"kind":"mmpp","rates":[5,100],"dwell":["900ms","100ms"]}"#,
+        r#"{"kind":"onoff","base":2,"peak":200,"start":"10s","len":"5s","ramp":"3s","period":"60s"}"#,
+        r#"{"kind":"onoff","base":2,"peak":200,"start":"10min","len":"50s"}"#,
+        r#"{"kind":"onoff","base":20,"peak":2,"start":"3h","len":"1s"}"#,
+        r#"{"kind":"piecewise","points":[["0s",0],["100s",100],["200s",0]]}"#,
+        r#"{"kind":"piecewise","points":[["10s",3],["100s",100],["200s",5]]}"#,
+        r#"{"kind":"piecewise","points":[["0s",3],["10s",50],["20s",5]],"repeat":true}"#,
+    ] {
+        let expected = spec(json).expected(hour).unwrap();
+        let came = take(json, 1, "t", HOUR).len() as f64;
+        assert!(
+            (came - expected).abs() < 5.0 * expected.sqrt() + 0.02 * expected,
+            "{json}: {came}, {expected}"
+        );
+    }
+}
+
+#[test]
 fn varying_rates_follow_their_shape() {
     let json = r#"{"kind":"onoff","base":2,"peak":200,"start":"10s","len":"5s","period":"60s"}"#;
     let all = take(json, 1, "t", HOUR);
