@@ -137,11 +137,11 @@ fn bad_questions_are_told_what_is_missing() {
         (vec!["advise", "--gpu", "a30", "--model", "alexnet@5rps,slo=3"], "slo"),
         (vec!["advise", "--gpu", "a31", "--model", "alexnet@5rps"], "a30"),
         (vec!["advise", "--gpu", "a30", "--gpus", "4..2", "--model", "alexnet@5rps"], "range"),
-        (vec!["advise", "--gpu", "a30", "--model", "alexnet@nanrps"], "no rate"),
+        (vec!["advise", "--gpu", "a30", "--model", "alexnet@nanrps"], "not a rate"),
         (vec!["advise", "--gpu", "a30", "--model", "alexnet@0rps"], "not a rate"),
         (vec!["advise", "--gpu", "a30", "--model", "resnet5@5rps"], "resnet50"),
         (vec!["advise", "--gpu", "a30", "--model", "alexnet@5rps", "--budget", "0s"], "too little"),
-        (vec!["advise", "--gpu", "a30", "--model", "alexnet@5rps", "--price", "-2"], "no price"),
+        (vec!["advise", "--gpu", "a30", "--model", "alexnet@5rps", "--price", "-2"], "not a price"),
         (
             vec!["advise", "--gpu", "rtx-3080", "--model", "llama-3.1-8b@1rps,tokens=512/128"],
             "the smallest that hold it: a10g",
