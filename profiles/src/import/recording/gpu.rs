@@ -188,7 +188,7 @@ mod tests {
         let h200 = gpu("NVIDIA H200", Some(132), Some(140));
         assert_eq!(why(h200), "NVIDIA H200 has 140.0 GiB, h100-sxm has 79.6 GiB");
         assert!(
-            why(gpu("NVIDIA H200", Some(132), None)).ends_with("is not an NVIDIA H100 SXM 80 GB")
+            why(gpu("NVIDIA H200", Some(132), None)).ends_with("is not the NVIDIA H100 SXM 80 GB")
         );
     }
 }

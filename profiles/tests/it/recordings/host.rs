@@ -102,7 +102,7 @@ fn side_streams_are_put_into_the_main_one_by_name() {
         // 32 and 4 µs fit into the 38 µs that the pass took: no longer than that.
         let import = import_text(&two_streams(4, calls), &options()).unwrap();
         assert_eq!(launches_and_ns(&import), (5, 36_000));
-        let place = if calls { "put where the host launched them" } else { "put behind it" };
+        let place = if calls { "put where the host launched them" } else { "put after it" };
         let main = "streams: stream 7 (4 launches, 0.032 ms) is the main one; stream 20 (1 launch, 0.004 ms) ";
         let said = import.notes.iter().find(|n| n.starts_with(main)).unwrap();
         assert!(said.contains(place) && said.contains("0.003 ms ran at once"), "{said}");
