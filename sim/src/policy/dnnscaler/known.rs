@@ -93,7 +93,7 @@ mod tests {
         assert!(message(&["1 2 3"]).contains("names no model"));
         assert!(message(&["a: 1 2"]).contains("has 2 latencies; max_instances is 3"));
         for bad in ["a: 1 2 x", "a: 1 2 -3", "a: 1 2 0", "a: 1 2 NaN", "a: 1 2 inf"] {
-            assert!(message(&[bad]).contains("no latency in ms above 0"), "{bad}");
+            assert!(message(&[bad]).contains("is not a latency in ms above 0"), "{bad}");
         }
         assert!(message(&["a: 1 2 3", "a: 1 2 3"]).contains("another row names too"));
     }

@@ -118,8 +118,8 @@ mod tests {
             ("20s", "no `:` before the share"),
             ("20:60", "`20` is not a duration"),
             ("20s:sixty", "`sixty` is not a percentage"),
-            ("20s:0", "between 1 and 100 %, not at 0"),
-            ("20s:NaN", "between 1 and 100 %, not at NaN"),
+            ("20s:0", "between 1 and 100 %, not 0"),
+            ("20s:NaN", "between 1 and 100 %, not NaN"),
             ("x@y:5", "`y` is not a duration"),
         ] {
             let message = read(&[text]).unwrap_err();
