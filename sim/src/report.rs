@@ -113,9 +113,13 @@ impl GpuReport {
         context_switches: 0,
     };
 
-    /// What `used` within `window` comes to on `device`.
+    /// What `used` within `window` comes to on `device`; unknown where the window is empty, as it is for a
+    /// run that was cut during its warm-up.
     #[must_use]
     pub fn of(device: &Device, window: Nanos, used: Totals) -> Self {
+        if window == Nanos::ZERO {
+            return Self::UNKNOWN;
+        }
         let seconds = window.0 as f64 / 1e9;
         let cu_s = f64::from(device.cus()) * seconds;
         let active_cu_s = used.active_cu_ns as f64 / 1e9;

@@ -19,9 +19,9 @@ impl<W: World> Host<'_, W> {
             self.serving.stood_still(w.spec.tenant, w.began, end);
         }
         let device = &self.setup.device;
-        // Cut during the warm-up, there is no window to use anything in.
-        let used = world.used().filter(|_| self.window > Nanos::ZERO);
-        let gpu = used.map_or(GpuReport::UNKNOWN, |used| GpuReport::of(device, self.window, used));
+        let gpu = world
+            .used()
+            .map_or(GpuReport::UNKNOWN, |used| GpuReport::of(device, self.window, used));
         let mut counters = self.policy.counters();
         counters.extend(world.counters());
         let mut tenants = self.serving.reports(end);

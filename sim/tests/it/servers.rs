@@ -258,5 +258,7 @@ fn a_queue_that_outgrows_the_warm_up_is_cut_with_an_empty_window() {
         assert!(report.cut.unwrap() < world.warmup, "{}", info.name);
         assert_eq!(report.window, Nanos::ZERO, "{}", info.name);
         assert!(report.gpu.cu_utilization.is_nan(), "{}", info.name);
+        let part = report.tenants[0].gpu(&world.device, report.window);
+        assert!(part.is_none_or(|part| part.cu_utilization.is_nan()), "{}", info.name);
     }
 }
