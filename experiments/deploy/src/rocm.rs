@@ -110,27 +110,37 @@ fn mask(
     };
     let (_, list) = value.split_once(':').ok_or_else(wrong)?;
     let number = |t: &str| t.trim().parse::<u32>().map_err(|_| wrong());
-    let mut cus: Vec<u32> = vec![];
+    let all = found.device.cus();
+    let (mut named, mut beyond) = (vec![false; all as usize], None);
+    let mut name = |low: u32, high: u32| {
+        if high >= all {
+            beyond.get_or_insert(low.max(all));
+        }
+        (low..=high.min(all.saturating_sub(1))).for_each(|cu| named[cu as usize] = true);
+    };
     if let Some(hex) = list.trim().strip_prefix("0x") {
-        let digits = hex.chars().rev().map(|c| c.to_digit(16).ok_or_else(wrong));
-        for (i, digit) in digits.collect::<Result<Vec<u32>, _>>()?.into_iter().enumerate() {
-            cus.extend((0..4).filter(|bit| digit >> bit & 1 == 1).map(|bit| i as u32 * 4 + bit));
+        for (i, digit) in hex.chars().rev().enumerate() {
+            let digit = digit.to_digit(16).ok_or_else(wrong)?;
+            let first = u32::try_from(i).unwrap_or(u32::MAX).saturating_mul(4);
+            for bit in (0..4).filter(|bit| digit >> bit & 1 == 1) {
+                name(first.saturating_add(bit), first.saturating_add(bit));
+            }
         }
     } else {
         for part in list.split(',') {
             let (low, high) = part.split_once('-').unwrap_or((part, part));
-            let (low, high) = (number(low)?, number(high)?.min(4096));
-            cus.extend(low..=high);
+            let (low, high) = (number(low)?, number(high)?);
+            if low > high {
+                return Err(wrong());
+            }
+            name(low, high);
         }
     }
-    cus.sort_unstable();
-    cus.dedup();
-    let all = found.device.cus();
-    if let Some(beyond) = cus.iter().find(|&&c| c >= all) {
+    if let Some(beyond) = beyond {
         let what = format!("CU {beyond} of {all}: there is none of that number");
         found.tell(Weight::Ignored, path, line, MASK, what);
-        cus.retain(|&c| c < all);
     }
+    let cus: Vec<u32> = (0..all).filter(|&cu| named[cu as usize]).collect();
     let key = (slug(tenant), gpu);
     let shared: Vec<String> = found
         .masks

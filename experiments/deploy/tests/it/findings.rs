@@ -452,4 +452,12 @@ fn masks_of_cus_come_back() {
     let gpus = found.resolve(&known).unwrap();
     assert_eq!(gpus[0].sharing, Sharing::Static { chunks: vec![17, 4, 45] });
     assert!(read("d", "all", &mut found).unwrap_err().contains("0:0-29"));
+    assert!(read("d", "0:9-3", &mut found).unwrap_err().contains("0:0-29"));
+    // All of it beyond: said, and however long, no more than the GPU has is kept in mind.
+    let before = found.findings.len();
+    read("e", "0:5000-6000", &mut found).unwrap();
+    read("f", &format!("0:{}", vec!["0-4294967295"; 100_000].join(",")), &mut found).unwrap();
+    let said: Vec<String> = found.findings[before..].iter().map(ToString::to_string).collect();
+    assert!(says(&said, &["ignored: e.env:1", "CU 5000 of 60"]), "{said:#?}");
+    assert!(says(&said, &["ignored: f.env:1", "CU 60 of 60"]), "{said:#?}");
 }
