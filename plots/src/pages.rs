@@ -4,6 +4,7 @@
 use crate::axis::Axis;
 use crate::chart;
 use crate::figure::{Entry, Figure, Key, Mark, Panel, Side};
+use crate::pareto::{self, DASH};
 use crate::report;
 use crate::style::{self, INK, Look, Shape};
 
@@ -18,9 +19,6 @@ pub struct Way {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Dashes of what is not a series.
-const DASH: &[f64] = &[5.0, 3.0];
-
 fn looks(ways: &[Way]) -> Vec<Look> {
     let own = ways.iter().enumerate();
     own.map(|(n, w)| w.policy.map_or_else(|| style::other_look(n), style::policy_look)).collect()
@@ -33,20 +31,14 @@ pub fn frontier(x: &str, y: &str, ways: &[Way]) -> Vec<String> {
     let looks = looks(ways);
     let points: Vec<(usize, (f64, f64))> =
         ways.iter().enumerate().filter_map(|(n, w)| Some((n, *w.points.first()?))).collect();
-    let beats = |a: (f64, f64), b: (f64, f64)| a.0 <= b.0 && a.1 >= b.1 && a != b;
-    let mut front: Vec<(usize, (f64, f64))> = points.clone();
-    front.retain(|(_, at)| !points.iter().any(|(_, other)| beats(*other, *at)));
+    let scores: Vec<(f64, f64)> = points.iter().map(|(_, at)| (-at.0, at.1)).collect();
+    let mut front: Vec<(usize, (f64, f64))> =
+        pareto::unbeaten(&scores).into_iter().map(|i| points[i]).collect();
     front.sort_by(|a, b| a.1.0.total_cmp(&b.1.0));
-    let mut stairs: Vec<(f64, f64)> = vec![];
-    for (_, at) in &front {
-        if let Some(before) = stairs.last().copied() {
-            stairs.push((at.0, before.1));
-        }
-        stairs.push(*at);
-    }
     let mut marks = vec![];
-    if stairs.len() > 1 {
-        marks.push(Mark::Line { points: stairs, color: INK, dash: DASH, width: 1.2 });
+    if front.len() > 1 {
+        let stairs: Vec<(f64, f64)> = front.iter().map(|(_, at)| *at).collect();
+        marks.push(pareto::staircase(&stairs, true));
     }
     for (n, at) in &points {
         marks.push(Mark::Point { at: *at, look: looks[*n], hollow: false });
@@ -64,20 +56,28 @@ pub fn frontier(x: &str, y: &str, ways: &[Way]) -> Vec<String> {
     let ring = Look { color: INK, shape: Shape::Circle, dash: DASH };
     legend.push(Entry { label: "on the frontier".to_owned(), look: ring, key: Key::Ring });
     let names: Vec<&str> = front.iter().map(|(n, _)| ways[*n].name.as_str()).collect();
+    let finding = format!("On the frontier: {}.", names.join(", "));
+    let axes = (Axis::from_zero(x, &xs, false), counted(y, &ys));
+    pieces("frontier", finding, axes, marks, legend)
+}
+
+/// A figure of one panel: its SVG, and that of its legend.
+fn pieces(
+    name: &str,
+    finding: String,
+    (x, y): (Axis, Axis),
+    marks: Vec<Mark>,
+    legend: Vec<Entry>,
+) -> Vec<String> {
     let figure = Figure {
-        finding: format!("On the frontier: {}.", names.join(", ")),
-        panels: vec![Panel {
-            title: String::new(),
-            x: Axis::from_zero(x, &xs, false),
-            y: counted(y, &ys),
-            marks,
-        }],
+        finding,
+        panels: vec![Panel { title: String::new(), x, y, marks }],
         columns: 1,
         size: (520.0, 280.0),
         legend,
         ..Figure::default()
     };
-    chart::pieces(&figure, "frontier")
+    chart::pieces(&figure, name)
 }
 
 /// An axis from zero; of counts, with ticks at whole numbers and room for markers.
@@ -130,20 +130,9 @@ pub fn curves(x: &str, y: &str, (limit, most): (f64, f64), ways: &[Way]) -> Vec<
     let dashed = Look { color: INK, shape: Shape::Circle, dash: DASH };
     legend.push(Entry { label: "the goal".to_owned(), look: dashed, key: Key::PlainLine });
     let top = ys.iter().copied().fold(limit, f64::max) * 1.05;
-    let figure = Figure {
-        finding: format!("{y} of {} ways over {x}.", ways.len()),
-        panels: vec![Panel {
-            title: String::new(),
-            x: Axis::from_zero(x, &xs, false).ticks_at(&xs),
-            y: Axis::exact(y, 0.0, top.min(most)),
-            marks,
-        }],
-        columns: 1,
-        size: (520.0, 280.0),
-        legend,
-        ..Figure::default()
-    };
-    chart::pieces(&figure, "curves")
+    let finding = format!("{y} of {} ways over {x}.", ways.len());
+    let axes = (Axis::from_zero(x, &xs, false).ticks_at(&xs), Axis::exact(y, 0.0, top.min(most)));
+    pieces("curves", finding, axes, marks, legend)
 }
 
 /// The report's style sheet, with the shades that these pictures have on dark paper.

@@ -19,6 +19,8 @@ struct Point {
     bound: bool,
 }
 
+/// Dashes of what is not a series.
+pub(crate) const DASH: &[f64] = &[5.0, 3.0];
 /// A spread of x above which its axis is logarithmic unless asked otherwise.
 const WIDE: f64 = 30.0;
 
@@ -80,7 +82,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let mut legend: Vec<Entry> = cx.legend(by, &series, Key::Marker);
     let bound = |e: &Entry| cx.is_bound(by, &e.label);
     legend.iter_mut().filter(|e| bound(e)).for_each(|e| e.key = Key::Hollow);
-    let frontier = Look { color: INK, shape: Shape::Circle, dash: &[5.0, 3.0] };
+    let frontier = Look { color: INK, shape: Shape::Circle, dash: DASH };
     legend.push(Entry { label: "frontier".to_owned(), look: frontier, key: Key::PlainLine });
     legend.push(Entry { label: "on the frontier".to_owned(), look: frontier, key: Key::Ring });
     Ok(Figure {
@@ -180,19 +182,32 @@ fn points(
 /// Indices of the points that no other one beats in both metrics, by ascending x.
 fn frontier(points: &[Point], x: &Column, y: &Column) -> Vec<usize> {
     let good = |value: f64, c: &Column| if c.better == Better::Lower { -value } else { value };
-    let scores: Vec<(f64, f64)> =
-        points.iter().map(|p| (good(p.x.mean, x), good(p.y.mean, y))).collect();
-    let beaten = |i: usize| {
-        let a = scores[i];
-        (0..points.len()).any(|j| {
-            let b = scores[j];
-            !points[j].bound && b != a && b.0 >= a.0 && b.1 >= a.1
-        })
-    };
-    let mut front: Vec<usize> =
-        (0..points.len()).filter(|i| !points[*i].bound && !beaten(*i)).collect();
+    let rivals: Vec<usize> = (0..points.len()).filter(|&i| !points[i].bound).collect();
+    let score = |&i: &usize| (good(points[i].x.mean, x), good(points[i].y.mean, y));
+    let scores: Vec<(f64, f64)> = rivals.iter().map(score).collect();
+    let mut front: Vec<usize> = unbeaten(&scores).into_iter().map(|n| rivals[n]).collect();
     front.sort_by(|a, b| points[*a].x.mean.total_cmp(&points[*b].x.mean));
     front
+}
+
+/// Indices of the scores that no other one beats; more is better.
+pub(crate) fn unbeaten(scores: &[(f64, f64)]) -> Vec<usize> {
+    let beats = |b: &(f64, f64), a: &(f64, f64)| b != a && b.0 >= a.0 && b.1 >= a.1;
+    let free = |&i: &usize| !scores.iter().any(|other| beats(other, &scores[i]));
+    (0..scores.len()).filter(free).collect()
+}
+
+/// A staircase through the points of a frontier by ascending x, of which less or more is better: between
+/// two of them nothing better than the worse of both is known.
+pub(crate) fn staircase(front: &[(f64, f64)], less: bool) -> Mark {
+    let mut points: Vec<(f64, f64)> = vec![];
+    for &at in front {
+        if let Some(&before) = points.last() {
+            points.push(if less { (at.0, before.1) } else { (before.0, at.1) });
+        }
+        points.push(at);
+    }
+    Mark::Line { points, color: INK, dash: DASH, width: 1.2 }
 }
 
 fn marks(
@@ -204,22 +219,9 @@ fn marks(
     let front = frontier(points, x, y);
     let mut marks = Vec::new();
     if !front.is_empty() {
-        // A staircase: between two points nothing better than the worse of both is known.
-        let mut line: Vec<(f64, f64)> = Vec::new();
-        for (place, i) in front.iter().enumerate() {
-            let p = &points[*i];
-            if place > 0 {
-                let before = &points[front[place - 1]];
-                let corner = if x.better == Better::Lower {
-                    (p.x.mean, before.y.mean)
-                } else {
-                    (before.x.mean, p.y.mean)
-                };
-                line.push(corner);
-            }
-            line.push((p.x.mean, p.y.mean));
-        }
-        marks.push(Mark::Line { points: line, color: INK, dash: &[5.0, 3.0], width: 1.2 });
+        let at = |&i: &usize| (points[i].x.mean, points[i].y.mean);
+        let front: Vec<(f64, f64)> = front.iter().map(at).collect();
+        marks.push(staircase(&front, x.better == Better::Lower));
     }
     for p in points {
         let color = FAINT;
