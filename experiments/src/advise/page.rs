@@ -173,25 +173,11 @@ fn tenants(row: &Row) -> Markup {
 }
 
 fn ways(a: &Answer, price: bool) -> Markup {
-    let mut head = vec![
-        "way",
-        "GPUs",
-        "goals met",
-        "worst p99 / goal",
-        "goodput/s",
-        "headroom",
-        "worst inflation",
-        "W",
-        "kWh per million",
-    ];
-    if price {
-        head.push("price per million");
-    }
-    head.extend(["change s", "settings"]);
+    let head = table::headings(price);
     let columns = head.len() - 1;
     html! {
         div.scroll tabindex="0" { table {
-            thead { tr { @for h in head { th scope="col" { (h) } } } }
+            thead { tr { @for [_, long] in head { th scope="col" { (long) } } } }
             tbody { @for (i, r) in a.rows.iter().enumerate() { tr.best[a.choice == Some(i)] {
                 th scope="row" { (r.way) }
                 @if let Some(why) = &r.impossible {

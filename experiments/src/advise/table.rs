@@ -125,23 +125,28 @@ fn bold(row: &Row) -> String {
     }
 }
 
+/// What stands over the columns of the rows: on a terminal, and where there is room.
+pub(crate) fn headings(price: bool) -> Vec<[&'static str; 2]> {
+    let all = [
+        ["way"; 2],
+        ["GPUs"; 2],
+        ["goals", "goals met"],
+        ["worst p99/goal", "worst p99 / goal"],
+        ["goodput/s"; 2],
+        ["headroom"; 2],
+        ["inflation", "worst inflation"],
+        ["W"; 2],
+        ["kWh/M", "kWh per million"],
+        ["price/M", "price per million"],
+        ["change s"; 2],
+        ["settings"; 2],
+    ];
+    all.into_iter().filter(|[short, _]| price || *short != "price/M").collect()
+}
+
 /// A line per way of sharing.
 pub(crate) fn rows(rows: &[Row], price: bool) -> String {
-    let mut header = vec![
-        "way",
-        "GPUs",
-        "goals",
-        "worst p99/goal",
-        "goodput/s",
-        "headroom",
-        "inflation",
-        "W",
-        "kWh/M",
-    ];
-    if price {
-        header.push("price/M");
-    }
-    header.extend(["change s", "settings"]);
+    let header: Vec<&str> = headings(price).into_iter().map(|[short, _]| short).collect();
     let mut lines = vec![];
     let mut cannot = String::new();
     let mut open = vec![];
