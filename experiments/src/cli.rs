@@ -402,7 +402,13 @@ fn field(error: &clap::Error) -> Option<String> {
     let command = std::env::args().skip(1).find_map(|arg| cli.find_subcommand(arg).cloned())?;
     command.get_arguments().find(|arg| arg.get_long() == Some("set"))?;
     let schema = crate::config::schema();
-    let known = schema.get("properties")?.as_object()?.keys().map(String::as_str);
+    let properties = schema.get("properties")?.as_object()?.iter();
+    // Tables and lists of them are not set as a whole.
+    let table = |of: &serde_json::Value| {
+        let kinds = of["type"].as_array().map_or(std::slice::from_ref(&of["type"]), Vec::as_slice);
+        kinds.iter().any(|kind| kind == "array" || kind == "object")
+    };
+    let known = properties.filter(|(_, of)| !table(of)).map(|(key, _)| key.as_str());
     let key = cotenant_profiles::text::closest(flag.strip_prefix("--")?, known)?;
     Some(format!("`{key}` is a field of the experiment: --set {key}=VALUE"))
 }

@@ -569,6 +569,12 @@ fn mistyped_flags_are_answered_with_what_may_be_meant() {
         let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
         assert!(stderr.contains(says) && !stderr.contains("as a value"), "{flag}: {stderr}");
     }
+    // `--set policy=mps` would be refused.
+    for flag in ["--polices", "--plots"] {
+        let done = cotenant().arg("run").arg(&file).arg(flag).assert().code(2);
+        let stderr = String::from_utf8_lossy(&done.get_output().stderr).into_owned();
+        assert!(!stderr.contains("tip"), "{stderr}");
+    }
 }
 
 /// They are laid out, not run: `.ci/experiments` runs each of them.
