@@ -143,6 +143,9 @@ pub enum Problem {
         /// Its CUs.
         has: u32,
     },
+    /// Something that is added is there already, and not the same.
+    #[error("has other numbers in the profile it is added to")]
+    Known,
     /// Two files of one profile that contradict one another.
     #[error("`{found}` here, `{expected}` in {other}")]
     Disagrees {

@@ -113,10 +113,5 @@ fn same(what: &str, here: &str, there: &str) -> Result<(), FileError> {
 }
 
 fn conflict(what: String) -> FileError {
-    let problem = Problem::Disagrees {
-        found: "other numbers".to_owned(),
-        expected: "what is known".to_owned(),
-        other: "the profile it is added to".to_owned(),
-    };
-    FileError::unwritable(&what, problem)
+    FileError::unwritable(&what, Problem::Known)
 }

@@ -387,7 +387,7 @@ fn merging_keeps_both_and_refuses_contradictions() {
 
     more.kernels[1].flops = 1;
     let error = files::merge(profile(), &more).unwrap_err().to_string();
-    assert!(error.contains("kernel `b`: `other numbers` here"), "{error}");
+    assert!(error.contains("kernel `b`: has other numbers in the profile"), "{error}");
     more.device = "p40".to_owned();
     let error = files::merge(profile(), &more).unwrap_err().to_string();
     assert!(error.contains("device: `p40` here, `mi50` in the profile"), "{error}");
