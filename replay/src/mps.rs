@@ -170,9 +170,10 @@ impl Daemon {
             self.check()?;
             let left = self.patience.saturating_sub(began.elapsed());
             match self.ask(QUESTION, left.max(STEP)) {
-                Ok(_) => return Ok(()),
-                Err(_) if began.elapsed() < self.patience => std::thread::sleep(STEP),
-                Err(_) => {
+                // It may answer before its keeper has written down which process it is.
+                Ok(_) if self.pid().is_some() => return Ok(()),
+                _ if began.elapsed() < self.patience => std::thread::sleep(STEP),
+                _ => {
                     let (command, limit, log) = (QUESTION.to_owned(), self.patience, self.log());
                     self.check()?;
                     return Err(MpsError::NoAnswer { command, limit, log });

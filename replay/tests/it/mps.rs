@@ -132,7 +132,7 @@ fn one_that_never_answers_is_given_up_and_stopped() {
 
 #[test]
 fn one_that_does_not_quit_is_killed() {
-    let daemon = Daemon::start(&options("hangs", 1)).unwrap();
+    let daemon = Daemon::start(&options("hangs", 5)).unwrap();
     let (pid, folder) = (daemon.pid().unwrap(), daemon.folder().to_path_buf());
     assert!(matches!(daemon.quit(), Err(MpsError::Killed)));
     assert!(!running(pid) && !folder.exists());
