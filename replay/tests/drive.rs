@@ -93,14 +93,15 @@ fn excused_ms(lateness: &Lateness, steps: f64) -> f64 {
     2.0 * usual + late(arrivals, 1.0) + late(completions, 1.0)
 }
 
-/// Throughput within 5 %, median within 10 %. A busy machine makes the driver late, and it says how
-/// much: what that explains is tried again more slowly, and what still remains of it is said.
+/// Throughput within 5 %, median within 10 %. A busy machine makes the driver late, and a policy that
+/// goes by what it measures then decides otherwise: what deviates is tried again twice as slowly, twice.
+/// The driver says how late it was, which has to explain what remains then.
 fn compare(info: &'static PolicyInfo) {
     let mut policy = (info.build)(&Options::default()).unwrap();
     let deep = policy.depth() == Depth::Kernel;
     let simulated = cotenant_sim::run(scenario(), &mut *policy, None).unwrap();
     let mut slowdown = if deep { 200.0 } else { 100.0 };
-    for last in [false, true] {
+    for last in [false, false, true] {
         let (report, lateness) = replayed(info, scenario(), slowdown);
         let mut excused = true;
         let mut good = true;
@@ -128,8 +129,8 @@ fn compare(info: &'static PolicyInfo) {
         if good {
             return;
         }
-        assert!(excused, "{}: more than the driver's lateness explains", info.name);
         if last {
+            assert!(excused, "{}: more than the driver's lateness explains", info.name);
             eprintln!("{}: the machine is too busy to tell", info.name);
         }
         slowdown *= 2.0;
