@@ -53,7 +53,7 @@ use lane::{Lane, Waiting};
 use masks::{Places, UNMASKED};
 pub use preempt::Taken;
 use resident::Resident;
-use shape::Shape;
+use shape::{Config, Shape};
 pub use solo::{Undisturbed, Work};
 
 /// No event.
@@ -205,11 +205,7 @@ pub struct Pool {
     hole: Option<usize>,
     places: Places,
     seq: u64,
-    /// Sums over residents with blocks on CUs.
-    demand: u64,
-    footprint: u64,
-    power: u64,
-    granted: usize,
+    sums: Sums,
     /// What they draw at the boost clock, as of the last weighing, mW.
     drawn: u64,
     /// Share of the boost clock that the board's limit leaves; since when, and what it took before.
@@ -218,8 +214,6 @@ pub struct Pool {
     lost_ns: f64,
     /// Slow-downs at the boost clock have been worked out since blocks changed last.
     weighed: bool,
-    /// How many of them have waves to come.
-    multi: u32,
     /// Lanes with CUs on which several kernels lie.
     crowded: u32,
     /// Ends of waves may be set.
@@ -246,6 +240,37 @@ pub struct Pool {
     scratch: Scratch,
     observed: bool,
     notes: Vec<Note>,
+}
+
+/// Over residents with blocks on CUs.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    granted: usize,
+    demand: u64,
+    footprint: u64,
+    power: u64,
+    /// How many of them have waves to come.
+    multi: u32,
+}
+
+impl Sums {
+    #[inline]
+    fn add(&mut self, config: &Config, in_waves: bool) {
+        self.granted += 1;
+        self.demand += config.dram;
+        self.footprint += config.footprint;
+        self.power += config.power;
+        self.multi += u32::from(in_waves);
+    }
+
+    #[inline]
+    fn subtract(&mut self, config: &Config, in_waves: bool) {
+        self.granted -= 1;
+        self.demand -= config.dram;
+        self.footprint -= config.footprint;
+        self.power -= config.power;
+        self.multi -= u32::from(in_waves);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -302,16 +327,12 @@ impl Pool {
             hole: None,
             places: Places::default(),
             seq: 0,
-            demand: 0,
-            footprint: 0,
-            power: 0,
-            granted: 0,
+            sums: Sums::default(),
             drawn: 0,
             clock: 1.0,
             clock_since: 0,
             lost_ns: 0.0,
             weighed: false,
-            multi: 0,
             crowded: 0,
             edged: false,
             stressed: false,
@@ -411,8 +432,8 @@ impl Pool {
         self.seq += 1;
         let l = job.lane as usize;
         let away = self.sliced && (self.active != l || self.switch_end != NEVER);
-        let fair = code.kernels[job.kernel as usize].fair;
-        let unlike = mask.is_some() || fair || job.part != 1.0;
+        self.meet(job.kernel, code);
+        let unlike = mask.is_some() || self.shape(job.kernel).fair || job.part != 1.0;
         if self.lanes[l].usual != Some(job.priority) || unlike {
             self.submit_unlike(now, job, mask, away, code);
             return;
@@ -425,8 +446,7 @@ impl Pool {
     fn queue(&mut self, now: u64, new: Waiting, away: bool, code: &Code) {
         // While it waits nothing changes for those who run, unless their turn is to end, or the room
         // of blocks that end comes free for it.
-        self.dirty |= self.sliced || self.multi > 0;
-        self.meet(new.job.kernel, code);
+        self.dirty |= self.sliced || self.sums.multi > 0;
         let takes = &self.shapes[new.job.kernel as usize].as_ref().expect("it was met").takes;
         let lane = &mut self.lanes[new.job.lane as usize];
         if away || lane.starves() || !lane.has_room(takes) {
@@ -457,7 +477,7 @@ impl Pool {
             mask: mask.map_or(UNMASKED, |allowed| self.places.add(*allowed)),
         };
         let lane = &mut self.lanes[l];
-        let fair = code.kernels[job.kernel as usize].fair;
+        let fair = self.shapes[job.kernel as usize].as_ref().expect("it was met").fair;
         if !lane.general {
             let usual = *lane.usual.get_or_insert(job.priority) == job.priority;
             if !usual || mask.is_some() || fair || job.part != 1.0 {

@@ -189,6 +189,14 @@ impl<'a> VirtualWorld<'a> {
     /// in one of them, and in which.
     #[inline]
     fn settle(&mut self) -> (u64, usize) {
+        if let ([site], false) = (self.sites.as_mut_slice(), self.observed)
+            && site.stretch.is_none()
+        {
+            // The common case, without the loops.
+            let drawn = site.pool.weigh(self.now, &self.code);
+            site.pool.settle(self.now, drawn, &self.code);
+            return (site.pool.next(), 0);
+        }
         let mut drawn = self.weigh();
         if self.sites.len() > 1 {
             drawn = self.weigh_again(drawn);

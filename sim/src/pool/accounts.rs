@@ -80,6 +80,14 @@ impl Account {
         }
     }
 
+    #[inline]
+    fn leaves(&mut self, now: u64) {
+        self.running -= 1;
+        if self.running == 0 {
+            self.active_ns += now - self.since;
+        }
+    }
+
     fn sum(&self, which: usize) -> f64 {
         self.alone[which] as f64 + self.slowed[which]
     }
@@ -109,11 +117,7 @@ impl Accounts {
 
     #[inline]
     pub(super) fn goes(&mut self, now: u64, tenant: u32) {
-        let account = &mut self.0[tenant as usize];
-        account.running -= 1;
-        if account.running == 0 {
-            account.active_ns += now - account.since;
-        }
+        self.0[tenant as usize].leaves(now);
     }
 
     /// A kernel has run so for `dt` ns, in which it did `done` ns of what it has to do undisturbed,
@@ -121,6 +125,14 @@ impl Accounts {
     #[inline]
     pub(super) fn book(&mut self, r: &Resident, (dt, done): (u64, f64)) {
         self.0[r.tenant as usize].add(r, dt, done);
+    }
+
+    /// The same for a kernel that ends.
+    #[inline]
+    pub(super) fn ends(&mut self, now: u64, r: &Resident, (dt, done): (u64, f64)) {
+        let account = &mut self.0[r.tenant as usize];
+        account.add(r, dt, done);
+        account.leaves(now);
     }
 
     /// Kernels have run one after the other, while the tenant had no other on the GPU.

@@ -73,7 +73,8 @@ impl Lane {
     /// Whether there is room for one CU full of such blocks.
     #[inline]
     pub(super) fn has_room(&self, takes: &Room) -> bool {
-        (0..4).all(|r| takes[r] <= self.room[r])
+        // All four at once, without a branch for each.
+        takes.iter().zip(&self.room).fold(true, |all, (t, room)| all & (t <= room))
     }
 
     /// For how many CUs full of such blocks there is room, at most `most`.
@@ -110,9 +111,12 @@ impl Lane {
 
     #[inline]
     pub(super) fn give(&mut self, takes: &Room, held: u32) {
+        let mut within = true;
         for (room, t) in self.room.iter_mut().zip(takes) {
-            *room += t * held;
-            assert!(*room <= self.capacity * PARTS, "a lane has no more room than it has");
+            // Both are at most what `capacity * PARTS` is, which fits.
+            *room = room.wrapping_add(t.wrapping_mul(held));
+            within &= *room <= self.capacity * PARTS;
         }
+        assert!(within, "a lane has no more room than it has");
     }
 }

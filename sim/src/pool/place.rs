@@ -83,9 +83,21 @@ impl Pool {
             assert!(lane.under.is_none(), "only the last one in is left short");
             lane.under = Some(seq);
         }
-        let config = self.config(job.kernel, cus, (held, limit), code);
+        let config = if held == limit && cus == shape.of {
+            shape.alone
+        } else {
+            self.config(job.kernel, cus, (held, limit), code)
+        };
         let delay = self.launch_delay;
-        let ns = duration(config.ns, job.scale, job.extra_ns, delay, self.granted);
+        let ns = duration(config.ns, job.scale, job.extra_ns, delay, self.sums.granted);
+        self.sums.add(&config, config.waves > 1);
+        let lane = &mut self.lanes[job.lane as usize];
+        lane.lies += u64::from(config.lies);
+        lane.speed += config.speed;
+        self.accounts.comes(now, job.tenant);
+        if self.observed {
+            self.note_grant(job.owner, job.kernel, config.lies);
+        }
         let resident = Resident {
             seq,
             anchor: now,
@@ -112,10 +124,6 @@ impl Pool {
             fair: false,
             leaving: false,
         };
-        self.joins(now, &resident);
-        if self.observed {
-            self.note_grant(job.owner, job.kernel, config.lies);
-        }
         match self.hole.take() {
             Some(i) => {
                 self.run[i] = resident;
@@ -130,43 +138,23 @@ impl Pool {
 
     /// A resident's blocks are on the CUs from now on.
     pub(super) fn comes(&mut self, now: u64, r: &Resident) {
-        self.joins(now, r);
-        self.spread(now, r.lane);
-    }
-
-    /// The same, but for the CUs in use.
-    #[inline]
-    fn joins(&mut self, now: u64, r: &Resident) {
-        self.granted += 1;
-        self.demand += r.now.dram;
-        self.power += r.now.power;
-        self.footprint += self.shape(r.kernel).footprint;
-        self.multi += u32::from(r.in_waves());
+        self.sums.add(&r.now, r.in_waves());
         let lane = &mut self.lanes[r.lane as usize];
         lane.lies += u64::from(r.now.lies);
         lane.speed += r.now.speed;
         self.accounts.comes(now, r.tenant);
+        self.spread(now, r.lane);
     }
 
     /// They no longer are, or run in another way.
     pub(super) fn goes(&mut self, now: u64, i: usize) {
-        self.quits(now, i);
-        self.spread(now, self.run[i].lane);
-    }
-
-    /// The same, but for the CUs in use.
-    #[inline]
-    fn quits(&mut self, now: u64, i: usize) {
         let r = &self.run[i];
-        self.granted -= 1;
-        self.demand -= r.now.dram;
-        self.power -= r.now.power;
-        self.footprint -= self.shape(r.kernel).footprint;
-        self.multi -= u32::from(r.in_waves());
+        self.sums.subtract(&r.now, r.in_waves());
         let lane = &mut self.lanes[r.lane as usize];
         lane.lies -= u64::from(r.now.lies);
         lane.speed -= r.now.speed;
         self.accounts.goes(now, r.tenant);
+        self.spread(now, self.run[i].lane);
     }
 
     /// The CUs of a lane that are in use have changed.
@@ -179,6 +167,14 @@ impl Pool {
             lane.lies.min(u64::from(lane.capacity)) as u32
         };
         let crowded = lane.lies > u64::from(busy);
+        if busy != lane.busy || crowded != lane.crowded {
+            self.respread(now, l, busy, crowded);
+        }
+    }
+
+    /// The same, to so many.
+    fn respread(&mut self, now: u64, l: u32, busy: u32, crowded: bool) {
+        let lane = &mut self.lanes[l as usize];
         self.crowded += u32::from(crowded);
         self.crowded -= u32::from(std::mem::replace(&mut lane.crowded, crowded));
         let all = self.busy - std::mem::replace(&mut lane.busy, busy) + busy;
@@ -253,16 +249,19 @@ impl Pool {
     /// Resident `i` has ended: its room goes to whom it is due.
     #[inline]
     pub(super) fn release(&mut self, now: u64, i: usize, code: &Code) {
-        self.age(now, i);
-        self.quits(now, i);
         let r = &mut self.run[i];
-        r.now = Config::default();
-        let (l, seq, held, mask) = (r.lane as usize, r.seq, r.held, r.mask);
-        let takes = &self.shapes[r.kernel as usize].as_ref().expect("it ran").takes;
+        let done = r.age(now);
+        self.accounts.ends(now, r, done);
+        self.sums.subtract(&r.now, r.in_waves());
+        let (l, seq, mask) = (r.lane as usize, r.seq, r.mask);
         let lane = &mut self.lanes[l];
+        lane.lies -= u64::from(r.now.lies);
+        lane.speed -= r.now.speed;
         if !lane.masked {
-            lane.give(takes, held);
+            lane.give(&self.shapes[r.kernel as usize].as_ref().expect("it ran").takes, r.held);
         }
+        // Nothing of it runs any more.
+        r.now.lies = 0;
         if lane.general {
             if mask != UNMASKED {
                 self.places.remove(mask);
@@ -278,7 +277,6 @@ impl Pool {
         }
         // Most often the next one takes its place at this instant.
         self.hole = Some(i);
-        self.ends.set(i, NEVER);
         self.fill(now, l, code);
     }
 
@@ -314,15 +312,15 @@ impl Pool {
             }
             self.lanes[l].under = None;
         }
-        while let Some(next) = self.lanes[l].wait.front() {
-            let takes = &self.shapes[next.job.kernel as usize].as_ref().expect("it waits").takes;
+        loop {
             let lane = &mut self.lanes[l];
-            if lane.under.is_some() || !lane.has_room(takes) {
+            let (None, Some(&next)) = (lane.under, lane.wait.front()) else { break };
+            let shape = self.shapes[next.job.kernel as usize].as_ref().expect("it waits");
+            if !lane.has_room(&shape.takes) {
                 break;
             }
-            if let Some(next) = lane.wait.pop_front() {
-                self.place(now, &next, code);
-            }
+            lane.wait.pop_front();
+            self.place(now, &next, code);
         }
         self.spread(now, l as u32);
     }
@@ -374,7 +372,7 @@ impl Pool {
     pub(super) fn settle_in(&mut self, i: usize) {
         let r = &mut self.run[i];
         if r.runs() {
-            self.multi -= u32::from(r.in_waves());
+            self.sums.multi -= u32::from(r.in_waves());
         }
         r.last = true;
         if r.edge != NEVER {
@@ -392,7 +390,7 @@ impl Pool {
             self.age(now, i);
             self.goes(now, i);
         }
-        let (delay, beside) = (self.launch_delay, self.granted);
+        let (delay, beside) = (self.launch_delay, self.sums.granted);
         let r = &mut self.run[i];
         let before = r.now;
         r.anchor = now;

@@ -64,6 +64,7 @@ impl Pool {
             dram: share(config.dram),
             l2: share(config.l2),
             power: share(config.power),
+            footprint: config.footprint,
             lies: config.lies.min(most),
             there: left,
             waves,

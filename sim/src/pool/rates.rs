@@ -1,8 +1,8 @@
 //! How fast kernels progress beside each other, and which of them ends first.
 
 use super::resident::{Resident, float};
-use super::shape::PARTS;
-use super::{NEVER, Pool};
+use super::shape::{Config, PARTS};
+use super::{NEVER, Pool, Sums};
 use crate::contention::Demand;
 use crate::mask::CuMask;
 use crate::program::Code;
@@ -24,9 +24,10 @@ impl Pool {
             // Only now: between two kernels of one stream its context is not idle.
             self.turn(now, code);
         }
-        let calm = self.crowded == 0
-            && self.contention.calm(&self.shared, self.granted, self.demand, self.footprint);
-        self.drawn = if calm { self.power } else { self.weigh_slowed(code) };
+        let Sums { granted, demand, footprint, .. } = self.sums;
+        let calm =
+            self.crowded == 0 && self.contention.calm(&self.shared, granted, demand, footprint);
+        self.drawn = if calm { self.sums.power } else { self.weigh_slowed(code) };
         self.stressed |= !calm;
         self.calm = calm;
         self.drawn
@@ -51,7 +52,9 @@ impl Pool {
             self.rerate(now, drawn);
             self.stressed = !self.calm || self.clock != 1.0;
         }
-        self.await_waves(now);
+        if self.sums.multi > 0 {
+            self.await_waves(now);
+        }
         let first = self.ends.first();
         let tie = first.tie && first.at != NEVER;
         self.first = if tie { self.earliest(first.at) } else { first.index };
@@ -93,8 +96,7 @@ impl Pool {
         demands.clear();
         slow.clear();
         for r in self.run.iter().filter(|r| r.runs()) {
-            let footprint = self.shape(r.kernel).footprint;
-            let (dram, l2, kernel) = (r.now.dram, r.now.l2, r.kernel);
+            let (Config { dram, l2, footprint, .. }, kernel) = (r.now, r.kernel);
             demands.push(Demand { dram, footprint, l2, kernel, asked: 0 });
             slow.push(self.by_speed(r));
         }
@@ -172,10 +174,10 @@ impl Pool {
     /// Sums recomputed: a wrong one is a wrong result.
     fn check(&self) {
         let running = || self.run.iter().filter(|r| r.runs());
-        assert_eq!(self.demand, running().map(|r| r.now.dram).sum::<u64>());
-        assert_eq!(self.power, running().map(|r| r.now.power).sum::<u64>());
-        assert_eq!(self.granted, running().count());
-        assert_eq!(self.multi as usize, running().filter(|r| r.in_waves()).count());
+        assert_eq!(self.sums.demand, running().map(|r| r.now.dram).sum::<u64>());
+        assert_eq!(self.sums.power, running().map(|r| r.now.power).sum::<u64>());
+        assert_eq!(self.sums.granted, running().count());
+        assert_eq!(self.sums.multi as usize, running().filter(|r| r.in_waves()).count());
         assert_eq!(self.busy, self.lanes.iter().map(|l| l.busy).sum::<u32>());
         for (l, lane) in self.lanes.iter().enumerate() {
             let here = || running().filter(|r| r.lane as usize == l);

@@ -62,7 +62,8 @@ impl Resident {
     #[inline]
     pub(super) fn age(&mut self, now: u64) -> (u64, f64) {
         let dt = now - self.anchor;
-        let done = float(dt) / self.slow;
+        // Most often nobody slows it, and then the division is left out.
+        let done = if self.slow == 1.0 { float(dt) } else { float(dt) / self.slow };
         self.rem = (self.rem - done).max(0.0);
         self.anchor = now;
         (dt, done)

@@ -20,10 +20,12 @@ pub(super) struct Shape {
     /// how many fit.
     pub(super) takes: Room,
     pub(super) blocks: u64,
+    /// Small kernels that come and go: takes speed, not space.
+    pub(super) fair: bool,
     /// CUs that its blocks fill when they lie as densely as they can.
     pub(super) packed: u32,
     /// Bytes that it would keep in L2.
-    pub(super) footprint: u64,
+    footprint: u64,
     /// The least CU-time that it can be run in, CU-ns.
     pub(super) area: u64,
     /// Alone on every CU of the pool's first lane.
@@ -47,6 +49,8 @@ pub(super) struct Config {
     pub(super) l2: u64,
     /// Power then, besides what the board draws as soon as anything runs, mW.
     pub(super) power: u64,
+    /// Bytes that it would keep in L2.
+    pub(super) footprint: u64,
     /// CUs on which it has blocks.
     pub(super) lies: u32,
     /// Blocks at once, and waves of so many.
@@ -66,6 +70,7 @@ impl Shape {
         let mut shape = Self {
             takes: takes(kernel, topology),
             blocks: kernel.blocks,
+            fair: kernel.fair,
             packed: u32::try_from(kernel.blocks.div_ceil(fit).max(1)).unwrap_or(u32::MAX),
             footprint: kernel.dram_bytes.min(shared.l2),
             area: kernel.least_area(),
@@ -142,6 +147,7 @@ impl Shape {
             dram,
             l2,
             power,
+            footprint: self.footprint,
             lies,
             there,
             waves: if kernel.fair { 1 } else { kernel.blocks.div_ceil(there).max(1) },

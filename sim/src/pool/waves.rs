@@ -11,7 +11,7 @@ use crate::program::Code;
 impl Pool {
     /// Sets when the waves end that somebody waits for.
     pub(super) fn await_waves(&mut self, now: u64) {
-        if self.multi == 0 || !self.edged && !self.lanes.iter().any(super::lane::Lane::starves) {
+        if !self.edged && !self.lanes.iter().any(super::lane::Lane::starves) {
             return;
         }
         self.edged = false;
