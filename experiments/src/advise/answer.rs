@@ -14,8 +14,8 @@ use super::lab::{Candidate, How, Lab, MOST_MEMORY};
 use super::mix::Mix;
 use super::planner::Planner;
 use super::reason::{changes, curves, flips, order, why};
-use super::row::{Row, Served, impossible, one_each, row};
-use super::search::{SEEDS, Score, Search, Tried};
+use super::row::{Row, Served, alone, impossible, one_each, row};
+use super::search::{Pools, SEEDS, Score, Search, Tried};
 use super::space::{Group, Mechanism, Space};
 use super::study;
 use crate::fail::{Done, Failure};
@@ -46,8 +46,10 @@ const FLEETS: [f64; 2] = [0.4, 0.6];
 /// Share of the budget for fewer GPUs than were asked for.
 const FEWER: f64 = 0.12;
 /// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
-const CURVES: f64 = 0.1;
+const CURVES: f64 = 0.14;
 const CHANGES: f64 = 0.15;
+/// What the search comes to often has smaller batches, and so more events, than what it starts with.
+const MARGIN: f64 = 1.1;
 /// Devices that are named where a model fits nowhere on the one that was asked for.
 const NEAREST: usize = 4;
 /// Seeds that a row has at most.
@@ -221,7 +223,12 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
             if let Some(text) = first_words(search.lab, &pools) {
                 first(&text);
             }
-            search.settle(&group, pools, budget)
+            let most = if ask.gpus.1 > 1 {
+                budget
+            } else {
+                budget.min(ask.events() - put_aside(search, &pools, ask)).max(search.spent())
+            };
+            search.settle(&group, pools, most)
         }
     };
     let device = &search.lab.setup.device;
@@ -238,6 +245,22 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
         }
     });
     Ok(rows.collect())
+}
+
+/// Events that are for something else than the search on one GPU where that is all there is, as far as its
+/// short runs tell: to settle its rows, for curves, and for changes where a goal is missed.
+fn put_aside(search: &Search<'_>, pools: &Pools, ask: &Ask) -> f64 {
+    let firsts: Vec<&Tried> = pools.iter().filter_map(|(_, pool)| pool.first()).collect();
+    let rows: f64 = firsts.iter().map(|t| search.to_settle(std::iter::once(*t))).sum();
+    let alone: Vec<Tried> = alone(search.lab).into_iter().map(Tried::new).collect();
+    let missed = firsts.iter().all(|t| t.score(search.lab).missed > 0);
+    (rows + search.to_settle(alone.iter())) * MARGIN + ask.events() * kept(ask, missed)
+}
+
+/// Share of the budget for what comes last.
+fn kept(ask: &Ask, missed: bool) -> f64 {
+    let curves = if ask.curves { CURVES } else { 0.0 };
+    curves + if missed { CHANGES } else { 0.0 }
 }
 
 /// A row for each number of GPUs above one.
@@ -322,8 +345,7 @@ fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
         let ranked = order(&now);
         let best = ranked.first().copied();
         let missed = best.is_some_and(|i| now[i].goals_met < now[i].goals);
-        let kept = if ask.curves { CURVES } else { 0.0 } + if missed { CHANGES } else { 0.0 };
-        let most = ask.events() * (1.0 - kept);
+        let most = ask.events() * (1.0 - kept(ask, missed));
         let behind = (0..pending.len()).filter(|i| !ranked.contains(i));
         let all: Vec<usize> = ranked.iter().copied().chain(behind).collect();
         let open = |i: &usize| {
@@ -333,7 +355,7 @@ fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
         let Some(next) = settle.or_else(|| undecided(search, &pending, &rows, &all)) else { break };
         let Ok(p) = &mut pending[next] else { break };
         let (seeds, cost) = match &rows[next] {
-            None => (SEEDS, p.members.iter().map(|m| search.to_settle(&m.tried)).sum::<f64>()),
+            None => (SEEDS, search.to_settle(p.members.iter().map(|m| &m.tried))),
             Some(row) => (row.seeds + 1, search.to_lengthen(&p.members)),
         };
         let must = rows[next].is_none() && best == Some(next);

@@ -1,39 +1,98 @@
 //! What is looked for behind the search: headroom, what neighbours cost, latency against load.
 
-use super::evaluate::For;
+use super::evaluate::{For, Run};
 use super::fleet::{self, Member};
 use super::goal::Got;
 use super::lab::{Candidate, How, Lab};
 use super::search::{SEEDS, Search, Tried, keeps, score};
 use super::space::Group;
 
-/// Runs that the headroom of a candidate takes, about, each half as long as a long one.
-const HEADROOM_RUNS: f64 = 8.0;
+/// Runs that the headroom of a candidate takes, about, each half as long as a long one; of another GPU, whose
+/// headroom matters only where it is less.
+const HEADROOM_RUNS: [f64; 2] = [5.0, 2.0];
+/// The factor beyond which no headroom is looked for, and the one that is tried before.
+pub(super) const MOST_LOAD: f64 = 16.0;
+const FIRST_LOAD: f64 = 4.0;
+/// Less of the load than this makes no difference.
+const LEAST_LOAD: f64 = 0.02;
+/// The factor between the load that is known to do and the one that is known not to.
+const NEAR: f64 = 1.1;
+/// Loads that are guessed and do not do before halves are tried.
+const GUESSES: usize = 3;
+
+/// What a run at some load says: whether every goal is kept, the worst ratio of p99 and goal, and the least
+/// share of a tenant's requests that was answered.
+struct Probe {
+    load: f64,
+    kept: bool,
+    ratio: f64,
+    answered: f64,
+}
 
 impl Search<'_> {
     /// The largest factor by which the load may grow before a goal breaks, below 1 where one is broken;
-    /// `None` without goals. To a tenth, at most 16.
-    pub(crate) fn headroom(&self, t: &Tried) -> Option<f64> {
+    /// `None` without goals. To a tenth, at most `most`.
+    pub(crate) fn headroom(&self, t: &Tried, most: f64) -> Option<f64> {
         t.c.tenants.iter().find(|&&i| self.lab.goal(i).is_some())?;
+        let round = |load: f64| Some((load * 100.0).round() / 100.0);
+        let mut low = Probe { load: 0.0, kept: true, ratio: 0.0, answered: 1.0 };
         // At the load as it is, all of its runs have the word.
-        let kept = keeps(self.lab, &t.c.tenants, &t.samples());
-        let met = |load: f64| {
-            let Ok(run) = t.run(self.lab, self.loaded(&t.c, load)) else { return false };
-            keeps(self.lab, &t.c.tenants, &[&run])
-        };
-        let (mut low, mut high): (f64, f64) = if kept { (1.0, 16.0) } else { (0.0, 1.0) };
-        while low >= 1.0 && low * 2.0 <= 16.0 && met(low * 2.0) {
-            low *= 2.0;
+        let mut high = self.said(t, &t.samples(), 1.0);
+        let known = if high.kept { [FIRST_LOAD.min(most), most] } else { [most.min(1.0); 2] };
+        for load in known {
+            // Upwards from what does, downwards from what does not.
+            if load == high.load || high.kept != (load > high.load) {
+                continue;
+            }
+            let next = self.probe(t, load);
+            match (high.kept, next.kept) {
+                (true, _) => (low, high) = (high, next),
+                (false, true) => return round(load),
+                (false, false) => high = next,
+            }
         }
-        high = if low >= 1.0 { high.min(low * 2.0) } else { high };
-        if low >= 16.0 {
-            return Some(16.0);
+        if high.kept {
+            return round(high.load);
         }
-        while high - low > 0.1 * high.max(0.2) {
-            let middle = f64::midpoint(low, high);
-            if met(middle) { low = middle } else { high = middle }
+        // Guesses from what fails; from one that does, upwards in growing steps.
+        let (mut up, mut failed) = (0.0, 0);
+        while high.load > low.load * NEAR && high.load - low.load > LEAST_LOAD {
+            let middle =
+                if low.load > 0.0 { (low.load * high.load).sqrt() } else { high.load / 2.0 };
+            let next = match (low.load * up, guess(&low, &high)) {
+                (next, _) if next > low.load && next < high.load => next,
+                (_, Some(next)) if up == 0.0 && failed < GUESSES => next,
+                _ => middle,
+            };
+            let next = self.probe(t, next);
+            if next.kept {
+                up = if up > 0.0 { up * up } else { NEAR };
+                low = next;
+            } else {
+                (up, failed) = (0.0, failed + 1);
+                high = next;
+            }
         }
-        Some((low * 100.0).round() / 100.0)
+        round(low.load)
+    }
+
+    fn probe(&self, t: &Tried, load: f64) -> Probe {
+        match t.run(self.lab, self.loaded(&t.c, load)) {
+            Ok(run) => self.said(t, &[&run], load),
+            Err(_) => Probe { load, kept: false, ratio: f64::INFINITY, answered: 1.0 },
+        }
+    }
+
+    fn said(&self, t: &Tried, runs: &[&Run], load: f64) -> Probe {
+        let (lab, tenants) = (self.lab, &t.c.tenants);
+        let goals = (0..tenants.len()).filter(|&i| lab.goal(tenants[i]).is_some());
+        let answered = goals.flat_map(|i| runs.iter().map(move |r| r.got[i].answered));
+        Probe {
+            load,
+            kept: keeps(lab, tenants, runs),
+            ratio: score(lab, tenants, runs).ratio,
+            answered: answered.fold(1.0, f64::min),
+        }
     }
 
     fn loaded(&self, c: &Candidate, load: f64) -> For {
@@ -97,10 +156,36 @@ impl Search<'_> {
         members.iter().map(|m| m.tried.long_events(self.lab, &self.lengths)).sum()
     }
 
-    /// Events that it takes to say everything of a candidate, about.
-    pub(crate) fn to_settle(&self, t: &Tried) -> f64 {
-        let seeds = SEEDS.saturating_sub(t.long.len()) as f64;
-        // Its tenants alone have as many events as all together.
-        (seeds + HEADROOM_RUNS / 2.0 + 1.0) * t.long_events(self.lab, &self.lengths)
+    /// Events that it takes to say everything of the GPUs of a row, about.
+    pub(crate) fn to_settle<'t>(&self, row: impl Iterator<Item = &'t Tried>) -> f64 {
+        let mut first = true;
+        let mut one = |t: &Tried| {
+            let seeds = SEEDS.saturating_sub(t.long.len()) as f64;
+            let goals = t.c.tenants.iter().any(|&i| self.lab.goal(i).is_some());
+            let headroom = if goals { HEADROOM_RUNS[usize::from(!first)] / 2.0 } else { 0.0 };
+            first &= !goals;
+            // Its tenants alone have as many events as all together.
+            let alone = if t.c.tenants.len() > 1 { 1.0 } else { 0.0 };
+            (seeds + headroom + alone) * t.long_events(self.lab, &self.lengths)
+        };
+        row.map(&mut one).sum()
     }
 }
+
+/// About the largest load that does, between one that does and one that does not.
+fn guess(low: &Probe, high: &Probe) -> Option<f64> {
+    let guess = if high.answered < FULLY {
+        // What is answered of more than can be.
+        high.load * high.answered
+    } else {
+        let (above, below) = (high.ratio - 1.0, 1.0 - low.ratio);
+        (low.load * above + high.load * below) / (above + below)
+    };
+    // A little less, so that the next higher load is one that does not do.
+    let guess = guess / NEAR.sqrt();
+    let inside = low.load * NEAR.sqrt()..high.load / NEAR.sqrt();
+    inside.contains(&guess).then_some(guess)
+}
+
+/// A larger share than this is answered where nothing is overloaded, but for those that wait at the end.
+const FULLY: f64 = 0.95;

@@ -247,27 +247,27 @@ pub(super) fn without(c: &Candidate, g: &Group) -> Option<Candidate> {
         return None;
     }
     let some = |list: &[u32]| kept.iter().map(|&i| list[i]).collect::<Vec<u32>>();
+    let deploy = How::Deploy;
     let how = match &c.how {
-        How::Deploy(Sharing::Mps { percent }) => Sharing::Mps { percent: some(percent) },
-        How::Deploy(Sharing::Static { chunks }) => Sharing::Static { chunks: some(chunks) },
+        How::Deploy(Sharing::Mps { percent }) => deploy(Sharing::Mps { percent: some(percent) }),
+        How::Deploy(Sharing::Static { chunks }) => deploy(Sharing::Static { chunks: some(chunks) }),
         How::Deploy(Sharing::Mig { instances, place, percent }) => {
             let mut slots: Vec<usize> = kept.iter().map(|&i| place[i]).collect();
             slots.sort_unstable();
             slots.dedup();
             let slot = |i: &usize| slots.iter().position(|&s| s == place[*i]).unwrap_or(0);
-            Sharing::Mig {
+            deploy(Sharing::Mig {
                 instances: slots.iter().map(|&s| instances[s].clone()).collect(),
                 place: kept.iter().map(slot).collect(),
                 percent: some(percent),
-            }
+            })
         }
-        How::Deploy(sharing) => sharing.clone(),
-        How::Needs(_) => return None,
+        other => other.clone(),
     };
     Some(Candidate {
         tenants: g.tenants.clone(),
         requests: g.requests.clone(),
-        how: How::Deploy(how),
+        how,
         batch: some(&c.batch),
         tokens: some(&c.tokens),
         memory: kept.iter().map(|&i| c.memory[i]).collect(),

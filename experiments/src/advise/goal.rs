@@ -109,15 +109,24 @@ impl Goal {
     }
 
     /// The mean ratio over runs; at least just above 1 where the queue grew through half of them.
-    pub(crate) fn mean_ratio(self, got: impl Iterator<Item = Got>) -> f64 {
+    pub(crate) fn mean_ratio(self, got: impl Iterator<Item = Got> + Clone) -> f64 {
         let (mut n, mut sum, mut grew) = (0_u32, 0.0, 0_u32);
-        for got in got {
+        for got in Self::telling(got) {
             n += 1;
             sum += self.ratio(&got);
             grew += u32::from(got.overloaded);
         }
         let mean = sum / f64::from(n.max(1));
         if grew > 0 && grew * 2 >= n { mean.max(1.0001) } else { mean }
+    }
+
+    /// Runs at the end of which somebody's fate is known; all, where there is none. One that ends before its
+    /// only request is answered or late says nothing beside others.
+    pub(crate) fn telling(
+        got: impl Iterator<Item = Got> + Clone,
+    ) -> impl Iterator<Item = Got> + Clone {
+        let any = got.clone().any(|g| g.attained.is_some());
+        got.filter(move |g| !any || g.attained.is_some())
     }
 
     /// Whether somebody asked in one of the runs: else they say nothing of it.
@@ -168,6 +177,8 @@ mod tests {
         let none = Got { answered: 0.0, ..Got::default() };
         assert_eq!(goal.ratio(&none), 101.0);
         assert_eq!(goal.ratio(&Got { answered: 1.0, ..none }), 0.0);
+        // Beside runs that tell, it says nothing.
+        assert_eq!(goal.mean_ratio([none, got(250.0, Some(30.0), 1.0)].into_iter()), 0.75);
     }
 
     #[test]

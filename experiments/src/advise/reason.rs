@@ -139,16 +139,19 @@ pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve>
     let mut all: Vec<Curve> = vec![];
     let best: Vec<&Row> = order(rows).into_iter().take(3).map(|i| &rows[i]).collect();
     let loads = loads(&best);
+    let mut cost = 0.0;
     for row in best {
         // That of the choice in any case.
-        if !all.is_empty() && search.spent() > ask.events() {
+        if !all.is_empty() && search.spent() + cost > ask.events() {
             break;
         }
+        let before = search.spent();
         let at = |load: f64| {
             row.members.iter().map(|m| search.ratio_at(&m.tried, load)).fold(0.0, f64::max)
         };
         let points = loads.iter().map(|&l| (l, at(l))).collect();
         all.push(Curve { way: row.way.clone(), points });
+        cost = search.spent() - before;
     }
     all
 }

@@ -10,6 +10,7 @@ use cotenant_sim::engine::KvSize;
 use serde::Serialize;
 
 use super::answer::Ask;
+use super::finish::MOST_LOAD;
 use super::fleet::{self, Member};
 use super::goal::{Goal, Got};
 use super::lab::{Candidate, How, Lab};
@@ -145,19 +146,17 @@ pub(super) fn impossible(way: &str, needs: Option<&'static str>, why: String) ->
     }
 }
 
-/// Every tenant on a GPU of its own, what no neighbour disturbs, under one seed.
-pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
-    let lab = search.lab;
+/// Every tenant on a GPU of its own, what no neighbour disturbs.
+pub(super) fn alone(lab: &Lab) -> Vec<Candidate> {
     let sharing = match lab.setup.device.mps {
         Some(_) => Sharing::Mps { percent: vec![100] },
         None => Sharing::TURNS,
     };
-    let mut members = vec![];
-    for t in lab.all() {
+    let one = |t: usize| {
         let batch = lab.batch_limit[t].min(8);
         let own = lab.mix.fixed_batch[t] || lab.generates(t);
         let workers = lab.mix.fixed_workers[t] || lab.generates(t);
-        let c = Candidate {
+        Candidate {
             tenants: vec![t],
             requests: vec![1.0],
             how: How::Deploy(sharing.clone()),
@@ -166,7 +165,15 @@ pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
             memory: vec![None],
             timeout: vec![lab.mix.point.tenants[t].batch_timeout],
             workers: vec![if workers { lab.mix.point.tenants[t].workers } else { 1 }],
-        };
+        }
+    };
+    lab.all().into_iter().map(one).collect()
+}
+
+/// The same under one seed.
+pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
+    let mut members = vec![];
+    for c in alone(search.lab) {
         let tried = search.measure(c, 1).ok()?;
         members.push(Member { mechanism: Mechanism::Mps, tried });
     }
@@ -192,7 +199,9 @@ pub(crate) fn row(
         let n = runs.len().max(1) as f64;
         watts += runs.iter().map(|r| r.watts).sum::<f64>() / n;
         busy += runs.iter().map(|r| r.cu_utilization).sum::<f64>() / n / members.len() as f64;
-        let room = if settled { search.headroom(t) } else { None };
+        // Of several GPUs, the least is wanted.
+        let most = headroom.unwrap_or(MOST_LOAD);
+        let room = if settled { search.headroom(t, most) } else { None };
         headroom = match (headroom, room) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
@@ -261,7 +270,8 @@ const FAR: f64 = 2.0;
 pub(super) fn undecided(lab: &Lab, t: &Tried, i: usize) -> bool {
     let Some(goal) = lab.goal(t.c.tenants[i]) else { return false };
     let runs = t.samples();
-    let ratios: Vec<f64> = runs.iter().map(|r| goal.ratio(&r.got[i]).min(FAR)).collect();
+    let got = Goal::telling(runs.iter().map(|r| r.got[i]));
+    let ratios: Vec<f64> = got.map(|got| goal.ratio(&got).min(FAR)).collect();
     let seen: u64 = runs.iter().map(|r| r.got[i].seen).sum();
     let across = Estimate::of(&ratios)
         .is_none_or(|e| e.half.is_none_or(|half| (e.mean - 1.0).abs() <= half));

@@ -17,6 +17,8 @@ use super::space::{Group, Mechanism, Space};
 
 /// Candidates of a mechanism that are simulated first, at most.
 const STARTS: usize = 5;
+/// Of a mechanism that no setting deploys.
+const KRISP_STARTS: usize = 2;
 /// Mechanisms that are climbed from where one is wanted.
 const CLIMBING: usize = 3;
 /// Seeds of the longest race.
@@ -207,7 +209,8 @@ impl<'a> Search<'a> {
         for mechanism in possible {
             let found = self.space.starts(self.lab, g, mechanism);
             let also = also.iter().filter(|c| Mechanism::of(c) == mechanism).cloned();
-            let found = found.into_iter().take(starts.clamp(1, STARTS));
+            let most = if mechanism == Mechanism::Krisp { KRISP_STARTS } else { STARTS };
+            let found = found.into_iter().take(starts.clamp(1, most));
             let mut all: Vec<Candidate> = also.chain(found).collect();
             super::space::dedup(&mut all);
             pools.push((mechanism, all.into_iter().map(Tried::new).collect()));
@@ -222,6 +225,7 @@ impl<'a> Search<'a> {
         // More than half of it is for telling the best apart, which takes longer runs.
         let climb = self.spent() + (budget - self.spent()) * 0.45;
         self.climb(&mut pools, climb);
+        self.as_deployed(&mut pools);
         self.race(&mut pools, budget);
         self.best(g, pools)
     }
@@ -310,8 +314,28 @@ impl<'a> Search<'a> {
     /// Goes from the best of every pool to its neighbours while they are better and less than `most`
     /// events are simulated.
     pub(crate) fn climb(&mut self, pools: &mut Pools, most: f64) {
-        let open = vec![true; pools.len()];
+        let open = pools.iter().map(|(m, _)| *m != Mechanism::Krisp).collect();
         self.climb_open(pools, open, most, false);
+    }
+
+    /// What masks per kernel make of the best batches and workers that are found without them: they are a
+    /// bound beside settings that deploy, and slow to simulate.
+    fn as_deployed(&mut self, pools: &mut Pools) {
+        let shared =
+            pools.iter().filter(|(m, _)| matches!(m, Mechanism::TimeSlicing | Mechanism::Mps));
+        let best = shared.filter_map(|(_, pool)| pool.first()).map(|t| t.c.clone());
+        let best: Vec<Candidate> = best.collect();
+        let Some((_, pool)) = pools.iter_mut().find(|(m, _)| *m == Mechanism::Krisp) else {
+            return;
+        };
+        let Some(how) = pool.first().map(|t| t.c.how.clone()) else { return };
+        for c in best {
+            let c = Candidate { how: how.clone(), ..c };
+            if pool.iter().all(|t| t.c != c) {
+                pool.push(Tried::new(c));
+            }
+        }
+        self.try_short(pools);
     }
 
     /// The same for the pools that are open; `one`: until one has something as good as can be.
@@ -438,7 +462,10 @@ impl<'a> Search<'a> {
             // The best of each mechanism first.
             let (mut who, mut firsts): (Vec<(usize, usize)>, usize) = (vec![], 0);
             for rank in 0..keep {
-                for (p, (_, pool)) in pools.iter().enumerate() {
+                for (p, (mechanism, pool)) in pools.iter().enumerate() {
+                    if rank > 0 && *mechanism == Mechanism::Krisp {
+                        continue;
+                    }
                     let mut served = (0..pool.len()).filter(|&i| pool[i].why().is_none());
                     who.extend(served.nth(rank).map(|i| (p, i)));
                 }

@@ -300,6 +300,31 @@ fn the_budget_bounds_the_answer() {
     }
 }
 
+/// Every way of sharing, and one GPU each, gets all of its runs, its headroom and what neighbours cost.
+#[test]
+fn every_row_is_settled() {
+    let five = [
+        "bert_large@60rps,slo=50ms",
+        "resnet50@200rps,slo=20ms",
+        "vgg16@50rps,slo=40ms",
+        "efficientnet_b0@80rps,slo=40ms",
+        "mobilenet_v2,best-effort",
+    ];
+    let three = [five[0], "resnet50@200rps,slo=20ms,batch=8", five[4]];
+    let hard = ["bert_large@400rps,slo=20ms", "resnet50@900rps,slo=10ms"];
+    // The default in full takes a minute without optimisation.
+    let budget_s = if long() { 10.0 } else { 4.0 };
+    for (models, device) in [(&three[..], "h100-sxm"), (&five[..], "h100-sxm"), (&hard[..], "a30")]
+    {
+        let models: Vec<String> = models.iter().map(|&m| m.to_owned()).collect();
+        let a = answer(Mix::of_models(&models, device).unwrap(), &Ask { budget_s, ..ask() });
+        for row in a.rows.iter().filter(|r| r.impossible.is_none()) {
+            assert!(row.settled && row.headroom.is_some(), "{models:?}: {}", row.way);
+        }
+        assert!((a.events as f64) < 1.05 * 4e6 * budget_s, "{models:?}: {}", a.events);
+    }
+}
+
 #[test]
 fn the_answer_does_not_depend_on_threads() {
     let models = ["resnet18@300rps,slo=10ms".to_owned(), "alexnet@100rps,slo=10ms".to_owned()];

@@ -72,7 +72,8 @@ fn a_study_takes_the_place_of_the_search() {
         .replace("class =", "workers = 2\nclass =");
     fs::write(&mix, fixed).unwrap();
     let (mix, folder) = (mix.to_str().unwrap(), study.to_str().unwrap());
-    let args = ["advise", mix, "--budget", "100ms", "--json"];
+    // Enough for both to decide every goal, so that as many seeds are behind both.
+    let args = ["advise", mix, "--budget", "1s", "--json"];
     let with: Vec<&str> = args.iter().copied().chain(["--study", folder]).collect();
     let first = cotenant(&with).code(3);
     let said = String::from_utf8(first.get_output().stderr.clone()).unwrap();
