@@ -19,7 +19,7 @@ use crate::metrics::Metrics;
 use crate::panics::guarded;
 use crate::plan::Cell;
 use crate::prepare::Prepared;
-use crate::watch::{Bin, Wants, Watch};
+use crate::watch::{Bin, RequestLog, Wants, Watch};
 
 /// What a cell computed.
 #[derive(Default)]
@@ -48,7 +48,7 @@ pub(crate) struct Outcome {
     /// Time bins.
     pub(crate) series: Vec<Bin>,
     /// `requests/<cell>.csv`, not yet compressed.
-    pub(crate) requests: Option<Vec<u8>>,
+    pub(crate) requests: Option<RequestLog>,
     /// `timeline/<cell>.json`, and how many happenings it lacks.
     pub(crate) timeline: Option<(String, u64)>,
 }
@@ -181,7 +181,7 @@ fn outcome_of(
         gpus: vec![],
         cdf,
         series: watch.series.map_or_else(Vec::new, |s| s.finish().0),
-        requests: watch.requests.map(|log| log.text),
+        requests: watch.requests,
         timeline: None,
     }
 }

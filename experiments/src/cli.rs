@@ -216,7 +216,7 @@ impl From<OverrideArgs> for Overrides {
 
 #[derive(Args)]
 struct ExtraArgs {
-    /// Write every request to requests/CELL.csv.zst; Parquet needs a build with that feature
+    /// Write every request to requests/CELL.csv.zst, or CELL.parquet
     #[arg(long, value_enum, value_name = "FORMAT", num_args = 0..=1, require_equals = true,
         default_missing_value = "csv")]
     requests: Option<RequestFormat>,

@@ -174,7 +174,7 @@ pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Done {
 }
 
 /// Has `write` make the file beside, then renames it.
-fn whole(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Done {
+pub(crate) fn whole(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Done {
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|e| Failure::write(folder, e))?;
     }

@@ -1,9 +1,12 @@
 //! What a run leaves besides its counts, for those who ask: a time series, a timeline, a request log.
 
+use std::io::{self, BufWriter, Seek as _, Write as _};
+
 use cotenant_profiles::Nanos;
 use cotenant_sim::observe::{Happening, Observer};
 use cotenant_sim::timeline::Timeline;
 use serde::{Deserialize, Serialize};
+use tempfile::SpooledTempFile;
 
 /// Most happenings of a timeline: about 150 MB of JSON.
 const TIMELINE_LIMIT: usize = 2_000_000;
@@ -181,35 +184,70 @@ fn p95(values: &mut [u64]) -> (u64, Option<u64>) {
     (n as u64, values.get(rank - 1).copied())
 }
 
-/// One line per request that ended, warm-up included.
+/// A request log up to this size stays in memory, bytes; what is larger waits in an unnamed file in the
+/// system's folder for temporary files.
+const SPOOL: usize = 16 << 20;
+
+/// One line of CSV per request that ended, warm-up included, behind a header.
 pub(crate) struct RequestLog {
     names: Vec<String>,
-    pub(crate) text: Vec<u8>,
+    lines: BufWriter<SpooledTempFile>,
+    failed: Option<io::Error>,
 }
 
 impl RequestLog {
     fn new(names: &[&str]) -> Self {
-        let header = b"tenant,arrival_ns,end_ns,latency_ns,outcome\n".to_vec();
-        Self { names: names.iter().map(|n| (*n).to_owned()).collect(), text: header }
+        let mut log = Self {
+            names: names.iter().map(|n| (*n).to_owned()).collect(),
+            lines: BufWriter::new(SpooledTempFile::new(SPOOL)),
+            failed: None,
+        };
+        log.write(format_args!("tenant,arrival_ns,end_ns,latency_ns,outcome\n"));
+        log
+    }
+
+    /// What fails once is told in the end: an observer cannot.
+    fn write(&mut self, line: std::fmt::Arguments<'_>) {
+        if self.failed.is_none() {
+            self.failed = self.lines.write_fmt(line).err();
+        }
     }
 
     fn happened(&mut self, now: Nanos, what: Happening) {
-        let line = match what {
+        match what {
             Happening::RequestDone { tenant, arrival } => {
-                let name = &self.names[tenant as usize];
-                format!("{name},{},{},{},completed\n", arrival.0, now.0, now.0 - arrival.0)
+                let name = std::mem::take(&mut self.names[tenant as usize]);
+                let took = now.0 - arrival.0;
+                self.write(format_args!("{name},{},{},{took},completed\n", arrival.0, now.0));
+                self.names[tenant as usize] = name;
             }
             Happening::Dropped { tenant } => {
-                format!("{},,{},,dropped\n", self.names[tenant as usize], now.0)
+                let name = std::mem::take(&mut self.names[tenant as usize]);
+                self.write(format_args!("{name},,{},,dropped\n", now.0));
+                self.names[tenant as usize] = name;
             }
-            _ => return,
-        };
-        self.text.extend_from_slice(line.as_bytes());
+            _ => {}
+        }
+    }
+
+    /// The text, to be read from its beginning.
+    ///
+    /// # Errors
+    /// It could not be kept.
+    pub(crate) fn text(self) -> io::Result<SpooledTempFile> {
+        if let Some(e) = self.failed {
+            return Err(e);
+        }
+        let mut text = self.lines.into_inner().map_err(io::IntoInnerError::into_error)?;
+        text.rewind()?;
+        Ok(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     #[test]
@@ -226,6 +264,22 @@ mod tests {
         let got: Vec<_> = bins.iter().map(|b| (b.served[0], b.busy)).collect();
         let want = [((1, Some(60)), 15.0), ((0, None), 10.0), ((1, Some(40)), 0.0)];
         assert_eq!(got, want);
+    }
+
+    #[test]
+    fn a_request_log_beyond_memory_reads_back_whole() {
+        let mut log = RequestLog::new(&["a"]);
+        let n = SPOOL as u64 / 20;
+        for at in 0..n {
+            log.happened(Nanos(at + 5), Happening::RequestDone { tenant: 0, arrival: Nanos(at) });
+        }
+        let mut text = String::new();
+        log.text().unwrap().read_to_string(&mut text).unwrap();
+        assert!(text.len() > SPOOL);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len() as u64, n + 1);
+        assert_eq!(lines[1], "a,0,5,5,completed");
+        assert_eq!(lines[n as usize], format!("a,{},{},5,completed", n - 1, n + 4));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Computes cells on a pool of threads; every result goes to one journal as it is finished.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufReader, Read, Seek as _, Write};
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +9,14 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use ruzstd::encoding::{CompressionLevel, FrameCompressor};
+
 use super::Study;
 use super::figures::Figures;
 use super::ground::{Ground, Played};
 use super::journal::Journal;
-use super::record::{Extra, Record};
+use super::parquet;
+use super::record::{Extra, Record, Sink};
 use super::slice::Slice;
 use super::stop::Stop;
 use crate::cell::Outcome;
@@ -253,11 +257,18 @@ impl Worker<'_> {
     fn extras(&self, outcome: &mut Outcome, cells: &[usize]) -> Done<Vec<Vec<Extra>>> {
         let ids = || cells.iter().map(|i| &self.slices.study.cells[*i]);
         let mut extras: Vec<Vec<Extra>> = vec![vec![]; cells.len()];
-        if let Some(text) = outcome.requests.take() {
-            let (packed, kind) = pack(&text, self.slices.study.wants.parquet)?;
+        if let Some(log) = outcome.requests.take() {
+            let mut text = log.text().map_err(unkept)?;
             for (id, extras) in ids().zip(&mut extras) {
-                let path = format!("requests/{id}.{kind}");
-                extras.push(Extra::write(self.folder, path, &packed)?);
+                text.rewind().map_err(unkept)?;
+                let extra = if self.slices.study.wants.parquet {
+                    let path = format!("requests/{id}.parquet");
+                    Extra::make(self.folder, path, |file| parquet::of_csv(&mut text, file))?
+                } else {
+                    let path = format!("requests/{id}.csv.zst");
+                    Extra::make(self.folder, path, |file| compress(&mut text, file))?
+                };
+                extras.push(extra);
             }
         }
         if let Some((json, lost)) = outcome.timeline.take() {
@@ -276,14 +287,92 @@ impl Worker<'_> {
     }
 }
 
-/// A table of requests as it is stored, and the end of its name.
-fn pack(text: &[u8], as_parquet: bool) -> Done<(Vec<u8>, &'static str)> {
-    if !as_parquet {
-        let level = ruzstd::encoding::CompressionLevel::Fastest;
-        return Ok((ruzstd::encoding::compress_to_vec(text, level), "csv.zst"));
+/// Requests that wait for the end of their cell could not be kept.
+fn unkept(e: io::Error) -> Failure {
+    let folder = std::env::temp_dir();
+    Failure::failed(format!(
+        "cannot keep requests in {}: {e}; TMPDIR names another folder for temporary files",
+        folder.display()
+    ))
+}
+
+/// All of `text` as one frame of zstd: some readers stop behind the first.
+fn compress(text: impl Read, file: Sink<'_>) -> io::Result<()> {
+    let mut drain = Drain { file, failed: None };
+    let source = Source { text: BufReader::new(text), failed: None };
+    let mut encoder = FrameCompressor::new(CompressionLevel::Fastest);
+    encoder.set_source(source);
+    encoder.set_drain(&mut drain);
+    encoder.compress();
+    let read = encoder.take_source().and_then(|source| source.failed);
+    drop(encoder);
+    read.or(drain.failed).map_or(Ok(()), Err)
+}
+
+/// The encoder takes no errors: they are kept here, and what follows is not written.
+struct Drain<'a> {
+    file: Sink<'a>,
+    failed: Option<io::Error>,
+}
+
+impl Write for Drain<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.failed.is_none() {
+            self.failed = self.file.write_all(bytes).err();
+        }
+        Ok(bytes.len())
     }
-    match super::parquet::of_csv(text) {
-        Ok(packed) => Ok((packed, "parquet")),
-        Err(e) => Err(Failure::failed(format!("cannot write Parquet: {e}"))),
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same for what is read: it ends there.
+struct Source<R> {
+    text: R,
+    failed: Option<io::Error>,
+}
+
+impl<R: Read> Read for Source<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.failed.is_some() {
+            return Ok(0);
+        }
+        self.text.read(buffer).or_else(|e| {
+            self.failed = Some(e);
+            Ok(0)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk without room.
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn requests_are_one_frame_and_what_fails_is_told() {
+        let text: String = (0..300_000).map(|i| format!("a,{i},{},7,completed\n", i + 7)).collect();
+        let mut packed = vec![];
+        compress(text.as_bytes(), &mut packed).unwrap();
+        let mut back = String::new();
+        let mut frame = ruzstd::decoding::StreamingDecoder::new(&packed[..]).unwrap();
+        frame.read_to_string(&mut back).unwrap();
+        assert!(back == text, "the decoder stops behind the first frame");
+        let failed = compress(text.as_bytes(), &mut Full).unwrap_err();
+        assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
     }
 }

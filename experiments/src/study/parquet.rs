@@ -1,5 +1,6 @@
 //! Tables of requests as Parquet.
 
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::sync::Arc;
 
 use parquet::basic::Compression;
@@ -8,6 +9,8 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
+
+use super::record::Sink;
 
 /// A time that does not exist is null: the arrival of a dropped request is not told.
 const SCHEMA: &str = "message requests {
@@ -18,34 +21,43 @@ const SCHEMA: &str = "message requests {
     required byte_array outcome (utf8);
 }";
 
-/// The rows of `requests/<cell>.csv` as one row group.
+/// Rows of a group, which are in memory together.
+const GROUP: usize = 1 << 20;
+
+/// The rows of `requests/<cell>.csv`, a million to a group.
 ///
 /// # Errors
-/// The library refuses.
-pub(crate) fn of_csv(text: &[u8]) -> Result<Vec<u8>, ParquetError> {
-    let text = std::str::from_utf8(text).expect("names and numbers are text");
-    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|l| l.split(',').collect()).collect();
+/// The text cannot be read, the file not written.
+pub(crate) fn of_csv(text: impl Read, to: Sink<'_>) -> io::Result<()> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let properties = WriterProperties::builder()
         .set_compression(Compression::SNAPPY)
         .set_created_by("cotenant".to_owned())
         .build();
-    let mut file = SerializedFileWriter::new(vec![], schema, Arc::new(properties))?;
-    let mut group = file.next_row_group()?;
-    for column in 0..5 {
-        let fields = rows.iter().map(|row| row[column]);
-        if column == 0 || column == 4 {
-            texts(&mut group, fields)?;
-        } else {
-            numbers(&mut group, fields, column != 2)?;
+    let mut file = SerializedFileWriter::new(to, schema, Arc::new(properties))?;
+    let mut lines = BufReader::new(text).lines().skip(1);
+    loop {
+        let rows = lines.by_ref().take(GROUP).collect::<io::Result<Vec<_>>>()?;
+        let rows: Vec<Vec<&str>> = rows.iter().map(|l| l.split(',').collect()).collect();
+        let mut group = file.next_row_group()?;
+        for column in 0..5 {
+            let fields = rows.iter().map(|row| row[column]);
+            if column == 0 || column == 4 {
+                texts(&mut group, fields)?;
+            } else {
+                numbers(&mut group, fields, column != 2)?;
+            }
+        }
+        group.close()?;
+        if rows.len() < GROUP {
+            file.close()?;
+            return Ok(());
         }
     }
-    group.close()?;
-    file.into_inner()
 }
 
 fn texts<'a>(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    group: &mut SerializedRowGroupWriter<'_, Sink<'_>>,
     fields: impl Iterator<Item = &'a str>,
 ) -> Result<(), ParquetError> {
     let values: Vec<ByteArray> = fields.map(ByteArray::from).collect();
@@ -55,7 +67,7 @@ fn texts<'a>(
 }
 
 fn numbers<'a>(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+    group: &mut SerializedRowGroupWriter<'_, Sink<'_>>,
     fields: impl Iterator<Item = &'a str>,
     optional: bool,
 ) -> Result<(), ParquetError> {
@@ -78,8 +90,13 @@ mod tests {
     fn requests_read_back_as_they_were() {
         let text = b"tenant,arrival_ns,end_ns,latency_ns,outcome\n\
                      a,1,5,4,completed\nb,,9,,dropped\n";
-        let bytes = of_csv(text).unwrap();
-        assert_eq!(bytes, of_csv(text).unwrap(), "same rows, same bytes");
+        let of_csv = |text: &[u8]| {
+            let mut bytes = vec![];
+            of_csv(text, &mut bytes).unwrap();
+            bytes
+        };
+        let bytes = of_csv(text);
+        assert_eq!(bytes, of_csv(text), "same rows, same bytes");
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, &bytes).unwrap();
         let reader = SerializedFileReader::new(file).unwrap();

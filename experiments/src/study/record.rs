@@ -3,6 +3,8 @@
 //! Rows are kept as the text that the tables will hold, not as numbers: whichever way a cell's result
 //! takes to `results.csv`, the bytes are those that its computation wrote.
 
+use std::fs;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,7 @@ use super::ground::Played;
 use crate::config::Experiment;
 use crate::digest;
 use crate::fail::{Done, Failure};
-use crate::folder::write_whole;
+use crate::folder::{whole, write_whole};
 use crate::plan::Cell;
 use crate::results;
 
@@ -128,14 +130,58 @@ impl Extra {
         Ok(Self { path, bytes: bytes.len() as u64, sha256: digest::of_bytes(bytes) })
     }
 
+    /// The same, written piece by piece.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn make(
+        folder: &Path,
+        path: String,
+        write: impl FnOnce(Sink<'_>) -> io::Result<()>,
+    ) -> Done<Self> {
+        let mut digest = digest::Running::default();
+        let mut bytes = 0;
+        whole(&folder.join(&path), |beside| {
+            let file = BufWriter::new(fs::File::create(beside)?);
+            let mut counted = Counted { file, digest: &mut digest, bytes: &mut bytes };
+            write(&mut counted)?;
+            counted.flush()
+        })
+        .map_err(Failure::into_io)?;
+        Ok(Self { path, bytes, sha256: digest.finish() })
+    }
+
     /// Whether the file is there with its length.
     pub(crate) fn is_there(&self, folder: &Path) -> bool {
-        std::fs::metadata(folder.join(&self.path)).is_ok_and(|m| m.len() == self.bytes)
+        fs::metadata(folder.join(&self.path)).is_ok_and(|m| m.len() == self.bytes)
     }
 
     /// Whether the file is there with its content.
     pub(crate) fn is_whole(&self, folder: &Path) -> bool {
         self.is_there(folder)
             && digest::of_path(&folder.join(&self.path)).is_ok_and(|d| d == self.sha256)
+    }
+}
+
+/// A file in the making.
+pub(crate) type Sink<'a> = &'a mut (dyn Write + Send);
+
+/// A file whose length and digest are known when it is written.
+struct Counted<'a, W> {
+    file: W,
+    digest: &'a mut digest::Running,
+    bytes: &'a mut u64,
+}
+
+impl<W: Write> Write for Counted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let n = self.file.write(bytes)?;
+        self.digest.add(&bytes[..n]);
+        *self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
     }
 }
