@@ -193,16 +193,26 @@ fn peak_kib() -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
-/// Child process: so many events, then the growth of the peak above the start, KiB.
-fn grow(events: u64) {
-    let p = Params::new(16, 8, 0);
-    // 1.1 events per kernel, 8 × 0.8 kernels per 100 us.
-    let end = events as f64 / 1.1 / 6.4 * MEAN_NS as f64;
+/// Child process: about so many events of a queue such as `16/8`. Prints events, the growth of the peak
+/// above the start in KiB, CPU time in seconds, and the mean latency in microseconds.
+fn grow(events: u64, queue: &str) {
+    let (tenants, servers) = queue.split_once('/').expect("TENANTS/SERVERS");
+    let servers: u32 = servers.parse().expect("a number of servers");
+    let p = Params::new(tenants.parse().expect("a number of tenants"), servers, 0);
+    // 1.1 events per kernel, and so many kernels while one of the servers runs one.
+    let end = events as f64 / 1.1 / (0.8 * f64::from(servers)) * MEAN_NS as f64;
     let start = peak_kib();
-    let scenario = scenario(&p, Counter(libm::log), 64, 100_000, bandwidth(), end as u64);
+    let workers = if servers > 64 { 8 } else { 64 };
+    let scenario = scenario(&p, Counter(libm::log), workers, 1_000, bandwidth(), end as u64);
     assert!(scenario.duration > Nanos::ZERO);
-    let events = simulate(scenario, None).events;
-    println!("{events} {}", peak_kib() - start);
+    let before = clock();
+    let report = simulate(scenario, None);
+    let seconds = clock() - before;
+    let latencies = report.tenants.iter().flat_map(|t| t.counts.latencies.recorded());
+    let (sum, n) = latencies
+        .fold((0.0, 0), |(sum, n), (ns, count)| (sum + ns.0 as f64 * count as f64, n + count));
+    let mean_us = sum / n as f64 / 1e3;
+    println!("{} {} {seconds:.6} {mean_us:.3}", report.events, peak_kib() - start);
 }
 
 fn memory() {
@@ -214,14 +224,16 @@ fn memory() {
             .output()
             .expect("a child of this binary runs");
         let text = String::from_utf8_lossy(&child.stdout).into_owned();
-        let (events, kib) = text.trim().split_once(' ').unwrap_or(("?", "?"));
+        let mut said = text.split_whitespace();
+        let (events, kib) = (said.next().unwrap_or("?"), said.next().unwrap_or("?"));
         println!("{:<34} {events:>12} {kib:>18}", format!("fifo 16/8, {millions} M events"));
     }
 }
 
 fn main() {
     if let Some(events) = std::env::var("ENGINE_BENCH_EVENTS").ok().and_then(|e| e.parse().ok()) {
-        return grow(events);
+        let queue = std::env::var("ENGINE_BENCH_QUEUE");
+        return grow(events, queue.as_deref().unwrap_or("16/8"));
     }
     rates();
     if !std::env::args().skip(1).any(|a| !a.starts_with('-')) {
