@@ -115,13 +115,8 @@ impl Checker {
             }
             Some(found) => flaws.extend(found),
             None => {
-                let kinds: Vec<String> = branches.iter().map(words_for).collect();
-                let why = format!(
-                    "`{}` is {}: write {}",
-                    node.plain(),
-                    node.kind(),
-                    kinds.join(", or "),
-                );
+                let write = alternatives(node, &branches);
+                let why = format!("`{}` is {}: write {write}", node.plain(), node.kind());
                 flaws.push(Flaw::new(&node.place, path, why));
             }
         }
@@ -350,7 +345,19 @@ fn time(node: &Node, schema: &Map<String, Value>) -> Result<Nanos, String> {
     Err(format!("`{}` is not {expected}", node.plain()))
 }
 
-/// Of a message: what a schema accepts.
+/// Of a message: what the alternatives of a schema accept. Of tables told apart by their `kind` one is
+/// shown, which a text such as `poisson:100` may name.
+fn alternatives(node: &Node, branches: &[Map<String, Value>]) -> String {
+    let kinds: Vec<&str> = branches.iter().filter_map(|b| constant(b, "kind")).collect();
+    if kinds.len() < branches.len() {
+        return branches.iter().map(words_for).collect::<Vec<_>>().join(", or ");
+    }
+    let text = node.text().unwrap_or_default();
+    let named = kinds.iter().position(|kind| text.starts_with(kind));
+    format!("{}; kinds are {}", words_for(&branches[named.unwrap_or(0)]), kinds.join(", "))
+}
+
+/// Of a message: what a schema accepts. Of a table, the keys that it needs.
 fn words_for(schema: &Map<String, Value>) -> String {
     if schema.get("format").and_then(Value::as_str) == Some("duration") {
         return "a duration in quotes such as \"100ms\"".to_owned();
@@ -360,9 +367,15 @@ fn words_for(schema: &Map<String, Value>) -> String {
     }
     match type_of(schema) {
         "object" => {
+            let needed = schema.get("required").and_then(Value::as_array);
+            let needed = |key: &str| needed.is_none_or(|list| list.iter().any(|k| k == key));
             let keys = schema.get("properties").and_then(Value::as_object);
-            let keys = keys.into_iter().flatten().map(|(key, of)| {
-                let example = of.as_object().and_then(example);
+            let keys = keys.into_iter().flatten().filter(|(key, _)| needed(key));
+            let keys = keys.map(|(key, of)| {
+                let example = match constant(schema, key) {
+                    Some(word) => Some(format!("{word:?}")),
+                    None => of.as_object().and_then(example),
+                };
                 format!("{key} = {}", example.unwrap_or_else(|| "…".to_owned()))
             });
             format!("a table such as {{ {} }}", keys.collect::<Vec<_>>().join(", "))
