@@ -8,6 +8,9 @@ use super::NEVER;
 /// Entries looked at together: a pool rarely has more residents, and then there is no loop.
 const LANES: usize = 8;
 
+/// Blocks looked at together where there are more.
+const GROUP: usize = 16;
+
 /// What is later never comes: 2^61 ns are 73 years.
 const LAST: u64 = NEVER >> 3;
 
@@ -30,7 +33,16 @@ struct Block {
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     blocks: Vec<Block>,
+    /// The earliest of each [`GROUP`] blocks; none while there is one such group at most.
+    groups: Vec<Group>,
     len: usize,
+}
+
+/// The earliest of some blocks as of the last look, unless an instant was set since.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    cached: First,
+    stale: bool,
 }
 
 /// The earliest instant, and who ends then.
@@ -85,6 +97,7 @@ impl Ends {
     pub(super) fn push(&mut self, at: u64) {
         if self.len == self.blocks.len() * LANES {
             self.blocks.push(Block::EMPTY);
+            self.regroup();
         }
         self.len += 1;
         self.set(self.len - 1, at);
@@ -94,6 +107,20 @@ impl Ends {
     pub(super) fn set(&mut self, i: usize, at: u64) {
         debug_assert!(i < self.len);
         self.blocks[i / LANES].set(i % LANES, at);
+        if let Some(group) = self.groups.get_mut(i / (LANES * GROUP)) {
+            group.stale = true;
+        }
+    }
+
+    /// There is a block more or less, behind the others.
+    #[cold]
+    fn regroup(&mut self) {
+        let groups = self.blocks.len().div_ceil(GROUP);
+        let stale = Group { cached: Block::EMPTY.cached, stale: true };
+        self.groups.resize(if groups > 1 { groups } else { 0 }, stale);
+        if let Some(last) = self.groups.last_mut() {
+            last.stale = true;
+        }
     }
 
     #[inline]
@@ -105,15 +132,17 @@ impl Ends {
     #[inline]
     pub(super) fn swap_remove(&mut self, i: usize) {
         self.set(i, self.get(self.len - 1));
+        self.set(self.len - 1, NEVER);
         self.len -= 1;
-        self.blocks[self.len / LANES].set(self.len % LANES, NEVER);
         if self.len + LANES < self.blocks.len() * LANES {
             self.blocks.pop();
+            self.regroup();
         }
     }
 
     pub(super) fn clear(&mut self) {
         self.blocks.clear();
+        self.groups.clear();
         self.len = 0;
     }
 
@@ -123,8 +152,26 @@ impl Ends {
         match self.blocks.as_mut_slice() {
             [] => First { at: NEVER, index: 0, tie: false },
             [block] => block.first(),
-            blocks => Self::first_of(blocks),
+            blocks if self.groups.is_empty() => Self::first_of(blocks),
+            blocks => Self::first_of_groups(&mut self.groups, blocks),
         }
+    }
+
+    #[inline(never)]
+    fn first_of_groups(groups: &mut [Group], blocks: &mut [Block]) -> First {
+        let mut first = First { at: NEVER, index: 0, tie: false };
+        for (g, (group, blocks)) in groups.iter_mut().zip(blocks.chunks_mut(GROUP)).enumerate() {
+            if group.stale {
+                *group = Group { cached: Self::first_of(blocks), stale: false };
+            }
+            let here = group.cached;
+            if here.at < first.at {
+                first = First { index: g * GROUP * LANES + here.index, ..here };
+            } else if here.at == first.at {
+                first.tie = true;
+            }
+        }
+        first
     }
 
     #[inline(never)]
@@ -153,9 +200,15 @@ mod tests {
     proptest! {
         #[test]
         fn finds_the_least_and_knows_of_ties(
-            ops in proptest::collection::vec((0u8..3, 0usize..40, 0u64..12), 1..120)
+            many in 0usize..400,
+            ops in proptest::collection::vec((0u8..3, 0usize..400, 0u64..12), 1..120)
         ) {
             let (mut ends, mut plain) = (Ends::default(), Vec::<u64>::new());
+            // Up to several groups of blocks; those that are there come after all others.
+            for i in 0..many as u64 {
+                ends.push(1000 + i);
+                plain.push(1000 + i);
+            }
             for (op, i, at) in ops {
                 let at = if at == 11 { NEVER } else { at };
                 match (op, plain.is_empty()) {
