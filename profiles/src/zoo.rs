@@ -33,6 +33,7 @@ mod yolo;
 pub use layer::Layer;
 
 use crate::precision::Precision;
+use crate::text;
 use crate::units::Bytes;
 
 /// What a model takes in.
@@ -109,12 +110,12 @@ impl ModelInfo {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ZooError {
     /// No such model.
-    #[error("no model `{name}` in the zoo; the closest name is `{closest}`")]
+    #[error("no model `{name}` in the zoo{hint}")]
     Unknown {
         /// The name asked for.
         name: String,
-        /// The nearest known one.
-        closest: &'static str,
+        /// `; the closest name is …`, or nothing where none is close.
+        hint: String,
     },
     /// What follows `@` is not a number.
     #[error("model `{name}`: what follows `@` must be a whole number of {unit}")]
@@ -395,12 +396,22 @@ pub fn info(name: &str) -> Result<&'static ModelInfo, ZooError> {
     if let Some(model) = MODELS.iter().find(|m| names(m).any(|n| plain(n) == wanted)) {
         return Ok(model);
     }
-    let closest = MODELS
-        .iter()
-        .map(|m| m.name)
-        .min_by_key(|n| strsim::damerau_levenshtein(&plain(n), &wanted))
-        .expect("the zoo is not empty");
-    Err(ZooError::Unknown { name: name.to_owned(), closest })
+    Err(unknown(name, ", which a tenant with an `engine` serves"))
+}
+
+/// The closest name of all; `how` follows that of a decoder.
+fn unknown(name: &str, how: &str) -> ZooError {
+    let wanted = plain(name);
+    let decoders = decoder::DECODERS.iter().map(|d| &*d.name);
+    let all = MODELS.iter().map(|m| m.name).chain(decoders.clone());
+    let plains: Vec<(String, &str)> = all.map(|n| (plain(n), n)).collect();
+    let near = text::closest(&wanted, plains.iter().map(|(plain, _)| &**plain));
+    let closest = plains.iter().find(|(plain, _)| Some(&**plain) == near).map(|(_, n)| *n);
+    let hint = closest.map_or_else(String::new, |closest| {
+        let how = if decoders.clone().any(|d| d == closest) { how } else { "" };
+        format!("; the closest name is `{closest}`{how}")
+    });
+    ZooError::Unknown { name: name.to_owned(), hint }
 }
 
 /// The layer list of a name such as `resnet50`, `BERT-base`, or `bert_base@384` with another

@@ -179,6 +179,10 @@ impl Checker {
             ("string", _) => wrong("a text"),
             ("boolean", Data::Bool(_)) => {}
             ("boolean", _) => wrong("true or false"),
+            ("integer" | "number", Data::Text(text)) if leading(text).is_some() => {
+                let x = leading(text).unwrap_or_default();
+                wrong(&format!("a number: write {x}, without a unit"));
+            }
             ("integer", Data::Integer(i)) if in_range(*i as f64, schema) => {}
             ("integer", _) => wrong(&format!("a whole number{}", range(schema))),
             ("number", _) if node.number().is_some_and(|x| in_range(x, schema)) => {}
@@ -257,6 +261,13 @@ fn type_of(schema: &Map<String, Value>) -> &str {
         }
         _ => "",
     }
+}
+
+/// The number that a text begins with.
+fn leading(text: &str) -> Option<&str> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = &text[..end];
+    number.parse::<f64>().is_ok().then_some(number)
 }
 
 /// Whether a value is of the JSON type that a schema is about.
@@ -353,7 +364,10 @@ fn alternatives(node: &Node, branches: &[Map<String, Value>]) -> String {
         return branches.iter().map(words_for).collect::<Vec<_>>().join(", or ");
     }
     let text = node.text().unwrap_or_default();
+    // A text with an ending is somebody's trace.
+    let file = text.contains('.').then_some("trace");
     let named = kinds.iter().position(|kind| text.starts_with(kind));
+    let named = named.or_else(|| kinds.iter().position(|kind| Some(*kind) == file));
     format!("{}; kinds are {}", words_for(&branches[named.unwrap_or(0)]), kinds.join(", "))
 }
 

@@ -152,12 +152,38 @@ impl Device {
 
 fn unknown(name: &str) -> DeviceError {
     let known: Vec<&str> = Device::builtin_names().collect();
-    let hint = text::did_you_mean(name, known.iter().copied());
+    let hint = match alike(name, &known).as_slice() {
+        [] => text::did_you_mean(name, known.iter().copied()),
+        [one] => format!(": did you mean `{one}`?"),
+        [several @ .., last] => {
+            format!(": did you mean `{}` or `{last}`?", several.join("`, `"))
+        }
+    };
     DeviceError::Unknown {
         name: name.to_owned(),
         hint: if hint.is_empty() { ".".to_owned() } else { hint },
         known: known.join(", "),
     }
+}
+
+/// The devices that share most words with a name such as `NVIDIA A100 80GB PCIe`, where one of them is
+/// a product's.
+fn alike<'a>(name: &str, known: &[&'a str]) -> Vec<&'a str> {
+    let lower = name.to_lowercase();
+    let words = lower.split(|c: char| !c.is_alphanumeric());
+    let words: Vec<&str> = words.map(|w| w.strip_suffix("gb").unwrap_or(w)).collect();
+    // `rtx` and `pro` name no product.
+    let product = |d: &str| {
+        d.split('-').find(|w| !matches!(*w, "rtx" | "pro")).is_some_and(|w| words.contains(&w))
+    };
+    // `SXM4` is the `sxm` of an A100.
+    let shares = |part: &str| {
+        words.iter().any(|w| w.trim_end_matches(char::is_numeric) == part || *w == part)
+    };
+    let score = |d: &str| d.split('-').filter(|part| shares(part)).count();
+    let alike = || known.iter().copied().filter(|d| product(d));
+    let most = alike().map(score).max();
+    alike().filter(|d| Some(score(d)) == most).collect()
 }
 
 fn invalid(file: &str, text: &str, field: &str, message: String) -> DeviceError {

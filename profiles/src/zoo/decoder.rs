@@ -19,7 +19,6 @@ pub use step::{Decode, Matrix, Prefill, Rounding, Segment, Step, StepLayer, Step
 
 use super::ZooError;
 use crate::precision::Precision;
-use crate::text;
 use crate::units::Bytes;
 
 /// The architecture of a decoder-only transformer with gated feed-forward layers: Llama, Mistral,
@@ -255,7 +254,5 @@ pub fn decoder(name: &str) -> Result<Decoder, ZooError> {
     if let Some(known) = DECODERS.iter().find(|d| super::plain(&d.name) == wanted) {
         return Ok(known.clone());
     }
-    let names = DECODERS.iter().map(|d| &*d.name);
-    let closest = text::closest(name, names).unwrap_or(&DECODERS[0].name);
-    Err(ZooError::Unknown { name: name.to_owned(), closest })
+    Err(super::unknown(name, ""))
 }

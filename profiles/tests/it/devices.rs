@@ -269,11 +269,22 @@ fn unknown_devices_and_files_are_named() {
     assert_eq!(
         error,
         format!(
-            "no device `h100`: did you mean `h100-sxm`? Built-in devices: {}, or give the path of a \
-             .toml file",
+            "no device `h100`: did you mean `h100-nvl`, `h100-pcie` or `h100-sxm`? Built-in devices: \
+             {}, or give the path of a .toml file",
             Device::builtin_names().collect::<Vec<_>>().join(", ")
         )
     );
+    for (asked, meant) in [
+        ("NVIDIA A100 80GB PCIe", ": did you mean `a100-pcie-80`?"),
+        ("NVIDIA A100-SXM4-40GB", ": did you mean `a100-sxm-40`?"),
+        ("GeForce RTX 4090", ": did you mean `rtx-4090`?"),
+        ("Tesla T4", ": did you mean `t4`?"),
+        ("a31", ": did you mean `a30`?"),
+        ("radeon", ". Built-in devices"),
+    ] {
+        let error = Device::builtin(asked).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no device `{asked}`{meant}")), "{error}");
+    }
     let folder = tempfile::tempdir().unwrap();
     let error = Device::find("mine.toml", folder.path()).unwrap_err().to_string();
     assert!(error.contains("mine.toml: ") && error.contains("No such file"), "{error}");

@@ -192,6 +192,12 @@ fn names_are_found_however_they_are_written() {
     }
     for (asked, message) in [
         ("resnet5", "no model `resnet5` in the zoo; the closest name is `resnet50`"),
+        (
+            "llama-3-8b",
+            "no model `llama-3-8b` in the zoo; the closest name is `llama-3.1-8b`, which a tenant with \
+             an `engine` serves",
+        ),
+        ("zzz", "no model `zzz` in the zoo"),
         ("bert_base@x", "model `bert_base@x`: what follows `@` must be a whole number of tokens"),
         ("bert_base@513", "model `bert_base` cannot take 513 tokens: 1 to 512 are possible"),
         ("vit@384", "model `vit_b_16` cannot take 384 pixels: 224 to 224 are possible"),
