@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cotenant_deploy::{Plan, Sharing};
-use cotenant_profiles::Bytes;
+use cotenant_profiles::{Bytes, Nanos};
 use serde::Serialize;
 
 use super::cells::Cells;
-use super::fleet::{self, Known, Member};
+use super::fleet::{self, Known, Member, Placed};
 use super::goal::Goal;
 use super::lab::{Candidate, How, Lab, MOST_MEMORY};
 use super::mix::Mix;
@@ -39,12 +39,15 @@ pub(crate) struct Ask {
 
 /// Simulated events that one second of `--budget` stands for: about what one core of 2024 does.
 pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
-/// Share of the budget for the search on one GPU where that is all there is, and beside several.
-const SEARCH: [f64; 2] = [0.45, 0.25];
-/// Share of the budget for several GPUs, beside one and without.
-const FLEETS: [f64; 2] = [0.4, 0.6];
-/// Share of the budget for fewer GPUs than were asked for.
-const FEWER: f64 = 0.12;
+/// Share of one GPU's budget for the search there, and, for each of several GPUs, for the search of a deployment
+/// on so many. They depend on nothing else that is asked, so that every answer for more GPUs begins with what
+/// the answer for fewer finds.
+const SEARCH: f64 = 0.45;
+const FLEET: f64 = 0.3;
+/// The search of more GPUs than these has no more than that of these.
+const FULL_FLEET: usize = 3;
+/// Where so much of the budget is spent, no further number of GPUs is looked at.
+const ENOUGH: f64 = 0.85;
 /// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
 const CURVES: f64 = 0.14;
 const CHANGES: f64 = 0.15;
@@ -56,10 +59,20 @@ const NEAREST: usize = 4;
 const MOST_SEEDS: usize = 32;
 
 impl Ask {
-    /// What the search may simulate, events. How long a run is follows from it, so that `check` with the
-    /// same budget sees the same requests.
+    /// What the search may simulate, events.
     pub(crate) fn events(&self) -> f64 {
         self.budget_s * EVENTS_PER_SECOND
+    }
+
+    /// The budget for one of the GPUs, in whole nanoseconds, as files name it.
+    fn budget_each(&self) -> Nanos {
+        Nanos((self.budget_s * 1e9 / self.gpus.1.max(1) as f64).round() as u64)
+    }
+
+    /// What the search may simulate for one of the GPUs, events. How long a run is follows from it, so that
+    /// `check` with the same budget sees the same requests.
+    pub(crate) fn events_each(&self) -> f64 {
+        self.budget_each().as_secs_f64() * EVENTS_PER_SECOND
     }
 }
 
@@ -84,6 +97,9 @@ pub(crate) struct Answer {
     pub(crate) curves: Vec<Curve>,
     /// The budget, s.
     pub(crate) budget_s: f64,
+    /// That for one of the GPUs.
+    #[serde(skip)]
+    budget_each: Nanos,
     /// Events simulated.
     pub(crate) events: u64,
     #[serde(skip)]
@@ -134,6 +150,7 @@ pub(crate) struct Missed {
 }
 
 /// A row in the making.
+#[derive(Clone)]
 struct Pending {
     way: String,
     members: Vec<Member>,
@@ -167,12 +184,15 @@ pub(crate) fn answer(
         }
     }
     let start = cells.events();
-    let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events());
-    let mut pending = vec![];
-    if ask.gpus.0 <= 1 {
-        pending.extend(on_one(&mut search, ask, first)?);
+    let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events_each());
+    let mut pending = on_one(&mut search, ask, first)?;
+    if ask.gpus.1 > 1 {
+        let one = best_of(&mut search, &pending);
+        if ask.gpus.0 > 1 {
+            pending.clear();
+        }
+        pending.extend(on_several(&mut search, ask, one));
     }
-    pending.extend(on_several(&mut search, ask));
     if let Some(members) = one_each(&mut search) {
         let reference = members.len() < ask.gpus.0 || members.len() > ask.gpus.1;
         pending.push(Ok(Pending { reference, ..Pending::new("one GPU each", members) }));
@@ -206,6 +226,7 @@ pub(crate) fn answer(
         changes,
         curves,
         budget_s: ask.budget_s,
+        budget_each: ask.budget_each(),
         events: cells.events() - start,
         lab,
     })
@@ -214,8 +235,7 @@ pub(crate) fn answer(
 /// The ways of sharing one GPU.
 fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Done<Rows> {
     let group = Group::all(search.lab);
-    let share = if ask.gpus.1 > 1 { SEARCH[1] } else { SEARCH[0] };
-    let budget = ask.events() * share;
+    let budget = ask.events_each() * SEARCH;
     let found = match &ask.study {
         Some(dir) => study::best(search, &group, dir)?,
         None => {
@@ -223,11 +243,8 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
             if let Some(text) = first_words(search.lab, &pools) {
                 first(&text);
             }
-            let most = if ask.gpus.1 > 1 {
-                budget
-            } else {
-                budget.min(ask.events() - put_aside(search, &pools, ask)).max(search.spent())
-            };
+            let most = ask.events_each() - put_aside(search, &pools, ask);
+            let most = budget.min(most).max(search.spent());
             search.settle(&group, pools, most)
         }
     };
@@ -247,14 +264,14 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
     Ok(rows.collect())
 }
 
-/// Events that are for something else than the search on one GPU where that is all there is, as far as its
-/// short runs tell: to settle its rows, for curves, and for changes where a goal is missed.
+/// Events of one GPU's budget that are for something else than the search there, as far as its short runs
+/// tell: to settle its rows, for curves, and for changes where a goal is missed.
 fn put_aside(search: &Search<'_>, pools: &Pools, ask: &Ask) -> f64 {
     let firsts: Vec<&Tried> = pools.iter().filter_map(|(_, pool)| pool.first()).collect();
     let rows: f64 = firsts.iter().map(|t| search.to_settle(std::iter::once(*t))).sum();
     let alone: Vec<Tried> = alone(search.lab).into_iter().map(Tried::new).collect();
     let missed = firsts.iter().all(|t| t.score(search.lab).missed > 0);
-    (rows + search.to_settle(alone.iter())) * MARGIN + ask.events() * kept(ask, missed)
+    (rows + search.to_settle(alone.iter())) * MARGIN + ask.events_each() * kept(ask, missed)
 }
 
 /// Share of the budget for what comes last.
@@ -263,57 +280,63 @@ fn kept(ask: &Ask, missed: bool) -> f64 {
     curves + if missed { CHANGES } else { 0.0 }
 }
 
-/// A row for each number of GPUs above one.
-fn on_several(search: &mut Search<'_>, ask: &Ask) -> Rows {
+/// The best of the ways of sharing one GPU, every seed of each looked at.
+fn best_of(search: &mut Search<'_>, rows: &Rows) -> Option<Placed> {
+    let mut best: Option<Placed> = None;
+    for mut pending in rows.iter().filter_map(|r| r.as_ref().ok()).cloned() {
+        for m in pending.members.iter_mut().filter(|m| m.mechanism != Mechanism::Krisp) {
+            while m.tried.long.len() < SEEDS && search.lengthen(&mut m.tried) {}
+            let score = fleet::together(search.lab, std::slice::from_ref(m));
+            if best.as_ref().is_none_or(|(least, _)| score < *least) {
+                best = Some((score, vec![m.clone()]));
+            }
+        }
+    }
+    best
+}
+
+/// A row for each number of GPUs above one, from one GPU upwards, since each begins with what fewer come to.
+/// Where the least number that was asked for misses a goal that fewer keep, these have a row, too: GPUs may stay
+/// empty, and with one GPU more no goal is lost.
+fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> Rows {
     let (low, high) = ask.gpus;
-    let numbers: Vec<usize> = (low.max(2)..=high).collect();
-    let share = if low > 1 { FLEETS[1] } else { FLEETS[0] };
-    let (begin, budget) = (search.spent(), ask.events() * share);
-    // A number takes work in proportion to it: each of its GPUs is searched.
-    let all: usize = numbers.iter().sum();
-    let (mut known, mut before, mut rows) = (Known::default(), 0, vec![]);
-    for gpus in numbers {
+    let mut known = Known::new(one.as_ref());
+    let (mut fewer, mut rows) = (one, vec![]);
+    for gpus in 2..=high {
         let way = format!("{gpus} GPUs");
-        if search.spent() > begin + budget {
+        let asked = gpus >= low;
+        let all_kept = fewer.as_ref().is_some_and(|(score, _)| score.missed == 0);
+        if !asked && (all_kept || search.spent() > ask.events() * ENOUGH) {
+            continue;
+        }
+        if gpus > low && search.spent() > ask.events() * ENOUGH {
             let why = "not looked at: the budget is spent (--budget)".to_owned();
             rows.push(Err(Box::new(impossible(&way, None, why))));
             continue;
         }
-        before += gpus;
-        let until = begin + budget * before as f64 / all as f64;
-        let members = fleet::place(search, gpus, until - search.spent(), &mut known);
-        rows.extend(members.map(|members| Ok(Pending::new(way, members))));
-    }
-    if low > 1 {
-        on_fewer(search, ask, &mut known, &mut rows);
+        let budget = ask.events_each() * FLEET * gpus.min(FULL_FLEET) as f64;
+        let found = fleet::place(search, gpus, budget, &mut known);
+        let missed = found.as_ref().map_or(usize::MAX, |(score, _)| score.missed);
+        let before = fewer.as_ref().map_or(usize::MAX, |(score, _)| score.missed);
+        if asked {
+            if gpus == low && before < missed {
+                rows.extend(fewer.take().map(|(_, members)| Ok(of_fewer(search.lab, members))));
+            }
+            rows.extend(found.map(|(_, members)| Ok(Pending::new(way, members))));
+        } else if missed < before {
+            fewer = found;
+        }
     }
     rows
 }
 
-/// Where several GPUs miss a goal, a row for each number below the least that was asked for, while it misses
-/// fewer: GPUs may stay empty, and with one GPU more no goal is lost.
-fn on_fewer(search: &mut Search<'_>, ask: &Ask, known: &mut Known, rows: &mut Rows) {
-    let missed = |members: &[Member]| fleet::together(search.lab, members).missed;
-    let all = rows.iter().filter_map(|r| r.as_ref().ok()).map(|p| missed(&p.members));
-    let Some(mut least) = all.min() else { return };
-    let until = (search.spent() + ask.events() * FEWER).min(ask.events() * (1.0 - FEWER));
-    for gpus in (1..ask.gpus.0).rev() {
-        if least == 0 || search.spent() >= until {
-            break;
-        }
-        let budget = until - search.spent();
-        let Some(members) = fleet::place(search, gpus, budget, known) else { break };
-        let now = fleet::together(search.lab, &members).missed;
-        if now >= least {
-            break;
-        }
-        least = now;
-        let way = match members.as_slice() {
-            [one] => one.mechanism.name_on(&search.lab.setup.device).to_owned(),
-            _ => format!("{gpus} GPUs"),
-        };
-        rows.push(Ok(Pending::new(way, members)));
-    }
+/// A row of fewer GPUs than were asked for.
+fn of_fewer(lab: &Lab, members: Vec<Member>) -> Pending {
+    let way = match members.as_slice() {
+        [one] => one.mechanism.name_on(&lab.setup.device).to_owned(),
+        more => format!("{} GPUs", more.len()),
+    };
+    Pending::new(way, members)
 }
 
 /// What a published planner's plan delivers.
@@ -547,7 +570,7 @@ impl Answer {
         header.push(format!(
             "numbers: simulated from {} profiles with --budget {}s --seeds {}; measure before you rely on them",
             sources.join(" and "),
-            self.budget_s,
+            self.budget_each.as_secs_f64(),
             row.seeds
         ));
         Some(Plan { device: self.lab.setup.device.clone(), header, gpus: row.plan.clone() })

@@ -16,7 +16,7 @@ use super::space::{Mechanism, Space};
 pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask, seeds: usize) -> Result<Row, String> {
     let mut gpus = found.resolve(&known_tenants(lab))?;
     divide(lab, &mut gpus, found);
-    let mut search = Search::new(lab, Space::default(), ask.threads, ask.events());
+    let mut search = Search::new(lab, Space::default(), ask.threads, ask.events_each());
     let mut members = vec![];
     let mut words = vec![];
     for gpu in &gpus {

@@ -4,6 +4,8 @@
 //! Every division of tenants among GPUs is ordered by how evenly it loads them; the best few are
 //! searched, GPU by GPU. A group of tenants that has been searched once is not searched again.
 
+use std::collections::BTreeSet;
+
 use cotenant_deploy::Sharing;
 
 use super::lab::{Candidate, How, Lab};
@@ -34,8 +36,16 @@ pub(crate) struct Known {
     fleet: Vec<Member>,
 }
 
+impl Known {
+    /// With what one GPU comes to.
+    pub(crate) fn new(one: Option<&Placed>) -> Self {
+        let fleet = one.map_or_else(Vec::new, |(_, members)| members.clone());
+        Self { groups: fleet.iter().map(|m| (group_of(m), Some(m.clone()))).collect(), fleet }
+    }
+}
+
 /// A deployment with what it delivers.
-type Placed = (Score, Vec<Member>);
+pub(crate) type Placed = (Score, Vec<Member>);
 
 /// The best deployment on `gpus` GPUs; `None` where no division serves every tenant.
 pub(crate) fn place(
@@ -43,7 +53,7 @@ pub(crate) fn place(
     gpus: usize,
     budget: f64,
     known: &mut Known,
-) -> Option<Vec<Member>> {
+) -> Option<Placed> {
     let until = search.spent() + budget;
     let mut divisions = divisions(search.lab, gpus);
     // One GPU more than before: nobody is worse off where the worst of them is divided.
@@ -75,9 +85,9 @@ pub(crate) fn place(
             None => break,
         }
     }
-    let (_, members) = best?;
-    known.fleet.clone_from(&members);
-    Some(members)
+    let best = best?;
+    known.fleet.clone_from(&best.1);
+    Some(best)
 }
 
 /// The groups of a division, each with an even part of the budget that is left.
@@ -197,17 +207,18 @@ fn parts_of(lab: &Lab, g: &Group) -> Vec<Part> {
     g.tenants.iter().zip(&g.requests).map(part).collect()
 }
 
-/// The score of several GPUs: all that is missed, and the worst of the rest.
+/// The score of several GPUs: whose goals are missed in some part, and the worst of the rest.
 pub(crate) fn together(lab: &Lab, members: &[Member]) -> Score {
     let mut all = Score { missed: 0, worst: 0.0, lost: 0.0, ratio: 0.0 };
+    let mut missed = BTreeSet::new();
     for m in members {
         let s = m.tried.score(lab);
-        all.missed += s.missed;
+        missed.extend(m.tried.missed(lab));
         all.worst = all.worst.max(s.worst);
         all.lost = all.lost.max(s.lost);
         all.ratio = all.ratio.max(s.ratio);
     }
-    all
+    Score { missed: missed.len(), ..all }
 }
 
 /// The member that a group of tenants is served by best.

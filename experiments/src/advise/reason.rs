@@ -205,7 +205,7 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
         }
         let mut search = Search::new(lab, Space::default(), ask.threads, budget);
         let members = fleet::place(&mut search, gpus, budget, &mut Known::default());
-        let Some(members) = members else { continue };
+        let Some((_, members)) = members else { continue };
         if members.iter().all(|m| kept(lab, m)) {
             changes.push(format!("{gpus} GPUs of this kind meet them"));
             break;

@@ -102,6 +102,16 @@ impl Tried {
         score(lab, &self.c.tenants, &self.samples())
     }
 
+    /// Tenants whose goals are missed.
+    pub(super) fn missed(&self, lab: &Lab) -> Vec<usize> {
+        let runs = self.samples();
+        let misses = |(i, t): (usize, &usize)| {
+            let got = runs.iter().map(|r| r.got[i]);
+            lab.goal(*t).filter(|goal| goal.mean_ratio(got) > 1.0).map(|_| *t)
+        };
+        self.c.tenants.iter().enumerate().filter_map(misses).collect()
+    }
+
     /// Events of a long run: as its runs had them, else about.
     pub(super) fn long_events(&self, lab: &Lab, lengths: &Lengths) -> f64 {
         let mean =

@@ -83,7 +83,8 @@ pub(crate) fn run(args: &Args) -> Done {
     let lab = Lab::up_to(mix, largest, cells.clone()).map_err(Failure::Input)?;
     let threads = threads(args.jobs.map_or(0, usize::from));
     let ask = Ask {
-        gpus: (1, 16),
+        // The budget that files name is that for one GPU.
+        gpus: (1, 1),
         budget_s: budget.as_secs_f64(),
         price: None,
         threads,
