@@ -11,7 +11,8 @@ use cotenant_profiles::analytic;
 use cotenant_profiles::files::Store;
 use cotenant_profiles::import::{self, Import, Input, OrionOptions, ReefOptions, TableOptions};
 use cotenant_profiles::lower::Precision;
-use cotenant_profiles::{Device, Executor, Launch, Profile, Source, tune, zoo};
+use cotenant_profiles::zoo::{self, ZooError};
+use cotenant_profiles::{Device, Executor, Launch, Profile, Source, tune};
 
 use crate::canonical;
 use crate::config::{Part, ProfileSource, TenantConfig};
@@ -331,6 +332,21 @@ fn with_executor(mut found: Found, device: &Device, executor: Option<Executor>) 
     found
 }
 
+fn no_model(why: &ZooError) -> String {
+    format!(
+        "{why}; `cotenant models` lists them by task, and `cotenant profile import` brings in a recording of \
+         another one"
+    )
+}
+
+/// Why nothing but what an experiment brings itself can have a model; none where something may.
+pub(crate) fn unknown(model: &str, device: &Device) -> Option<String> {
+    let why = zoo::find(model).err().filter(|e| matches!(e, ZooError::Unknown { .. }))?;
+    let recorded = in_store(&Store::with_defaults(vec![]), model, device);
+    let nowhere = matches!(recorded, Ok(None)) && zoo::decoder::find(model).is_err();
+    nowhere.then(|| no_model(&why))
+}
+
 /// Computes a profile from layer shapes.
 ///
 /// # Errors
@@ -341,12 +357,7 @@ pub(crate) fn analytic(
     batches: &[u32],
     variant: Variant,
 ) -> Result<Found, String> {
-    let spec = zoo::find(model).map_err(|e| {
-        format!(
-            "{e}; `cotenant models` lists them by task, and `cotenant profile import` brings in a recording \
-             of another one"
-        )
-    })?;
+    let spec = zoo::find(model).map_err(|e| no_model(&e))?;
     let options = variant.options();
     let profile = analytic::profile(device, &[&spec], batches, &options);
     let profile = profile.map_err(|e| e.to_string())?;

@@ -11,8 +11,9 @@ use cotenant_profiles::text::closest;
 use cotenant_results::Metric;
 
 use super::file::ExperimentFile;
-use super::tree::{self, Flaw, Node};
+use super::tree::{self, Data, Flaw, Node};
 use super::{Experiment, Head, Overrides, TOP, path, plot, policy, report, sweep};
+use crate::models;
 
 /// A checked experiment whose points are checked one by one.
 pub(crate) struct Grid {
@@ -75,7 +76,10 @@ impl Grid {
         let plots = plot::rows(&root, &keys, &mut flaws);
         let file = match first {
             Some((_, file)) if flaws.is_empty() => file,
-            _ => return Err(flaws),
+            _ => {
+                unknown_models(&root, &keys, &devices, &mut flaws);
+                return Err(flaws);
+            }
         };
         let head = Arc::new(Head {
             seeds: (file.seed..file.seed + file.repeats).collect(),
@@ -114,6 +118,25 @@ impl Grid {
         let point = point(&self.root, &self.head.base, &self.axes, index, &self.devices);
         let (point, _) = point.map_err(report)?;
         Ok(Experiment { head: self.head.clone(), point })
+    }
+}
+
+/// Models that are not to be found, beside what else is wrong. Where nothing is, they are looked up when they
+/// are made ready; those that the experiment's own profiles may have, and those that are swept, wait for that
+/// anyway.
+fn unknown_models(root: &Node, swept: &[String], devices: &Devices, flaws: &mut Vec<Flaw>) {
+    let devices = devices.lock().expect("no thread panics while it reads a device");
+    let Some(device) = devices.values().next() else { return };
+    if root.get("profiles").is_some() || swept.iter().any(|key| key.ends_with("model")) {
+        return;
+    }
+    let Some(Data::List(tenants)) = root.get("tenant").map(|e| &e.node.data) else { return };
+    for (i, tenant) in tenants.iter().enumerate().filter(|(_, t)| t.get("engine").is_none()) {
+        let Some(entry) = tenant.get("model") else { continue };
+        let name = tenant.get("name").and_then(|e| e.node.text());
+        let path = name.map_or_else(|| format!("tenant[{i}]"), |n| format!("tenant.{n}"));
+        let why = entry.node.text().and_then(|model| models::unknown(model, device));
+        flaws.extend(why.map(|why| Flaw::new(&entry.node.place, format!("{path}.model"), why)));
     }
 }
 
