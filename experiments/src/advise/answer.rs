@@ -186,12 +186,15 @@ pub(crate) fn answer(
     let start = cells.events();
     let mut search = Search::new(&lab, Space::default(), ask.threads, ask.events_each());
     let mut pending = on_one(&mut search, ask, first)?;
+    let mut spare = None;
     if ask.gpus.1 > 1 {
         let one = best_of(&mut search, &pending);
         if ask.gpus.0 > 1 {
             pending.clear();
         }
-        pending.extend(on_several(&mut search, ask, one));
+        let (rows, fewer) = on_several(&mut search, ask, one);
+        pending.extend(rows);
+        spare = fewer.filter(|_| ask.gpus.0 > 1);
     }
     if let Some(members) = one_each(&mut search) {
         let reference = members.len() < ask.gpus.0 || members.len() > ask.gpus.1;
@@ -200,7 +203,7 @@ pub(crate) fn answer(
     for &planner in &ask.planners {
         pending.push(planned(&mut search, planner));
     }
-    let rows = finish(&mut search, pending, ask);
+    let rows = finish(&mut search, pending, spare, ask);
     cells.check()?;
     let found = conclude(&lab, rows);
     let curves = if ask.curves { curves(&search, &found.rows, ask) } else { vec![] };
@@ -295,10 +298,9 @@ fn best_of(search: &mut Search<'_>, rows: &Rows) -> Option<Placed> {
     best
 }
 
-/// A row for each number of GPUs above one, from one GPU upwards, since each begins with what fewer come to.
-/// Where the least number that was asked for misses a goal that fewer keep, these have a row, too: GPUs may stay
-/// empty, and with one GPU more no goal is lost.
-fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> Rows {
+/// A row for each number of GPUs above one, from one GPU upwards, since each begins with what fewer come to; and
+/// the best of fewer than were asked for.
+fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> (Rows, Option<Pending>) {
     let (low, high) = ask.gpus;
     let mut known = Known::new(one.as_ref());
     let (mut fewer, mut rows) = (one, vec![]);
@@ -316,18 +318,14 @@ fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> Rows {
         }
         let budget = ask.events_each() * FLEET * gpus.min(FULL_FLEET) as f64;
         let found = fleet::place(search, gpus, budget, &mut known);
-        let missed = found.as_ref().map_or(usize::MAX, |(score, _)| score.missed);
-        let before = fewer.as_ref().map_or(usize::MAX, |(score, _)| score.missed);
+        let missed = |placed: &Option<Placed>| placed.as_ref().map(|(score, _)| score.missed);
         if asked {
-            if gpus == low && before < missed {
-                rows.extend(fewer.take().map(|(_, members)| Ok(of_fewer(search.lab, members))));
-            }
             rows.extend(found.map(|(_, members)| Ok(Pending::new(way, members))));
-        } else if missed < before {
+        } else if fewer.is_none() || found.is_some() && missed(&found) < missed(&fewer) {
             fewer = found;
         }
     }
-    rows
+    (rows, fewer.map(|(_, members)| of_fewer(search.lab, members)))
 }
 
 /// A row of fewer GPUs than were asked for.
@@ -359,7 +357,14 @@ fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row
 
 /// As many runs for every row, its headroom, and what neighbours cost: the best first, as far as the budget
 /// goes. What is chosen gets them in any case. What is left goes to goals that the runs do not tell about.
-fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
+/// Where in the end a goal is missed that `spare`, on fewer GPUs than were asked for, keeps, that is a row, too:
+/// GPUs may stay empty, and with one GPU more no goal is lost.
+fn finish(
+    search: &mut Search<'_>,
+    mut pending: Rows,
+    mut spare: Option<Pending>,
+    ask: &Ask,
+) -> Vec<Row> {
     let mut rows: Vec<Option<Row>> = vec![None; pending.len()];
     let mut too_much = vec![false; pending.len()];
     loop {
@@ -375,7 +380,16 @@ fn finish(search: &mut Search<'_>, mut pending: Rows, ask: &Ask) -> Vec<Row> {
             pending[*i].is_ok() && rows[*i].is_none() && (!too_much[*i] || best == Some(*i))
         };
         let settle = all.iter().copied().find(open);
-        let Some(next) = settle.or_else(|| undecided(search, &pending, &rows, &all)) else { break };
+        let Some(next) = settle.or_else(|| undecided(search, &pending, &rows, &all)) else {
+            let least = best.and_then(|i| now[i].score).map_or(usize::MAX, |s| s.missed);
+            let fewer =
+                spare.take().filter(|p| fleet::together(search.lab, &p.members).missed < least);
+            let Some(fewer) = fewer else { break };
+            pending.push(Ok(fewer));
+            rows.push(None);
+            too_much.push(false);
+            continue;
+        };
         let Ok(p) = &mut pending[next] else { break };
         let (seeds, cost) = match &rows[next] {
             None => (SEEDS, search.to_settle(p.members.iter().map(|m| &m.tried))),

@@ -373,7 +373,8 @@ fn several_gpus_serve_what_one_cannot() {
     }
 }
 
-/// With one GPU more no goal is lost, when each number is asked for alone with the same budget for each GPU.
+/// With one GPU more no goal is lost, when each number is asked for alone with the same budget for each GPU, but
+/// for those of which the runs say nothing certain.
 #[test]
 fn more_gpus_meet_no_fewer_goals() {
     for seed in 0..if long() { 12 } else { 3 } {
@@ -391,11 +392,13 @@ fn more_gpus_meet_no_fewer_goals() {
             let ask = Ask { gpus: (gpus, gpus), budget_s: 0.5 * gpus as f64, ..ask() };
             let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask);
             assert!(a.rows.iter().all(|r| r.reference || r.gpus <= gpus), "{models:?}");
-            a.rows[a.choice.unwrap()].goals_met
+            let row = &a.rows[a.choice.unwrap()];
+            let open = row.tenants.iter().filter(|t| t.met == Some(true) && t.undecided);
+            (row.goals_met, row.goals_met.saturating_sub(open.count()))
         };
-        let met: Vec<usize> = (1..=3).map(met).collect();
-        eprintln!("{models:?}: {met:?}");
-        assert!(met.is_sorted(), "{models:?}: {met:?}");
+        let met: Vec<(usize, usize)> = (1..=3).map(met).collect();
+        let lost = met.windows(2).any(|two| two[1].0 < two[0].1);
+        assert!(!lost, "{models:?}: goals met, and those for certain: {met:?}");
     }
 }
 
