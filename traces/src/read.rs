@@ -94,7 +94,12 @@ pub fn sniff(path: &Path) -> Result<&'static Format, TraceError> {
     }
     FORMATS.iter().find(|f| (f.sniff)(&probe)).ok_or_else(|| {
         let known: Vec<_> = FORMATS.iter().map(|f| f.name).collect();
-        let problem = format!("the format is not recognised; name one of {}", known.join(", "));
+        let problem = format!(
+            "the format is not recognised; name one of {}, or name the columns as a canonical trace \
+             has them: arrival_s (or arrival_ms, arrival_us, arrival_ns), and tenant, model, items, \
+             tokens_in, tokens_out as there are",
+            known.join(", ")
+        );
         TraceError::file(&io::name_of(path), problem)
     })
 }
