@@ -14,7 +14,8 @@ pub use tokens::TokenCounts;
 /// Longest latency that is told apart from longer ones, ns: 10 hours.
 const LONGEST_NS: u64 = 36_000_000_000_000;
 
-/// Latencies with three significant digits, in constant memory; the extremes are exact.
+/// Latencies with three significant digits, in at most some 100 KiB, which grow with the longest one; the
+/// extremes are exact.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u32>,
@@ -24,8 +25,10 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let h = Histogram::new_with_bounds(1_000, LONGEST_NS, 3);
-        let histogram = h.expect("bounds that the library's documentation allows");
+        // From one microsecond; it grows upwards from the shortest that the library allows.
+        let h = Histogram::new_with_bounds(1_000, 2_000, 3);
+        let mut histogram = h.expect("bounds that the library's documentation allows");
+        histogram.auto(true);
         Self { histogram, least: u64::MAX, most: 0 }
     }
 }
@@ -34,7 +37,7 @@ impl Latencies {
     /// Adds one.
     #[inline]
     pub fn record(&mut self, latency: Nanos) {
-        self.histogram.saturating_record(latency.0);
+        self.histogram.record(latency.0.min(LONGEST_NS)).expect("it grows so far");
         self.least = self.least.min(latency.0);
         self.most = self.most.max(latency.0);
     }
@@ -86,7 +89,8 @@ impl Latencies {
     ) -> Self {
         let mut all = Self::default();
         for (value, n) in recorded {
-            all.histogram.saturating_record_n(value.0, u32::try_from(n).unwrap_or(u32::MAX));
+            let n = u32::try_from(n).unwrap_or(u32::MAX);
+            all.histogram.record_n(value.0.min(LONGEST_NS), n).expect("it grows so far");
         }
         if let Some((least, most)) = extremes {
             (all.least, all.most) = (least.0, most.0);
@@ -262,6 +266,29 @@ mod tests {
         let mut growth = Growth::open(2, Nanos(100), Nanos(40));
         growth.see(Nanos(111), 4);
         assert_eq!(growth.to(0), [2, 4, 0, 0, 0], "nobody came any more");
+    }
+
+    #[test]
+    fn latencies_grow_to_hours_and_merge_whatever_their_size() {
+        let ns = [1, 900, 2_500, 40_000_000, 3_600_000_000_000, LONGEST_NS, LONGEST_NS * 3];
+        let (mut all, mut short, mut long) =
+            (Latencies::default(), Latencies::default(), Latencies::default());
+        for (i, &ns) in ns.iter().enumerate() {
+            all.record(Nanos(ns));
+            if i < 3 { &mut short } else { &mut long }.record(Nanos(ns));
+        }
+        let mut merged = short.clone();
+        merged.merge(&long);
+        long.merge(&short);
+        let recorded = |l: &Latencies| l.recorded().collect::<Vec<_>>();
+        assert_eq!(recorded(&merged), recorded(&all));
+        assert_eq!(recorded(&long), recorded(&all));
+        assert_eq!(recorded(&Latencies::of(all.recorded(), all.extremes())), recorded(&all));
+        // Three digits, or half a microsecond, up to the longest that is told apart.
+        for (&ns, (kept, _)) in ns[2..6].iter().zip(&recorded(&all)[2..]) {
+            assert!(kept.0.abs_diff(ns) <= ns / 1000 + 512, "{ns}: {kept}");
+        }
+        assert_eq!(all.extremes(), Some((Nanos(1), Nanos(LONGEST_NS * 3))));
     }
 
     #[test]
