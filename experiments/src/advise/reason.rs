@@ -111,7 +111,12 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
             rows[i].headroom.unwrap_or(0.0)
         ),
         None if room >= 16.0 => "no goal breaks at up to 16 times the load".to_owned(),
-        None => format!("{breaks}, and nothing else here holds longer"),
+        None => {
+            // Headrooms are found to a tenth.
+            let longer = order.iter().any(|&i| rows[i].headroom.is_some_and(|h| h > room));
+            let much = if longer { "much " } else { "" };
+            format!("{breaks}, and nothing else here holds {much}longer")
+        }
     }
 }
 
