@@ -197,37 +197,28 @@ pub(crate) struct RequestLog {
 
 impl RequestLog {
     fn new(names: &[&str]) -> Self {
-        let mut log = Self {
-            names: names.iter().map(|n| (*n).to_owned()).collect(),
-            lines: BufWriter::new(SpooledTempFile::new(SPOOL)),
-            failed: None,
-        };
-        log.write(format_args!("tenant,arrival_ns,end_ns,latency_ns,outcome\n"));
-        log
+        let mut lines = BufWriter::new(SpooledTempFile::new(SPOOL));
+        let failed = writeln!(lines, "tenant,arrival_ns,end_ns,latency_ns,outcome").err();
+        Self { names: names.iter().map(|n| (*n).to_owned()).collect(), lines, failed }
     }
 
     /// What fails once is told in the end: an observer cannot.
-    fn write(&mut self, line: std::fmt::Arguments<'_>) {
-        if self.failed.is_none() {
-            self.failed = self.lines.write_fmt(line).err();
-        }
-    }
-
     fn happened(&mut self, now: Nanos, what: Happening) {
-        match what {
+        if self.failed.is_some() {
+            return;
+        }
+        let (lines, name) = (&mut self.lines, |tenant: u32| &self.names[tenant as usize]);
+        let written = match what {
             Happening::RequestDone { tenant, arrival } => {
-                let name = std::mem::take(&mut self.names[tenant as usize]);
-                let took = now.0 - arrival.0;
-                self.write(format_args!("{name},{},{},{took},completed\n", arrival.0, now.0));
-                self.names[tenant as usize] = name;
+                let (name, took) = (name(tenant), now.0 - arrival.0);
+                writeln!(lines, "{name},{},{},{took},completed", arrival.0, now.0)
             }
             Happening::Dropped { tenant } => {
-                let name = std::mem::take(&mut self.names[tenant as usize]);
-                self.write(format_args!("{name},,{},,dropped\n", now.0));
-                self.names[tenant as usize] = name;
+                writeln!(lines, "{},,{},,dropped", name(tenant), now.0)
             }
-            _ => {}
-        }
+            _ => return,
+        };
+        self.failed = written.err();
     }
 
     /// The text, to be read from its beginning.

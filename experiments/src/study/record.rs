@@ -14,7 +14,7 @@ use super::ground::Played;
 use crate::config::Experiment;
 use crate::digest;
 use crate::fail::{Done, Failure};
-use crate::folder::{whole, write_whole};
+use crate::folder::whole;
 use crate::plan::Cell;
 use crate::results;
 
@@ -126,8 +126,7 @@ impl Extra {
     /// # Errors
     /// It cannot be written.
     pub(crate) fn write(folder: &Path, path: String, bytes: &[u8]) -> Done<Self> {
-        write_whole(&folder.join(&path), bytes).map_err(Failure::into_io)?;
-        Ok(Self { path, bytes: bytes.len() as u64, sha256: digest::of_bytes(bytes) })
+        Self::make(folder, path, |file| file.write_all(bytes))
     }
 
     /// The same, written piece by piece.
