@@ -128,6 +128,7 @@ pub fn run<'a>(
     let end = Nanos(warmup.0 + duration.0);
     let world = world::RealWorld::new(&setup, workers, jitter, observer, stop, end);
     let mut host = Host::new(world, &setup, loads, layout, policy, (warmup, duration))?;
+    host.reserve();
     host.go();
     let (report, mut world) = host.finish();
     world.drain();

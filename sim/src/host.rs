@@ -233,6 +233,12 @@ impl<'a, W: World> Host<'a, W> {
         Ok(host)
     }
 
+    /// Takes the memory of what is counted as the run goes on, before it begins: a dispatcher on the wall
+    /// clock does not stop for it.
+    pub fn reserve(&mut self) {
+        self.serving.reserve();
+    }
+
     fn add_workers(&mut self, layout: &Layout) -> Result<(), Refusal> {
         for spec in &layout.workers {
             let need = self.worker_memory(spec);

@@ -207,6 +207,16 @@ pub struct Serving {
 }
 
 impl Serving {
+    /// See [`Latencies::reserve`](crate::metrics::Latencies::reserve).
+    pub fn reserve(&mut self) {
+        for desk in &mut self.desks {
+            desk.counts.latencies.reserve();
+            if let Some(g) = &mut desk.generating {
+                g.counts.reserve();
+            }
+        }
+    }
+
     /// Nobody has asked for anything yet, and no worker is idle.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {

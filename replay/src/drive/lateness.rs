@@ -18,6 +18,15 @@ pub struct Lateness {
 }
 
 impl Lateness {
+    /// Nothing was late yet; the memory of every delay is there.
+    pub(super) fn reserved() -> Self {
+        let mut late = Self::default();
+        late.arrivals.reserve();
+        late.completions.reserve();
+        late.decisions.reserve();
+        late
+    }
+
     /// Every kind with its name.
     pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &Latencies)> {
         [

@@ -112,7 +112,7 @@ impl<'a> RealWorld<'a> {
             opened: None,
             closed: None,
             events: 0,
-            lateness: Lateness::default(),
+            lateness: Lateness::reserved(),
             losses: vec![],
             failed: None,
         }

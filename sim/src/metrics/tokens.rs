@@ -52,6 +52,13 @@ impl TokenCounts {
         *self = Self { ttft, tpot, itl, ..Self::default() };
     }
 
+    /// The memory of every latency.
+    pub(crate) fn reserve(&mut self) {
+        self.ttft.reserve();
+        self.tpot.reserve();
+        self.itl.reserve();
+    }
+
     /// A request's first token.
     pub(crate) fn first(&mut self, ttft: Nanos) {
         self.ttft.record(ttft);
