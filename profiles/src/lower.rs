@@ -14,10 +14,12 @@ mod step;
 mod streaming;
 mod variants;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 pub use attention::AttentionCall;
 pub use calls::{layer, linear};
+use matmul::Problem;
 pub use matmul::{Gemm, gemm};
 pub use step::{LoweredStep, step, step_layer};
 pub use variants::{Operator, fastest_on, operators};
@@ -105,7 +107,7 @@ fn prepare<'a>(
     }
     let groups = if config.fused { fuse::groups(spec) } else { fuse::singles(spec) };
     let tuned_cus = tuned_cus.map(|c| c.clamp(1, device.cus()));
-    Ok((Context { device, config, tuned_cus, serving: false }, groups))
+    Ok((Context::new(device, config, tuned_cus, false), groups))
 }
 
 /// A layer and what is computed in the same kernel behind it.
@@ -123,9 +125,15 @@ struct Context<'a> {
     tuned_cus: Option<u32>,
     /// Only products are quantised, and return activations; everything else computes in those.
     serving: bool,
+    /// Products whose kernel has been chosen: a model repeats the same few.
+    chosen: RefCell<BTreeMap<String, (Problem, KernelShape)>>,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    fn new(device: &'a Device, config: Config, tuned_cus: Option<u32>, serving: bool) -> Self {
+        Self { device, config, tuned_cus, serving, chosen: RefCell::default() }
+    }
+
     fn kernels(&self, group: &Group<'_>) -> Vec<KernelShape> {
         if group.attention {
             return vec![self.attention(group)];

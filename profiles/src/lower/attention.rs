@@ -49,7 +49,7 @@ impl AttentionCall {
     #[must_use]
     pub fn kernel(&self, device: &Device, precision: Precision) -> KernelShape {
         let config = Config { batch: 1, precision, fused: true };
-        Context { device, config, tuned_cus: None, serving: false }.attend(&self.attend())
+        Context::new(device, config, None, false).attend(&self.attend())
     }
 
     fn attend(&self) -> Attend {

@@ -8,7 +8,7 @@ use crate::zoo::{Layer, Node};
 /// The kernels of one layer.
 #[must_use]
 pub fn layer(device: &Device, layer: &Layer, config: Config) -> Vec<KernelShape> {
-    let context = Context { device, config, tuned_cus: None, serving: false };
+    let context = Context::new(device, config, None, false);
     let main = Node { layer: layer.clone(), inputs: vec![0], output: 1, in_place: false };
     context.kernels(&Group { main: &main, epilogue: Vec::new(), attention: false })
 }

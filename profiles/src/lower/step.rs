@@ -49,7 +49,7 @@ pub fn step(step: &Step, device: &Device, precision: Precision) -> LoweredStep {
 pub fn step_layer(layer: &StepLayer, device: &Device, precision: Precision) -> KernelShape {
     let context = |precision| {
         let config = Config { batch: 1, precision, fused: false };
-        Context { device, config, tuned_cus: None, serving: true }
+        Context::new(device, config, None, true)
     };
     let quantised = context(precision);
     let context = context(precision.activations());
