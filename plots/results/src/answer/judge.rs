@@ -156,13 +156,16 @@ impl Judge<'_> {
             |m: Metric| -> f64 { rows.iter().filter_map(|r| self.table.number(r, m.name())).sum() };
         let n = sum(Metric::Completed) + sum(Metric::Dropped);
         let throughput = self.mean(rows, Metric::Throughput);
-        let attainment = self.mean(rows, Metric::SloAttainment).map(|e| interval(&e, n));
+        let attained = self.mean(rows, Metric::SloAttainment);
+        let attainment = attained.map(|e| interval(&e, n));
         let goal = match attainment {
             Some(a) if a.low >= TARGET * 100.0 => Goal::Met,
             Some(a) if a.high < TARGET * 100.0 => Goal::Missed,
             Some(a) => {
                 let (low, high) = wilson(a.mean / 100.0, n);
-                let wider = ((a.high - a.low) / 100.0 / (high - low).max(1e-12)).max(1.0);
+                // Student's as it is before a share's bounds cut it: few repeats can leave everything open.
+                let student = 2.0 * attained.and_then(|e| e.half).unwrap_or(0.0) / 100.0;
+                let wider = (student / (high - low).max(1e-12)).max(1.0);
                 Goal::Undecided { more: more_requests(a.mean / 100.0, n, wider) }
             }
             // Where requests with goals completed, there is an attainment.
