@@ -77,6 +77,9 @@ pub struct Line {
     pub goodput: Option<Estimate>,
     /// Share of the bound's goodput, averaged over the repeats.
     pub share: Option<f64>,
+    /// It delivers more than the bound in some repeat, and not because of what was under way when the window
+    /// opened.
+    pub exceeds: bool,
     /// % of CUs.
     pub cu: Option<Estimate>,
     /// J.
@@ -194,6 +197,7 @@ impl Answer {
                 certain: line.standing() == Standing::Keeps,
                 settings: layouts.map_or(vec![], |t| settings(run, t, &line.label, &point.values)),
                 today,
+                headroom: None,
             };
             let deploys = |line: &Line| {
                 let policy = run.policies.iter().find(|p| p.label == line.label);

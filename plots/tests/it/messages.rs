@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::fixture::{self, Fixture};
 use cotenant_plots::{PlotError, draw};
-use cotenant_results::{PlotKind, PlotSpec};
+use cotenant_results::{Answer, PlotKind, PlotSpec, Table};
 use proptest::prelude::*;
 
 fn keys() -> Vec<String> {
@@ -148,6 +148,43 @@ fn a_mean_never_mixes_sweep_points() {
     fixture.write(dir.path());
     let said = draw(dir.path()).unwrap_err().to_string();
     assert!(said.contains("differ in `tenant.vision.arrivals.rate` (60, 120)"), "{said}");
+}
+
+#[test]
+fn more_than_the_bound_is_wrong_but_for_what_was_under_way() {
+    let fixture = Fixture { repeats: 1, ..Fixture::plain("[[plot]]\nkind = 'bars'") };
+    // One tenant of `mps` delivers so much more than under the bound, requests/s of 100 in 60 s.
+    let said = |more: f64| {
+        let text = fixture.results();
+        let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        let place = |name: &str| header.iter().position(|h| *h == name).unwrap();
+        let line = |line: &str| {
+            let mut fields: Vec<String> = line.split(',').map(str::to_owned).collect();
+            let [label, tenant] = ["label", "tenant"].map(|name| fields[place(name)].clone());
+            let more = if label == "mps" && tenant == "vision" { more } else { 0.0 };
+            let rate = (100.0 + more).to_string();
+            for (name, value) in [
+                ("goodput_rps", rate.as_str()),
+                ("throughput_rps", &rate),
+                ("completed", "6000"),
+                ("latency_mean_ms", "10"),
+            ] {
+                if label != "label" {
+                    fields[place(name)] = value.to_owned();
+                }
+            }
+            fields.join(",") + "\n"
+        };
+        let table: String = text.lines().map(line).collect();
+        let dir = tempfile::tempdir().unwrap();
+        fixture.write(dir.path());
+        let file = dir.path().join("results.csv");
+        fs::write(&file, table).unwrap();
+        let table = Table::results(&file, &[]).unwrap();
+        Answer::of(&fixture.run(), &table).sentences().join("\n")
+    };
+    assert!(!said(0.1).contains("exceeds"), "two requests are under way: {}", said(0.1));
+    assert!(said(1.0).contains("`mps` exceeds the bound `ideal`"), "{}", said(1.0));
 }
 
 proptest! {

@@ -20,6 +20,9 @@ const MANY: f64 = 1e8;
 /// The class of tenants whose latency matters, as `run.json` words it.
 const LATENCY_CLASS: &str = "latency";
 
+/// A larger share beyond the bound's goodput is more than rounding.
+const SAME_AS_BOUND: f64 = 0.0005;
+
 /// Wilson's 95 % interval of a share of `n` requests (E. B. Wilson, "Probable inference, the law of
 /// succession, and statistical inference", 1927): unlike the usual one it is not empty where all
 /// requests did the same.
@@ -141,6 +144,7 @@ impl Judge<'_> {
             cells: self.tenants.iter().map(cell).collect(),
             goodput: self.mean(&whole, Metric::Goodput),
             share: None,
+            exceeds: false,
             cu: self.mean(&whole, Metric::CuUtilization),
             energy: self.mean(&whole, Metric::Energy),
             rank: self.mean(&whole, self.rank_by),
@@ -205,7 +209,7 @@ impl Judge<'_> {
             self.run.tenants.iter().any(|t| t.name == tenant && t.class == LATENCY_CLASS)
         };
         let some = self.run.tenants.iter().any(|t| t.class == LATENCY_CLASS);
-        let goodput = |label: &str, repeat: &str| {
+        let of = |label: &str, repeat: &str, metric: fn(&Self, &Row) -> Option<f64>| {
             let of_label = |r: &&&Row| {
                 self.table.text(r, "label") == label && self.table.text(r, "repeat") == repeat
             };
@@ -215,7 +219,21 @@ impl Judge<'_> {
             };
             let mut each = rows.iter().filter(of_label).filter(counts).peekable();
             each.peek()?;
-            each.map(|r| self.table.number(r, Metric::Goodput.name())).sum::<Option<f64>>()
+            each.map(|r| metric(self, r)).sum::<Option<f64>>()
+        };
+        let goodput = |label: &str, repeat: &str| {
+            of(label, repeat, |judge, r| judge.table.number(r, Metric::Goodput.name()))
+        };
+        // Bounds answer sooner: what they have answered before the window opens counts in it for others.
+        let exceeds = |label: &str, repeat: &str| {
+            let more = goodput(label, repeat)? - goodput(&bound, repeat)? * (1.0 + SAME_AS_BOUND);
+            let whole = |r: &&&Row| {
+                let text = |column| self.table.text(r, column);
+                text("label") == bound && text("repeat") == repeat && text("tenant") == WHOLE
+            };
+            let window = self.window(rows.iter().find(whole)?)?;
+            let under_way = of(label, repeat, Self::under_way)?;
+            Some(more * window > under_way + 3.0 * under_way.sqrt() + 1.0)
         };
         let repeats = self.table.distinct(rows, "repeat");
         for line in lines {
@@ -225,7 +243,20 @@ impl Judge<'_> {
                 .filter(|r| r.is_finite())
                 .collect();
             line.share = Estimate::of(&ratios).map(|e| e.mean);
+            line.exceeds = repeats.iter().any(|r| exceeds(&line.label, r) == Some(true));
         }
+    }
+
+    /// Length of a row's window, s; `None` where nothing completed.
+    fn window(&self, row: &Row) -> Option<f64> {
+        let rate = self.table.number(row, Metric::Throughput.name()).filter(|rate| *rate > 0.0)?;
+        Some(self.table.number(row, Metric::Completed.name())? / rate)
+    }
+
+    /// Requests under way at any time, by Little's law.
+    fn under_way(&self, row: &Row) -> Option<f64> {
+        let latency_ms = self.table.number(row, Metric::LatencyMean.name()).unwrap_or(0.0);
+        Some(latency_ms / 1e3 * self.table.number(row, Metric::Throughput.name())?)
     }
 }
 

@@ -64,7 +64,7 @@ fn at_point(answer: &Answer, point: &Point) -> Vec<String> {
     text.extend(overload(answer, rivals.first().copied()));
     text.extend(bound(rivals.first().copied()));
     text.extend(failed(point));
-    if let Some(over) = rivals.iter().find(|l| l.share.is_some_and(|s| s > 1.0005)) {
+    if let Some(over) = rivals.iter().find(|l| l.exceeds) {
         text.push(format!(
             "`{}` exceeds the bound `ideal`, which nothing can: treat these numbers as wrong.",
             over.label
