@@ -7,6 +7,7 @@ mod accuracy;
 mod advise;
 mod budget;
 mod canonical;
+mod capacity;
 mod cell;
 mod cli;
 mod commands;

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use cotenant_results::RunInfo;
+use cotenant_results::{Headroom, RunInfo, TARGET};
 
-use crate::config::{Grid, Overrides};
+use crate::capacity::{Capacity, Reach, pointless, search};
+use crate::config::{Experiment, Grid, Overrides};
 use crate::dry;
 use crate::fail::{Done, Failure};
 use crate::folder::{ATTEMPTS, COMPLETE, Folder, write_whole};
 use crate::info::{self, Tally};
+use crate::panics;
 use crate::say;
 use crate::show::{Show, tell};
 use crate::study::compute::{Slices, compute, threads};
@@ -51,6 +53,10 @@ fn whole(options: &Options) -> Done {
     if options.dry_run {
         return dry::run(grid, options.extras, options.jobs);
     }
+    let only = match grid.len() {
+        1 => Some(grid.at(0).map_err(Failure::Input)?),
+        _ => None,
+    };
     let build = inputs::build().map_err(Failure::failed)?;
     let Survey { study, run, curves, preparer, .. } =
         survey(grid, options.extras, 1, &build).map_err(Failure::Input)?;
@@ -100,7 +106,15 @@ fn whole(options: &Options) -> Done {
         folder.put("curves.csv", &curves)?;
     }
     let run = tally.finish(run, info::host(), start.elapsed().as_secs_f64());
-    let run = info::with_winners(run, &out)?;
+    let mut run = info::with_winners(run, &out)?;
+    if let (Some(e), [winner]) = (&only, &mut run.winners[..]) {
+        let events = (run.events, run.events / run.cells.len().max(1) as u64);
+        let headroom = headroom(e, &winner.deployed().label, events, &stop)?;
+        match &mut winner.today {
+            Some(today) => today.headroom = headroom,
+            None => winner.headroom = headroom,
+        }
+    }
     folder.write("run.json", |file| run.write_json(file))?;
     folder.finish()?;
     write_whole(&out.join(COMPLETE), study.plan.as_bytes())?;
@@ -115,6 +129,43 @@ fn whole(options: &Options) -> Done {
     // Last of all: until here, whatever happens costs no finished cell.
     forget(&out, 0, &kept);
     told
+}
+
+/// Factors of the load that a headroom takes, about; each is one cell.
+const TRIALS: u64 = 6;
+/// They may take a quarter of the run's events, and so many in any case: a second or two.
+const PART: u64 = 4;
+const LITTLE: u64 = 10_000_000;
+/// Where a headroom is looked for.
+const REACH: Reach = Reach { least: 1.0 / 16.0, most: 16.0, close: 1.1, repeats: 1 };
+
+/// How much more load a policy carries; `None` where it has no answer, or one that takes long beside the run.
+/// `events` of all cells, and of one.
+fn headroom(
+    e: &Experiment,
+    label: &str,
+    (all, one): (u64, u64),
+    stop: &Stop,
+) -> Done<Option<Headroom>> {
+    let row = e.point.policies.iter().position(|p| p.label == label);
+    let Some(row) = row.filter(|_| one * TRIALS <= LITTLE.max(all / PART)) else { return Ok(None) };
+    if pointless(&e.point).is_some() {
+        return Ok(None);
+    }
+    panics::keep_panics();
+    let found = search(e, row, TARGET, REACH, &|| stop.is_set());
+    let _ = std::panic::take_hook();
+    match found {
+        Ok(Capacity { factor, limit, .. }) => {
+            // At the end of the search's reach nothing is missed.
+            let limit = (factor != Some(REACH.most)).then_some(limit);
+            Ok(Some(Headroom { factor, limit }))
+        }
+        Err(Failure::Stopped(_)) => {
+            Err(Failure::Stopped("stopped; the same command resumes here".to_owned()))
+        }
+        Err(other) => Err(other),
+    }
 }
 
 /// Whether the folder holds the results of this very plan: experiment, inputs, options, program.

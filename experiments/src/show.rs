@@ -31,6 +31,7 @@ pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
     let table = Table::results(&out.join("results.csv"), &run.sweep_keys);
     let mut answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
     answer.extend(deploys_today(run));
+    answer.extend(headroom(run));
     let report = out.join("report.html");
     if show.json {
         say::out(&summary.json(run, &answer, &report)?)?;
@@ -60,6 +61,12 @@ fn deploys_today(run: &RunInfo) -> Option<String> {
         "`{}` is a research prototype. Of those that deploy today `{}` is the best{undecided}.",
         winner.label, today.label
     ))
+}
+
+/// How much more load what is to be deployed carries.
+fn headroom(run: &RunInfo) -> Option<String> {
+    let [winner] = run.winners.as_slice() else { return None };
+    winner.deployed().headroom_words()
 }
 
 /// Opens a file with whatever the desktop has for it; where there is none, its path has been told.

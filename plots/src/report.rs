@@ -156,10 +156,20 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
                 @if let Some(repeats) = repeats_to_decide(cx, answer) {
                     "To decide: " code { "cotenant run " (file) " --set repeats=" (repeats) } ". "
                 }
-                "Headroom: " code { "cotenant capacity " (file) } " finds the largest load that keeps the goals."
+                @if let Some(headroom) = headroom(cx) {
+                    (code(&headroom)) " " code { "cotenant capacity " (file) } " finds that of every policy."
+                } @else {
+                    "Headroom: " code { "cotenant capacity " (file) } " finds the largest load that keeps the goals."
+                }
             }
         }
     }
+}
+
+/// How much more load what is to be deployed carries, where that was looked for.
+fn headroom(cx: &Context<'_>) -> Option<String> {
+    let [winner] = cx.run.winners.as_slice() else { return None };
+    winner.deployed().headroom_words()
 }
 
 /// What to deploy, and how: the best, or the best of those that need no prototype.
@@ -167,7 +177,7 @@ fn deploy(cx: &Context<'_>) -> Markup {
     let winners = &cx.run.winners;
     html! {
         @if let [winner] = winners.as_slice() {
-            @let best = winner.today.as_deref().unwrap_or(winner);
+            @let best = winner.deployed();
             @let policy = cx.run.policies.iter().find(|p| p.label == best.label);
             @if !best.settings.is_empty() {
                 p {

@@ -83,7 +83,7 @@ fn two_folders_are_compared_repeat_by_repeat() {
         told(here, &[&["run", "mine.toml", "--out", out], &SHORT[..], more].concat())
     };
     run("a", &[]);
-    run("b", &["--set", "tenant.*.arrivals.rate=400"]);
+    run("b", &["--set", "tenant.*.arrivals.rate=1100"]);
     let same = told(here, &["compare", "a", "a"]);
     assert!(same.contains("0 of"), "{same}");
     let more = told(here, &["compare", "a", "b", "--metric", "throughput_rps"]);
@@ -109,6 +109,22 @@ fn capacity_is_the_load_at_which_goals_are_kept() {
     };
     assert!(factor("ideal") >= factor("temporal"), "nobody beats the bound: {found:?}");
     assert!(factor("ideal") > 1.0, "{found:?}");
+    // A run says it of what is to be deployed, from its first repeat.
+    let loaded = ["--set", "tenant.*.arrivals.rate=1100", "--set", "repeats=1"];
+    let run = told(dir.path(), &[&["run", "mine.toml"], &SHORT[..], &loaded].concat());
+    let args = [&args[..], &loaded].concat();
+    let found: Vec<serde_json::Value> = serde_json::from_str(&told(dir.path(), &args)).unwrap();
+    let info = fs::read(dir.path().join("out/mine/run.json")).unwrap();
+    let info: serde_json::Value = serde_json::from_slice(&info).unwrap();
+    let winner = &info["winners"][0];
+    let winner = winner.get("today").unwrap_or(winner);
+    let said = winner["headroom"]["factor"].as_f64().expect("it has a headroom");
+    let exact = found.iter().find(|c| c["label"] == winner["label"]).unwrap();
+    let ratio = exact["factor"].as_f64().unwrap() / said;
+    assert!((0.98..1.1).contains(&ratio), "{winner} against {exact}");
+    let label = winner["label"].as_str().unwrap();
+    assert!(run.contains(&format!("Headroom: `{label}` keeps every goal up to")), "{run}");
+    assert!(!run.contains("exceeds the bound"), "{run}");
     let text = fs::read_to_string(dir.path().join("mine.toml")).unwrap();
     fs::write(dir.path().join("free.toml"), text.replace("slo      =", "# slo")).unwrap();
     assert!(refused(dir.path(), &["capacity", "free.toml"], 2).contains("nobody has an `slo`"));

@@ -33,7 +33,9 @@ pub use columns::{Better, Column, Field, METRICS, Metric};
 pub use doc::markdown;
 pub use error::ReadError;
 pub use estimate::{Estimate, student_975};
-pub use run_info::{CellInfo, DeviceInfo, PolicyInfo, ReplayInfo, RunInfo, TenantInfo, Winner};
+pub use run_info::{
+    CellInfo, DeviceInfo, Headroom, PolicyInfo, ReplayInfo, RunInfo, TenantInfo, Winner,
+};
 pub use spec::{Legend, LogAxes, PlotKind, PlotSpec, SpecError, Wanted, Width};
 pub use table::{Row, Table};
 

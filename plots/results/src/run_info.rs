@@ -92,7 +92,7 @@ pub struct ReplayInfo {
 }
 
 /// The best policy of a sweep point.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct Winner {
     /// The sweep point in words; empty without a sweep.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -108,6 +108,46 @@ pub struct Winner {
     /// certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub today: Option<Box<Winner>>,
+    /// How much more load it carries, where that was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub headroom: Option<Headroom>,
+}
+
+/// By which factor all open loads may grow before a goal is missed: what a search over the first repeat says.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+pub struct Headroom {
+    /// The largest factor that keeps every goal; absent where none of those tried does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub factor: Option<f64>,
+    /// Which goal is missed at the next larger one; absent where none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<String>,
+}
+
+impl Winner {
+    /// What to deploy today: this, or in place of a research prototype the best that deploys.
+    #[must_use]
+    pub fn deployed(&self) -> &Self {
+        self.today.as_deref().unwrap_or(self)
+    }
+
+    /// The headroom as a sentence, the label in backquotes.
+    #[must_use]
+    pub fn headroom_words(&self) -> Option<String> {
+        let Headroom { factor, limit } = self.headroom.as_ref()?;
+        let kept = match (factor, limit) {
+            (Some(factor), Some(limit)) => {
+                format!(
+                    "keeps every goal up to {factor:.2} times this load; just above it, {limit}"
+                )
+            }
+            (Some(factor), None) => {
+                format!("keeps every goal at {factor:.2} times this load, the most that was tried")
+            }
+            (None, _) => "misses a goal at the least load that was tried, too".to_owned(),
+        };
+        Some(format!("Headroom: `{}` {kept} (first repeat, to within a tenth).", self.label))
+    }
 }
 
 /// One cell of the experiment.
