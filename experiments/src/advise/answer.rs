@@ -37,8 +37,8 @@ pub(crate) struct Ask {
     pub(crate) study: Option<PathBuf>,
 }
 
-/// Simulated events that one second of `--budget` stands for: about what one core of 2024 does.
-pub(crate) const EVENTS_PER_SECOND: f64 = 4.0e6;
+/// Simulated events that one second of `--budget` stands for: what one core of a busy virtual machine does.
+pub(crate) const EVENTS_PER_SECOND: f64 = 3.5e6;
 /// Share of one GPU's budget for the search there, and, for each of several GPUs, for the search of a deployment
 /// on so many. They depend on nothing else that is asked, so that every answer for more GPUs begins with what
 /// the answer for fewer finds.

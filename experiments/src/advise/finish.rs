@@ -9,7 +9,7 @@ use super::space::Group;
 
 /// Runs that the headroom of a candidate takes, about, each half as long as a long one; of another GPU, whose
 /// headroom matters only where it is less.
-const HEADROOM_RUNS: [f64; 2] = [5.0, 2.0];
+const HEADROOM_RUNS: [f64; 2] = [8.0, 2.0];
 /// The factor beyond which no headroom is looked for, and the one that is tried before.
 pub(super) const MOST_LOAD: f64 = 16.0;
 const FIRST_LOAD: f64 = 4.0;

@@ -52,7 +52,7 @@ pub(crate) struct Args {
     /// `llama-3.1-8b@2rps,tokens=512/128,ttft=500ms,tpot=40ms`
     #[arg(long = "model", value_name = "MODEL")]
     models: Vec<String>,
-    /// What may be simulated, as seconds of one core of four million events a second. It bounds the whole
+    /// What may be simulated, as seconds of one core of 3.5 million events a second. It bounds the whole
     /// answer; ways that could not be settled within it are named [default: 10s for each GPU]
     #[arg(long, value_name = "DURATION")]
     budget: Option<Nanos>,
