@@ -88,6 +88,7 @@ pub(crate) fn file(plan: &Plan, files: &[File], left_out: &[String]) -> File {
             text += &format!("* {why}\n");
         }
     }
-    text += "\nCheck this folder after every edit: `cotenant check DIR --mix MIX.toml`.\n";
+    text += "\nCheck this folder after every edit: `cotenant check DIR --mix MIX.toml`, or, in place of `--mix`, with \
+             the `--gpu` and `--model` flags of the question.\n";
     File { path: "README.md".to_owned(), text }
 }

@@ -141,7 +141,7 @@ fn written_with(text: &str) -> Option<(Nanos, u16)> {
     Some((budget, behind("--seeds")?.parse().ok().filter(|n| (1..=1000).contains(n))?))
 }
 
-/// The files, and those in the folders, sorted; explanations are not settings.
+/// The files, and those in the folders, sorted; explanations and pages are not settings.
 fn all_files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     fn below(dir: &Path, all: &mut Vec<PathBuf>) -> std::io::Result<()> {
         let mut entries: Vec<PathBuf> =
@@ -150,7 +150,7 @@ fn all_files(given: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
         for path in entries {
             if path.is_dir() {
                 below(&path, all)?;
-            } else if path.extension().is_none_or(|e| e != "md") {
+            } else if path.extension().is_none_or(|e| e != "md" && e != "html") {
                 all.push(path);
             }
         }
