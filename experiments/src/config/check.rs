@@ -1,6 +1,8 @@
 //! Checks a table of an experiment file against its JSON Schema: keys, types, ranges, words. All that
 //! is wrong is found, not the first thing alone, and each flaw knows its line.
 
+use std::borrow::Cow;
+
 use cotenant_profiles::Nanos;
 use cotenant_profiles::text::closest;
 use serde_json::{Map, Value};
@@ -9,14 +11,22 @@ use super::fields::{duration, no_such};
 use super::tree::{Data, Entry, Flaw, Node, join};
 use crate::fail::did_you_mean;
 
-/// A schema with the definitions that it refers to.
+/// A schema without references, but for those of definitions that contain themselves.
 pub(crate) struct Checker {
     root: Value,
 }
 
+/// A schema's keywords.
+type Keywords<'a> = Cow<'a, Map<String, Value>>;
+
 impl Checker {
     pub(crate) fn new(schema: schemars::Schema) -> Self {
-        Self { root: schema.to_value() }
+        let given = Self { root: schema.to_value() };
+        let mut root = given.inlined(&given.root, &mut vec![]);
+        if let (Value::Object(root), Some(definitions)) = (&mut root, given.root.get("$defs")) {
+            root.insert("$defs".to_owned(), definitions.clone());
+        }
+        Self { root }
     }
 
     /// The keys that a table may have.
@@ -46,12 +56,34 @@ impl Checker {
         self.object(node, &schema, path, except, flaws);
     }
 
+    /// A schema with what its parts refer to in their places, but for what is `open`: what contains itself.
+    fn inlined(&self, schema: &Value, open: &mut Vec<String>) -> Value {
+        let all = match schema {
+            Value::Array(list) => return list.iter().map(|v| self.inlined(v, open)).collect(),
+            Value::Object(keywords) => keywords,
+            other => return other.clone(),
+        };
+        let to = all.get("$ref").and_then(Value::as_str);
+        if to.is_some_and(|to| open.iter().any(|o| o == to)) {
+            return schema.clone();
+        }
+        let keywords = if to.is_some() { self.resolve(schema) } else { Cow::Borrowed(all) };
+        let depth = open.len();
+        open.extend(to.map(str::to_owned));
+        let parts = keywords.iter().filter(|(key, _)| *key != "$defs");
+        let whole = parts.map(|(key, part)| (key.clone(), self.inlined(part, open))).collect();
+        open.truncate(depth);
+        Value::Object(whole)
+    }
+
     /// A schema without references: what it refers to is put beside its own keywords.
-    fn resolve(&self, schema: &Value) -> Map<String, Value> {
-        let mut own = schema.as_object().cloned().unwrap_or_default();
-        let Some(Value::String(to)) = own.remove("$ref") else { return own };
+    fn resolve<'s>(&'s self, schema: &'s Value) -> Keywords<'s> {
+        let Some(all) = schema.as_object() else { return Cow::Owned(Map::new()) };
+        let Some(Value::String(to)) = all.get("$ref") else { return Cow::Borrowed(all) };
+        let mut own = all.clone();
+        own.remove("$ref");
         let target = to.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        let mut merged = target.map_or_else(Map::new, |t| self.resolve(t));
+        let mut merged = target.map_or_else(Map::new, |t| self.resolve(t).into_owned());
         for (key, value) in own {
             match (merged.get_mut(&key), value) {
                 (Some(Value::Object(known)), Value::Object(more)) => known.extend(more),
@@ -61,17 +93,23 @@ impl Checker {
                 }
             }
         }
-        merged
+        Cow::Owned(merged)
     }
 
     /// The alternatives of a schema, `null` left out; none where there is no choice.
-    fn branches(&self, schema: &Map<String, Value>) -> Vec<Map<String, Value>> {
+    fn branches<'s>(&'s self, schema: &'s Map<String, Value>) -> Vec<Keywords<'s>> {
         let any = schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array);
         let all = any.into_iter().flatten().map(|branch| self.resolve(branch));
         all.filter(|b| b.get("type").and_then(Value::as_str) != Some("null"))
-            .flat_map(|b| match self.branches(&b) {
-                inner if inner.is_empty() || constants(&inner).is_some() => vec![b],
-                inner => inner,
+            .flat_map(|b| {
+                let inner: Vec<Keywords<'s>> = match &b {
+                    Cow::Borrowed(b) => self.branches(b),
+                    Cow::Owned(b) => {
+                        let inner = self.branches(b).into_iter();
+                        inner.map(|i| Cow::Owned(i.into_owned())).collect()
+                    }
+                };
+                if inner.is_empty() || constants(&inner).is_some() { vec![b] } else { inner }
             })
             .collect()
     }
@@ -85,7 +123,7 @@ impl Checker {
             return self.plain(node, schema, path, flaws);
         }
         if let [only] = branches.as_slice() {
-            let mut merged = only.clone();
+            let mut merged = only.clone().into_owned();
             let outer = schema.iter().filter(|(key, _)| !matches!(key.as_str(), "anyOf" | "oneOf"));
             merged.extend(outer.map(|(key, value)| (key.clone(), value.clone())));
             return self.value(node, &merged, path, flaws);
@@ -127,7 +165,7 @@ impl Checker {
         &self,
         node: &Node,
         schema: &Map<String, Value>,
-        branches: &[Map<String, Value>],
+        branches: &[Keywords<'_>],
         path: &str,
         flaws: &mut Vec<Flaw>,
     ) {
@@ -164,7 +202,8 @@ impl Checker {
                 self.object(node, schema, path, &[], flaws);
             }
             ("array", Data::List(list)) => {
-                let items = schema.get("items").map(|i| self.resolve(i)).unwrap_or_default();
+                let items = schema.get("items").unwrap_or(&Value::Null);
+                let items = self.resolve(items);
                 for (i, item) in list.iter().enumerate() {
                     self.value(item, &items, &format!("{path}[{i}]"), flaws);
                 }
@@ -229,7 +268,7 @@ impl Checker {
         for key in required.filter_map(Value::as_str) {
             if node.get(key).is_none() && !except.contains(&key) && !meant.contains(&key) {
                 let property = properties.and_then(|p| p.get(key)).map(|p| self.resolve(p));
-                let example = property.as_ref().and_then(example);
+                let example = property.as_deref().and_then(example);
                 let write = example.map_or_else(String::new, |e| format!("; write {key} = {e}"));
                 flaws.push(Flaw::new(&node.place, join(path, key), format!("is missing{write}")));
             }
@@ -288,13 +327,13 @@ fn constant<'a>(schema: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
     schema.get("properties")?.get(key)?.get("const")?.as_str()
 }
 
-fn constants(branches: &[Map<String, Value>]) -> Option<Vec<String>> {
+fn constants(branches: &[Keywords<'_>]) -> Option<Vec<String>> {
     let all = branches.iter().map(|b| Some(b.get("const")?.as_str()?.to_owned()));
     all.collect::<Option<Vec<_>>>().filter(|words| !words.is_empty())
 }
 
 /// The words that a text may be.
-fn words(schema: &Map<String, Value>, branches: &[Map<String, Value>]) -> Option<Vec<String>> {
+fn words(schema: &Map<String, Value>, branches: &[Keywords<'_>]) -> Option<Vec<String>> {
     let listed = schema.get("enum").and_then(Value::as_array);
     let texts = |list: &Vec<Value>| {
         list.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>()
@@ -358,10 +397,10 @@ fn time(node: &Node, schema: &Map<String, Value>) -> Result<Nanos, String> {
 
 /// Of a message: what the alternatives of a schema accept. Of tables told apart by their `kind` one is
 /// shown, which a text such as `poisson:100` may name.
-fn alternatives(node: &Node, branches: &[Map<String, Value>]) -> String {
+fn alternatives(node: &Node, branches: &[Keywords<'_>]) -> String {
     let kinds: Vec<&str> = branches.iter().filter_map(|b| constant(b, "kind")).collect();
     if kinds.len() < branches.len() {
-        return branches.iter().map(words_for).collect::<Vec<_>>().join(", or ");
+        return branches.iter().map(|b| words_for(b)).collect::<Vec<_>>().join(", or ");
     }
     let text = node.text().unwrap_or_default();
     // A text with an ending is somebody's trace.
