@@ -20,9 +20,8 @@ const POINTS: usize = 500;
 /// # Errors
 /// Bad input; a layout that cannot be: status 1.
 pub(crate) fn run(grid: Grid, extras: Extras, jobs: usize) -> Done {
-    let build = inputs::build().map_err(Failure::failed)?;
     let Survey { study, run, mut preparer, .. } =
-        survey(grid, extras, 1, &build).map_err(Failure::Input)?;
+        survey(grid, extras, 1, inputs::build).map_err(Failure::Input)?;
     run.warnings.iter().for_each(|w| say::warn(w));
     let (points, cells) = (study.grid.len(), study.cells.len());
     let mut rows: Vec<Vec<String>> = vec![];

@@ -49,6 +49,7 @@ pub(crate) fn run(options: &Options) -> Done {
 
 fn whole(options: &Options) -> Done {
     let start = Instant::now();
+    inputs::look_at_build();
     let grid = Grid::read(&options.file, &options.overrides).map_err(Failure::Input)?;
     if options.dry_run {
         return dry::run(grid, options.extras, options.jobs);
@@ -57,9 +58,8 @@ fn whole(options: &Options) -> Done {
         1 => Some(grid.at(0).map_err(Failure::Input)?),
         _ => None,
     };
-    let build = inputs::build().map_err(Failure::failed)?;
     let Survey { study, run, curves, preparer, .. } =
-        survey(grid, options.extras, 1, &build).map_err(Failure::Input)?;
+        survey(grid, options.extras, 1, inputs::build).map_err(Failure::Input)?;
     let out = options.out.clone().unwrap_or_else(|| Path::new("out").join(&run.name));
     let mut folder = Folder::open(&out)?;
     if !options.again && complete(&out, &study.plan) {

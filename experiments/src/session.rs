@@ -91,10 +91,9 @@ impl Session {
     pub(crate) fn play(ask: &Ask) -> Done<Self> {
         let start = Instant::now();
         let grid = Grid::read(&ask.experiment, &ask.overrides).map_err(Failure::Input)?;
-        let build = inputs::build().map_err(Failure::failed)?;
         let extras = Extras { requests: ask.requests, ..Extras::default() };
         let Survey { mut study, mut run, curves, preparer, .. } =
-            survey(grid, extras, 1, &build).map_err(Failure::Input)?;
+            survey(grid, extras, 1, inputs::build).map_err(Failure::Input)?;
         let cdf = study.wants.cdf;
         study.wants = Wants { cdf, requests: ask.requests, ..Wants::default() };
         // A measurement is not another cell's.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,16 @@ use crate::fail::{Done, Failure};
 /// # Errors
 /// The executable does not read.
 pub(crate) fn build() -> Result<String, String> {
+    static BUILD: OnceLock<Result<String, String>> = OnceLock::new();
+    BUILD.get_or_init(digest_of_program).clone()
+}
+
+/// Begins to look at the executable, beside what else there is to do: it has tens of megabytes.
+pub(crate) fn look_at_build() {
+    std::thread::spawn(build);
+}
+
+fn digest_of_program() -> Result<String, String> {
     let program = if cfg!(target_os = "linux") {
         // The program that runs, even where its file has been replaced.
         Ok(PathBuf::from("/proc/self/exe"))

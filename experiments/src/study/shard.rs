@@ -37,7 +37,8 @@ pub(crate) fn plan(options: &PlanOptions) -> Done {
     let grid = Grid::read(&options.file, &options.overrides).map_err(Failure::Input)?;
     let base = grid.head().base.clone();
     let build = inputs::build().map_err(Failure::failed)?;
-    let found = survey(grid, options.extras, options.shards, &build).map_err(Failure::Input)?;
+    let found =
+        survey(grid, options.extras, options.shards, inputs::build).map_err(Failure::Input)?;
     let plan = PlanFile::of(&found, options.shards, &build, &base)?;
     let first = plan.write(&options.out, found.curves.as_deref())?;
     let cells = found.study.cells.len();

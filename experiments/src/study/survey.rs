@@ -39,7 +39,7 @@ pub(crate) struct Extras {
     pub(crate) timeline: bool,
 }
 
-/// Names every cell. `shards` and `build` enter the plan's identity.
+/// Names every cell. `shards` and the `build` of the program enter the plan's identity.
 ///
 /// # Errors
 /// Bad input: a model that is not to be found, a trace that does not read.
@@ -47,7 +47,7 @@ pub(crate) fn survey(
     grid: Grid,
     extras: Extras,
     shards: usize,
-    build: &str,
+    build: impl FnOnce() -> Result<String, String>,
 ) -> Result<Survey, String> {
     let mut preparer = Preparer::default();
     let mut gather = Gather::default();
@@ -82,7 +82,7 @@ pub(crate) fn survey(
         }
     }
     let experiment = plan::digest(&head.name, cells.iter());
-    let plan = identity(head, &experiment, wants, shards, build);
+    let plan = identity(head, &experiment, wants, shards, &build()?);
     gather.notes(preparer.notes());
     let run = gather.finish(head, experiment);
     let study = Study { grid, wants, cells, twins, plan, by_name: OnceLock::new() };
