@@ -14,7 +14,7 @@ use crate::info::{self, Tally};
 use crate::panics;
 use crate::say;
 use crate::show::{Show, tell};
-use crate::study::compute::{Slices, compute, threads};
+use crate::study::compute::{Slices, compute, pool, threads};
 use crate::study::ground::Simulated;
 use crate::study::journal::{self, Journal, Kept};
 use crate::study::record::TABLES;
@@ -60,6 +60,7 @@ fn whole(options: &Options) -> Done {
     };
     let Survey { study, run, curves, preparer, .. } =
         survey(grid, options.extras, 1, inputs::build).map_err(Failure::Input)?;
+    let drawing = pool(threads(options.jobs))?;
     let out = options.out.clone().unwrap_or_else(|| Path::new("out").join(&run.name));
     let mut folder = Folder::open(&out)?;
     if !options.again && complete(&out, &study.plan) {
@@ -68,7 +69,7 @@ fn whole(options: &Options) -> Done {
             out.display()
         ));
         let run = RunInfo::read(&out.join("run.json")).map_err(Failure::input)?;
-        return tell(&out, &run, options.show);
+        return drawing.install(|| tell(&out, &run, options.show));
     }
     let _ = std::fs::remove_file(out.join(COMPLETE));
     let stop = Stop::listen()?;
@@ -125,7 +126,7 @@ fn whole(options: &Options) -> Done {
         run.events_per_s / 1e6,
         start.elapsed().as_secs_f64(),
     ));
-    let told = tell(&out, &run, options.show);
+    let told = drawing.install(|| tell(&out, &run, options.show));
     // Last of all: until here, whatever happens costs no finished cell.
     forget(&out, 0, &kept);
     told

@@ -34,6 +34,7 @@ pub use error::PlotError;
 
 use cotenant_results::{PlotKind, PlotSpec, RunInfo, Table};
 use figure::Figure;
+use rayon::prelude::*;
 use select::Context;
 
 /// One plot as the report needs it.
@@ -61,22 +62,24 @@ pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
     // Written where there are several.
     let whole = if dir.join("gpus.csv").exists() { "all GPUs" } else { "whole GPU" };
     let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots, whole };
-    let (mut written, mut failures, mut drawn) = (vec![], vec![], vec![]);
-    for (spec, stem) in specs.iter().zip(stems(&specs)) {
-        let figure = match figure(&cx, spec) {
-            Ok(figure) => {
-                written.extend(write_figure(&figure, &dir.join("plots"), &stem)?);
-                let pieces = chart::pieces(&figure, &stem);
-                Ok((figure, pieces))
-            }
-            Err(reason) => {
-                let (plot, reason) = (stem.clone(), reason);
-                failures.push(PlotError::Plot { plot, reason: reason.clone() }.to_string());
-                Err(reason)
-            }
-        };
-        drawn.push(Drawn { stem, figure });
-    }
+    // Tables are read one after the other, pictures are made side by side.
+    let figures: Vec<_> = specs.iter().map(|spec| figure(&cx, spec)).zip(stems(&specs)).collect();
+    let folder = dir.join("plots");
+    let make = |(figure, stem): (Result<Figure, String>, String)| match figure {
+        Ok(figure) => {
+            let files = write_figure(&figure, &folder, &stem)?;
+            let pieces = chart::pieces(&figure, &stem);
+            Ok((files, Drawn { stem, figure: Ok((figure, pieces)) }))
+        }
+        Err(reason) => Ok((vec![], Drawn { stem, figure: Err(reason) })),
+    };
+    let made: Result<Vec<_>, PlotError> = figures.into_par_iter().map(make).collect();
+    let (files, drawn): (Vec<_>, Vec<_>) = made?.into_iter().unzip();
+    let mut written = files.concat();
+    let missing = drawn.iter().filter_map(|d| Some((d.stem.clone(), d.figure.as_ref().err()?)));
+    let failures: Vec<String> = missing
+        .map(|(plot, reason)| PlotError::Plot { plot, reason: reason.clone() }.to_string())
+        .collect();
     let report = dir.join("report.html");
     write(&report, report::html(&cx, &drawn).as_bytes())?;
     written.push(report);
