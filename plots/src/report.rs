@@ -151,16 +151,13 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
         @for s in sentences.iter().take(1) { p.lead { (code(s)) } }
         (deploy(cx))
         @for s in sentences.iter().skip(1) { p { (code(s)) } }
+        @if let Some(headroom) = headroom(cx) { p { (code(&headroom)) } }
         @if answer.goals && answer.points.len() == 1 && cx.run.replay.is_none() {
             p.note {
                 @if let Some(repeats) = repeats_to_decide(cx, answer) {
                     "To decide: " code { "cotenant run " (file) " --set repeats=" (repeats) } ". "
                 }
-                @if let Some(headroom) = headroom(cx) {
-                    (code(&headroom)) " " code { "cotenant capacity " (file) } " finds that of every policy."
-                } @else {
-                    "Headroom: " code { "cotenant capacity " (file) } " finds the largest load that keeps the goals."
-                }
+                "Headroom of every policy: " code { "cotenant capacity " (file) } "."
             }
         }
     }
