@@ -184,6 +184,7 @@ fn deploy(cx: &Context<'_>) -> Markup {
                     } @else {
                         "To deploy today: " strong { (best.label) }
                         @if !best.certain { ", undecided" }
+                        @if best.tied { " (others do exactly as well)" }
                         @if winner.today.is_some() { " (" code { (winner.label) } " is a research prototype)" }
                         ":"
                     }

@@ -125,6 +125,12 @@ fn capacity_is_the_load_at_which_goals_are_kept() {
     let label = winner["label"].as_str().unwrap();
     assert!(run.contains(&format!("Headroom: `{label}` keeps every goal up to")), "{run}");
     assert!(!run.contains("exceeds the bound"), "{run}");
+    // At a load that all carry equally well, one is named all the same.
+    let light = ["--set", "tenant.*.arrivals.rate=400", "--set", "repeats=1"];
+    let run = told(dir.path(), &[&["run", "mine.toml"], &SHORT[..], &light].concat());
+    assert!(run.contains("Headroom: `temporal` keeps every goal up to"), "{run}");
+    let info = fs::read_to_string(dir.path().join("out/mine/run.json")).unwrap();
+    assert!(info.contains("\"tied\": true"), "{info}");
     let text = fs::read_to_string(dir.path().join("mine.toml")).unwrap();
     fs::write(dir.path().join("free.toml"), text.replace("slo      =", "# slo")).unwrap();
     assert!(refused(dir.path(), &["capacity", "free.toml"], 2).contains("nobody has an `slo`"));

@@ -129,6 +129,13 @@ impl Line {
         }
     }
 
+    /// Whether both keep the goals equally well and have the same rank.
+    pub(super) fn does_as_well_as(&self, other: &Self) -> bool {
+        let rank = |l: &Self| l.rank.map_or(f64::NEG_INFINITY, |r| r.mean);
+        let same = (rank(other) - rank(self)).abs() <= judge::TIE * rank(other).abs();
+        self.standing() == other.standing() && self.worst() == other.worst() && same
+    }
+
     /// The goal that is furthest from being kept, as its attainment in %.
     fn worst(&self) -> f64 {
         let of = self.cells.iter().flatten().filter(|c| c.goal != Goal::None);
@@ -186,22 +193,31 @@ impl Answer {
         judge::judge(run, results)
     }
 
-    /// The best policy of every point that has one, with its settings from `layouts.csv`.
+    /// The best policy of every point that has one, with its settings from `layouts.csv`. Where goals are kept
+    /// equally well, the first in file order, preferably one that deploys today.
     #[must_use]
     pub fn winners(&self, run: &RunInfo, layouts: Option<&Table>) -> Vec<Winner> {
         let of = |point: &Point| {
-            let best = point.best().filter(|_| point.has_rivals())?;
+            let deploys = |line: &Line| {
+                let policy = run.policies.iter().find(|p| p.label == line.label);
+                policy.and_then(|p| p.deployable)
+            };
+            let equals = || {
+                let first = point.rivals().next().filter(|_| self.goals)?;
+                let same = |l: &&Line| l.does_as_well_as(first);
+                (first.standing() != Standing::Misses).then_some(())?;
+                point.rivals().filter(same).find(|l| deploys(l) == Some(true)).or(Some(first))
+            };
+            let tied = point.best().is_none();
+            let best = point.best().or_else(equals).filter(|_| point.has_rivals())?;
             let winner = |line: &Line, today| Winner {
                 point: point.name.clone(),
                 label: line.label.clone(),
                 certain: line.standing() == Standing::Keeps,
                 settings: layouts.map_or(vec![], |t| settings(run, t, &line.label, &point.values)),
                 today,
+                tied,
                 headroom: None,
-            };
-            let deploys = |line: &Line| {
-                let policy = run.policies.iter().find(|p| p.label == line.label);
-                policy.and_then(|p| p.deployable)
             };
             let mut rivals = point.rivals();
             let today = match deploys(best) {

@@ -108,6 +108,9 @@ pub struct Winner {
     /// certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub today: Option<Box<Winner>>,
+    /// Whether others do exactly as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tied: bool,
     /// How much more load it carries, where that was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headroom: Option<Headroom>,

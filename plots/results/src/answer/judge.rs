@@ -14,7 +14,7 @@ pub const TARGET: f64 = 0.99;
 /// 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_964;
 /// Goodputs that differ by less than this share are the same.
-const TIE: f64 = 1e-6;
+pub(super) const TIE: f64 = 1e-6;
 /// More requests than anybody will wait for.
 const MANY: f64 = 1e8;
 /// The class of tenants whose latency matters, as `run.json` words it.
@@ -287,10 +287,7 @@ fn order(point: &mut Point, sign: f64, goals: bool) {
     });
     let rivals: Vec<&Line> = point.rivals().collect();
     let Some(first) = rivals.first().filter(|l| l.standing() != Standing::Misses) else { return };
-    let tied = rivals.get(1).is_some_and(|next| {
-        let same = (rank(first) - rank(next)).abs() <= TIE * rank(first).abs();
-        next.standing() == first.standing() && (!goals || first.worst() == next.worst()) && same
-    });
+    let tied = rivals.get(1).is_some_and(|next| next.does_as_well_as(first));
     if !tied {
         let label = first.label.clone();
         point.lines.iter_mut().for_each(|l| l.best = l.label == label);
