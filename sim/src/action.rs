@@ -1,5 +1,5 @@
-//! What happens to a policy, and what a policy may do: two closed enums, which the host speaks whatever
-//! the world below it.
+//! The events that a policy receives and the actions that it may take: two closed enums, which the host
+//! uses with every world.
 
 use cotenant_profiles::Nanos;
 use cotenant_profiles::device::{Costs, Mechanism};
@@ -7,11 +7,11 @@ use cotenant_profiles::device::{Costs, Mechanism};
 use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
 
-/// A request in the system, by a number that is used again once it has left.
+/// The number of a request in the system. It is reused once the request has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestId(pub u32);
 
-/// What a policy is told. Which of these reach it depends on its [`crate::policy::Depth`].
+/// Events that a policy is told about. Which of them reach it depends on its [`crate::policy::Depth`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Event {
     /// The run begins; nothing has arrived yet.
@@ -27,37 +27,37 @@ pub enum Event {
         tenant: u32,
         /// The worker that served it.
         worker: u32,
-        /// From its scheduled arrival.
+        /// Time from its scheduled arrival.
         latency: Nanos,
         /// Part of the latency spent in the tenant's queue.
         queued: Nanos,
     },
-    /// The kernel at the head of a worker's stream could start: its predecessor is done and the host
-    /// has issued it. Until the policy launches it, it is held.
+    /// The kernel at the head of a worker's stream could start: its predecessor is done, and the host has
+    /// issued it. It is held until the policy launches it.
     KernelReady {
         /// The worker; [`crate::view::Worker::kernel`] says which kernel.
         worker: u32,
     },
-    /// The host has issued the kernel behind those that a worker has launched and that have not ended,
-    /// which are fewer than [`crate::policy::Policy::outstanding`] allows: it may follow them
-    /// ([`Action::Follow`]); [`crate::view::Worker::next`] says which kernel.
+    /// The host has issued the kernel behind a worker's outstanding kernels, which are fewer than
+    /// [`crate::policy::Policy::outstanding`] allows. It may follow them ([`Action::Follow`]);
+    /// [`crate::view::Worker::next`] says which kernel.
     KernelNext {
         /// The worker.
         worker: u32,
     },
-    /// A launched kernel ended. Where another one was launched behind it, that is at the head by now.
+    /// A launched kernel ended. If another one was launched behind it, that one is now at the head.
     KernelDone {
         /// The worker.
         worker: u32,
     },
-    /// A launched slice ended, and its kernel has blocks left: it is held again, with
-    /// [`crate::view::Worker::left`] of it to do.
+    /// A launched slice ended, and its kernel has blocks left. The kernel is held again, and
+    /// [`crate::view::Worker::left`] is the share that remains.
     SliceDone {
         /// The worker.
         worker: u32,
     },
-    /// A launched kernel has left the CUs before its end ([`Action::Preempt`]): it is held again, with
-    /// [`crate::view::Worker::left`] of it to do.
+    /// A launched kernel was preempted ([`Action::Preempt`]) and has left the CUs. It is held again, and
+    /// [`crate::view::Worker::left`] is the share that remains.
     KernelPreempted {
         /// The worker.
         worker: u32,
@@ -68,7 +68,7 @@ pub enum Event {
         worker: u32,
         /// Items of the batch.
         items: u32,
-        /// From the start of the batch to its result.
+        /// Time from the start of the batch to its result.
         took: Nanos,
     },
     /// A worker has loaded its model (or a change of its share or lane has taken effect) and is idle.
@@ -76,36 +76,36 @@ pub enum Event {
         /// The worker.
         worker: u32,
     },
-    /// A worker is gone: retired.
+    /// A worker has gone: it is retired.
     WorkerDown {
         /// The worker.
         worker: u32,
     },
     /// The lanes of a pool have the sizes that [`Action::Repartition`] gave them;
-    /// [`crate::view::View::pools`] says them. [`Event::WorkerUp`] follows for each worker that stood still
-    /// for it.
+    /// [`crate::view::View::pools`] shows them. [`Event::WorkerUp`] follows for each worker that paused for
+    /// the change.
     Repartitioned {
         /// The pool.
         pool: u32,
     },
-    /// A statistics window of a tenant has closed; [`crate::view::View::window`] is what it saw.
+    /// A statistics window of a tenant has closed; [`crate::view::View::window`] returns what it recorded.
     WindowClosed {
         /// The tenant.
         tenant: u32,
     },
-    /// A timer that the policy set.
+    /// A timer that the policy set has fired.
     Timer {
         /// The number it gave.
         token: u64,
     },
 }
 
-/// By which mechanism a kernel is placed; its cost is the device file's, or nothing under `ideal`.
+/// The mechanism that places a kernel. Its cost comes from the device file, or is zero under `ideal`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {
-    /// The stream it is in.
+    /// The stream that it is in.
     Stream,
-    /// Another stream or green context than its predecessor's.
+    /// A different stream or green context than its predecessor's.
     Hop,
     /// A barrier packet between hardware queues.
     Barrier,
@@ -115,12 +115,12 @@ pub enum Via {
     MaskTpc,
     /// A CU mask computed in the packet processor.
     MaskFirmware,
-    /// The stream it is in, by a library between program and driver that looks at every launch.
+    /// The stream that it is in, by a library between program and driver that intercepts every launch.
     Intercept,
-    /// The same, which also sets a TPC mask in the launch descriptor.
+    /// As [`Via::Intercept`], and the library also sets a TPC mask in the launch descriptor.
     InterceptMaskTpc,
-    /// The same, which also launches the kernel in a form whose blocks look for the order to stop
-    /// ([`Preemption::Blocks`]); see [`Costs::persistent_percent`].
+    /// As [`Via::Intercept`], and the library also launches the kernel in a preemptible form, whose blocks
+    /// poll for the order to stop ([`Preemption::Blocks`]); see [`Costs::persistent_percent`].
     Persistent,
 }
 
@@ -145,17 +145,17 @@ impl Via {
     }
 }
 
-/// How a launched kernel leaves the CUs before its end, and what becomes of its progress.
+/// How a launched kernel is preempted, and what happens to its progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preemption {
-    /// It is killed: what this launch has done of it is lost.
+    /// It is killed: the progress of this launch is lost.
     Reset,
-    /// It starts no more blocks, and those on the CUs end where they run: what has ended is kept. The
-    /// kernel has to be in a form that looks for the order before every block.
+    /// It starts no further blocks, and those on the CUs run to their end. Finished blocks are kept. The
+    /// kernel has to be in the preemptible form, which polls for the order before every block.
     Blocks,
-    /// It is taken back if none of its blocks has begun; otherwise nothing happens.
+    /// It is recalled if none of its blocks has begun; otherwise nothing happens.
     Unstarted,
-    /// Its state is saved and restored at its next launch, which takes as long again: everything is
+    /// Its state is saved, and restored at its next launch, which takes as long again. All progress is
     /// kept.
     Save,
 }
@@ -171,8 +171,8 @@ impl Preemption {
         }
     }
 
-    /// How long it takes, ns, until a worker's launches are off the GPU that have not ended. A reset
-    /// meets each of them in turn: those behind the first start, find the order and end.
+    /// How long it takes, ns, until all of a worker's outstanding launches are off the GPU. A reset hits
+    /// each of them in turn: those behind the first one start, find the order, and end.
     #[must_use]
     pub const fn takes(self, costs: &Costs, launches: u64) -> u64 {
         let m = self.mechanism(costs);
@@ -184,11 +184,12 @@ impl Preemption {
 /// How a worker changes its share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resize {
-    /// Stop, start a process with the new share, load the model: down meanwhile.
+    /// Stop, start a process with the new share, and load the model. The worker is down in the meantime.
     Restart,
-    /// Load a second instance beside the first, then route to it: both in memory meanwhile.
+    /// Load a second instance beside the first, then route requests to it. Both are in memory in the
+    /// meantime.
     Shadow {
-        /// Both use one copy of the weights.
+        /// Both instances use one copy of the weights.
         shared_weights: bool,
     },
 }
@@ -198,18 +199,18 @@ pub enum Resize {
 pub enum Closes {
     /// When its time is over.
     OnTime,
-    /// With the first batch that ends when its time is over: it is one of the window's.
+    /// With the first batch that ends after its time is over. That batch belongs to the window.
     WithBatch,
 }
 
-/// What a policy may do.
+/// The actions that a policy may take.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
     /// Batching policies: start a batch of up to `items` queued items on an idle worker.
     Dispatch {
         /// An idle worker.
         worker: u32,
-        /// Most items.
+        /// The most items.
         items: u32,
     },
     /// Batching policies: start a batch of these queued requests of the worker's tenant, in this order,
@@ -224,7 +225,7 @@ pub enum Action {
     SetBatch {
         /// The tenant.
         tenant: u32,
-        /// Most items, at most the tenant's configured maximum.
+        /// The most items per batch, at most the tenant's configured maximum.
         max: u32,
         /// Longest wait for a batch to fill.
         timeout: Nanos,
@@ -235,41 +236,41 @@ pub enum Action {
         worker: u32,
         /// CUs it may use; `None`: its lane, up to the worker's cap.
         mask: Option<CuMask>,
-        /// Larger goes first where blocks compete.
+        /// Where blocks compete, the larger priority goes first.
         priority: i8,
         /// What placing it costs.
         via: Via,
     },
-    /// Kernel policies: launch the kernel behind those of a worker that have been launched and have not
-    /// ended ([`crate::view::Worker::next`]). It waits in the stream, at the priority and on the CUs of
-    /// those before it, and starts when they have ended. Nothing happens where there is no such kernel
-    /// any more: what another action led to at this instant may have taken the others back.
+    /// Kernel policies: launch the kernel behind a worker's outstanding kernels
+    /// ([`crate::view::Worker::next`]). It waits in the stream, with the priority and the CUs of those
+    /// before it, and starts when they have ended. Nothing happens if there is no such kernel any more:
+    /// another action at this instant may have led to their being recalled.
     Follow {
         /// The worker.
         worker: u32,
         /// What placing it costs.
         via: Via,
     },
-    /// Kernel policies: start so many blocks of what is left of the held kernel at the head of a
-    /// worker's stream, as a launch of their own. [`Event::SliceDone`] follows unless they are the last
-    /// of the kernel. Each slice costs [`Costs::kernel_slice`] besides `via`, unless it is a whole
+    /// Kernel policies: start this many of the remaining blocks of the held kernel at the head of a
+    /// worker's stream, as a separate launch. [`Event::SliceDone`] follows unless they are the kernel's
+    /// last blocks. Each slice costs [`Costs::kernel_slice`] in addition to `via`, unless it is a whole
     /// kernel.
     Slice {
         /// The worker.
         worker: u32,
-        /// At least 1; more than are left are all of them.
+        /// At least 1; more than the remaining blocks means all of them.
         blocks: u64,
         /// CUs they may use; `None`: the lane, up to the worker's cap.
         mask: Option<CuMask>,
-        /// Larger goes first where blocks compete.
+        /// Where blocks compete, the larger priority goes first.
         priority: i8,
         /// What placing them costs.
         via: Via,
     },
-    /// Kernel policies: take a launched kernel off the CUs. [`Event::KernelPreempted`] follows when it
-    /// has left them, or its usual end if that comes first. What was launched behind it has not begun,
-    /// and is taken back before it, silently. Nothing happens where nothing is launched, to merged
-    /// kernels, and while the worker's kernel is being preempted already.
+    /// Kernel policies: preempt a launched kernel. [`Event::KernelPreempted`] follows when it has left the
+    /// CUs, or its usual end if that comes first. Kernels launched behind it have not begun, and are
+    /// recalled before it, without an event. Nothing happens if no kernel is launched, if the kernel is
+    /// merged, or if it is already being preempted.
     Preempt {
         /// The worker.
         worker: u32,
@@ -280,22 +281,22 @@ pub enum Action {
     Merge {
         /// The workers, at least two, each holding a kernel.
         workers: Vec<u32>,
-        /// Larger goes first where blocks compete.
+        /// Where blocks compete, the larger priority goes first.
         priority: i8,
     },
-    /// Run the board at no more than this clock once [`Costs::clock_switch`] has passed, until another
-    /// one holds. The boost clock and anything above it set no bound.
+    /// Limit the board's clock, once [`Costs::clock_switch`] has passed, until another limit is set. The
+    /// boost clock or anything above it removes the limit.
     SetClock {
-        /// At least 1.
+        /// The limit, MHz, at least 1.
         mhz: u32,
     },
-    /// Start one more worker; it is up after process start and model load.
+    /// Start one more worker. It is up after process start and model load.
     Start {
-        /// Where and for whom.
+        /// Its place and its tenant.
         spec: WorkerSpec,
     },
-    /// Give a worker another cap. Nothing happens while the worker starts or goes, while an earlier
-    /// resize of it is under way, or where a shadow finds no memory.
+    /// Give a worker another cap. Nothing happens while the worker is starting or retiring, while an
+    /// earlier resize of it is in progress, or if there is no memory for a shadow.
     Resize {
         /// The worker.
         worker: u32,
@@ -304,20 +305,20 @@ pub enum Action {
         /// How.
         how: Resize,
     },
-    /// Give the lanes of a pool that runs them at once other sizes, while their workers keep their models
-    /// and caches. The workers of those lanes that change finish their batches and stand still until all of
-    /// them do; then the mechanism takes its cost for each of them and its delay,
-    /// [`Event::Repartitioned`] follows, and they serve on. A worker whose cap was its whole lane has the
-    /// whole lane again; others keep their caps as far as they fit. Nothing happens where the sizes are
-    /// these already, while an earlier change of the pool is under way, and while one of those workers
-    /// starts or is being resized.
+    /// Give the lanes of a pool that runs all lanes at once new sizes, while the workers keep their models
+    /// and caches. The workers in lanes that change finish their batches and pause until all of them have
+    /// paused. Then the mechanism takes its cost for each of them and its delay, [`Event::Repartitioned`]
+    /// follows, and they resume. A worker whose cap was its whole lane gets the whole lane again; others
+    /// keep their caps as far as they fit. Nothing happens if the lanes already have these sizes, while an
+    /// earlier change of the pool is in progress, or while one of those workers is starting or being
+    /// resized.
     Repartition {
         /// The pool.
         pool: u32,
         /// The size of each of its lanes, CUs, at least 1; together at most the pool's.
         lanes: Vec<u32>,
-        /// What it costs: [`Via::Hop`] where streams move to other green contexts, [`Via::MaskIoctl`]
-        /// where queues get other masks.
+        /// What it costs: [`Via::Hop`] if streams move to other green contexts, [`Via::MaskIoctl`] if
+        /// queues get other masks.
         via: Via,
     },
     /// Let a worker finish its batch, then stop it and free its memory.
@@ -325,28 +326,28 @@ pub enum Action {
         /// The worker.
         worker: u32,
     },
-    /// Open a statistics window of a tenant, in place of one that is open: what happens from now on is
-    /// seen by [`crate::view::View::window`], until [`Event::WindowClosed`].
+    /// Open a statistics window of a tenant, in place of an open one. [`crate::view::View::window`] records
+    /// what happens from now on, until [`Event::WindowClosed`].
     OpenWindow {
         /// The tenant.
         tenant: u32,
-        /// How long it is open at least.
+        /// The minimum time that it is open.
         length: Nanos,
-        /// When it closes then.
+        /// How it closes after that time.
         closes: Closes,
     },
     /// Ask for [`Event::Timer`].
     Timer {
         /// When.
         at: Nanos,
-        /// Handed back.
+        /// A number that the event returns.
         token: u64,
     },
     /// Give up a queued request.
     Drop {
-        /// Which; see [`crate::view::View::queue`].
+        /// The request; see [`crate::view::View::queue`].
         request: RequestId,
-        /// Why, for the results.
+        /// The reason that appears in the results.
         reason: &'static str,
     },
 }

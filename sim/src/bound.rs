@@ -1,14 +1,14 @@
-//! The bound behind the `ideal` policy: a fluid packing of every request at its best point.
+//! The bound behind the `ideal` policy: a fluid packing of all requests, each at its best operating point.
 //!
-//! A request of `n` items progresses at most as fast as its kernels' shortest durations allow, and
-//! while it does, it holds CUs and DRAM bandwidth in proportion: per item, the least CU-time at which
-//! its kernels can be run at all (over CU counts and batch sizes), and the bytes they move. The sums
-//! over requests stay within the device. There is no launch, copy, switch or placement, nothing is
-//! quantised, and requests can be preempted at any instant at no cost. Whatever a policy completes
-//! uses at least this much of the device, so no mix of completions outside these limits can be reached.
+//! A request of `n` items progresses at most as fast as its kernels' shortest durations allow. While it
+//! progresses, it holds CUs and DRAM bandwidth in proportion: per item, the least CU-time at which its
+//! kernels can run at all (over CU counts and batch sizes), and the bytes that they move. The sums over all
+//! requests stay within the device. There is no launch, copy, switch or placement, nothing is quantised,
+//! and requests can be preempted at any instant at no cost. Whatever a policy completes uses at least this
+//! much of the device, so no policy can reach a mix of completions outside these limits.
 //!
-//! Within the limits somebody has to go first: see `order`. Whatever the order, the mix of
-//! completions lies within what the device can do; the order decides which of these mixes it is.
+//! Within the limits some request has to go first: see `order`. Whatever the order, the mix of completions
+//! lies within what the device can do; the order decides which of these mixes results.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -29,7 +29,7 @@ mod order;
 
 use order::{Flow, Waiting};
 
-/// What one item of a tenant costs at its best point.
+/// What one item of a tenant costs at its best operating point.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Need {
     /// CU-nanoseconds.
@@ -38,7 +38,7 @@ pub struct Need {
     pub dram_bytes: f64,
 }
 
-/// The least that an item of `tenant` takes from the device, over batch sizes up to its limit.
+/// The least of the device that an item of `tenant` needs, over batch sizes up to the tenant's limit.
 #[must_use]
 pub fn need(tenant: &Tenant, code: &Code, dram_bytes_per_us: u64) -> Need {
     let mut best = Need { cu_ns: f64::INFINITY, dram_bytes: f64::INFINITY };
@@ -46,7 +46,7 @@ pub fn need(tenant: &Tenant, code: &Code, dram_bytes_per_us: u64) -> Need {
         let kernels =
             tenant.model.program(items).kernels.iter().map(|&k| &code.kernels[k as usize]);
         let area: u64 = kernels.clone().map(|k| k.least_area()).sum();
-        // A kernel alone never draws more than the device has.
+        // A kernel on its own never draws more bandwidth than the device has.
         let bytes: u64 = kernels
             .map(|k| k.dram_bytes.min(dram_bytes_per_us.saturating_mul(k.fastest()) / 1000))
             .sum();
@@ -71,9 +71,9 @@ struct Fluid<'a> {
     /// (time, order, tenant): the next arrivals.
     timers: BinaryHeap<Reverse<(u64, u64, u32)>>,
     order: u64,
-    /// Everything that is in the system and not running.
+    /// Requests in the system that are not running.
     waiting: Waiting,
-    /// What runs, with its speed (1: as fast as it can).
+    /// Running requests, each with its speed (1: as fast as it can).
     running: Vec<(Flow, f64)>,
     now: u64,
     busy_cu_ns: f64,
@@ -82,7 +82,7 @@ struct Fluid<'a> {
     digest: u64,
 }
 
-/// Computes the bound of `scenario`: what it completes, as a report that no policy's beats.
+/// Computes the bound of `scenario`, as a report that no policy can beat.
 #[must_use]
 pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report {
     let Scenario { setup, loads, warmup, duration, .. } = scenario;
@@ -121,7 +121,7 @@ pub fn bound(scenario: Scenario, observer: Option<&mut dyn Observer>) -> Report 
     let (busy, bytes) = (fluid.busy_cu_ns - opened.0, fluid.dram_bytes - opened.1);
     let power = &setup.device.power;
     let used = Totals {
-        // W × ns are 10^-6 mJ, pJ 10^-9 mJ.
+        // 1 W × ns is 10^-6 mJ, and 1 pJ is 10^-9 mJ.
         energy_mj: busy * power.cu_w / 1e6 + bytes * power.dram_pj_per_byte / 1e9,
         busy_cu_ns: (fluid.busy_cu_ns - opened.0) as u64,
         cu_ns: fluid.busy_cu_ns - opened.0,
@@ -204,7 +204,7 @@ impl Fluid<'_> {
     fn complete(&mut self) {
         let mut i = 0;
         while i < self.running.len() {
-            // Less than a nanosecond left is done.
+            // A request with less than a nanosecond left is done.
             if self.running[i].0.left_ns >= 1.0 - 1e-9 {
                 i += 1;
                 continue;
@@ -269,7 +269,7 @@ impl Fluid<'_> {
         }
     }
 
-    /// Speeds from scratch: in order, each as fast as what is left of the device allows.
+    /// Recomputes all speeds: in order, each request runs as fast as the rest of the device allows.
     fn pack(&mut self) {
         for (flow, _) in std::mem::take(&mut self.running) {
             self.waiting.add(flow, self.now);

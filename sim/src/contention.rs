@@ -1,4 +1,4 @@
-//! What kernels that run side by side do to each other: disjoint CUs still share L2 and DRAM.
+//! How co-running kernels slow each other: kernels on disjoint CUs still share L2 and DRAM.
 
 use cotenant_profiles::Device;
 
@@ -6,11 +6,11 @@ mod pairs;
 
 pub use pairs::Pairs;
 
-/// The model in force; results name it.
+/// A contention model. Results name the one that was used.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ContentionModel {
-    /// Nothing beyond capacity, as under every model: kernels take CUs from each other, and share
-    /// DRAM bandwidth max-min.
+    /// Capacity only, which every model includes: kernels take CUs from each other, and share DRAM
+    /// bandwidth max-min.
     None,
     /// A penalty when working sets overflow L2.
     Bandwidth {
@@ -32,12 +32,12 @@ pub enum ContentionModel {
         /// MHz lost per watt above the cap.
         mhz_per_watt: f64,
     },
-    /// L2 pressure alone, by utilisations as measured.
+    /// L2 pressure alone, by measured utilisations.
     Cache {
         /// Growth per unit of the others' L2 utilisation.
         cache: f64,
     },
-    /// Pairs as measured (`corun.csv` of the profile), by kernel; where a pair is missing, `cache`.
+    /// Measured pairs of kernels (`corun.csv` of the profile); `cache` for missing pairs.
     Measured {
         /// Growth per unit of the others' L2 utilisation.
         cache: f64,
@@ -47,12 +47,12 @@ pub enum ContentionModel {
 /// The names that experiment files use.
 pub const NAMES: &[&str] = &["none", "bandwidth", "linear", "igniter", "cache", "measured"];
 
-/// What experiments use that name none: the one that errs least on held-out pairs
+/// The model of experiments that name none: the one with the smallest error on held-out pairs
 /// (docs/accuracy.md).
 pub const DEFAULT: &str = "cache";
 
 impl ContentionModel {
-    /// The model of that name with the device's constants.
+    /// The model of this name, with the device's constants.
     #[must_use]
     pub fn from_name(name: &str, device: &Device) -> Option<Self> {
         let c = &device.contention;
@@ -85,18 +85,18 @@ impl ContentionModel {
     }
 }
 
-/// What one running kernel asks of the memory system.
+/// What one running kernel demands of the memory system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// Bytes per microsecond while it runs undisturbed on its CUs.
     pub dram: u64,
-    /// Bytes it would keep in L2.
+    /// Bytes that it would keep in L2.
     pub footprint: u64,
-    /// What it uses of the L2 bandwidth of the whole GPU, parts per million.
+    /// Its share of the L2 bandwidth of the whole GPU, parts per million.
     pub l2: u64,
-    /// Which kernel it is: index into the code.
+    /// The kernel, as an index into the code.
     pub kernel: u32,
-    /// Bytes per microsecond that it asks for where others slow it.
+    /// Bytes per microsecond that it asks for while others slow it.
     pub asked: u64,
 }
 
@@ -107,14 +107,14 @@ pub struct Shared {
     pub dram: u64,
     /// DRAM bandwidth of the whole GPU, bytes per microsecond.
     pub board: u64,
-    /// L2 bandwidth, parts per million of that of the whole GPU.
+    /// L2 bandwidth, in parts per million of that of the whole GPU.
     pub l2_rate: u64,
     /// L2 capacity, bytes.
     pub l2: u64,
 }
 
 impl ContentionModel {
-    /// Whether a pool with these sums slows nobody: then rates need not be looked at.
+    /// Whether no kernel is slowed in a pool with these sums, so that rates need not be computed.
     #[inline]
     pub(crate) fn calm(&self, shared: &Shared, count: usize, dram: u64, footprint: u64) -> bool {
         let calm = match self {
@@ -125,10 +125,10 @@ impl ContentionModel {
         calm && dram <= shared.dram
     }
 
-    /// Slow-down of every kernel in `demands`: `slow` holds what sharing the speed of CUs costs each
-    /// of them, at least 1, and takes what this model adds and what sharing the bandwidth costs. Who
-    /// is slowed asks for less bandwidth. A pure function of the multiset: sums are integers, so
-    /// order cannot matter.
+    /// Computes the slowdown of every kernel in `demands`. On entry `slow` holds each kernel's slowdown
+    /// from sharing the speed of CUs, at least 1. On return it also includes this model's slowdown and that
+    /// from sharing bandwidth. A slowed kernel asks for less bandwidth. The result is a pure function of
+    /// the multiset: sums are integers, so order cannot matter.
     pub fn slow_downs(
         &self,
         shared: &Shared,
@@ -193,7 +193,7 @@ impl ContentionModel {
                 let unknown = |other: &Demand| 1.0 + cache * ratio(other.l2, shared.l2_rate);
                 let mut order = vec![];
                 for (i, slow) in slow.iter_mut().enumerate() {
-                    // Pairs are measured on CUs of their own: sharing CUs comes on top.
+                    // Pairs were measured on disjoint CUs: sharing CUs comes on top.
                     *slow *= pairs.beside(i, demands, unknown, &mut order);
                 }
             }
@@ -205,12 +205,12 @@ fn ratio(a: u64, b: u64) -> f64 {
     (a as f64 / b as f64).min(1.0)
 }
 
-/// What a kernel asks for that is slowed so much.
+/// The bandwidth that a kernel asks for at this slowdown.
 fn asked(demand: &Demand, slow: f64) -> u64 {
     if slow == 1.0 { demand.dram } else { (demand.dram as f64 / slow) as u64 }
 }
 
-/// The share of the working sets that L2 can no longer hold, beyond what each loses alone.
+/// The share of the working sets that L2 can no longer hold, beyond what each kernel loses alone.
 fn overflow(shared: &Shared, demands: &[Demand]) -> f64 {
     let footprint: u64 = demands.iter().map(|d| d.footprint).sum();
     if demands.len() > 1 && footprint > shared.l2 {
@@ -220,7 +220,7 @@ fn overflow(shared: &Shared, demands: &[Demand]) -> f64 {
     }
 }
 
-/// The max-min fair rate: who asks for less gets what it asks for, the others get this.
+/// The max-min fair rate: kernels that ask for less get what they ask for, and the others get this rate.
 fn fair_share(capacity: u64, demands: impl Iterator<Item = u64> + Clone) -> u64 {
     let mut left = capacity;
     let mut count = demands.clone().count() as u64;

@@ -1,50 +1,50 @@
-//! What policies and devices count: a name, its unit and its meaning, declared once beside the value,
-//! with [`counters!`](crate::counters).
+//! Counters of policies and devices: name, unit and meaning, declared once beside the value with
+//! [`counters!`](crate::counters).
 
-/// What is counted.
+/// The description of a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counter {
-    /// As `counters.csv` calls it.
+    /// Its name in `counters.csv`.
     pub name: &'static str,
-    /// Of the value.
+    /// The unit of its value.
     pub unit: &'static str,
-    /// What it means, behind the name.
+    /// What it means, as a continuation of the name.
     pub doc: &'static str,
 }
 
 /// A counter with its value at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Count {
-    /// What was counted.
+    /// The counter.
     pub counter: &'static Counter,
-    /// How much.
+    /// Its value.
     pub amount: Amount,
 }
 
-/// A value that knows how two of them, of two GPUs or two lives of one, become one.
+/// A value that knows how to combine with another, from another GPU or another life of the same GPU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Amount {
-    /// They add up.
+    /// Values add up.
     Sum(f64),
-    /// A sum over a number of things; 0 of none.
+    /// A mean, kept as sum and count; 0 if the count is 0.
     Mean {
-        /// Over all of them.
+        /// The sum over all things counted.
         sum: f64,
-        /// How many.
+        /// The number of things counted.
         of: f64,
     },
-    /// The larger one stands for both.
+    /// The larger value is kept.
     Most(f64),
 }
 
 impl Amount {
-    /// A sum over so many.
+    /// The mean of a sum over this many things.
     #[must_use]
     pub fn mean(sum: u64, of: u64) -> Self {
         Self::Mean { sum: sum as f64, of: of as f64 }
     }
 
-    /// The number that stands in `counters.csv`.
+    /// The number shown in `counters.csv`.
     #[must_use]
     pub fn value(self) -> f64 {
         match self {
@@ -54,7 +54,7 @@ impl Amount {
         }
     }
 
-    /// Both together.
+    /// Combines another value into this one.
     fn add(&mut self, other: Self) {
         match (self, other) {
             (Self::Sum(n), other) => *n += other.value(),
@@ -79,7 +79,7 @@ impl From<f64> for Amount {
     }
 }
 
-/// Adds what another policy of the same kind counted.
+/// Adds the counts of another policy of the same kind.
 pub fn add(all: &mut Vec<Count>, more: Vec<Count>) {
     for count in more {
         match all.iter_mut().find(|known| known.counter == count.counter) {

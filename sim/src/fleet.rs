@@ -1,13 +1,12 @@
 //! Several GPUs behind one router.
 //!
-//! Every GPU has a host, a world and a policy of its own, as it has in a cluster: what shares a GPU is
-//! decided on that GPU. A [`Fleet`] adds what stands in front of them. It hands every open-loop
-//! request to a GPU that serves its tenant, by a [`Route`]; clients of a closed loop keep the GPU that
-//! they were given, as a connection does. A GPU that fails loses what it holds, with a reason, and
-//! comes back empty.
+//! Every GPU has its own host, world and policy, as in a cluster: sharing a GPU is decided on that GPU. A
+//! [`Fleet`] adds the router in front of them. It hands every open-loop request to a GPU that serves its
+//! tenant, by a [`Route`]. Closed-loop clients keep the GPU that they were assigned, as a connection does.
+//! A GPU that fails loses the requests that it holds, with a reason, and comes back empty.
 //!
-//! GPUs share nothing but the router, so each one's time runs by itself from one request to the next;
-//! an observer sees what happened on all of them in order of time.
+//! GPUs share nothing but the router, so each one advances independently from one request to the next. An
+//! observer sees the events of all GPUs in order of time.
 
 use std::cell::RefCell;
 use std::cmp::Reverse;
@@ -29,13 +28,12 @@ mod joined;
 
 pub use joined::{FleetReport, GpuRun};
 
-/// Which of the GPUs that serve its tenant gets a request.
+/// How the router chooses among the GPUs that serve a request's tenant.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Route {
     /// Each in turn, tenant by tenant.
     RoundRobin,
-    /// The one with the fewest requests of the tenant waiting or running; in turn where several have
-    /// as few.
+    /// The GPU with the fewest requests of the tenant waiting or running; in turn on a tie.
     #[default]
     LeastOutstanding,
 }
@@ -43,32 +41,32 @@ pub enum Route {
 /// One GPU of a fleet.
 #[derive(Clone, Debug)]
 pub struct Gpu {
-    /// Its device, its costs, and the tenants that it serves.
+    /// Its device, costs and tenants.
     pub setup: Arc<Setup>,
-    /// Which tenant of the fleet each of the setup's tenants is.
+    /// By tenant of the setup: its number in the fleet.
     pub tenants: Vec<u32>,
-    /// How kernels on it slow each other.
+    /// How co-running kernels on it slow each other.
     pub contention: ContentionModel,
 }
 
-/// A GPU is gone for a while.
+/// A temporary failure of a GPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outage {
-    /// Which.
+    /// The GPU.
     pub gpu: u32,
     /// When it fails.
     pub at: Nanos,
-    /// How long it takes until its workers serve again.
+    /// How long until its workers serve again.
     pub lasts: Nanos,
 }
 
-/// Several GPUs, who is served on them, and for how long.
+/// Several GPUs, their load, and how long to simulate.
 pub struct Fleet {
     /// The GPUs.
     pub gpus: Vec<Gpu>,
-    /// By tenant of the fleet: arrivals that are routed; `None` for closed loops.
+    /// By tenant of the fleet: the arrivals to route; `None` for closed loops.
     pub arrivals: Vec<Option<Box<dyn Arrivals>>>,
-    /// Who gets a request.
+    /// How requests are routed.
     pub route: Route,
     /// GPUs that fail, in any order; those of one GPU do not overlap.
     pub outages: Vec<Outage>,
@@ -78,24 +76,24 @@ pub struct Fleet {
     pub duration: Nanos,
 }
 
-/// What every GPU of a fleet brings along each time that it starts.
+/// What a GPU of a fleet is given each time that it starts.
 pub trait Parts {
     /// Its policy.
     fn policy(&self, gpu: u32) -> Box<dyn Policy>;
 
-    /// The clients of a closed loop that are its own.
+    /// The closed-loop clients of a tenant that are assigned to it.
     fn clients(&self, gpu: u32, tenant: u32) -> Load;
 
     /// Random factors for its kernels' times.
     fn jitter(&self, gpu: u32) -> Option<Box<dyn Jitter>>;
 }
 
-/// Why a request that finds no GPU is given up.
+/// Drop reason of a request that no running GPU serves.
 pub const NO_GPU: &str = "no-gpu";
-/// Why a request goes that its GPU takes along.
+/// Drop reason of a request that is lost with its GPU.
 pub const GPU_DOWN: &str = "gpu-down";
 
-/// Arrivals that are the router's to hand out.
+/// The load of a tenant whose arrivals the router hands out: it has none of its own.
 struct Routed;
 
 impl Arrivals for Routed {
@@ -104,7 +102,7 @@ impl Arrivals for Routed {
     }
 }
 
-/// Hands on what happens on one GPU under the fleet's numbers.
+/// Forwards the events of one GPU, with the fleet's numbering.
 struct Relay<'r, 'o> {
     to: &'r RefCell<&'o mut dyn Observer>,
     tenants: &'r [u32],
@@ -112,7 +110,7 @@ struct Relay<'r, 'o> {
     workers: u32,
 }
 
-/// Worker numbers of one GPU, for observers: more than any layout has.
+/// Worker numbers reserved per GPU, for observers: more than any layout has.
 const WORKERS_OF_A_GPU: u32 = 1 << 16;
 
 impl Observer for Relay<'_, '_> {
@@ -139,7 +137,7 @@ impl Observer for Relay<'_, '_> {
     }
 }
 
-/// From one start of a GPU to its end.
+/// The time of a GPU from one start to the next failure or the end.
 struct Life<'r, 'o> {
     gpu: u32,
     from: Nanos,
@@ -169,7 +167,7 @@ pub fn run(
     let mut lives = lives(&gpus, &outages, parts, shared.as_ref());
     let end = Nanos(warmup.0 + duration.0);
     let mut changes: Vec<Change> = lives.iter().enumerate().flat_map(Change::of).collect();
-    // What ends comes before what starts at the same instant.
+    // At the same instant, ends come before starts.
     changes.sort_by_key(|c| (c.at, c.starts, c.life));
     let mut waiting: Vec<Option<&mut Life<'_, '_>>> = lives.iter_mut().map(Some).collect();
     let mut router = Router::new(&gpus, arrivals, route, shared.is_some());
@@ -204,20 +202,20 @@ pub fn run(
 }
 
 impl Running<'_> {
-    /// Runs up to and with an instant.
+    /// Runs up to and including an instant.
     fn run_to(&mut self, at: Nanos) {
         self.world_mut().pause_at(at);
         self.drain();
         self.world_mut().go_on();
     }
 
-    /// When something happens next.
+    /// The time of the next event.
     fn next_at(&mut self) -> u64 {
         self.world_mut().next_at()
     }
 }
 
-/// A GPU starts, or goes.
+/// The start or the end of a GPU's life.
 struct Change {
     at: Nanos,
     starts: bool,
@@ -233,7 +231,7 @@ impl Change {
     }
 }
 
-/// From when to when each GPU is there.
+/// The lives of every GPU: from when to when it runs.
 fn lives<'r, 'o>(
     gpus: &'r [Gpu],
     outages: &[Outage],
@@ -262,13 +260,13 @@ fn lives<'r, 'o>(
             lives.push(Life { gpu: g, from, to, policy: parts.policy(g), relay });
             from = outage.map_or(Nanos::MAX, |o| Nanos(o.at.0.saturating_add(o.lasts.0)));
         }
-        // As many pools as instances that any layout has; numbers only have to differ.
+        // More pools than any layout has instances; the numbers only have to differ.
         pools += 64;
     }
     lives
 }
 
-/// A GPU starts: empty, its workers loaded.
+/// Starts a GPU: empty, with its workers loaded.
 fn begin<'a>(
     gpu: &Gpu,
     life: &'a mut Life<'_, '_>,
@@ -299,20 +297,20 @@ fn begin<'a>(
     Ok(host)
 }
 
-/// What stands in front of the GPUs.
+/// The router in front of the GPUs.
 struct Router<'a> {
     route: Route,
-    /// By GPU; nothing while it is down or serves nobody.
+    /// By GPU; `None` while it is down or serves no tenant.
     hosts: Vec<Option<Running<'a>>>,
     sources: Vec<Option<Box<dyn Arrivals>>>,
     /// By tenant: the GPUs that serve it, and its number there.
     places: Vec<Vec<(u32, u32)>>,
-    /// By tenant: whose turn it is among its places.
+    /// By tenant: the index of the place whose turn it is.
     turn: Vec<usize>,
     /// The next request of each tenant, earliest first.
     next: BinaryHeap<Reverse<(Nanos, u32)>>,
     requests: Vec<Request>,
-    /// What happens is told in order of time.
+    /// Events have to be reported in order of time.
     in_order: bool,
 }
 
@@ -345,7 +343,7 @@ impl<'a> Router<'a> {
         router
     }
 
-    /// A tenant's next request.
+    /// Fetches a tenant's next request.
     fn ask(&mut self, tenant: usize) {
         let Some(source) = &mut self.sources[tenant] else { return };
         let Some(request) = source.next_request() else { return };
@@ -354,7 +352,7 @@ impl<'a> Router<'a> {
         self.next.push(Reverse((request.arrival, tenant as u32)));
     }
 
-    /// Hands out every request that comes before `until`, and lets the GPUs run up to it.
+    /// Hands out every request that arrives before `until`. The GPUs first run up to that arrival.
     fn hand_out(&mut self, until: Nanos, warmup: Nanos, runs: &mut joined::Runs) {
         while let Some(&Reverse((at, tenant))) = self.next.peek()
             && at < until
@@ -369,7 +367,7 @@ impl<'a> Router<'a> {
                     let host = self.hosts[gpu as usize].as_mut().expect("it was chosen");
                     host.run_to(at);
                     host.hand(local, &request);
-                    // What the GPU begins with it is told before another one goes on.
+                    // Report what the GPU starts with it before another GPU continues.
                     host.run_to(at);
                 }
                 None if at >= warmup => runs.not_routed(tenant),
@@ -379,7 +377,7 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Which GPU gets a tenant's request of this instant, and the tenant's number there.
+    /// The GPU that gets a tenant's request at this instant, and the tenant's number there.
     fn choose(&mut self, tenant: u32, at: Nanos) -> Option<(u32, u32)> {
         let places = &self.places[tenant as usize];
         let turn = self.turn[tenant as usize];
@@ -404,7 +402,7 @@ impl<'a> Router<'a> {
         Some(places[which])
     }
 
-    /// Lets every GPU run up to and with an instant, whichever is first step by step.
+    /// Runs every GPU up to and including an instant, one step at a time, always the earliest GPU first.
     fn run_in_order(&mut self, until: Nanos) {
         loop {
             let mut first: Option<(u64, usize)> = None;
@@ -420,7 +418,7 @@ impl<'a> Router<'a> {
         }
     }
 
-    /// Takes a GPU out at an instant.
+    /// Takes a GPU out of service at an instant.
     fn take(&mut self, gpu: u32, at: Nanos) -> Running<'a> {
         if self.in_order {
             self.run_in_order(at);

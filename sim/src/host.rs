@@ -1,8 +1,8 @@
-//! The host: the state machine that carries a policy's decisions out. Queues, batches, launches,
-//! workers, memory, mechanisms' costs, losses and the account, written once.
+//! The host: the state machine that carries out a policy's decisions. It is the only implementation of
+//! queues, batches, launches, workers, memory, mechanism costs, losses and the report.
 //!
-//! A [`Host`] runs on a [`World`], which it knows by its trait alone: the simulator's
-//! [`crate::VirtualWorld`], or a device on the wall clock. It has no clock and no GPU of its own.
+//! A [`Host`] runs on any [`World`]: the simulator's [`crate::VirtualWorld`], or a device on the wall
+//! clock. It has no clock and no GPU of its own.
 //!
 //! | what | where |
 //! |---|---|
@@ -11,9 +11,9 @@
 //! | caches whose memory follows what sequences hold | `host/elastic.rs` |
 //! | a batch's kernels, where the policy launches them or workers share a host | `host/launches.rs` |
 //! | several kernels of a stream launched at a time | `host/ahead.rs` |
-//! | workers come, change, go and are lost | `host/workers.rs`, `host/losses.rs` |
-//! | partitions are cut anew | `host/partitions.rs` |
-//! | the policy is told, its actions are carried out | `host/actions.rs` |
+//! | workers start, change, retire and are lost | `host/workers.rs`, `host/losses.rs` |
+//! | partitions are resized | `host/partitions.rs` |
+//! | the policy is told about events, its actions are carried out | `host/actions.rs` |
 //! | the report | `host/account.rs` |
 
 use std::collections::VecDeque;
@@ -50,36 +50,37 @@ pub use programs::{Programs, Step};
 pub use timers::{Alarm, INDICES, Timers};
 pub use world::{Direction, LOADED, Launch, Part, Pass, Signal, World};
 
-/// What the end of something that a worker was given means for its batch.
+/// What a worker is executing, and so what its end means for the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Phase {
     #[default]
     Nothing,
-    /// Its inputs are there.
+    /// The copy of the batch's inputs to the GPU.
     CopyIn,
-    /// A kernel that the policy launched has ended.
+    /// A kernel that the policy launched.
     Kernel,
     /// A pass over the model.
     Pass,
-    /// Its results are back.
+    /// The copy of the batch's results to the host.
     CopyOut,
 }
 
-/// What a policy's alarm is for.
+/// What an [`Alarm::Policy`] stands for.
 #[derive(Clone, Copy, Debug)]
 enum Token {
-    /// The policy's own.
+    /// A timer that the policy set.
     Policy(u64),
     /// The end of a tenant's statistics window.
     Window(u32),
 }
 
-/// What a host keeps of a worker besides its [`Worker`] view.
+/// The host's own state of a worker, beside the [`Worker`] view that policies see.
 #[derive(Clone, Debug, Default)]
 struct Stage {
     batch: Vec<RequestId>,
     phase: Phase,
-    /// The batch's program among its model's, where its launches begin, and how many they are.
+    /// The batch's program, as an index into its model's programs; its first launch in the table; its
+    /// number of launches.
     program: u32,
     first: u32,
     count: u32,
@@ -87,27 +88,27 @@ struct Stage {
     base: u64,
     /// Launches of the current pass that a shared host has issued.
     issued: u32,
-    /// Passes over the program left, for requests larger than the largest batch.
+    /// Passes over the program still to run; more than one for requests larger than the largest batch.
     passes: u32,
-    /// Multiplies kernel times: the most work of a request in the batch.
+    /// Factor on kernel times: the largest `work` of any request in the batch.
     work: f64,
-    /// How many requests of the tenant came before the batch's first one.
+    /// Number of the tenant's requests that arrived before the first one of the batch.
     ordinal: u64,
-    /// How much of the kernel at the head its launch does, and when it starts at the earliest.
+    /// The share of the head kernel that its launch performs, and the earliest time at which it can start.
     part: Part,
     placed: u64,
-    /// Launches behind that one, in order.
+    /// Launches queued behind the head, in stream order.
     behind: VecDeque<ahead::Flight>,
-    /// Others may follow the last launch, at its priority.
+    /// Whether further kernels may follow the last launch, and the priority at which they do.
     leads: bool,
     priority: i8,
-    /// An alarm says when the host has issued the first kernel that is not launched.
+    /// An alarm is set for the time at which the host will have issued the first kernel not yet launched.
     awaiting: bool,
     /// How the launches are being preempted.
     preempting: Option<Preemption>,
-    /// The state of the kernel at the head was saved.
+    /// The state of the head kernel was saved at its preemption.
     saved: bool,
-    /// Owner of a merged launch: the others follow its end.
+    /// For the owner of a merged launch: the other workers in it, whose kernels end with the owner's.
     merged: Vec<u32>,
     resize: Option<workers::Pending>,
     memory: Bytes,
@@ -122,16 +123,16 @@ pub struct Host<'a, W> {
     depth: Depth,
     /// By tenant.
     depths: Vec<Depth>,
-    /// By tenant: most kernels of a stream outstanding.
+    /// By tenant: the maximum number of outstanding kernels per stream.
     outstanding: Vec<u32>,
     /// The policy starts batches, not the host.
     policy_batches: bool,
     pools: Vec<PoolSpec>,
-    /// By pool: a change of its lanes under way.
+    /// By pool: the repartitioning in progress, if any.
     cuts: Vec<Option<partitions::Cut>>,
-    /// By pool: device memory taken.
+    /// By pool: device memory in use.
     memory: Vec<Bytes>,
-    /// By pool: when a host that its workers share is free again.
+    /// By pool: when the host shared by its workers is next free.
     host_free: Vec<u64>,
     sources: Vec<Source>,
     serving: Serving,
@@ -139,42 +140,42 @@ pub struct Host<'a, W> {
     stages: Vec<Stage>,
     tokens: Vec<Token>,
     free_tokens: Vec<u32>,
-    /// By tenant: why nobody serves it any more.
+    /// By tenant: why it has no workers left, if it has none.
     unserved: Vec<Option<&'static str>>,
     window: Nanos,
     warmup: Nanos,
-    /// More requests than this end the run, and whether there were.
+    /// The run ends early once more requests than this are in the system, and whether it did.
     most: u64,
     cut: bool,
     actions: Vec<Action>,
-    /// Actions are being carried out.
+    /// Set while actions are being carried out.
     acting: bool,
-    /// Workers with a kernel that may follow, of which the policy is to be told.
+    /// Workers with a kernel that may follow, and about which the policy has yet to be told.
     offers: VecDeque<u32>,
-    /// The kernels of the merge at hand.
+    /// Scratch space: the kernels of the current merge.
     parts: Vec<u32>,
-    /// Of workers that generate, and by worker who has which.
+    /// The engines of generating workers; `seats` maps a worker to its engine.
     engines: Vec<Engine>,
-    /// By engine: its memory, if that is elastic; and whether some has been given back.
+    /// By engine: its memory, if the cache is elastic; and whether any memory has been released.
     mapped: Vec<Option<elastic::Mapped>>,
     released: bool,
     seats: Vec<Option<steps::Seat>>,
-    /// The launches of the step at hand, and the requests that it has answered.
+    /// Scratch space: the launches of the current step, and the requests that it completed.
     composed: Vec<Step>,
     answered: Vec<RequestId>,
-    /// Idle workers that are looked at.
+    /// Scratch space: the idle workers being considered.
     idle: Vec<u32>,
 }
 
 impl<'a, W: World> Host<'a, W> {
-    /// Everybody at their places, nothing asked for yet. What is counted begins `warmup` after the
+    /// All workers are placed; no request has arrived yet. The counted window opens `warmup` after the
     /// start and lasts for `duration`.
     ///
     /// # Errors
     /// The workers of the layout do not fit into memory.
     ///
     /// # Panics
-    /// There is not one load per tenant, or the window is empty.
+    /// The number of loads differs from the number of tenants, or the window is empty.
     pub fn new(
         world: W,
         setup: &Arc<Setup>,
@@ -233,8 +234,8 @@ impl<'a, W: World> Host<'a, W> {
         Ok(host)
     }
 
-    /// Takes the memory of what is counted as the run goes on, before it begins: a dispatcher on the wall
-    /// clock does not stop for it.
+    /// Allocates memory for the metrics before the run begins, so that a dispatcher on the wall clock never
+    /// stalls for it.
     pub fn reserve(&mut self) {
         self.serving.reserve();
     }
@@ -250,7 +251,7 @@ impl<'a, W: World> Host<'a, W> {
         for (worker, spec) in layout.workers.iter().enumerate() {
             self.world.open(worker as u32, spec);
         }
-        // The highest index first, so that the lowest serves first.
+        // Highest index first, so that the lowest index serves first.
         for (worker, spec) in layout.workers.iter().enumerate().rev() {
             self.serving.idle(spec.tenant, worker as u32);
         }
@@ -272,13 +273,13 @@ impl<'a, W: World> Host<'a, W> {
         self.drain();
     }
 
-    /// Time starts.
+    /// Starts the clock and tells the policy that the run has begun.
     pub fn begin_run(&mut self) {
         self.world.start();
         self.tell(Event::Start);
     }
 
-    /// Runs until the world has nothing more to tell: to its end, or as far as it is to go.
+    /// Runs until the world has no further event: to the end of the run, or to the limit that was set.
     pub fn drain(&mut self) {
         while let Some(signal) = self.world.next() {
             self.signal(signal);
@@ -291,26 +292,26 @@ impl<'a, W: World> Host<'a, W> {
         }
     }
 
-    /// A request that a router hands to this host arrives now.
+    /// Admits a request, handed over by a router, that arrives now.
     pub fn hand(&mut self, tenant: u32, request: &Request) {
         self.admit(tenant, request);
     }
 
-    /// Requests of a tenant that wait or run.
+    /// The number of a tenant's requests that are waiting or running.
     #[must_use]
     pub fn outstanding(&self, tenant: u32) -> u64 {
         self.serving.in_system(tenant)
     }
 
-    /// Everything under this host is lost now, for the reason given in a word.
+    /// Loses every worker of this host now. `cause` is the reason, in one word.
     pub fn fail(&mut self, cause: &'static str) {
         for worker in 0..self.workers.len() as u32 {
             self.lose(worker, cause);
         }
     }
 
-    /// The run ends early when more requests than this wait or run: a queue that grows through a whole
-    /// run grows without end.
+    /// Ends the run early once more than `requests` requests are waiting or running: a queue that grows
+    /// through the whole run would grow without end.
     pub fn hold_at_most(&mut self, requests: u64) {
         self.most = requests;
     }
@@ -373,17 +374,18 @@ impl<'a, W: World> Host<'a, W> {
         }
     }
 
-    /// The world below.
+    /// The world that this host runs on.
     pub fn world(&self) -> &W {
         &self.world
     }
 
-    /// The same, to be told how far time is to go.
+    /// Mutable access to the world, to set how far it runs.
     pub fn world_mut(&mut self) -> &mut W {
         &mut self.world
     }
 
-    /// What the host and its policy counted, and the world, which has more to tell.
+    /// Ends the run. Returns the report of what host and policy counted, and the world, which holds further
+    /// results.
     #[must_use]
     pub fn finish(mut self) -> (crate::Report, W) {
         let report = self.report();

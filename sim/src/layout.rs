@@ -1,14 +1,15 @@
-//! How a policy lays tenants out on the GPU before the first request: plain data that the simulator
-//! and the replay both carry out.
+//! How a policy lays tenants out on the GPU before the first request: plain data that both the simulator
+//! and the replay carry out.
 
 use cotenant_profiles::{Bytes, Nanos};
 
-/// How deep a policy looks. The deeper, the more it is asked; below its depth streams run free.
+/// How deeply a policy controls the run. A deeper policy is asked more often; below its depth, streams run
+/// freely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Depth {
     /// It lays tenants out once and is not asked again.
     Layout,
-    /// It is told of requests and batches, and may change batching, workers and shares.
+    /// It is told about requests and batches, and may change batching, workers and shares.
     Request,
     /// It also decides when a batch starts, and on which worker.
     Batch,
@@ -24,12 +25,12 @@ pub struct LayoutError(pub String);
 /// Which steps a worker runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// All of them: the engine is its own.
+    /// All steps: the worker has its own engine.
     #[default]
     Whole,
-    /// Those of prompts; another worker of its tenant generates.
+    /// Steps that process prompts; another worker of its tenant generates.
     Prefill,
-    /// Those of one token per sequence.
+    /// Steps that generate one token per sequence.
     Decode,
 }
 
@@ -43,8 +44,9 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// The pools whose streams share the device's hardware queues: more workers side by side than
-    /// there are queues. Who launches every kernel itself keeps to as many streams as there are.
+    /// The pools whose streams have to share the device's hardware queues, because more workers run side by
+    /// side than there are queues. A policy that launches every kernel itself uses no more streams than
+    /// there are queues.
     pub fn shared_queues(&self, depth: Depth, hardware: u32) -> impl Iterator<Item = u32> + '_ {
         let crowded = move |&(p, pool): &(u32, &PoolSpec)| {
             depth < Depth::Kernel
@@ -62,7 +64,7 @@ pub struct PoolSpec {
     pub cus: u32,
     /// CUs of each lane; see [`Discipline`].
     pub lanes: Vec<u32>,
-    /// Who runs when.
+    /// Which lanes run when.
     pub discipline: Discipline,
     /// DRAM bandwidth, bytes per microsecond.
     pub dram_bytes_per_us: u64,
@@ -72,30 +74,30 @@ pub struct PoolSpec {
     pub memory: Bytes,
     /// Copy engines: 1 serves both directions, 2 or more one each.
     pub copy_engines: u32,
-    /// Who issues launches.
+    /// What issues launches.
     pub host: Host,
 }
 
-/// Who issues the launches of a pool's workers.
+/// What issues the launches of a pool's workers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Host {
-    /// Every worker has a process, whose thread issues launches ahead of the GPU.
+    /// Every worker has its own process, whose thread issues launches ahead of the GPU.
     #[default]
     Own,
-    /// The workers are threads of one process and take turns at its lock (the interpreter's, the
-    /// framework's or the driver's), one launch each. Under a policy that launches every kernel,
-    /// the launch itself is issued when the policy asks for it, not ahead of the GPU.
+    /// The workers are threads of one process. They take turns at its lock (the interpreter's, the
+    /// framework's or the driver's), one launch each. Under a policy that launches every kernel, a launch
+    /// is issued when the policy asks for it, not ahead of the GPU.
     Shared,
 }
 
-/// Who runs when inside a pool.
+/// Which lanes run when inside a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Discipline {
-    /// All lanes at once, each on CUs of its own: exclusive partitions, or one lane for everybody.
+    /// All lanes at once, each on its own CUs: exclusive partitions, or one lane for all workers.
     Concurrent,
     /// One lane (context) at a time on all CUs.
     TimeSliced {
-        /// Longest turn while others wait.
+        /// The longest turn while other contexts wait.
         quantum: Nanos,
         /// Nothing runs for this long when a context is preempted: its state is saved.
         switch: Nanos,
@@ -115,13 +117,13 @@ pub struct WorkerSpec {
     pub pool: u32,
     /// Lane within the pool.
     pub lane: u32,
-    /// Most CUs that one of its kernels may use.
+    /// The most CUs that one of its kernels may use.
     pub cap: u32,
-    /// Larger goes first where blocks compete.
+    /// Where blocks compete, the larger priority goes first.
     pub priority: i8,
-    /// Device memory besides the model: context, MPS client.
+    /// Device memory in addition to the model: context, MPS client.
     pub overhead: Bytes,
-    /// Of a generating tenant: which steps it runs. A worker that runs one kind shares engine, weights
-    /// and cache with the one of the other kind that comes before or behind it.
+    /// For a generating tenant: which steps it runs. A worker that runs one kind shares its engine, weights
+    /// and cache with the worker of the other kind that comes before or after it.
     pub role: Role,
 }

@@ -1,8 +1,8 @@
 //! Discrete-event simulation of GPU sharing.
 //!
-//! [`run`] takes a checked [`Scenario`] and a [`policy::Policy`] and returns a [`Report`]. No IO, no
-//! threads, no wall clock: it computes, and on checked input it cannot fail except by a
-//! [`Refusal`] that is itself a result (a tenant that does not fit into memory, say).
+//! [`run`] takes a checked [`Scenario`] and a [`policy::Policy`] and returns a [`Report`]. It uses no IO,
+//! no threads and no wall clock. On checked input it cannot fail, except with a [`Refusal`] that is itself
+//! a result (for example, a tenant that does not fit into memory).
 
 pub mod action;
 pub mod bound;
@@ -36,17 +36,17 @@ pub use virtual_world::VirtualWorld;
 
 use cotenant_profiles::Nanos;
 
-/// The code of the page compiles and runs.
+/// Makes sure that the code on the page compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/add-a-policy.md")]
 pub struct AddAPolicy;
 
-/// The code of the page compiles and runs.
+/// Makes sure that the code on the page compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/library.md")]
 pub struct Library;
 
-/// Simulates `scenario` under `policy`, or computes its bound if it is one.
+/// Simulates `scenario` under `policy`, or computes the bound if the policy is one.
 ///
 /// # Errors
 /// The policy cannot lay the tenants out, or they do not fit into memory.
@@ -58,7 +58,7 @@ pub fn run(
     run_within(scenario, policy, observer, u64::MAX)
 }
 
-/// As [`run`], and ends early ([`Report::cut`]) when more than `most` requests wait or run at once.
+/// Like [`run`], but ends early ([`Report::cut`]) once more than `most` requests are waiting or running.
 ///
 /// # Errors
 /// As [`run`].
@@ -87,7 +87,7 @@ pub fn run_within(
         .pools
         .iter()
         .fold((0, 0), |(cus, dram), p| (cus + u64::from(p.cus), dram + p.dram_bytes_per_us));
-    // A layout of more than there is (in tests of the engine) has no such bounds.
+    // The bounds do not apply to a layout of more than the device has, which tests of the engine use.
     let device = &setup.device;
     if cus <= u64::from(device.cus()) && dram as f64 <= device.memory.dram_gbps * 1001.0 {
         report.gpu.assert_within(device);

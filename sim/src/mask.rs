@@ -9,10 +9,10 @@ const WORDS: usize = 5;
 pub struct CuMask([u64; WORDS]);
 
 impl CuMask {
-    /// Most CUs a mask can name.
+    /// The most CUs that a mask can name.
     pub const CAPACITY: u32 = 64 * WORDS as u32;
 
-    /// No CU.
+    /// The empty mask.
     pub const EMPTY: Self = Self([0; WORDS]);
 
     /// The first `n` CUs.
@@ -33,7 +33,7 @@ impl CuMask {
         self.0[(i / 64) as usize] |= 1 << (i % 64);
     }
 
-    /// Adds the CUs from `start` on that have a bit in `bits`.
+    /// Adds the CUs, from `start` on, whose bit is set in `bits`.
     #[inline]
     pub fn insert_bits(&mut self, start: u32, bits: u64) {
         let (word, shift) = ((start / 64) as usize, start % 64);
@@ -55,21 +55,21 @@ impl CuMask {
         if n == 0 { 0 } else { bits & u64::MAX >> (64 - n.min(64)) }
     }
 
-    /// Whether CU `i` is in it.
+    /// Whether it contains CU `i`.
     #[inline]
     #[must_use]
     pub fn contains(&self, i: u32) -> bool {
         self.0[(i / 64) as usize] >> (i % 64) & 1 == 1
     }
 
-    /// How many CUs.
+    /// The number of CUs.
     #[inline]
     #[must_use]
     pub fn count(&self) -> u32 {
         self.0.iter().map(|&w| count(w)).sum()
     }
 
-    /// Whether it names no CU.
+    /// Whether it contains no CU.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -103,7 +103,7 @@ impl CuMask {
         self.lowest_counted(n).0
     }
 
-    /// Its `n` lowest CUs, or all of them if there are fewer, and how many these are.
+    /// Its `n` lowest CUs, or all of them if there are fewer, and their number.
     #[inline]
     pub(crate) fn lowest_counted(&self, n: u32) -> (Self, u32) {
         let mut left = n;
@@ -132,8 +132,8 @@ impl CuMask {
         (0..Self::CAPACITY).filter(|&i| self.contains(i))
     }
 
-    /// Of its CUs at most `n` that make the most of an even split over groups: as many in each of their
-    /// groups, fewest groups among equals, the lowest CUs of each.
+    /// At most `n` of its CUs, chosen to make the most of an even split over groups: the same number in
+    /// each group used, the fewest groups on a tie, and the lowest CUs of each.
     #[must_use]
     pub fn evenly(&self, n: u32, groups: &[u32]) -> Self {
         let mut have: Vec<Self> = Self::each_group(groups).map(|group| self.and(&group)).collect();
@@ -172,8 +172,8 @@ impl CuMask {
         })
     }
 
-    /// CUs that count when blocks are split evenly over the groups in use: groups in use times the
-    /// CUs of the poorest of them (the slowest group decides when the kernel ends).
+    /// The effective number of CUs when blocks are split evenly over the groups in use: the number of
+    /// groups in use times the CUs of the smallest one (the slowest group decides when the kernel ends).
     #[must_use]
     pub fn even_groups(&self, groups: &[u32]) -> u32 {
         let used = self.per_group(groups).filter(|&n| n > 0);
@@ -182,7 +182,8 @@ impl CuMask {
     }
 }
 
-/// Bits set; most words of a mask are empty, and not every CPU counts bits in one instruction.
+/// The number of bits set. Most words of a mask are empty, and not every CPU counts bits in one
+/// instruction.
 #[inline]
 fn count(word: u64) -> u32 {
     if word == 0 { 0 } else { word.count_ones() }

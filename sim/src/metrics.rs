@@ -1,4 +1,4 @@
-//! What is counted while a run goes on: per tenant, from instants of single requests.
+//! Metrics collected during a run, per tenant, from the times of single requests.
 //!
 //! Every request has a scheduled arrival `a`, a start `s` (its batch begins) and an end `e` (its
 //! result is at the host). Latency is `e - a`, queueing `s - a`. The window opens after the warm-up;
@@ -11,11 +11,11 @@ mod tokens;
 
 pub use tokens::TokenCounts;
 
-/// Longest latency that is told apart from longer ones, ns: 10 hours.
+/// The longest latency that is distinguished from longer ones, ns: 10 hours.
 const LONGEST_NS: u64 = 36_000_000_000_000;
 
-/// Latencies with three significant digits, in at most some 100 KiB, which grow with the longest one; the
-/// extremes are exact.
+/// Latencies with three significant digits. The memory grows with the longest one, to at most about 100
+/// KiB. The extremes are exact.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u32>,
@@ -25,7 +25,7 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        // From one microsecond; it grows upwards from the shortest that the library allows.
+        // From one microsecond on. The upper bound starts at the lowest that the library allows, and grows.
         let h = Histogram::new_with_bounds(1_000, 2_000, 3);
         let mut histogram = h.expect("bounds that the library's documentation allows");
         histogram.auto(true);
@@ -34,7 +34,7 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Adds one.
+    /// Adds a latency.
     #[inline]
     pub fn record(&mut self, latency: Nanos) {
         self.histogram.record(latency.0.min(LONGEST_NS)).expect("it grows so far");
@@ -42,20 +42,20 @@ impl Latencies {
         self.most = self.most.max(latency.0);
     }
 
-    /// How many.
+    /// The number of latencies.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.histogram.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.histogram.is_empty()
     }
 
-    /// The smallest latency that a share `q` (0 to 1) does not exceed, never beyond the extremes;
-    /// `None` of nothing.
+    /// The smallest latency that a share `q` (0 to 1) does not exceed, never beyond the extremes. `None` if
+    /// there are no latencies.
     #[must_use]
     pub fn quantile(&self, q: f64) -> Option<Nanos> {
         let within = |ns: u64| Nanos(ns.clamp(self.least, self.most));
@@ -69,19 +69,19 @@ impl Latencies {
         self.most = self.most.max(other.most);
     }
 
-    /// Values as they are kept, in ascending order, and how many there are of each.
+    /// The recorded values in ascending order, with the count of each.
     pub fn recorded(&self) -> impl Iterator<Item = (Nanos, u64)> + '_ {
         let values = self.histogram.iter_recorded();
         values.map(|v| (Nanos(v.value_iterated_to()), u64::from(v.count_at_value())))
     }
 
-    /// The least and the most, exactly; `None` of nothing.
+    /// The exact minimum and maximum. `None` if there are no latencies.
     #[must_use]
     pub fn extremes(&self) -> Option<(Nanos, Nanos)> {
         (!self.is_empty()).then_some((Nanos(self.least), Nanos(self.most)))
     }
 
-    /// What [`Self::recorded`] and [`Self::extremes`] say.
+    /// Restores latencies from the results of [`Self::recorded`] and [`Self::extremes`].
     #[must_use]
     pub fn of(
         recorded: impl Iterator<Item = (Nanos, u64)>,
@@ -98,7 +98,8 @@ impl Latencies {
         all
     }
 
-    /// Takes the memory of the longest latency now: the dispatcher of a real GPU does not stop for it later.
+    /// Allocates memory up to the longest latency now, so that the dispatcher of a real GPU does not stall
+    /// for it later.
     pub fn reserve(&mut self) {
         debug_assert!(self.is_empty(), "before the first");
         self.histogram.record(LONGEST_NS).expect("it grows so far");
@@ -111,19 +112,19 @@ impl Latencies {
     }
 }
 
-/// How many requests are in the system as the window goes on: at the begin of each of its quarters, in
-/// the order of arrivals.
+/// The number of requests in the system over the course of the window: at the beginning of each quarter, as
+/// seen by arrivals.
 #[derive(Clone, Copy, Debug)]
 pub struct Growth {
     seen: [u64; 4],
     quarters: usize,
-    /// When the next quarter begins, and how long one is.
+    /// When the next quarter begins, and the length of a quarter, ns.
     next: u64,
     quarter: u64,
 }
 
 impl Default for Growth {
-    /// The window has not opened.
+    /// Before the window opens.
     fn default() -> Self {
         Self { seen: [0; 4], quarters: 0, next: u64::MAX, quarter: 0 }
     }
@@ -135,7 +136,7 @@ impl Growth {
         Self { seen: [in_system, 0, 0, 0], quarters: 1, next: now.0 + quarter, quarter }
     }
 
-    /// A request arrives, and finds so many.
+    /// A request arrives and finds `in_system` requests.
     #[inline]
     fn see(&mut self, now: Nanos, in_system: u64) {
         while now.0 >= self.next {
@@ -145,7 +146,8 @@ impl Growth {
         }
     }
 
-    /// Adds those of another GPU. A quarter in which nobody came to one of them is like that before.
+    /// Adds the numbers of another GPU. A quarter without arrivals on one of them repeats the quarter
+    /// before.
     fn add(&mut self, other: &Self) {
         let at =
             |g: &Self, i: usize| g.quarters.checked_sub(1).map_or(0, |last| g.seen[i.min(last)]);
@@ -153,8 +155,8 @@ impl Growth {
         self.quarters = self.quarters.max(other.quarters);
     }
 
-    /// At the window's begin, then at each quarter's, then at the end, where there are `left`. Quarters
-    /// without an arrival after them are like the end.
+    /// The numbers at the beginning of each quarter, and at the end, where `left` requests remain. Quarters
+    /// with no later arrival take the number at the end.
     #[must_use]
     pub fn to(&self, left: u64) -> [u64; 5] {
         let at = |i: usize| if i < self.quarters { self.seen[i] } else { left };
@@ -165,36 +167,36 @@ impl Growth {
 /// One tenant's counts within the window.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
-    /// How many requests are in the system as it goes on.
+    /// The number of requests in the system over the course of the window.
     pub growth: Growth,
-    /// In the system when the window opened, plus arrivals in it.
+    /// Requests in the system when the window opened, plus arrivals in it.
     pub offered: u64,
-    /// Ended in the window with a result.
+    /// Requests that ended in the window with a result.
     pub completed: u64,
-    /// Given up in the window, by reason.
+    /// Requests given up in the window, by reason.
     pub dropped: Vec<(&'static str, u64)>,
-    /// Completed within their deadline (or without one).
+    /// Requests completed within their deadline, or that had none.
     pub good: u64,
-    /// Completed that had a deadline.
+    /// Completed requests that had a deadline.
     pub with_deadline: u64,
-    /// Latencies of the completed.
+    /// Latencies of the completed requests.
     pub latencies: Latencies,
     /// Sum of latencies, ns.
     pub latency_sum: u128,
     /// Sum of queueing times, ns.
     pub queue_sum: u128,
-    /// Batches ended.
+    /// Batches that ended.
     pub batches: u64,
-    /// Items in them.
+    /// Items in those batches.
     pub batch_items: u64,
     /// Resizes and worker starts that took effect.
     pub reconfigurations: u64,
-    /// Time that workers stood still for a resize, summed over workers, ns.
+    /// Time that workers were down for a resize, summed over workers, ns.
     pub downtime_ns: u64,
 }
 
 impl Counts {
-    /// The window opens: everything so far is forgotten but what is still in the system.
+    /// Opens the window: discards all counts, except for the requests still in the system.
     pub(crate) fn open(&mut self, in_system: u64, now: Nanos, window: Nanos) {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.clear();
@@ -202,14 +204,14 @@ impl Counts {
         *self = Self { offered: in_system, latencies, growth, ..Self::default() };
     }
 
-    /// A request arrives, and finds so many in the system.
+    /// A request arrives and finds `in_system` requests in the system.
     #[inline]
     pub(crate) fn arrive(&mut self, now: Nanos, in_system: u64) {
         self.offered += 1;
         self.growth.see(now, in_system);
     }
 
-    /// A request has been answered. `in_time`: whether by its deadline, if it has one.
+    /// A request has been answered. `in_time`: whether it met its deadline, if it has one.
     #[inline]
     pub(crate) fn complete(&mut self, latency: Nanos, queued: Nanos, in_time: Option<bool>) {
         self.completed += 1;
@@ -227,7 +229,7 @@ impl Counts {
         }
     }
 
-    /// Adds what `other` counted: several GPUs together.
+    /// Adds the counts of `other`, to combine several GPUs.
     pub fn add(&mut self, other: &Self) {
         self.growth.add(&other.growth);
         self.offered += other.offered;
@@ -249,7 +251,7 @@ impl Counts {
         self.downtime_ns += other.downtime_ns;
     }
 
-    /// Given up for whatever reason.
+    /// Requests given up for any reason.
     #[must_use]
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().map(|(_, n)| n).sum()
@@ -291,7 +293,7 @@ mod tests {
         assert_eq!(recorded(&merged), recorded(&all));
         assert_eq!(recorded(&long), recorded(&all));
         assert_eq!(recorded(&Latencies::of(all.recorded(), all.extremes())), recorded(&all));
-        // Three digits, or half a microsecond, up to the longest that is told apart.
+        // Three digits, or half a microsecond, up to the longest distinguished latency.
         for (&ns, (kept, _)) in ns[2..6].iter().zip(&recorded(&all)[2..]) {
             assert!(kept.0.abs_diff(ns) <= ns / 1000 + 512, "{ns}: {kept}");
         }

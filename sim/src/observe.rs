@@ -46,20 +46,20 @@ pub enum Happening {
     WorkerDown {
         worker: u32,
     },
-    /// CUs of a pool in use from now on.
+    /// The number of CUs of a pool in use from now on.
     Busy {
         pool: u32,
         cus: u32,
     },
 }
 
-/// Told of everything, in time order.
+/// Receives all events of a run, in time order.
 pub trait Observer {
     /// `what` happened at `now`.
     fn happened(&mut self, now: Nanos, what: Happening);
 
-    /// Whether it wants what happens on the GPU: kernels, grants, context switches, busy CUs. A run whose
-    /// observer does not is told of requests, batches and workers alone, and may skip ahead.
+    /// Whether it wants events on the GPU: kernels, grants, context switches, busy CUs. Otherwise it
+    /// receives only those of requests, batches and workers, and the run may skip ahead.
     fn watches_gpu(&self) -> bool {
         true
     }

@@ -19,13 +19,13 @@ pub use steps::{Follows, Grid, HostTimes, Shape, StepCode, Table};
 pub struct KernelCode {
     /// Its identifier in the profile.
     pub id: String,
-    /// The function's name: what a runtime sees at launch, beside the grid.
+    /// The function's name: what a runtime sees at launch, in addition to the grid.
     pub name: String,
     /// What it does.
     pub op: Op,
-    /// Isolated duration, ns, by CUs; entry 0 is never used. Index up to the device's CUs.
+    /// Isolated duration in ns, by number of CUs up to the device's. Entry 0 is never used.
     pub duration_ns: Box<[u64]>,
-    /// CUs that it occupies when nobody else wants them, at most the device's.
+    /// The CUs that it occupies when it is alone, at most the device's.
     pub want: u32,
     /// Thread blocks.
     pub blocks: u64,
@@ -37,33 +37,34 @@ pub struct KernelCode {
     pub flops: u64,
     /// Bytes to and from DRAM.
     pub dram_bytes: u64,
-    /// A whole model behind one number: shares CUs fairly instead of leaving the rest to others.
+    /// A pseudo-kernel that stands for a whole model: it shares CUs fairly, instead of leaving to others
+    /// the CUs that it does not occupy.
     pub fair: bool,
-    /// What a block takes of a CU besides its threads.
+    /// The resources that a block takes on a CU in addition to its threads.
     pub tile: Tile,
-    /// What it was seen to draw of memory system and power supply, ascending in CUs.
+    /// Its measured use of memory system and power, in ascending order of CUs.
     pub drawn: Vec<Drawn>,
 }
 
-/// What keeps a kernel from going faster.
+/// The resource that limits a kernel's speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelClass {
     /// Arithmetic.
     Compute,
     /// DRAM bandwidth.
     Memory,
-    /// Neither its operations nor its bytes are known, or the one that is known is far from the
+    /// Neither its operations nor its bytes are known, or only one is known and stays far below the
     /// device's rate.
     Unknown,
 }
 
-/// Registers and shared memory: with the function's name and its threads they tell two builds of a
-/// kernel apart.
+/// Registers and shared memory. Together with the function's name and its number of threads they
+/// distinguish two builds of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tile {
-    /// Registers of one thread; 0 if unknown.
+    /// Registers per thread; 0 if unknown.
     pub regs: u32,
-    /// Shared memory of one block, bytes.
+    /// Shared memory per block, bytes.
     pub smem_bytes: u32,
 }
 
@@ -88,15 +89,15 @@ impl KernelCode {
             drawn: kernel.curve.drawn().to_vec(),
         };
         code.drawn.retain(|d| (1..=cus).contains(&d.cus));
-        // Dispatchers spread blocks before they stack them, and spread blocks run faster: alone, a
-        // kernel takes its time on the whole device, which it needs these CUs for.
+        // Dispatchers spread blocks over CUs before they stack them, and spread blocks run faster. A kernel
+        // that runs alone takes its whole-device time, and needs this many CUs to reach it.
         let spread = code.blocks.min(u64::from(cus)) as u32;
         code.want = packed.max(spread.min(code.min_cu(0.0)));
         code
     }
 
-    /// Several kernels as one launch: their blocks fill the CUs together, in common waves. What the
-    /// call costs the host is not part of it.
+    /// Merges several kernels into one launch: their blocks fill the CUs together, in common waves. The
+    /// host cost of the call is not included.
     #[must_use]
     pub fn merged(parts: &[&Self], device: &Device, costs: &Costs) -> Self {
         let full = parts[0].duration_ns.len() as u32 - 1;
@@ -122,11 +123,11 @@ impl KernelCode {
 
     /// Duration of these kernels as one launch on `cus` CUs, ns.
     ///
-    /// The busiest CU hosts `ceil(blocks / cus)` of them; the slowest part decides how long that
-    /// many take, and bandwidth sets a floor. Where one block fills a CU this is
-    /// `wave × ceil(blocks / cus)`, the staircase of batched GEMMs (Jain et al. 2018, figure 7),
-    /// whose period is the GPU's CUs over the blocks of one GEMM. A merged kernel is another build
-    /// than its parts are, and a full GPU clocks lower than an empty one: `merge_wave_percent`.
+    /// The busiest CU hosts `ceil(blocks / cus)` blocks. The slowest part decides how long that many take,
+    /// and bandwidth sets a floor. Where one block fills a CU, this is `wave × ceil(blocks / cus)`, the
+    /// staircase of batched GEMMs (Jain et al. 2018, figure 7), whose period is the GPU's CUs divided by
+    /// the blocks of one GEMM. `merge_wave_percent` accounts for two facts: a merged kernel is a different
+    /// build than its parts, and a full GPU clocks lower than an empty one.
     #[must_use]
     pub fn merged_ns<'a>(
         parts: impl Iterator<Item = &'a Self> + Clone,
@@ -140,7 +141,7 @@ impl KernelCode {
         let mut last: Option<&Self> = None;
         let mut wave = 0;
         for k in parts {
-            // Most often all are one kernel.
+            // Usually all parts are the same kernel.
             if last.is_none_or(|l| !std::ptr::eq(l, k)) {
                 wave = wave.max(k.at_load(load));
             }
@@ -150,30 +151,31 @@ impl KernelCode {
         (wave * u64::from(costs.merge_wave_percent) / 100).max(floor as u64)
     }
 
-    /// How long a CU takes for `n` of this kernel's blocks while the other CUs do the same, ns: full
-    /// waves of as many blocks as fit, and one of the rest.
+    /// How long a CU takes for `n` of this kernel's blocks while all other CUs do the same, ns: full waves
+    /// of as many blocks as fit, and one wave of the remainder.
     fn at_load(&self, n: u64) -> u64 {
         let fit = u64::from(self.blocks_per_cu);
         let rest = n % fit;
         n / fit * self.stacked(fit) + if rest > 0 { self.stacked(rest) } else { 0 }
     }
 
-    /// A wave of `n` blocks per CU, read off the curve where the kernel's own blocks stack so.
+    /// Duration of a wave of `n` blocks per CU, ns: read off the curve at the CU count where the kernel's
+    /// own blocks stack that high.
     fn stacked(&self, n: u64) -> u64 {
         let full = self.duration_ns.len() as u64 - 1;
         let cus = self.blocks.div_ceil(n).max(1);
         if n > self.blocks {
-            // Fewer blocks than that: what more of them would take of the CU.
+            // The kernel has fewer blocks than that: extrapolate from all of them on one CU.
             self.duration_ns[1] * n / self.blocks.max(1)
         } else if cus > full {
-            // It fills more than this everywhere.
+            // Even on the whole device its blocks stack higher than this.
             self.duration_ns[full as usize] * n / self.blocks.div_ceil(full)
         } else {
             self.duration_ns[cus as usize]
         }
     }
 
-    /// Whether both are the same function in the same build at the same launch configuration but
+    /// Whether both are the same function in the same build, with the same launch configuration except for
     /// the grid, so that one launch can do the work of both.
     #[must_use]
     pub fn same_shape(&self, other: &Self) -> bool {
@@ -184,8 +186,8 @@ impl KernelCode {
             && self.name == other.name
     }
 
-    /// Duration of one wave of blocks on the whole device, ns: grows with the work of a block (the
-    /// inner dimension of a GEMM).
+    /// Duration of one wave of blocks on the whole device, ns. It grows with the work of a block (the inner
+    /// dimension of a GEMM).
     #[must_use]
     pub fn wave_ns(&self) -> u64 {
         let full = self.duration_ns.len() as u64 - 1;
@@ -200,14 +202,14 @@ impl KernelCode {
         self.duration_ns[cus as usize]
     }
 
-    /// What keeps it from going faster on all of `device`: where both its operations and its bytes are
-    /// known, the one that takes more of its time at the device's peak rates (its place under the
-    /// roofline); where one of them is, that one if it reaches 60 % of the peak, as Orion (EuroSys
-    /// 2024) sorts kernels by. Products count at the rate of the numbers that the device serves models
-    /// in ([`Device::default_precision`]), all else at FP32's.
+    /// The resource that limits its speed on the whole `device`. If both its operations and its bytes are
+    /// known, it is the one that takes more of its time at the device's peak rates (its place under the
+    /// roofline). If only one is known, it is that one if it reaches 60 % of the peak, the rule by which
+    /// Orion (EuroSys 2024) sorts kernels. Matrix products count at the rate of the precision in which the
+    /// device serves models ([`Device::default_precision`]), all other kernels at the FP32 rate.
     #[must_use]
     pub fn class(&self, device: &Device) -> KernelClass {
-        /// Share of the peak from which on a kernel is bound by it, whatever else it does.
+        /// A kernel is bound by a resource from this share of its peak on, whatever else it does.
         const BOUND: f64 = 0.6;
         let products = matches!(self.op, Op::Gemm | Op::BatchedGemm | Op::Conv | Op::Attention);
         let rates = &device.compute;
@@ -232,8 +234,8 @@ impl KernelCode {
         self.blocks <= u64::from(cus) * u64::from(self.blocks_per_cu)
     }
 
-    /// The fewest CUs whose duration is at most `(1 + tolerance)` times that on all of them; never
-    /// more than the kernel has blocks.
+    /// The fewest CUs on which its duration is at most `(1 + tolerance)` times that on all CUs; never more
+    /// than the kernel has blocks.
     #[must_use]
     pub fn min_cu(&self, tolerance: f64) -> u32 {
         let full = self.duration_ns.len() - 1;
@@ -242,8 +244,8 @@ impl KernelCode {
         (least as u64).min(self.blocks.max(1)) as u32
     }
 
-    /// The least CU-time (CUs × ns) at which the kernel can be run at all: CUs without a block of it
-    /// do not count.
+    /// The least CU-time (CUs × ns) at which the kernel can run at all. CUs that hold none of its blocks do
+    /// not count.
     #[must_use]
     pub fn least_area(&self) -> u64 {
         let most = if self.fair { u64::MAX } else { self.blocks.max(1) };
@@ -258,8 +260,8 @@ impl KernelCode {
     }
 }
 
-/// What kernels draw on all CUs as one launch that takes so long: together what they draw one after
-/// the other. `None` if that is not known of each.
+/// What merged kernels draw on all CUs as one launch of duration `ns`: the total that they draw one after
+/// the other, spread over that time. `None` unless it is known for each kernel.
 fn drawn_together(parts: &[&KernelCode], full: u32, ns: u64, device: &Device) -> Option<Drawn> {
     let seen: Option<Vec<_>> = parts.iter().map(|k| Some((k.drawn.last()?, k))).collect();
     let mean = |of: fn(&Drawn) -> Option<f64>, base: f64| {
@@ -279,23 +281,23 @@ fn drawn_together(parts: &[&KernelCode], full: u32, ns: u64, device: &Device) ->
 pub struct Step {
     /// An index into the setup's kernels.
     pub kernel: u32,
-    /// When the host has issued it, after it began the pass.
+    /// When the host has issued it, ns after it began the pass.
     pub issued_ns: u64,
 }
 
-/// What one batch launches.
+/// The launches of one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Program {
     /// Indices into [`Code::kernels`], in stream order.
     pub kernels: Vec<u32>,
-    /// When the host has issued each launch, ns after it began; ascending.
+    /// When the host has issued each launch, ns after it began the pass; ascending.
     pub issued_ns: Vec<u64>,
     /// Isolated GPU time from each launch to the end on all CUs, ns; one entry more than kernels.
     pub remaining_ns: Vec<u64>,
 }
 
 impl Program {
-    /// A step as it was put together, its kernels alone on `cus` CUs.
+    /// The program of a composed step, with the isolated durations of its kernels on `cus` CUs.
     #[must_use]
     pub fn of_steps(steps: &[Step], code: &Code, cus: u32) -> Self {
         let mut left = 0;
@@ -320,16 +322,16 @@ pub struct ModelCode {
     pub name: String,
     /// Launch sequences; setups share them.
     pub programs: Arc<Vec<Program>>,
-    /// Which program serves a batch of `i` items (entry 0 unused): the exact one, or the next larger
-    /// one that the profile holds.
+    /// The index of the program that serves a batch of `i` items (entry 0 is unused): that of the exact
+    /// size, or of the next larger size in the profile.
     pub program_for: Vec<u32>,
-    /// Parameters.
+    /// Size of the parameters.
     pub weights: Bytes,
     /// Activations per item.
     pub activations_per_item: Bytes,
-    /// Copied in per item.
+    /// Bytes copied to the GPU per item.
     pub input_per_item: Bytes,
-    /// Copied out per item.
+    /// Bytes copied back per item.
     pub output_per_item: Bytes,
     /// Time to load the weights.
     pub load: Nanos,
@@ -343,27 +345,27 @@ pub enum CompileError {
     /// The profile has no such model.
     #[error("the profile of {device} has no model `{model}`")]
     NoModel {
-        /// Model asked for.
+        /// The requested model.
         model: String,
         /// The profile's device.
         device: String,
     },
-    /// No batch size as large as asked for.
+    /// The profile has no batch size as large as requested.
     #[error(
         "model `{model}` is profiled up to batch {largest}, not {wanted}: lower `batch.max`, or add a profile of larger batches"
     )]
     NoBatch {
-        /// Model asked for.
+        /// The requested model.
         model: String,
         /// Largest batch in the profile.
         largest: u32,
-        /// Batch asked for.
+        /// The requested batch size.
         wanted: u32,
     },
     /// A batch without a single launch.
     #[error("model `{model}` launches nothing at batch {batch}")]
     NoLaunch {
-        /// Model asked for.
+        /// The requested model.
         model: String,
         /// The empty batch.
         batch: u32,
@@ -375,15 +377,15 @@ pub enum CompileError {
 pub struct Code {
     /// Distinct kernels.
     pub kernels: Vec<KernelCode>,
-    /// Measured pairs of them.
+    /// Measured pairs of kernels.
     pub pairs: Pairs,
-    /// The measurements behind those.
+    /// The measurements behind the pairs.
     measured: Vec<((u32, u32), f64)>,
 }
 
 impl Code {
     /// Compiles `model` of `profile` for batches of 1 to `max_batch` items on a device of `cus` CUs.
-    /// With `shared`, kernels already compiled from the same profile are found again by identifier.
+    /// Kernels already compiled are found again by identifier.
     ///
     /// # Errors
     /// The model is missing, not profiled up to `max_batch`, or empty.
@@ -404,7 +406,8 @@ impl Code {
             return Err(CompileError::NoBatch { model, largest, wanted: max_batch });
         }
         let mut map = vec![u32::MAX; profile.kernels.len()];
-        // A model has thousands of kernels over its batches: looked up by name, not one by one.
+        // A model has thousands of kernels over all its batch sizes: look them up by name instead of
+        // scanning.
         let mut named: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for (i, kernel) in self.kernels.iter().enumerate() {
             named.entry(kernel.id.clone()).or_default().push(i as u32);
@@ -457,13 +460,13 @@ impl Code {
         })
     }
 
-    /// Of these kernels alone, no pair measured.
+    /// Code with these kernels and no measured pairs.
     #[must_use]
     pub fn of(kernels: Vec<KernelCode>) -> Self {
         Self { kernels, ..Self::default() }
     }
 
-    /// The profile's measured pairs among the kernels so far.
+    /// Adds the profile's measured pairs among the kernels compiled so far.
     fn pair_up(&mut self, profile: &Profile, named: &BTreeMap<String, Vec<u32>>) {
         if profile.corun.is_empty() {
             return;
@@ -482,13 +485,14 @@ impl Code {
                 }
             }
         }
-        // A tenant more finds the same pairs again.
+        // Each further tenant finds the same pairs again.
         self.measured.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         self.measured.dedup();
         self.pairs = Pairs::new(self.measured.clone());
     }
 
-    /// Tenants that run the same model share its kernels. `named`: the kernels so far by name.
+    /// Returns the index of a kernel and adds it if it is new: tenants that run the same model share its
+    /// kernels. `named`: the kernels so far, by name.
     fn intern(&mut self, kernel: KernelCode, named: &mut BTreeMap<String, Vec<u32>>) -> u32 {
         let same = named.entry(kernel.id.clone()).or_default();
         let found = same.iter().copied().find(|&i| self.kernels[i as usize] == kernel);
@@ -502,7 +506,7 @@ impl Code {
 }
 
 impl ModelCode {
-    /// The program for a batch of `items`; the largest one for batches beyond it.
+    /// The program for a batch of `items`; the largest program for larger batches.
     #[inline]
     #[must_use]
     pub fn program(&self, items: u32) -> &Program {
@@ -510,13 +514,13 @@ impl ModelCode {
         &self.programs[self.program_for[i] as usize]
     }
 
-    /// Most items of one batch.
+    /// The largest batch, in items.
     #[must_use]
     pub fn max_items(&self) -> u32 {
         self.program_for.len() as u32 - 1
     }
 
-    /// Device memory of one instance, its context not included.
+    /// Device memory of one instance, without its context.
     #[must_use]
     pub fn memory(&self) -> Bytes {
         Bytes(self.weights.0 + self.activations_per_item.0 * u64::from(self.max_items()))
@@ -548,13 +552,13 @@ mod tests {
 
     #[test]
     fn a_kernel_alone_spreads_as_far_as_it_gains() {
-        // 40 blocks, four to a CU: ten CUs would hold them, at a quarter of the speed.
+        // 40 blocks, four per CU: ten CUs would hold them, at a quarter of the speed.
         let k = kernel(40, 4, |c| 1_000 * u64::from(40u32.div_ceil(c)));
         assert_eq!((k.want, k.at(k.want)), (40, k.at(60)));
         // Bound by the bandwidth that 34 CUs draw.
         assert_eq!(kernel(10_000, 8, |c| 100_000 / u64::from(c.min(34))).want, 60);
         assert_eq!(kernel(40, 4, |c| 100_000 / u64::from(c.min(34))).want, 34);
-        // Stacked blocks lose nothing: no more CUs than hold them.
+        // Stacked blocks lose nothing: it takes no more CUs than hold its blocks.
         assert_eq!(kernel(40, 4, |c| if c < 10 { 2_000 } else { 1_000 }).want, 10);
     }
 

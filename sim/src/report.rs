@@ -1,4 +1,4 @@
-//! What a run returns.
+//! The results of a run.
 
 use cotenant_profiles::{Bytes, Device, Nanos};
 
@@ -20,9 +20,10 @@ pub struct Report {
     pub digest: u64,
     /// The counted window.
     pub window: Nanos,
-    /// What the policy counted over the whole run.
+    /// The policy's counters, over the whole run.
     pub counters: Vec<Count>,
-    /// More requests waited than the run was allowed to hold: it ended here, and the window with it.
+    /// When the run ended early, and the window with it, because more requests were in the system than
+    /// allowed.
     pub cut: Option<Nanos>,
 }
 
@@ -33,17 +34,17 @@ pub struct Overload {
     pub offered_rps: f64,
     /// Requests/s that were answered.
     pub served_rps: f64,
-    /// Requests that wait or run at the end.
+    /// Requests waiting or running at the end.
     pub left: u64,
 }
 
-/// Below this share of arrivals a growth is not an overload: it is what a queue at high load does.
+/// Growth below this share of arrivals is not an overload: queues at high load grow that much.
 const GROWTH: f64 = 0.05;
-/// Nor below so many standard deviations of the number of arrivals, were they Poisson.
+/// Nor is growth below this many standard deviations of the number of arrivals, if they were Poisson.
 const DEVIATIONS: f64 = 3.0;
 
 impl Report {
-    /// The value of the counter of that name; `None` where nothing counted it.
+    /// The value of the counter of that name; `None` if there is no such counter.
     #[must_use]
     pub fn counter(&self, name: &str) -> Option<f64> {
         let found = self.counters.iter().find(|count| count.counter.name == name);
@@ -51,22 +52,22 @@ impl Report {
     }
 }
 
-/// One tenant's part.
+/// One tenant's results.
 #[derive(Clone, Debug)]
 pub struct TenantReport {
     /// Its counts.
     pub counts: Counts,
-    /// Of a tenant that generates: its tokens.
+    /// Its tokens, if the tenant generates.
     pub tokens: Option<TokenCounts>,
-    /// Waiting or running at the end.
+    /// Requests waiting or running at the end.
     pub in_flight: u64,
-    /// Of those, already past their deadline.
+    /// Those of them that are already past their deadline.
     pub in_flight_late: u64,
-    /// What it used of the GPU within the window, where that is known.
+    /// Its use of the GPU within the window, if known.
     pub used: Option<Used>,
 }
 
-/// The GPU's part, within the window.
+/// The GPU's results, within the window.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GpuReport {
     /// Mean share of the CUs' speed in use, 0 to 1.
@@ -89,7 +90,7 @@ pub struct GpuReport {
 }
 
 impl GpuReport {
-    /// Of a GPU without power that does nothing: what sums begin with.
+    /// The report of an idle GPU that draws no power: the starting value of sums.
     pub const NOTHING: Self = Self {
         cu_utilization: 0.0,
         sm_active: 0.0,
@@ -101,7 +102,7 @@ impl GpuReport {
         context_switches: 0,
     };
 
-    /// Of a GPU that does not tell. Not a number is what tables leave empty.
+    /// The report of a GPU that reports nothing. Tables leave values that are not a number empty.
     pub const UNKNOWN: Self = Self {
         cu_utilization: f64::NAN,
         sm_active: f64::NAN,
@@ -113,8 +114,8 @@ impl GpuReport {
         context_switches: 0,
     };
 
-    /// What `used` within `window` comes to on `device`; unknown where the window is empty, as it is for a
-    /// run that was cut during its warm-up.
+    /// The report for `used` within `window` on `device`. Unknown if the window is empty, as in a run that
+    /// was cut during its warm-up.
     #[must_use]
     pub fn of(device: &Device, window: Nanos, used: Totals) -> Self {
         if window == Nanos::ZERO {
@@ -141,10 +142,11 @@ impl GpuReport {
 }
 
 impl GpuReport {
-    /// Nothing is used beyond what there is; a thousandth is rounding in a short window.
+    /// Checks that nothing is used beyond what the device has. A thousandth is allowed for rounding in a
+    /// short window.
     ///
     /// # Panics
-    /// Something is: a defect of the device model, and a wrong result.
+    /// Something exceeds it: a defect of the device model, and a wrong result.
     pub(crate) fn assert_within(&self, device: &Device) {
         const MOST: f64 = 1.001;
         let parts = [
@@ -165,7 +167,7 @@ impl GpuReport {
 }
 
 impl TenantReport {
-    /// Its part of the GPU within the window, where that is known. Power and energy are nobody's part.
+    /// Its part of the GPU within the window, if known. Power and energy are not attributed to tenants.
     #[must_use]
     pub fn gpu(&self, device: &Device, window: Nanos) -> Option<GpuReport> {
         let Used { cu_ns, busy_cu_ns, dram_bytes, energy_mj, active_ns } = self.used?;
@@ -178,9 +180,10 @@ impl TenantReport {
         Some(GpuReport::of(device, window, used))
     }
 
-    /// Whether its queue grew through the whole window, so that latencies tell how long the run was and
-    /// nothing else: more in the system at the begin of each quarter than of the one before, and at the
-    /// end a twentieth of the arrivals more than at the begin, and more than chance does.
+    /// Whether its queue grew through the whole window, so that latencies reflect nothing but the length of
+    /// the run. That is so if each quarter began with more requests in the system than the one before, and
+    /// if the growth from the beginning to the end is at least a twentieth of the arrivals and exceeds
+    /// chance.
     #[must_use]
     pub fn overload(&self, window: Nanos) -> Option<Overload> {
         let seen = self.counts.growth.to(self.in_flight);
@@ -199,7 +202,7 @@ impl TenantReport {
         })
     }
 
-    /// Share of the requests whose fate is known that met their deadline; `None` without deadlines.
+    /// Of the requests whose outcome is known, the share that met their deadline; `None` without deadlines.
     #[must_use]
     pub fn attainment(&self) -> Option<f64> {
         let c = &self.counts;
@@ -241,7 +244,7 @@ fn mean(sum: u128, n: u64) -> Option<Nanos> {
     (n > 0).then(|| Nanos((sum / u128::from(n)) as u64))
 }
 
-/// Why a run did not take place. A result, not an error: the other cells of an experiment go on.
+/// Why a run did not take place. It is a result, not an error: the other cells of an experiment go on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The policy cannot lay these tenants out on this device.
@@ -255,21 +258,21 @@ pub enum Refusal {
     OutOfMemory {
         /// The worker that no longer fits, in words.
         who: String,
-        /// Needed with it.
+        /// The memory needed with it.
         need: Bytes,
-        /// There is.
+        /// The memory available.
         have: Bytes,
     },
-    /// What an engine may use leaves no room for a key-value cache.
+    /// The memory that an engine may use leaves no room for a key-value cache.
     #[error(
         "out-of-memory: {who} may use {have}, of which model, activations and context take {model}: raise `memory_fraction` or `kv_memory`, lower `max_batched_tokens`, or take a smaller precision"
     )]
     NoCache {
-        /// Whose.
+        /// The engine, in words.
         who: String,
-        /// It may use.
+        /// The memory that it may use.
         have: Bytes,
-        /// Model, activations and context take.
+        /// The memory that model, activations and context take.
         model: Bytes,
     },
 }
@@ -278,8 +281,8 @@ pub enum Refusal {
 mod tests {
     use super::*;
 
-    /// A tenant with `before` requests at the begin and so many at each quarter's end, of whom
-    /// `arrived` came in the window of 1 s.
+    /// A tenant with `seen` requests at the beginning and at the end of each quarter, and `arrived`
+    /// arrivals in the window of 1 s.
     fn tenant(arrived: u64, seen: [u64; 5]) -> TenantReport {
         let mut counts = Counts::default();
         counts.open(seen[0], Nanos::ZERO, Nanos::from_secs(1));

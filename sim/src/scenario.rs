@@ -1,4 +1,4 @@
-//! A checked, runnable input: everything that the simulator needs, nothing left to look up.
+//! A checked, runnable input: everything that the simulator needs, with nothing left to look up.
 
 use std::sync::Arc;
 
@@ -12,11 +12,11 @@ use crate::layout::{Discipline, Host, Layout, LayoutError, PoolSpec, Role, Worke
 
 use crate::program::{Code, ModelCode, StepCode};
 
-/// One simulation: who shares which GPU for how long.
+/// One simulation: which tenants share which GPU, and for how long.
 pub struct Scenario {
     /// The part that policies see.
     pub setup: Arc<Setup>,
-    /// Where each tenant's requests come from, in tenant order.
+    /// The source of each tenant's requests, in tenant order.
     pub loads: Vec<Load>,
     /// Simulated before anything is counted.
     pub warmup: Nanos,
@@ -24,20 +24,20 @@ pub struct Scenario {
     pub duration: Nanos,
     /// How co-running kernels slow each other.
     pub contention: ContentionModel,
-    /// Kernel times multiplied by random factors of mean 1; `None`: exactly the profile's.
+    /// Random factors of mean 1 on kernel times; `None`: exactly the profile's times.
     pub jitter: Option<Box<dyn Jitter>>,
 }
 
-/// What policies may know before the first request. The replay builds the same.
+/// What policies may know before the first request. The replay builds the same setup.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The GPU.
     pub device: Device,
-    /// What its mechanisms cost in this run: the device's own numbers, or nothing (`ideal`).
+    /// What its mechanisms cost in this run: the device's own numbers, or zero (`ideal`).
     pub costs: Costs,
     /// Every kernel; setups share them.
     pub code: Arc<Code>,
-    /// Who shares it.
+    /// The tenants that share the GPU.
     pub tenants: Vec<Tenant>,
 }
 
@@ -54,12 +54,12 @@ pub struct Tenant {
     pub slo: Option<Nanos>,
     /// Model instances to start with.
     pub workers: u32,
-    /// Most items per batch.
+    /// The most items per batch.
     pub batch_max: u32,
     /// Longest time that a request waits for its batch to fill while a worker is idle.
     pub batch_timeout: Nanos,
-    /// It generates tokens: its batches are steps of an engine. Its model's programs are then steps that
-    /// generate for so many sequences of a typical length, for whoever plans by batches.
+    /// Set if it generates tokens: its batches are then steps of an engine. For policies that plan by
+    /// batches, its model's programs are steps that generate for a number of sequences of typical length.
     pub generates: Option<Arc<Generates>>,
     /// Every request is a batch of its own, however many items it has.
     pub per_request_batches: bool,
@@ -67,7 +67,7 @@ pub struct Tenant {
     pub drop_after: Option<DropAfter>,
 }
 
-/// What a tenant that generates tokens has besides.
+/// Additional settings of a tenant that generates tokens.
 #[derive(Clone, Debug)]
 pub struct Generates {
     /// The rules of its engines.
@@ -90,14 +90,14 @@ pub struct TokenGoals {
 /// Which queued requests are given up: those that can no longer be answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropAfter {
-    /// In time: so long after the arrival; `None`: by the request's deadline.
+    /// The time limit, counted from the arrival; `None`: the request's deadline.
     pub limit: Option<Nanos>,
-    /// Not only once the time is over, but as soon as a batch that began now would come too late: the
-    /// profile's shortest time for the request alone on the whole GPU.
+    /// Give requests up not only once the limit has passed, but as soon as a batch that began now would be
+    /// too late, even at the profile's shortest time for the request alone on the whole GPU.
     pub predict: bool,
 }
 
-/// Whom a tenant's latency matters to.
+/// Whether a tenant's latency matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// Its requests have deadlines that matter.
@@ -106,21 +106,21 @@ pub enum Class {
     BestEffort,
 }
 
-/// Where requests come from.
+/// A source of requests.
 pub enum Load {
-    /// They arrive whether or not earlier ones are done.
+    /// Requests arrive whether or not earlier ones are done.
     Open(Box<dyn Arrivals>),
-    /// A fixed number of clients, each asking again when its answer has come.
+    /// A fixed number of clients, each of which sends its next request after its answer has arrived.
     Closed {
-        /// Clients.
+        /// Number of clients.
         concurrency: u32,
-        /// Pause between answer and next request.
+        /// Pause between an answer and the next request.
         think: Think,
         /// Items of each request.
         items: u32,
         /// Tokens of each request, for models that generate.
         tokens: Option<TokenDraws>,
-        /// Requests in all; `None`: until the end.
+        /// Total number of requests; `None`: until the end of the run.
         limit: Option<u64>,
     },
 }
@@ -156,8 +156,8 @@ impl Setup {
         }
     }
 
-    /// Tenants, the first name first. Policies that break ties in this order do the same whatever the
-    /// order of tenants in a file.
+    /// Tenants, sorted by name. Policies that break ties in this order behave the same whatever the order
+    /// of tenants in a file.
     #[must_use]
     pub fn by_name(&self) -> Vec<u32> {
         let mut tenants: Vec<u32> = (0..self.tenants.len() as u32).collect();
@@ -174,7 +174,7 @@ impl Setup {
         workers
     }
 
-    /// Device memory of one worker in a pool of `total`: model and context, and the cache of one that
+    /// Device memory of one worker in a pool with `total` memory: model, context, and the cache if it
     /// generates.
     #[must_use]
     pub fn worker_memory(&self, worker: &WorkerSpec, total: Bytes) -> Bytes {
@@ -185,8 +185,8 @@ impl Setup {
         Bytes(model + elastic.map_or(most, |e| e.floor_within(Bytes(most)).0))
     }
 
-    /// Memory that the cache of a generating worker in a pool of `total` has, or an elastic one may
-    /// have: what the engine's memory leaves beside the model.
+    /// Memory of the cache of a generating worker in a pool with `total` memory, or the maximum for an
+    /// elastic cache: what remains of the engine's memory beside the model.
     #[must_use]
     pub fn kv_memory(&self, worker: &WorkerSpec, total: Bytes) -> Bytes {
         let tenant = &self.tenants[worker.tenant as usize];
@@ -220,17 +220,18 @@ impl Setup {
         }
     }
 
-    /// Every worker a client process on the whole GPU, each tenant's with a cap of its own.
+    /// A layout in which every worker is a client process on the whole GPU, with one cap per tenant.
     ///
     /// # Errors
-    /// More clients than the device admits.
+    /// There are more clients than the device admits.
     pub fn clients(&self, mut cap: impl FnMut(u32) -> u32) -> Result<Layout, LayoutError> {
         let workers = self.workers(|tenant, _| self.client(tenant, cap(tenant)));
         self.check_clients(workers.len())?;
         Ok(Layout { pools: vec![self.whole_gpu()], workers })
     }
 
-    /// Every worker a process with a context of its own, which take turns on the whole GPU.
+    /// A layout in which every worker is a process with its own context, and the contexts take turns on the
+    /// whole GPU.
     #[must_use]
     pub fn contexts(&self, turns: Discipline, overhead: Bytes) -> Layout {
         let cus = self.device.cus();
@@ -259,10 +260,10 @@ impl Setup {
         }
     }
 
-    /// Whether the device admits so many clients.
+    /// Whether the device admits this many clients.
     ///
     /// # Errors
-    /// More than its limit.
+    /// They exceed its limit.
     pub fn check_clients(&self, clients: usize) -> Result<(), LayoutError> {
         match self.device.mps {
             Some(mps) if clients > mps.max_clients as usize => Err(LayoutError(format!(
@@ -273,8 +274,8 @@ impl Setup {
         }
     }
 
-    /// The fewest CUs at which one batch of a tenant (the largest) stays within `(1 + tolerance)` of
-    /// its isolated GPU time: its right size, or knee.
+    /// The fewest CUs on which one batch of a tenant (the largest) stays within `(1 + tolerance)` times its
+    /// isolated GPU time: its right size, or knee.
     #[must_use]
     pub fn right_size(&self, tenant: usize, tolerance: f64) -> u32 {
         let t = &self.tenants[tenant];

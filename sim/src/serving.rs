@@ -1,9 +1,9 @@
-//! Requests from their arrival to the account: queues, the rule by which batches are formed, what a
-//! policy sees of both, and the metrics.
+//! Requests from arrival to report: queues, the batching rule, the view that policies have of both, and the
+//! metrics.
 //!
-//! One [`Serving`] keeps the requests of all tenants. It has no clock, no events and no GPU: whoever
-//! drives it says what time it is and carries the batches out. Every driver of policies uses it, so a
-//! request is queued, batched and counted the same way whether time is virtual or real.
+//! One [`Serving`] keeps the requests of all tenants. It has no clock, no events and no GPU: its driver
+//! supplies the time and carries out the batches. Every driver of policies uses it, so a request is queued,
+//! batched and counted the same way in virtual and in real time.
 //!
 //! ```text
 //! admit -> queue -> take (into a batch) -> finish
@@ -28,46 +28,46 @@ pub use generating::Waiting;
 
 pub use crate::action::RequestId;
 
-/// What a batch is made of.
+/// The contents of a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Taken {
-    /// Items in all.
+    /// Total number of items.
     pub items: u32,
-    /// Requests.
+    /// Number of requests.
     pub requests: u32,
     /// The largest factor on kernel times among its requests.
     pub work: f32,
-    /// The earliest deadline; [`Nanos::MAX`] if none.
+    /// The earliest deadline; [`Nanos::MAX`] if there is none.
     pub deadline: Nanos,
-    /// How many requests of its tenant came before the first one.
+    /// Number of the tenant's requests that arrived before the first one of the batch.
     pub ordinal: u64,
 }
 
-/// What the batching rule wants for a tenant.
+/// What the batching rule asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Due {
     /// Nothing: no request waits, no worker is idle, or a wake-up has been asked for.
     Nothing,
-    /// A batch on this worker, which counts as busy from now on.
+    /// Start a batch on this worker, which counts as busy from now on.
     Batch {
         /// The worker.
         worker: u32,
     },
-    /// A wake-up ([`Serving::woken`]) when the oldest request has waited long enough, after everything
-    /// else of that instant.
+    /// Call [`Serving::woken`] when the oldest request will have waited long enough, after everything else
+    /// at that instant.
     WakeAt(Nanos),
 }
 
-/// A request that has been given up because it could no longer be answered in time.
+/// A request that was given up because it could no longer be answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
-    /// Its time is over then, or was.
+    /// When its time limit passes or passed.
     pub limit: Nanos,
 }
 
-/// Given up: its time is over.
+/// Drop reason: the request's time limit has passed.
 const EXPIRED: &str = "expired";
-/// Given up: its time would be over before its result could be there.
+/// Drop reason: the time limit would pass before a result could be ready.
 const HOPELESS: &str = "would-expire";
 
 /// A request that has been answered.
@@ -77,9 +77,9 @@ pub struct Finished {
     pub tenant: u32,
     /// When it was scheduled to arrive.
     pub arrival: Nanos,
-    /// From then to now.
+    /// From its scheduled arrival to now.
     pub latency: Nanos,
-    /// Part of it spent in the tenant's queue.
+    /// The part of the latency spent in the tenant's queue.
     pub queued: Nanos,
 }
 
@@ -88,9 +88,9 @@ struct Live {
     tenant: u32,
     items: u32,
     arrival: Nanos,
-    /// [`Nanos::MAX`] without one.
+    /// [`Nanos::MAX`] without a deadline.
     deadline: Nanos,
-    /// When it is given up if it is still queued, and when its time is over; [`Nanos::MAX`]: never.
+    /// When it is given up if it is still queued, and when its time limit passes; [`Nanos::MAX`]: never.
     expires: Nanos,
     limit: Nanos,
     began: Nanos,
@@ -100,32 +100,32 @@ struct Live {
     tokens_out: u32,
     ordinal: u64,
     session: u64,
-    /// Tokens generated so far, and when the first and the last of them came.
+    /// Tokens generated so far, and when the first and the latest of them were produced.
     generated: u32,
     first: Nanos,
     last: Nanos,
-    /// Past its deadline at the end of the run it counts as late.
+    /// It counts as late if the run ends after its deadline.
     late: bool,
 }
 
-/// What is kept of a tenant besides its view.
+/// The internal state of a tenant, beside its view.
 #[derive(Clone, Debug)]
 struct Desk {
     queue: VecDeque<RequestId>,
     /// Idle workers; the last one serves next.
     idle: Vec<u32>,
     slo: Option<Nanos>,
-    /// Most items that a batch may ever have.
+    /// Upper bound on the tenant's batch size, in items.
     batch_limit: u32,
     counts: Counts,
     in_system: u64,
-    /// A wake-up has been asked for this instant: for a batch, and for a request that expires.
+    /// The instants for which wake-ups have been requested: for a batch, and for a request that expires.
     wake: Nanos,
     look: Nanos,
-    /// A batch is one request.
+    /// Every batch is exactly one request.
     one_each: bool,
     patience: Option<Patience>,
-    /// Queued requests that will be given up: when, and which.
+    /// Queued requests that can expire: when, the ordinal, and the request.
     expiring: BTreeSet<(Nanos, u64, u32)>,
     /// When the window opened.
     opened: Nanos,
@@ -133,7 +133,7 @@ struct Desk {
     watch: Option<Box<Watch>>,
 }
 
-/// A statistics window that the policy has asked for.
+/// A statistics window requested by the policy.
 #[derive(Clone, Debug)]
 struct Watch {
     window: Window,
@@ -146,8 +146,8 @@ struct Watch {
 #[derive(Clone, Debug)]
 struct Patience {
     rule: DropAfter,
-    /// By items of a request: the shortest time that it takes on the GPU, and on the host and copy
-    /// engines, ns. Requests of more items take several passes of the last one.
+    /// By items of a request: the shortest time that it takes on the GPU, and on the host and copy engines,
+    /// ns. Larger requests take several passes of the last entry.
     least: Vec<(u64, u64)>,
     per_request: u64,
     /// ns per item.
@@ -173,7 +173,7 @@ impl Patience {
         })
     }
 
-    /// The shortest time in which a request can be answered.
+    /// The shortest time in which a request can be answered, ns.
     fn least(&self, items: u32, work: f32) -> u64 {
         let largest = self.least.len() as u32;
         let (gpu, host) = self.least[items.min(largest) as usize - 1];
@@ -182,14 +182,15 @@ impl Patience {
         self.per_request + pass * u64::from(items.div_ceil(largest)) + copies
     }
 
-    /// When a request is given up, and when its time is over.
+    /// When a request is given up, and when its time limit passes.
     fn expires(&self, request: &Request, deadline: Nanos) -> (Nanos, Nanos) {
         let after = |limit: Nanos| Nanos(request.arrival.0.saturating_add(limit.0));
         let limit = self.rule.limit.map_or(deadline, after);
         if limit == Nanos::MAX || !self.rule.predict {
             return (limit, limit);
         }
-        // A batch that begins at this instant still makes it: the next one is too late.
+        // A batch that begins at exactly the last possible instant is still in time, hence one nanosecond
+        // more.
         let least = self.least(request.items.max(1), request.work);
         (Nanos((limit.0 + 1).saturating_sub(least)), limit)
     }
@@ -202,7 +203,7 @@ pub struct Serving {
     desks: Vec<Desk>,
     requests: Vec<Live>,
     free: Vec<RequestId>,
-    /// Requests of all tenants.
+    /// Requests in the system, of all tenants.
     in_system: u64,
 }
 
@@ -217,7 +218,7 @@ impl Serving {
         }
     }
 
-    /// Nobody has asked for anything yet, and no worker is idle.
+    /// The start of a run: no request has arrived, and no worker is idle.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
         let view = |t: &Tenant| TenantView {
@@ -254,7 +255,7 @@ impl Serving {
         }
     }
 
-    /// Requests that wait or run, of all tenants.
+    /// The number of waiting or running requests of all tenants.
     #[inline]
     #[must_use]
     pub fn all_in_system(&self) -> u64 {
@@ -267,7 +268,7 @@ impl Serving {
         &self.views
     }
 
-    /// A request joins its tenant's queue. Its deadline counts from its scheduled arrival.
+    /// Adds a request to its tenant's queue. Its deadline counts from its scheduled arrival.
     #[inline]
     pub fn admit(&mut self, tenant: u32, request: &Request) {
         let (desk, view) = (&mut self.desks[tenant as usize], &mut self.views[tenant as usize]);
@@ -323,10 +324,10 @@ impl Serving {
         }
     }
 
-    /// What to do for a tenant `now`, to be asked again until it is [`Due::Nothing`] or a wake-up: a
-    /// batch starts while a worker is idle and a batch is full, or its oldest request has waited long
-    /// enough and the instant is over (`settled`: at a wake-up). So requests of one instant, such as
-    /// those of clients who have been answered together, are one batch.
+    /// What to do for a tenant `now`. Call it again until it returns [`Due::Nothing`] or a wake-up. A batch
+    /// starts on an idle worker once it is full, or once its oldest request has waited long enough and
+    /// everything else at this instant has happened (`settled`: at a wake-up). Requests of one instant,
+    /// such as those of clients that were answered together, thus form one batch.
     #[inline]
     pub fn due(&mut self, tenant: u32, now: Nanos, settled: bool) -> Due {
         let (desk, view) = (&mut self.desks[tenant as usize], &self.views[tenant as usize]);
@@ -346,7 +347,7 @@ impl Serving {
         }
     }
 
-    /// A wake-up that was asked for has come: ask [`Self::expire`], [`Self::next_look`] and
+    /// Notes that a requested wake-up has come. Call [`Self::expire`], [`Self::next_look`] and
     /// [`Self::due`] again.
     pub fn woken(&mut self, tenant: u32, now: Nanos) {
         let desk = &mut self.desks[tenant as usize];
@@ -354,7 +355,7 @@ impl Serving {
         (desk.wake, desk.look) = (past(desk.wake), past(desk.look));
     }
 
-    /// Gives up a queued request of the tenant that can no longer be answered in time, if there is one.
+    /// Gives up one queued request of the tenant that can no longer be answered in time, if there is one.
     #[inline]
     pub fn expire(&mut self, tenant: u32, now: Nanos) -> Option<Expired> {
         let &(expires, _, id) = self.desks[tenant as usize].expiring.first()?;
@@ -366,7 +367,8 @@ impl Serving {
         Some(Expired { limit })
     }
 
-    /// A wake-up to be asked for, when the next request of the tenant expires.
+    /// The wake-up to request for the tenant's next expiry, if it is earlier than the one already
+    /// requested.
     #[inline]
     pub fn next_look(&mut self, tenant: u32) -> Option<Nanos> {
         let desk = &mut self.desks[tenant as usize];
@@ -377,10 +379,11 @@ impl Serving {
         })
     }
 
-    /// Takes requests of up to `max` items off the queue, at least one, and appends them to `batch`.
+    /// Takes requests with up to `max` items in total off the queue, but at least one request, and appends
+    /// them to `batch`.
     ///
     /// # Panics
-    /// Nothing is queued.
+    /// The queue is empty.
     #[inline]
     pub fn take(&mut self, tenant: u32, max: u32, now: Nanos, batch: &mut Vec<RequestId>) -> Taken {
         let desk = &mut self.desks[tenant as usize];
@@ -413,7 +416,7 @@ impl Serving {
     /// Takes these requests off the queue and appends them to `batch`, in this order.
     ///
     /// # Panics
-    /// One of them is not in this tenant's queue, or there is none.
+    /// One of them is not in this tenant's queue, or `chosen` is empty.
     pub fn take_chosen(
         &mut self,
         tenant: u32,
@@ -438,7 +441,7 @@ impl Serving {
         Taken { items, requests, work, deadline, ordinal }
     }
 
-    /// Gives a queued request up; its tenant.
+    /// Gives up a queued request. Returns its tenant.
     ///
     /// # Panics
     /// It is not queued.
@@ -456,7 +459,7 @@ impl Serving {
         self.desks[tenant as usize].queue.front().copied()
     }
 
-    /// The request that has joined a tenant's queue last.
+    /// The request that joined a tenant's queue last.
     #[must_use]
     pub fn newest(&self, tenant: u32) -> Option<RequestId> {
         self.desks[tenant as usize].queue.back().copied()
@@ -472,7 +475,7 @@ impl Serving {
         }
     }
 
-    /// Gives up a request that a batch has taken: its worker is gone.
+    /// Gives up a request that has left its queue, for instance because its worker was lost.
     pub fn give_up(&mut self, id: RequestId, reason: &'static str) {
         let desk = &mut self.desks[self.requests[id.0 as usize].tenant as usize];
         desk.counts.drop_one(reason);
@@ -481,7 +484,7 @@ impl Serving {
         self.free.push(id);
     }
 
-    /// So much has left a queue.
+    /// Updates a tenant's view after requests have left its queue.
     #[inline]
     fn left(&mut self, tenant: u32, requests: u32, items: u32) {
         let (desk, view) = (&self.desks[tenant as usize], &mut self.views[tenant as usize]);
@@ -492,13 +495,13 @@ impl Serving {
         view.oldest_deadline = front.map_or(Nanos::MAX, |r| r.deadline);
     }
 
-    /// Requests of a tenant that wait or run.
+    /// The number of a tenant's requests that are waiting or running.
     #[must_use]
     pub fn in_system(&self, tenant: u32) -> u64 {
         self.desks[tenant as usize].in_system
     }
 
-    /// The batching limits of a tenant from now on: at least one item, at most what its model and
+    /// Sets the batching limits of a tenant from now on: at least one item, and at most what its model and
     /// configuration allow.
     pub fn set_batch(&mut self, tenant: u32, max: u32, timeout: Nanos) {
         let view = &mut self.views[tenant as usize];
@@ -513,7 +516,7 @@ impl Serving {
         self.answered(id, now, (deadline != Nanos::MAX).then_some(now <= deadline))
     }
 
-    /// A request has its result. `in_time`: whether within its goals, if it has any.
+    /// A request has its result. `in_time`: whether it met its goals, if it has any.
     #[inline]
     fn answered(&mut self, id: RequestId, now: Nanos, in_time: Option<bool>) -> Finished {
         let live = self.requests[id.0 as usize];
@@ -530,7 +533,7 @@ impl Serving {
         Finished { tenant: live.tenant, arrival: live.arrival, latency, queued }
     }
 
-    /// A batch has ended; its requests are finished one by one.
+    /// A batch has ended. Its requests are finished one by one.
     #[inline]
     pub fn batch_ended(&mut self, tenant: u32, items: u32, execution: Execution) {
         let desk = &mut self.desks[tenant as usize];
@@ -544,11 +547,11 @@ impl Serving {
 
 /// Statistics windows that a policy asks for.
 impl Serving {
-    /// Opens one, in place of one that is open.
+    /// Opens a window, in place of the tenant's open one, if any.
     pub fn open_watch(&mut self, tenant: u32, now: Nanos, length: Nanos, closes: Closes) {
         let until = Nanos(now.0.saturating_add(length.0));
         let watch = &mut self.desks[tenant as usize].watch;
-        // The vectors keep their room.
+        // Reuse the vectors' allocations.
         let mut window = watch.take().map_or_else(Window::default, |w| w.window);
         window.latencies.clear();
         window.executions.clear();
@@ -556,12 +559,12 @@ impl Serving {
         *watch = Some(Box::new(Watch { window, open: true, until, closes }));
     }
 
-    /// Closes the open one if its time is over and it closes in this way; whether it does.
+    /// Closes the open window if its time is over and it closes in this way. Returns whether it closed.
     pub fn close_watch(&mut self, tenant: u32, now: Nanos, closes: Closes) -> bool {
         let Some(watch) = &mut self.desks[tenant as usize].watch else { return false };
         let over = match closes {
             Closes::OnTime => watch.until <= now,
-            // A batch that ends at that very instant is still within.
+            // A batch that ends at exactly this instant is still part of the window.
             Closes::WithBatch => watch.until < now,
         };
         let closed = watch.open && watch.closes == closes && over;
@@ -590,16 +593,16 @@ impl Queues for Serving {
     }
 }
 
-/// Workers, as far as batches and accounts need them.
+/// Workers, as far as batching and metrics need to know them.
 impl Serving {
-    /// A worker of the tenant has nothing to do.
+    /// A worker of the tenant has become idle.
     #[inline]
     pub fn idle(&mut self, tenant: u32, worker: u32) {
         self.desks[tenant as usize].idle.push(worker);
     }
 
-    /// A worker is idle no longer (or was not), for another reason than a batch of [`Self::due`].
-    /// Whether it was.
+    /// A worker is not idle any more, for a reason other than a batch from [`Self::due`]. Returns whether
+    /// it was idle.
     pub fn not_idle(&mut self, tenant: u32, worker: u32) -> bool {
         let idle = &mut self.desks[tenant as usize].idle;
         let at = idle.iter().position(|&w| w == worker);
@@ -611,16 +614,16 @@ impl Serving {
         self.desks[tenant as usize].counts.reconfigurations += 1;
     }
 
-    /// A worker stood still for a resize; what lies before the window does not count.
+    /// A worker was down for a resize. Time before the window does not count.
     pub fn stood_still(&mut self, tenant: u32, from: Nanos, to: Nanos) {
         let desk = &mut self.desks[tenant as usize];
         desk.counts.downtime_ns += to.0 - from.max(desk.opened).0;
     }
 }
 
-/// The account.
+/// The report.
 impl Serving {
-    /// The window opens: everything so far is forgotten but what is still in the system.
+    /// Opens the window: discards all counts, except for the requests still in the system.
     pub fn open_window(&mut self, now: Nanos, window: Nanos) {
         for desk in &mut self.desks {
             desk.counts.open(desk.in_system, now, window);

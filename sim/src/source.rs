@@ -1,23 +1,23 @@
-//! Where a tenant's requests come from, one after the other: open-loop arrivals, or closed-loop
-//! clients who ask again once they are answered.
+//! The source of a tenant's requests, one after the other: open-loop arrivals, or closed-loop clients that
+//! send their next request once they have been answered.
 
 use cotenant_profiles::Nanos;
 use cotenant_traces::{Request, TokenDraws};
 
 use crate::scenario::{Load, Think};
 
-/// A load under way. It has no clock: it says when the next request is due, and hands it out when
-/// its driver says that this instant has come.
+/// A load in progress. It has no clock: it says when the next request is due, and returns it when its
+/// driver says that this instant has come.
 pub struct Source {
     load: Load,
-    /// The arrival to come (open loop).
+    /// The next arrival (open loop).
     next: Request,
-    /// Closed-loop requests asked for so far.
+    /// Closed-loop requests issued so far.
     issued: u64,
 }
 
 impl Source {
-    /// Nothing has been asked for yet.
+    /// A load from which no request has come yet.
     #[must_use]
     pub fn new(load: Load) -> Self {
         Self { load, next: Request::at(Nanos::ZERO), issued: 0 }
@@ -47,7 +47,7 @@ impl Source {
         (0..n).map(move |_| at)
     }
 
-    /// The request that is due `now`, and when the next arrival is, if the load is open and goes on.
+    /// The request that is due `now`, and the time of the next arrival if the load is open and continues.
     #[inline]
     pub fn arrive(&mut self, now: Nanos) -> (Request, Option<Nanos>) {
         match &mut self.load {
@@ -67,7 +67,8 @@ impl Source {
         }
     }
 
-    /// A request has been answered or given up: when its closed-loop client asks again, if it does.
+    /// A request has been answered or given up. Returns when its closed-loop client sends the next one, if
+    /// it does.
     #[inline]
     pub fn again(&mut self, now: Nanos) -> Option<Nanos> {
         let Load::Closed { think, limit, .. } = &mut self.load else { return None };

@@ -1,28 +1,27 @@
-//! What the power supply of the board allows: all its kernels share one clock, hardware instances
-//! included.
+//! The board's power limit. All kernels on the board share one clock, across hardware instances.
 
 use cotenant_profiles::Device;
 
 use crate::contention::ContentionModel;
 
-/// A board's limit and the clock that it leaves.
+/// A board's power limit and the clock that it allows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Supply {
-    /// What kernels may draw together besides what the board draws as soon as anything runs, mW.
+    /// The power that kernels may draw together, on top of `base`, mW.
     pub limit: u64,
-    /// That part of the board's power, mW.
+    /// The power that the board draws as soon as anything runs, mW.
     pub base: u64,
     law: Law,
-    /// The share of the boost clock that somebody has set as the most.
+    /// The upper limit that was set for the clock, as a share of the boost clock.
     ceiling: f64,
 }
 
-/// How the clock follows the power that is asked for at the boost clock.
+/// How the clock depends on the power demanded at the boost clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Law {
-    /// Voltage follows the clock, so that power goes with its third power.
+    /// Voltage follows the clock, so power grows with the cube of the clock.
     Cube,
-    /// So much of the boost clock is lost per mW above the limit (iGniter).
+    /// The share of the boost clock that is lost per mW above the limit (iGniter).
     Linear(f64),
 }
 
@@ -30,7 +29,7 @@ enum Law {
 const LEAST: f64 = 0.1;
 
 impl Supply {
-    /// Of a device, with the clock that `contention` means.
+    /// The supply of a device, with the clock law that `contention` implies.
     #[must_use]
     pub fn new(device: &Device, contention: &ContentionModel) -> Self {
         let p = &device.power;
@@ -46,28 +45,28 @@ impl Supply {
         Self { limit, base, law, ceiling: 1.0 }
     }
 
-    /// The share of the boost clock at which kernels run that would draw so much at the boost clock,
-    /// mW above the base.
+    /// The share of the boost clock at which kernels run that would draw `drawn` at the boost clock, mW
+    /// above the base.
     #[must_use]
     pub fn clock(&self, drawn: u64) -> f64 {
         self.limited(drawn).min(self.ceiling)
     }
 
-    /// From now on no more than this share of the boost clock.
+    /// Limits the clock from now on to this share of the boost clock.
     pub fn hold(&mut self, share: f64) {
         self.ceiling = share.min(1.0);
     }
 
-    /// Whether kernels that draw so much run at the boost clock.
+    /// Whether kernels that draw this much run at the boost clock.
     #[inline]
     #[must_use]
     pub fn boosts(&self, drawn: u64) -> bool {
         drawn <= self.limit && self.ceiling >= 1.0
     }
 
-    /// What a kernel's work takes of energy over what it takes at the boost clock. `longer`: its time
-    /// over that at the boost clock; `memory`: the part of its power that moves bytes, which costs the
-    /// same at any clock. Beyond the limit kernels draw the limit; below it voltage follows the clock.
+    /// The energy of a kernel's work, relative to that at the boost clock. `longer`: its time relative to
+    /// that at the boost clock. `memory`: the part of its power that moves bytes, which costs the same at
+    /// any clock. Beyond the limit kernels draw the limit; below it voltage follows the clock.
     #[must_use]
     pub fn heat(&self, clock: f64, drawn: u64, longer: f64, memory: f64) -> f64 {
         let limited = longer * (self.limit as f64 / drawn.max(1) as f64);
@@ -88,8 +87,8 @@ impl Supply {
     }
 }
 
-/// What a lower clock costs a kernel that keeps so much of the DRAM bandwidth busy (0 to 1): memory
-/// has a clock of its own.
+/// The slowdown that a lower clock causes for a kernel that uses the share `dram` (0 to 1) of the DRAM
+/// bandwidth: memory has its own clock.
 #[inline]
 #[must_use]
 pub fn throttled(clock: f64, dram: f64) -> f64 {
@@ -110,7 +109,7 @@ mod tests {
         // Compute alone: 1.25 times as long at 0.512 of the power; bytes alone: the same.
         let heat = |memory| supply.heat(0.8, 1, throttled(0.8, memory), memory);
         assert!((heat(0.0) - 0.64).abs() < 1e-12 && (heat(1.0) - 1.0).abs() < 1e-12);
-        // Where the limit asks for a lower one still, it is the limit that is drawn.
+        // Where the power limit requires an even lower clock, the kernels draw the limit.
         let clock = supply.clock(8 * supply.limit);
         assert!((clock - 0.5).abs() < 1e-12);
         assert!((supply.heat(clock, 8 * supply.limit, 2.0, 0.0) - 0.25).abs() < 1e-12);

@@ -1,5 +1,5 @@
-//! The GPU's timeline: an observer that keeps what happened, as text for tests and as Chrome trace
-//! events (which Perfetto opens) for people.
+//! The GPU's timeline: an observer that records events, and prints them as text for tests and as Chrome
+//! trace events (which Perfetto opens) for people.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use cotenant_profiles::Nanos;
 use crate::observe::{Happening, Observer};
 use crate::program::Code;
 
-/// Keeps everything that happens from one instant to another, up to a limit.
+/// Records all events between two instants, up to a limit.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     rows: Vec<(Nanos, Happening)>,
@@ -19,26 +19,26 @@ pub struct Timeline {
 }
 
 impl Timeline {
-    /// Keeps at most `limit` happenings within `from..to`.
+    /// Records at most `limit` events within `from..to`.
     #[must_use]
     pub fn new(from: Nanos, to: Nanos, limit: usize) -> Self {
         Self { rows: vec![], from, to, limit, lost: 0 }
     }
 
-    /// Happenings within the window that the limit kept out.
+    /// The number of events within the window that exceeded the limit and were not recorded.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// What happened, in time order.
+    /// The recorded events, in time order.
     #[must_use]
     pub fn rows(&self) -> &[(Nanos, Happening)] {
         &self.rows
     }
 
-    /// One line per happening: time in ns, what, who. `names` are the tenants' names, `workers` the
-    /// tenant of each worker.
+    /// One line per event: the time in ns, what happened, and the tenant, worker or pool. `names` are the
+    /// tenants' names.
     #[must_use]
     pub fn text(&self, names: &[&str]) -> String {
         let mut out = String::new();
@@ -68,14 +68,14 @@ impl Timeline {
         out
     }
 
-    /// Chrome trace events (JSON): a track per worker with its kernels, a counter of busy CUs per
-    /// pool, instants for what else happened. `workers` names each worker's track.
+    /// Chrome trace events (JSON): a track per worker with its kernels, a counter of busy CUs per pool, and
+    /// instants for other events. `workers` names each worker's track.
     #[must_use]
     pub fn chrome(&self, workers: &dyn Fn(u32) -> String, code: &Code) -> String {
         let mut out = String::from("{\"displayTimeUnit\":\"ns\",\"traceEvents\":[\n");
         let mut first = true;
         let mut named: Vec<bool> = vec![];
-        // Per worker: the kernel on the CUs since when and with how many of them.
+        // Per worker: the kernel on the CUs, since when, and on how many CUs.
         let mut open: Vec<Option<(u32, Nanos, u32)>> = vec![];
         let mut push = |event: String| {
             if !std::mem::take(&mut first) {
@@ -160,7 +160,7 @@ impl Observer for Timeline {
     }
 }
 
-/// Microseconds with all three decimals, as the trace format counts.
+/// Microseconds with three decimals, the unit of the trace format.
 fn micros(t: Nanos) -> String {
     format!("{}.{:03}", t.0 / 1000, t.0 % 1000)
 }

@@ -9,32 +9,33 @@ use crate::layout::{PoolSpec, WorkerSpec};
 use crate::program::Program;
 use crate::scenario::Setup;
 
-/// The world as a policy sees it.
+/// The state of the run as a policy sees it.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
-    /// Now.
+    /// The current time.
     pub now: Nanos,
     /// Device, costs, kernels, tenants.
     pub setup: &'a Setup,
     /// Queues, by tenant.
     pub tenants: &'a [TenantView],
-    /// The requests in them.
+    /// The requests in the queues.
     pub queues: &'a dyn Queues,
-    /// Model instances; an index never changes its worker.
+    /// Model instances. An index always denotes the same worker.
     pub workers: &'a [Worker],
-    /// Memory systems, with their lanes as they are now.
+    /// Memory systems, with the current sizes of their lanes.
     pub pools: &'a [PoolSpec],
-    /// What the GPU tells of itself.
+    /// What the GPU reports about itself.
     pub gpu: &'a dyn Gpu,
 }
 
-/// What a GPU may tell of itself. Simulated and emulated ones tell it, hardware does not.
+/// What a GPU can report about itself. Simulated and emulated GPUs do, hardware does not.
 pub trait Gpu {
-    /// CUs on which blocks of a worker's kernel lie at this instant; for one that has launched something.
+    /// The number of CUs that hold blocks of a worker's kernel right now, for a worker with a launched
+    /// kernel.
     fn held(&self, worker: u32) -> Option<u32>;
 }
 
-/// A GPU that tells nothing.
+/// A GPU that reports nothing.
 impl Gpu for () {
     fn held(&self, _: u32) -> Option<u32> {
         None
@@ -44,17 +45,17 @@ impl Gpu for () {
 /// A request that waits in its tenant's queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Queued {
-    /// Names it in actions while it is queued.
+    /// Identifies it in actions while it is queued.
     pub id: RequestId,
     /// When it was scheduled to arrive; latency counts from here.
     pub arrival: Nanos,
-    /// When it has to be answered; [`Nanos::MAX`] without a deadline.
+    /// Its deadline; [`Nanos::MAX`] if it has none.
     pub deadline: Nanos,
     /// Samples; they count towards the batch size.
     pub items: u32,
-    /// Tokens of its prompt; 0 where nothing says it.
+    /// Tokens of its prompt; 0 if unspecified.
     pub tokens_in: u32,
-    /// Tokens to generate; 0 where nothing says it.
+    /// Tokens to generate; 0 if unspecified.
     pub tokens_out: u32,
     /// Larger is more urgent.
     pub priority: i8,
@@ -67,9 +68,9 @@ pub struct Window {
     pub opened: Nanos,
     /// Requests that arrived.
     pub arrived: u64,
-    /// Of the requests that were answered, from their arrival, in the order of the answers.
+    /// Latencies, from arrival, of the requests that were answered, in the order of their answers.
     pub latencies: Vec<Nanos>,
-    /// The batches that ended, in this order.
+    /// The batches that ended, in order of their ends.
     pub executions: Vec<Execution>,
 }
 
@@ -78,23 +79,23 @@ pub struct Window {
 pub struct Execution {
     /// When it started.
     pub began: Nanos,
-    /// From then to its result.
+    /// From its start to its result.
     pub took: Nanos,
 }
 
-/// Queues that a policy can look into, and what statistics windows have seen.
+/// Queues that a policy can inspect, and the results of statistics windows.
 pub trait Queues {
-    /// Number `i` of a tenant's queue, from 0 in order of arrival.
+    /// Request `i` of a tenant's queue, counted from 0 in order of arrival.
     fn queued(&self, tenant: u32, i: usize) -> Option<Queued>;
 
-    /// A tenant's statistics window, open or closed last; `None`: it has not had one.
+    /// A tenant's statistics window: the open one, or the one closed last. `None` if it never had one.
     fn window(&self, tenant: u32) -> Option<&Window> {
         let _ = tenant;
         None
     }
 }
 
-/// Nobody waits.
+/// Empty queues.
 impl Queues for () {
     fn queued(&self, _: u32, _: usize) -> Option<Queued> {
         None
@@ -131,7 +132,7 @@ pub enum Status {
     Host,
     /// The kernel at the head is held by the policy.
     Held,
-    /// The kernel at the head was launched: it runs, or waits for CUs.
+    /// The kernel at the head was launched: it is running or waiting for CUs.
     Launched,
     /// Gone.
     Retired,
@@ -142,8 +143,8 @@ pub enum Status {
 pub struct Worker {
     /// Tenant, pool, lane, cap, priority.
     pub spec: WorkerSpec,
-    /// What it is doing. Below kernel depth a batch that the host has handed to the GPU is
-    /// [`Status::Launched`] until it ends: how far it is, no host knows.
+    /// What it is doing. Below kernel depth, a batch that the host has handed to the GPU is
+    /// [`Status::Launched`] until it ends: a host cannot know how far it has progressed.
     pub status: Status,
     /// Items of the current batch.
     pub items: u32,
@@ -157,26 +158,25 @@ pub struct Worker {
     /// When the kernel at the head was launched, while it is; [`Nanos::ZERO`] otherwise and below kernel
     /// depth.
     pub launched: Nanos,
-    /// Most CUs that the launched kernel can have: what it wants, within the worker's cap and its mask.
-    /// A merged launch counts for its first worker, and for the others 0.
+    /// The most CUs that the launched kernel can have: what it wants, within the worker's cap and its mask.
+    /// A merged launch is counted for its first worker, and the others have 0.
     pub cus: u32,
-    /// Kernels launched behind the one at the head, which wait for it.
+    /// Number of kernels launched behind the one at the head, which wait for it.
     pub behind: u32,
-    /// The kernel behind all launched ones, where it may follow them
-    /// ([`crate::action::Action::Follow`]).
+    /// The kernel behind all launched ones, if it may follow them ([`crate::action::Action::Follow`]).
     pub next: Option<u32>,
     /// Start of the current batch.
     pub began: Nanos,
     /// Earliest deadline in the current batch; [`Nanos::MAX`] if none.
     pub deadline: Nanos,
-    /// It goes once its batch is done.
+    /// It retires once its batch is done.
     pub retiring: bool,
-    /// A change of its share is under way.
+    /// A change of its share is in progress.
     pub resizing: bool,
-    /// Sequences that go on with its next step, where the policy starts steps: they are among those that wait
-    /// for their tenant's workers, and only this one has them.
+    /// Number of sequences that continue with its next step, where the policy starts steps. They count
+    /// among the requests that wait for the tenant's workers, but only this worker can serve them.
     pub sequences: u32,
-    /// Of a generating worker whose kernels the policy launches: the step at hand.
+    /// The current step of a generating worker whose kernels the policy launches.
     pub step: Option<Arc<Program>>,
 }
 
@@ -208,19 +208,20 @@ impl Worker {
 /// A kernel that the policy has launched and that has not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resident {
-    /// Whose.
+    /// The worker that launched it.
     pub worker: u32,
     /// Its tenant.
     pub tenant: u32,
-    /// Its pool, and lane within it.
+    /// Its pool.
     pub pool: u32,
     /// Lane within the pool.
     pub lane: u32,
     /// The kernel, an index into [`crate::program::Code::kernels`].
     pub kernel: u32,
-    /// Most CUs that it can have; see [`Worker::cus`].
+    /// The most CUs that it can have; see [`Worker::cus`].
     pub cus: u32,
-    /// CUs on which its blocks lie, 0 while it waits for room; `None`: the GPU does not tell.
+    /// The number of CUs that hold its blocks, 0 while it waits for room. `None`: the GPU does not report
+    /// it.
     pub held: Option<u32>,
     /// When it was launched.
     pub since: Nanos,
@@ -232,7 +233,7 @@ impl View<'_> {
         (0..).map_while(move |i| self.queues.queued(tenant, i))
     }
 
-    /// A tenant's statistics window, open or closed last.
+    /// A tenant's statistics window: the open one, or the one closed last.
     ///
     /// # Panics
     /// The policy has never opened one for it.
@@ -241,8 +242,7 @@ impl View<'_> {
         self.queues.window(tenant).expect("a policy looks at windows that it has opened")
     }
 
-    /// What is on the CUs or waits for them, at kernel depth: whose, where, on how many of them, since
-    /// when.
+    /// The kernels that are on the CUs or waiting for them, at kernel depth.
     pub fn resident(&self) -> impl Iterator<Item = Resident> + '_ {
         let launched = |(_, w): &(u32, &Worker)| w.status == Status::Launched && w.cus > 0;
         (0..).zip(self.workers).filter(launched).map(|(worker, w)| Resident {
@@ -257,7 +257,7 @@ impl View<'_> {
         })
     }
 
-    /// What the batch of a worker launches.
+    /// The program of a worker's batch.
     #[must_use]
     pub fn program(&self, worker: u32) -> &Program {
         let w = &self.workers[worker as usize];
@@ -265,22 +265,23 @@ impl View<'_> {
         w.step.as_deref().unwrap_or_else(|| model.program(w.items))
     }
 
-    /// Isolated GPU time on all CUs from the kernel at the head of `worker` to the end of its batch.
+    /// Isolated GPU time, on all CUs, from the kernel at the head of `worker` to the end of its batch.
     #[must_use]
     pub fn remaining(&self, worker: u32) -> Nanos {
         let position = self.workers[worker as usize].position as usize;
         Nanos(self.program(worker).remaining_ns[position])
     }
 
-    /// Another limit for a tenant's batches, at the same timeout.
+    /// The action that sets a new limit for a tenant's batches and keeps the timeout.
     #[must_use]
     pub fn set_batch(&self, tenant: u32, max: u32) -> Action {
         let timeout = self.tenants[tenant as usize].batch_timeout;
         Action::SetBatch { tenant, max, timeout }
     }
 
-    /// Idle workers of a tenant, lowest index first; of one that generates, those for which something
-    /// waits, if any does: sequences of their own, or requests that no worker has yet.
+    /// Idle workers of a tenant, lowest index first. For a generating tenant with sequences held between
+    /// steps, those that have work waiting: sequences of their own, or requests that no worker has taken
+    /// yet.
     pub fn idle(&self, tenant: u32) -> impl Iterator<Item = u32> + '_ {
         let own = self.workers.iter().enumerate().filter(move |(_, w)| w.spec.tenant == tenant);
         let held: u32 = match self.setup.tenants[tenant as usize].generates {

@@ -1,26 +1,26 @@
-//! The key-value cache: blocks that sequences hold, that sessions left behind, or that are free.
+//! The key-value cache: blocks that are held by sequences, left behind by sessions, or free.
 
 use std::collections::BTreeMap;
 
-/// What a finished sequence left for the next one of its session.
+/// Blocks that a finished sequence left for the next one of its session.
 #[derive(Clone, Copy, Debug)]
 struct Left {
     blocks: u32,
-    /// When it was left, in order.
+    /// Order in which it was left.
     stamp: u64,
 }
 
-/// A cache of equal blocks.
+/// A cache of equally sized blocks.
 #[derive(Clone, Debug)]
 pub struct KvCache {
-    /// Tokens of a block.
+    /// Tokens per block.
     block: u32,
     blocks: u32,
     free: u32,
-    /// Held by nobody, but of use to their sessions.
+    /// Blocks held by no sequence, but still useful to their sessions.
     left: u32,
     sessions: BTreeMap<u64, Left>,
-    /// Sessions in the order in which they were used.
+    /// Sessions by stamp, least recently used first.
     oldest: BTreeMap<u64, u64>,
     stamp: u64,
 }
@@ -40,40 +40,40 @@ impl KvCache {
         }
     }
 
-    /// Blocks in all.
+    /// The total number of blocks.
     #[must_use]
     pub fn blocks(&self) -> u32 {
         self.blocks
     }
 
-    /// Blocks that sequences hold.
+    /// The number of blocks that sequences hold.
     #[must_use]
     pub fn used(&self) -> u32 {
         self.blocks - self.free - self.left
     }
 
-    /// Blocks of so many tokens.
+    /// The number of blocks that hold this many tokens.
     pub(super) fn blocks_of(&self, tokens: u32) -> u32 {
         tokens.div_ceil(self.block)
     }
 
-    /// Blocks that a session left and that the first `tokens` tokens of a prompt fill.
+    /// The number of blocks left by a session that lie within the first `tokens` tokens of a prompt.
     pub(super) fn hit(&self, session: u64, tokens: u32) -> u32 {
         let left = self.sessions.get(&session).map_or(0, |s| s.blocks);
         left.min(tokens / self.block)
     }
 
-    /// Tokens of so many whole blocks.
+    /// The number of tokens in this many whole blocks.
     pub(super) fn tokens_of(&self, blocks: u32) -> u32 {
         blocks * self.block
     }
 
-    /// Whether `fresh` blocks can be had beside the `hit` ones that a session left.
+    /// Whether `fresh` blocks are available in addition to the `hit` ones that the session left.
     pub(super) fn has_room(&self, fresh: u32, hit: u32) -> bool {
         fresh <= self.free + self.left - hit
     }
 
-    /// A sequence takes over what its session left, up to `hit` blocks of it.
+    /// Lets a sequence take over the blocks that its session left, up to `hit` of them.
     pub(super) fn take_over(&mut self, session: u64, hit: u32) {
         if hit == 0 {
             return;
@@ -81,12 +81,12 @@ impl KvCache {
         let Some(left) = self.sessions.remove(&session) else { return };
         self.oldest.remove(&left.stamp);
         self.left -= left.blocks;
-        // What lies beyond the common prefix is of no use any more.
+        // Blocks beyond the common prefix are of no further use.
         self.free += left.blocks - hit;
     }
 
-    /// Takes so many blocks, from those that are left behind once none is free; nothing where there
-    /// are too few.
+    /// Takes this many blocks, first free ones and then those left behind by sessions. Takes none if there
+    /// are too few. Returns whether it took them.
     pub(super) fn take(&mut self, blocks: u32) -> bool {
         if blocks > self.free + self.left {
             return false;
@@ -96,13 +96,13 @@ impl KvCache {
         true
     }
 
-    /// At least so many blocks are free, as far as sessions have left some.
+    /// Evicts blocks left by sessions until at least this many blocks are free.
     fn make_free(&mut self, blocks: u32) {
         while self.free < blocks {
             let (&stamp, &session) =
                 self.oldest.first_key_value().expect("left blocks have owners");
             let left = self.sessions.get_mut(&session).expect("both maps agree");
-            // The end of the conversation goes first: its beginning may still serve.
+            // Evict the end of the conversation first: its beginning may still be useful.
             let wanted = (blocks - self.free).min(left.blocks);
             left.blocks -= wanted;
             self.left -= wanted;
@@ -114,7 +114,7 @@ impl KvCache {
         }
     }
 
-    /// There are so many blocks from now on.
+    /// Changes the number of blocks.
     pub(super) fn resize(&mut self, blocks: u32) {
         let used = self.used();
         assert!(used <= blocks, "blocks that sequences hold stay");
@@ -122,7 +122,7 @@ impl KvCache {
         (self.free, self.blocks) = (blocks - used - self.left, blocks);
     }
 
-    /// A sequence gives its blocks back; the first `keep` of them serve its session.
+    /// Releases the blocks of a sequence. The first `keep` of them are kept for its session.
     pub(super) fn give_back(&mut self, blocks: u32, session: u64, keep: u32) {
         if session == 0 || keep == 0 {
             self.free += blocks;
@@ -151,10 +151,10 @@ mod tests {
         assert!(kv.take(6));
         kv.give_back(6, 7, 5);
         assert_eq!((kv.used(), kv.free, kv.left), (0, 5, 5));
-        // The next prompt of the session has 100 tokens: six whole blocks, five are there.
+        // The next prompt of the session has 100 tokens: six whole blocks, of which five are present.
         assert_eq!((kv.hit(7, 99), kv.hit(7, 40), kv.hit(8, 99)), (5, 2, 0));
         assert!(kv.has_room(5, 5) && !kv.has_room(6, 5));
-        // A stranger takes the session's last blocks first.
+        // A sequence of another session takes this session's last blocks first.
         assert!(kv.take(8));
         assert_eq!((kv.hit(7, 99), kv.used()), (2, 8));
         kv.take_over(7, 2);

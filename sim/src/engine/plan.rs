@@ -1,4 +1,4 @@
-//! One step: who computes how many tokens in it, and what has come of it when it has ended.
+//! One step: how many tokens each sequence computes in it, and its results once it has ended.
 
 use super::sequence::{Arrived, Queue, Sequence};
 use super::{Engine, Role};
@@ -12,32 +12,32 @@ pub(super) struct Entry {
     tokens: u32,
 }
 
-/// A step that is to be run.
+/// A planned step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
     /// What it computes.
     pub shape: Shape,
     /// Sequences that lost their blocks to make room.
     pub preempted: u32,
-    /// Tokens of prompts that are computed for the first time.
+    /// Prompt tokens that are computed for the first time.
     pub prefilled: u64,
     /// Tokens that are computed again after a preemption.
     pub recomputed: u64,
-    /// Tokens of prompts that were in the cache already.
+    /// Prompt tokens that were already in the cache.
     pub cached: u64,
 }
 
-/// A token that a step has brought.
+/// A token that a step has produced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Emitted {
-    /// Whose.
+    /// The request that it belongs to.
     pub id: RequestId,
     /// It is the request's last one.
     pub last: bool,
 }
 
 impl Engine {
-    /// Plans the next step of a role with at most `most` sequences; `None`: there is nothing to do.
+    /// Plans the next step of a role, with at most `most` sequences. `None`: there is no work.
     ///
     /// # Panics
     /// The role's last step has not ended.
@@ -93,7 +93,7 @@ impl Engine {
             if !self.kv.take(wanted) {
                 match self.preempt_last(i) {
                     Some(_) => planned.preempted += 1,
-                    // All others are in steps that have not ended.
+                    // All other candidates are in steps that have not ended.
                     None => i += 1,
                 }
                 continue;
@@ -104,7 +104,8 @@ impl Engine {
         }
     }
 
-    /// The sequence admitted last, not before number `from`, loses its blocks and waits first.
+    /// Preempts the idle sequence that was admitted last, at position `from` or later: it loses its blocks
+    /// and goes to the front of the waiting sequences.
     fn preempt_last(&mut self, from: usize) -> Option<RequestId> {
         let idle = |&i: &usize| !self.sequences[self.running[i] as usize].busy;
         let last = (from..self.running.len()).rev().find(idle)?;
@@ -116,7 +117,7 @@ impl Engine {
         Some(s.id)
     }
 
-    /// Admits those who wait.
+    /// Admits waiting sequences.
     fn admit(
         &mut self,
         queue: &mut dyn Queue,
@@ -188,8 +189,8 @@ impl Engine {
         step.push(Entry { slot, tokens });
     }
 
-    /// The step of a role has ended: who got a token from it, in the order of the step. Those that
-    /// are done leave.
+    /// Ends the current step of a role. Calls `emit` for every sequence that got a token, in the order of
+    /// the step. Finished sequences leave the engine.
     pub fn ended(&mut self, role: Role, mut emit: impl FnMut(Emitted)) {
         let mut step = std::mem::take(&mut self.steps[role.index()]);
         let mut done = false;
@@ -205,7 +206,7 @@ impl Engine {
             emit(Emitted { id, last });
             if last {
                 done = true;
-                // The last token is not in the cache: nobody looked at it.
+                // The last token is not in the cache: no later token attended to it.
                 let keep = if self.rules.prefix_cache { s.computed / self.rules.block } else { 0 };
                 let (blocks, session) = (s.blocks, s.session);
                 self.kv.give_back(blocks, session, keep);

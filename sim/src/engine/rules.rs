@@ -1,4 +1,4 @@
-//! What an engine is told before it starts.
+//! The configuration of an engine.
 
 use cotenant_profiles::{Bytes, Nanos};
 
@@ -8,28 +8,28 @@ use crate::layout::Role;
 /// How much memory the key-value cache has.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum KvSize {
-    /// What remains of this share of the memory of the worker's GPU or instance after weights,
-    /// activations and the context (vLLM's `gpu_memory_utilization`).
+    /// What remains of this share of the memory of the worker's GPU or instance after weights, activations
+    /// and the context (vLLM's `gpu_memory_utilization`).
     Fraction(f64),
-    /// So much.
+    /// A fixed amount.
     Bytes(Bytes),
 }
 
-/// A cache whose memory follows what sequences hold: pages are mapped when blocks are wanted and given
-/// back when their blocks are free, so that engines of one GPU or instance share what memory there is
-/// (kvcached's idea).
+/// A cache whose memory follows what sequences hold: pages are mapped when blocks are needed and unmapped
+/// when their blocks are free, so that the engines of a GPU or instance share its memory (the idea of
+/// kvcached).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Elastic {
-    /// Memory of the cache that is mapped from the start and never given back.
+    /// Cache memory that is mapped from the start and never unmapped.
     pub floor: Bytes,
-    /// Memory is mapped in pages of so many bytes.
+    /// Size of the pages in which memory is mapped.
     pub page: Bytes,
     /// Host time to map a page.
     pub map: Nanos,
 }
 
 impl Elastic {
-    /// Its floor in whole pages, where it may have `most` in all.
+    /// Its floor in whole pages, limited to `most`.
     #[must_use]
     pub fn floor_within(&self, most: Bytes) -> Bytes {
         let page = self.page.0.max(1);
@@ -38,7 +38,7 @@ impl Elastic {
 }
 
 impl Rules {
-    /// Bytes of a block of the cache.
+    /// Size of a cache block.
     #[must_use]
     pub fn block_bytes(&self) -> Bytes {
         Bytes(self.kv_per_token.0.max(1) * u64::from(self.block))
@@ -54,20 +54,20 @@ pub struct Rules {
     pub max_batched_tokens: u32,
     /// A prompt may be split over steps; otherwise it is computed whole.
     pub chunked_prefill: bool,
-    /// Prompts are computed in steps of their own, before anybody generates (SGLang's rule), instead
-    /// of beside the generating sequences.
+    /// Prompts are computed in steps of their own before any sequence generates (SGLang's rule), instead of
+    /// in the same steps as generating sequences.
     pub alternate: bool,
     /// Blocks of a finished sequence serve the next request of its session.
     pub prefix_cache: bool,
     /// Longest sequence, prompt and output, tokens.
     pub max_context: u32,
-    /// Tokens of a cache block.
+    /// Tokens per cache block.
     pub block: u32,
-    /// Memory of the cache; of an elastic one, the most that it may have.
+    /// Memory of the cache; for an elastic cache, its maximum.
     pub kv: KvSize,
     /// The cache takes memory only while sequences need it.
     pub elastic: Option<Elastic>,
-    /// Bytes of the cache per token.
+    /// Cache memory per token.
     pub kv_per_token: Bytes,
     /// Host time to plan a step and to prepare its inputs.
     pub scheduler_overhead: Nanos,
@@ -76,12 +76,12 @@ pub struct Rules {
 }
 
 impl Role {
-    /// Where the engine keeps its step.
+    /// The index of this role's step in the engine.
     pub(super) fn index(self) -> usize {
         usize::from(self == Self::Decode)
     }
 
-    /// Whether such a worker computes the next tokens of a sequence.
+    /// Whether a worker of this role computes the next tokens of a sequence.
     pub(super) fn takes(self, s: &Sequence) -> bool {
         match self {
             Self::Whole => true,

@@ -11,20 +11,20 @@ pub struct Arrived {
     pub prompt: u32,
     /// Tokens to generate, at least 1.
     pub output: u32,
-    /// Of those, generated so far: above 0 for one that lost its blocks.
+    /// Tokens generated so far; above 0 only for a sequence that has lost its blocks.
     pub generated: u32,
     /// Its conversation; 0: none.
     pub session: u64,
-    /// Tokens that were computed once and are lost.
+    /// Tokens that were computed before and then lost.
     pub lost: u32,
 }
 
-/// Whom an engine may admit next.
+/// The queue from which an engine admits requests.
 pub trait Queue {
-    /// The first one, if any.
+    /// The first request, if any.
     fn front(&self) -> Option<Arrived>;
 
-    /// The engine admits the first one.
+    /// Takes the first request off the queue: the engine admits it.
     fn admit(&mut self);
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Sequence {
     pub(super) computed: u32,
     /// Blocks that it holds.
     pub(super) blocks: u32,
-    /// It is in a step that has not ended.
+    /// Whether it is in a step that has not ended.
     pub(super) busy: bool,
 }
 
@@ -51,23 +51,23 @@ impl Sequence {
         Self { id, prompt, output, generated, session, lost, computed, blocks, busy: false }
     }
 
-    /// Tokens that are known: the prompt, and what has been generated.
+    /// Known tokens: the prompt and everything generated so far.
     pub(super) fn known(&self) -> u32 {
         self.prompt + self.generated
     }
 
-    /// Known tokens that are still to be computed.
+    /// Known tokens whose keys and values are still to be computed.
     pub(super) fn missing(&self) -> u32 {
         self.known() - self.computed
     }
 
-    /// Only its latest token is missing.
+    /// Whether it generates: only its latest token is still to be computed.
     pub(super) fn generates(&self) -> bool {
         self.generated > 0 && self.missing() == 1
     }
 
-    /// Of its next `tokens` tokens: those of the prompt that are computed for the first time, and
-    /// those that were computed before.
+    /// Splits its next `tokens` tokens: the number of prompt tokens that are computed for the first time,
+    /// and of tokens that were computed before.
     pub(super) fn split(&self, tokens: u32) -> (u32, u32) {
         let end = self.computed + tokens;
         let again = self.lost.min(end).saturating_sub(self.computed);
@@ -79,7 +79,7 @@ impl Sequence {
         self.generated >= self.output
     }
 
-    /// As it waits for its next admission.
+    /// Its form while it waits to be admitted again.
     pub(super) fn arrived(&self) -> Arrived {
         let Self { id, prompt, output, generated, session, .. } = *self;
         Arrived { id, prompt, output, generated, session, lost: self.lost.max(self.computed) }

@@ -14,7 +14,7 @@ impl<W: World> Host<'_, W> {
         if self.cut {
             self.window = end.since(self.warmup);
         }
-        // Workers that the end of the run finds down for a resize: down until then.
+        // Workers still down for a resize when the run ends count as down until the end.
         for w in self.workers.iter().filter(|w| w.resizing && w.status == Status::Starting) {
             self.serving.stood_still(w.spec.tenant, w.began, end);
         }
@@ -27,7 +27,7 @@ impl<W: World> Host<'_, W> {
         let mut tenants = self.serving.reports(end);
         let used = world.used_by_tenant();
         if !used.is_empty() {
-            // Who never launched a kernel has used nothing.
+            // A tenant that never launched a kernel has used nothing.
             let all = used.into_iter().chain(std::iter::repeat(Used::default()));
             tenants.iter_mut().zip(all).for_each(|(tenant, used)| tenant.used = Some(used));
         }

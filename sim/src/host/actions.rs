@@ -1,4 +1,4 @@
-//! The policy: told what happened, and its actions carried out.
+//! Tells the policy about events and carries out its actions.
 
 use cotenant_profiles::Nanos;
 
@@ -96,14 +96,14 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The policy starts a batch on a worker.
+    /// Marks a worker as busy for a batch that the policy starts.
     fn occupy(&mut self, worker: u32) {
         let tenant = self.workers[worker as usize].spec.tenant;
         let idle = self.serving.not_idle(tenant, worker);
         assert!(idle, "a policy starts batches on idle workers");
     }
 
-    /// A statistics window closes, if its time is over.
+    /// Closes a tenant's statistics window, if its time is over.
     pub(super) fn close_window(&mut self, tenant: u32, closes: Closes) {
         if self.serving.close_watch(tenant, Nanos(self.world.now()), closes) {
             self.tell(Event::WindowClosed { tenant });

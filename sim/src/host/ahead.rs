@@ -1,4 +1,4 @@
-//! Several kernels of a stream launched at a time: those behind the head wait for it on the GPU.
+//! Launching several kernels of a stream at once: those behind the head wait for it on the GPU.
 
 use cotenant_profiles::Nanos;
 
@@ -7,38 +7,39 @@ use crate::action::{Event, Via};
 use crate::layout::Host as Issuer;
 use crate::view::Status;
 
-/// A launch that waits for those before it.
+/// A launch that waits in its stream for the launches before it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Flight {
-    /// When it was launched, and on how many CUs at most.
+    /// When it was launched, and the most CUs that it can have.
     launched: Nanos,
     cus: u32,
     part: Part,
-    /// When it starts at the earliest.
+    /// The earliest time at which it can start.
     pub(super) placed: u64,
 }
 
 impl<W: World> Host<'_, W> {
-    /// The first kernel of a worker that is not launched will have been issued then.
+    /// Sets an alarm for `at`, when the host will have issued the worker's first kernel that is not
+    /// launched yet.
     pub(super) fn await_issue(&mut self, worker: u32, at: u64) {
-        // One alarm at a time: until it goes off, that kernel stays the first that is not issued.
+        // One alarm at a time: until it fires, that kernel remains the first one that is not issued.
         if !std::mem::replace(&mut self.stages[worker as usize].awaiting, true) {
             self.world.arm(at, Alarm::Issued, worker);
         }
     }
 
-    /// The host has issued the kernel that was waited for.
+    /// The host has issued the kernel that the alarm was set for.
     pub(super) fn issued(&mut self, worker: u32) {
         self.stages[worker as usize].awaiting = false;
         match self.workers[worker as usize].status {
             Status::Host => self.ready(worker),
             Status::Launched => self.offer_next(worker),
-            // What was launched before it has been taken back.
+            // The launches before it have been recalled.
             _ => {}
         }
     }
 
-    /// The policy is asked about the kernel behind those launched, if it may follow them.
+    /// Asks the policy about the kernel behind the launched ones, if it may follow them.
     #[inline(always)]
     pub(super) fn offer_next(&mut self, worker: u32) {
         let most = self.outstanding[self.workers[worker as usize].spec.tenant as usize];
@@ -70,8 +71,8 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The policy is told of kernels that may follow: only when everything that it wanted is done, for
-    /// an answer must not meet what is about to change.
+    /// Tells the policy about kernels that may follow. This waits until all its earlier actions are done,
+    /// so that no answer is based on state that is about to change.
     pub(super) fn tell_offers(&mut self) {
         while let Some(worker) = self.offers.pop_front() {
             let told = self.offers.contains(&worker);
@@ -81,7 +82,7 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// Launches the kernel behind those launched.
+    /// Launches the next kernel behind those already launched.
     pub(super) fn follow(&mut self, worker: u32, via: Via) {
         let w = &mut self.workers[worker as usize];
         let Some(kernel) = w.next.take() else { return };
@@ -112,7 +113,7 @@ impl<W: World> Host<'_, W> {
         self.offer_next(worker);
     }
 
-    /// The kernel at the head has ended, and the one behind it is on its way.
+    /// The head kernel has ended; the launch behind it becomes the head.
     #[cold]
     pub(super) fn next_began(&mut self, worker: u32) {
         let stage = &mut self.stages[worker as usize];
@@ -126,7 +127,7 @@ impl<W: World> Host<'_, W> {
         self.offer_next(worker);
     }
 
-    /// So many launches at the end of a worker's have been taken back.
+    /// The last `launches` launches of a worker have been recalled.
     pub(super) fn recalled(&mut self, worker: u32, launches: u32) {
         let behind = &mut self.stages[worker as usize].behind;
         behind.truncate(behind.len() - launches as usize);

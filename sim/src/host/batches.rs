@@ -12,7 +12,7 @@ use crate::serving::{Due, Finished, RequestId, Taken};
 use crate::view::{Execution, Status};
 
 impl<W: World> Host<'_, W> {
-    /// An open-loop arrival.
+    /// Handles an open-loop arrival.
     pub(super) fn arrival(&mut self, tenant: u32) {
         let at = Nanos(self.world.due());
         let (request, next) = self.sources[tenant as usize].arrive(at);
@@ -20,7 +20,7 @@ impl<W: World> Host<'_, W> {
         self.admit(tenant, &request);
     }
 
-    /// A closed-loop client asks.
+    /// Handles a closed-loop client's next request.
     pub(super) fn client(&mut self, tenant: u32) {
         let at = Nanos(self.world.due());
         let (request, _) = self.sources[tenant as usize].arrive(at);
@@ -42,18 +42,18 @@ impl<W: World> Host<'_, W> {
         self.form_batches(tenant);
     }
 
-    /// How deep the policy looks at a tenant.
+    /// The depth at which the policy controls a tenant.
     #[inline]
     pub(super) fn depth_of(&self, tenant: u32) -> Depth {
         self.depths[tenant as usize]
     }
 
-    /// A closed-loop client has its answer, or none to expect, and asks again.
+    /// A closed-loop client has received its answer, or will receive none, and sends its next request.
     pub(super) fn again(&mut self, tenant: u32) {
         self.again_after(tenant, Nanos::ZERO);
     }
 
-    /// As [`Self::again`], and not before `at`.
+    /// Like [`Self::again`], but no earlier than `at`.
     fn again_after(&mut self, tenant: u32, at: Nanos) {
         let from = Nanos(self.world.now()).max(at);
         if let Some(at) = self.sources[tenant as usize].again(from) {
@@ -61,13 +61,13 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// Gives up what a tenant has queued and can no longer answer in time.
+    /// Gives up a tenant's queued requests that can no longer be answered in time.
     #[inline]
     pub(super) fn give_up_late(&mut self, tenant: u32) {
         while let Some(expired) = self.serving.expire(tenant, Nanos(self.world.now())) {
             self.world.observe(Happening::Dropped { tenant });
-            // A client does not ask again before its time is over: one whom nobody can serve in time
-            // would ask for ever.
+            // The client waits until its limit has passed before it asks again. Otherwise a client that no
+            // worker can serve in time would ask forever.
             self.again_after(tenant, expired.limit);
         }
         if let Some(at) = self.serving.next_look(tenant) {
@@ -75,12 +75,12 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// Starts what batches are due, unless the policy does.
+    /// Starts the batches that are due, unless the policy starts batches itself.
     pub(super) fn form_batches(&mut self, tenant: u32) {
         self.form(tenant, false);
     }
 
-    /// `settled`: everything else of this instant has happened.
+    /// As [`Self::form_batches`]. `settled`: everything else at this instant has already happened.
     pub(super) fn form(&mut self, tenant: u32, settled: bool) {
         if self.policy_batches {
             return;
@@ -147,13 +147,13 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The host has the batch ready.
+    /// The host has finished preparing the batch.
     pub(super) fn prepared(&mut self, worker: u32) {
         let at = self.world.due();
         self.prepared_at(worker, at);
     }
 
-    /// The host has had the batch ready since `at`, and issues its copy and its kernels.
+    /// The host has had the batch ready since `at`; it now issues the copy and the kernels.
     pub(super) fn prepared_at(&mut self, worker: u32, at: u64) {
         self.stages[worker as usize].base = at;
         let tenant = self.workers[worker as usize].spec.tenant;
@@ -164,7 +164,7 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// Gives the world a pass over the model, with nobody asked in between.
+    /// Hands the world one pass over the model, which runs without asking the policy in between.
     fn pass(&mut self, worker: u32, first: bool) {
         let w = &mut self.workers[worker as usize];
         let ahead = self.pools[w.spec.pool as usize].host == Issuer::Own;
@@ -205,7 +205,7 @@ impl<W: World> Host<'_, W> {
         self.pass(worker, false);
     }
 
-    /// The results are back.
+    /// The batch's results are back on the host.
     pub(super) fn batch_done(&mut self, worker: u32) {
         if self.stages[worker as usize].program == LOADED {
             return self.step_done(worker);
@@ -222,7 +222,7 @@ impl<W: World> Host<'_, W> {
             self.request_done(id, worker);
         }
         self.stages[worker as usize].batch = batch;
-        // Only now: a policy that is told of a request must not find its worker idle before it is.
+        // Not earlier: a policy that is told about a request must not see its worker as idle before it is.
         let w = &mut self.workers[worker as usize];
         (w.status, w.deadline, w.position) = (Status::Idle, Nanos::MAX, 0);
         if w.retiring {
@@ -244,7 +244,7 @@ impl<W: World> Host<'_, W> {
         self.tell_done(done, worker);
     }
 
-    /// A request has its result: its client, the observer and the policy are told.
+    /// Tells the client, the observer and the policy that a request has its result.
     pub(super) fn tell_done(&mut self, done: Finished, worker: u32) {
         let tenant = done.tenant;
         self.again(tenant);

@@ -1,8 +1,9 @@
-//! Caches whose memory follows what sequences hold: engines of one pool share what memory there is.
+//! Elastic caches: their memory follows what sequences hold, and the engines of a pool share the pool's
+//! memory.
 //!
-//! Before a step is planned, an engine is lent all the memory that it could have at this instant; once
-//! it has been planned, what it holds is mapped and the rest is given back. Memory is counted in whole
-//! pages, as if free blocks were always those of whole pages: fragmentation is not modelled.
+//! Before a step is planned, the engine is lent all the memory that it could get at this instant. After
+//! planning, the memory that it holds is mapped and the rest is returned. Memory is counted in whole pages,
+//! as if free blocks always formed whole pages: fragmentation is not modelled.
 
 use cotenant_profiles::{Bytes, Nanos};
 
@@ -33,8 +34,8 @@ impl Mapped {
 }
 
 impl<W: World> Host<'_, W> {
-    /// The cache of a worker's engine: its blocks at the start, the most that it may ever have, and its
-    /// memory if it is elastic.
+    /// The cache of a worker's engine: its initial number of blocks, the most blocks that it may ever have,
+    /// and its memory if it is elastic.
     pub(super) fn cache_of(&self, spec: &WorkerSpec, rules: &Rules) -> (u32, u32, Option<Mapped>) {
         let total = self.pools[spec.pool as usize].memory;
         let (kv, block) = (self.setup.kv_memory(spec, total), rules.block_bytes().0);
@@ -48,12 +49,12 @@ impl<W: World> Host<'_, W> {
         (mapped.blocks(floor), mapped.blocks(most), Some(mapped))
     }
 
-    /// Memory of a pool that nobody has.
+    /// Free memory of a pool.
     fn unmapped(&self, pool: u32) -> u64 {
         self.pools[pool as usize].memory.0 - self.memory[pool as usize].0
     }
 
-    /// The most blocks that an engine could have if nobody else held any.
+    /// The most blocks that an engine could have if no other engine held any beyond its floor.
     pub(super) fn most_blocks(&self, engine: u32) -> u32 {
         let Some(own) = self.mapped[engine as usize] else {
             return self.engines[engine as usize].kv().blocks();
@@ -64,15 +65,15 @@ impl<W: World> Host<'_, W> {
         own.blocks(own.most.min(own.floor + free))
     }
 
-    /// An engine is about to plan: it may use what memory there is.
+    /// Lends an engine, which is about to plan a step, all memory that is free.
     pub(super) fn lend(&mut self, engine: u32) {
         let Some(own) = self.mapped[engine as usize] else { return };
         let free = self.unmapped(own.pool) / own.page;
         self.engines[engine as usize].resize(own.blocks(own.most.min(own.mapped + free)));
     }
 
-    /// Maps what an engine's sequences hold, and no more than that and its floor; the host time that
-    /// this takes.
+    /// Maps the blocks that an engine's sequences hold, or its floor if that is more, and unmaps the rest.
+    /// Returns the host time that this takes.
     pub(super) fn map(&mut self, engine: u32) -> Nanos {
         let Some(own) = &mut self.mapped[engine as usize] else { return Nanos::ZERO };
         let cache = &mut self.engines[engine as usize];
@@ -86,7 +87,7 @@ impl<W: World> Host<'_, W> {
         Nanos(own.map.0 * own.mapped.saturating_sub(before))
     }
 
-    /// Engines that wait for memory try again if some has been given back.
+    /// Lets engines that wait for memory try again whenever some has been released.
     #[cold]
     pub(super) fn offer(&mut self) {
         while std::mem::take(&mut self.released) {

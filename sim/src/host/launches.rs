@@ -1,4 +1,5 @@
-//! A batch's kernels one by one: where the policy launches them, and where workers share a host.
+//! Launching a batch's kernels one by one: under a policy that launches every kernel, and for workers that
+//! share a host.
 
 use cotenant_profiles::{Bytes, Nanos};
 
@@ -8,9 +9,9 @@ use crate::layout::Host as Issuer;
 use crate::mask::CuMask;
 use crate::view::Status;
 
-/// A host that workers share issues one launch after the other, by turns.
+/// A shared host issues one launch at a time, for its workers in turn.
 impl<W: World> Host<'_, W> {
-    /// The worker's thread queues for the process's lock, to issue its next launch.
+    /// Queues the worker's thread for the process's lock, to issue its next launch.
     pub(super) fn dispatch_next(&mut self, worker: u32, at: u64) {
         let stage = &self.stages[worker as usize];
         if stage.issued < stage.count {
@@ -29,8 +30,8 @@ impl<W: World> Host<'_, W> {
         self.world.issue(worker, position);
     }
 
-    /// When the host that the worker shares will have spent `ns` more, from `at` on and after what it
-    /// has to do already.
+    /// Reserves `ns` of the worker's shared host, from `at` on and after the work that it already has.
+    /// Returns when that time ends.
     pub(super) fn host_until(&mut self, worker: u32, at: u64, ns: u64) -> u64 {
         let free = &mut self.host_free[self.workers[worker as usize].spec.pool as usize];
         *free = (*free).max(at) + self.world.charged(ns);
@@ -75,7 +76,8 @@ impl<W: World> Host<'_, W> {
         self.head(worker);
     }
 
-    /// The worker's next kernel is at the head of its stream: wait for the host, or ask.
+    /// The worker's next kernel is at the head of its stream: waits for the host to issue it, or asks the
+    /// policy.
     #[inline(always)]
     fn head(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
@@ -92,14 +94,14 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The policy is asked.
+    /// Asks the policy to launch the kernel at the head, which is held until then.
     #[inline(always)]
     pub(super) fn ready(&mut self, worker: u32) {
         self.workers[worker as usize].status = Status::Held;
         self.tell(Event::KernelReady { worker });
     }
 
-    /// Starts what is left of a held kernel, or so many of its blocks.
+    /// Launches the remainder of a held kernel, or `blocks` blocks of it.
     pub(super) fn launch(
         &mut self,
         worker: u32,
@@ -124,7 +126,7 @@ impl<W: World> Host<'_, W> {
         if blocks.is_some() || self.workers[worker as usize].left < 1.0 || persistent {
             part = self.part(worker, blocks, persistent);
             let slice = self.setup.costs.kernel_slice;
-            // A slice that is the whole kernel is launched as it is.
+            // A slice that covers the whole kernel costs no slicing.
             if blocks.is_some() && part.share < 1.0 {
                 issued += self.world.charged(slice.cost.0 + slice.delay.0);
             }
@@ -149,8 +151,8 @@ impl<W: World> Host<'_, W> {
         self.offer_next(worker);
     }
 
-    /// When the host has issued the kernel at `position`, which the policy launches now, and the mechanism
-    /// has taken effect.
+    /// When the host will have issued the kernel at `position`, which the policy launches now, and the
+    /// mechanism will have taken effect.
     #[inline]
     pub(super) fn issue(&mut self, worker: u32, position: u32, via: Via) -> u64 {
         let mut issued = self.world.now();
@@ -162,11 +164,11 @@ impl<W: World> Host<'_, W> {
         issued + self.world.charged(cost.cost.0 + cost.delay.0)
     }
 
-    /// How much of the kernel at the head a launch does that takes so many of its blocks, or all that
-    /// are left.
+    /// The part of the head kernel's work that a launch of `blocks` blocks performs, or of all remaining
+    /// ones if `None`.
     #[cold]
     fn part(&mut self, worker: u32, blocks: Option<u64>, persistent: bool) -> Part {
-        /// Shares that differ by less are the same one, rounded.
+        /// Shares that differ by less than this are equal up to rounding.
         const DUST: f64 = 1e-9;
         let w = &self.workers[worker as usize];
         let all = self.setup.code.kernels[w.kernel as usize].blocks.max(1);
@@ -183,14 +185,14 @@ impl<W: World> Host<'_, W> {
         Part { share: if ends { left } else { share }, ends, saved, extra }
     }
 
-    /// What a form that looks for the order to stop adds to a kernel.
+    /// Overhead of the preemptible form of a kernel, which polls for the order to stop, ns.
     pub(super) fn longer(&self, kernel: u32) -> u64 {
         let longer = self.setup.costs.persistent_percent.saturating_sub(100);
         let kernel = &self.setup.code.kernels[kernel as usize];
         kernel.at(self.setup.device.cus()) * u64::from(longer) / 100
     }
 
-    /// Takes a launched kernel off the CUs, if it can be.
+    /// Preempts a launched kernel, if it can be preempted.
     pub(super) fn preempt(&mut self, worker: u32, how: Preemption) {
         let w = &self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];
@@ -200,7 +202,7 @@ impl<W: World> Host<'_, W> {
         }
         stage.preempting = Some(how);
         let launches = 1 + stage.behind.len() as u64;
-        // By then each of them is on the GPU.
+        // By this time each of them has reached the GPU.
         let placed = stage.behind.iter().fold(stage.placed, |at, flight| at.max(flight.placed + 1));
         let takes = self.world.charged(how.takes(&self.setup.costs, launches));
         let at = placed.max(self.world.now()) + takes;
@@ -208,14 +210,14 @@ impl<W: World> Host<'_, W> {
         self.world.preempt(worker, how, at);
     }
 
-    /// A launched kernel has left the CUs, with this share of it left of what its launch was to do.
+    /// A launched kernel was preempted; `left` is the share of the kernel that its launch did not get to.
     pub(super) fn preempted(&mut self, worker: u32, left: f64) {
         self.landed(worker);
         let stage = &mut self.stages[worker as usize];
         stage.phase = Phase::Nothing;
         stage.behind.clear();
         let part = stage.part;
-        // What has not begun has no state.
+        // A kernel that has not begun has no state to save.
         let state = left < part.share || part.saved;
         stage.saved = stage.preempting.take() == Some(Preemption::Save) && state;
         let w = &mut self.workers[worker as usize];
@@ -224,7 +226,7 @@ impl<W: World> Host<'_, W> {
         self.tell(Event::KernelPreempted { worker });
     }
 
-    /// A slice has ended, and its kernel has more blocks.
+    /// A slice has ended, and its kernel has blocks left.
     fn slice_done(&mut self, worker: u32) {
         self.landed(worker);
         let w = &mut self.workers[worker as usize];
@@ -233,19 +235,19 @@ impl<W: World> Host<'_, W> {
         self.tell(Event::SliceDone { worker });
     }
 
-    /// The kernel of a worker was to be preempted and has ended first.
+    /// A kernel ended before its preemption took effect.
     #[cold]
     fn spared(&mut self, worker: u32) {
         self.stages[worker as usize].preempting = None;
         self.world.spare(worker);
     }
 
-    /// Several held kernels become one launch, owned by the first worker.
+    /// Merges several held kernels into one launch, owned by the first worker.
     pub(super) fn merge(&mut self, workers: &[u32], priority: i8) {
         assert!(workers.len() > 1, "a merge takes at least two kernels");
         let mut parts = std::mem::take(&mut self.parts);
         parts.clear();
-        // Kernels in one launch end together: with the one that has the most work.
+        // Kernels in one launch end together, with the one that has the most work.
         let mut work = f64::NEG_INFINITY;
         let (now, mut want) = (self.world.now(), 0);
         for &w in workers {
@@ -287,7 +289,7 @@ impl<W: World> Host<'_, W> {
         self.parts = parts;
     }
 
-    /// A launched kernel has ended, and with it those that were merged into it.
+    /// A launched kernel has ended, and with it the kernels that were merged into it.
     #[inline(always)]
     pub(super) fn kernel_done(&mut self, worker: u32) {
         let stage = &self.stages[worker as usize];
@@ -309,7 +311,7 @@ impl<W: World> Host<'_, W> {
         self.kernel_ended(worker);
     }
 
-    /// A worker's kernel is on the GPU no more.
+    /// Clears a worker's launch: its kernel has left the GPU.
     #[inline(always)]
     fn landed(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
@@ -324,7 +326,7 @@ impl<W: World> Host<'_, W> {
             self.tell(Event::KernelDone { worker });
             self.kernel_ended(worker);
         }
-        // Keep the allocation for the next merge, unless one has begun meanwhile.
+        // Keep the allocation for the next merge, unless one has already begun.
         others.clear();
         let merged = &mut self.stages[owner as usize].merged;
         if merged.is_empty() {

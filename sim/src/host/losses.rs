@@ -1,8 +1,8 @@
-//! Workers that go without being asked to: killed, hung, failed.
+//! Workers that are lost: killed, hung or failed.
 //!
-//! The requests of the lost worker's batch are given up, for the reason that it went. A tenant that
-//! has no worker left is not served any more: what it has queued and what still arrives is given up
-//! too. Everybody else goes on.
+//! The requests in a lost worker's batch are given up, with the cause of the loss as their reason. A tenant
+//! with no worker left is no longer served: its queued requests and all later arrivals are given up too.
+//! All other tenants continue.
 
 use cotenant_profiles::Nanos;
 
@@ -35,7 +35,7 @@ impl<W: World> Host<'_, W> {
         for id in batch.drain(..) {
             self.serving.give_up(id, cause);
             self.world.observe(Happening::Dropped { tenant });
-            // A client whose tenant nobody serves would ask again for ever.
+            // A client of an unserved tenant would ask again forever.
             if !unserved {
                 self.again(tenant);
             }
@@ -46,7 +46,7 @@ impl<W: World> Host<'_, W> {
         self.form_batches(tenant);
     }
 
-    /// Gives up what a tenant without workers has queued.
+    /// Gives up all queued requests of a tenant that has no workers.
     #[inline]
     pub(super) fn give_up_unserved(&mut self, tenant: u32) {
         let Some(cause) = self.unserved[tenant as usize] else { return };

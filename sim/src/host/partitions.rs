@@ -1,7 +1,7 @@
-//! Partitions that are cut anew while their workers keep their models.
+//! Repartitioning a pool while its workers keep their models.
 //!
-//! The workers of the lanes that change finish their batches and stand still. When the last one does,
-//! the mechanism takes its time, the lanes have their new sizes, and everybody serves on.
+//! Workers in lanes that change finish their batches and pause. Once the last one has paused, the mechanism
+//! takes its time, the lanes get their new sizes, and all workers resume.
 
 use super::workers::Step;
 use super::{Alarm, Host, World};
@@ -9,17 +9,18 @@ use crate::action::{Event, Via};
 use crate::layout::Discipline;
 use crate::view::{Status, Worker};
 
-/// A cut under way.
+/// A repartitioning in progress.
 #[derive(Clone, Debug)]
 pub(super) struct Cut {
     lanes: Vec<u32>,
     via: Via,
-    /// Everybody stands still, and the mechanism is at work.
+    /// All affected workers have paused, and the mechanism is at work.
     begun: bool,
 }
 
 impl<W: World> Host<'_, W> {
-    /// Gives the lanes of a pool other sizes, unless one of their workers starts or changes already.
+    /// Gives the lanes of a pool new sizes, unless one of the affected workers is starting or already
+    /// changing.
     pub(super) fn repartition(&mut self, pool: u32, lanes: &[u32], via: Via) {
         let spec = &self.pools[pool as usize];
         let parallel = spec.discipline == Discipline::Concurrent;
@@ -47,7 +48,7 @@ impl<W: World> Host<'_, W> {
         self.cut_if_still(pool);
     }
 
-    /// Whether the lane of a worker is being cut.
+    /// Whether the size of a worker's lane is changing.
     pub(super) fn is_moved(&self, worker: u32) -> bool {
         let w = &self.workers[worker as usize];
         let (pool, lane) = (w.spec.pool as usize, w.spec.lane as usize);
@@ -56,7 +57,7 @@ impl<W: World> Host<'_, W> {
             && cut.is_some_and(|cut| cut.lanes[lane] != self.pools[pool].lanes[lane])
     }
 
-    /// The mechanism begins once nobody of the lanes that change is at work.
+    /// Starts the mechanism once no worker in the changing lanes is busy.
     pub(super) fn cut_if_still(&mut self, pool: u32) {
         let Some(cut) = self.cuts.get(pool as usize).and_then(Option::as_ref) else { return };
         let of_pool = |&w: &u32| self.workers[w as usize].spec.pool == pool && self.is_moved(w);
@@ -72,7 +73,7 @@ impl<W: World> Host<'_, W> {
         if cut.begun {
             return;
         }
-        // The host sets one stream after the other.
+        // The host reconfigures one stream after the other.
         let m = cut.via.mechanism(&self.setup.costs);
         let ns = self.world.charged(m.cost.0 * standing + m.delay.0);
         self.world.arm(self.world.now() + ns, Alarm::Cut, pool);
@@ -81,7 +82,7 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The lanes have their new sizes. Who had all of a lane has all of it again.
+    /// Gives the lanes their new sizes. A worker that used a whole lane gets the whole lane again.
     pub(super) fn cut(&mut self, pool: u32) {
         let moved = (0..self.workers.len() as u32)
             .filter(|&w| self.workers[w as usize].spec.pool == pool && self.is_moved(w));

@@ -1,4 +1,4 @@
-//! Every program's launches in one table.
+//! The launches of every program, in one table.
 
 pub use crate::program::Step;
 use crate::scenario::Setup;
@@ -7,15 +7,15 @@ use crate::scenario::Setup;
 #[derive(Clone, Debug, Default)]
 pub struct Programs {
     steps: Vec<Step>,
-    /// By tenant and program: where its launches begin, and how many.
+    /// By tenant and program: the index of its first launch, and the number of launches.
     spans: Vec<Vec<(u32, u32)>>,
-    /// By worker: where the launches that were loaded for it begin, how many they are, and how many
-    /// have room there.
+    /// By worker: the index of the first launch that was loaded for it, the number of them, and the
+    /// capacity reserved there.
     loaded: Vec<(u32, u32, u32)>,
 }
 
 impl Programs {
-    /// Those of every tenant's model.
+    /// The programs of every tenant's model.
     #[must_use]
     pub fn new(setup: &Setup) -> Self {
         let mut programs = Self::default();
@@ -33,15 +33,15 @@ impl Programs {
         programs
     }
 
-    /// Where the launches of a tenant's program begin, and how many they are.
+    /// The index of the first launch of a tenant's program, and the number of launches.
     #[inline]
     #[must_use]
     pub fn span(&self, tenant: u32, program: u32) -> (u32, u32) {
         self.spans[tenant as usize][program as usize]
     }
 
-    /// Keeps these launches as a worker's own, in the place of those loaded before: where they begin,
-    /// and how many they are.
+    /// Stores a worker's own launches, in place of those loaded before. Returns the index of the first one,
+    /// and their number.
     pub fn load(&mut self, worker: u32, steps: &[Step]) -> (u32, u32) {
         let worker = worker as usize;
         let workers = self.loaded.len().max(worker + 1);
@@ -58,21 +58,21 @@ impl Programs {
         (*first, *count)
     }
 
-    /// Where a worker's loaded launches begin, and how many they are.
+    /// The index of the first of a worker's loaded launches, and their number.
     #[must_use]
     pub fn loaded(&self, worker: u32) -> (u32, u32) {
         let (first, count, _) = self.loaded[worker as usize];
         (first, count)
     }
 
-    /// Launch number `position` of the program whose launches begin at `first`.
+    /// Launch `position` of the program whose first launch is at index `first`.
     #[inline]
     #[must_use]
     pub fn step(&self, first: u32, position: u32) -> Step {
         self.steps[(first + position) as usize]
     }
 
-    /// Host time of that launch.
+    /// Host time of that launch, ns.
     #[must_use]
     pub fn launch_ns(&self, first: u32, position: u32) -> u64 {
         let before = if position > 0 { self.step(first, position - 1).issued_ns } else { 0 };

@@ -1,9 +1,9 @@
-//! Workers that generate: their batches are steps of an engine, one after the other.
+//! Generating workers: their batches are the successive steps of an engine.
 //!
-//! A step is a batch of kernels like any other: it is prepared, handed to the world or launched kernel
-//! by kernel, and ends. What differs is where it comes from and what its end means. An engine
-//! ([`crate::engine`]) puts it together from running sequences and from the tenant's queue, and when it
-//! has ended some requests have a token more, and a few of them their last one.
+//! A step is a batch of kernels like any other: it is prepared, handed to the world or launched kernel by
+//! kernel, and ends. It differs in where it comes from and what its end means. An engine
+//! ([`crate::engine`]) composes it from running sequences and from the tenant's queue. When it has ended,
+//! some requests have one more token, and for a few of them it was the last one.
 
 use cotenant_profiles::{Bytes, Nanos};
 
@@ -19,15 +19,15 @@ use crate::serving::RequestId;
 use crate::view::{Execution, Status};
 use std::sync::Arc;
 
-/// Why a request is dropped whose tokens never fit into the cache, or into the model's context.
+/// The reason for dropping a request whose tokens can never fit into the cache or the model's context.
 const TOO_LONG: &str = "too-long";
 
-/// A worker's place at an engine.
+/// The engine that a worker belongs to, and its role there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Seat {
     engine: u32,
     role: Role,
-    /// When its last step began, while the next one follows it at once.
+    /// When its last step began; `None` unless the next step follows immediately.
     began: Option<Nanos>,
 }
 
@@ -38,7 +38,8 @@ impl<W: World> Host<'_, W> {
         self.setup.tenants[tenant as usize].generates.is_some()
     }
 
-    /// A worker of a generating tenant gets an engine, or its place at that of its other half.
+    /// Gives a worker of a generating tenant its own engine, or, for a prefill or decode worker, joins it
+    /// to the engine of its other half.
     pub(super) fn seat(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), Refusal> {
         self.seats.resize(self.workers.len(), None);
         let Some(generates) = &self.setup.tenants[spec.tenant as usize].generates else {
@@ -54,7 +55,7 @@ impl<W: World> Host<'_, W> {
         let other = (0..worker).find(half).filter(|_| spec.role != Role::Whole);
         let engine = match other.and_then(|w| self.engine_of(w)) {
             Some(engine) => engine,
-            // It would wait for a step that waits for memory which others hold.
+            // The policy would wait for a step that itself waits for memory that other engines hold.
             _ if generates.rules.elastic.is_some() && self.policy_batches => {
                 return Err(Refusal::Layout(LayoutError(format!(
                     "the cache of `{}` is elastic, and a policy that starts every step itself cannot \
@@ -97,7 +98,8 @@ impl<W: World> Host<'_, W> {
         self.seats.get(worker as usize)?.as_ref().map(|s| s.engine)
     }
 
-    /// Gives up a request that has just joined its tenant's queue and that no engine can ever hold.
+    /// Drops the request that has just joined its tenant's queue if no engine can ever hold it. Returns
+    /// whether it did.
     pub(super) fn refuse_too_long(&mut self, tenant: u32) -> bool {
         let mut longest = None;
         for (seat, w) in self.seats.iter().zip(&self.workers) {
@@ -120,12 +122,12 @@ impl<W: World> Host<'_, W> {
         refused
     }
 
-    /// Starts steps on idle workers that have something to do, unless the policy does.
+    /// Starts steps on idle workers that have work, unless the policy starts steps itself.
     pub(super) fn form_steps(&mut self, tenant: u32) {
         if self.policy_batches {
             return;
         }
-        // What cannot be admitted now is tried again at the end of a step.
+        // Requests that cannot be admitted now are tried again at the end of a step.
         let mut idle = std::mem::take(&mut self.idle);
         idle.extend(self.serving.idle_workers(tenant).iter().rev());
         for worker in idle.drain(..) {
@@ -146,7 +148,7 @@ impl<W: World> Host<'_, W> {
             || queued && seat.role != Role::Decode && !self.workers[worker as usize].retiring
     }
 
-    /// The policy starts a step on an idle worker, which stays idle if it has nothing to do.
+    /// Starts a step on an idle worker at the policy's request. The worker stays idle if it has no work.
     pub(super) fn dispatch_step(&mut self, worker: u32, most: u32, chosen: &[RequestId]) {
         let tenant = self.workers[worker as usize].spec.tenant;
         let now = Nanos(self.world.now());
@@ -159,7 +161,7 @@ impl<W: World> Host<'_, W> {
         self.begin_step(worker, most);
     }
 
-    /// Plans and starts a worker's next step; a worker for which there is nothing to do is idle again.
+    /// Plans and starts a worker's next step. A worker without work becomes idle again.
     fn begin_step(&mut self, worker: u32, most: u32) {
         let now = Nanos(self.world.now());
         let tenant = self.workers[worker as usize].spec.tenant;
@@ -182,7 +184,7 @@ impl<W: World> Host<'_, W> {
             return;
         };
         self.serving.step_begins(tenant, &step);
-        // What was planned while the last step ran costs no time of its own.
+        // Planning that overlapped with the last step costs no time of its own.
         let ran = seat.began.filter(|_| hidden).map_or(0, |began| now.0 - began.0);
         seat.began = Some(now);
         self.seats[worker as usize] = Some(seat);
@@ -207,7 +209,7 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The launches of a step, for host and world.
+    /// Loads the launches of a step into host and world.
     fn load_step(&mut self, worker: u32, shape: &Shape) {
         let setup = Arc::clone(&self.setup);
         let tenant = self.workers[worker as usize].spec.tenant;
@@ -226,7 +228,7 @@ impl<W: World> Host<'_, W> {
         self.composed = steps;
     }
 
-    /// A step has ended: tokens are there.
+    /// A step has ended and has produced tokens.
     pub(super) fn step_done(&mut self, worker: u32) {
         let now = Nanos(self.world.now());
         let w = &self.workers[worker as usize];
@@ -272,7 +274,7 @@ impl<W: World> Host<'_, W> {
             self.close_window(tenant, Closes::WithBatch);
         }
         self.form_steps(tenant);
-        // What does not follow at once has to be planned while the GPU waits.
+        // A step that does not follow immediately has to be planned while the GPU waits.
         if matches!(self.workers[worker as usize].status, Status::Idle | Status::Starting)
             && let Some(seat) = &mut self.seats[worker as usize]
         {
@@ -280,7 +282,7 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// The sequences of an idle worker wait for its next step.
+    /// Counts the sequences of an idle worker as waiting for its next step, where the policy starts steps.
     fn hold(&mut self, worker: u32) {
         let Some(seat) = self.seats[worker as usize] else { return };
         let held = match self.policy_batches && seat.role != Role::Decode {
@@ -290,7 +292,7 @@ impl<W: World> Host<'_, W> {
         self.show_held(worker, held);
     }
 
-    /// So many sequences of a worker stand among what waits for its tenant's workers.
+    /// Counts `held` sequences of a worker among the requests that wait for the tenant's workers.
     fn show_held(&mut self, worker: u32, held: u32) {
         let w = &mut self.workers[worker as usize];
         let before = std::mem::replace(&mut w.sequences, held);
@@ -302,13 +304,13 @@ impl<W: World> Host<'_, W> {
         self.tell_done(done, worker);
     }
 
-    /// A worker's engine stops: its sequences wait again, for whoever serves them next.
+    /// Stops a worker's engine: its sequences return to the queue, for the next worker that serves them.
     pub(super) fn evacuate(&mut self, worker: u32) {
         let ids = self.abandon(worker);
         ids.into_iter().rev().for_each(|id| self.serving.requeue(id));
     }
 
-    /// A worker has been lost, and with it the sequences of its engine.
+    /// Empties a worker's engine, for instance when the worker is lost. Returns the requests that it held.
     pub(super) fn abandon(&mut self, worker: u32) -> Vec<RequestId> {
         let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return vec![] };
         let (now, tenant) = (Nanos(self.world.now()), self.workers[worker as usize].spec.tenant);
@@ -322,7 +324,8 @@ impl<W: World> Host<'_, W> {
         ids
     }
 
-    /// A worker has gone for good: its cache is nobody's any more.
+    /// Removes a worker that has gone for good from its engine. The cache of an engine with no worker left
+    /// is released.
     pub(super) fn unseat(&mut self, worker: u32) {
         self.evacuate(worker);
         let Some(Some(seat)) = self.seats.get(worker as usize).copied() else { return };

@@ -1,4 +1,4 @@
-//! The heap of alarms: what happens at a known instant unless the end of the run comes first.
+//! The heap of alarms: events at known instants, unless the run ends first.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,41 +12,42 @@ use crate::pool::NEVER;
 pub enum Alarm {
     /// An open-loop arrival, by tenant.
     Arrival = 0,
-    /// A closed-loop client asks, by tenant.
+    /// A closed-loop client sends its next request, by tenant.
     Client = 1,
     /// The host has prepared a batch, by worker.
     Prepared = 2,
-    /// A copy to the GPU has ended, by worker: a world's own.
+    /// A copy to the GPU has ended, by worker: internal to a world.
     CopiedIn = 3,
-    /// The host has issued the launch at the head of a worker's stream, by worker; a world's own
+    /// The host has issued the launch at the head of a worker's stream, by worker; internal to a world
     /// where the policy does not launch kernels.
     Issued = 4,
-    /// The mechanism by which a launch is placed has taken effect, by worker: a world's own.
+    /// The mechanism that places a launch has taken effect, by worker: internal to a world.
     Placed = 5,
-    /// A copy from the GPU has ended, by worker: a world's own.
+    /// A copy from the GPU has ended, by worker: internal to a world.
     CopiedOut = 6,
-    /// A batch has waited long enough to fill, or a request too long, by tenant.
+    /// A batch has waited long enough to fill, or a request has expired, by tenant.
     Batch = 7,
     /// A worker has started, by worker.
     Up = 8,
-    /// The policy's own, by slot.
+    /// A timer of the policy, or the end of a statistics window, by slot.
     Policy = 9,
     /// The counted window opens.
     Window = 10,
     /// A shadow has loaded, by worker.
     Resized = 11,
-    /// The lanes of a pool have other sizes, by pool.
+    /// The lanes of a pool get their new sizes, by pool.
     Cut = 12,
-    /// A new clock holds, by MHz.
+    /// A new clock limit takes effect, by MHz.
     Clock = 13,
     /// A shared host has issued a worker's next launch, by worker.
     Dispatched = 14,
-    /// The kernel of a worker leaves the CUs, by worker: a world's own.
+    /// A worker's kernel leaves the CUs, by worker: internal to a world.
     Preempt = 15,
 }
 
 impl Alarm {
-    /// By number. Digests count a kernel's end as 12, and a turn's as 13, as if they were others'.
+    /// By number. In digests a kernel's end counts as 12 and a turn's end as 13, numbers that two alarms
+    /// have here.
     const ALL: [Self; 16] = [
         Self::Arrival,
         Self::Client,
@@ -67,22 +68,22 @@ impl Alarm {
     ];
 }
 
-/// Bits of a key that hold the index. The alarm takes four more, the sequence 38, and two tell the
-/// GPU's from the host's, and those that let an instant pass first.
+/// Bits of a key that hold the index. The alarm takes four more bits and the sequence number 38. Two flags,
+/// [`HOST`] and [`LATE`], take the rest.
 const INDEX_BITS: u32 = 20;
 
 /// One more than the largest index that an alarm can carry.
 pub const INDICES: usize = 1 << INDEX_BITS;
 
-/// Set in the keys of the host's alarms: the GPU's come first.
+/// Set in the keys of the host's alarms: the GPU's alarms come first.
 const HOST: u64 = 1 << 63;
 
-/// Set in the keys of those alarms of the host that see everything else of their instant first.
+/// Set in the keys of those host alarms that come after everything else at their instant.
 const LATE: u64 = 1 << 62;
 
-/// Alarms by instant; at equal ones the GPU's before the host's, then by the order in which they were
-/// set. Two kinds come after everything else of their instant, so that requests of one instant gather:
-/// [`Alarm::Batch`] and [`Alarm::Policy`].
+/// Alarms ordered by instant. At equal instants the GPU's alarms come before the host's, then in the order
+/// in which they were set. Two kinds come after everything else at their instant, so that requests of one
+/// instant are gathered: [`Alarm::Batch`] and [`Alarm::Policy`].
 #[derive(Debug, Default)]
 pub struct Timers {
     heap: BinaryHeap<Reverse<u128>>,
@@ -106,15 +107,15 @@ impl Timers {
         self.heap.push(key);
     }
 
-    /// Sets an alarm for something that the GPU does by itself.
+    /// Sets an alarm for something that the GPU does on its own.
     #[inline]
     pub fn arm_gpu(&mut self, at: u64, alarm: Alarm, index: u32) {
         let key = self.key(at, 0, alarm, index);
         self.heap.push(key);
     }
 
-    /// The same for an alarm that would have been set earlier: those of the GPU's for the same instant
-    /// that were set `later` come behind it.
+    /// Like [`Self::arm_gpu`], for an alarm that should have been set earlier: the GPU's alarms of the same
+    /// instant for which `later` holds are moved behind it.
     pub fn arm_gpu_before(
         &mut self,
         at: u64,
@@ -148,17 +149,17 @@ impl Timers {
         Alarm::ALL[number as usize]
     }
 
-    /// When the first one is due, or [`NEVER`].
+    /// When the first alarm is due, or [`NEVER`].
     #[inline]
     #[must_use]
     pub fn next(&self) -> u64 {
         self.heap.peek().map_or(NEVER, |k| (k.0 >> 64) as u64)
     }
 
-    /// What the first one is for, and its index.
+    /// The first alarm and its index.
     ///
     /// # Panics
-    /// There is none.
+    /// No alarm is set.
     #[inline]
     #[must_use]
     pub fn first(&self) -> (Alarm, u32) {
@@ -166,17 +167,17 @@ impl Timers {
         (Self::alarm(low >> INDEX_BITS & 0xF), low & (INDICES as u32 - 1))
     }
 
-    /// Takes the first one away.
+    /// Removes the first alarm.
     #[inline]
     pub fn pop(&mut self) {
         self.heap.pop();
     }
 
-    /// Sets the first one, of the host, anew, or takes it away. Replacing the top costs one sift
-    /// instead of two.
+    /// Replaces the first alarm by another one of the host, or removes it. Replacing the top of the heap
+    /// costs one sift instead of two.
     ///
     /// # Panics
-    /// There is none.
+    /// No alarm is set.
     #[inline]
     pub fn replace_first(&mut self, at: Option<u64>, alarm: Alarm, index: u32) {
         let key = at.map(|at| self.key(at, HOST, alarm, index));

@@ -1,4 +1,4 @@
-//! Workers that come, change and go, and the memory they take.
+//! Starting, resizing and retiring workers, and the memory that they take.
 
 use cotenant_profiles::device::Mechanism;
 use cotenant_profiles::{Bytes, Nanos};
@@ -11,11 +11,11 @@ use crate::observe::Happening;
 use crate::report::Refusal;
 use crate::view::{Status, Worker};
 
-/// A resize under way.
+/// A resize in progress.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pending {
     pub(super) cap: u32,
-    /// Memory of the shadow, given back when it has taken over.
+    /// Memory of the shadow, released once it has taken over.
     extra: Bytes,
     pub(super) step: Step,
 }
@@ -28,7 +28,7 @@ pub(super) enum Step {
     Loading,
     /// The shadow has loaded: switch once the batch is done.
     Loaded,
-    /// Its lane gets another size once the batches of all who share in the change are done.
+    /// Its lane gets another size once the batches of all affected workers are done.
     Cut,
 }
 
@@ -40,7 +40,8 @@ impl<W: World> Host<'_, W> {
         self.workers.len() as u32 - 1
     }
 
-    /// Device memory of a worker. The half of an engine that generates lies in its other half's process.
+    /// Device memory of a worker. A decode worker lives in the process of its engine's prefill worker and
+    /// needs none of its own.
     pub(super) fn worker_memory(&self, spec: &WorkerSpec) -> Bytes {
         match spec.role {
             Role::Decode => Bytes(0),
@@ -64,7 +65,7 @@ impl<W: World> Host<'_, W> {
         let need = self.worker_memory(&spec);
         let tenant = spec.tenant;
         if self.take_memory(&spec, need).is_err() {
-            // Refused as on a real GPU: the process dies at its first allocation.
+            // As on a real GPU, the process dies at its first allocation.
             let worker = self.add_worker(spec, Status::Retired, Bytes(0));
             self.tell(Event::WorkerDown { worker });
             return;
@@ -94,7 +95,7 @@ impl<W: World> Host<'_, W> {
     pub(super) fn worker_up(&mut self, worker: u32) {
         let w = &self.workers[worker as usize];
         if !w.retiring && self.stages[worker as usize].resize.is_none() && self.is_moved(worker) {
-            // Nobody comes into a lane that is being cut.
+            // No worker may start in a lane whose size is changing.
             self.workers[worker as usize].began = Nanos(self.world.now());
             return self.await_cut(worker);
         }
@@ -136,7 +137,7 @@ impl<W: World> Host<'_, W> {
         self.cut_if_still(pool);
     }
 
-    /// The worker stands still from the end of its batch on, until its lane has its new size.
+    /// Makes the worker pause after its current batch until its lane has its new size.
     pub(super) fn await_cut(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         w.resizing = true;
@@ -144,7 +145,8 @@ impl<W: World> Host<'_, W> {
         self.stages[worker as usize].resize = Some(pending);
     }
 
-    /// Ignored while the worker starts, goes, or is being resized already.
+    /// Gives a worker another cap. Ignored while the worker is starting, retiring, or already being
+    /// resized.
     pub(super) fn resize(&mut self, worker: u32, cap: u32, how: Resize) {
         let w = &self.workers[worker as usize];
         let spec = w.spec;
@@ -174,7 +176,7 @@ impl<W: World> Host<'_, W> {
     }
 
     pub(super) fn resized(&mut self, worker: u32) {
-        // A worker that went meanwhile took its shadow along.
+        // If the worker has gone in the meantime, its shadow went with it.
         let Some(pending) = &mut self.stages[worker as usize].resize else { return };
         pending.step = Step::Loaded;
         self.take_down_if_idle(worker);
@@ -195,12 +197,12 @@ impl<W: World> Host<'_, W> {
         }
     }
 
-    /// Whether the change of a worker that is due leaves its engine's sequences where they are.
+    /// Whether the worker's pending change leaves its engine's sequences in place.
     pub(super) fn keeps_cache(&self, worker: u32) -> bool {
         self.stages[worker as usize].resize.is_some_and(|p| p.step == Step::Cut)
     }
 
-    /// The worker stands still until its new self is up: a whole start, or a switch of routes.
+    /// Takes the worker down until its replacement is up: for a whole start, or for a switch of routes.
     pub(super) fn take_down(&mut self, worker: u32) {
         let pending = self.stages[worker as usize].resize.expect("a resize is due");
         let w = &mut self.workers[worker as usize];
@@ -219,7 +221,7 @@ impl<W: World> Host<'_, W> {
         self.world.open(worker, &spec);
     }
 
-    /// A shadow has gone before it could take over: its worker stays as it is.
+    /// A shadow was lost before it could take over: its worker stays as it is.
     pub(super) fn forget_shadow(&mut self, worker: u32) {
         let w = &mut self.workers[worker as usize];
         let stage = &mut self.stages[worker as usize];

@@ -1,8 +1,8 @@
-//! What is counted of a tenant that generates tokens.
+//! Metrics of a tenant that generates tokens.
 //!
-//! Of a request that arrives at `a` and gets its tokens at `t1 … tn`: time to first token (TTFT) is
-//! `t1 - a`, time per output token (TPOT) `(tn - t1) / (n - 1)`, which a request of one token does not
-//! have, and the gaps between its tokens (ITL) are `t2 - t1, t3 - t2, …`.
+//! For a request that arrives at `a` and gets its tokens at `t1 … tn`, the time to first token (TTFT) is
+//! `t1 - a`, the time per output token (TPOT) is `(tn - t1) / (n - 1)`, which is undefined for a request of
+//! one token, and the gaps between its tokens (ITL) are `t2 - t1, t3 - t2, …`.
 
 use cotenant_profiles::Nanos;
 
@@ -11,11 +11,11 @@ use super::Latencies;
 /// One tenant's tokens within the window.
 #[derive(Clone, Debug, Default)]
 pub struct TokenCounts {
-    /// Times to first token, of requests that got it in the window.
+    /// Times to first token of requests that got it in the window.
     pub ttft: Latencies,
     /// Their sum, ns.
     pub ttft_sum: u128,
-    /// Times per output token, of completed requests of more than one.
+    /// Times per output token of completed requests with more than one.
     pub tpot: Latencies,
     /// Their sum, ns.
     pub tpot_sum: u128,
@@ -23,11 +23,11 @@ pub struct TokenCounts {
     pub itl: Latencies,
     /// Tokens generated.
     pub generated: u64,
-    /// Tokens of prompts computed for the first time.
+    /// Prompt tokens computed for the first time.
     pub prefilled: u64,
     /// Tokens computed again after a preemption.
     pub recomputed: u64,
-    /// Tokens of prompts found in the cache.
+    /// Prompt tokens found in the cache.
     pub cached: u64,
     /// Sequences that lost their blocks.
     pub preemptions: u64,
@@ -35,16 +35,16 @@ pub struct TokenCounts {
     pub steps: u64,
     /// Blocks in use over time, block × ns.
     pub block_ns: u128,
-    /// Blocks that there were over time, block × ns.
+    /// Existing blocks over time, block × ns.
     pub capacity_ns: u128,
     /// Memory that the cache had over time, bytes × ns.
     pub memory_ns: u128,
-    /// The most blocks ever in use.
+    /// The most blocks in use at any time.
     pub most_blocks: u64,
 }
 
 impl TokenCounts {
-    /// Everything so far is forgotten; the memory stays.
+    /// Discards all counts and keeps the allocated memory.
     pub(crate) fn open(&mut self) {
         let mut kept = [&mut self.ttft, &mut self.tpot, &mut self.itl].map(std::mem::take);
         kept.iter_mut().for_each(Latencies::clear);
@@ -52,28 +52,28 @@ impl TokenCounts {
         *self = Self { ttft, tpot, itl, ..Self::default() };
     }
 
-    /// The memory of every latency.
+    /// Allocates the memory for all latencies.
     pub(crate) fn reserve(&mut self) {
         self.ttft.reserve();
         self.tpot.reserve();
         self.itl.reserve();
     }
 
-    /// A request's first token.
+    /// Counts a request's first token.
     pub(crate) fn first(&mut self, ttft: Nanos) {
         self.ttft.record(ttft);
         self.ttft_sum += u128::from(ttft.0);
         self.generated += 1;
     }
 
-    /// A further token.
+    /// Counts a further token.
     #[inline]
     pub(crate) fn further(&mut self, gap: Nanos) {
         self.itl.record(gap);
         self.generated += 1;
     }
 
-    /// A completed request's time per output token.
+    /// Records a completed request's time per output token.
     pub(crate) fn per_token(&mut self, tpot: Nanos) {
         self.tpot.record(tpot);
         self.tpot_sum += u128::from(tpot.0);

@@ -1,4 +1,4 @@
-//! A generating model compiled: the kernels of every step that its engine can make.
+//! Compiling a generating model: the kernels of every step that its engine can compose.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::Step;
 use super::steps::{Follows, Grid, HostTimes, Shape, StepCode, Table};
 use super::{Code, KernelCode, ModelCode, Program};
 
-/// What steps there can be.
+/// The limits of possible steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepLimits {
     /// Most sequences.
@@ -23,20 +23,20 @@ pub struct StepLimits {
     pub cache: u64,
 }
 
-/// Sizes per doubling, of tokens and sequences of attention and of the rows of the output projection.
-/// The keys that they look at are kept exact, so that this rounds little but the number of blocks.
+/// Grid sizes per doubling, for the tokens and sequences of attention and for the rows of the output
+/// projection. The number of keys that they attend to is kept exact, so that little but the number of
+/// blocks is rounded.
 const SIZES: u32 = 4;
-/// Lengths per doubling: a length is at most 4.4 % off, as often up as down.
+/// Grid lengths per doubling: a length is off by at most 4.4 %, as often up as down.
 const LENGTHS: u32 = 8;
-/// Length of the sequences of the steps that stand for a model where somebody plans by batches: a knob.
+/// Sequence length of the steps that represent a model for policies that plan by batches: a knob.
 const TYPICAL: u32 = 1024;
 
 impl Code {
-    /// Compiles the steps of a decoder for a device of `cus` CUs: the model as one of batches of
-    /// sequences that generate, and the steps themselves.
+    /// Compiles the steps of a decoder for a device of `cus` CUs.
     ///
     /// # Panics
-    /// The library rounds steps: what it gives is looked up by size here.
+    /// The library rounds steps. They have to be exact, because kernels are looked up by size here.
     pub fn compile_steps(
         &mut self,
         library: &mut StepLibrary,
@@ -51,7 +51,7 @@ impl Code {
         }
         let mut compiled: BTreeMap<usize, u32> = BTreeMap::new();
         let mut layers: BTreeMap<u32, StepLayer> = BTreeMap::new();
-        // The kernels of those layers of a step that are asked for.
+        // The kernels of the `wanted` layers of a step.
         let mut of =
             |library: &mut StepLibrary, shape: &StepShape, wanted: fn(&StepLayer) -> bool| {
                 let kernels = library.layers(shape, wanted);
@@ -75,7 +75,7 @@ impl Code {
         let lengths = geometric(1, limits.context, LENGTHS);
         let mut decode = Grid { sizes: sequences, lengths: lengths.clone(), kernels: vec![] };
         for (i, &n) in decode.sizes.iter().enumerate() {
-            // So many sequences of that length are more than the cache holds.
+            // Leave out combinations that exceed what the cache holds.
             let least = if i == 0 { 1 } else { u64::from(decode.sizes[i - 1]) + 1 };
             let fit = |&&l: &&u32| least * u64::from(l) <= limits.cache.saturating_mul(2);
             let lengths = lengths.iter().take_while(fit);
@@ -101,8 +101,8 @@ impl Code {
     }
 }
 
-/// The model of a generating tenant as one of batches: a batch of `n` items is a step that generates
-/// for `n` sequences of a typical length.
+/// The model of a generating tenant as one that serves batches: a batch of `n` items is a step that
+/// generates for `n` sequences of typical length.
 #[must_use]
 pub fn as_batches(steps: &StepCode, code: &Code, limits: StepLimits, cus: u32) -> ModelCode {
     let (mut model, mut programs) = (ModelCode::default(), vec![]);
@@ -125,7 +125,7 @@ pub fn as_batches(steps: &StepCode, code: &Code, limits: StepLimits, cus: u32) -
     model
 }
 
-/// The launches of a step that has all of them.
+/// The launches of a step that contains every kind of launch.
 fn launches(library: &StepLibrary) -> Vec<Follows> {
     let step = library.decoder().step(&StepShape::new(&[(1, 1)], &[1]));
     let (mut tokens, mut sequences) = (0, 0);
@@ -170,14 +170,14 @@ fn by_tokens(layer: &StepLayer) -> bool {
     !is_prefill(layer) && !is_decode(layer) && !by_sequences(layer)
 }
 
-/// So many sequences of one length that generate.
+/// A step in which this many sequences of one length generate.
 fn decoding(sequences: u32, length: u32) -> StepShape {
     let context = u64::from(sequences) * u64::from(length);
     StepShape { decode: Decode { sequences, context }, ..StepShape::default() }
 }
 
-/// So many new tokens of prompts, each of which looks at so many keys in the mean: one prompt behind
-/// what is in the cache, or several short ones.
+/// A step with this many new prompt tokens, each of which attends to `keys` keys on average: one prompt
+/// with a cached prefix, or several short prompts.
 fn prompt(tokens: u32, keys: u32) -> StepShape {
     let (n, keys) = (u64::from(tokens), u64::from(keys));
     let seen = n * keys;
@@ -191,8 +191,8 @@ fn prompt(tokens: u32, keys: u32) -> StepShape {
     StepShape { prefill, ..StepShape::default() }
 }
 
-/// Sizes that tokens are rounded up to: those of the graphs that vLLM captures up to 512, then
-/// multiples of 16, 64 and 128, as tiles of products are.
+/// The sizes that token counts are rounded up to: up to 512 those of the graphs that vLLM captures, then
+/// multiples of 16, 64 and 128, like the tiles of matrix products.
 fn token_sizes(most: u32) -> Vec<u32> {
     let captured = [1, 2, 4].into_iter().chain((8..256).step_by(8)).chain((256..512).step_by(16));
     let further = (512..2048).step_by(16).chain((2048..8192).step_by(64));
@@ -200,7 +200,7 @@ fn token_sizes(most: u32) -> Vec<u32> {
     all.take_while(|&n| n < most).chain([most]).collect()
 }
 
-/// Sizes from `least` to `most`, `per` of them each time they double, and every one while they are few.
+/// Sizes from `least` to `most`: `per` sizes per doubling, and every integer while they are small.
 fn geometric(least: u32, most: u32, per: u32) -> Vec<u32> {
     let mut sizes = vec![];
     let mut n = u64::from(least);
@@ -213,7 +213,7 @@ fn geometric(least: u32, most: u32, per: u32) -> Vec<u32> {
     sizes
 }
 
-/// Rows by size to rows by kernel.
+/// Transposes rows by size into rows by kernel.
 fn transposed(by_size: Vec<Vec<u32>>) -> Vec<Vec<u32>> {
     let rows = by_size.first().map_or(0, Vec::len);
     (0..rows).map(|row| by_size.iter().map(|kernels| kernels[row]).collect()).collect()

@@ -1,9 +1,9 @@
-//! Steps of generating models: which kernels a step launches follows from what it computes.
+//! Steps of generating models: what a step computes determines which kernels it launches.
 //!
-//! The kernels of all steps are compiled before the run, on grids: those of the layers by the number
-//! of tokens, those behind them by the number of sequences, attention by sequences and tokens looked
-//! at. A step puts its launches together from them, so that every policy finds every kernel in the
-//! setup, and a run of millions of steps takes no more memory than a short one.
+//! The kernels of all steps are compiled before the run, on grids: layers by the number of tokens, the
+//! kernels after the layers by the number of sequences, attention by sequences and by the tokens attended
+//! to. A step composes its launches from these grids. So every policy finds every kernel in the setup, and
+//! a run of millions of steps takes no more memory than a short one.
 
 use std::collections::BTreeMap;
 
@@ -12,23 +12,24 @@ use cotenant_profiles::zoo::decoder::StepLayer;
 
 use super::Step;
 
-/// What a step computes, in sums over its sequences: they decide what its kernels cost.
+/// What a step computes, as sums over its sequences, which determine the cost of its kernels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shape {
-    /// Sequences with new tokens of prompts.
+    /// Sequences with new prompt tokens.
     pub prefill_sequences: u32,
     /// Their new tokens.
     pub prefill_tokens: u32,
-    /// Keys that the new tokens look at, each up to itself.
+    /// Keys that the new tokens attend to, each up to and including its own.
     pub prefill_seen: u64,
     /// Sequences that generate one token.
     pub decode_sequences: u32,
-    /// Their tokens, the new ones included.
+    /// The total tokens of those sequences, the new ones included.
     pub decode_context: u64,
 }
 
 impl Shape {
-    /// Adds new tokens of a prompt; with them, `context` tokens of the sequence are in the cache.
+    /// Adds `tokens` new tokens of a prompt. Including them, `context` tokens of the sequence are in the
+    /// cache.
     pub fn add_prefill(&mut self, tokens: u32, context: u32) {
         let (new, all) = (u64::from(tokens), u64::from(context));
         self.prefill_sequences += 1;
@@ -36,7 +37,7 @@ impl Shape {
         self.prefill_seen += new * (all - new) + new * (new + 1) / 2;
     }
 
-    /// Adds a sequence that generates one token; with it, it has `context` tokens.
+    /// Adds a sequence that generates one token. Including it, the sequence has `context` tokens.
     pub fn add_decode(&mut self, context: u32) {
         self.decode_sequences += 1;
         self.decode_context += u64::from(context);
@@ -48,27 +49,27 @@ impl Shape {
         self.prefill_tokens + self.decode_sequences
     }
 
-    /// Sequences that are sampled from.
+    /// Sequences for which a token is sampled.
     #[must_use]
     pub fn sequences(&self) -> u32 {
         self.prefill_sequences + self.decode_sequences
     }
 }
 
-/// What the size of a launch follows.
+/// What determines the size of a launch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Follows {
     /// The step's tokens; the number is the row of [`StepCode::by_tokens`].
     Tokens(u8),
     /// Its sequences; the number is the row of [`StepCode::by_sequences`].
     Sequences(u8),
-    /// Attention of new tokens of prompts; there is none in a step without any.
+    /// Attention of new prompt tokens; absent in a step that has none.
     Prefill,
-    /// Attention of sequences that generate; there is none in a step without any.
+    /// Attention of generating sequences; absent in a step that has none.
     Decode,
 }
 
-/// Kernels of one kind by one size.
+/// Kernels indexed by one size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Table {
     /// Sizes, ascending.
@@ -77,50 +78,50 @@ pub struct Table {
     pub kernels: Vec<Vec<u32>>,
 }
 
-/// Kernels of attention by two sizes.
+/// Attention kernels indexed by two sizes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Grid {
-    /// New tokens or sequences, ascending.
+    /// Numbers of new tokens or of sequences, ascending.
     pub sizes: Vec<u32>,
-    /// Keys that each looks at in the mean, ascending.
+    /// Average numbers of keys that each attends to, ascending.
     pub lengths: Vec<u32>,
-    /// By size: the kernel of each length, as far as there can be such lengths.
+    /// By size: the kernel for each length, up to the longest possible one.
     pub kernels: Vec<Vec<u32>>,
 }
 
-/// Host time of the launches of a step.
+/// Host time to issue the launches of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HostTimes {
     /// Before the first launch of a captured graph, ns.
     pub graph_ns: u64,
-    /// For each further kernel of it, ns.
+    /// For each further kernel of the graph, ns.
     pub graph_kernel_ns: u64,
-    /// Before a launch outside of a graph, ns.
+    /// Before a launch outside a graph, ns.
     pub launch_ns: u64,
-    /// Steps that only generate, of up to so many sequences, are one graph; 0: no graphs at all.
+    /// Steps that only generate are one graph up to this many sequences; 0: no graphs at all.
     pub largest_graph: u32,
 }
 
 /// A generating model's steps, ready for the event loop.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepCode {
-    /// The launches of a step that has all of them, in stream order.
+    /// The launches of a step that contains every kind of launch, in stream order.
     pub launches: Vec<Follows>,
-    /// Kernels whose size is the number of tokens. Rounded up to the next size, as blocks and captured
-    /// graphs are.
+    /// Kernels whose size is the number of tokens, rounded up to the next size, as for blocks and captured
+    /// graphs.
     pub by_tokens: Table,
     /// Kernels whose size is the number of sequences.
     pub by_sequences: Table,
-    /// Attention of new tokens, by their number and the keys that each looks at.
+    /// Attention of new tokens, by their number and the keys that each attends to.
     pub prefill: Grid,
     /// Attention of one token per sequence, by sequences and their mean length.
     pub decode: Grid,
     /// Host times.
     pub host: HostTimes,
-    /// What the kernels compute: kernel and layer, for who runs them. Kernels of two layers are alike
-    /// where one stands for both.
+    /// The layer that each kernel computes, for code that runs the kernels. A kernel may stand for two
+    /// layers whose kernels are alike.
     pub layers: BTreeMap<u32, StepLayer>,
-    /// Numbers computed with.
+    /// The numeric precision.
     pub precision: Precision,
 }
 
@@ -135,7 +136,7 @@ impl StepCode {
         let prefill = self.prefill.at(shape.prefill_tokens, shape.prefill_seen);
         let (pieces, host) = (self.host.largest_graph > 0, self.host);
         let mut issued_ns = 0;
-        // The first launch of a graph, or of a piece of one: pieces end at attention.
+        // The next launch is the first of a graph, or of a piece of a graph: pieces end at attention.
         let mut first = true;
         for follows in &self.launches {
             let attention = matches!(follows, Follows::Prefill | Follows::Decode);
@@ -159,7 +160,7 @@ impl StepCode {
         }
     }
 
-    /// Every kernel that a step can launch; some more than once.
+    /// Every kernel that a step can launch, some of them more than once.
     pub fn kernels(&self) -> impl Iterator<Item = u32> + '_ {
         let tables = [&self.by_tokens, &self.by_sequences].map(|t| &t.kernels);
         let grids = [&self.prefill, &self.decode].map(|g| &g.kernels);
@@ -168,8 +169,8 @@ impl StepCode {
 }
 
 impl Grid {
-    /// The kernel of `size` tokens or sequences that look at `keys` keys together. The size is
-    /// rounded up, and the length to the nearest for which their product is right.
+    /// The kernel for `size` tokens or sequences that attend to `keys` keys in total. The size is rounded
+    /// up. The length is the nearest to the one at which size times length gives the right total.
     fn at(&self, size: u32, keys: u64) -> u32 {
         if size == 0 {
             return u32::MAX;
@@ -182,12 +183,12 @@ impl Grid {
     }
 }
 
-/// The first size that is not below `n`, or the last one.
+/// The index of the first size that is at least `n`, or of the last one.
 fn up(sizes: &[u32], n: u32) -> usize {
     sizes.partition_point(|&s| s < n).min(sizes.len() - 1)
 }
 
-/// The size nearest to `n`, by ratio.
+/// The index of the size nearest to `n`, by ratio.
 fn nearest(sizes: &[u32], n: u32) -> usize {
     let above = up(sizes, n);
     if above == 0 {
@@ -235,7 +236,7 @@ mod tests {
         assert_eq!((shape.tokens(), shape.sequences(), shape.prefill_seen), (32, 3, 30 * 20 + 465));
         code.compose(&shape, &mut steps);
         assert_eq!(kernels(&steps), [2, 9, 7, 5, 6]);
-        // Pieces between calls of attention, which the host launches.
+        // Pieces between attention calls, which the host launches itself.
         assert_eq!(
             steps.iter().map(|s| s.issued_ns).collect::<Vec<_>>(),
             [100, 110, 120, 220, 221]

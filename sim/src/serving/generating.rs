@@ -1,5 +1,5 @@
-//! Requests that are answered token by token: who waits for an engine, when a token came, and what is
-//! counted of it.
+//! Requests that are answered token by token: which of them wait for an engine, when tokens are produced,
+//! and their metrics.
 
 use cotenant_profiles::Nanos;
 
@@ -8,18 +8,18 @@ use crate::engine::{Arrived, Planned, Queue};
 use crate::metrics::TokenCounts;
 use crate::scenario::{Generates, TokenGoals};
 
-/// What is kept of a generating tenant besides.
+/// Additional state of a generating tenant.
 #[derive(Clone, Debug)]
 pub(super) struct Generating {
     goals: Option<TokenGoals>,
     pub(super) counts: TokenCounts,
-    /// Blocks in use and in all, since when.
+    /// Blocks in use and in total, valid since `since`.
     used: u64,
     blocks: u64,
     /// Bytes of a block.
     block: u64,
     since: Nanos,
-    /// Sequences that engines hold between steps: whoever starts steps counts them as waiting.
+    /// Sequences that engines hold between steps. A policy that starts steps itself sees them as waiting.
     held: u32,
 }
 
@@ -36,7 +36,7 @@ impl Generating {
         }
     }
 
-    /// Accounts for the blocks until `now`.
+    /// Accumulates the use of blocks up to `now`.
     pub(super) fn settle(&mut self, now: Nanos) {
         let ns = u128::from(now.0 - self.since.0);
         self.counts.block_ns += ns * u128::from(self.used);
@@ -46,7 +46,7 @@ impl Generating {
     }
 }
 
-/// A tenant's queue, to an engine that admits from it `now`.
+/// A tenant's queue, as an engine that admits from it `now` sees it.
 pub struct Waiting<'a> {
     serving: &'a mut Serving,
     tenant: u32,
@@ -74,7 +74,7 @@ impl Serving {
         Waiting { serving: self, tenant, now, open }
     }
 
-    /// A request as an engine sees it. What nobody said is one token.
+    /// A request as an engine sees it. Unspecified lengths count as one token.
     #[must_use]
     pub fn sequence(&self, id: RequestId) -> Arrived {
         let live = &self.requests[id.0 as usize];
@@ -88,7 +88,7 @@ impl Serving {
         }
     }
 
-    /// A policy has chosen a queued request for an engine.
+    /// Takes a queued request, chosen by a policy, for an engine.
     pub fn chosen(&mut self, tenant: u32, id: RequestId, now: Nanos) -> Arrived {
         self.unqueue(tenant, id);
         self.enters(id, now);
@@ -105,7 +105,7 @@ impl Serving {
         self.left(tenant, 1, items);
     }
 
-    /// A request whose engine has gone waits again, before everybody else.
+    /// Returns a request whose engine has stopped to the front of its queue.
     pub fn requeue(&mut self, id: RequestId) {
         let live = &self.requests[id.0 as usize];
         let (tenant, items) = (live.tenant as usize, live.items);
@@ -116,7 +116,8 @@ impl Serving {
         self.left(tenant as u32, 0, 0);
     }
 
-    /// An engine holds so many sequences more, or fewer, for which no step is under way.
+    /// The number of sequences that an engine holds without a step under way changes from `before` to
+    /// `after`.
     pub fn hold(&mut self, tenant: u32, before: u32, after: u32) {
         let Some(g) = &mut self.desks[tenant as usize].generating else { return };
         let view = &mut self.views[tenant as usize];
@@ -125,7 +126,7 @@ impl Serving {
         view.queued_items = view.queued_items + after - before;
     }
 
-    /// Requests in a tenant's queue, those that engines hold not counted.
+    /// The number of requests in a tenant's queue, without those that engines hold.
     #[must_use]
     pub fn in_queue(&self, tenant: u32) -> usize {
         self.desks[tenant as usize].queue.len()
@@ -137,7 +138,7 @@ impl Serving {
         &self.desks[tenant as usize].idle
     }
 
-    /// A step begins.
+    /// Counts a step that begins.
     pub fn step_begins(&mut self, tenant: u32, step: &Planned) {
         let Some(g) = &mut self.desks[tenant as usize].generating else { return };
         let c = &mut g.counts;
@@ -148,7 +149,7 @@ impl Serving {
         c.cached += step.cached;
     }
 
-    /// An engine has so many blocks, of which so many are in use, where it had others.
+    /// An engine's cache changes from `was` to `is`: blocks in use, and in total.
     pub fn cache(&mut self, tenant: u32, now: Nanos, was: (u32, u32), is: (u32, u32)) {
         let Some(g) = &mut self.desks[tenant as usize].generating else { return };
         g.settle(now);
@@ -157,7 +158,7 @@ impl Serving {
         g.counts.most_blocks = g.counts.most_blocks.max(g.used);
     }
 
-    /// A request has its next token; its tenant, and whether it is the first one.
+    /// A request has its next token. Returns whether it is the first one.
     pub fn token(&mut self, id: RequestId, now: Nanos) -> bool {
         let live = &mut self.requests[id.0 as usize];
         let desk = &mut self.desks[live.tenant as usize];
@@ -167,7 +168,7 @@ impl Serving {
         if first {
             live.first = now;
             g.counts.first(Nanos(now.0 - live.arrival.0));
-            // The goal for the first token was kept: the next one counts from here.
+            // The goal for the first token was met: the deadline of the next one counts from here.
             if let Some(goals) = g.goals
                 && now <= live.deadline
             {
