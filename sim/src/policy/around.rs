@@ -1,4 +1,4 @@
-//! A policy that somebody listens to: tests, benches, and what looks ahead.
+//! A policy with a listener: for tests, benches, and look-ahead.
 
 use super::{Bound, Depth, LayoutError, Policy};
 use crate::action::{Action, Event};
@@ -7,7 +7,7 @@ use crate::layout::Layout;
 use crate::scenario::Setup;
 use crate::view::View;
 
-/// Another policy, whose events go through a function that passes them on.
+/// A wrapper around another policy, whose events go through a function that passes them on.
 pub struct Around<'a, F> {
     policy: &'a mut dyn Policy,
     event: F,
@@ -17,13 +17,14 @@ impl<'a, F> Around<'a, F>
 where
     F: FnMut(&mut dyn Policy, Event, &View<'_>, &mut Vec<Action>) + Send,
 {
-    /// `event` is called in place of [`Policy::event`] of `policy`, with it.
+    /// Calls `event` in place of [`Policy::event`] of `policy`, and hands it that policy.
     pub fn new(policy: &'a mut dyn Policy, event: F) -> Self {
         Self { policy, event }
     }
 }
 
-// Every method of the trait, those with a default too: a policy that answers otherwise is another one.
+// Every method of the trait, including those with a default: a wrapper that answers differently would
+// be a different policy.
 impl<F> Policy for Around<'_, F>
 where
     F: FnMut(&mut dyn Policy, Event, &View<'_>, &mut Vec<Action>) + Send,

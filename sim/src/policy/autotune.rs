@@ -70,7 +70,7 @@ options! {
     }
 }
 
-/// Whether servers are held to shares.
+/// Whether servers are limited to shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sharing {
     Controlled,
@@ -85,34 +85,34 @@ struct Autotune {
     servers: Vec<Server>,
     /// By worker.
     server_of: Vec<Option<usize>>,
-    /// The tenant to look at first for the next operator.
+    /// The first tenant to consider for the next operator.
     turn: usize,
     /// Time on the GPU of all launches, ns.
     gpu_ns: u64,
-    /// When the last operator was done.
+    /// When the last operator was finished.
     done: u64,
     learnt: Learnt,
 }
 
-/// One tuning server, and its operator under way.
+/// A tuning server, and the operator that it is tuning.
 #[derive(Clone, Debug, Default)]
 struct Server {
     worker: Option<u32>,
-    /// Trials of the pass under way: in all, being built, built, begun, over.
+    /// Trials of the current pass: in total, being built, built, begun, over.
     trials: u32,
     building: u32,
     built: u32,
     begun: u32,
     over: u32,
-    /// Rests until then.
+    /// It rests until this instant.
     rests: u64,
-    /// Holds the first launch of a trial.
+    /// It holds the first launch of a trial.
     holds: bool,
     trial: Trial,
     best: Best,
 }
 
-/// What a timer is about; the server is the rest of the token.
+/// The purpose of a timer; the rest of the token is the server.
 const BUILT: u64 = 0;
 const RESTED: u64 = 1;
 const ASSIGN: u64 = 2;
@@ -147,12 +147,12 @@ impl Autotune {
         setup.device.mps_cus(self.knobs.share.unwrap_or(100.0 / self.servers.len() as f64))
     }
 
-    /// Gives every idle server an operator, one per tenant: what is left of a queue is known when
-    /// the first has been taken off it.
+    /// Gives every idle server an operator, at most one per tenant: the rest of a queue is known only
+    /// when the first operator has been taken off it.
     fn assign(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let n = view.tenants.len();
         let mut taken = vec![false; n];
-        // A step for which there is no memory does not begin.
+        // A step does not begin if there is no memory for it.
         for server in &mut self.servers {
             if let Some(w) =
                 server.worker.take_if(|w| view.workers[*w as usize].status == Status::Idle)

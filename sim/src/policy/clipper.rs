@@ -66,7 +66,7 @@ options! {
 }
 
 impl Knobs {
-    /// What is seen between two decisions.
+    /// What is observed between two decisions.
     fn window(&self, tenant: u32) -> Action {
         Action::OpenWindow { tenant, length: self.period, closes: Closes::WithBatch }
     }
@@ -82,7 +82,7 @@ struct Clipper {
 /// One tenant.
 #[derive(Clone, Copy, Debug, Default)]
 struct Job {
-    /// Into the list of batch sizes from 1.
+    /// Index into the list of batch sizes, which starts at 1.
     index: u32,
     limit: u32,
 }
@@ -121,7 +121,8 @@ fn next(index: u32, band: Band, increase: u32, decrease: f64) -> u32 {
     match band {
         Band::Inside => index,
         Band::Under => index + increase,
-        // Where the product is a whole number, it is so in binary too or a hair off: 0.9 × 10.
+        // Where the product is an integer, it is one in binary too, or off by a rounding error: 0.9 ×
+        // 10.
         Band::Over => libm::floor(decrease * f64::from(index)) as u32,
     }
 }

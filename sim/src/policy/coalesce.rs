@@ -115,23 +115,23 @@ struct Coalesce {
     class: Vec<u32>,
     prospects: Prospects,
     held: Vec<Head>,
-    /// Classes whose heads have changed since they were last looked at.
+    /// Classes whose heads have changed since their last examination.
     changed: Vec<u32>,
-    /// By class: its heads, and how many of them the gate refused to merge; it is asked again when
-    /// they are an eighth more, so that a long queue is not summed up at every launch.
+    /// By class: its heads, and how many of them the gate refused to merge. The gate is asked again
+    /// once there are an eighth more, so that a long queue is not summed up at every launch.
     count: Vec<u32>,
     refused: Vec<u32>,
-    /// The class at hand.
+    /// The class being examined.
     group: Vec<Head>,
-    /// When the host is free.
+    /// When the host is next free.
     host_free: u64,
-    /// CUs that launched kernels want, in all and at most.
+    /// CUs that launched kernels want in total, and the limit on that.
     wanted: u64,
     limit: u64,
-    /// By worker: its part of `wanted`; deadline of its batch, and how long the batch has waited.
+    /// By worker: its part of `wanted`, the deadline of its batch, and how long the batch has waited.
     want: Vec<u64>,
     batch: Vec<(u64, u64)>,
-    /// The earliest timer under way.
+    /// The earliest pending timer.
     armed: u64,
     counts: Counts,
 }
@@ -182,7 +182,7 @@ impl Coalesce {
     fn merges(&self, op: Op) -> bool {
         match op {
             Op::Gemm | Op::BatchedGemm | Op::Conv => true,
-            // A whole model behind one number has no shape.
+            // A model profiled as one single number has no shape.
             Op::Pseudo => false,
             _ => self.all_ops,
         }
@@ -225,14 +225,14 @@ impl Coalesce {
         }
     }
 
-    /// The class is to be looked at again.
+    /// Marks the class for another examination.
     fn change(&mut self, class: u32) {
         if !self.changed.contains(&class) {
             self.changed.push(class);
         }
     }
 
-    /// Whether the gate has refused to merge about as many of this class just now.
+    /// Whether the gate recently refused to merge about this many heads of this class.
     fn refused(&self, class: u32) -> bool {
         let refused = self.refused[class as usize];
         self.rules.gate && refused > 0 && self.count[class as usize] <= refused + refused / 8
@@ -242,7 +242,7 @@ impl Coalesce {
         (ns as f64 * (1.0 + self.guard)) as u64
     }
 
-    /// Decides how long the heads of a class wait for those that other streams will reach.
+    /// Decides how long the heads of a class wait for kernels that other streams will reach.
     fn assess(&mut self, view: &View<'_>, law: &Law<'_>, class: u32) {
         let now = view.now.0;
         let mut due = now;
@@ -268,7 +268,8 @@ impl Coalesce {
         }
     }
 
-    /// How long the slack of the heads in `group` admits a wait for one more of the kind.
+    /// The latest instant to which the heads in `group` can wait for one more kernel of their class, by
+    /// their slack.
     fn latest_wait(&mut self, law: &Law<'_>, one: Head) -> u64 {
         self.group.push(one);
         let merged = law.merged_ns(&self.group);
@@ -280,8 +281,8 @@ impl Coalesce {
         self.group.iter().map(until).min().unwrap_or(0)
     }
 
-    /// How long a wait for `more` heads beside those `here` is worth it: as long as merging all of
-    /// them saves, beyond what merging those here would; `now` if it saves nothing.
+    /// Until when a wait for `more` heads, in addition to those `here`, pays: as long as the time that
+    /// merging all of them saves beyond merging only those here; `now` if it saves nothing.
     fn worth_until(
         &mut self,
         law: &Law<'_>,
@@ -306,7 +307,7 @@ impl Coalesce {
         until.min(now + gain)
     }
 
-    /// Launches what is due, least slack first, while host and GPU take it.
+    /// Launches the kernels that are due, least slack first, as long as host and GPU accept more.
     fn step(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let now = view.now.0;
         let setup = view.setup;
@@ -322,7 +323,7 @@ impl Coalesce {
         self.arm(now, act);
     }
 
-    /// Launches a head, with those of its class that it pays to take along.
+    /// Launches a head, merged with those of its class that are worth including.
     fn launch(&mut self, now: u64, law: &Law<'_>, first: Head, act: &mut Vec<Action>) {
         self.group.clear();
         self.group.push(first);
@@ -382,7 +383,7 @@ impl Coalesce {
     /// Asks for the instant at which something may become possible.
     fn arm(&mut self, now: u64, act: &mut Vec<Action>) {
         if self.held.is_empty() || self.wanted >= self.limit {
-            // The next kernel to arrive or to end wakes it.
+            // The next kernel that arrives or ends wakes the policy.
             return;
         }
         let due = self.held.iter().map(|h| h.due).min().unwrap_or(now);
@@ -454,7 +455,7 @@ impl Policy for Coalesce {
         match event {
             Event::KernelReady { worker } => {
                 self.hold(view, worker);
-                // After everything else that happens at this instant: others may come to the head.
+                // After everything else at this instant: other kernels may still come to the head.
                 let at = self.host_free.max(now);
                 self.wake(now, at, act);
             }
@@ -484,13 +485,13 @@ impl Policy for Coalesce {
     }
 }
 
-/// How long a head has waited for partners since it was last asked; what it stands behind a busy host
-/// or a full GPU is not of its choosing.
+/// How long a head has waited for partners since it was last asked. Time spent behind a busy host or a
+/// full GPU is not part of that, because the policy did not choose it.
 fn waiting(h: &Head, now: u64) -> u64 {
     if h.since == NEVER { 0 } else { now.min(h.due).saturating_sub(h.since) }
 }
 
-/// Whether the kernel at the head of a worker's stream is on the GPU or on its way.
+/// Whether the kernel at the head of a worker's stream is on the GPU or on its way to it.
 fn under_way(status: Status) -> bool {
     matches!(status, Status::Host | Status::Launched | Status::Held)
 }

@@ -83,32 +83,32 @@ struct Job {
     tenant: u32,
     /// Instances that serve, oldest first.
     workers: Vec<u32>,
-    /// Instances on their way up.
+    /// Instances that are starting.
     coming: u32,
-    /// Lanes that no worker has, the next to use last.
+    /// Free lanes; the next one to use is last.
     lanes: Vec<u32>,
     /// Largest batch.
     limit: u32,
-    /// No memory for more instances than this.
+    /// Memory allows no more instances than this.
     most: u32,
     phase: Phase,
     /// Timers of earlier phases are stale.
     epoch: u32,
-    /// Batches begun before this do not count.
+    /// Batches that began before this instant do not count.
     since: Nanos,
     probed: Probed,
-    /// Of the phase, or since the last decision, ms.
+    /// Latencies of the phase, or since the last decision, ms.
     latencies: VecDeque<f64>,
     /// Latencies of the first instance since it was deployed.
     served: u64,
-    /// The last that was held against the SLO, ms.
+    /// The last latency that was compared with the SLO, ms.
     seen: f64,
 }
 
-/// Where a tenant stands.
+/// The phase that a tenant is in.
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// No SLO: left alone.
+    /// No SLO: its configuration is never changed.
     Free,
     Probing(Probe, Tally),
     Batching(Search),
@@ -123,7 +123,7 @@ enum Probe {
     Instances,
 }
 
-/// What a probe has seen.
+/// What a probe has measured.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     batches: u64,
@@ -183,7 +183,7 @@ impl Job {
 }
 
 impl Knobs {
-    /// What is seen between two decisions on a batch.
+    /// What is observed between two decisions on the batch size.
     fn window(&self, tenant: u32) -> Action {
         Action::OpenWindow { tenant, length: self.period, closes: Closes::WithBatch }
     }
@@ -229,7 +229,7 @@ impl Dnnscaler {
         }
     }
 
-    /// The last instance is up, or will never be.
+    /// The last instance is up, or never will be.
     fn settled(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         let job = &mut self.jobs[t];
         if let Phase::Probing(Probe::Instances, tally) = &mut job.phase {
@@ -241,7 +241,7 @@ impl Dnnscaler {
 
     fn timer(&mut self, t: usize, view: &View<'_>, act: &mut Vec<Action>) {
         match self.jobs[t].phase {
-            // Nothing was served: look again later.
+            // Nothing was served: checks again later.
             Phase::Probing(_, tally) if tally.batches == 0 => {
                 self.jobs[t].wake(view.now + self.knobs.probe, act);
             }
@@ -301,7 +301,7 @@ impl Dnnscaler {
         let Phase::Batching(search) = &mut job.phase else { return };
         let window = view.window(t as u32);
         let latency = match self.knobs.latency {
-            // A batch of the phase before ran beside other instances.
+            // A batch from the previous phase ran beside other instances.
             Latency::Execution => {
                 let own = window.executions.iter().filter(|e| e.began >= window.opened);
                 self.knobs.statistic.of_times(own.map(|e| e.took))
@@ -400,7 +400,7 @@ impl Dnnscaler {
         let t = spec.tenant as usize;
         let job = &mut self.jobs[t];
         job.lanes.push(spec.lane);
-        // One that never came up and that nobody asked to go found no memory.
+        // An instance that never came up, and was not asked to stop, found no memory.
         if !view.workers[worker as usize].retiring && !job.workers.contains(&worker) {
             job.coming -= 1;
             job.most = job.live() + job.coming;

@@ -89,7 +89,7 @@ options! {
     }
 }
 
-/// How a share is found.
+/// How a share is determined.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     Efficacy,
@@ -100,9 +100,9 @@ words!(Rule { "efficacy" => Rule::Efficacy, "right-sized" => Rule::RightSized })
 
 words!(Batching { "efficacy" => Batching::Efficacy, "largest" => Batching::Largest });
 
-/// A session without any SLO to take its length from.
+/// Length of a session if there is no SLO to derive it from.
 const SESSION: Nanos = Nanos::from_millis(100);
-/// Most runs of one model that a session plans.
+/// Maximum number of runs of one model in a session's plan.
 const RUNS_MAX: u64 = 1000;
 
 /// Tokens of timers.
@@ -114,14 +114,14 @@ struct Dstack {
     session: u64,
     session_end: u64,
     models: Vec<ModelState>,
-    /// Planned and not yet begun, by start.
+    /// Runs planned and not yet begun, by start.
     slots: Vec<Slot>,
-    /// Left over from the session before.
+    /// Runs left over from the previous session.
     carried: Vec<Job>,
     /// By worker: the CUs that it holds while it runs.
     running: Vec<Option<Slot>>,
     cus: u32,
-    /// A look is due at this instant.
+    /// A check is due at this instant.
     looks: Option<Nanos>,
     counted: Counted,
 }
@@ -129,13 +129,13 @@ struct Dstack {
 /// What is known of one tenant.
 #[derive(Clone, Debug)]
 struct ModelState {
-    /// It is placed once per this long.
+    /// It is placed once per this period.
     period: u64,
     /// Largest share first: the knee.
     contexts: Vec<Context>,
-    /// Of the current session, items.
+    /// Batch size of the current session, items.
     batch: u32,
-    /// GPU time of past sessions, and of this one at the end.
+    /// GPU time of past sessions, with the current session last.
     scores: VecDeque<u64>,
     /// Arrivals at the start of each of these sessions.
     arrived: VecDeque<u64>,
@@ -193,7 +193,7 @@ impl Dstack {
         }
     }
 
-    /// Share, contexts and first batch of tenant `t`; its workers are numbered from `first`.
+    /// Share, contexts and first batch size of tenant `t`; its workers are numbered from `first`.
     fn model(&self, setup: &Setup, t: usize, knee: Knee, first: u32) -> ModelState {
         let tenant = &setup.tenants[t];
         let slo = tenant.slo.map_or(self.session, |s| s.0);
@@ -216,7 +216,7 @@ impl Dstack {
             }
         });
         let contexts = contexts.collect();
-        // More often than it can run it need not be planned.
+        // It need not be planned more often than it can run.
         let period = slo.max(best.ns).max(self.session / RUNS_MAX).max(1);
         ModelState {
             period,
@@ -227,7 +227,8 @@ impl Dstack {
         }
     }
 
-    /// What the past session did not come to, new batches, and the plan of the one that begins.
+    /// Begins a session: carries over the runs that the past session did not get to, chooses new batch
+    /// sizes, and makes the plan.
     fn new_session(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let now = view.now.0;
         let waiting = |t: usize| view.tenants[t].queued > 0;
@@ -264,7 +265,7 @@ impl Dstack {
         self.counted.sessions += 1;
         self.counted.planned += self.slots.len() as u64;
         self.counted.late += self.slots.iter().filter(|s| s.end > s.deadline).count() as u64;
-        // One run that is owed is as good as many.
+        // One owed run is as good as many.
         let mut seen = vec![false; self.models.len()];
         self.carried.retain(|j| !std::mem::replace(&mut seen[j.tenant], true));
         let mut starts: Vec<u64> =
@@ -275,7 +276,8 @@ impl Dstack {
         act.push(Action::Timer { at: Nanos(end), token: NEW_SESSION });
     }
 
-    /// The batch for the rate of the sessions that the scoreboard covers; the share stays.
+    /// The batch size for the arrival rate of the sessions that the scoreboard covers; the share stays
+    /// the same.
     fn choose_batch(&mut self, t: usize, view: &View<'_>) {
         let session_s = self.session as f64 / 1e9;
         let m = &mut self.models[t];
@@ -297,9 +299,9 @@ impl Dstack {
         }
     }
 
-    /// CUs that are held at `now`, and until when as far as computed.
+    /// CUs that are held at `now`, and until when according to the computed times.
     fn busy(&self, now: u64) -> impl Iterator<Item = Slot> + '_ {
-        // Who is still there when its time is over will be gone any moment.
+        // A run that is still there after its computed time will end any moment.
         self.running.iter().flatten().map(move |s| Slot { end: s.end.max(now + 1), ..*s })
     }
 
@@ -307,12 +309,12 @@ impl Dstack {
         self.cus - self.running.iter().flatten().map(|s| s.cus).sum::<u32>()
     }
 
-    /// Begins what is due, then fills gaps. At most one batch per tenant: what is left of its queue
-    /// is known when the first one has been taken off it.
+    /// Begins the runs that are due, then fills gaps. At most one batch per tenant: the rest of its
+    /// queue is known only when the first batch has been taken off it.
     fn look(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let before = act.len();
         let mut begun = vec![false; self.models.len()];
-        // A step for which there is no memory does not begin.
+        // A step does not begin if there is no memory for it.
         for (slot, worker) in self.running.iter_mut().zip(view.workers) {
             slot.take_if(|_| worker.status == Status::Idle);
         }
@@ -326,7 +328,7 @@ impl Dstack {
         }
     }
 
-    /// Looks when everything that happens at this instant has happened.
+    /// Schedules a check for when everything else at this instant has happened.
     fn look_soon(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         if self.looks != Some(view.now) {
             self.looks = Some(view.now);
@@ -393,8 +395,8 @@ impl Dstack {
         if c > 0 && late && now + m.time(0, 1) <= view.tenants[t].oldest_deadline.0 {
             return false;
         }
-        // Only slots that begin before it would end can be in its way, and of those that are due
-        // only the ones for which somebody waits.
+        // Only slots that begin before it would end can conflict; of those that are already due, only
+        // the ones that have requests waiting.
         let soon = self.slots.iter().take_while(|s| s.start < now.saturating_add(ns));
         let soon = soon.filter(|s| s.start > now || view.tenants[s.tenant].queued > 0);
         let claims = soon.map(|s| Slot { start: s.start.max(now), end: s.end.max(now + 1), ..*s });
@@ -425,7 +427,7 @@ impl ModelState {
     fn time(&self, c: usize, items: u32) -> u64 {
         let times = &self.contexts[c].times;
         let largest = times.len() as u32;
-        // More than the largest batch goes in several passes.
+        // More items than the largest batch take several passes.
         let passes = u64::from(items.div_ceil(largest).max(1));
         times[(items.clamp(1, largest) - 1) as usize] * passes
     }

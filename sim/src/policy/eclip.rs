@@ -13,14 +13,14 @@
 //! of 60; a barrier only if the predecessor of the same request ran in another queue; the objective
 //! and its budget of 14 switches per request.
 //!
-//! Chosen here: a worker alone has the default stream only (the objective would keep it off CUs that
-//! nobody else wants, and it would run faster beside others than alone); with three workers or more, a worker's engines start at its share of them and go
-//! round; four to seven workers get one stream each of half the engines; from the eighth on a worker
-//! has only the default stream; other GPUs take a quarter, half and three quarters of their groups.
-//! The default stream is one hardware queue: its kernels run one after the other (`shared_queue`).
-//! `switches = 0` with `streams = 0` is the paper's baseline, everything in the default stream; a
-//! large budget is its KW-Prealloc. How the objective is minimised is described in
-//! `sim/src/policy/eclip/plan.rs`.
+//! Chosen here: a worker alone has the default stream only (the objective would keep it off CUs that no
+//! other worker wants, and it would run faster beside others than alone); with three workers or more, a
+//! worker's engines start at its share of them and go round; four to seven workers get one stream each
+//! of half the engines; from the eighth on a worker has only the default stream; other GPUs take a
+//! quarter, half and three quarters of their groups. The default stream is one hardware queue: its
+//! kernels run one after the other (`shared_queue`). `switches = 0` with `streams = 0` is the paper's
+//! baseline, everything in the default stream; a large budget is its KW-Prealloc. How the objective is
+//! minimised is described in `sim/src/policy/eclip/plan.rs`.
 //!
 //! Source: ECLIP (arXiv 2506.12598, ISLPED 2025).
 
@@ -101,7 +101,7 @@ struct Counts {
     requests: u64,
     kernels: u64,
     switches: u64,
-    /// Kernels in the default stream, and those of them that waited for another worker's.
+    /// Kernels launched in the default stream, and how many of them waited for another worker's kernel.
     shared: u64,
     waited: u64,
     planned: u64,
@@ -110,7 +110,8 @@ struct Counts {
 struct Eclip {
     knobs: Knobs,
     plans: Vec<Plan>,
-    /// The worker whose kernel is in the default queue, and those behind it with how they enter.
+    /// The worker whose kernel is in the default queue, and the workers behind it with how their
+    /// kernels enter.
     running: Option<u32>,
     waiting: VecDeque<(u32, Via)>,
     counts: Counts,
@@ -127,7 +128,7 @@ impl Eclip {
         }
     }
 
-    /// The offline table of these workers.
+    /// The offline table for these workers.
     fn plan(&mut self, setup: &Setup, workers: &[WorkerSpec]) {
         let count = workers.len() as u32;
         let streams: Vec<Vec<Stream>> =
@@ -152,7 +153,8 @@ impl Eclip {
         let (joint, scores) = plan::plan(&problems, Score::default(), self.knobs.switches, total);
         self.plans = (0..workers.len())
             .map(|w| {
-                // Smaller batches get the best table beside what the others do at their largest.
+                // Smaller batches get the best table given what the other workers do at their largest
+                // batch.
                 let others: Vec<Score> =
                     scores.iter().enumerate().filter(|&(i, _)| i != w).map(|(_, &s)| s).collect();
                 let table = |(i, program): (usize, &Program)| {
@@ -174,7 +176,8 @@ impl Eclip {
         let model = &view.setup.tenants[w.spec.tenant as usize].model;
         let program = model.program_for[w.items.min(model.max_items()) as usize];
         let plan = &mut self.plans[worker as usize];
-        // The step of a generating model may have launches that no plan knows: they stay where they are.
+        // A step of a generating model may have launches that no plan covers: they stay in the current
+        // stream.
         let choices = &plan.choices[program as usize];
         let choice = choices.get(w.position as usize).copied().unwrap_or(plan.last);
         let first = w.position == 0;
@@ -203,7 +206,7 @@ impl Eclip {
         Action::Launch { worker, mask, priority: 0, via }
     }
 
-    /// The next kernel of the default queue goes when the one before it has ended.
+    /// Launches the next kernel of the default queue once the one before it has ended.
     fn done(&mut self, worker: u32, act: &mut Vec<Action>) {
         if self.running == Some(worker) {
             let next = self.waiting.pop_front();
@@ -217,7 +220,7 @@ impl Eclip {
 fn streams(setup: &Setup, w: u32, workers: u32, limit: u32) -> Vec<Stream> {
     let groups = &setup.device.topology.groups;
     let n = groups.len();
-    // Alone there is nobody to leave CUs to, and nothing to plan.
+    // A worker that is alone has no other to leave CUs to, and nothing to plan.
     let limit = if workers > 1 { limit } else { 0 };
     let each = (limit / workers.max(1)).max(u32::from(w < limit)).min(limit);
     let quarters: &[usize] = match each {
@@ -246,8 +249,8 @@ fn streams(setup: &Setup, w: u32, workers: u32, limit: u32) -> Vec<Stream> {
     masked.chain([stream(&order, true)]).collect()
 }
 
-/// In which order a worker's streams open groups: two workers from opposite ends, every other group
-/// first; more of them round from where their share of the groups begins.
+/// The order in which a worker's streams take up groups: two workers start from opposite ends, every
+/// other group first; with more workers, each goes round from where its share of the groups begins.
 fn group_order(groups: usize, w: usize, workers: usize) -> Vec<usize> {
     if workers <= 2 {
         let mut order: Vec<usize> = (0..groups).step_by(2).chain((1..groups).step_by(2)).collect();

@@ -8,7 +8,7 @@
 //! in memory meanwhile unless they share the weights).
 //!
 //! It gives up: any knowledge of the models (it can only try), isolation of memory bandwidth,
-//! and, with `sum = "none"`, of CUs too. A shadow that loads disturbs nobody here but takes
+//! and, with `sum = "none"`, of CUs too. A shadow that loads disturbs no other tenant here but takes
 //! memory.
 //!
 //! Source: Dhakal, Kulkarni, Ramakrishnan (SoCC 2020) for the mechanism and the 100 µs. The paper
@@ -101,7 +101,7 @@ options! {
 
 words!(Variant { "igniter" => Variant::Igniter, "glet" => Variant::Glet });
 
-/// What the resize rule takes for a tenant's throughput.
+/// What the resize rule takes as a tenant's throughput.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Throughput {
     Capacity,
@@ -143,7 +143,7 @@ enum How {
 
 words!(How { "shadow" => How::Shadow, "restart" => How::Restart });
 
-/// The timer that follows a resize at once, to see whether it was refused.
+/// The timer that fires right after a resize, to check whether it was refused.
 const ASKED: u64 = u64::MAX;
 
 struct Gslice {
@@ -156,7 +156,7 @@ struct Gslice {
 /// What the next window is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The batch limits' step of this round, from 0.
+    /// The step of the batch limits in this round, counted from 0.
     Batch(u32),
     Resize,
 }
@@ -208,7 +208,7 @@ impl Knobs {
         }
     }
 
-    /// Shares that the divider hands out on a device, percent, ascending.
+    /// Shares that the divider hands out on a device, percent, in ascending order.
     fn partitions(&self, setup: &Setup) -> Vec<f64> {
         if !self.device_steps() {
             return GLET_PARTITIONS.to_vec();
@@ -277,7 +277,7 @@ impl Gslice {
         self.open_window(act);
     }
 
-    /// Shares that were asked for and are not under way (no memory for a shadow) are given up.
+    /// Gives up shares that were asked for and are not being set up (no memory for a shadow).
     fn fall_back(&mut self, view: &View<'_>) {
         for t in 0..self.tenants.len() {
             let cap = self.cap(t, view.setup);
@@ -344,8 +344,8 @@ impl Gslice {
         }
     }
 
-    /// Asks for a worker's share, unless it has it. One that is being resized is asked for again
-    /// when it is up.
+    /// Asks for a worker's new share, unless it already has it. A worker that is being resized is asked
+    /// for again when it is up.
     fn ask(&mut self, worker: u32, view: &View<'_>, act: &mut Vec<Action>) {
         let now = &view.workers[worker as usize];
         let cap = self.cap(now.spec.tenant as usize, view.setup);
@@ -378,7 +378,7 @@ impl Gslice {
 }
 
 impl Function {
-    /// The window as the resize rule sees it; `None` if it says nothing.
+    /// The window as the resize rule sees it; `None` if it contains no information.
     fn seen(&self, slo: Nanos, w: &Window, now: Nanos, knobs: &Knobs) -> Option<Seen> {
         let (done, seconds) = (w.latencies.len(), now.since(w.opened).as_secs_f64());
         let rate = w.arrived as f64 / seconds;

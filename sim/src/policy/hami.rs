@@ -10,7 +10,7 @@
 //! is what requests feel: the mean is right, the tail is not. Containers do not share a context, so
 //! kernels of different ones take turns (`sharing = "mps"` runs them side by side).
 //!
-//! It gives up: isolation in time (nobody is protected from a neighbour's burst), idle capacity (a
+//! It gives up: isolation in time (no container is protected from a neighbour's burst), idle capacity (a
 //! limit holds also while the GPU is free), and short tails.
 //!
 //! Source: HAMi-core, `multiprocess_utilization_watcher.c` (commit 8f3a89c) for all numbers: with S
@@ -71,7 +71,7 @@ options! {
     }
 }
 
-/// Limits that are not given.
+/// The rule for limits that are not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cores {
     Even,
@@ -88,11 +88,11 @@ enum Sharing {
 
 words!(Sharing { "turns" => Sharing::Turns, "mps" => Sharing::Mps });
 
-/// The timer that fills the buckets; smaller tokens are workers that try again.
+/// The token of the timer that fills the buckets; smaller tokens are workers that try again.
 const FILL: u64 = u64::MAX;
 /// Tokens of a bucket per thread of the GPU.
 const FACTOR: i64 = 32;
-/// The share moves by so little at least, in percent of utilisation.
+/// The smallest difference that the step of the share is computed from, in percent of utilisation.
 const LEAST_DIFFERENCE: i64 = 5;
 /// Divides the step of the share.
 const STEP: i64 = 2560;
@@ -100,12 +100,12 @@ const STEP: i64 = 2560;
 struct Hami {
     knobs: Knobs,
     containers: Vec<Container>,
-    /// By worker: it waits for tokens; its kernel is on the GPU.
+    /// By worker: whether it waits for tokens; whether its kernel is on the GPU.
     waits: Vec<bool>,
     on_gpu: Vec<bool>,
     /// Utilisation is counted up to here.
     counted: Nanos,
-    /// SMs squared times threads of one.
+    /// The square of the number of SMs, times the threads of one SM.
     gain: i64,
     held: u64,
 }
@@ -113,28 +113,28 @@ struct Hami {
 /// One tenant.
 #[derive(Clone, Debug)]
 struct Container {
-    /// Percent; 100: none.
+    /// The limit, percent; 100: no limit.
     limit: i64,
-    /// Tokens: there are, come with each filling, and fit in.
+    /// Tokens: in the bucket, added at each filling, and the capacity of the bucket.
     pool: i64,
     share: i64,
     total: i64,
     /// Kernels on the GPU.
     running: u32,
-    /// Time with a kernel on the GPU, ns, and what it was at the last fillings.
+    /// Time with a kernel on the GPU, ns, and its values at the last fillings.
     busy: u64,
     past: VecDeque<(Nanos, u64)>,
 }
 
 impl Container {
-    /// Percent of the time since the oldest remembered filling.
+    /// Utilisation, percent of the time since the oldest remembered filling.
     fn utilization(&self, now: Nanos) -> i64 {
         let Some(&(then, busy)) = self.past.front() else { return 0 };
         let span = now.0 - then.0;
         ((self.busy - busy) * 100).checked_div(span).unwrap_or(0) as i64
     }
 
-    /// What the library's thread does every period.
+    /// The work of the library's thread in every period.
     fn fill(&mut self, utilization: i64, gain: i64) {
         if self.share == self.total && self.pool < 0 {
             self.total = self.total.saturating_mul(2);
@@ -310,13 +310,13 @@ mod tests {
         // Idle: 50 below the limit, more than half of it: 466,560 · 100 / 51.
         c.fill(0, GAIN);
         assert_eq!((c.share, c.pool), (914_823, 914_822));
-        // Near the limit the difference counts as 5, and it is no more than half of the limit.
+        // Near the limit the difference counts as 5, which is no more than half of the limit.
         let step = GAIN * 5 / STEP;
         c.fill(49, GAIN);
         assert_eq!(c.share, 914_823 + step);
         c.fill(53, GAIN);
         assert_eq!(c.share, 914_823);
-        // Never below nothing, never above the bucket.
+        // Never below zero, never above the bucket's capacity.
         c.fill(100, GAIN);
         c.fill(100, GAIN);
         assert_eq!(c.share, 0);

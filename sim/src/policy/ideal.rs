@@ -39,7 +39,7 @@ impl Policy for Ideal {
         Depth::Layout
     }
 
-    /// The whole GPU, and nobody on it: a bound has no workers.
+    /// The whole GPU with no worker on it: a bound has no workers.
     fn layout(&mut self, setup: &Setup) -> Result<Layout, LayoutError> {
         Ok(Layout { pools: vec![setup.whole_gpu()], workers: vec![] })
     }

@@ -1,4 +1,4 @@
-//! `krisp`: a mask per kernel, as large as the kernel needs and placed where nobody is.
+//! `krisp`: a mask per kernel, as large as the kernel needs and placed on the least used CUs.
 //!
 //! Models kernel-wise right-sizing: an offline sweep finds, for every kernel, the fewest CUs that
 //! leave its latency as it is; at dispatch the packet processor looks the number up, chooses the CUs
@@ -105,7 +105,7 @@ words!(Shape {
 
 words!(Shrink { "balance" => Shrink::Balance, "stop" => Shrink::Stop });
 
-/// How a mask is set.
+/// How masks are set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum MaskCost {
     Firmware,
@@ -130,7 +130,7 @@ enum Release {
 
 words!(Release { "completion" => Release::Completion, "next-dispatch" => Release::NextDispatch });
 
-/// Where the size table comes from.
+/// How the size table is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sizing {
     Mask,
@@ -153,7 +153,7 @@ impl MaskCost {
 struct Krisp {
     knobs: Knobs,
     board: Option<Board>,
-    /// By kernel: CUs to ask for, and whether the table knows it.
+    /// By kernel: the CUs to ask for, and whether the table has an entry for it.
     table: Vec<(u32, bool)>,
     /// By worker: the mask that it holds; empty if none.
     held: Vec<CuMask>,

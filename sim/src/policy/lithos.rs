@@ -2,10 +2,10 @@
 //!
 //! Models LithOS: every tenant has a quota of TPCs; each kernel is launched under a mask, on its own
 //! tenant's CUs and, if these are too few, on idle CUs of others; a kernel that would last longer than an
-//! atom is launched as several, ranges of its blocks, so that whoever owns the CUs has them back when
+//! atom is launched as several, ranges of its blocks, so that the owner of the CUs has them back when
 //! the atom ends; stolen work has the lower stream priority. Right-sizing gives a kernel the fewest CUs on
 //! which it is no more than `slip` times slower, by `m ÷ CUs + b` through its durations on one TPC and on
-//! all. With `scaling` the board's clock is the lowest at which nobody's kernels take `clock_slip` times
+//! all. With `scaling` the board's clock is the lowest at which no tenant's kernels take `clock_slip` times
 //! as long as at the boost clock: compute takes longer in proportion, bytes do not (`lithos/clock.rs`).
 //! Gives up work conservation: right-sized kernels leave CUs idle, and a running atom keeps its mask.
 //!
@@ -86,7 +86,7 @@ options! {
     }
 }
 
-/// How quotas are found.
+/// How quotas are determined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rule {
     LatencyFirst,
@@ -95,7 +95,7 @@ enum Rule {
 
 words!(Rule { "latency-first" => Rule::LatencyFirst, "equal" => Rule::Equal });
 
-/// What may be stolen.
+/// Which CUs may be stolen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Steal {
     IdleCus,
@@ -138,9 +138,9 @@ struct Lithos {
     groups: Option<Vec<u32>>,
     /// By tenant.
     quotas: Vec<CuMask>,
-    /// By kernel: right size, CUs.
+    /// By kernel: its right size, CUs.
     sizes: Vec<u32>,
-    /// By worker: CUs of what it has launched.
+    /// By worker: the CUs of the kernel that it has launched.
     held: Vec<CuMask>,
     looking: bool,
     clock: Clock,
@@ -177,7 +177,7 @@ impl Lithos {
         }
     }
 
-    /// CUs of each tenant, whole steps, side by side.
+    /// The CUs of each tenant: whole steps, side by side.
     fn divide(&self, setup: &Setup) -> Result<Vec<CuMask>, LayoutError> {
         let step = setup.device.mask.step_cus.max(1);
         let steps = setup.device.cus() / step;
@@ -215,7 +215,7 @@ impl Lithos {
             .collect())
     }
 
-    /// The fewest CUs at which the fitted curve is within the slip of its end.
+    /// The fewest CUs at which the fitted curve is within the slip of its value at all CUs.
     fn size(&self, kernel: &KernelCode, step: u32, cus: u32) -> u32 {
         if !self.knobs.right_size || cus <= step {
             return cus;
@@ -227,13 +227,14 @@ impl Lithos {
         let limit = all * self.knobs.slip;
         let fits = |c: &u32| m / f64::from(*c) + b <= limit;
         let fitted = (1..=cus / step).map(|n| n * step).find(fits).unwrap_or(cus);
-        // No more CUs than it has blocks, and as many as it takes for so many of them to count.
+        // No more CUs than it has blocks, rounded up to as many as are needed for that number to
+        // contribute.
         let most = u32::try_from(kernel.blocks).unwrap_or(cus).next_multiple_of(step);
         let least = fitted.min(most).clamp(1, cus);
         (least..=cus).find(|&n| self.choose(&self.all, n).count() >= least).unwrap_or(cus)
     }
 
-    /// At most `n` of these CUs, such that each of them counts.
+    /// At most `n` of these CUs, chosen so that each of them contributes.
     fn choose(&self, from: &CuMask, n: u32) -> CuMask {
         match &self.groups {
             Some(groups) => from.evenly(n, groups),
@@ -241,15 +242,15 @@ impl Lithos {
         }
     }
 
-    /// The CUs of a kernel that asks for `want`: its tenant's own, first those on which no thief is,
-    /// then idle ones of others. Which of them are its own.
+    /// The CUs for a kernel that asks for `want`: its tenant's own, those without a thief first, then
+    /// idle CUs of other tenants. Also returns which of them are its own.
     fn mask(&self, want: u32, quota: &CuMask, busy: &CuMask, idle: &CuMask) -> (CuMask, CuMask) {
         if self.groups.is_none() {
             let own = quota.without(busy).lowest(want);
             let own = own.or(&quota.and(busy).lowest(want - own.count()));
             return (own.or(&idle.lowest(want - own.count())), own);
         }
-        // Blocks are split evenly over groups: a CU more in one of them alone would slow the kernel.
+        // Blocks are split evenly over groups: one more CU in only one group would slow the kernel.
         let from = [quota.without(busy), *quota, quota.or(idle)];
         let masks = from.map(|from| self.choose(&from, want));
         // The first of the largest.
@@ -312,7 +313,7 @@ impl Lithos {
         act.push(Action::Slice { worker, blocks, mask, priority, via });
     }
 
-    /// CUs have come free: those who wait have a look, latency-critical ones first.
+    /// CUs have become free: waiting workers try again, latency-critical ones first.
     fn look(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         for worker in 0..view.workers.len() as u32 {
             let held = view.workers[worker as usize].status == Status::Held;
@@ -397,7 +398,7 @@ impl Policy for Lithos {
             Event::Start if self.knobs.scaling => self.await_window(view, act),
             Event::KernelReady { worker } => self.place(view, worker, act),
             Event::SliceDone { worker } => {
-                // Whoever waits has a look before the next atom is on its way.
+                // Waiting workers try before the next atom is launched.
                 self.release(view, worker, act);
             }
             Event::KernelDone { worker } | Event::WorkerDown { worker } => {

@@ -48,7 +48,7 @@ options! {
     }
 }
 
-/// How a share is found.
+/// How a share is determined.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     Whole,
@@ -96,7 +96,7 @@ impl Policy for Mig {
             PerTenant::Word(Rule::Whole) => vec![100.0; tenants],
             PerTenant::Given(value) => setup.per_tenant("shares", value)?,
         };
-        // Who is alone in an instance needs no MPS there.
+        // A worker that is alone in an instance needs no MPS there.
         let mut processes = vec![0; pools.len()];
         for (tenant, &pool) in setup.tenants.iter().zip(&place) {
             processes[pool] += tenant.workers;
@@ -154,14 +154,14 @@ fn given(setup: &Setup, table: &Table, names: &[String]) -> Result<Vec<usize>, L
     legal(table, names)
 }
 
-/// The profiles of these names, if they fit the device together.
+/// The profiles with these names, if they fit the device together.
 fn legal(table: &Table, names: &[String]) -> Result<Vec<usize>, LayoutError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let placed = table.placements(&names).map_err(|e| LayoutError(e.to_string()))?;
     Ok(placed.iter().map(|p| p.profile).collect())
 }
 
-/// The assignment of instances to tenants with the least worst slow-down.
+/// The assignment of instances to tenants with the smallest worst-case slowdown.
 fn search(setup: &Setup, table: &Table) -> Result<Vec<usize>, LayoutError> {
     let n = setup.tenants.len();
     let slow: Vec<Vec<Option<f64>>> = (0..n)
@@ -199,7 +199,7 @@ fn assign(
         return visit(set);
     }
     for i in from..set.len() {
-        // The same profile twice gives the same assignment, and one that does not fit gives none.
+        // The same profile twice gives the same assignment, and a profile that does not fit gives none.
         if set[from..i].contains(&set[i]) || slow[from][set[i]].is_none() {
             continue;
         }

@@ -38,7 +38,7 @@ options! {
     }
 }
 
-/// How a share is found.
+/// How a share is determined.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     Equal,

@@ -1,12 +1,12 @@
 //! `mps-static`: exclusive partitions.
 //!
 //! Models MPS static partitioning (CUDA 13.1, `-S`): the GPU is cut into chunks of CUs, a partition
-//! is a set of chunks that nobody else can touch, and idle CUs cannot be borrowed. CUs that do not
+//! is a set of chunks that no other client can touch, and idle CUs cannot be borrowed. CUs that do not
 //! fill a chunk are stranded. L2 and DRAM stay shared. On devices without MPS the same is done with
 //! one-CU chunks (CU masks). `shares` is `equal` or percentages per tenant; each tenant's workers
 //! share its partition unless `per_worker` gives every worker one of its own.
 //!
-//! With `rebalance` the partitions follow the load while everybody keeps the model loaded: a worker
+//! With `rebalance` the partitions follow the load while every worker keeps its model loaded: a worker
 //! finishes its batch, stands still until those whose partitions change do, and serves on. MPS itself
 //! cannot do that, since a client keeps the partition that it starts in. What can: streams of one process
 //! that move to other green contexts, made beforehand (`stream_hop` for each worker), and AMD queues
@@ -17,7 +17,7 @@
 //!
 //! Choices, for `rebalance`: a tenant needs what arrived in the last period, each request at the CUs of
 //! its model's right size (5 %) times its isolated time there in a full batch. Every partition keeps one
-//! chunk, and the others go one by one to whoever has most need for each chunk that it has. A period in
+//! chunk, and the others go one by one to the tenant with most need for each chunk that it has. A period in
 //! which nothing arrived changes nothing.
 
 use cotenant_profiles::Nanos;
@@ -62,7 +62,7 @@ options! {
     }
 }
 
-/// How a share is found.
+/// How a share is determined.
 #[derive(Clone, Copy, Debug)]
 enum Rule {
     Equal,
@@ -73,7 +73,7 @@ words!(Rule { "equal" => Rule::Equal });
 /// A tenant's partitions.
 #[derive(Clone, Copy, Debug)]
 struct Owner {
-    /// How many they are.
+    /// The number of partitions.
     partitions: u32,
     /// CU-time of one request.
     work: f64,
@@ -91,10 +91,10 @@ struct MpsStatic {
     repartitions: u64,
 }
 
-/// What a model's right size may cost it.
+/// The slowdown that a model's right size may cause.
 const TOLERANCE: f64 = 0.05;
 
-/// Chunks of each partition of each tenant, for what they need.
+/// Chunks of each partition of each tenant, according to their needs.
 fn apportion(chunks: u32, owners: &[Owner], needs: &[f64]) -> Vec<u32> {
     let mut each = vec![1; owners.len()];
     let taken: u32 = owners.iter().map(|o| o.partitions).sum();
@@ -102,7 +102,7 @@ fn apportion(chunks: u32, owners: &[Owner], needs: &[f64]) -> Vec<u32> {
     loop {
         let per_chunk = |t: usize| needs[t] / f64::from(each[t] * owners[t].partitions);
         let fits = |t: &usize| owners[*t].partitions <= left && needs[*t] > 0.0;
-        // The first of those that need the same.
+        // The first of the tenants with equal need.
         let most = (0..owners.len()).rev().filter(fits);
         let Some(t) = most.max_by(|&a, &b| per_chunk(a).total_cmp(&per_chunk(b))) else {
             return each;
@@ -157,7 +157,7 @@ impl Policy for MpsStatic {
                 device.name, chunk
             )));
         }
-        // Owners of partitions: (tenant, how many partitions it gets).
+        // Owners of partitions: (tenant, number of partitions it gets).
         let per_worker = self.knobs.per_worker;
         let owners = setup.tenants.iter().map(|t| if per_worker { t.workers } else { 1 });
         let owners: Vec<u32> = owners.collect();

@@ -47,7 +47,7 @@ pub struct OptionSpec {
     pub unit: &'static str,
     /// Its default; `None` where the policy finds a value itself.
     pub default: fn() -> Option<Value>,
-    /// Where there is no default: what the policy does then.
+    /// What the policy does without a value, where there is no default.
     pub unset: &'static str,
     /// One line of help.
     pub help: &'static str,
@@ -67,7 +67,7 @@ pub enum Value {
     Table(Vec<(String, f64)>),
 }
 
-/// The options given, by name. What is not given has its default.
+/// The options given, by name. Options that are not given have their defaults.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Options(pub Vec<(String, Value)>);
 
@@ -91,7 +91,7 @@ impl OptionError {
 
 /// A type that an option's field can have.
 pub trait OptionType: Sized {
-    /// What files write for it.
+    /// How the option is written in files.
     const KIND: Kind;
 
     /// The value in the policy's own terms.
@@ -100,7 +100,7 @@ pub trait OptionType: Sized {
     /// What is wrong with it, and what would be accepted.
     fn read(value: &Value) -> Result<Self, String>;
 
-    /// As files write it; `None` where nothing is given.
+    /// The value as files write it; `None` where nothing is given.
     fn value(&self) -> Option<Value>;
 }
 
@@ -126,8 +126,8 @@ pub enum PerTenant<W> {
     Given(Value),
 }
 
-/// Where each tenant is, counted from 0: [`Value::Numbers`] in tenant order or a [`Value::Table`] by
-/// name, whole numbers all.
+/// The place of each tenant, counted from 0: [`Value::Numbers`] in tenant order or a [`Value::Table`]
+/// by name, all of them whole numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Places(pub Value);
 
@@ -460,7 +460,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A whole number from 0 that no device has more places than.
+/// A whole number from 0, below a bound that no device's number of places exceeds.
 fn is_place(x: f64) -> bool {
     x.fract() == 0.0 && (0.0..1024.0).contains(&x)
 }
@@ -592,7 +592,7 @@ impl Setup {
     /// A per-tenant option as numbers in tenant order.
     ///
     /// # Errors
-    /// A number is missing, or names nobody.
+    /// A number is missing, or names no tenant.
     pub fn per_tenant(&self, option: &str, value: &Value) -> Result<Vec<f64>, LayoutError> {
         let names = || self.tenants.iter().map(|t| t.name.as_str());
         match value {

@@ -6,7 +6,8 @@
 //! [`KernelCode::class`](crate::program::KernelCode::class)) is not that of the latency-critical kernels
 //! at hand; and at any time the best-effort kernels that have been launched and have not ended last no
 //! longer than a bound. Gives up preemption: a best-effort kernel that runs keeps its CUs until its
-//! blocks end, so the tail is as long as the longest one that was let in while nobody else was there.
+//! blocks end, so the tail is as long as the longest one that was let in while no latency-critical work
+//! was there.
 //!
 //! Read in the sources (the paper's reading notes and the released code): the three rules; unknown
 //! classes count as different; the bound of 2.5 % of a latency-critical request; all SMs as the limit of
@@ -78,7 +79,7 @@ words!(Against { "device" => Against::Device, "free" => Against::Free });
 #[derive(Clone, Copy, Debug)]
 struct Known {
     class: KernelClass,
-    /// CUs that its blocks fill, packed; may be more than there are.
+    /// CUs that its blocks fill when densely packed; may exceed what the device has.
     need: u64,
     ns: u64,
 }
@@ -89,10 +90,11 @@ struct Orion {
     kernels: Vec<Known>,
     cus: u32,
     bound: u64,
-    /// By worker: the times of its best-effort kernels that have not ended; and the sum of all.
+    /// By worker: the times of its best-effort kernels that have not ended; then the sum over all
+    /// workers.
     outstanding: Vec<VecDeque<u64>>,
     sum: u64,
-    /// A look at this instant's end is due.
+    /// A check at the end of this instant is due.
     looking: bool,
     counts: Counts,
 }
@@ -121,7 +123,7 @@ impl Orion {
         }
     }
 
-    /// Launches what may go of the best-effort kernels.
+    /// Launches the best-effort kernels that are allowed to run.
     fn admit(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let mut beside = false;
         let mut classes = [false; 2];

@@ -4,7 +4,7 @@
 //! one group of operators after the other. The most urgent query, the one with the least headroom to
 //! its deadline, goes into the group with all the operators that it has left; beside it goes the
 //! longest run of the next query's operators with which the group is still predicted to end before the
-//! deadline. The group runs, everybody else waits, and at its end the next group is formed. So what
+//! deadline. The group runs, all others wait, and at its end the next group is formed. So what
 //! overlaps is decided before, and its duration can be predicted.
 //!
 //! It gives up: work conservation (a query that arrives while a group runs waits for its end, and what
@@ -26,7 +26,7 @@
 //!   there is no tolerance of 5 ms.
 //! - Queries of one tenant never share a group. While one runs, the next one is copied to the GPU on
 //!   another worker (`instances`), whose memory counts in full: a real server's streams share weights.
-//! - Without a deadline a query is the least urgent; if nobody in sight has one, all run whole.
+//! - Without a deadline a query is the least urgent; if no query in sight has one, all run whole.
 //! - What a decision costs is not in the sources: `decision`.
 //! - Equal headrooms go by the tenant's name.
 
@@ -72,17 +72,17 @@ options! {
     }
 }
 
-/// What kernels ask for is told apart in so many steps.
+/// The demand of kernels is quantised into this many steps.
 const STEPS: usize = 20;
 
-/// What a stretch of operators takes, alone on the whole GPU.
+/// What a range of operators takes, alone on the whole GPU.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     /// ns.
     gpu: u64,
     /// The host's time to issue it, ns.
     host: u64,
-    /// Of those ns, how many kernels that ask for so many steps of the CUs' speed take.
+    /// Histogram of those ns by the CU speed that the kernels ask for, in steps.
     speed: [u64; STEPS + 1],
     /// Likewise of the DRAM bandwidth.
     dram: [u64; STEPS + 1],
@@ -100,10 +100,10 @@ struct Overlap {
     knobs: Knobs,
     /// By tenant and program: what the operators before each position take together.
     sums: Vec<Vec<Vec<Work>>>,
-    /// By tenant: its place by name.
+    /// By tenant: its rank by name.
     rank: Vec<u32>,
     group: Vec<Member>,
-    /// When it began, and how long it was predicted to last, if it has several queries.
+    /// When the group began and, if it has several queries, how long it was predicted to last.
     predicted: Option<(Nanos, u64)>,
     /// A group is being formed.
     forming: bool,
@@ -116,7 +116,7 @@ struct Counts {
     overlapped: u64,
     beside: u64,
     late: u64,
-    /// Of groups of several queries, ns.
+    /// Totals over groups of several queries, ns.
     predicted_ns: u64,
     lasted_ns: u64,
 }
@@ -126,13 +126,13 @@ struct Counts {
 struct Query {
     worker: u32,
     tenant: u32,
-    /// Into the sums of its tenant.
+    /// Index into the sums of its tenant.
     program: u32,
-    /// Of a step that was put together as it came: its own sums.
+    /// For a step that was put together on arrival: its own sums.
     step: Option<Vec<Work>>,
     position: u32,
     deadline: Nanos,
-    /// To its deadline, if it ran alone from now on, ns; negative: late.
+    /// Headroom to its deadline if it ran alone from now on, ns; negative: late.
     headroom: i128,
     began: Nanos,
 }
@@ -181,7 +181,7 @@ impl Overlap {
         query.step.as_ref().unwrap_or_else(known)
     }
 
-    /// What `n` operators of a query take, from where it is.
+    /// What the next `n` operators of a query take.
     fn work(&self, query: &Query, n: u32) -> Work {
         let sums = self.sums_of(query);
         sums[(query.position + n) as usize].since(sums[query.position as usize])
@@ -191,7 +191,7 @@ impl Overlap {
         self.sums_of(query).len() as u32 - 1 - query.position
     }
 
-    /// How long these run together, ns: the shorter ones end one after the other.
+    /// How long these take when run together, ns: the shorter ones end one after the other.
     fn predicted(&self, all: impl Iterator<Item = Work>) -> u64 {
         let mut all: Vec<Work> = all.collect();
         all.sort_by_key(|w| w.alone());
@@ -268,7 +268,8 @@ impl Overlap {
                 let with = works.iter().copied().chain([self.work(query, n)]);
                 self.predicted(with) <= until
             };
-            // The largest that fits: each operator more makes the group longer, or as long.
+            // The largest prefix that fits: each additional operator makes the group longer, or leaves
+            // it as long.
             let (mut most, mut too_many) = (0, left + 1);
             while most + 1 < too_many {
                 let middle = most.midpoint(too_many);
@@ -286,7 +287,7 @@ impl Overlap {
         }
     }
 
-    /// So many operators of a query go into the group, and the first of them begins.
+    /// Puts `n` operators of a query into the group, and begins the first of them.
     fn add(&mut self, query: &Query, operators: u32, act: &mut Vec<Action>) {
         let Query { worker, position, .. } = *query;
         self.group.push(Member { worker, until: position + operators });
@@ -299,7 +300,7 @@ impl Overlap {
         self.group.iter().any(|m| m.worker == worker && position < m.until)
     }
 
-    /// An operator has ended, or a worker is gone.
+    /// An operator has ended, or a worker has gone.
     fn ended(&mut self, worker: u32, gone: bool, view: &View<'_>) {
         let position = view.workers[worker as usize].position;
         self.group.retain(|m| m.worker != worker || !(gone || position + 1 >= m.until));
@@ -311,7 +312,8 @@ impl Overlap {
         }
     }
 
-    /// If nothing runs and somebody waits, a group is formed once everything of this instant is there.
+    /// If nothing runs and a query waits, schedules the forming of a group for when everything of this
+    /// instant has happened.
     fn wake(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let waits = || view.workers.iter().any(|w| w.status == Status::Held);
         if self.group.is_empty() && !self.forming && waits() {
@@ -332,10 +334,10 @@ fn sums(program: &Program, setup: &Setup) -> Vec<Work> {
     sums
 }
 
-/// By how much queries that run together are slowed where they ask for more of something than there is,
-/// on average over kernels that meet at random. While its host is behind, a query asks for nothing.
+/// The slowdown of queries that run together and ask for more of a resource than there is, on average
+/// over kernels that meet at random. While its host is behind, a query asks for nothing.
 fn slowed(running: &[Work], asks: impl Fn(&Work) -> &[u64; STEPS + 1]) -> f64 {
-    // Shares of the time in which so many steps are asked for.
+    // Fractions of the time in which each number of steps is asked for.
     let mut all = vec![1.0];
     for work in running {
         let time = work.alone() as f64;
@@ -427,7 +429,7 @@ impl Policy for Overlap {
 mod tests {
     use super::*;
 
-    /// So many ns of kernels that ask for so many steps of the CUs' speed.
+    /// This many ns of kernels that ask for this many steps of the CUs' speed.
     fn work(ns: u64, steps: usize) -> Work {
         let mut work = Work { gpu: ns, ..Work::default() };
         (work.speed[steps], work.dram[0]) = (ns, ns);

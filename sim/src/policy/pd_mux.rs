@@ -3,14 +3,14 @@
 //! Models the multiplexing of phases inside one engine: prompts are computed in one stream, sequences
 //! that generate in another, both on one copy of the weights and one key-value cache, and green
 //! contexts divide the GPU between them while both have something to do. A phase that is alone has the
-//! whole GPU. Gives up chunks: a long prompt no longer stretches the steps of those who generate, but it
-//! takes longer itself.
+//! whole GPU. Gives up chunks: a long prompt no longer stretches the steps of sequences that generate,
+//! but it takes longer itself.
 //!
 //! Read in the sources: the divisions leave prefill at least half of the CUs and decode at least 16,
 //! prefill in multiples of what a green context can have (H100: 112/20 to 72/60; A100: 84/24 to 54/54);
 //! which one follows from the number of sequences that generate, `clamp(n (G - 2) / 36, 1, G - 2)` of
-//! `G` groups; it changes only when a prefill begins or ends or when nobody generates any more. Moving a
-//! stream to another context costs an event and a wait.
+//! `G` groups; it changes only when a prefill begins or ends or when no sequence generates any more.
+//! Moving a stream to another context costs an event and a wait.
 //!
 //! Chosen here, since the sources are silent or the host is another: a change takes effect at a
 //! stream's next kernel instead of behind a common barrier; prompts are batched as the engine's rules
@@ -81,7 +81,7 @@ struct PdMux {
     halves: Option<[u32; 2]>,
     generating: Option<u32>,
     cus: u32,
-    /// CUs of prefill, most first.
+    /// CUs of prefill in each division, largest first.
     divisions: Vec<u32>,
     /// CUs of prefill while a prefill is under way.
     current: Option<u32>,
@@ -120,7 +120,7 @@ impl PdMux {
         self.knobs.unit.unwrap_or(device.mask.step_cus.max(cluster)).max(1)
     }
 
-    /// CUs of prefill in each division, most first.
+    /// CUs of prefill in each division, largest first.
     fn divide(&self, unit: u32) -> Vec<u32> {
         let all = self.cus;
         if self.knobs.split == Split::Static {
@@ -141,7 +141,7 @@ impl PdMux {
         divisions
     }
 
-    /// CUs of prefill beside so many sequences that generate.
+    /// CUs of prefill while this many sequences generate.
     fn prefill_cus(&self, sequences: u32) -> u32 {
         let n = self.divisions.len() as u32;
         let index = (sequences * n / self.knobs.divisor).clamp(1, n);
@@ -166,7 +166,7 @@ impl PdMux {
         if prefills && decodes && self.current.is_none() {
             self.current = Some(self.prefill_cus(decode.items));
         }
-        // A phase that is alone has all of them.
+        // A phase that runs alone has all CUs.
         let span = match (half, self.current) {
             (0, Some(cus)) if decodes => (0, cus),
             (1, Some(cus)) if prefills => (cus, self.cus),

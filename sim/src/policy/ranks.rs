@@ -1,14 +1,14 @@
-//! Who is urgent and who takes what is left: what the kernel schedulers have in common.
+//! Which workers are urgent, and which take what is left: the common part of the kernel schedulers.
 
 use crate::scenario::{Class, Setup};
 use crate::view::{Status, View};
 
-/// Latency-critical workers, and best-effort ones in turn.
+/// Latency-critical workers, and best-effort workers in turn.
 #[derive(Debug, Default)]
 pub(super) struct Ranks {
     /// By tenant.
     urgent: Vec<bool>,
-    /// The best-effort worker that is looked at first.
+    /// The best-effort worker that is considered first.
     next: usize,
 }
 
@@ -18,7 +18,7 @@ impl Ranks {
         Self { urgent, next: 0 }
     }
 
-    /// Who of `n` workers is looked at first: another one every time.
+    /// Which of `n` workers is considered first: another one every time.
     pub(super) fn turn(&mut self, n: u32) -> u32 {
         let start = self.next;
         self.next = if start + 1 < n as usize { start + 1 } else { 0 };
@@ -54,7 +54,7 @@ impl Ranks {
         })
     }
 
-    /// Whether latency-critical requests are under way or wait.
+    /// Whether any latency-critical request is in progress or waits.
     pub(super) fn pressed(&self, view: &View<'_>) -> bool {
         let waits = |(t, urgent): (&crate::view::TenantView, &bool)| *urgent && t.queued > 0;
         self.busy(view) || view.tenants.iter().zip(&self.urgent).any(waits)

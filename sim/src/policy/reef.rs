@@ -62,7 +62,7 @@ options! {
     }
 }
 
-/// Which REEF.
+/// Which version of REEF.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
     Reset,
@@ -99,7 +99,7 @@ impl Reef {
         u32::try_from(need).unwrap_or(self.cus).clamp(1, self.cus)
     }
 
-    /// Puts a best-effort kernel beside the latency-critical one that a worker is about to launch.
+    /// Launches a best-effort kernel beside the latency-critical one that a worker is about to launch.
     fn pad(&mut self, view: &View<'_>, worker: u32, act: &mut Vec<Action>) {
         let kernels = &view.setup.code.kernels;
         let urgent = &kernels[view.workers[worker as usize].kernel as usize];
@@ -186,7 +186,7 @@ impl Policy for Reef {
         match event {
             Event::RequestArrived { tenant }
                 if self.ranks.urgent_tenant(tenant)
-                // Later ones find nothing but padding.
+                // Later kernels find nothing but padding.
                 && !self.ranks.busy(view) =>
             {
                 self.kill(view, act);

@@ -66,7 +66,7 @@ options! {
     }
 }
 
-/// Which tenant is next.
+/// Which tenant is served next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Fcfs,
@@ -100,13 +100,13 @@ const LOOK: u64 = 1;
 struct Serve {
     knobs: Knobs,
     rng: Rng,
-    /// Tenants, the first name first.
+    /// Tenants, in order of name.
     tenants: Vec<u32>,
     /// Given tickets, by tenant.
     tickets: Vec<f64>,
     /// A decision is being made.
     deciding: bool,
-    /// A look is due then, at the end of a tenant's timeout.
+    /// The instant of the next check, at the end of a tenant's timeout.
     look: Nanos,
     decisions: u64,
     idle_decisions: u64,
@@ -127,7 +127,7 @@ impl Serve {
         }
     }
 
-    /// Something may have become possible: if so, a decision is made.
+    /// Starts a decision if a request waits and the executor is free.
     fn wake(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let waiting = view.tenants.iter().any(|t| t.queued > 0);
         if waiting && !self.deciding && free(view) {
@@ -165,7 +165,7 @@ impl Serve {
         })
     }
 
-    /// The least goes first.
+    /// The key by which tenants are ordered; the smallest goes first.
     fn key(&self, t: u32, view: &View<'_>) -> (u64, i16, Nanos) {
         let (seen, since) = (&view.tenants[t as usize], since(t, view));
         match self.knobs.order {
@@ -199,7 +199,7 @@ impl Serve {
         winner.map(|(t, _)| *t)
     }
 
-    /// Nobody's batch may start yet: when the first one's timeout ends.
+    /// No batch may start yet: schedules a check for the end of the first timeout.
     fn look_later(&mut self, view: &View<'_>, act: &mut Vec<Action>) {
         let ends = view
             .tenants

@@ -44,7 +44,7 @@ impl Policy for Streams {
     }
 }
 
-/// Every worker a stream of one process on the whole GPU.
+/// Every worker is a stream of one process on the whole GPU.
 pub(super) fn one_process(setup: &Setup) -> Layout {
     let cus = setup.device.cus();
     let mut workers =

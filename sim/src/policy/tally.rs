@@ -12,7 +12,7 @@
 //!
 //! Chosen here: the bound of 31.6 µs is recalled from the artifact's settings, not read; the
 //! persistent-thread form takes a device file's `persistent_percent` of the kernel's time, also where
-//! nobody interrupts it; a kernel whose single block lasts longer than the bound is interrupted at that
+//! it is not interrupted; a kernel whose single block lasts longer than the bound is interrupted at that
 //! block's end; by default best-effort kernels wait for the whole latency-critical batch (`yields =
 //! "batch"`), since filling the gaps between its kernels costs each of them up to the bound.
 //!
@@ -71,7 +71,7 @@ words!(Form {
     "persistent" => Form::Persistent,
 });
 
-/// To what best-effort kernels yield.
+/// What best-effort kernels yield to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Yields {
     Batch,
@@ -101,7 +101,7 @@ impl Tally {
         Self { knobs, ranks: Ranks::default(), runs: vec![], looking: false, counts: [0; 4] }
     }
 
-    /// The form of a kernel, as a profiler would find it.
+    /// The form that a profiler would choose for a kernel.
     fn run_of(&self, kernel: &KernelCode, setup: &Setup) -> Run {
         let cus = setup.device.cus();
         let whole = kernel.at(cus);
@@ -111,7 +111,7 @@ impl Tally {
         let at_once = (u64::from(kernel.blocks_per_cu) * u64::from(cus)).min(kernel.blocks).max(1);
         let waves = kernel.blocks.div_ceil(at_once);
         let wave = whole.div_ceil(waves);
-        // As many waves as end within the bound, at least one.
+        // As many waves as fit within the bound, at least one.
         let blocks = (self.knobs.turnaround.0 / wave).max(1) * at_once;
         let slices = Run::Slices(blocks);
         if self.knobs.form == Form::Persistent || blocks >= kernel.blocks {

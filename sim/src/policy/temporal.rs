@@ -9,7 +9,7 @@
 //! concurrently) and open-gpu-kernel-modules (per-channel time slices). The slice that compute
 //! contexts get is not published: `quantum` is a knob. `interval` has the driver's names for slices
 //! (`nvidia-smi compute-policy --set-timeslice`, `interval` of a DRA claim); what they mean is not
-//! published either. The lengths here are those of a Red Hat training page, which nobody has verified.
+//! published either. The lengths here are those of a Red Hat training page, which is unverified.
 
 use cotenant_profiles::{Bytes, Nanos};
 

@@ -14,9 +14,9 @@
 //! (the released code's `XSCHED_AUTO_XQUEUE_THRESHOLD`); preemption by time slices within some 100 µs,
 //! at most 40 µs of it saving state, and the hint (GPreempt).
 //!
-//! Chosen here: the window is refilled one command at a time (the released code launches batches of
-//! 8); latency-critical queues have no window, for nobody suspends them, and GPreempt has none either:
-//! its contexts are preempted whole (`window = 1` with `level = 3`); suspension lasts until no
+//! Chosen here: the window is refilled one command at a time (the released code launches batches of 8);
+//! latency-critical queues have no window, because they are never suspended, and GPreempt has none
+//! either: its contexts are preempted whole (`window = 1` with `level = 3`); suspension lasts until no
 //! latency-critical request is queued or under way; level 2 costs as much as the order to stop at
 //! blocks.
 //!

@@ -1,4 +1,4 @@
-//! What each tenant has used of a pool.
+//! Accounts of what each tenant has used of a pool.
 
 use std::ops::{Add, Sub};
 
@@ -6,16 +6,17 @@ use super::resident::{Resident, float};
 use super::shape::{Config, PARTS};
 use super::solo::Work;
 
-/// What one tenant has used.
+/// The resources that one tenant has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Used {
-    /// Speed of CUs, CU-ns: at most what they have, shared among those on them.
+    /// CU speed, CU-ns: at most the speed of the CUs it had, which it shared with the other kernels on
+    /// them.
     pub cu_ns: f64,
     /// Time on CUs, CU-ns: every CU with a block of the tenant counts.
     pub busy_cu_ns: u64,
     /// Bytes to and from DRAM.
     pub dram_bytes: f64,
-    /// Energy of its kernels, besides what the board draws as soon as anything runs, mJ.
+    /// Energy of its kernels, beyond what the board draws as soon as anything runs, mJ.
     pub energy_mj: f64,
     /// Time with a kernel on the GPU, ns.
     pub active_ns: u64,
@@ -47,19 +48,19 @@ impl Sub for Used {
     }
 }
 
-/// Speed in [`PARTS`] of a CU × ns, bytes per microsecond × ns, picojoules.
+/// CU speed in [`PARTS`] of a CU × ns, bytes per microsecond × ns, picojoules.
 type Sums<T> = [T; 3];
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Account {
-    /// Of kernels while nobody slowed them: whole numbers, so that it does not matter in which pieces
-    /// they are added.
+    /// Used by kernels while nothing slowed them: integers, so the order and grouping of the additions
+    /// does not matter.
     alone: Sums<u128>,
-    /// Of kernels while somebody did.
+    /// Used by kernels while they were slowed.
     slowed: Sums<f64>,
     lain: u64,
     active_ns: u64,
-    /// Kernels on the GPU, and since when there is one.
+    /// Kernels on the GPU, and the instant since which there has been at least one.
     running: u32,
     since: u64,
 }
@@ -93,7 +94,7 @@ impl Account {
     }
 }
 
-/// Tenants by number.
+/// Accounts, indexed by tenant number.
 #[derive(Debug, Default)]
 pub(super) struct Accounts(Vec<Account>);
 
@@ -120,14 +121,15 @@ impl Accounts {
         self.0[tenant as usize].leaves(now);
     }
 
-    /// A kernel has run so for `dt` ns, in which it did `done` ns of what it has to do undisturbed,
-    /// for so much of the energy that this takes at the boost clock.
+    /// Books a kernel that has run in its current configuration for `dt` ns. It did `done` ns of its
+    /// undisturbed work in that time, and used `heat` times the energy that this work takes at the
+    /// boost clock.
     #[inline]
     pub(super) fn book(&mut self, r: &Resident, (dt, done): (u64, f64)) {
         self.0[r.tenant as usize].add(r, dt, done);
     }
 
-    /// The same for a kernel that ends.
+    /// Like [`book`](Self::book), for a kernel that ends.
     #[inline]
     pub(super) fn ends(&mut self, now: u64, r: &Resident, (dt, done): (u64, f64)) {
         let account = &mut self.0[r.tenant as usize];
@@ -135,7 +137,7 @@ impl Accounts {
         account.leaves(now);
     }
 
-    /// Kernels have run one after the other, while the tenant had no other on the GPU.
+    /// Books kernels that ran one after the other while the tenant had no other kernel on the GPU.
     #[inline]
     pub(super) fn did(&mut self, tenant: u32, work: &Work) {
         if self.0.len() <= tenant as usize {
@@ -149,7 +151,8 @@ impl Accounts {
         account.active_ns += work.ns;
     }
 
-    /// By tenant until `now`: these run.
+    /// Usage until `now`, by tenant. `run` are the residents, whose time since their anchor is not
+    /// booked yet.
     pub(super) fn until<'a>(&self, now: u64, run: impl Iterator<Item = &'a Resident>) -> Vec<Used> {
         let mut all = self.0.clone();
         for r in run.filter(|r| r.runs()) {

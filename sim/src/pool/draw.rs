@@ -1,5 +1,5 @@
-//! What a kernel draws of memory system and power supply: as it was seen to, elsewhere from its bytes
-//! and from the CUs that it keeps busy.
+//! The bandwidth and power that a kernel draws: as measured where the profile says so, otherwise
+//! derived from its bytes and from the CUs that it keeps busy.
 
 use cotenant_profiles::Device;
 
@@ -8,22 +8,22 @@ use crate::contention::Shared;
 use crate::program::KernelCode;
 use crate::supply::Supply;
 
-/// L2 utilisation per DRAM utilisation where only the latter is known: CNNs and BERT on an RTX 2080 Ti
-/// have 0.32 to 0.55 (gpu-lets, ATC 2022, repository data).
+/// L2 utilisation per DRAM utilisation, used where only the latter is known: CNNs and BERT on an RTX
+/// 2080 Ti have 0.32 to 0.55 (gpu-lets, ATC 2022, repository data).
 const L2_PER_DRAM_PPM: u64 = 500_000;
 
-/// Bandwidth of DRAM, bytes per microsecond; of L2, parts per million; power, mW.
+/// DRAM bandwidth, bytes per microsecond; L2 bandwidth, parts per million; power, mW.
 type Drawn = [u64; 3];
 
-/// What a device's parts draw.
+/// The power that a device's parts draw.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Electric {
-    /// A busy CU, mW: at most so much that all of them and all of DRAM keep within the limit, for what
-    /// is known of no kernel must not throttle any.
+    /// A busy CU, mW: capped so that all CUs and all of DRAM together stay within the limit, because a
+    /// kernel whose power is unknown must never be the cause of throttling.
     cu: u64,
     /// DRAM traffic, picojoules per byte, in thousandths.
     byte: u64,
-    /// What the board draws as soon as anything runs, and what its limit leaves besides, mW.
+    /// What the board draws as soon as anything runs, and its limit on the power beyond that, mW.
     base: u64,
     limit: u64,
 }
@@ -45,14 +45,14 @@ impl Electric {
 }
 
 impl Electric {
-    /// The part of a kernel's power that moves its bytes, 0 to 1.
+    /// The share of a kernel's power that goes into moving its bytes, 0 to 1.
     pub(super) fn memory(&self, dram: u64, power: u64) -> f64 {
         (dram * self.byte / 1_000_000).min(power) as f64 / power.max(1) as f64
     }
 }
 
-/// Work of one launch, so that it draws in inverse proportion to its duration: bytes in thousandths,
-/// parts per million × ns of L2, picojoules. `None`: not known.
+/// Work of one launch, so that its draw is inversely proportional to its duration: DRAM bytes in
+/// thousandths, L2 in parts per million × ns, energy in picojoules. `None`: not known.
 #[derive(Clone, Copy, Debug, Default)]
 struct Work {
     cus: u32,
@@ -63,7 +63,7 @@ struct Work {
 
 #[derive(Clone, Debug)]
 pub(super) struct Draw {
-    /// As seen, ascending in CUs.
+    /// As measured, in ascending order of CUs.
     seen: Vec<Work>,
     dram_bytes: u64,
     electric: Electric,
@@ -80,7 +80,7 @@ impl Draw {
             let power = d.milliwatts.map(|mw| u64::from(mw).saturating_sub(electric.base));
             Work {
                 cus: d.cus,
-                // On one count of CUs alone it is what its bytes say.
+                // Measured at only one CU count, the draw follows from the kernel's bytes.
                 dram: d.dram_ppm.filter(|_| several).map(|ppm| of(ppm, shared.board)),
                 l2: d.l2_ppm.map(|ppm| of(ppm, 1_000_000)),
                 energy: power.map(|mw| mw.saturating_mul(ns)),
@@ -89,13 +89,14 @@ impl Draw {
         Self { seen: seen.collect(), dram_bytes: kernel.dram_bytes, electric: *electric }
     }
 
-    /// On so many CUs, where it takes so long and uses so much of their speed (in [`PARTS`]).
+    /// The draw on `cus` CUs, where the kernel takes `ns` and uses `speed` of the CUs (in [`PARTS`]).
     #[inline]
     pub(super) fn on(&self, cus: u32, ns: u64, speed: u64, shared: &Shared) -> Drawn {
         let ns = ns.max(1);
         let work = self.work(cus);
         let dram = work.dram.unwrap_or_else(|| self.dram_bytes.saturating_mul(1000)) / ns;
-        // Alone, a kernel never draws more than the memory system has, whatever its profile says.
+        // Alone, a kernel never draws more bandwidth than the memory system has, whatever its profile
+        // says.
         let dram = dram.min(shared.dram);
         let l2 = match work.l2 {
             Some(area) => area / ns,
@@ -108,7 +109,7 @@ impl Draw {
                 speed * self.electric.cu / u64::from(PARTS) + dram * self.electric.byte / 1_000_000
             }
         };
-        // Alone, a kernel runs at the clock that its profile was made at.
+        // Alone, a kernel runs at the clock at which it was profiled.
         [dram, l2.min(shared.l2_rate), power.min(self.electric.limit)]
     }
 
@@ -121,7 +122,7 @@ impl Draw {
     }
 }
 
-/// Linear in the CUs between two counts, beyond them as at the nearest.
+/// Interpolates linearly between two CU counts; outside the measured range, uses the nearest count.
 fn between(seen: &[Work], cus: u32) -> Work {
     let right = seen.partition_point(|w| w.cus < cus);
     let (Some(a), Some(b)) = (right.checked_sub(1).map(|i| seen[i]), seen.get(right)) else {

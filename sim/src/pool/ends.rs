@@ -1,56 +1,56 @@
-//! When each resident of a pool ends, side by side, so that the first is found without a branch that
-//! depends on the data: which kernel ends next is as good as random.
+//! The instants at which the residents of a pool end, stored side by side. The first one is found
+//! without a data-dependent branch, because which kernel ends next is as good as random.
 
 use std::hint::select_unpredictable;
 
 use super::NEVER;
 
-/// Entries looked at together: a pool rarely has more residents, and then there is no loop.
+/// Entries compared together: a pool rarely has more residents, and then no loop is needed.
 const LANES: usize = 8;
 
-/// Blocks looked at together where there are more.
+/// Blocks compared together where there are more residents.
 const GROUP: usize = 16;
 
-/// What is later never comes: 2^61 ns are 73 years.
+/// Later than any event: 2^61 ns are 73 years.
 const LAST: u64 = NEVER >> 3;
 
-/// Instants of eight residents.
+/// The instants of eight residents.
 #[derive(Clone, Copy, Debug)]
 struct Block {
-    /// Instant × 8 + place within the block, so that the least one says whose it is. From [`LAST`]
-    /// on instants are all the same.
+    /// Instant × 8 + position within the block, so that the smallest key also identifies its resident.
+    /// Instants from [`LAST`] on are treated as equal.
     keys: [u64; LANES],
-    /// The low halves of the instants again: whether two are equal is a question for half the bits,
-    /// which vector instructions of every CPU answer.
+    /// The low halves of the instants once more: comparing half the bits is enough to detect possible
+    /// ties, and the vector instructions of every CPU can do it.
     low: [u32; LANES],
-    /// The earliest of them as of the last look among several blocks, unless an instant was set
-    /// since.
+    /// The earliest of them when several blocks were last searched; valid unless an instant was set
+    /// since (`stale`).
     cached: First,
     stale: bool,
 }
 
-/// Instants by resident.
+/// Instants, indexed by resident.
 #[derive(Debug, Default)]
 pub(super) struct Ends {
     blocks: Vec<Block>,
-    /// The earliest of each [`GROUP`] blocks; none while there is one such group at most.
+    /// The earliest of each [`GROUP`] blocks; empty while one such group is enough.
     groups: Vec<Group>,
     len: usize,
 }
 
-/// The earliest of some blocks as of the last look, unless an instant was set since.
+/// The earliest of some blocks when they were last searched; valid unless an instant was set since.
 #[derive(Clone, Copy, Debug)]
 struct Group {
     cached: First,
     stale: bool,
 }
 
-/// The earliest instant, and who ends then.
+/// The earliest instant, and the resident that ends then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct First {
     pub(super) at: u64,
     pub(super) index: usize,
-    /// Others may end at the same instant; never false if somebody does.
+    /// Other residents may end at the same instant; never false if one does.
     pub(super) tie: bool,
 }
 
@@ -80,7 +80,7 @@ impl Block {
         if key >> 3 == LAST { NEVER } else { key >> 3 }
     }
 
-    /// At [`NEVER`] the index means nothing.
+    /// If the instant is [`NEVER`], the index means nothing.
     #[inline]
     fn first(&self) -> First {
         let k = &self.keys;
@@ -112,7 +112,7 @@ impl Ends {
         }
     }
 
-    /// There is a block more or less, behind the others.
+    /// A block was added or removed at the back.
     #[cold]
     fn regroup(&mut self) {
         let groups = self.blocks.len().div_ceil(GROUP);
@@ -146,7 +146,7 @@ impl Ends {
         self.len = 0;
     }
 
-    /// The earliest of all; at [`NEVER`] if nobody ends.
+    /// The earliest of all; at [`NEVER`] if no resident ends.
     #[inline]
     pub(super) fn first(&mut self) -> First {
         match self.blocks.as_mut_slice() {
@@ -204,7 +204,7 @@ mod tests {
             ops in proptest::collection::vec((0u8..3, 0usize..400, 0u64..12), 1..120)
         ) {
             let (mut ends, mut plain) = (Ends::default(), Vec::<u64>::new());
-            // Up to several groups of blocks; those that are there come after all others.
+            // Up to several groups of blocks; the instants of these entries are later than all others.
             for i in 0..many as u64 {
                 ends.push(1000 + i);
                 plain.push(1000 + i);
@@ -232,7 +232,8 @@ mod tests {
                 if least != NEVER {
                     prop_assert_eq!(plain[first.index], least);
                     let many = plain.iter().filter(|&&a| a == least).count() > 1;
-                    // The instants here are told apart by their low halves, so it is exact.
+                    // The low halves of these instants differ whenever the instants do, so ties are
+                    // exact.
                     prop_assert_eq!(first.tie, many);
                 }
             }

@@ -8,7 +8,7 @@ use super::resident::{Resident, float};
 use super::shape::{PARTS, Room};
 use crate::mask::CuMask;
 
-/// Who goes first among those that compete for space: the higher priority, then who came first.
+/// Order among the residents that compete for space: higher priority first, then earlier submission.
 pub(super) type Rank = (Reverse<i8>, u64);
 
 /// A job that has no block on a CU yet.
@@ -24,16 +24,16 @@ pub(super) struct Waiting {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lane {
     pub(super) capacity: u32,
-    /// So many CUs, numbered from 0, or as many as a mask can name.
+    /// The first `capacity` CUs, numbered from 0, or as many as a mask can name.
     pub(super) all: CuMask,
-    /// Room for blocks: CUs × [`PARTS`]. In a masked lane room is counted CU by CU instead.
+    /// Room for blocks: CUs × [`PARTS`]. A masked lane counts room CU by CU instead.
     pub(super) room: Room,
-    /// CUs of a masked lane on which nobody has a block.
+    /// CUs of a masked lane on which no kernel has a block.
     pub(super) open: CuMask,
-    /// Over residents: CUs on which they lie, and speed that they use undisturbed.
+    /// Sums over residents: CUs on which they have blocks, and speed that they use undisturbed.
     pub(super) lies: u64,
     pub(super) speed: u64,
-    /// CUs on which somebody lies.
+    /// CUs with blocks on them.
     pub(super) busy: u32,
     /// Some CUs have blocks of several kernels.
     pub(super) crowded: bool,
@@ -42,14 +42,15 @@ pub(super) struct Lane {
     pub(super) parked: Vec<Resident>,
     /// Sequence number of the one resident of a plain lane that has blocks waiting for room.
     pub(super) under: Option<u64>,
-    /// First of those in a general lane that have blocks waiting for room.
+    /// Rank of the first resident of a general lane that has blocks waiting for room.
     pub(super) hungry: Option<Rank>,
-    /// Priorities, masks or small kernels that come and go: who gets room is looked up among all.
+    /// The lane has priorities, masks or small kernels that come and go: room is handed out after
+    /// ranking all its residents.
     pub(super) general: bool,
     pub(super) masked: bool,
-    /// The priority of every kernel so far, in a lane that is not general.
+    /// The priority that all kernels so far had, in a lane that is not general.
     pub(super) usual: Option<i8>,
-    /// Batches begun and not ended.
+    /// Batches that have begun and not ended.
     pub(super) open_batches: u32,
 }
 
@@ -59,21 +60,21 @@ impl Lane {
         Self { capacity, all, open: all, room: [capacity * PARTS; 4], ..Self::default() }
     }
 
-    /// Has work while it is not its turn.
+    /// Whether the lane has work while it is not its turn.
     pub(super) fn pending(&self) -> bool {
         !self.wait.is_empty() || !self.parked.is_empty()
     }
 
-    /// Somebody waits for room.
+    /// Whether any kernel waits for room.
     #[inline]
     pub(super) fn starves(&self) -> bool {
         self.under.is_some() || !self.wait.is_empty() || self.hungry.is_some()
     }
 
-    /// Whether there is room for one CU full of such blocks.
+    /// Whether there is room for one CU full of blocks that take `takes`.
     #[inline]
     pub(super) fn has_room(&self, takes: &Room) -> bool {
-        // All four at once, without a branch for each.
+        // Compares all four at once, without a branch for each.
         takes.iter().zip(&self.room).fold(true, |all, (t, room)| all & (t <= room))
     }
 
@@ -90,8 +91,9 @@ impl Lane {
         (0..4).map(fit).min().unwrap_or(0).min(most)
     }
 
-    /// On how many of a resident's CUs others lie, where nobody named any, and what they ask of the
-    /// speed of one. Blocks go to the CU with most room: they meet only where there is no other.
+    /// How many of a resident's CUs it shares with other kernels in a lane without masks, and how much
+    /// of a CU's speed those ask for there. Blocks go to the CU with the most room, so kernels share
+    /// one only where no other is free.
     pub(super) fn meets(&self, r: &Resident) -> (u64, f64) {
         let (capacity, lies) = (u64::from(self.capacity), u64::from(r.now.lies));
         let theirs = (self.lies - lies).min(capacity);
@@ -113,7 +115,7 @@ impl Lane {
     pub(super) fn give(&mut self, takes: &Room, held: u32) {
         let mut within = true;
         for (room, t) in self.room.iter_mut().zip(takes) {
-            // Both are at most what `capacity * PARTS` is, which fits.
+            // Both are at most `capacity * PARTS`, which fits.
             *room = room.wrapping_add(t.wrapping_mul(held));
             within &= *room <= self.capacity * PARTS;
         }

@@ -1,5 +1,5 @@
 //! Kernels that name the CUs they may use. Their lane counts room CU by CU: several kernels may have
-//! blocks on one CU, as far as its space goes.
+//! blocks on one CU, as long as it has space.
 
 use cotenant_profiles::device::DispatchRule;
 
@@ -8,18 +8,18 @@ use super::shape::PARTS;
 use crate::mask::CuMask;
 use crate::program::Code;
 
-/// Of a job that may use any CU of its lane.
+/// Mask entry of a job that may use any CU of its lane.
 pub(super) const UNMASKED: u32 = u32::MAX;
 
-/// Which CUs a job may use and on which its blocks lie; kept beside the residents, because few have
-/// one.
+/// Which CUs a job may use and which ones its blocks are on; kept beside the residents, because few
+/// residents have a mask.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) allowed: CuMask,
     pub(super) used: CuMask,
-    /// Space that its blocks take of each CU on which they lie, in [`PARTS`].
+    /// Space that its blocks take on each CU they are on, in [`PARTS`].
     pub(super) fill: u32,
-    /// It would lie on more CUs if it could.
+    /// Its blocks would spread over more CUs if there were room.
     pub(super) short: bool,
 }
 
@@ -44,7 +44,7 @@ impl Places {
         }
     }
 
-    /// The job that had this entry has ended.
+    /// Frees the entry of a job that has ended.
     pub(super) fn remove(&mut self, entry: u32) {
         self.free.push(entry);
     }
@@ -53,7 +53,7 @@ impl Places {
         self.list[entry as usize].short
     }
 
-    /// Small kernels that come and go lie on so many of the CUs that they may use.
+    /// Places small kernels that come and go on `cus` of the CUs that they may use.
     pub(super) fn lie(&mut self, entry: u32, cus: u32) {
         let place = &mut self.list[entry as usize];
         (place.used, place.short) = (place.allowed.lowest(cus), false);
@@ -61,12 +61,12 @@ impl Places {
 }
 
 impl Pool {
-    /// CUs that count of those that a mask names.
+    /// How many of the CUs named by a mask contribute under the dispatch rule.
     pub(super) fn reach(&self, mask: u32) -> u32 {
         reach(self.rule, &self.places.list[mask as usize].allowed, &self.groups)
     }
 
-    /// Looks up on which CUs of a masked lane nobody lies.
+    /// Recomputes which CUs of a masked lane have no blocks.
     pub(super) fn reopen(&mut self, l: usize) {
         let here = self.run.iter().filter(|r| r.lane as usize == l);
         let used =
@@ -75,8 +75,8 @@ impl Pool {
         lane.open = lane.all.without(&used);
     }
 
-    /// Gives a resident CUs that it may use: those on which nobody lies first, then those that have
-    /// most room left for its blocks.
+    /// Gives a resident CUs that it may use: CUs without blocks first, then those with the most room
+    /// left for its blocks.
     pub(super) fn take_masked(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
         let (k, l, cus, entry) = (r.kernel, r.lane as usize, r.cus, r.mask as usize);
@@ -84,7 +84,7 @@ impl Pool {
             return;
         }
         let kernel = &code.kernels[k as usize];
-        // Of a part of the kernel, no more CUs than it has blocks.
+        // A part of a kernel takes no more CUs than it has blocks.
         let blocks = if r.part < 1.0 {
             super::preempt::blocks_of(kernel.blocks, r.part)
         } else {
@@ -117,7 +117,7 @@ impl Pool {
             };
             with_room.iter().take(more).for_each(|&(_, cu)| open.insert(cu));
             let shared = choose(*rule, &place.used, &open, wants, groups);
-            // A group with few CUs would hold the others up.
+            // A group with few CUs could hold the others up.
             if shared.1 > count {
                 (used, count) = shared;
             }
@@ -133,19 +133,19 @@ impl Pool {
         } else {
             shape.on(kernel, cus, &self.shared)
         };
-        // Groups that are filled unevenly occupy more CUs than count.
+        // Unevenly filled groups occupy more CUs than contribute.
         config.lies = used.count();
         self.run_as(now, i, config);
     }
 
-    /// The blocks of a masked resident leave their CUs, or fewer of them lie there.
+    /// The blocks of a masked resident leave their CUs; it may be placed on fewer next time.
     pub(super) fn leave_masked(&mut self, i: usize) {
         let place = &mut self.places.list[self.run[i].mask as usize];
         (place.used, place.short) = (CuMask::EMPTY, true);
     }
 
-    /// Gives the residents of a lane, who lie on some number of CUs, certain ones: the lowest with
-    /// room, in the order in which they came.
+    /// Assigns specific CUs to the residents of a lane that until now only counted how many they use:
+    /// the lowest CUs with room, in order of submission.
     #[cold]
     pub(super) fn name_cus(&mut self, l: usize, code: &Code) {
         let Self { run, lanes, places, rule, groups, .. } = self;
@@ -184,8 +184,8 @@ fn reach(rule: DispatchRule, allowed: &CuMask, groups: &[u32]) -> u32 {
     }
 }
 
-/// On which CUs a kernel's blocks lie if it wants so many, has these and may take any of the `open`
-/// ones, and how many of them count.
+/// Chooses the CUs for the blocks of a kernel that wants `wants` CUs, already has `has`, and may take
+/// any of the `open` ones. Returns them and how many of them contribute.
 fn choose(
     rule: DispatchRule,
     has: &CuMask,
@@ -206,7 +206,7 @@ fn choose(
     }
 }
 
-/// Blocks split evenly over the groups of `allowed`: how many CUs count, and which are taken.
+/// Splits blocks evenly over the groups of `allowed`: how many CUs contribute, and which are taken.
 fn even_groups(allowed: &CuMask, limit: u32, groups: &[u32]) -> (u32, CuMask) {
     let effective = allowed.even_groups(groups);
     if effective < limit {

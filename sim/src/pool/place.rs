@@ -1,5 +1,6 @@
-//! Who gets room for blocks, and when. Blocks end where they run: nobody loses room that its blocks
-//! hold, and what falls free goes to those who wait, in the order of their ranks.
+//! Which kernels get room for blocks, and when. Blocks run to their end where they are: no kernel loses
+//! room that its blocks hold. Room that becomes free goes to the waiting kernels, in the order of their
+//! ranks.
 
 use std::cmp::Reverse;
 
@@ -10,11 +11,11 @@ use super::shape::{Config, Shape};
 use super::{NEVER, Note, Pool};
 use crate::program::Code;
 
-/// A rank, and the place among the residents.
+/// A rank, and the index among the residents.
 pub(super) type Turn = (Reverse<i8>, u64, u32);
 
 impl Pool {
-    /// Looks at a kernel before anything of it is placed.
+    /// Prepares the shape of a kernel before any of its blocks are placed.
     #[inline]
     pub(super) fn meet(&mut self, k: u32, code: &Code) {
         if !matches!(self.shapes.get(k as usize), Some(Some(_))) {
@@ -33,13 +34,13 @@ impl Pool {
         self.shapes[i] = Some(shape);
     }
 
-    /// What kernel `k` takes of this pool.
+    /// The resources that kernel `k` takes of this pool.
     #[inline]
     pub(super) fn shape(&self, k: u32) -> &Shape {
         self.shapes[k as usize].as_ref().expect("it has been looked at")
     }
 
-    /// Brings what is left of resident `i` up to date.
+    /// Brings the remaining time of resident `i` up to date.
     #[inline]
     pub(super) fn age(&mut self, now: u64, i: usize) {
         let r = &mut self.run[i];
@@ -47,8 +48,8 @@ impl Pool {
         self.accounts.book(r, done);
     }
 
-    /// How kernel `k` runs with room for the blocks of `held` of `cus` CUs, where it would like
-    /// `limit`.
+    /// How kernel `k` runs on `cus` CUs with room for the blocks of `held` CUs, where it wants room for
+    /// those of `limit`.
     #[inline]
     pub(super) fn config(
         &self,
@@ -68,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Puts a job of a plain lane among the residents, with the room that there is.
+    /// Makes a job of a plain lane resident, with the room that there is.
     #[inline(always)] // once for a waiting job, once for one just submitted
     pub(super) fn place(&mut self, now: u64, new: &Waiting, code: &Code) {
         let Waiting { job, seq, mask } = *new;
@@ -136,7 +137,7 @@ impl Pool {
         }
     }
 
-    /// A resident's blocks are on the CUs from now on.
+    /// The blocks of a resident are on the CUs from now on.
     pub(super) fn comes(&mut self, now: u64, r: &Resident) {
         self.sums.add(&r.now, r.in_waves());
         let lane = &mut self.lanes[r.lane as usize];
@@ -146,7 +147,7 @@ impl Pool {
         self.spread(now, r.lane);
     }
 
-    /// They no longer are, or run in another way.
+    /// The blocks of a resident leave the CUs, or are about to run in another configuration.
     pub(super) fn goes(&mut self, now: u64, i: usize) {
         let r = &self.run[i];
         self.sums.subtract(&r.now, r.in_waves());
@@ -157,7 +158,7 @@ impl Pool {
         self.spread(now, self.run[i].lane);
     }
 
-    /// The CUs of a lane that are in use have changed.
+    /// Updates the number of busy CUs after the blocks in a lane have changed.
     #[inline]
     pub(super) fn spread(&mut self, now: u64, l: u32) {
         let lane = &mut self.lanes[l as usize];
@@ -172,7 +173,7 @@ impl Pool {
         }
     }
 
-    /// The same, to so many.
+    /// The slow path of [`spread`](Self::spread): the lane now has `busy` CUs in use.
     fn respread(&mut self, now: u64, l: u32, busy: u32, crowded: bool) {
         let lane = &mut self.lanes[l as usize];
         self.crowded += u32::from(crowded);
@@ -181,7 +182,7 @@ impl Pool {
         self.occupy(now, all);
     }
 
-    /// So many CUs are in use from now on.
+    /// From now on, `busy` CUs are in use.
     #[inline]
     pub(super) fn occupy(&mut self, now: u64, busy: u32) {
         if now != self.busy_since {
@@ -193,8 +194,7 @@ impl Pool {
         self.busy = busy;
     }
 
-    /// Puts a job of a general lane among the residents: it has no block on a CU until the next
-    /// handing out.
+    /// Makes a job of a general lane resident. It has no block on a CU until room is next handed out.
     pub(super) fn seat(&mut self, now: u64, new: Waiting, code: &Code) {
         let Waiting { job, seq, mut mask } = new;
         self.meet(job.kernel, code);
@@ -246,7 +246,7 @@ impl Pool {
         }
     }
 
-    /// Resident `i` has ended: its room goes to whom it is due.
+    /// Resident `i` has ended: its room goes to the next kernels in line.
     #[inline]
     pub(super) fn release(&mut self, now: u64, i: usize, code: &Code) {
         let r = &mut self.run[i];
@@ -260,7 +260,7 @@ impl Pool {
         if !lane.masked {
             lane.give(&self.shapes[r.kernel as usize].as_ref().expect("it ran").takes, r.held);
         }
-        // Nothing of it runs any more.
+        // None of its blocks runs any more.
         r.now.lies = 0;
         if lane.general {
             if mask != UNMASKED {
@@ -275,12 +275,12 @@ impl Pool {
         if lane.under == Some(seq) {
             lane.under = None;
         }
-        // Most often the next one takes its place at this instant.
+        // Usually the next kernel takes its place at this same instant.
         self.hole = Some(i);
         self.fill(now, l, code);
     }
 
-    /// Nobody has taken the place of the resident that ended at this instant.
+    /// Removes the entry of a resident that ended at this instant, if no kernel has taken its place.
     #[inline]
     pub(super) fn close_hole(&mut self) {
         if let Some(i) = self.hole.take() {
@@ -294,8 +294,8 @@ impl Pool {
         self.notes.push(Note::Granted { owner, kernel, cus });
     }
 
-    /// Hands room of a plain lane out in order: first to the resident left short, then to those who
-    /// wait.
+    /// Hands out the room of a plain lane in order: first to the resident that was left short, then to
+    /// waiting jobs.
     #[inline]
     pub(super) fn fill(&mut self, now: u64, l: usize, code: &Code) {
         if let Some(seq) = self.lanes[l].under {
@@ -325,7 +325,7 @@ impl Pool {
         self.spread(now, l as u32);
     }
 
-    /// Resident `i` has blocks that wait for room.
+    /// Whether resident `i` has blocks that wait for room.
     pub(super) fn short(&self, i: usize) -> bool {
         let r = &self.run[i];
         let waits = if self.lanes[r.lane as usize].masked {
@@ -336,8 +336,8 @@ impl Pool {
         waits && !r.last && !r.fair && !r.leaving
     }
 
-    /// Room that resident `i` wants, in CUs: once it has made way for others, that for the blocks
-    /// which it has left.
+    /// The room that resident `i` wants, in CUs. Once it has made way for others, that is room for its
+    /// remaining blocks only.
     fn wants(&self, i: usize, code: &Code) -> u32 {
         let r = &self.run[i];
         let share = if r.whole > 0.0 { r.rem / r.whole } else { r.part };
@@ -349,7 +349,7 @@ impl Pool {
         (libm::ceil(left) as u32).clamp(1, r.limit)
     }
 
-    /// Gives resident `i` of a lane without masks what room there is.
+    /// Gives resident `i` of a lane without masks as much of the room it wants as there is.
     fn grow(&mut self, now: u64, i: usize, code: &Code) {
         let r = &self.run[i];
         let (l, k, held, cus, limit) = (r.lane as usize, r.kernel, r.held, r.cus, r.limit);
@@ -363,7 +363,7 @@ impl Pool {
             self.run_as(now, i, config);
         }
         if more >= wants && wants < limit {
-            // What is left of it is on the CUs.
+            // All its remaining blocks are on the CUs.
             self.settle_in(i);
         }
     }
@@ -381,7 +381,7 @@ impl Pool {
         }
     }
 
-    /// Resident `i` runs in another way from now on; with nothing on a CU it waits.
+    /// From now on, resident `i` runs as `config` says; with no block on a CU it waits.
     pub(super) fn run_as(&mut self, now: u64, i: usize, mut config: Config) {
         if self.run[i].part != 1.0 && config.lies > 0 && self.run[i].whole == 0.0 {
             config = self.part_of(i, config);
@@ -396,7 +396,7 @@ impl Pool {
         r.anchor = now;
         r.edge = NEVER;
         if config.lies == 0 {
-            // It starts undisturbed when it comes back.
+            // When it comes back, it starts without a slowdown.
             (r.now, r.slow, r.heat) = (Config { ns: before.ns, ..config }, 1.0, 1.0);
             self.ends.set(i, NEVER);
         } else {
@@ -412,7 +412,7 @@ impl Pool {
                 r.whole *= ratio;
                 r.rem *= ratio;
             }
-            // Blocks that begin now take as long as any.
+            // Blocks that begin now take as long as any others.
             if !r.last && !r.saved && !r.fair {
                 r.rem = r.rem.max(r.wave());
             }
@@ -428,7 +428,7 @@ impl Pool {
         }
     }
 
-    /// Who gets room in this lane is looked up among all from now on.
+    /// From now on, room in this lane is handed out after ranking all its residents.
     #[cold]
     pub(super) fn make_general(&mut self, now: u64, lane: u32, code: &Code) {
         let l = &mut self.lanes[lane as usize];
@@ -442,8 +442,8 @@ impl Pool {
         }
     }
 
-    /// Hands room of a general lane out. Without masks nobody overtakes another who has blocks
-    /// waiting; with masks each takes what it may use.
+    /// Hands out the room of a general lane. Without masks, no kernel overtakes another that has blocks
+    /// waiting; with masks, each takes what it may use.
     pub(super) fn hand_out(&mut self, now: u64, l: usize, code: &Code) {
         let mut order = std::mem::take(&mut self.scratch.order);
         order.clear();

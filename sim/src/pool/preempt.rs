@@ -1,8 +1,8 @@
 //! Parts of kernels, and kernels that leave the CUs before their end.
 //!
-//! A job may do a part of its kernel: a slice of its blocks, or what a preemption left of it. It runs
-//! as the whole kernel would with so many blocks on the CUs, for as many waves as its blocks fill. Only
-//! a job whose state was saved goes on inside of its blocks.
+//! A job may do a part of its kernel: a slice of its blocks, or the rest that a preemption left. It
+//! runs as the whole kernel would with that many blocks on the CUs, for as many waves as its blocks
+//! fill. Only a job whose state was saved resumes in the middle of its blocks.
 
 use super::masks::UNMASKED;
 use super::resident::{Resident, float};
@@ -11,20 +11,20 @@ use super::{NEVER, Note, Pool};
 use crate::action::Preemption;
 use crate::program::Code;
 
-/// What came of a wish to preempt.
+/// The outcome of a request to preempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Taken {
-    /// The kernel is off the CUs, with this share of it left of what its job was to do.
+    /// The kernel is off the CUs. This share of the kernel is left of its job's work.
     Now(f64),
     /// It leaves as its blocks end: [`super::Ended::Left`], or its usual end, is still to come.
     Later,
-    /// There is none, or it has begun and was to be taken back only if not.
+    /// There is no such kernel, or it has begun and was to be taken back only if it had not.
     Nothing,
 }
 
 impl Resident {
-    /// Waves of blocks that its job is to do, and those it may skip; before it began, `whole` is what
-    /// the kernel takes with what is added to it.
+    /// Reduces the remaining time to the waves of blocks that its job is to do. Until now, `whole` is
+    /// the duration of the whole kernel, including the extra time.
     pub(super) fn begin_part(&mut self, blocks: u64) {
         let extra = float(self.extra_ns);
         self.whole = (self.whole - extra).max(1.0);
@@ -38,14 +38,15 @@ impl Resident {
     }
 }
 
-/// So much of so many blocks; a billionth of one is rounding.
+/// The number of blocks in this part of a kernel, at least one; a billionth of a block is rounding
+/// error.
 pub(super) fn blocks_of(blocks: u64, part: f64) -> u64 {
     (libm::ceil(float(blocks) * part - 1e-9) as u64).max(1)
 }
 
 impl Pool {
-    /// How a job that does a part of its kernel runs where the kernel would run so: with no more blocks
-    /// than it has.
+    /// How a job that does a part of its kernel runs, given how the whole kernel would run: with no
+    /// more blocks on the CUs than its part has.
     pub(super) fn part_of(&self, i: usize, config: Config) -> Config {
         let r = &self.run[i];
         let blocks = self.shape(r.kernel).blocks;
@@ -54,7 +55,7 @@ impl Pool {
             return config;
         }
         let waves = blocks.div_ceil(left);
-        // Groups that are filled unevenly occupy more CUs than there are blocks.
+        // Unevenly filled groups occupy more CUs than there are blocks.
         let most =
             if r.mask == UNMASKED { u32::try_from(left).unwrap_or(u32::MAX) } else { u32::MAX };
         let share = |x: u64| x * left / config.there;
@@ -71,8 +72,8 @@ impl Pool {
         }
     }
 
-    /// Takes the kernel of `owner` off the CUs: at once, or as its blocks end. Who waits for its turn
-    /// or for room has no blocks, and goes at once.
+    /// Takes the kernel of `owner` off the CUs: at once, or as its blocks end. A kernel that waits for
+    /// its turn or for room has no blocks, and goes at once.
     pub fn preempt(&mut self, now: u64, owner: u32, how: Preemption, code: &Code) -> Taken {
         self.close_hole();
         let begun = |r: &Resident| r.runs() || r.whole > 0.0;
@@ -133,7 +134,7 @@ impl Pool {
         Taken::Nothing
     }
 
-    /// Resident `i` goes, up to date if it runs: its room goes to whom it is due.
+    /// Removes resident `i`, which is up to date if it runs; its room goes to the next kernels in line.
     pub(super) fn remove(&mut self, now: u64, i: usize, code: &Code) -> Resident {
         if self.run[i].runs() {
             self.goes(now, i);
@@ -161,7 +162,7 @@ impl Pool {
         r
     }
 
-    /// Somebody has gone or wants no more room.
+    /// Hands out room again after a kernel has gone or needs no more room.
     fn fill_up(&mut self, now: u64, l: usize, code: &Code) {
         self.dirty = true;
         if self.lanes[l].general {

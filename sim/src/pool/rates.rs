@@ -1,4 +1,4 @@
-//! How fast kernels progress beside each other, and which of them ends first.
+//! How fast kernels progress beside each other, and which one ends first.
 
 use super::resident::{Resident, float};
 use super::shape::{Config, PARTS};
@@ -9,9 +9,9 @@ use crate::program::Code;
 use crate::supply::throttled;
 
 impl Pool {
-    /// Brings blocks up to date after the grants changed: what the pool draws at the boost clock from
-    /// now on, mW. The clock that all pools of the board have follows from what they draw together:
-    /// see [`Pool::settle`].
+    /// Brings blocks up to date after the grants changed. Returns what the pool draws at the boost
+    /// clock from now on, mW. All pools of the board share one clock, which follows from the power they
+    /// draw together: see [`Pool::settle`].
     #[inline]
     pub fn weigh(&mut self, now: u64, code: &Code) -> u64 {
         if !self.dirty {
@@ -21,7 +21,7 @@ impl Pool {
         self.weighed = true;
         self.close_hole();
         if self.sliced {
-            // Only now: between two kernels of one stream its context is not idle.
+            // Not earlier: between two kernels of one stream its context is not idle.
             self.turn(now, code);
         }
         let Sums { granted, demand, footprint, .. } = self.sums;
@@ -33,8 +33,8 @@ impl Pool {
         self.drawn
     }
 
-    /// Brings rates and the next event up to date, where all pools of the board together draw so much
-    /// at the boost clock, mW.
+    /// Brings rates and the next event up to date, given that all pools of the board together draw
+    /// `drawn` mW at the boost clock.
     #[inline]
     pub fn settle(&mut self, now: u64, drawn: u64, code: &Code) {
         let held = !self.supply.boosts(drawn);
@@ -64,13 +64,13 @@ impl Pool {
         }
     }
 
-    /// From now on the board's clock is at most this share of the boost clock.
+    /// From now on, the board's clock is at most this share of the boost clock.
     pub fn hold_clock(&mut self, share: f64) {
         self.supply.hold(share);
         self.dirty = true;
     }
 
-    /// From now on the clock is this share of the boost clock.
+    /// From now on, the clock is this share of the boost clock.
     fn keep_time(&mut self, now: u64, clock: f64) {
         if clock != self.clock {
             self.lost_ns += self.losing(now);
@@ -78,19 +78,20 @@ impl Pool {
         }
     }
 
-    /// What the clock has lost until now since it changed last.
+    /// Time that the reduced clock has cost since it last changed: the share lost × ns.
     pub(super) fn losing(&self, now: u64) -> f64 {
         (1.0 - self.clock) * float(now - self.clock_since)
     }
 
-    /// Of those who end at `at`, the one that came first.
+    /// The earliest submitted of the residents that end at `at`.
     #[cold]
     fn earliest(&self, at: u64) -> usize {
         let here = (0..self.run.len()).filter(|&i| self.ends.get(i) == at);
         here.min_by_key(|&i| self.run[i].seq).expect("somebody ends at the first instant")
     }
 
-    /// Everybody's slow-down at the boost clock, into the scratch; what they draw then, mW.
+    /// Computes the slowdown of every running kernel at the boost clock, into the scratch space.
+    /// Returns what they draw then, mW.
     fn weigh_slowed(&mut self, code: &Code) -> u64 {
         let (mut demands, mut slow) = std::mem::take(&mut self.scratch.rates);
         demands.clear();
@@ -107,7 +108,7 @@ impl Pool {
         drawn
     }
 
-    /// The slow-downs of the scratch, and what the clock makes of them.
+    /// Applies the slowdowns in the scratch space, combined with the effect of the clock.
     fn rerate(&mut self, now: u64, drawn: u64) {
         let clock = self.clock;
         let slow = std::mem::take(&mut self.scratch.rates.1);
@@ -130,8 +131,8 @@ impl Pool {
         self.scratch.rates.1 = slow;
     }
 
-    /// What sharing the speed of CUs costs a resident: nothing while those on a CU together ask for
-    /// no more than it has.
+    /// The slowdown of a resident by the sharing of CU speed: none while the kernels on a CU together
+    /// ask for no more than it has.
     fn by_speed(&self, r: &Resident) -> f64 {
         let lane = &self.lanes[r.lane as usize];
         if !lane.crowded {
@@ -139,24 +140,24 @@ impl Pool {
         }
         let lies = u64::from(r.now.lies);
         let own = float(r.now.speed) / float(lies * u64::from(PARTS));
-        // On so many of its CUs lie others, who there ask for so much of a CU's speed.
+        // The number of its CUs that others also use, and how much of a CU's speed those ask for there.
         let (shared, others) = if lane.masked { self.meets(r) } else { lane.meets(r) };
         if shared == 0 {
             return 1.0;
         }
         let there = (own + others).max(1.0);
         let slow = if r.in_waves() || r.fair {
-            // Blocks go on where others have ended: what counts is how many end per time.
+            // New blocks start where others have ended: what counts is how many end per unit of time.
             float(lies) / (float(lies - shared) + float(shared) / there)
         } else {
-            // It ends with the last of its blocks.
+            // The kernel ends with the last of its blocks.
             there
         };
-        // Whoever lies where: no more speed than there is.
+        // Wherever the blocks are, the lane has no more speed than this.
         slow.max(float(lane.speed) / float(u64::from(lane.capacity) * u64::from(PARTS)))
     }
 
-    /// The same where CUs have names.
+    /// Like [`Lane::meets`](super::lane::Lane::meets), for a lane with masks.
     fn meets(&self, r: &Resident) -> (u64, f64) {
         let mine = &self.places.list[r.mask as usize].used;
         let mut met = CuMask::EMPTY;
@@ -171,7 +172,7 @@ impl Pool {
         (shared, if shared > 0 { float(asked) / float(shared * u64::from(PARTS)) } else { 0.0 })
     }
 
-    /// Sums recomputed: a wrong one is a wrong result.
+    /// Recomputes the sums and compares: a wrong sum gives wrong results.
     fn check(&self) {
         let running = || self.run.iter().filter(|r| r.runs());
         assert_eq!(self.sums.demand, running().map(|r| r.now.dram).sum::<u64>());

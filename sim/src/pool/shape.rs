@@ -1,4 +1,4 @@
-//! What a kernel takes of a pool: space for its blocks, speed for their work, bandwidth.
+//! The resources that a kernel takes of a pool: space for its blocks, speed for their work, bandwidth.
 
 use cotenant_profiles::device::Topology;
 
@@ -7,7 +7,7 @@ use crate::program::KernelCode;
 
 use super::draw::{Draw, Electric};
 
-/// Parts of a CU's room or speed that are told apart.
+/// The resolution of a CU's room and speed: parts per CU.
 pub(super) const PARTS: u32 = 1024;
 
 /// Threads, registers, shared memory, block slots.
@@ -16,44 +16,44 @@ pub(super) type Room = [u32; 4];
 /// A kernel in a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
-    /// What a CU full of its blocks takes of that CU, in [`PARTS`]: all of the resource that limits
-    /// how many fit.
+    /// What a CU full of its blocks takes of that CU, in [`PARTS`]: all of the resource that limits how
+    /// many fit.
     pub(super) takes: Room,
     pub(super) blocks: u64,
-    /// Small kernels that come and go: takes speed, not space.
+    /// A run of small kernels that come and go: takes speed, not space.
     pub(super) fair: bool,
-    /// CUs that its blocks fill when they lie as densely as they can.
+    /// CUs that its blocks fill when packed as densely as possible.
     pub(super) packed: u32,
     /// Bytes that it would keep in L2.
     footprint: u64,
-    /// The least CU-time that it can be run in, CU-ns.
+    /// The smallest CU-time in which it can run, CU-ns.
     pub(super) area: u64,
-    /// Alone on every CU of the pool's first lane.
+    /// How it runs alone on every CU of the pool's first lane.
     pub(super) alone: Config,
-    /// So many.
+    /// The number of those CUs.
     pub(super) of: u32,
-    /// What it draws of memory system and power supply.
+    /// The bandwidth and power that it draws.
     draw: Draw,
 }
 
-/// How a kernel runs with so many of its blocks on so many CUs.
+/// How a kernel runs with a given number of its blocks on a given number of CUs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Config {
-    /// Undisturbed, from its first block to its last, ns.
+    /// Undisturbed time from its first block to its last, ns.
     pub(super) ns: u64,
-    /// What it uses of the CUs' speed then, in [`PARTS`] of a CU.
+    /// CU speed that it uses during that time, in [`PARTS`] of a CU.
     pub(super) speed: u64,
-    /// Bytes per microsecond then.
+    /// DRAM bandwidth during that time, bytes per microsecond.
     pub(super) dram: u64,
-    /// L2 bandwidth of the whole GPU then, parts per million.
+    /// L2 bandwidth during that time, parts per million of the whole GPU's.
     pub(super) l2: u64,
-    /// Power then, besides what the board draws as soon as anything runs, mW.
+    /// Power during that time, beyond what the board draws as soon as anything runs, mW.
     pub(super) power: u64,
     /// Bytes that it would keep in L2.
     pub(super) footprint: u64,
     /// CUs on which it has blocks.
     pub(super) lies: u32,
-    /// Blocks at once, and waves of so many.
+    /// Blocks on the CUs at once, and how many waves of that many blocks it has.
     pub(super) there: u64,
     pub(super) waves: u64,
 }
@@ -82,19 +82,19 @@ impl Shape {
         shape
     }
 
-    /// With room for all the blocks that `cus` CUs can hold.
+    /// Runs with room for all the blocks that `cus` CUs can hold.
     pub(super) fn on(&self, kernel: &KernelCode, cus: u32, shared: &Shared) -> Config {
         let ns = undisturbed(kernel, cus, shared);
         if kernel.fair {
-            // Small kernels one after the other, that come and go everywhere.
+            // Small kernels, one after the other, that come and go on every CU.
             return self.config(kernel, ns, u64::from(cus), cus, shared);
         }
         let there = kernel.blocks.min(u64::from(cus) * u64::from(kernel.blocks_per_cu)).max(1);
         self.config(kernel, ns, there, cus, shared)
     }
 
-    /// With room for the blocks of `held` CUs only, spread over `cus`: more waves of them. A wave
-    /// takes as long as where that many blocks lie on a CU.
+    /// Runs with room for the blocks of only `held` CUs, spread over `cus`: this takes more waves. A
+    /// wave takes as long as it would with that many blocks per CU.
     pub(super) fn short(
         &self,
         kernel: &KernelCode,
@@ -116,7 +116,7 @@ impl Shape {
         self.config(kernel, ns, there as u64, cus, shared)
     }
 
-    /// On `held` CUs of its own where it could use `cus`.
+    /// Runs on `held` CUs of its own where it could use `cus`.
     pub(super) fn confined(
         &self,
         kernel: &KernelCode,
@@ -155,8 +155,8 @@ impl Shape {
     }
 }
 
-/// What a CU full of the kernel's blocks takes of each resource. The one that limits how many fit is
-/// used up; where none of them explains the limit, block slots stand for what does.
+/// What a CU full of the kernel's blocks takes of each resource. The resource that limits how many fit
+/// is used up; if none of them explains the limit, block slots stand in for whatever does.
 fn takes(kernel: &KernelCode, topology: &Topology) -> Room {
     let fit = u64::from(kernel.blocks_per_cu.max(1));
     let warps = u64::from(kernel.threads).div_ceil(32);
@@ -180,17 +180,17 @@ fn takes(kernel: &KernelCode, topology: &Topology) -> Room {
     takes
 }
 
-/// What a kernel's work takes on so many CUs undisturbed, ns: its curve, and in a part of the GPU
-/// with less bandwidth at least as long as its bytes take there. On the whole GPU the curve holds
-/// what bandwidth costs.
+/// How long a kernel's work takes undisturbed on `cus` CUs, ns: the time from its curve and, in a part
+/// of the GPU with less bandwidth, at least as long as its bytes take there. For the whole GPU, the
+/// curve already contains the cost of bandwidth.
 #[inline]
 fn undisturbed(kernel: &KernelCode, cus: u32, shared: &Shared) -> u64 {
     let curve = kernel.at(cus);
     if shared.dram >= shared.board { curve } else { curve.max(bytes_ns(kernel, shared)) }
 }
 
-/// How long a kernel's bytes take in a part of the GPU, ns. What it moves is at most what the whole
-/// memory system can while the kernel lasts on the whole GPU: a profile may count more.
+/// How long a kernel's bytes take in a part of the GPU, ns. It moves at most as many bytes as the whole
+/// memory system can while the kernel runs on the whole GPU: a profile may count more.
 #[inline(never)]
 fn bytes_ns(kernel: &KernelCode, shared: &Shared) -> u64 {
     let full = kernel.duration_ns.len() as u32 - 1;

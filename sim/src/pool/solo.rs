@@ -1,8 +1,9 @@
-//! Kernels that follow each other with nobody beside them: how each runs can be said beforehand, and
-//! what they do together can be booked at once.
+//! Kernels that follow each other with no other kernel beside them: how each one runs is known in
+//! advance, and all their work can be booked at once.
 //!
-//! Everything here is whole numbers. So the account has the same bits whether kernels are booked one by
-//! one as they end or all together, and a kernel that begins here in the past ends when it would have.
+//! All quantities here are integers. So an account has the same bits whether kernels are booked one by
+//! one as they end or all together, and a kernel that is placed here with a start in the past ends when
+//! it would have.
 
 use std::ops::{Add, Sub};
 
@@ -10,12 +11,13 @@ use super::{NEVER, Pool};
 use crate::layout::Discipline;
 use crate::program::Code;
 
-/// What kernels take of a pool that they have to themselves; of several, the sum.
+/// What kernels use of a pool that they have to themselves; for several kernels, the sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// Time on the CUs, ns.
     pub ns: u64,
-    /// That, times the speed of CUs in use, bytes per microsecond, power, and CUs with blocks.
+    /// `ns` times the CU speed in use. The next fields are `ns` times DRAM bytes per microsecond, times
+    /// power, and times the number of CUs with blocks.
     pub speed: u128,
     /// See `speed`.
     pub dram: u128,
@@ -51,18 +53,18 @@ impl Sub for Work {
     }
 }
 
-/// How long nobody interferes with the one who has the pool.
+/// How long no other kernel interferes with the one that has the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Undisturbed {
-    /// To this instant at most: its turn ends then.
+    /// Until this instant at most: its turn ends then.
     pub until: u64,
-    /// And only while it has a kernel on the CUs: otherwise others take their turn.
+    /// And only while it has a kernel on the CUs: otherwise other contexts take their turn.
     pub gapless: bool,
 }
 
 impl Pool {
-    /// What a kernel takes alone in a lane, on at most `cap` CUs, and the power that it draws, mW. `None`
-    /// if that cannot be said beforehand.
+    /// What a kernel uses alone in a lane, on at most `cap` CUs, and the power that it draws, mW.
+    /// `None` if that cannot be known in advance.
     #[must_use]
     pub fn alone(&mut self, kernel: u32, lane: u32, cap: u32, code: &Code) -> Option<(Work, u64)> {
         if code.kernels[kernel as usize].fair {
@@ -83,25 +85,25 @@ impl Pool {
         (config.ns > 0).then_some((work, config.power))
     }
 
-    /// Whether kernels that draw so much run at the boost clock.
+    /// Whether kernels that together draw `drawn` mW run at the boost clock.
     #[must_use]
     pub fn boosts(&self, drawn: u64) -> bool {
         self.supply.boosts(drawn) && self.clock == 1.0
     }
 
-    /// What the pool draws at the boost clock, as of the last weighing, mW.
+    /// The power that the pool draws at the boost clock, as of the last weighing, mW.
     #[must_use]
     pub fn drawn(&self) -> u64 {
         self.drawn
     }
 
-    /// Whether its contexts take turns.
+    /// Whether the contexts of this pool take turns.
     #[must_use]
     pub fn takes_turns(&self) -> bool {
         self.sliced
     }
 
-    /// The owner of the only kernel here.
+    /// The owner of the only kernel in this pool, if there is exactly one.
     #[inline]
     #[must_use]
     pub fn only(&self) -> Option<u32> {
@@ -111,7 +113,8 @@ impl Pool {
         }
     }
 
-    /// Whether nobody is here or waits, so that a stream in this lane would have the pool to itself.
+    /// Whether no kernel runs or waits here, so that a stream in this lane would have the pool to
+    /// itself.
     #[inline]
     #[must_use]
     pub fn vacant(&self, lane: u32, priority: i8) -> bool {
@@ -127,14 +130,14 @@ impl Pool {
             && !self.lanes.iter().any(super::lane::Lane::pending)
     }
 
-    /// Whether a kernel of this priority is like those before it in its lane.
+    /// Whether a kernel of this priority needs no special treatment in its lane, like those before it.
     fn usual(&self, lane: u32, priority: i8) -> bool {
         let lane = &self.lanes[lane as usize];
         !lane.masked && (lane.general || lane.usual == Some(priority))
     }
 
-    /// Who has the settled pool to itself with a kernel on the CUs, when that ends, and how long nobody
-    /// interferes.
+    /// The owner that has the settled pool to itself with a kernel on the CUs, when that kernel ends,
+    /// and how long no other kernel interferes.
     #[inline]
     #[must_use]
     pub fn sole(&self, priority: impl Fn(u32) -> i8) -> Option<(u32, u64, Undisturbed)> {
@@ -160,20 +163,21 @@ impl Pool {
         Some((r.owner, self.ends.get(0), until))
     }
 
-    /// The one kernel on the CUs has ended at that instant, which may lie in the past.
+    /// The only kernel on the CUs has ended at `at`, which may lie in the past.
     pub fn end_sole(&mut self, at: u64, code: &Code) {
         self.release(at, 0, code);
         self.close_hole();
         self.dirty = true;
     }
 
-    /// Nobody is on the CUs, and what happens next is to be looked at anew.
+    /// No kernel is on the CUs; the next event has to be determined again.
     pub fn vacate(&mut self) {
         self.close_hole();
         self.dirty = true;
     }
 
-    /// Books what a tenant's kernels have done, one after the other and with nobody beside them.
+    /// Books the work of a tenant's kernels that ran one after the other with no other kernel beside
+    /// them.
     #[inline]
     pub fn did(&mut self, tenant: u32, work: &Work) {
         self.busy_cu_ns += work.lain;

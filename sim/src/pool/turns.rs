@@ -1,4 +1,4 @@
-//! Time slicing: whose turn it is.
+//! Time slicing: which context has its turn.
 
 use cotenant_profiles::Nanos;
 
@@ -7,7 +7,8 @@ use crate::layout::Discipline;
 use crate::program::Code;
 
 impl Pool {
-    /// The worker of `lane` began (+1) or ended (-1) a batch: turns run to completion end with it.
+    /// The worker of `lane` began or ended a batch. Under run-to-completion, the turn ends with the
+    /// batch.
     pub fn batch(&mut self, lane: u32, began: bool) {
         let sliced = self.sliced;
         let l = &mut self.lanes[lane as usize];
@@ -24,7 +25,7 @@ impl Pool {
         (1..n).map(|i| (self.active + i) % n).find(|&l| self.lanes[l].pending())
     }
 
-    /// Ends the turn of an idle context if another one has work; else arms the end of its slice.
+    /// Ends the turn of an idle context if another one has work; otherwise sets the end of its slice.
     pub(super) fn turn(&mut self, now: u64, code: &Code) {
         let Discipline::TimeSliced { quantum, run_to_completion, .. } = self.discipline else {
             return;
@@ -41,7 +42,8 @@ impl Pool {
             Some(to) if !keeps => self.switch_to(now, to, idle || over, code),
             Some(_) if run_to_completion => self.slice_end = NEVER,
             Some(_) if self.slice_end == NEVER => {
-                // Alone, a context gets slice after slice; a newcomer waits for the current one.
+                // Alone, a context gets slice after slice; a context that gets work waits for the
+                // current slice to end.
                 let into = (now - self.turn_start) % quantum.0.max(1);
                 self.slice_end = now - into + quantum.0.max(1);
             }
@@ -49,7 +51,7 @@ impl Pool {
         }
     }
 
-    /// `idle`: the context has nothing on the CUs, or only what came this instant.
+    /// `idle`: the context has nothing on the CUs, or only what arrived at this instant.
     pub(super) fn switch_to(&mut self, now: u64, to: usize, idle: bool, code: &Code) {
         let Discipline::TimeSliced { switch, make_way, .. } = self.discipline else {
             unreachable!("only time-sliced pools switch")
@@ -85,7 +87,7 @@ impl Pool {
         }
     }
 
-    /// The active context's residents go on where they were.
+    /// The residents of the active context resume where they were.
     pub(super) fn activate(&mut self, now: u64, code: &Code) {
         self.switch_end = NEVER;
         self.turn_start = now;

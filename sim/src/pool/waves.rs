@@ -1,6 +1,6 @@
-//! Blocks end where they run. The blocks of one wave begin together and are alike, so they end
-//! together: then the room that they had goes to those before their kernel, or in its last wave the
-//! room that it no longer needs goes to those behind it.
+//! Blocks run to their end where they are. The blocks of one wave begin together and are alike, so they
+//! end together. Their room then goes to kernels that rank before theirs; in the last wave, the room
+//! that it no longer needs goes to kernels that rank behind.
 
 use std::cmp::Reverse;
 
@@ -9,7 +9,7 @@ use super::{NEVER, Pool};
 use crate::program::Code;
 
 impl Pool {
-    /// Sets when the waves end that somebody waits for.
+    /// Schedules the ends of the waves that a kernel waits for.
     pub(super) fn await_waves(&mut self, now: u64) {
         if !self.edged && !self.lanes.iter().any(super::lane::Lane::starves) {
             return;
@@ -32,7 +32,7 @@ impl Pool {
         }
     }
 
-    /// When the next wave of resident `i` ends that somebody waits for.
+    /// The end of the next wave of resident `i` that a kernel waits for.
     fn awaited(&self, now: u64, i: usize) -> u64 {
         let r = &self.run[i];
         if r.leaving {
@@ -50,7 +50,7 @@ impl Pool {
         if blocks_over || self.short(i) { r.wave_end(now, true) } else { NEVER }
     }
 
-    /// Somebody who goes before resident `i` waits for its room.
+    /// Whether a kernel that ranks before resident `i` waits for its room.
     fn makes_way(&self, i: usize) -> bool {
         let r = &self.run[i];
         let lane = &self.lanes[r.lane as usize];
@@ -70,7 +70,7 @@ impl Pool {
         })
     }
 
-    /// The blocks of a wave of resident `i` have ended.
+    /// The blocks of one wave of resident `i` have ended.
     pub(super) fn wave_ended(&mut self, now: u64, i: usize, code: &Code) {
         self.age(now, i);
         let r = &mut self.run[i];

@@ -1,4 +1,4 @@
-//! A pool and what stands before it: copy engines and hardware queues.
+//! A pool, and the copy engines and hardware queues in front of it.
 
 use std::collections::VecDeque;
 
@@ -17,11 +17,11 @@ use super::skip::Stretch;
 pub(super) struct Site {
     pub(super) spec: PoolSpec,
     pub(super) pool: Pool,
-    /// Who has the pool to itself, while the world does not stop at each of its kernels.
+    /// The pass that has the pool to itself, while the world does not stop at each of its kernels.
     pub(super) stretch: Option<Stretch>,
-    /// Busy CUs that the observer was last told of.
+    /// Number of busy CUs last reported to the observer.
     pub(super) told: Option<u32>,
-    /// When the copy engine of each direction is free again.
+    /// When the copy engine of each direction is next free.
     copies: [u64; 2],
     queues: HardwareQueues,
 }
@@ -43,29 +43,29 @@ impl Site {
         }
     }
 
-    /// Its lanes have other sizes. Those that change are empty.
+    /// Resizes its lanes. Those that change are empty.
     pub(super) fn repartition(&mut self, lanes: &[u32]) {
         self.spec.lanes = lanes.to_vec();
         self.pool.repartition(lanes);
     }
 
-    /// What it draws, mW; of a stretch, the most.
+    /// The power it draws, mW; during a stretch, the highest.
     pub(super) fn most_drawn(&self) -> u64 {
         self.stretch.as_ref().map_or(self.pool.drawn(), |s| s.peak)
     }
 
-    /// When something happens next in it, as of the last settling.
+    /// When its next event happens, as of the last settling.
     #[inline]
     pub(super) fn next(&self) -> u64 {
         self.stretch.as_ref().map_or(self.pool.next(), |s| s.at)
     }
 
-    /// Its streams share the hardware's queues.
+    /// Whether its streams share the hardware queues.
     pub(super) fn shares_queues(&self) -> bool {
         self.queues.limit > 0
     }
 
-    /// Reserves a copy engine: when the copy is done, or `None` if it takes no time.
+    /// Reserves a copy engine. Returns when the copy is done, or `None` if it takes no time.
     pub(super) fn copy(
         &mut self,
         now: u64,
@@ -89,10 +89,10 @@ impl Site {
     }
 }
 
-/// Streams beyond the hardware's queues wait in them in order.
+/// Hardware queues. When there are more streams than queues, kernels wait in them in order.
 #[derive(Default)]
 struct HardwareQueues {
-    /// How many there are; 0 while there are enough for every stream.
+    /// The number of queues; 0 while there are enough for every stream.
     limit: u32,
     /// Added to every kernel's duration once there are not enough, ns.
     overflow: u64,
@@ -102,7 +102,7 @@ struct HardwareQueues {
 
 /// Between the host and the pool.
 impl Site {
-    /// Its streams share the hardware's queues, of which there are too few.
+    /// From now on its streams share the hardware queues, of which there are too few.
     pub(super) fn share_queues(&mut self, hardware: &Queues) {
         let n = hardware.hardware as usize;
         self.queues = HardwareQueues {

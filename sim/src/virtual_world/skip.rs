@@ -1,13 +1,14 @@
-//! Events that cannot matter are not gone through. While a pass has a pool to itself, nothing that its
-//! kernels do touches anybody else: its end is known from the beginning, and the world goes there at once.
-//! Where somebody comes before, it goes back to the launch that runs then, as if it had stopped at each.
+//! Skipping of events that cannot matter. While a pass has a pool to itself, its kernels affect nothing
+//! else: the end of the pass is known from its beginning, and the world jumps there at once. If
+//! something interferes earlier, the world goes back to the launch that runs at that instant, as if it
+//! had stopped at every kernel.
 //!
-//! A [`Stretch`] is such a pass, or the rest of one. What ends it: its last kernel's end; the end of its
-//! context's turn; anything that touches its pool (a kernel of another stream, a reading of the account);
-//! power that the board might not have. What ended before that instant is booked in one sum, and the
-//! kernel that runs then is put on the CUs with the instant at which it began. Policies that launch a
-//! tenant's kernels, observers of the GPU and random durations are told of, or need, every kernel: then there
-//! are not stretches.
+//! A [`Stretch`] is such a pass, or the rest of one. It ends with its last kernel; with the turn of its
+//! context; with anything that touches its pool (a kernel of another stream, a reading of the account);
+//! or when the board might not have the power. The kernels that ended before that instant are booked in
+//! one sum, and the kernel that runs at that instant is put on the CUs with the time at which it began.
+//! There are no stretches where every kernel matters: with policies that launch a tenant's kernels,
+//! observers of the GPU, or random durations.
 
 use super::track::{Course, Passed, Track};
 use super::{KERNEL_ENDED, VirtualWorld};
@@ -20,50 +21,50 @@ pub(super) struct Stretch {
     worker: u32,
     track: u32,
     course: Course,
-    /// The launch that is known to end at some instant is on the CUs; otherwise nothing is.
+    /// Whether the launch with the known end (`course.from`) is on the CUs; otherwise nothing is.
     placed: bool,
     /// When its last launch ends.
     over: u64,
-    /// It is left at this instant: at its end, or because others interfere.
+    /// The instant at which the world leaves the stretch: at its end, or because something interferes.
     pub(super) at: u64,
-    /// Most that it draws, mW.
+    /// The highest power that it draws, mW.
     pub(super) peak: u64,
 }
 
-/// Where the world is within an instant: what comes before has been seen to.
+/// Where the world is within an instant: everything before this position has been handled.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At {
-    /// At an event of a pool: those of pools with lower numbers came before.
+    /// At an event of a pool: the events of pools with lower numbers came before.
     Pool(u32),
-    /// At an alarm of the GPU's: those of pools came before, and alarms set earlier.
+    /// At an alarm of the GPU: the events of all pools came before, and alarms that were set earlier.
     Gpu(Armed),
-    /// At anything else: it comes last.
+    /// At anything else, which comes last.
     Host,
 }
 
-/// When an alarm of the GPU's was set, and by which pool's event, if by one.
+/// When an alarm of the GPU was set, and during which pool's event, if during one.
 pub(super) type Armed = (u64, u32);
 
-/// By worker and program: its track, once looked for, if there is one.
+/// Tracks by worker and program. The outer `None`: not looked for yet; the inner: there is none.
 #[derive(Debug, Default)]
 pub(super) struct Tracks {
     all: Vec<Track>,
     known: Vec<Vec<Option<Option<u32>>>>,
-    /// By worker: that of the launches that were put together for its pass.
+    /// By worker: the track of the launches that were put together for its pass.
     loaded: Vec<Loaded>,
 }
 
 /// A track that lasts for a pass.
 #[derive(Clone, Copy, Debug, Default)]
 struct Loaded {
-    /// Its place among the tracks, which the next pass takes over.
+    /// Its index among the tracks, which the next pass reuses.
     place: Option<u32>,
-    /// Whether there is one, once looked for.
+    /// Whether there is one; `None`: not looked for yet.
     found: Option<bool>,
 }
 
 impl Tracks {
-    /// A worker comes, or comes back with another share.
+    /// A worker is added, or comes back with another share.
     pub(super) fn open(&mut self, worker: u32) {
         let workers = self.known.len().max(worker as usize + 1);
         self.known.resize(workers, vec![]);
@@ -72,12 +73,12 @@ impl Tracks {
         self.loaded[worker as usize].found = None;
     }
 
-    /// A worker's launches are put together anew.
+    /// The launches of a worker have been put together anew.
     pub(super) fn reload(&mut self, worker: u32) {
         self.loaded[worker as usize].found = None;
     }
 
-    /// Takes this track in, at this place if there is one: its place.
+    /// Stores a track, at `place` if there is one. Returns its index.
     fn put(&mut self, track: Track, place: Option<u32>) -> u32 {
         if let Some(place) = place {
             self.all[place as usize] = track;
@@ -93,26 +94,26 @@ impl Tracks {
 }
 
 impl VirtualWorld<'_> {
-    /// Every event is gone through, whether it can matter or not. Results are the same.
+    /// Goes through every event, whether it can matter or not. The results are the same.
     #[must_use]
     pub fn event_by_event(mut self) -> Self {
         self.skips = false;
         self
     }
 
-    /// When an alarm is set that is set now.
+    /// The [`Armed`] of an alarm that is set now.
     pub(super) fn armed_now(&self) -> Armed {
         (self.now, if let At::Pool(p) = self.at { p } else { u32::MAX })
     }
 
-    /// Whether a worker's launches are nobody's business but their own.
+    /// Whether nothing but the worker itself needs to see each of its launches.
     #[inline]
     fn skippable(&self, worker: u32) -> bool {
         let s = &self.streams[worker as usize];
         self.skips && s.ahead && !s.asked && s.work == 1.0 && s.count > 1
     }
 
-    /// The track of what a worker runs, if there is one.
+    /// The track of the program that a worker runs, if there is one.
     #[inline]
     fn track(&mut self, worker: u32) -> Option<u32> {
         let stream = &self.streams[worker as usize];
@@ -164,14 +165,15 @@ impl VirtualWorld<'_> {
         Track::new(launches, &mut site.pool, place, &self.code)
     }
 
-    /// Whether the board has the power for one more stretch, as long as the others draw no more.
+    /// Whether the board has the power for one more stretch, as long as the other pools draw no more.
     fn has_power(&self, pool: usize, peak: u64) -> bool {
         let others = self.sites.iter().enumerate().filter(|&(p, _)| p != pool);
         let drawn: u64 = others.map(|(_, site)| site.most_drawn()).sum();
         self.sites[pool].pool.boosts(drawn + peak)
     }
 
-    /// The launch at a worker's head, which is due, begins a stretch if nobody is in its pool.
+    /// Lets the launch at the head of a worker's stream, which is due, begin a stretch if its pool is
+    /// empty. Returns whether it does.
     #[inline]
     pub(super) fn begin_stretch(&mut self, worker: u32) -> bool {
         if !self.skippable(worker) {
@@ -198,7 +200,7 @@ impl VirtualWorld<'_> {
         true
     }
 
-    /// The one kernel in a settled pool goes on as a stretch, if there is one: whether it does.
+    /// Turns the only kernel in a settled pool into a stretch, if possible. Returns whether it did.
     #[inline]
     pub(super) fn join_stretch(&mut self, p: usize) -> bool {
         let site = &self.sites[p];
@@ -214,13 +216,13 @@ impl VirtualWorld<'_> {
     fn try_to_join(&mut self, p: usize) -> Option<()> {
         let pool = &self.sites[p].pool;
         let (worker, ends, until) = pool.sole(|w| self.streams[w as usize].priority)?;
-        // What ends at this instant may meet others that come or go at it.
+        // A kernel that ends at this instant may meet others that come or go at the same time.
         if ends <= self.now {
             return None;
         }
         let stream = &self.streams[worker as usize];
         let (position, base) = (stream.position, stream.base);
-        // Of the last two there is nothing to skip.
+        // With only two launches left there is nothing to skip.
         if position + 2 >= stream.count {
             return None;
         }
@@ -237,7 +239,7 @@ impl VirtualWorld<'_> {
         Some(())
     }
 
-    /// Something happens now that the pool's stretch has to give way to.
+    /// Leaves the pool's stretch, if there is one: something happens now that affects it.
     #[inline]
     pub(super) fn touch(&mut self, p: usize) {
         if self.sites[p].stretch.is_some() {
@@ -245,12 +247,12 @@ impl VirtualWorld<'_> {
         }
     }
 
-    /// The same for all pools.
+    /// Like [`touch`](Self::touch), for all pools.
     pub(super) fn touch_all(&mut self) {
         (0..self.sites.len()).for_each(|p| self.touch(p));
     }
 
-    /// Counts the events of a part of a course.
+    /// Counts the skipped events of a part of a course.
     fn pass_over(&mut self, worker: u32, passed: Passed) {
         self.events += passed.ends + passed.issues;
         self.skipped += passed.ends + passed.issues;
@@ -259,13 +261,15 @@ impl VirtualWorld<'_> {
         self.instants = self.instants.wrapping_add(ends).wrapping_add(issues);
     }
 
-    /// Leaves a pool's stretch now: its worker is where it would be had every event been gone through.
+    /// Leaves a pool's stretch now. Its worker is then where it would be had every event been gone
+    /// through.
     #[inline(never)]
     fn leave(&mut self, p: usize) {
         let stretch = self.sites[p].stretch.take().expect("there is one to leave");
         let Stretch { worker, track, course, placed, .. } = stretch;
         let track = self.tracks.get(track);
-        // At this instant the pool's own event has been, unless that of a pool before it is under way.
+        // The pool's own event at this instant has already happened, unless the event of an earlier
+        // pool is under way.
         let with = !matches!(self.at, At::Pool(q) if q as usize <= p);
         let k = track.ended(&course, self.now, with);
         assert!(k < track.len(), "the end of a stretch is an event");
@@ -304,7 +308,7 @@ impl VirtualWorld<'_> {
         self.pass_over(worker, passed);
     }
 
-    /// CUs on which blocks of a worker's kernel lie now, if it goes on in a stretch.
+    /// Number of CUs that hold blocks of a worker's kernel now, if the worker runs in a stretch.
     pub(super) fn held_in_stretch(&self, worker: u32) -> Option<u32> {
         let p = self.streams[worker as usize].pool;
         let stretch = self.sites[p as usize].stretch.as_ref().filter(|s| s.worker == worker)?;
@@ -322,7 +326,7 @@ impl VirtualWorld<'_> {
         })
     }
 
-    /// Whether an alarm set then, and due at this instant, has been seen to.
+    /// Whether an alarm with this `armed`, due at this instant, has been handled already.
     fn was_before(&self, armed: Armed) -> bool {
         match self.at {
             At::Pool(_) => false,
@@ -331,7 +335,8 @@ impl VirtualWorld<'_> {
         }
     }
 
-    /// The alarm for the issue of a worker's launch, which would have been set then.
+    /// Sets the alarm for the issue of a worker's launch, in the place that it would have had if set at
+    /// `armed`.
     fn arm_late(&mut self, at: u64, worker: u32, armed: Armed) {
         let parcels = &self.parcels;
         let later = |alarm: Alarm, other: u32| parcels[other as usize].armed_for(alarm) > armed;
@@ -339,7 +344,7 @@ impl VirtualWorld<'_> {
         self.parcels[worker as usize].armed = armed;
     }
 
-    /// The launch at a worker's head began then.
+    /// Submits the launch at the head of a worker's stream as if at `began`.
     fn submit_at(&mut self, began: u64, worker: u32) {
         let now = std::mem::replace(&mut self.now, began);
         let super::Stream { kernel, priority, .. } = self.streams[worker as usize];
@@ -347,7 +352,7 @@ impl VirtualWorld<'_> {
         self.now = now;
     }
 
-    /// The event of a pool with a stretch, if it is its end. Otherwise the world has to look closer.
+    /// Handles the event of a pool whose stretch has come to its end.
     #[inline]
     pub(super) fn stretch_ended(&mut self, p: usize) -> Option<Signal> {
         let stretch = self.sites[p].stretch.take().expect("its end is due");
@@ -368,21 +373,21 @@ impl VirtualWorld<'_> {
         self.pass_ended(worker)
     }
 
-    /// Whether what is due in a pool is an event of its stretch: its end, or something that others do.
+    /// Leaves the pool's stretch if it is due for a reason other than its end. Returns whether it was.
     #[inline]
     pub(super) fn leaves_stretch(&mut self, p: usize) -> bool {
         let Some(stretch) = &self.sites[p].stretch else { return false };
         if stretch.at == stretch.over {
             return false;
         }
-        // What ends at this very instant is an event of its own.
+        // A kernel that ends at this very instant is an event of its own.
         self.at = At::Pool(p as u32);
         self.leave(p);
         true
     }
 }
 
-/// When somebody interferes with a course, or its end.
+/// When something interferes with a course, or when it ends.
 fn left_at(track: &Track, course: &Course, until: Undisturbed) -> u64 {
     let mut at = track.over(course).min(until.until);
     if until.gapless
@@ -393,7 +398,7 @@ fn left_at(track: &Track, course: &Course, until: Undisturbed) -> u64 {
     at
 }
 
-/// By what the instants of frequent events count in the digest.
+/// The weight of the instants of frequent events in the digest.
 #[inline]
 pub(super) fn weight(kind: u32, index: u32) -> u64 {
     let word = u64::from(kind) << 32 | u64::from(index);

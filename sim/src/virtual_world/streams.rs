@@ -10,7 +10,7 @@ use crate::layout::WorkerSpec;
 use crate::mask::CuMask;
 use crate::pool::{Job, Taken};
 
-/// A worker's stream on the GPU, as far as every kernel needs it.
+/// A worker's stream on the GPU: the fields that every kernel needs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stream {
     pub(super) tenant: u32,
@@ -19,12 +19,12 @@ pub(super) struct Stream {
     cap: u32,
     /// Its program, among those of the worker's model, or [`LOADED`].
     pub(super) program: u32,
-    /// How many streams were opened before it: its hardware queue goes by that.
+    /// The number of streams opened before it, which selects its hardware queue.
     pub(super) number: u32,
-    /// Where its program's launches begin, and how many they are.
+    /// Index of the first launch of its program, and the number of its launches.
     pub(super) first: u32,
     pub(super) count: u32,
-    /// The launch at the head, and its kernel.
+    /// The launch at the head of the stream, and its kernel.
     pub(super) position: u32,
     pub(super) kernel: u32,
     pub(super) priority: i8,
@@ -32,9 +32,9 @@ pub(super) struct Stream {
     pub(super) ahead: bool,
     /// The policy launches its kernels.
     pub(super) asked: bool,
-    /// The launch at the head does a part of its kernel, and not the last one.
+    /// The launch at the head does a part of its kernel, and not the last part.
     pub(super) slice: bool,
-    /// Launches wait behind it.
+    /// Other launches wait behind it.
     followed: bool,
     /// When the host began to issue the pass.
     pub(super) base: u64,
@@ -43,43 +43,44 @@ pub(super) struct Stream {
     ordinal: u64,
 }
 
-/// What only a pass or a launch on its way needs of a stream.
+/// The rest of a stream: fields needed only per pass, or by a launch on its way.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Parcel {
-    /// Launches that a shared host has issued so far, and whether the head waits for its own.
+    /// Number of launches that a shared host has issued so far, and whether the head waits for its own
+    /// issue.
     issued: u32,
     unissued: bool,
     /// Between the first and the last kernel of a batch.
     in_batch: bool,
-    /// The pass is its batch's last one, and these are its results.
+    /// Whether the pass is the last of its batch, and the size of its results.
     last: bool,
     output: Bytes,
-    /// How the launch on its way is to be placed.
+    /// The mask and priority of the launch on its way.
     mask: Option<CuMask>,
     priority: i8,
-    /// How much of its kernel the launch does.
+    /// The part of its kernel that the launch performs.
     part: Part,
-    /// How and when it is to be taken off the CUs.
+    /// How and when the kernel is to be taken off the CUs.
     pub(super) preempt: Option<(Preemption, u64)>,
-    /// When its alarm was set, and the one for that order.
+    /// When its alarm was set, and when the alarm for the preemption was.
     pub(super) armed: Armed,
     pub(super) ordered: Armed,
 }
 
 impl Parcel {
-    /// When an alarm of the GPU's was set.
+    /// When this alarm of the GPU was set.
     pub(super) fn armed_for(&self, alarm: Alarm) -> Armed {
         if alarm == Alarm::Preempt { self.ordered } else { self.armed }
     }
 }
 
 impl Stream {
-    /// Most CUs that its kernels may use.
+    /// Maximum number of CUs that its kernels may use.
     pub(super) fn cap(&self) -> u32 {
         self.cap
     }
 
-    /// It runs launches that were put together for it.
+    /// Whether it runs launches that were put together for it.
     pub(super) fn loaded(&self) -> bool {
         self.program == LOADED
     }
@@ -112,7 +113,7 @@ impl Stream {
     }
 }
 
-/// Passes over a model, which nobody is asked about.
+/// Passes over a model, whose kernels are launched without asking the policy.
 impl VirtualWorld<'_> {
     pub(super) fn begin_pass(&mut self, pass: &Pass) {
         let worker = pass.worker;
@@ -143,14 +144,14 @@ impl VirtualWorld<'_> {
         self.head(worker);
     }
 
-    /// The first kernel of a batch is the next in its stream.
+    /// Marks the beginning of a batch: its first kernel is the next in the stream.
     fn open_batch(&mut self, worker: u32) {
         if !std::mem::replace(&mut self.parcels[worker as usize].in_batch, true) {
             self.mark_batch(worker, true);
         }
     }
 
-    /// The next kernel is at the head of the stream: wait for the host, or go.
+    /// The next kernel is at the head of the stream: waits for the host to issue it, or submits it.
     #[inline(always)]
     fn head(&mut self, worker: u32) {
         let stream = &mut self.streams[worker as usize];
@@ -231,9 +232,9 @@ impl VirtualWorld<'_> {
     }
 }
 
-/// What both kinds of batches have in common.
+/// The common part of both kinds of batches.
 impl VirtualWorld<'_> {
-    /// Reserves a copy engine; whether the copy takes any time.
+    /// Reserves a copy engine. Returns whether the copy takes any time.
     pub(super) fn begin_copy(&mut self, worker: u32, direction: Direction, bytes: Bytes) -> bool {
         let pool = self.streams[worker as usize].pool as usize;
         let Some(done) = self.sites[pool].copy(self.now, &self.pcie, direction, bytes.0) else {
@@ -247,7 +248,8 @@ impl VirtualWorld<'_> {
         true
     }
 
-    /// Contexts that run to completion keep their turn between the two.
+    /// Marks the beginning or the end of a batch: contexts that run to completion keep their turn in
+    /// between.
     pub(super) fn mark_batch(&mut self, worker: u32, began: bool) {
         let Stream { pool, lane, .. } = self.streams[worker as usize];
         if self.sites[pool as usize].pool.takes_turns() {
@@ -259,15 +261,15 @@ impl VirtualWorld<'_> {
 
 /// Kernels that the policy launches.
 impl VirtualWorld<'_> {
-    /// A launch waits for the end of those before it.
+    /// Queues a launch behind those before it, until they have ended.
     pub(super) fn queue_up(&mut self, launch: &Launch<'_>) {
         let worker = launch.worker as usize;
         self.streams[worker].followed = true;
-        // What waits has no mask of its own.
+        // A launch that waits has no mask of its own.
         self.behind[worker].push_back(Launch { mask: None, behind: false, ..*launch });
     }
 
-    /// The launch behind one that has ended is the next.
+    /// Places the launch that waited behind one that has ended.
     #[inline(never)]
     fn next_launch(&mut self, worker: u32) {
         let waiting = &mut self.behind[worker as usize];
@@ -276,7 +278,7 @@ impl VirtualWorld<'_> {
         self.place(&next, next.kernel);
     }
 
-    /// Hands a launch to the GPU, now or once its host and its mechanism are done with it.
+    /// Hands a launch to the GPU, now or once the host and the mechanism have finished with it.
     #[inline]
     pub(super) fn place(&mut self, launch: &Launch<'_>, kernel: u32) {
         let Launch { worker, mask, priority, issued, ref part, .. } = *launch;
@@ -299,7 +301,7 @@ impl VirtualWorld<'_> {
         self.submit(worker, kernel, mask.as_ref(), priority, &part);
     }
 
-    /// The order to take a worker's kernel off the CUs takes effect, unless it has come to nothing.
+    /// The order to take a worker's kernel off the CUs takes effect, unless it has become void.
     pub(super) fn preempt_due(&mut self, worker: u32) -> Option<Signal> {
         let parcel = &mut self.parcels[worker as usize];
         let (how, _) = parcel.preempt.take_if(|(_, at)| *at == self.now)?;
@@ -350,7 +352,7 @@ impl VirtualWorld<'_> {
         self.sites[pool as usize].submit(self.now, number, job, mask, &self.code);
     }
 
-    /// Sets an alarm for something that the GPU does by itself.
+    /// Sets an alarm for something that the GPU does on its own.
     #[inline]
     fn arm_gpu(&mut self, at: u64, alarm: Alarm, worker: u32) {
         self.parcels[worker as usize].armed = self.armed_now();

@@ -1,30 +1,32 @@
-//! What a pass over a model does in a place that it has to itself, as sums over its launches: when each
-//! ends, which of them wait for the host, and what they take.
+//! A pass over a model in a place that it has to itself, as sums over its launches: when each launch
+//! ends, which ones wait for the host, and what they use.
 //!
-//! A kernel starts when the one before has ended and the host has issued it. So launch `k` ends at
-//! `max(x + D(k), base + H(k))`: `D` sums the kernels up to it, `H` is when it ends, after the host began
-//! the pass at `base`, if nothing but the host and the kernels before hold it up, and `x` is when the
-//! kernels would have begun had the one that is known to end at some instant begun them without a gap.
-//! `H - D` never falls along the pass, so that there is one launch from which on the host is what holds
-//! it up, found by binary search; and so is the launch that runs at an instant.
+//! A kernel starts when the one before it has ended and the host has issued it. So launch `k` ends at
+//! `max(x + D(k), base + H(k))`. `D(k)` is the sum of the kernel times up to `k`. `H(k)` is when `k`
+//! ends, counted from `base`, when the host began the pass, if only the host and the kernels before
+//! hold it up. `x` is when the kernels would have begun, had they run without a gap up to the launch
+//! whose end is known. `H - D` never falls along the pass, so there is one launch from which on the
+//! host is the bottleneck, and binary search finds it. Binary search also finds the launch that runs at
+//! a given instant.
 
 use crate::pool::{Pool, Work};
 use crate::program::Code;
 
-/// Sums over the launches before one.
+/// Sums over the launches before a given one.
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
     work: Work,
-    /// Of those whose issue is waited for however early the pass began: how many, and the sum of the
-    /// instants after the base at which they are issued.
+    /// The launches whose issue is waited for however early the pass began: how many there are, and the
+    /// sum of their issue times after the base.
     gaps: u64,
     issues: u64,
-    /// Sum of the ends of each of them without a gap, and as only the host holds them up.
+    /// Sums of the ends of the launches: when they run without a gap, and when only the host holds them
+    /// up.
     ends: u64,
     host_ends: u64,
 }
 
-/// A pass, or what is left of it, of which one launch is known to end at some instant.
+/// A pass, or the rest of one, with one launch whose end is known.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Course {
     /// That launch, and its end.
@@ -32,11 +34,11 @@ pub(super) struct Course {
     pub(super) ends: u64,
     /// When the host began the pass.
     pub(super) base: u64,
-    /// The first launch behind it for whose issue the GPU waits; as many as there are: none.
+    /// The first launch behind it for whose issue the GPU waits; the number of launches: none.
     bound: u32,
 }
 
-/// Events of a part of a course, and what their instants add up to.
+/// Number of events in a part of a course, and the sums of their instants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Passed {
     /// Kernels that ended.
@@ -49,21 +51,21 @@ pub(super) struct Passed {
 
 #[derive(Debug, Default)]
 pub(super) struct Track {
-    /// By launch, and one more.
+    /// One entry per launch, and one more.
     before: Vec<Before>,
-    /// By launch: when it ends after the first one's begin without a gap (`D`), and after the base if only
-    /// the host holds it up (`H`); how far that is behind.
+    /// By launch: `ns` is when it ends after the first one's start without a gap (`D`); `host`, when it
+    /// ends after the base if only the host holds it up (`H`); `behind`, how far `H` is behind `D`.
     ns: Vec<u64>,
     host: Vec<u64>,
     behind: Vec<u64>,
     issued: Vec<u64>,
-    /// Most power that one of its kernels draws, mW.
+    /// The highest power that one of its kernels draws, mW.
     pub(super) peak: u64,
 }
 
 impl Track {
-    /// Of these kernels, issued so long after the base, in a lane of a pool; `None` if how they run cannot
-    /// be said beforehand.
+    /// The track of these launches, each a kernel and its issue time after the base, in a lane of a
+    /// pool. `None` if how they run cannot be known in advance.
     pub(super) fn new(
         launches: impl Iterator<Item = (u32, u64)>,
         pool: &mut Pool,
@@ -81,7 +83,7 @@ impl Track {
                 (host, behind) = (issued, issued - sum.work.ns);
             }
             host = host.checked_add(work.ns)?;
-            // Beyond that nobody ever gets, and nothing overflows.
+            // No run ever gets beyond this, and nothing overflows.
             if host >= 1 << 60 {
                 return None;
             }
@@ -101,25 +103,25 @@ impl Track {
         self.issued.len() as u32
     }
 
-    /// The course of which launch `from` ends at `ends`; `None` if it cannot, so early.
+    /// The course in which launch `from` ends at `ends`; `None` if it cannot end that early.
     #[inline]
     pub(super) fn course(&self, from: u32, ends: u64, base: u64) -> Option<Course> {
         let f = from as usize;
         if ends < base + self.host[f] {
             return None;
         }
-        // How far the launches up to `from` are behind those that nothing but their base holds up.
+        // How far the launches up to `from` are behind launches that only their base holds up.
         let late = ends - base - self.ns[f];
         let rest = &self.behind[f + 1..];
         let bound = match rest.last() {
-            // Most often the host is ahead all along.
+            // Usually the host is ahead all along.
             Some(&most) if most > late => from + 1 + rest.partition_point(|&b| b <= late) as u32,
             _ => self.len(),
         };
         Some(Course { from, ends, base, bound })
     }
 
-    /// When launch `k` ends, at or behind the one that is known.
+    /// When launch `k` ends; `k` is the launch with the known end or a later one.
     #[inline]
     pub(super) fn end(&self, c: &Course, k: u32) -> u64 {
         if k < c.bound {
@@ -134,14 +136,14 @@ impl Track {
         self.end(c, self.len() - 1)
     }
 
-    /// When launch `k` is issued if that is waited for.
+    /// When launch `k` is issued, if the GPU waits for that.
     pub(super) fn awaited(&self, c: &Course, k: u32) -> Option<u64> {
         let gaps = |k: u32| self.before[k as usize].gaps;
         let gap = k >= c.bound && gaps(k + 1) > gaps(k);
         gap.then(|| c.base + self.issued[k as usize])
     }
 
-    /// The first launch behind the known one for which the GPU waits.
+    /// The first launch after the known one for whose issue the GPU waits.
     pub(super) fn first_awaited(&self, c: &Course) -> Option<u32> {
         (c.bound < self.len()).then_some(c.bound)
     }
@@ -151,13 +153,13 @@ impl Track {
         self.before[k as usize + 1].work.ns - self.before[k as usize].work.ns
     }
 
-    /// On how many CUs launch `k` lies.
+    /// The number of CUs on which launch `k` has blocks.
     pub(super) fn lies(&self, k: u32) -> u32 {
         let lain = self.work(k, k + 1).lain;
         (lain / self.lasts(k)) as u32
     }
 
-    /// How many launches have ended before `at`, or with `with` by then.
+    /// How many launches have ended before `at`, or, with `with`, at or before it.
     pub(super) fn ended(&self, c: &Course, at: u64, with: bool) -> u32 {
         let over = |k: u32| {
             let end = self.end(c, k);
@@ -175,13 +177,13 @@ impl Track {
         low
     }
 
-    /// What launches `from..to` do.
+    /// The work of launches `from..to`.
     pub(super) fn work(&self, from: u32, to: u32) -> Work {
         self.before[to as usize].work - self.before[from as usize].work
     }
 
-    /// The ends of launches up to `to`, and the issues of those that are waited for among them, from the
-    /// known one on, whose own issue is not among them.
+    /// The events from the known launch up to, not including, `to`: the ends of these launches, and the
+    /// issues among them that are waited for, except the known launch's own.
     pub(super) fn passed(&self, c: &Course, to: u32) -> Passed {
         let at = |k: u32| &self.before[k as usize];
         let bound = c.bound.min(to);

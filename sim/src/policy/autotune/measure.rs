@@ -1,4 +1,4 @@
-//! What a tuner learns from its trials, and what the company of others makes of it.
+//! What a tuner learns from its trials, and how the kernels that run beside it distort that.
 
 use crate::counter::Amount;
 use crate::program::KernelCode;
@@ -6,10 +6,10 @@ use crate::program::KernelCode;
 /// One trial under way: launches of one kernel in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Trial {
-    /// When the launch under way was given to the GPU, ns.
+    /// When the current launch was given to the GPU, ns.
     launched: u64,
     launches: u64,
-    /// Of the launches counted, ns.
+    /// Time of the launches that count, ns.
     measured: u64,
     alone: u64,
 }
@@ -19,8 +19,8 @@ impl Trial {
         self.launched = now;
     }
 
-    /// A launch has ended, after so many ns. The first one warms up and does not count, unless it is
-    /// the only one.
+    /// A launch has ended, after this many ns. The first one is a warm-up and does not count, unless it
+    /// is the only one.
     pub(super) fn ended(&mut self, now: u64, kernel: &KernelCode, cap: u32) -> u64 {
         let alone = kernel.at(cap.min(kernel.want));
         let measured = now - self.launched;
@@ -34,7 +34,7 @@ impl Trial {
     }
 }
 
-/// The best that a tuner has seen of one operator.
+/// The best candidate for one operator that a tuner has measured.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Best {
     /// Measured and true time of the choice, per launch, ns.
@@ -86,7 +86,7 @@ impl Learnt {
         (mean, Amount::Most(100.0 * self.error_max))
     }
 
-    /// Mean and largest slow-down by having chosen the wrong kernel, percent.
+    /// Mean and largest slowdown caused by choosing the wrong kernel, percent.
     pub(super) fn losses(&self) -> (Amount, Amount) {
         let mean = Amount::Mean { sum: 100.0 * self.loss, of: self.operators as f64 };
         (mean, Amount::Most(100.0 * self.loss_max))

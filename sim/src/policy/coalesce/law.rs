@@ -15,7 +15,7 @@ pub(super) struct Head {
     pub(super) class: u32,
     /// Host time of launching it alone, ns.
     pub(super) launch_ns: u64,
-    /// What its batch needs after it, host and GPU, with the guard, ns.
+    /// Time that its batch needs after it, host and GPU, with the guard, ns.
     pub(super) rest_ns: u64,
     /// Of its batch; [`u64::MAX`] if none.
     pub(super) deadline: u64,
@@ -23,7 +23,8 @@ pub(super) struct Head {
     pub(super) latest: u64,
     /// When it came to the head.
     pub(super) ready: u64,
-    /// Since when it waits for partners, [`u64::MAX`] if it does not; and for how long before that.
+    /// Since when it has been waiting for partners ([`u64::MAX`]: it is not), and how long it had
+    /// waited before that.
     pub(super) since: u64,
     pub(super) waited: u64,
     /// When it is launched without further partners.
@@ -41,7 +42,7 @@ pub(super) struct Law<'a> {
     pub(super) costs: &'a Costs,
 }
 
-/// What decides besides the law.
+/// Settings that decide in addition to the law.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Rules {
     /// Merge only what is predicted to end sooner than separate launches.
@@ -54,10 +55,10 @@ pub(super) struct Rules {
     pub(super) max_group: usize,
 }
 
-/// What became of the heads.
+/// What was decided about the heads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Choice {
-    /// The first so many of the group become one launch; 1: the first alone.
+    /// This many heads at the front of the group become one launch; 1: the first alone.
     pub(super) merge: usize,
     /// Some were left out because of the wave boundary.
     pub(super) capped: bool,
@@ -137,7 +138,7 @@ impl Law<'_> {
         while n > 1 {
             let merged = self.merged_ns(&group[..n]);
             match (0..n).find(|&i| self.makes_late(now, &group[i], merged)) {
-                // The first must go now: alone, then.
+                // The first one must go now, and so goes alone.
                 Some(0) => n = 1,
                 Some(i) => {
                     group[i..n].rotate_left(1);

@@ -1,4 +1,4 @@
-//! Who else will come to a kernel of a class, and how soon.
+//! Which other streams will reach a kernel of a class, and how soon.
 
 use super::law::ALONE;
 use super::under_way;
@@ -48,11 +48,11 @@ impl Prospects {
         all
     }
 
-    /// How many streams come to a kernel of `class` within `ns` of GPU time, at most `most`; those
-    /// that hold one already are not counted.
+    /// How many streams reach a kernel of `class` within `ns` of GPU time, at most `most`; streams that
+    /// already hold one are not counted.
     pub(super) fn within(&self, view: &View<'_>, class: u32, ns: u64, most: usize) -> usize {
         let mut count = 0;
-        // Steps of generating models are put together as they come: nobody knows them in advance.
+        // Steps of generating models are put together as they come: they are not known in advance.
         let known = |w: &&Worker| under_way(w.status) && w.step.is_none();
         for w in view.workers.iter().filter(known) {
             let model = &view.setup.tenants[w.spec.tenant as usize].model;

@@ -1,4 +1,4 @@
-//! Latencies of a window, and where they lie against the SLO.
+//! Latencies of a window, and how they compare with the SLO.
 
 use cotenant_profiles::Nanos;
 
@@ -15,13 +15,13 @@ pub(in crate::policy) enum Statistic {
 words!(Statistic { "mean" => Statistic::Mean, "p95" => Statistic::P95 });
 
 impl Statistic {
-    /// Of these times, ms.
+    /// The statistic of these times, ms.
     pub(in crate::policy) fn of_times(self, times: impl Iterator<Item = Nanos>) -> Option<f64> {
         let ms: Vec<f64> = times.map(Nanos::as_millis_f64).collect();
         self.of(&ms)
     }
 
-    /// Of these latencies; `None` if there are none.
+    /// The statistic of these latencies; `None` if there are none.
     pub(in crate::policy) fn of(self, latencies: &[f64]) -> Option<f64> {
         if latencies.is_empty() {
             return None;
@@ -40,7 +40,7 @@ impl Statistic {
     }
 }
 
-/// Where a latency lies.
+/// How a latency compares with the SLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::policy) enum Band {
     /// Below the dead band: there is room.
@@ -52,7 +52,7 @@ pub(in crate::policy) enum Band {
 }
 
 impl Band {
-    /// Of `latency`; the dead band begins at `edge × slo`.
+    /// The position of `latency`; the dead band begins at `edge × slo`.
     pub(in crate::policy) fn of(latency: f64, slo: f64, edge: f64) -> Self {
         if latency > slo {
             Self::Over

@@ -77,7 +77,7 @@ impl Matrix {
         self.cells[i * self.columns + j] = value;
     }
 
-    /// The same with every singular value smaller by `by`, down to 0.
+    /// The same matrix with every singular value reduced by `by`, down to 0.
     fn shrunk(&self, by: f64) -> Self {
         let (squares, vectors) = eigen(self.gram());
         let n = self.columns;

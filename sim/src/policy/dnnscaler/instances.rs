@@ -7,9 +7,9 @@ use super::band::Band;
 /// Waits of the loop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waits {
-    /// Between two looks at the latency.
+    /// Between two checks of the latency.
     pub(super) tick: Nanos,
-    /// After an instance was added, on top of the growing wait.
+    /// After an instance was added, in addition to the growing wait.
     pub(super) after_add: Nanos,
     /// After one was removed.
     pub(super) after_remove: Nanos,
@@ -25,7 +25,7 @@ pub(super) enum Change {
     Remove,
 }
 
-/// The loop's memory.
+/// The state of the loop.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Loop {
     waits: Waits,
@@ -42,8 +42,8 @@ impl Loop {
         Self { waits, bias: Nanos::ZERO, before_add: 0.0, frozen: None }
     }
 
-    /// One look at the latency, with `live` instances of at most `most`: what to do, and how long
-    /// to wait until the next look.
+    /// One check of the latency, with `live` instances of at most `most`: what to do, and how long to
+    /// wait until the next check.
     pub(super) fn look(
         &mut self,
         latency: f64,

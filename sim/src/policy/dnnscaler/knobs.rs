@@ -104,7 +104,7 @@ pub(super) struct Probed {
     pub(super) single: f64,
     pub(super) batch: Option<f64>,
     pub(super) instances: Option<f64>,
-    /// Mean latency of one instance alone, and of one of so many, ms.
+    /// Mean latency, ms, of one instance alone, and of one of several; with how many there were.
     pub(super) alone_ms: f64,
     pub(super) beside: Option<(u32, f64)>,
 }
@@ -162,7 +162,7 @@ impl Knobs {
         }
     }
 
-    /// Instances to begin with: the largest number whose estimate is below the SLO.
+    /// The initial number of instances: the largest number whose estimate is below the SLO.
     pub(super) fn start(&self, model: &str, slo: f64, probed: &Probed) -> u32 {
         let n = self.max_instances as usize;
         let (count, beside) = probed.beside.unwrap_or((1, probed.alone_ms));
@@ -193,7 +193,7 @@ impl Knobs {
         self.statistic.of(&samples)
     }
 
-    /// Latencies of the first instance that are kept.
+    /// How many latencies of the first instance are kept.
     pub(super) fn kept(&self) -> usize {
         self.samples as usize - usize::from(self.zero_sample)
     }

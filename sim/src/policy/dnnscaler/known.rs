@@ -6,7 +6,7 @@ use crate::policy::{Kind, OptionType, Value};
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Known {
     pub(super) model: String,
-    /// With 1, 2, … instances, ms.
+    /// Latencies with 1, 2, … instances, ms.
     pub(super) ms: Vec<f64>,
 }
 
@@ -34,7 +34,7 @@ impl OptionType for Rows {
 }
 
 impl Rows {
-    /// That each has `n` latencies.
+    /// Checks that each row has `n` latencies.
     pub(super) fn check(&self, n: u32) -> Result<(), String> {
         match self.0.iter().find(|k| k.ms.len() != n as usize) {
             Some(Known { model, ms }) => {

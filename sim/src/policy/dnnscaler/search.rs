@@ -44,7 +44,7 @@ impl Search {
             Band::Over if self.best == 0 => {}
             Band::Over => {
                 if self.best == self.low {
-                    // Nowhere left to go: start over from the smallest batch.
+                    // Nowhere left to go: starts over from the smallest batch.
                     (self.low, self.high) = (0, self.low);
                 } else {
                     self.high = self.best;

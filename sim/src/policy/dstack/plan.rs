@@ -1,4 +1,4 @@
-//! A session's plan: who is placed when, side by side within the GPU.
+//! A session's plan: which model is placed when, side by side within the GPU.
 
 /// One run of a model that a session owes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,9 +8,9 @@ pub(super) struct Job {
     pub(super) cus: u32,
     /// For how long.
     pub(super) ns: u64,
-    /// Not before.
+    /// The earliest start.
     pub(super) release: u64,
-    /// Over by then, if that is possible.
+    /// The instant by which it should be over, if that is possible.
     pub(super) deadline: u64,
 }
 
@@ -25,15 +25,15 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// The last instant at which it can begin and be over by its deadline.
+    /// The last instant at which it can begin and still end by its deadline.
     pub(super) fn latest(&self) -> u64 {
         self.start.max(self.deadline.saturating_sub(self.end - self.start))
     }
 }
 
-/// Places jobs, the earliest deadline first, each at the earliest instant from its release at which
-/// its CUs are free for as long as it needs them. What cannot begin before `end` is not placed: it
-/// comes back as the second list. Slots come back in order of start.
+/// Places jobs, earliest deadline first, each at the earliest instant from its release at which its CUs
+/// are free for as long as it needs them. Jobs that cannot begin before `end` are not placed, and are
+/// returned as the second list. Slots are returned in order of start.
 pub(super) fn plan(
     capacity: u32,
     busy: &[Slot],
@@ -57,7 +57,7 @@ pub(super) fn plan(
     (slots, left)
 }
 
-/// CUs only ever become free when somebody ends, so these are the instants to look at.
+/// CUs only become free when a run ends, so these are the instants to examine.
 fn earliest(capacity: u32, held: &[Slot], job: &Job) -> u64 {
     let mut starts: Vec<u64> = held.iter().map(|s| s.end).filter(|&e| e > job.release).collect();
     starts.push(job.release);
@@ -119,7 +119,7 @@ mod tests {
             (0, 75, 85),
         ];
         assert_eq!((starts(&slots), left), (expected.to_vec(), vec![]));
-        // With 61 CUs model 2 fits beside nobody: it goes when 0 is done, and 1, whose turn it then
+        // With 61 CUs, model 2 fits beside no other: it goes when 0 is done, and 1, whose turn it then
         // would be, finds no room before the session ends.
         jobs[6] = job(2, 61, 40, 0, 100);
         let (slots, left) = plan(100, &[], jobs.clone(), 100);

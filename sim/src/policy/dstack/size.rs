@@ -1,24 +1,24 @@
-//! How long a batch takes on so many CUs, where the knee is, and which batch is worth most.
+//! How long a batch takes on a number of CUs, where the knee is, and which batch is worth most.
 
 use crate::scenario::Setup;
 
 /// Which share of the GPU a model gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Knee {
-    /// The one at which `1 / (E² S)` is largest: E the batch's time, S the CUs.
+    /// The share at which `1 / (E² S)` is largest: E is the batch's time, S the CUs.
     Efficacy,
     /// The smallest within `1 + tolerance` of the time on the whole GPU.
     RightSize(f64),
-    /// So many CUs.
+    /// This number of CUs.
     Given(u32),
 }
 
-/// Which batch it is run with.
+/// Which batch size it runs with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Batching {
-    /// The feasible one of the largest `b / (E² S)`.
+    /// The feasible batch with the largest `b / (E² S)`.
     Efficacy,
-    /// The largest feasible one.
+    /// The largest feasible batch.
     Largest,
 }
 
@@ -49,7 +49,7 @@ pub(super) fn batch_ns(setup: &Setup, t: usize, items: u32, cus: u32) -> u64 {
     model.host_per_request.0 * u64::from(items) + now + copy(model.output_per_item.0, pcie.d2h_gbps)
 }
 
-/// Shares that the device hands out, CUs, ascending.
+/// Shares that the device supports, CUs, ascending.
 pub(super) fn steps(setup: &Setup) -> Vec<u32> {
     let step = setup.device.mps.map_or(1, |m| m.round_cus).max(1) as usize;
     let cus = setup.device.cus();
@@ -82,7 +82,7 @@ fn area(ns: u64, cus: u32) -> u128 {
     u128::from(ns) * u128::from(ns) * u128::from(cus)
 }
 
-/// The largest batch of each launch sequence: what lies below runs as long and serves fewer.
+/// The largest batch of each launch sequence: smaller ones take as long and serve fewer requests.
 fn batches(setup: &Setup, t: usize) -> Vec<u32> {
     let tenant = &setup.tenants[t];
     let last = tenant.batch_max.min(tenant.model.max_items());

@@ -64,7 +64,7 @@ impl Problem {
             for c in 0..streams {
                 let here = cost(k, c);
                 for s in 0..=budget {
-                    // Staying goes before switching where both cost the same.
+                    // Prefers staying over switching if both cost the same.
                     let mut best = (least[at(c, s)], c);
                     if k > 0 && s > 0 {
                         for other in (0..streams).filter(|&o| o != c) {
@@ -99,7 +99,7 @@ impl Problem {
         choices
     }
 
-    /// The same with as many switches as there are kernels.
+    /// Like [`cheapest`](Self::cheapest), with as many switches as there are kernels.
     fn freest(&self, per_cu: f64, per_ns: f64) -> Choices {
         let cost =
             |beta: &[u64], c: usize| per_cu * f64::from(self.cus[c]) + per_ns * beta[c] as f64;
@@ -139,7 +139,8 @@ impl Corner {
         self.wa * self.at.a + self.wb * self.at.b
     }
 
-    /// Where its line meets another one's: a hull between the two lies above and right of it.
+    /// Where its line meets another one's. A hull between the two is above and to the right of this
+    /// point.
     fn meets(&self, other: &Self) -> Score {
         let det = self.wa * other.wb - other.wa * self.wb;
         let (v, w) = (self.value(), other.value());
@@ -171,7 +172,7 @@ pub(super) fn plan(
     let mut best = if fewest.0 < fastest.0 { fewest } else { fastest };
     while let Some((left, right)) = open.pop() {
         let (wa, wb) = (left.at.b - right.at.b, right.at.a - left.at.a);
-        // Rounding must not make a corner of a point on the line.
+        // A point on the line must not become a corner through rounding.
         let least = |bound: f64| bound * (1.0 - 1e-12);
         if wa <= 0.0 || wb <= 0.0 || left.meets(&right).product(others) >= least(best.0) {
             continue;

@@ -13,7 +13,7 @@ pub(super) enum Variant {
     Glet,
 }
 
-/// What a function is to achieve and what it was seen to do.
+/// What a function has to achieve, and what was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Seen {
     /// Latency to stay under, ms: the originals count in milliseconds, some in whole ones.

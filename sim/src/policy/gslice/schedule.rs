@@ -1,4 +1,4 @@
-//! Shares written down beforehand: `20s:60`, or `vision@20s:60` for one tenant.
+//! Shares specified in advance: `20s:60`, or `vision@20s:60` for one tenant.
 
 use std::fmt;
 
@@ -10,9 +10,9 @@ use crate::scenario::Setup;
 /// One line of a schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
-    /// From the start of the run, the warm-up included.
+    /// Time since the start of the run, including the warm-up.
     pub(super) at: Nanos,
-    /// Whose share; `None`: everybody's.
+    /// The tenant whose share it is; `None`: every tenant's.
     tenant: Option<String>,
     /// Percent.
     pub(super) share: f64,
@@ -77,12 +77,12 @@ fn entry(text: &str) -> Result<Entry, String> {
 }
 
 impl Entry {
-    /// Whether it is about tenant `t`.
+    /// Whether it applies to tenant `t`.
     pub(super) fn concerns(&self, t: usize, setup: &Setup) -> bool {
         self.tenant.as_ref().is_none_or(|name| *name == setup.tenants[t].name)
     }
 
-    /// That its tenant exists.
+    /// Checks that its tenant exists.
     pub(super) fn check(&self, setup: &Setup) -> Result<(), LayoutError> {
         match &self.tenant {
             Some(name) if !setup.tenants.iter().any(|t| t.name == *name) => {

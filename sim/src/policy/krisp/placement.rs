@@ -17,10 +17,10 @@ pub(super) enum Shape {
     Conserved,
 }
 
-/// What becomes of a kernel for which too few CUs may be used.
+/// What happens to a kernel for which too few CUs may be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shrink {
-    /// It gets what the groups chosen for its full size have.
+    /// It gets the usable CUs of the groups chosen for its full size.
     Stop,
     /// Groups and CUs are chosen anew, so that an even split over groups wastes none.
     Balance,
@@ -42,22 +42,22 @@ struct Group {
     /// Index of its first CU.
     start: u32,
     size: u32,
-    /// CUs that it gives to the mask being laid out.
+    /// CUs that it contributes to the mask being laid out.
     quota: u32,
 }
 
 /// Bits of a key that hold a group's index.
 const INDEX_BITS: u32 = 8;
 
-/// Live counters of resident kernels per CU, one bit per CU and level. Groups lie side by side, and
-/// what is done to all of them is done without branches: which CUs are taken is as good as random.
+/// Live counters of resident kernels per CU, one bit per CU and level. Groups are stored side by side,
+/// and operations on all of them are branch-free: which CUs are taken is as good as random.
 pub(super) struct Board {
     groups: Vec<Group>,
     step: u32,
     cus: u32,
     rule: DispatchRule,
-    /// By group, one bit per CU: those there are, those without a kernel, those chosen for the mask
-    /// being laid out.
+    /// By group, one bit per CU: the CUs there are, the CUs without a kernel, and the CUs chosen for
+    /// the mask being laid out.
     all: Vec<u64>,
     free: Vec<u64>,
     chosen: Vec<u64>,
@@ -127,13 +127,13 @@ impl Board {
         }
     }
 
-    /// A legal number of CUs, at least `n` where there are so many.
+    /// A legal number of CUs, at least `n` if there are that many.
     pub(super) fn legal(&self, n: u32) -> u32 {
         n.next_multiple_of(self.step).min(self.cus)
     }
 
-    /// Sorts the groups, least `of` first, then in order of their index. They are few: counting who
-    /// goes before each takes no branch.
+    /// Sorts the groups by `of`, least first, then by index. There are few groups: counting how many go
+    /// before each one takes no branch.
     fn rank(&mut self, of: impl Fn(&Self, usize) -> u32) {
         for g in 0..self.groups.len() {
             self.keys[g] = (of(self, g) << INDEX_BITS) as i32 | g as i32;
@@ -203,7 +203,7 @@ impl Board {
     pub(super) fn acquire(&mut self, n: u32, shape: Shape, limit: u32, shrink: Shrink) -> Grant {
         let limit = limit / self.step * self.step;
         if n >= self.cus && limit >= self.cus {
-            // Everything, whoever is there: nothing to choose.
+            // All CUs, whichever kernels are on them: there is nothing to choose.
             self.chosen.copy_from_slice(&self.all);
             return self.occupy(self.cus);
         }
@@ -325,7 +325,7 @@ impl Board {
             return;
         }
         let n = self.groups.len();
-        // Nothing is being chosen now: the mask by group.
+        // No mask is being laid out now, so this scratch space can hold the mask by group.
         for (bits, group) in self.chosen.iter_mut().zip(&self.groups) {
             *bits = mask.bits(group.start, group.size);
         }
@@ -349,7 +349,7 @@ impl Board {
     }
 }
 
-/// Bits set. Many words are empty, and not every CPU counts bits in one instruction.
+/// Number of bits set. Many words are empty, and not every CPU counts bits in one instruction.
 fn ones(bits: u64) -> u32 {
     if bits == 0 { 0 } else { bits.count_ones() }
 }

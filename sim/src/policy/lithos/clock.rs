@@ -1,4 +1,4 @@
-//! Which clock: the lowest that nobody minds.
+//! The choice of the clock: the lowest one that slows no tenant beyond its slip.
 //!
 //! At a share `f` of the boost clock, a kernel that keeps a part `d` of DRAM's bandwidth busy takes
 //! `1 + (1/f − 1) (1 − d)` times as long: memory has a clock of its own. With the mean of `d` over a
@@ -10,32 +10,33 @@ use crate::scenario::Setup;
 /// NVIDIA's clocks come in steps of this many MHz.
 const STEP_MHZ: f64 = 15.0;
 
-/// What a kernel is to the clock.
+/// The properties of a kernel that matter to the clock.
 #[derive(Clone, Copy, Debug)]
 struct Need {
-    /// On the whole GPU at the boost clock, ns.
+    /// Its time on the whole GPU at the boost clock, ns.
     ns: f64,
-    /// Part of that time that DRAM takes.
+    /// The fraction of DRAM bandwidth that it keeps busy.
     dram: f64,
 }
 
-/// What was launched since the last choice, and the clock that was chosen.
+/// The work launched since the last choice, and the clock that was chosen.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    /// By kernel; empty: nobody asks.
+    /// By kernel; empty if no clock is to be chosen.
     needs: Vec<Need>,
-    /// By tenant: time, and DRAM's part of it.
+    /// By tenant: kernel time, and the part of it that DRAM takes.
     seen: Vec<(f64, f64)>,
     boost_mhz: f64,
     slip: f64,
     least: f64,
-    /// The last one chosen, MHz.
+    /// The clock that was last chosen, MHz.
     chosen: u32,
     pub(super) changes: u64,
 }
 
 impl Clock {
-    /// For these kernels: nobody slower than `slip` times, no clock below `least` of the boost clock.
+    /// A chooser for these kernels: no tenant slower than `slip` times, no clock below `least` of the
+    /// boost clock.
     pub(super) fn new(setup: &Setup, slip: f64, least: f64) -> Self {
         let cus = setup.device.cus();
         let need = |k: &crate::program::KernelCode| {
@@ -57,7 +58,7 @@ impl Clock {
         }
     }
 
-    /// A tenant launches so much of a kernel, or of what is left of it.
+    /// Records that a tenant launches this share of a kernel, or of the rest of it.
     pub(super) fn saw(&mut self, tenant: usize, kernel: u32, share: f64) {
         let Some(need) = self.needs.get(kernel as usize) else { return };
         let (time, dram) = &mut self.seen[tenant];
@@ -65,8 +66,8 @@ impl Clock {
         *dram += need.ns * share * need.dram;
     }
 
-    /// A new clock, MHz, if another one is better than today's. Where nothing was launched, there is
-    /// nothing to choose by.
+    /// A new clock, MHz, if another one is better than the current one. If nothing was launched, there
+    /// is no basis for a choice.
     pub(super) fn choose(&mut self) -> Option<u32> {
         let mut share = 0.0_f64;
         for (time, dram) in &mut self.seen {
@@ -80,7 +81,7 @@ impl Clock {
             return None;
         }
         let mhz = share.clamp(self.least, 1.0) * self.boost_mhz;
-        // The next step up, a millionth of one being rounding.
+        // Rounds up to the next step; a millionth of a step is rounding error.
         let mhz = (libm::ceil(mhz / STEP_MHZ - 1e-6) * STEP_MHZ).min(self.boost_mhz) as u32;
         if mhz == self.chosen {
             return None;
@@ -112,7 +113,7 @@ mod tests {
         assert_eq!(clock.choose(), Some(1_365));
         clock.saw(1, 0, 1.0);
         assert_eq!(clock.choose(), None);
-        // Bytes do not care: the lowest there is.
+        // The clock does not affect memory traffic: the lowest clock there is.
         clock.saw(1, 1, 1.0);
         assert_eq!(clock.choose(), Some(900));
         // Half of its time compute, and half bytes that are 0.9 of it: 1 / (1 + 0.1 / 0.55).

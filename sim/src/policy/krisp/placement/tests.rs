@@ -125,8 +125,8 @@ fn a_shrunk_mask_takes_every_free_sm_where_blocks_go_to_the_emptiest() {
 }
 
 proptest! {
-    /// Whatever comes and goes: at least a step, at most what was asked for, no more overlap
-    /// than allowed unless nothing is free, counters that add up and return to zero.
+    /// For any sequence of kernels: at least a step, at most what was asked for, no more overlap than
+    /// allowed unless nothing is free, counters that add up and return to zero.
     #[test]
     fn counters_and_limits_hold(
         asks in proptest::collection::vec((1u32..70, 0u32..70, 0usize..3, any::<bool>()), 1..40),
