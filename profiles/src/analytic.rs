@@ -15,10 +15,10 @@ use crate::roofline::{KernelShape, duration_ns};
 use crate::units::Nanos;
 use crate::zoo::ModelSpec;
 
-/// What to compute a profile with.
+/// Options of a computed profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Numbers computed with.
+    /// Number format of the computation.
     pub precision: Precision,
     /// Merge element-wise followers and attention (TensorRT, TVM) instead of one kernel per layer
     /// (eager PyTorch).
@@ -26,12 +26,12 @@ pub struct Options {
     /// Host work per request before its first launch, written into every model. A knob: decoding
     /// an image takes milliseconds, accepting a tensor takes next to nothing.
     pub host_per_request: Nanos,
-    /// Kernels as a tuner picks them that measures on so many compute units; `None`: as a library
-    /// picks them, for the whole device.
+    /// Kernels as picked by a tuner that measures on this many compute units; `None` means as picked by
+    /// a library, for the whole device.
     pub tuned_cus: Option<u32>,
-    /// What the host pays per launch; `None`: a compiler's graph where operators are fused, else an
-    /// eager framework's dispatch. By default a compiled graph, which leaves most of the time to the
-    /// GPU.
+    /// The host's cost per launch. `None` means a compiler's graph if operators are fused, otherwise an
+    /// eager framework's dispatch. The default is a compiled graph, which leaves most of the time to
+    /// the GPU.
     pub executor: Option<Executor>,
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn kernel(device: &Device, shape: KernelShape) -> Kernel {
     }
 }
 
-/// What a kernel draws on all CUs.
+/// A kernel's draw on all CUs.
 fn drawn(device: &Device, shape: &KernelShape) -> Drawn {
     let cus = device.cus();
     let ns = duration_ns(device, shape, cus) as f64;

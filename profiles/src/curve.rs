@@ -100,14 +100,14 @@ impl Curve {
         Self { points: points.collect(), drawn: drawn.collect() }
     }
 
-    /// What the kernel draws, where it is known; empty if nowhere.
+    /// The kernel's draw at the CU counts where it is known; empty if it is not known anywhere.
     #[must_use]
     pub fn drawn(&self) -> &[Drawn] {
         &self.drawn
     }
 
-    /// What the kernel draws on so many CUs: between two known counts linear in the CUs, beyond them
-    /// that of the nearest. `None`: nothing is known.
+    /// The kernel's draw on `cus` CUs: linear in the CUs between two known counts, and that of the
+    /// nearest count beyond them. `None` if nothing is known.
     #[must_use]
     pub fn drawn_at(&self, cus: u32) -> Option<Drawn> {
         let right = self.drawn.partition_point(|d| d.cus < cus);

@@ -21,9 +21,9 @@ pub const MAX_CUS: u32 = 320;
 pub struct Device {
     /// File name without `.toml`.
     pub name: String,
-    /// For people.
+    /// Its name in texts.
     pub title: String,
-    /// Who makes it.
+    /// The manufacturer.
     pub vendor: Vendor,
     /// Compute units and their groups.
     pub topology: Topology,
@@ -37,19 +37,19 @@ pub struct Device {
     pub pcie: Pcie,
     /// Hardware queues between host and dispatcher.
     pub queues: Queues,
-    /// How blocks reach CUs.
+    /// How blocks are dispatched to CUs.
     pub dispatch: Dispatch,
-    /// What masks are legal.
+    /// Which masks are legal.
     pub mask: Mask,
     /// Processes side by side: MPS, or what ROCm does by itself; absent where there is neither.
     pub mps: Option<Mps>,
     /// Legal hardware instances; absent where the device has none.
     pub mig: Option<Mig>,
-    /// What the host pays to issue kernels.
+    /// The host's cost to issue kernels.
     pub host: Host,
-    /// What every sharing mechanism costs.
+    /// The cost of every sharing mechanism.
     pub costs: Costs,
-    /// How co-running kernels slow each other.
+    /// How co-running kernels slow each other down.
     pub contention: Contention,
     /// Power.
     pub power: Power,
@@ -57,7 +57,7 @@ pub struct Device {
     pub analytic: Analytic,
 }
 
-/// Who makes a device.
+/// The manufacturer of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
@@ -111,14 +111,14 @@ pub struct Clock {
 pub struct Compute {
     /// FP32 on the vector units.
     pub fp32_tflops: f64,
-    /// TF32 on the matrix units; equal to FP32 where there are none.
+    /// TF32 on the matrix units; equal to FP32 if there are none.
     pub tf32_tflops: f64,
-    /// FP16 on the matrix units (vector units where there are none), FP32 accumulation.
+    /// FP16 on the matrix units (vector units if there are none), FP32 accumulation.
     pub fp16_tflops: f64,
-    /// BF16 on the matrix units; absent where there is none, and FP32 is used then.
+    /// BF16 on the matrix units; absent if they do not support it, in which case FP32 is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bf16_tflops: Option<f64>,
-    /// FP8 on the matrix units, FP32 accumulation; absent where they do not have it.
+    /// FP8 on the matrix units, FP32 accumulation; absent if they do not support it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fp8_tflops: Option<f64>,
     /// INT8.
@@ -163,17 +163,17 @@ pub struct Queues {
     pub overflow: Nanos,
 }
 
-/// How blocks reach CUs.
+/// How blocks are dispatched to CUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DispatchRule {
-    /// The CU with most room next (NVIDIA).
+    /// To the CU with the most room (NVIDIA).
     LeastLoaded,
     /// Blocks split evenly over the groups in use; the slowest group decides (AMD).
     EvenGroups,
 }
 
-/// How blocks reach CUs.
+/// How blocks are dispatched to CUs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dispatch {
@@ -181,7 +181,7 @@ pub struct Dispatch {
     pub rule: DispatchRule,
 }
 
-/// What masks are legal.
+/// Which masks are legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mask {
@@ -231,7 +231,7 @@ pub struct MigProfile {
     pub compute: u32,
     /// Memory slices: DRAM bandwidth goes with them.
     pub memory: u32,
-    /// Slices of L2, of as many as there are memory slices; not always equal to `memory`.
+    /// Slices of L2, out of as many as there are memory slices; not always equal to `memory`.
     pub l2_slices: u32,
     /// Device memory.
     pub capacity: Bytes,
@@ -243,7 +243,7 @@ pub struct MigProfile {
     pub max: u32,
 }
 
-/// What the host pays to issue kernels, by executor.
+/// The host's cost to issue kernels, by executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
@@ -257,7 +257,7 @@ pub struct Host {
     pub graph_kernel: Nanos,
 }
 
-/// What a mechanism does to the work already on the CUs it concerns.
+/// The effect of a mechanism on work already on the CUs concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resident {
@@ -265,9 +265,9 @@ pub enum Resident {
     Keeps,
     /// Progress is saved and resumed.
     Saves,
-    /// It waits until what runs has ended.
+    /// The mechanism waits until running work has ended.
     Drains,
-    /// What runs is lost and starts over.
+    /// Running work is lost and starts over.
     Restarts,
 }
 
@@ -284,7 +284,7 @@ impl Resident {
     }
 }
 
-/// What a mechanism takes and does.
+/// The cost and the effect of a mechanism.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mechanism {
@@ -294,7 +294,7 @@ pub struct Mechanism {
     /// Time from the decision until it takes effect, others running on; 0 by default.
     #[serde(default)]
     pub delay: Nanos,
-    /// What it does to resident work.
+    /// Its effect on resident work.
     pub resident: Resident,
 }
 
@@ -304,7 +304,7 @@ impl Mechanism {
         Self { cost: Nanos::ZERO, delay: Nanos::ZERO, resident: Resident::Keeps };
 }
 
-/// What every sharing mechanism costs on a device.
+/// The costs of every sharing mechanism on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Costs {
@@ -341,15 +341,15 @@ pub struct Costs {
     /// Tell a kernel in persistent-thread form to start no more blocks (Tally).
     #[serde(default = "drained")]
     pub preempt_blocks: Mechanism,
-    /// Save a running kernel's state: `delay` until the CUs stop, `cost` to save it, and as much again
-    /// to restore it (GPreempt, XSched's third level).
+    /// Save a running kernel's state: `delay` until the CUs stop, `cost` to save the state, and the
+    /// same again to restore it (GPreempt, XSched's third level).
     #[serde(default = "saved")]
     pub preempt_save: Mechanism,
-    /// A kernel in persistent-thread form, whose blocks look for the order to stop, over the kernel as
-    /// it is, percent of its time.
+    /// Time of a kernel in persistent-thread form, whose blocks poll for the order to stop, relative to
+    /// the unchanged kernel, percent.
     #[serde(default = "persistent")]
     pub persistent_percent: u32,
-    /// Give the board another clock (LithOS).
+    /// Change the board's clock (LithOS).
     #[serde(default = "reclocked")]
     pub clock_switch: Mechanism,
     /// Start a process with its context, without the model's own load time.
@@ -364,7 +364,8 @@ pub struct Costs {
     pub merge_fixed: Nanos,
     /// Its cost per merged kernel (pointer arrays).
     pub merge_each: Nanos,
-    /// A wave of merged blocks on the full GPU over that of one of the kernels alone, percent.
+    /// Time of a wave of merged blocks on the full GPU, relative to a wave of one of the kernels alone,
+    /// percent.
     #[serde(default = "as_alone")]
     pub merge_wave_percent: u32,
     /// Host-to-device rate while loading weights, 10^6 bytes per second (disk, framework).
@@ -380,7 +381,7 @@ fn intercepted() -> Mechanism {
     mechanism(230, 0, Resident::Keeps)
 }
 
-/// A bare launch (2.1 us) and what cutting it costs (0.33 us), in a reproduction of LithOS on an A100.
+/// A bare launch (2.1 us) and the cost of slicing (0.33 us), in a reproduction of LithOS on an A100.
 fn sliced() -> Mechanism {
     mechanism(2_430, 0, Resident::Keeps)
 }
@@ -400,12 +401,12 @@ fn saved() -> Mechanism {
     mechanism(40_000, 60_000, Resident::Saves)
 }
 
-/// Unpublished; blocks that fetch their work with an atomic and read a flag each.
+/// Unpublished: blocks that fetch their work with an atomic operation and read a flag each time.
 fn persistent() -> u32 {
     110
 }
 
-/// Some 50 ms until a new clock holds (LithOS, SOSP 2025).
+/// About 50 ms until a new clock holds (LithOS, SOSP 2025).
 fn reclocked() -> Mechanism {
     mechanism(0, 50_000_000, Resident::Keeps)
 }
@@ -416,8 +417,8 @@ fn as_alone() -> u32 {
 }
 
 impl Costs {
-    /// Every mechanism of sharing free; what a kernel launch costs the host stays, since it is no
-    /// mechanism of sharing but part of the work.
+    /// Makes every sharing mechanism free. The host's cost of a kernel launch stays, since it is not a
+    /// sharing mechanism but part of the work.
     #[must_use]
     pub fn ideal(&self) -> Self {
         Self {
@@ -447,7 +448,7 @@ impl Costs {
     }
 }
 
-/// How co-running kernels slow each other; every number is a knob with its origin in the file.
+/// How co-running kernels slow each other down; every number is a knob with its origin in the file.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Contention {
@@ -471,13 +472,13 @@ pub struct Contention {
 pub struct Power {
     /// Whole board, nothing running, W. CUs are not gated one by one.
     pub idle_w: f64,
-    /// What the board draws besides as soon as anything runs, W: clocks and memory awake.
+    /// Additional draw of the board as soon as anything runs, W: clocks and memory awake.
     pub active_w: f64,
-    /// One busy CU, W, whatever it does: where a kernel's own draw is unknown.
+    /// One busy CU, W, whatever it does; used if a kernel's own draw is unknown.
     pub cu_w: f64,
     /// An operation on vector units at the boost clock, picojoules.
     pub vector_pj_per_flop: f64,
-    /// An operation on matrix units at the boost clock, picojoules; that of vector units where there
+    /// An operation on matrix units at the boost clock, picojoules; the value for vector units if there
     /// are none.
     pub matrix_pj_per_flop: f64,
     /// DRAM traffic, picojoules per byte.
@@ -514,7 +515,7 @@ pub struct Analytic {
 }
 
 impl Device {
-    /// Whether it is of AMD's.
+    /// Whether the device is made by AMD.
     #[must_use]
     pub fn is_amd(&self) -> bool {
         self.vendor == Vendor::Amd
@@ -538,8 +539,8 @@ impl Device {
         ((p.cap_w - p.idle_w) / (peak_tops * each)).min(1.0)
     }
 
-    /// Watts of the whole board while kernels run that do so many operations and move so many bytes
-    /// of DRAM per nanosecond, at most the limit.
+    /// Power of the whole board, W, while kernels run that perform this many operations and move this
+    /// many bytes of DRAM per nanosecond; at most the board's limit.
     #[must_use]
     pub fn watts(&self, matrix_units: bool, flops_per_ns: f64, dram_bytes_per_ns: f64) -> f64 {
         let p = &self.power;

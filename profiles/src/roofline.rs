@@ -1,5 +1,5 @@
-//! One kernel and its time: blocks in waves, arithmetic, and bytes from DRAM and L2. What the analytic
-//! model rests on, and what lowering picks kernels by.
+//! One kernel and its time: blocks in waves, arithmetic, and bytes from DRAM and L2. The analytic model
+//! is based on this, and lowering picks kernels by it.
 
 use crate::device::{Device, Vendor};
 use crate::kernel::Op;
@@ -54,7 +54,8 @@ pub struct KernelShape {
     pub serial: f64,
     /// Kernels that belong to the call beside this one, ns: sums of partial products.
     pub helpers_ns: f64,
-    /// A library starts it within the call of the operator behind it: no dispatch of its own.
+    /// Whether a library starts it within the call of the following operator, without a dispatch of its
+    /// own.
     pub helper: bool,
     /// Traffic and arithmetic follow each other instead of overlapping, with this many further
     /// start-ups in between: a library call that is several kernels behind one name.
@@ -100,7 +101,7 @@ pub(crate) fn port_gbps(device: &Device) -> f64 {
 const VECTOR_WARPS: [f64; 2] = [2.0, 16.0];
 const MATRIX_WARPS: [f64; 2] = [1.0, 8.0];
 
-/// Share of the stated efficiency that so many resident warps reach.
+/// The share of the stated efficiency that this many resident warps reach.
 fn rate(shape: &KernelShape, warps: f64) -> f64 {
     let [half, full] = if shape.matrix_units { MATRIX_WARPS } else { VECTOR_WARPS };
     let saturation = |w: f64| w / (w + half);

@@ -19,7 +19,7 @@ pub const LIBRARY: &str = "libcotenant_inject.so";
 /// Why there is no recording.
 #[derive(Debug, thiserror::Error)]
 pub enum CaptureError {
-    /// The injection library is not where it is looked for.
+    /// The injection library was not found where it is looked for.
     #[error(
         "{LIBRARY} is not beside the program ({}): build it with `cargo build --release -p \
          cotenant-inject`, or name it in COTENANT_INJECT_LIB", folder.display()
@@ -28,26 +28,26 @@ pub enum CaptureError {
         /// Where it was looked for.
         folder: PathBuf,
     },
-    /// The program cannot be started.
+    /// The program could not be started.
     #[error("cannot start {program}: {source}")]
     Start {
         /// The program.
         program: String,
-        /// What the system says.
+        /// What the system reports.
         source: std::io::Error,
     },
-    /// MPS.
+    /// MPS failed.
     #[error(transparent)]
     Mps(#[from] MpsError),
-    /// A file cannot be read.
+    /// A file could not be read.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// What the system reports.
         source: std::io::Error,
     },
-    /// A line of a recording does not read.
+    /// A line of a recording could not be parsed.
     #[error("{}:{line}: {problem}", path.display())]
     Line {
         /// The file.
@@ -66,7 +66,7 @@ pub struct Recording {
     pub records: Vec<Record>,
     /// Stream of each kernel.
     pub streams: Vec<u32>,
-    /// Kernels that CUPTI had no room for.
+    /// Kernels that CUPTI had no room to record.
     pub dropped: u64,
 }
 
@@ -95,7 +95,7 @@ enum Line {
 /// The injection library: named in `COTENANT_INJECT_LIB`, or beside this program.
 ///
 /// # Errors
-/// It is not there.
+/// The library is not there.
 pub fn library() -> Result<PathBuf, CaptureError> {
     if let Some(path) = std::env::var_os("COTENANT_INJECT_LIB").map(PathBuf::from) {
         let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -107,12 +107,12 @@ pub fn library() -> Result<PathBuf, CaptureError> {
     places.into_iter().find(|p| p.is_file()).ok_or(CaptureError::NoLibrary { folder })
 }
 
-/// Runs `command` to its end, with the library where there is one; every process of it that starts
-/// CUDA writes `kernels.<pid>.jsonl` into `folder`. With a `share`, the program is a client of that
-/// daemon, on so many percent of the SMs.
+/// Runs `command` to its end, with the injection library if one is given. Every process of the command
+/// that starts CUDA writes `kernels.<pid>.jsonl` into `folder`. With a `share`, the program is a client
+/// of that MPS daemon, on that percentage of the SMs.
 ///
 /// # Errors
-/// The program cannot be started, or ran without the daemon that should have served it.
+/// The program could not be started, or it ran without the daemon that should have served it.
 pub fn run(
     command: &[OsString],
     library: Option<&Path>,
@@ -167,11 +167,10 @@ pub fn recordings(folder: &Path) -> Result<Vec<(PathBuf, Recording)>, CaptureErr
     paths.into_iter().map(read).collect()
 }
 
-/// Reads a recording. A last line without its end is what a killed program leaves: it is passed
-/// over.
+/// Reads a recording. A killed program leaves an incomplete last line, which is skipped.
 ///
 /// # Errors
-/// Another line that does not read.
+/// Any other line that cannot be parsed.
 pub fn recording(text: &str, path: &Path) -> Result<Recording, CaptureError> {
     let mut out = Recording::default();
     let mut kernels = Vec::new();
@@ -198,7 +197,7 @@ pub fn recording(text: &str, path: &Path) -> Result<Recording, CaptureError> {
     Ok(out)
 }
 
-/// The recording as a Chrome trace, which Perfetto opens: one row per stream, microseconds.
+/// The recording as a Chrome trace for Perfetto: one row per stream, times in microseconds.
 #[must_use]
 pub fn timeline(recording: &Recording) -> String {
     let origin = recording.records.first().map_or(0, |r| r.start_ns);

@@ -6,21 +6,21 @@ use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Time of a device: the system's monotonic clock, or that clock slowed down.
+/// A device's time: the system's monotonic clock, or that clock slowed down.
 ///
-/// The monotonic clock is one for all processes of a machine, so that a clock sent to another
-/// process tells the same time there. A slowed clock makes an emulated GPU's microseconds long
-/// enough for a thread that sleeps and wakes on a busy machine to keep them.
+/// All processes of a machine share the monotonic clock, so a clock sent to another process tells the
+/// same time there. A slowed clock stretches an emulated GPU's microseconds far enough that a thread
+/// which sleeps and wakes on a busy machine can keep them.
 ///
-/// A virtual clock ([`Clock::virtual_time`]) moves only when its driver waits. A run on it depends on
-/// nothing of the machine.
+/// A virtual clock ([`Clock::virtual_time`]) moves only when its driver waits, so a run on it does not
+/// depend on the machine.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Clock {
     /// Instant 0, ns of the monotonic clock.
     origin: u64,
-    /// Wall time over this clock's time.
+    /// Wall time divided by this clock's time.
     slowdown: f64,
-    /// What a virtual clock shows; it stays within its process.
+    /// The time that a virtual clock shows. It stays within its process.
     #[serde(skip)]
     shown: Option<&'static AtomicU64>,
 }
@@ -42,7 +42,7 @@ impl Clock {
         Self { origin: 0, slowdown: 1.0, shown: None }
     }
 
-    /// A clock that stands at 0 now; a second of it lasts `slowdown` seconds.
+    /// A clock that shows 0 now. One of its seconds lasts `slowdown` seconds of wall time.
     ///
     /// # Panics
     /// `slowdown` is not a number of at least 1.
@@ -52,7 +52,7 @@ impl Clock {
         Self { origin: monotonic(), slowdown, shown: None }
     }
 
-    /// A clock that stands at 0 and moves only by [`Clock::move_to`]. Copies show the same time. Its
+    /// A clock that shows 0 and moves only by [`Clock::move_to`]. Copies show the same time. Its
     /// memory, one word, is never freed.
     #[must_use]
     pub fn virtual_time() -> Self {
@@ -66,14 +66,15 @@ impl Clock {
         self.shown.is_some()
     }
 
-    /// A virtual clock shows `at` from now on, or later if it did already; other clocks cannot be moved.
+    /// Sets a virtual clock to `at`, unless it already shows a later time. Other clocks cannot be
+    /// moved.
     pub fn move_to(&self, at: Nanos) {
         if let Some(shown) = self.shown {
             shown.fetch_max(at.0, Ordering::Relaxed);
         }
     }
 
-    /// Now.
+    /// The current time.
     #[must_use]
     pub fn now(&self) -> Nanos {
         if let Some(shown) = self.shown {
@@ -86,20 +87,20 @@ impl Clock {
         if self.slowdown == 1.0 { wall } else { (wall as f64 / self.slowdown) as u64 }
     }
 
-    /// Wall time until this clock shows `at`; nothing if it has.
+    /// Wall time until this clock shows `at`; zero if it already does.
     #[must_use]
     pub fn until(&self, at: Nanos) -> Duration {
         if self.is_virtual() {
             return Duration::from_nanos(at.since(self.now()).0);
         }
         let wall = monotonic();
-        // Rounded up: who sleeps so long wakes at `at`, not just before.
+        // Rounded up, so that a thread which sleeps this long wakes at `at`, not just before.
         let then = (at.0 as f64 * self.slowdown).ceil();
         let then = if self.slowdown == 1.0 { at.0 } else { then as u64 };
         Duration::from_nanos(self.origin.saturating_add(then).saturating_sub(wall))
     }
 
-    /// Wall time over this clock's time.
+    /// Wall time divided by this clock's time.
     #[must_use]
     pub fn slowdown(&self) -> f64 {
         self.slowdown
@@ -108,7 +109,7 @@ impl Clock {
 
 fn monotonic() -> u64 {
     let t = clock_gettime(ClockId::Monotonic);
-    // Both are never negative on this clock.
+    // Neither is ever negative on this clock.
     t.tv_sec.unsigned_abs() * 1_000_000_000 + t.tv_nsec.unsigned_abs()
 }
 

@@ -1,9 +1,9 @@
-//! Measures latency curves: every distinct kernel of some models at every CU count of a ladder, under
-//! green contexts, by device events.
+//! Measures latency curves: every distinct kernel of the requested models at every CU count of a
+//! ladder, under green contexts, with device events.
 //!
-//! Visits come in rounds. A round goes from the whole device to the half to the rest of the ladder,
-//! so that a budget that runs out leaves the most informative points; within each step the order is
-//! random, so that a drift of clocks spreads over all kernels. Every visit is a line of
+//! Visits come in rounds. A round measures the whole device, then half of it, then the rest of the
+//! ladder, so that a budget that runs out leaves the most informative points. Within each step the
+//! order is random, which spreads any drift of the clocks over all kernels. Every visit is a line of
 //! `visits.jsonl`, flushed at once: a collection that was killed resumes where it stopped.
 
 mod assemble;
@@ -30,22 +30,22 @@ pub use journal::{Journal, Visit};
 pub use plan::{Coarse, Plan, PlanError, Point, Request, Sizes, plan};
 pub(crate) use plan::{same_gpu, shuffle, works_of_steps};
 
-/// Launches before those that count: clocks rise, caches fill, code is loaded.
+/// Launches before the ones that count: clocks rise, caches fill, and code is loaded.
 pub(crate) const WARM_UP: usize = 3;
 
 /// Why a collection ended.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// The device.
+    /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// What cannot be planned.
+    /// The request cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The profile cannot be written.
+    /// The profile could not be written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The journal.
+    /// The journal could not be read or written.
     #[error("{0}")]
     Journal(String),
     /// No kernel was measured on the whole device.
@@ -57,10 +57,10 @@ fn because(why: &Option<String>) -> String {
     why.as_ref().map_or_else(|| ": the budget is spent".to_owned(), |why| format!(": {why}"))
 }
 
-/// How far a collection is.
+/// How far a collection has come.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Visits made, by earlier runs as well.
+    /// Visits made, including those of earlier runs.
     pub done: usize,
     /// Visits planned.
     pub planned: usize,
@@ -68,12 +68,12 @@ pub struct Progress {
     pub left: Duration,
 }
 
-/// Collects into `folder`, telling `progress` after every visit.
+/// Collects into `folder` and reports `progress` after every visit.
 ///
 /// # Errors
-/// No GPU, or a folder that cannot be written; nothing was measured on the whole device. A point that
-/// fails is a line of the journal with the reason, and is not tried again; a fault that takes the
-/// context along ends the measuring. What was measured is assembled in any case.
+/// There is no GPU, the folder cannot be written, or nothing was measured on the whole device. A point
+/// that fails is a line of the journal with its reason and is not retried. A fault that destroys the
+/// context ends the measuring. Whatever was measured is assembled in any case.
 pub fn collect(
     request: &Request,
     folder: &Path,
@@ -110,7 +110,7 @@ pub fn collect(
         let samples = samples.map_err(|e| e.to_string());
         let (failed, events) = (samples.as_ref().err().cloned(), overhead.events.0);
         journal.add(visit, samples, events, nvml.as_ref().map(Nvml::read).unwrap_or_default())?;
-        // Both devices are one context.
+        // Both devices share one context.
         broken = failed.filter(|_| !bench.survives());
         if broken.is_some() {
             break;
@@ -134,7 +134,7 @@ pub fn collect(
     Ok(Collected { broken, ..collected })
 }
 
-/// Refuses a GPU that is not the one that the profile will name.
+/// Refuses a GPU other than the one that the profile will name.
 pub(crate) fn require_described(request: &Request, info: &DeviceInfo) -> Result<(), PlanError> {
     let (found, described) = (info.name.clone(), request.device.title.clone());
     if info.kind == Kind::Gpu && !same_gpu(&described, &found) {
@@ -144,16 +144,17 @@ pub(crate) fn require_described(request: &Request, info: &DeviceInfo) -> Result<
     Ok(())
 }
 
-/// What was measured on, and what measuring cost.
+/// The GPU that was measured, and what measuring cost.
 struct Measured {
     info: DeviceInfo,
     overhead: Overhead,
     driver: String,
-    /// CUs of a group, where the GPU is cut in groups.
+    /// CUs of a group, if the GPU is partitioned in groups.
     group: u32,
 }
 
-/// A journal belongs to one GPU and to one list of kernels, which it counts by their number.
+/// Identifies the GPU and the list of kernels that a journal belongs to; it refers to kernels by
+/// number.
 fn identity(request: &Request, info: &DeviceInfo) -> String {
     let (models, batches) = (request.models.join(" "), &request.batches);
     let seed = request.seed;
@@ -203,7 +204,7 @@ mod tests {
         };
         let of = |models: &[&str], batches: &[u32]| identity(&request(models, batches), &info);
         assert_eq!(of(&["vgg19"], &[1, 8]), of(&["vgg19"], &[1, 8]));
-        // Kernel number 3 is another one there.
+        // Kernel number 3 is a different one there.
         assert_ne!(of(&["vgg19"], &[1, 8]), of(&["vgg19", "alexnet"], &[1, 8]));
         assert_ne!(of(&["vgg19"], &[1, 8]), of(&["vgg19"], &[1]));
     }

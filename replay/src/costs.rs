@@ -1,9 +1,9 @@
-//! Measures what the sharing mechanisms of a GPU cost, and writes it as lines of a device file.
+//! Measures the cost of a GPU's sharing mechanisms, and writes it as lines of a device file.
 //!
-//! Every step is bounded in time. What cannot be measured on a machine keeps its line of the device
-//! file and is listed with its reason. Samples go into `costs.jsonl` as they are taken, their
-//! quantiles into `costs.csv`, the device file with the measured lines beside both; all of them are
-//! written again behind every step.
+//! Every step is bounded in time. Lines of the device file that cannot be measured on a machine stay as
+//! they are, and are listed with the reason. Samples go into `costs.jsonl` as they are taken, their
+//! quantiles into `costs.csv`, and the device file with the measured lines is written beside both. All
+//! of these are written again after every step.
 
 mod child;
 mod device_file;
@@ -28,73 +28,73 @@ use crate::nvml::{Nvml, Reading};
 pub use child::{Ask, child};
 pub use device_file::with_line;
 
-/// What to measure, and with which help.
+/// What to measure, and the helpers to use.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The GPU as the device file describes it.
     pub device: GpuDescription,
-    /// The text of that file: its other lines stay as they are.
+    /// The text of that file; its other lines stay as they are.
     pub text: String,
-    /// The command that runs [`child`] in a process of its own: program and first arguments, behind
-    /// which the question is written.
+    /// The command that runs [`child`] in a process of its own: the program and its first arguments,
+    /// after which the question is added.
     pub helper: Vec<OsString>,
     /// The control program of MPS; looked for by default.
     pub mps: Option<PathBuf>,
     /// Longest time of one step.
     pub step: Duration,
-    /// Somebody may ask for the end: what is measured by then is written.
+    /// A request to end early. What has been measured by then is written.
     pub stop: Stop,
 }
 
 /// Why nothing was measured.
 #[derive(Debug, thiserror::Error)]
 pub enum CostError {
-    /// The device.
+    /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The description is of another GPU.
     #[error("{name} has {described} CUs, this GPU has {found}: name the device that it is")]
     OtherDevice {
-        /// Its name.
+        /// The description's name.
         name: String,
         /// CUs of the description.
         described: u32,
         /// CUs of the GPU.
         found: u32,
     },
-    /// The description is of a GPU of another name.
+    /// The description names another GPU.
     #[error("the GPU is `{found}`, {name} describes `{described}`: name the device that it is")]
     OtherName {
         /// Name of the description.
         name: String,
-        /// Its title.
+        /// The description's title.
         described: String,
         /// Name of the GPU.
         found: String,
     },
-    /// A file cannot be written.
+    /// A file could not be written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// What the system reports.
         source: std::io::Error,
     },
-    /// The device file would not read again.
+    /// The device file with the measured lines could not be read back.
     #[error("the device file with the measured lines does not read: {0}")]
     DeviceFile(String),
 }
 
-/// One mechanism.
+/// The measured cost of one mechanism.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cost {
     /// What was measured.
     pub step: String,
     /// Unit of the samples.
     pub unit: &'static str,
-    /// Values as they were taken.
+    /// Values in the order in which they were taken.
     pub samples: Vec<f64>,
-    /// Why there are none, or what must be known to read them.
+    /// Why there are no samples, or what is needed to interpret them.
     pub note: String,
 }
 
@@ -108,7 +108,7 @@ impl Cost {
         Self { step, unit, samples: Vec::new(), note: format!("not measured: {why}") }
     }
 
-    /// The value that `percent` of the samples do not exceed.
+    /// The value that `percent` % of the samples do not exceed.
     #[must_use]
     pub fn quantile(&self, percent: usize) -> Option<f64> {
         let mut sorted = self.samples.clone();
@@ -117,24 +117,24 @@ impl Cost {
     }
 }
 
-/// What was measured.
+/// The result of the measurement.
 #[derive(Clone, Debug)]
 pub struct Costs {
-    /// Every mechanism in its order, those without samples as well.
+    /// Every mechanism in order, including those without samples.
     pub costs: Vec<Cost>,
     /// The device file.
     pub file: PathBuf,
     /// Its measured lines, such as `costs.launch`.
     pub lines: Vec<String>,
-    /// The driver is the stand-in of the tests: nothing here was measured.
+    /// The driver is the stand-in used in tests, so nothing here is a measurement.
     pub stand_in: bool,
 }
 
-/// Measures into `folder`, naming every step to `tell` as it begins.
+/// Measures into `folder`, and reports every step to `tell` as it begins.
 ///
 /// # Errors
-/// No GPU, another one than described, or a folder that cannot be written. A single step that fails
-/// is a [`Cost`] without samples.
+/// There is no GPU, it is not the one described, or the folder cannot be written. A single step that
+/// fails is a [`Cost`] without samples.
 pub fn measure(
     request: &Request,
     folder: &Path,
@@ -152,7 +152,7 @@ pub fn measure(
     }
     let mut log = Log::open(folder, &info)?;
     let mut costs = Vec::new();
-    // Behind every step: who is ended early leaves everything that was measured by then.
+    // After every step: a run that is ended early leaves everything that it measured by then.
     let mut keep = |of_a_step: Vec<Cost>| {
         of_a_step.iter().try_for_each(|cost| log.add(cost))?;
         costs.extend(of_a_step);
@@ -174,10 +174,10 @@ pub fn measure(
     Ok(Costs { costs, file, lines, stand_in: info.kind != Kind::Gpu })
 }
 
-/// What every file says of a stand-in.
+/// What every file says about results of a stand-in.
 const STAND_IN: &str = "stand-in driver of the tests: computed, NOT A MEASUREMENT";
 
-/// `costs.jsonl`: a line per mechanism, written as soon as it is there.
+/// Writes `costs.jsonl`: one line per mechanism, as soon as it has been measured.
 struct Log {
     file: std::fs::File,
     path: PathBuf,
@@ -236,7 +236,7 @@ impl Log {
         self.line(&Line { cost, reading })
     }
 
-    /// `costs.csv`: quantiles.
+    /// Writes `costs.csv`, the quantiles.
     fn table(&self, folder: &Path, info: &DeviceInfo, costs: &[Cost]) -> Result<(), CostError> {
         let source = if info.kind == Kind::Gpu { "measured" } else { STAND_IN };
         let mut text = format!(
@@ -264,7 +264,7 @@ impl Log {
     }
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file completely or not at all.
 fn write_whole(path: &Path, text: &str) -> Result<(), CostError> {
     let part = path.with_extension("part");
     let done = std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path));

@@ -1,13 +1,13 @@
-//! What a real world counts beside the policy: every counter with its unit, its meaning and its value.
+//! Counters of a real world besides those of the policy, each with its unit, meaning and value.
 
 use cotenant_sim::counter::{Amount, Count, Counter};
 use cotenant_sim::counters;
 
-/// All of them, as they stand in `counters.csv` behind the policy's.
+/// All of these counters, in the order in which they follow the policy's in `counters.csv`.
 pub const COUNTERS: [&[Counter]; 5] =
     [Issued::COUNTERS, Deviations::COUNTERS, Made::COUNTERS, Started::COUNTERS, Late::COUNTERS];
 
-/// What was launched from this process.
+/// Launches from this process.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Issued {
     pub(crate) launches: u64,
@@ -22,7 +22,7 @@ counters! {
     "queue_changes", unit("changes") = issued.hops;
 }
 
-/// Where it was not done as asked for. A counter that is 0 is left out.
+/// Deviations from what was asked for. Counters that are 0 are left out.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Deviations {
     pub(crate) rounded: u64,
@@ -46,7 +46,7 @@ counters! {
     "workers_on_other_cus", unit("workers") = seen.other_cus;
 }
 
-/// What a device made and saw since it was opened.
+/// What a device has made and observed since it was opened.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Made {
     pub(crate) partitions: u64,
@@ -73,7 +73,7 @@ counters! {
     "processes_started", unit("processes") = started.processes;
 }
 
-/// How late work came to a device in worker processes, ms.
+/// How late work reached a device in worker processes, ms.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Late(pub(crate) f64);
 
@@ -83,12 +83,12 @@ counters! {
     "late_at_device_p90_ms", unit("ms") = Amount::Most(late.0);
 }
 
-/// Those that are not 0.
+/// The counters that are not 0.
 pub(crate) fn seen(counts: Vec<Count>) -> impl Iterator<Item = Count> {
     counts.into_iter().filter(|count| count.amount.value() != 0.0)
 }
 
-/// What was added since `before`.
+/// The increase since `before`.
 pub(crate) fn since(mut counts: Vec<Count>, before: &[Count]) -> Vec<Count> {
     for count in &mut counts {
         let known = before.iter().find(|known| known.counter == count.counter);

@@ -1,4 +1,4 @@
-//! The CUDA device. Nothing of the driver is touched before [`probe`] has said that it is there.
+//! The CUDA device. Nothing in the driver is used before [`probe`] has found that it is there.
 
 mod bench;
 mod blas;

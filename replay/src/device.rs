@@ -1,4 +1,4 @@
-//! What replay, collection and validation ask of a GPU.
+//! The interface to a GPU that replay, collection and validation use.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::error::DeviceError;
 use crate::work::Work;
 
-/// What stands behind a device.
+/// What a device really is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A GPU.
@@ -30,13 +30,13 @@ pub enum Kind {
 pub struct DeviceInfo {
     /// Its name.
     pub name: String,
-    /// What stands behind it.
+    /// What the device really is.
     pub kind: Kind,
-    /// What tells it from others of its name; empty if unknown.
+    /// Distinguishes it from other devices of the same name; empty if unknown.
     pub uuid: String,
     /// Compute units.
     pub cus: u32,
-    /// Partitions begin and end at multiples of this many CUs.
+    /// Partitions start and end at multiples of this many CUs.
     pub grain: u32,
     /// Device memory.
     pub memory: Bytes,
@@ -45,7 +45,7 @@ pub struct DeviceInfo {
 }
 
 impl DeviceInfo {
-    /// Refuses what is not a GPU, on behalf of a measurement.
+    /// Refuses a device that is not a GPU, on behalf of a measurement.
     ///
     /// # Errors
     /// The device is emulated or a stand-in.
@@ -83,26 +83,26 @@ pub struct Ticket(pub u64);
 pub struct Completion {
     /// The launch.
     pub ticket: Ticket,
-    /// Time on the device between its start and its end, as the device's own events tell.
+    /// Time on the device between its start and its end, according to the device's own events.
     pub duration: Nanos,
-    /// When it ended, on the device's clock; where the device does not tell, when that was seen.
+    /// When it ended, on the device's clock; if the device does not report that, when its end was seen.
     pub at: Nanos,
-    /// How.
+    /// How it ended.
     pub end: End,
 }
 
 /// How a launch ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum End {
-    /// By itself.
+    /// It ran to its end.
     Done,
-    /// Preempted: this share of its kernel is left of what it was to do.
+    /// It was preempted. This share of its kernel's work is left.
     Preempted(f64),
-    /// Taken back while it waited behind another one of its queue: nothing of it was done.
+    /// It was taken back while it waited behind another launch in its queue; none of its work was done.
     Recalled,
 }
 
-/// Which way a copy goes.
+/// The direction of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Direction {
     /// To the device.
@@ -111,36 +111,36 @@ pub enum Direction {
     Out,
 }
 
-/// A launch with everything that a driver of policies may say of it.
+/// A launch, with everything that the driver of a policy can say about it.
 ///
-/// A GPU does not know most of this: [`Device::submit`] refuses there what would change the result,
-/// and takes no notice of what only describes it.
+/// A GPU knows little of this: there, [`Device::submit`] refuses settings that would change the result,
+/// and ignores those that only describe it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch {
     /// The kernel.
     pub work: Prepared,
-    /// The host has issued it at this instant of the device's clock; it starts then at the
-    /// earliest. A GPU's host is real: there it is launched when it is submitted.
+    /// The host has issued it at this instant of the device's clock, and it starts no earlier. A GPU's
+    /// host is real: it launches when the launch is submitted.
     pub issued: Nanos,
-    /// CUs that it may use, by their number within its queue's partition; `None`: all of them.
-    /// For devices whose [`Device::masks_launches`].
+    /// CUs that it may use, numbered within its queue's partition; `None` means all of them. Only for
+    /// devices with [`Device::masks_launches`].
     pub mask: Option<CuMask>,
-    /// Instead of its queue's priority; with the same restriction.
+    /// Overrides its queue's priority. Only for devices with [`Device::masks_launches`].
     pub priority: Option<i8>,
-    /// How much of the kernel it does.
+    /// The part of the kernel that it runs.
     pub part: Part,
-    /// Multiplies its duration: requests that are more work than the profile's. 1 on a GPU.
+    /// Multiplies its duration, for requests that are more work than the profile's. Always 1 on a GPU.
     pub scale: f64,
-    /// The first of its batch: contexts that take turns may be kept for it until its last one.
+    /// The first of its batch. Contexts that take turns may keep their turn from it to the last.
     pub first: bool,
     /// The last of its batch.
     pub last: bool,
-    /// Its end is reported.
+    /// Whether its end is reported.
     pub reported: bool,
 }
 
 impl Launch {
-    /// The kernel, at once, and its end reported.
+    /// Launches the whole kernel at once, with its end reported.
     #[must_use]
     pub fn of(work: Prepared) -> Self {
         let (issued, scale) = (Nanos::ZERO, 1.0);
@@ -149,10 +149,11 @@ impl Launch {
         Self { work, issued, mask: None, priority: None, part, scale, first, last, reported }
     }
 
-    /// Whether it is what a GPU can do.
+    /// Checks that a GPU can do it.
     ///
     /// # Errors
-    /// It brings a mask or a priority of its own, or is to take another time than it takes.
+    /// The launch has a mask or a priority of its own, or is to take longer or shorter than it really
+    /// takes.
     pub fn plain(&self) -> Result<(), DeviceError> {
         if self.mask.is_some() || self.priority.is_some() {
             let reason = "masks and priorities belong to queues here";
@@ -171,10 +172,10 @@ impl Launch {
     }
 }
 
-/// What measuring costs by itself.
+/// The overhead of measuring itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overhead {
-    /// What the two events around a launch add to its duration.
+    /// What the two events around a launch add to its measured duration.
     pub events: Nanos,
     /// Host time of one launch without events.
     pub plain: Nanos,
@@ -187,22 +188,23 @@ pub struct Overhead {
 /// What a device has done since it was opened.
 pub use cotenant_sim::pool::Totals as Usage;
 
-/// A GPU, or what keeps its time.
+/// A GPU, or an emulation that keeps its time.
 pub trait Device {
-    /// Its facts.
+    /// Facts about the device.
     fn info(&self) -> &DeviceInfo;
 
-    /// Cuts out `cus` CUs from number `first` on. Partitions may overlap.
+    /// Makes a partition of `cus` CUs, starting at number `first`. Partitions may overlap.
     ///
     /// # Errors
-    /// CUs that are not multiples of the grain or not there, and a grant of another size: a
+    /// The CUs are not multiples of the grain or do not exist, or the device grants another size. A
     /// partition that is not granted is never replaced by another one.
     fn partition(&mut self, first: u32, cus: u32) -> Result<Partition, DeviceError>;
 
-    /// The CUs of `within` that `cus` names by their number in it.
+    /// Makes a partition of those CUs of `within` that `cus` names, numbered within it.
     ///
     /// # Errors
-    /// Those of [`Device::partition`]; CUs in several pieces where only whole ranges can be cut.
+    /// Those of [`Device::partition`]; or the CUs are in several pieces, and the device can cut only
+    /// contiguous ranges.
     fn subset(&mut self, within: Partition, cus: &CuMask) -> Result<Partition, DeviceError> {
         let first = cus.iter().next().unwrap_or(0);
         let count = cus.count();
@@ -217,8 +219,8 @@ pub trait Device {
     /// The CUs that a policy's layout gives to a worker.
     ///
     /// # Errors
-    /// What this device cannot arrange inside one process: several pools (hardware instances),
-    /// contexts that take turns, a cap without borders.
+    /// This device cannot arrange the layout inside one process: several pools (hardware instances),
+    /// contexts that take turns, a cap without fixed borders.
     fn place(&mut self, pools: &[PoolSpec], worker: &WorkerSpec) -> Result<Partition, DeviceError> {
         let cannot = |reason| Err(DeviceError::unsupported("this layout", reason));
         let [pool] = pools else {
@@ -238,66 +240,66 @@ pub trait Device {
         self.partition(lanes[..lane].iter().sum(), cus)
     }
 
-    /// Takes device memory for a model, until the device is dropped. On a GPU prepared work brings
-    /// its own operands, and nothing is to be taken beforehand.
+    /// Allocates device memory for a model, until the device is dropped. On a GPU, prepared work brings
+    /// its own operands, so nothing is allocated beforehand.
     ///
     /// # Errors
-    /// There is not enough.
+    /// There is not enough memory.
     fn allocate(&mut self, partition: Partition, bytes: Bytes) -> Result<(), DeviceError> {
         let _ = (partition, bytes);
         Ok(())
     }
 
-    /// An in-order queue; `priority` as in a policy: larger goes first.
+    /// Makes an in-order queue. As in a policy, the larger `priority` goes first.
     ///
     /// # Errors
-    /// No such partition, or the device's refusal.
+    /// There is no such partition, or the device refuses.
     fn queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError>;
 
     /// Makes work ready to launch on `queue`: code, operands, library plans.
     ///
     /// # Errors
-    /// Work that this device cannot do, with the reason and the remedy.
+    /// This device cannot do the work; the error gives the reason and the remedy.
     fn prepare(&mut self, queue: Queue, work: &Work) -> Result<Prepared, DeviceError>;
 
-    /// Makes kernel number `kernel` of the scenario that the device was made for ready; the same
-    /// again for the same kernel and queue.
+    /// Makes kernel number `kernel` ready, counted in the scenario that the device was made for. The
+    /// same kernel and queue give the same result again.
     ///
     /// # Errors
-    /// No such kernel, or a device that was made for no scenario.
+    /// There is no such kernel, or the device was made for no scenario.
     fn prepare_kernel(&mut self, queue: Queue, kernel: u32) -> Result<Prepared, DeviceError> {
         let _ = queue;
         let work = format!("kernel {kernel}");
         Err(DeviceError::unsupported(work, "the device was made for no scenario"))
     }
 
-    /// Makes the work of several prepared kernels ready as one launch on `queue`; the same again
-    /// for the same kernels and queue.
+    /// Makes the work of several prepared kernels ready as one launch on `queue`. The same kernels and
+    /// queue give the same result again.
     ///
     /// # Errors
-    /// Kernels that cannot be merged here.
+    /// These kernels cannot be merged here.
     fn merge(&mut self, queue: Queue, parts: &[Prepared]) -> Result<Prepared, DeviceError> {
         let _ = queue;
         let work = format!("{} kernels as one launch", parts.len());
         Err(DeviceError::unsupported(work, "this device merges nothing"))
     }
 
-    /// Launches prepared work behind what its queue holds already.
+    /// Launches prepared work behind what its queue already holds.
     ///
     /// # Errors
-    /// The device's refusal; a fault of an earlier launch may show here.
+    /// The device refuses. The fault of an earlier launch may surface here.
     fn launch(&mut self, work: Prepared) -> Result<Ticket, DeviceError>;
 
-    /// Launches prepared work behind what its queue holds already, with all that is known of it.
+    /// Launches prepared work behind what its queue already holds, with everything known about it.
     ///
     /// # Errors
-    /// Those of [`Device::launch`], and what this device cannot honour.
+    /// Those of [`Device::launch`], and settings that this device cannot honour.
     fn submit(&mut self, launch: &Launch) -> Result<Ticket, DeviceError> {
         launch.plain()?;
         self.launch(launch.work)
     }
 
-    /// Launches prepared work on another queue than the one it was made ready for: operands and
+    /// Launches prepared work on a queue other than the one it was made ready for. Its operands and
     /// plans serve there, too.
     ///
     /// # Errors
@@ -308,26 +310,27 @@ pub trait Device {
         Err(DeviceError::unsupported("a launch on another queue", reason))
     }
 
-    /// The lanes of a pool have other sizes, and those that change are empty. A GPU has nothing to do:
-    /// its partitions are cut as workers get their places.
+    /// Changes the sizes of a pool's lanes; the lanes that change are empty. A GPU has nothing to do:
+    /// its partitions are made as workers get their places.
     ///
     /// # Errors
-    /// No such pool.
+    /// There is no such pool.
     fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
         let _ = (pool, lanes);
         Ok(())
     }
 
-    /// CUs on which blocks of the kernel at the head of a queue lie; `None`: the device does not tell.
+    /// CUs that hold blocks of the kernel at the head of a queue; `None` if the device does not report
+    /// that.
     fn held(&self, queue: Queue) -> Option<u32> {
         let _ = queue;
         None
     }
 
-    /// From now on the board's clock is at most that.
+    /// Limits the board's clock to `mhz` from now on.
     ///
     /// # Errors
-    /// A device whose clock is not this program's to set.
+    /// This program may not set the device's clock.
     fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
         let work = format!("a clock of {mhz} MHz");
         let reason = "it takes an administrator (nvidia-smi --lock-gpu-clocks), and holds for everybody \
@@ -335,21 +338,21 @@ pub trait Device {
         Err(DeviceError::unsupported(work, reason))
     }
 
-    /// A batch begins or ends on a queue whose kernels are launched one by one: a context that runs to
-    /// completion keeps its turn in between.
+    /// A batch begins or ends on a queue whose kernels are launched one by one. A context that runs to
+    /// completion keeps its turn from one to the other.
     ///
     /// # Errors
-    /// No such queue.
+    /// There is no such queue.
     fn batch(&mut self, queue: Queue, began: bool) -> Result<(), DeviceError> {
         let _ = (queue, began);
         Ok(())
     }
 
-    /// Takes the kernel at the head of a queue off the CUs, from `at` on, and what waits behind it off
-    /// the queue. Their [`Completion`]s say how much is left; the head may also end by itself before.
+    /// Preempts the kernel at the head of a queue from `at` on, and takes back the launches that wait
+    /// behind it. Their [`Completion`]s say how much is left. The head may also reach its end first.
     ///
     /// # Errors
-    /// No such queue, or a device that cannot.
+    /// There is no such queue, or the device cannot preempt.
     fn preempt(&mut self, queue: Queue, how: Preemption, at: Nanos) -> Result<(), DeviceError> {
         let _ = (queue, at);
         let (what, reason) = match how {
@@ -370,16 +373,16 @@ pub trait Device {
         Err(DeviceError::unsupported(what, reason))
     }
 
-    /// Whether a launch may bring a mask and a priority of its own.
+    /// Whether a launch may carry its own mask and priority.
     fn masks_launches(&self) -> bool {
         false
     }
 
-    /// Copies between host and device, behind what the queue holds already. As with a launch,
-    /// `issued` is when the host has issued it.
+    /// Copies between host and device, behind what the queue already holds. As for a launch, `issued`
+    /// is when the host has issued it.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn copy(
         &mut self,
         queue: Queue,
@@ -391,56 +394,56 @@ pub trait Device {
         Err(DeviceError::unsupported(format!("a copy of {bytes}"), "this device copies nothing"))
     }
 
-    /// The clock by which it tells time.
+    /// The device's clock.
     fn clock(&self) -> Clock {
         Clock::wall()
     }
 
-    /// When something of what was submitted will end or start, if the device knows: nothing is to be
-    /// polled for before that. `None`: poll, or nothing is under way.
+    /// When the next submitted launch will start or end, if the device knows; polling before that is
+    /// pointless. `None` means that the caller must poll, or that nothing is under way.
     fn next_event(&mut self) -> Option<Nanos> {
         None
     }
 
-    /// What it has done so far; `None`: it does not tell.
+    /// What the device has done so far; `None` if it does not report that.
     fn usage(&mut self) -> Option<Usage> {
         None
     }
 
     /// Waits until something may have ended, at most `most` of wall time.
     fn doze(&mut self, most: Duration) {
-        /// Shorter than kernels that are worth waiting for asleep, and long against a poll.
+        /// Shorter than any kernel worth sleeping for, and long compared with a poll.
         const NAP: Duration = Duration::from_micros(20);
         std::thread::sleep(most.min(NAP));
     }
 
-    /// Appends what has ended since the last call, without waiting.
+    /// Appends the launches that have ended since the last call, without waiting.
     ///
     /// # Errors
-    /// A launch that failed.
+    /// A launch has failed.
     fn poll(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError>;
 
-    /// Waits until every launch has ended; appends them.
+    /// Waits until every launch has ended, and appends them.
     ///
     /// # Errors
-    /// A launch that failed.
+    /// A launch has failed.
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError>;
 
     /// Waits until everything in a queue has ended, without reporting it.
     ///
     /// # Errors
-    /// A launch that failed.
+    /// A launch has failed.
     fn finish(&mut self, queue: Queue) -> Result<(), DeviceError> {
         let _ = queue;
         Ok(())
     }
 
-    /// What it made, and where it deviated, with numbers since it was opened.
+    /// What the device made, and where it deviated from what was asked, in numbers since it was opened.
     fn counters(&self) -> Vec<Count> {
         vec![]
     }
 
-    /// Measures what measuring costs.
+    /// Measures the overhead of measuring itself.
     ///
     /// # Errors
     /// Those of launching.

@@ -1,11 +1,11 @@
-//! Replay: the same policies and scenarios as the simulator's, in real time on a device.
+//! Replay: runs the simulator's policies and scenarios in real time on a device.
 //!
-//! [`run`] is to a device what [`cotenant_sim::run`] is to virtual time: it takes the same scenario
-//! and the same policy and returns the same report. The same [`Host`] carries the policy's decisions
-//! out; only the world below it is another one, workers on a device and the wall clock. What the host
-//! costs (work per request, launches, mechanisms) is what it is on a GPU; beside an emulated device,
-//! the scenario's costs are kept, in real time. Latency counts from the scheduled arrival, so that a
-//! dispatcher that is late shows it; how late it was itself is in [`Lateness`].
+//! [`run`] is to a device what [`cotenant_sim::run`] is to virtual time: it takes the same scenario and
+//! the same policy and returns the same report. The same [`Host`] carries out the policy's decisions;
+//! only the world below it differs: workers on a device, and the wall clock. On a GPU, the host's costs
+//! (work per request, launches, mechanisms) are the real ones; beside an emulated device, the
+//! scenario's costs are applied in real time. Latency counts from the scheduled arrival, so a late
+//! dispatcher shows in it. How late the dispatcher itself was is in [`Lateness`].
 
 mod clock;
 mod foresight;
@@ -31,61 +31,62 @@ pub use workers::{Batch, Ended, Foreseen, HostCosts, Launch, Lost, Workers};
 
 use crate::error::DeviceError;
 
-/// What a replay returns.
+/// The result of a replay.
 #[derive(Clone, Debug)]
 pub struct Replayed {
-    /// As a simulation's. There is no digest; what the device does not tell is not a number.
+    /// As a simulation's report, but without a digest; values that the device does not report are not
+    /// numbers.
     pub report: Report,
     /// How late the dispatcher itself was.
     pub lateness: Lateness,
-    /// Workers that went without being asked to. The others went on.
+    /// Workers that were lost. The others went on.
     pub losses: Vec<Loss>,
 }
 
-/// A worker that went without being asked to, for the record.
+/// The record of a lost worker: one that ended without being asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loss {
     /// When it was noticed, in the experiment's time.
     pub at: Nanos,
-    /// Whose worker.
+    /// The worker's tenant.
     pub tenant: u32,
-    /// Which.
+    /// The worker.
     pub worker: u32,
-    /// In a word.
+    /// The cause, in a word.
     pub cause: &'static str,
-    /// In a sentence.
+    /// The reason, in a sentence.
     pub why: String,
 }
 
-/// Why a replay came to nothing, or to an early end.
+/// Why a replay failed or ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// It would not have been simulated either.
+    /// The simulator would have refused it as well.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A bound is not a policy: nothing can carry it out.
+    /// The policy is a bound, which nothing can carry out.
     #[error("a bound cannot be replayed: no device divides its CUs without end")]
     Bound,
-    /// The device could not do it.
+    /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// Somebody asked for the end.
+    /// The run was stopped on request.
     #[error("stopped before the end of the run")]
     Stopped,
 }
 
-/// A wish to end early, which signal handlers can express.
+/// A request to end early, which signal handlers can set.
 #[derive(Clone, Debug, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Nobody wants to stop yet.
+    /// No stop has been requested.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Set by whoever wants to stop.
+    /// The flag that requests the stop when it is set.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
@@ -96,25 +97,25 @@ impl Stop {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether somebody wants to.
+    /// Whether a stop has been requested.
     #[must_use]
     pub fn wanted(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// Whether a policy can be carried out at all.
+/// Checks that a policy can be carried out at all.
 ///
 /// # Errors
-/// It is a bound.
+/// The policy is a bound.
 pub fn check(policy: &dyn Policy) -> Result<(), ReplayError> {
     if policy.bound().is_some() { Err(ReplayError::Bound) } else { Ok(()) }
 }
 
-/// Replays `scenario` under `policy`, which has laid `layout` out.
+/// Replays `scenario` under `policy`, whose layout is `layout`.
 ///
 /// # Errors
-/// The tenants do not fit into memory, the device fails, or somebody wanted to stop.
+/// The tenants do not fit into memory, the device fails, or a stop was requested.
 pub fn run<'a>(
     scenario: Scenario,
     policy: &'a mut dyn Policy,

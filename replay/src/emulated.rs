@@ -2,10 +2,10 @@
 //!
 //! It runs the simulator's own pools: lanes, caps, masks, priorities, even groups, contention,
 //! contexts that take turns, merged kernels, copy engines and hardware queues are those of
-//! [`cotenant_sim::pool`]. Only the clock differs: it is the wall's, slowed down by a factor so that
-//! kernels of some microseconds can be kept on small and busy machines. Several processes can share
-//! one emulated GPU, each with a context of its own: one keeps it and is the [`Server`], the others
-//! have a [`RemoteDevice`].
+//! [`cotenant_sim::pool`]. Only the clock differs: it is the wall clock, slowed down by a factor so
+//! that small and busy machines can keep to kernels of a few microseconds. Several processes can share
+//! one emulated GPU, each with a context of its own: one process keeps the GPU and is the [`Server`],
+//! the others have a [`RemoteDevice`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -31,24 +31,25 @@ use gpu::{Gpu, Site};
 pub use remote::RemoteDevice;
 pub use server::Server;
 
-/// Why the GPU's lock is never poisoned.
+/// The reason why the GPU's lock is never poisoned.
 const SOUND: &str = "nobody panics while changing the GPU";
 
-/// A kernel that is to fail: for tests of what happens then.
+/// A kernel that is made to fail, to test the consequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Which kernel to end on the GPU fails, counted from 1.
+    /// Which kernel to end on the GPU fails, counting from 1.
     pub launch: u64,
-    /// Under MPS it takes the other processes' contexts along, as on real GPUs it may.
+    /// Whether, under MPS, the failure also destroys the contexts of other processes, as it may on real
+    /// GPUs.
     pub spreads: bool,
 }
 
 impl Fault {
-    /// The one that the environment asks for, such as `COTENANT_EMULATED_FAULT=500` or
+    /// The fault that the environment asks for, such as `COTENANT_EMULATED_FAULT=500` or `500,spreads`.
     /// `500,spreads`.
     ///
     /// # Errors
-    /// The variable says something else.
+    /// The variable has another form.
     pub fn from_environment() -> Result<Option<Self>, String> {
         const VARIABLE: &str = "COTENANT_EMULATED_FAULT";
         let Ok(text) = std::env::var(VARIABLE) else { return Ok(None) };
@@ -60,7 +61,7 @@ impl Fault {
     }
 }
 
-/// The GPU and those who wait for it.
+/// The GPU, and the means to wait for it.
 struct Common {
     clock: Clock,
     gpu: Mutex<Gpu>,
@@ -100,10 +101,10 @@ pub struct EmulatedDevice {
 }
 
 impl EmulatedDevice {
-    /// A whole GPU as described, with the kernels of `profile` as its work, on the wall's clock.
+    /// The whole GPU as described, with the kernels of `profile` as its work, on the wall clock.
     ///
     /// # Errors
-    /// A model of the profile that the simulator could not compile either.
+    /// The profile has a model that the simulator could not compile either.
     pub fn new(
         device: &GpuDescription,
         profile: &Profile,
@@ -121,11 +122,11 @@ impl EmulatedDevice {
         Ok(Self::for_scenario(&setup, &whole, contention, Clock::wall()))
     }
 
-    /// The GPU of a scenario, arranged as a policy's layout says, on that clock. Its kernels are
-    /// known by their number.
+    /// The GPU of a scenario, arranged as a policy's layout says, on the given clock. Its kernels are
+    /// known by number.
     ///
     /// # Panics
-    /// No pool.
+    /// There is no pool.
     #[must_use]
     pub fn for_scenario(
         setup: &Setup,
@@ -172,31 +173,31 @@ impl EmulatedDevice {
         }
     }
 
-    /// Another context on the same GPU: what another process has.
+    /// Another context on the same GPU, such as another process would have.
     #[must_use]
     pub fn context(&self) -> Self {
         Self::open(Arc::clone(&self.common), self.info.clone(), Arc::clone(&self.ids))
     }
 
-    /// Streams of a pool share so many hardware queues from now on, in the order in which they were
-    /// made.
+    /// Makes the streams of a pool share this many hardware queues, assigned in the order in which the
+    /// streams were made.
     pub fn limit_hardware_queues(&mut self, pool: u32, hardware: u32) {
         self.common.lock().limit_queues(pool, hardware.max(1));
     }
 
-    /// How long after the host was to have issued it work came to an idle queue: what the path to
-    /// the device adds, in the device's time. Of all contexts.
+    /// How long after its issue time by the host work reached an idle queue, over all contexts: the
+    /// delay that the path to the device adds, in the device's time.
     #[must_use]
     pub fn lateness(&self) -> Latencies {
         self.common.lock().late().clone()
     }
 
-    /// Lets a kernel fail: for tests.
+    /// Makes a kernel fail, for tests.
     pub fn inject(&mut self, fault: Option<Fault>) {
         self.common.lock().set_fault(fault);
     }
 
-    /// Launches and copies that have not ended, or whose end nobody has heard of.
+    /// Launches and copies that have not ended, or whose end has not been taken.
     fn outstanding(&self) -> u32 {
         let now = self.now();
         let mut gpu = self.common.lock();
@@ -231,7 +232,7 @@ impl EmulatedDevice {
     }
 
     fn add_site(&mut self, site: Site, granted: u32) -> Partition {
-        // Policies ask for the same few again and again.
+        // Policies ask for the same few sites again and again.
         let index = self.sites.iter().position(|s| *s == site).unwrap_or_else(|| {
             self.sites.push(site);
             self.sites.len() - 1
@@ -255,7 +256,7 @@ impl EmulatedDevice {
 
 impl Drop for EmulatedDevice {
     fn drop(&mut self) {
-        // A panic elsewhere may have poisoned the GPU: then nobody uses it again.
+        // If a panic elsewhere has poisoned the GPU, it is never used again.
         if let Ok(mut gpu) = self.common.gpu.lock() {
             gpu.close_context(self.common.clock.now().0, self.context);
         }
@@ -263,7 +264,7 @@ impl Drop for EmulatedDevice {
     }
 }
 
-/// A calibration kernel, one block on a CU at a time.
+/// A calibration kernel: a CU runs one of its blocks at a time.
 fn spin(id: &str, blocks: u32, ns: u64, cus: u32) -> KernelCode {
     let at = |c: u32| ns.max(1) * u64::from(blocks.max(1).div_ceil(c));
     KernelCode {

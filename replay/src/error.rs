@@ -1,26 +1,26 @@
-//! Why a device cannot be used, or did not do what it was asked.
+//! Why a device cannot be used, or failed to do what it was asked.
 
 use cotenant_profiles::Bytes;
 
 /// Why there is no CUDA device to use.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
-    /// No driver library.
+    /// There is no driver library.
     #[error("no CUDA driver: libcuda.so.1 is not found; install the NVIDIA driver (580 or newer)")]
     NoDriver,
-    /// The driver is too old for a call that is needed.
+    /// The driver lacks a call that is needed, because it is too old.
     #[error("the CUDA driver has no {0}: driver 580 (CUDA 13.0) or newer is needed")]
     MissingSymbol(&'static str),
-    /// The driver does not come up.
+    /// The driver does not start.
     #[error("the CUDA driver does not start: cuInit gave {code} ({})", init_reason(*code))]
     InitFailed {
         /// The driver's error code.
         code: i32,
     },
-    /// The driver is there, a GPU is not.
+    /// The driver finds no GPU.
     #[error("the CUDA driver finds no GPU")]
     NoDevice,
-    /// No GPU of that number.
+    /// There is no GPU of that number.
     #[error("no GPU {asked}: the driver finds {found}")]
     NoSuchDevice {
         /// Ordinal asked for.
@@ -28,7 +28,7 @@ pub enum Unavailable {
         /// GPUs found.
         found: u32,
     },
-    /// Another library of CUDA's.
+    /// Another CUDA library is missing.
     #[error("{library} is not found; `pip install {package}` brings it, on LD_LIBRARY_PATH")]
     NoLibrary {
         /// The library.
@@ -38,7 +38,7 @@ pub enum Unavailable {
     },
 }
 
-/// What the codes of cuInit mean on machines that have been seen.
+/// The meaning of codes of cuInit, as far as they have been seen on real machines.
 fn init_reason(code: i32) -> &'static str {
     match code {
         34 => "a stub library takes the driver's place",
@@ -51,10 +51,10 @@ fn init_reason(code: i32) -> &'static str {
     }
 }
 
-/// Why a device did not do what it was asked.
+/// Why a device failed to do what it was asked.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum DeviceError {
-    /// No device to begin with.
+    /// There is no device to begin with.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// A call of a CUDA library failed.
@@ -67,17 +67,17 @@ pub enum DeviceError {
         /// The name of the code.
         name: String,
     },
-    /// CUs that the device cannot cut out.
+    /// The device cannot make this partition.
     #[error("CUs {first}..{}: {reason}", first + cus)]
     BadPartition {
         /// First CU.
         first: u32,
         /// CUs asked for.
         cus: u32,
-        /// What would be possible.
+        /// What would be possible instead.
         reason: String,
     },
-    /// The device gave another number of CUs than it was asked for.
+    /// The device granted another number of CUs than was asked for.
     #[error("a partition of {asked} CUs was asked for, {granted} were granted")]
     NotGranted {
         /// CUs asked for.
@@ -85,7 +85,7 @@ pub enum DeviceError {
         /// CUs read back.
         granted: u32,
     },
-    /// A handle of another device, or none at all.
+    /// A handle of another device, or an invalid one.
     #[error("no {what} {index} on this device")]
     NoSuch {
         /// Kind of handle.
@@ -93,35 +93,35 @@ pub enum DeviceError {
         /// Its number.
         index: u32,
     },
-    /// Work that this device does not know.
+    /// The device does not support this work.
     #[error("{work}: {reason}")]
     Unsupported {
         /// The work.
         work: String,
-        /// Why not, and what would do.
+        /// Why not, and what would work.
         reason: String,
     },
     /// Device memory is used up.
     #[error("out of GPU memory: {need} needed, {free} free")]
     OutOfMemory {
-        /// Asked for.
+        /// Memory asked for.
         need: Bytes,
-        /// Left.
+        /// Memory left.
         free: Bytes,
     },
     /// A kernel failed on the GPU; the context that launched it is lost.
     #[error("kernel `{0}` failed on the GPU; its context is lost")]
     KernelFailed(String),
-    /// A kernel of another process failed, and took this process's context along.
+    /// A kernel of another process failed and destroyed this process's context.
     #[error("a kernel of another process under MPS failed; this context is lost with it")]
     NeighbourFailed,
     /// The process that keeps the device does not answer.
     #[error("the device of another process is gone: {0}")]
     Gone(String),
-    /// The process that keeps the device says no.
+    /// The process that keeps the device refuses.
     #[error("{0}")]
     Refused(String),
-    /// A measurement on what is not a GPU.
+    /// A measurement was attempted on a device that is not a GPU.
     #[error("{0} is not a GPU: what it shows is not a measurement")]
     NotAGpu(String),
 }

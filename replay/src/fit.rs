@@ -1,8 +1,8 @@
-//! A device's contention constants, fitted to measured pairs of kernels.
+//! Fits a device's contention constants to measured pairs of kernels.
 //!
-//! A pair ran on disjoint CUs, so that what slows it is the memory system. What sharing the bandwidth
-//! explains is not a model's to explain: pairs that together ask for more than there is are left out of
-//! every fit. The rest is `slow-down − 1 = constants × features`, by least squares:
+//! A pair ran on disjoint CUs, so only the memory system slows it. A model need not explain what the
+//! sharing of bandwidth already explains: pairs that together ask for more bandwidth than there is are
+//! left out of every fit. The rest is `slow-down − 1 = constants × features`, by least squares:
 //!
 //! | constant | features of one side |
 //! |---|---|
@@ -10,12 +10,12 @@
 //! | `igniter_cache` | the others' L2 utilisation |
 //! | `linear` | own and others' L2 utilisation, own and others' DRAM utilisation, 1 (of the slow-down itself) |
 //!
-//! A constant takes the place of the shipped one only if it errs less on pairs that it has not seen: each
-//! pair is predicted from the others.
+//! A fitted constant replaces the shipped one only if its error is smaller on pairs that it was not
+//! fitted to: each pair is predicted from the others.
 
 use cotenant_profiles::{Device, Profile};
 
-/// Fewest sides of pairs that constants are fitted to.
+/// The fewest sides of pairs needed for a fit.
 pub const FEWEST: usize = 8;
 
 /// One side of a measured pair.
@@ -23,13 +23,13 @@ pub const FEWEST: usize = 8;
 pub struct Side {
     /// Number of the pair in the profile.
     pub pair: usize,
-    /// The kernel that is looked at, and its neighbour.
+    /// The kernel of this side, and its neighbour.
     pub kernels: [String; 2],
-    /// CUs of both.
+    /// CUs of the two kernels.
     pub cus: [u32; 2],
-    /// Its duration beside the neighbour over that alone on its CUs.
+    /// Its duration beside the neighbour divided by its duration alone on the same CUs.
     pub slow_down: f64,
-    /// Both together ask for more bandwidth than there is.
+    /// Whether both together ask for more bandwidth than there is.
     pub starved: bool,
     features: Features,
 }
@@ -46,31 +46,31 @@ struct Features {
 pub struct Constant {
     /// Its key in the table `contention`.
     pub key: &'static str,
-    /// As the device file has it.
+    /// Its values in the device file.
     pub shipped: Vec<f64>,
-    /// As the pairs say; nothing where there are too few.
+    /// Its values fitted to the pairs; `None` if there are too few pairs.
     pub fitted: Option<Vec<f64>>,
     /// Mean absolute error of the predicted slow-down with the shipped constants.
     pub shipped_error: f64,
-    /// The same with constants that have not seen the pair.
+    /// The same error with constants that were not fitted to the pair.
     pub held_out_error: Option<f64>,
 }
 
 impl Constant {
-    /// Whether the fitted one errs less where it was not fitted.
+    /// Whether the fitted constant has the smaller error on pairs that it was not fitted to.
     #[must_use]
     pub fn is_better(&self) -> bool {
         self.held_out_error.is_some_and(|e| e < self.shipped_error)
     }
 
-    /// The one to use.
+    /// The constant to use.
     #[must_use]
     pub fn value(&self) -> &[f64] {
         self.fitted.as_ref().filter(|_| self.is_better()).unwrap_or(&self.shipped)
     }
 }
 
-/// What came out.
+/// The result of a fit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fit {
     /// Every side of every pair that has a slow-down.
@@ -90,7 +90,7 @@ pub fn sides(profile: &Profile, device: &Device) -> Vec<Side> {
         let kernels = [p.a.0, p.b.0].map(|k| &profile.kernels[k]);
         let cus = [p.a.1, p.b.1];
         let alone = [0, 1].map(|i| kernels[i].curve.at(cus[i]).max(1));
-        // Bytes per nanosecond are 10^9 bytes per second.
+        // One byte per nanosecond is 10^9 bytes per second.
         let rates = [0, 1].map(|i| kernels[i].dram_bytes as f64 / alone[i] as f64);
         let sets = kernels.map(|k| k.dram_bytes.min(device.memory.l2.0) as f64);
         let held = device.memory.l2.0 as f64;
@@ -110,7 +110,8 @@ pub fn sides(profile: &Profile, device: &Device) -> Vec<Side> {
     all
 }
 
-/// One constant's model: features of a side, and what is added to their sum to give the slow-down.
+/// The model of one constant: the features of a side, and the offset that is added to their sum to give
+/// the slow-down.
 struct Model {
     key: &'static str,
     offset: f64,
@@ -145,12 +146,12 @@ impl Model {
         if sides.len() < FEWEST {
             return None;
         }
-        // One constant that scales a pressure is not negative.
+        // A single constant that scales a pressure cannot be negative.
         let fitted = least_squares(&rows, &target)?;
         Some(if fitted.len() == 1 { vec![fitted[0].max(0.0)] } else { fitted })
     }
 
-    /// Error on each pair of constants that were fitted to the others.
+    /// The error on each pair of constants that were fitted to the other pairs.
     fn held_out(&self, sides: &[&Side]) -> Option<f64> {
         let mut pairs: Vec<usize> = sides.iter().map(|s| s.pair).collect();
         pairs.dedup();
@@ -189,8 +190,8 @@ pub fn fit(profile: &Profile, device: &Device) -> Fit {
     Fit { sides, constants }
 }
 
-/// Solves `rows × x = target` in the least-squares sense, by the normal equations with a little weight on
-/// small constants: columns may be alike. `None` where numbers are not finite.
+/// Solves `rows × x = target` in the least-squares sense, by the normal equations with a slight
+/// preference for small constants, since columns may be alike. `None` if a number is not finite.
 fn least_squares(rows: &[Vec<f64>], target: &[f64]) -> Option<Vec<f64>> {
     let n = rows.first()?.len();
     let mut a = vec![vec![0.0; n + 1]; n];
@@ -231,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Kernels of rising bandwidth, and every pair of them slowed as `law` says.
+    /// Kernels of rising bandwidth, and every pair of them slowed down according to `law`.
     fn profile(law: impl Fn(&Side) -> f64) -> (Profile, Device) {
         let device = Device::builtin("h200-sxm").unwrap();
         let kernel = |i: u64| Kernel {
@@ -286,7 +287,7 @@ mod tests {
         let cache = of("igniter_cache");
         assert!((cache.value()[0] - 0.5).abs() < 1e-3, "{cache:?}");
         assert!(cache.is_better() && cache.held_out_error.unwrap() < 1e-4, "{cache:?}");
-        // The linear model has that one in it.
+        // The linear model includes that one.
         assert!(of("linear").held_out_error.unwrap() < 1e-3);
         assert!(fit.sides.iter().any(|s| s.starved), "the largest ask for more than there is");
     }

@@ -1,10 +1,10 @@
 //! The GPU side of cotenant: devices that run kernels in real time, the kernels themselves, the
 //! collector of latency profiles and the capture of unmodified programs.
 //!
-//! [`Device`] has two implementations: [`cuda::CudaDevice`], reached only through [`cuda::probe`],
-//! which says in a typed reason why there is no GPU to use; and [`emulated::EmulatedDevice`], which
-//! keeps the time of a profile so that everything but the CUDA calls runs on any machine. A
-//! measurement refuses the emulated one.
+//! [`Device`] has two implementations. [`cuda::CudaDevice`] is reached only through [`cuda::probe`],
+//! which gives a typed reason if there is no GPU to use. [`emulated::EmulatedDevice`] keeps the time of
+//! a profile, so that everything but the CUDA calls runs on any machine. A measurement refuses the
+//! emulated device.
 
 pub mod capture;
 pub mod clock;

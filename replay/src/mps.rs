@@ -1,10 +1,10 @@
-//! An MPS control daemon of our own: started in a private folder, asked, and stopped whatever happens.
+//! An MPS control daemon of our own: started in a private folder, queried, and always stopped.
 //!
-//! The daemon belongs to a keeper, a small shell process in a process group of its own that waits at
-//! the other end of a pipe. When the pipe closes (a drop, a panic, Ctrl-C, SIGTERM, kill -9), the
-//! keeper lets the daemon quit, kills it and its servers where it does not, and removes the folder. So
-//! no signal handler is needed, and none can be missed. A daemon that others have started is in
-//! another folder, and nothing here reaches it.
+//! The daemon belongs to a keeper, a small shell process in its own process group that waits at the
+//! other end of a pipe. When the pipe closes (a drop, a panic, Ctrl-C, SIGTERM, kill -9), the keeper
+//! tells the daemon to quit, kills it and its servers if it does not, and removes the folder. No signal
+//! handler is therefore needed, and none can be missed. A daemon started by others is in another
+//! folder, out of reach of this code.
 
 use std::ffi::OsString;
 use std::io::{Read, Write};
@@ -15,9 +15,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Names the control program where it is not on the `PATH`.
+/// Names the control program if it is not on the `PATH`.
 pub const PROGRAM_VARIABLE: &str = "COTENANT_MPS_CONTROL";
-/// Longest path of a Unix socket, its closing zero included (`sockaddr_un`).
+/// Longest path of a Unix socket, including its closing zero (`sockaddr_un`).
 const SOCKET_PATH: usize = 108;
 /// The longest name of a socket that the daemon makes in its folder.
 const LONGEST_SOCKET: &str = "/control_privileged";
@@ -25,10 +25,10 @@ const KEEPER: &str = include_str!("mps/keeper.sh");
 const STEP: Duration = Duration::from_millis(5);
 const PERCENTAGE: &str = "CUDA_MPS_ACTIVE_THREAD_PERCENTAGE";
 
-/// Why there is no MPS, or what it did not do.
+/// Why there is no MPS, or what failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MpsError {
-    /// The control program is not there.
+    /// The control program was not found.
     #[error(
         "nvidia-cuda-mps-control is not on the PATH: it comes with the driver's packages \
          (nvidia-compute-utils, nvidia-cuda-mps); or name it in {PROGRAM_VARIABLE}"
@@ -43,12 +43,12 @@ pub enum MpsError {
         /// The folder.
         folder: PathBuf,
     },
-    /// The system's refusal.
+    /// The system refuses.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// What was attempted.
         what: String,
-        /// What the system says.
+        /// What the system reports.
         source: std::io::Error,
     },
     /// The daemon has ended by itself.
@@ -61,35 +61,35 @@ pub enum MpsError {
         /// The end of its log.
         log: String,
     },
-    /// The daemon does not answer.
+    /// The daemon did not answer.
     #[error("the MPS daemon does not answer `{command}` within {limit:?}: {log}")]
     NoAnswer {
         /// What it was asked.
         command: String,
-        /// How long was waited.
+        /// How long the answer was awaited.
         limit: Duration,
         /// The end of its log.
         log: String,
     },
-    /// The daemon answers with a complaint.
+    /// The daemon answered with an error.
     #[error("the MPS daemon refuses `{command}`: {answer}")]
     Refused {
         /// What it was asked.
         command: String,
-        /// What it said.
+        /// What it answered.
         answer: String,
     },
-    /// Programs ran beside the daemon instead of under it: the driver goes on without MPS where it
-    /// does not get a server, and says nothing.
+    /// Programs ran beside the daemon instead of under it: if the driver gets no server, it carries on
+    /// without MPS and does not report it.
     #[error("the MPS daemon has no server: what ran, ran without MPS; {log}")]
     NoServer {
         /// The end of its log.
         log: String,
     },
-    /// A share that is none.
+    /// A percentage that is not a valid share.
     #[error("{0} % is not a share of the GPU: above 0, up to 100")]
     Percentage(f64),
-    /// It did not quit when asked, and was killed.
+    /// The daemon did not quit when asked, and was killed.
     #[error("the MPS daemon did not quit when it was asked, and was killed")]
     Killed,
 }
@@ -97,11 +97,11 @@ pub enum MpsError {
 /// How a daemon is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The control program; found by [`find_program`] where it is not given.
+    /// The control program; by default the one that [`find_program`] finds.
     pub program: Option<PathBuf>,
     /// Where the private folder is made; the system's folder for temporary files by default.
     pub parent: Option<PathBuf>,
-    /// Share of the SMs, in percent, of clients that do not say; all by default.
+    /// Share of the SMs, in percent, of clients that do not ask for one; all by default.
     pub default_percentage: Option<f64>,
     /// Longest wait for an answer; 10 s by default.
     pub patience: Option<Duration>,
@@ -116,8 +116,8 @@ pub struct Daemon {
     patience: Duration,
 }
 
-/// The control program: named in the environment, on the `PATH`, or where the driver's containers
-/// have it.
+/// The control program: the one named in the environment, on the `PATH`, or where the driver's
+/// containers have it.
 #[must_use]
 pub fn find_program() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(PROGRAM_VARIABLE) {
@@ -137,7 +137,7 @@ impl Daemon {
     /// Starts a daemon and waits until it answers.
     ///
     /// # Errors
-    /// The program is missing, ends at once or does not answer; nothing is left behind then.
+    /// The program is missing, ends at once or does not answer. In these cases nothing is left behind.
     pub fn start(options: &Options) -> Result<Self, MpsError> {
         let program = match &options.program {
             Some(given) => Some(given.clone()).filter(|p| executable(p)),
@@ -170,7 +170,7 @@ impl Daemon {
             self.check()?;
             let left = self.patience.saturating_sub(began.elapsed());
             match self.ask(QUESTION, left.max(STEP)) {
-                // It may answer before its keeper has written down which process it is.
+                // It may answer before its keeper has written down its process id.
                 Ok(_) if self.pid().is_some() => return Ok(()),
                 _ if began.elapsed() < self.patience => std::thread::sleep(STEP),
                 _ => {
@@ -182,7 +182,7 @@ impl Daemon {
         }
     }
 
-    /// The variables by which programs become clients of this daemon.
+    /// The variables that make a program a client of this daemon.
     #[must_use]
     pub fn environment(&self) -> [(&'static str, OsString); 2] {
         environment(&self.folder)
@@ -190,11 +190,11 @@ impl Daemon {
 
     /// Makes a program a client of this daemon, on at most `percentage` of the SMs.
     ///
-    /// The driver runs a program without MPS where the daemon gives it no server, and says nothing:
-    /// [`Self::require_server`] tells.
+    /// If the daemon gives a program no server, the driver runs it without MPS and does not report it;
+    /// [`Self::require_server`] detects that.
     ///
     /// # Errors
-    /// No percentage.
+    /// The percentage is not valid.
     pub fn client(&self, command: &mut Command, percentage: Option<f64>) -> Result<(), MpsError> {
         command.envs(self.environment()).env_remove(PERCENTAGE);
         if let Some(percentage) = percentage {
@@ -203,34 +203,35 @@ impl Daemon {
         Ok(())
     }
 
-    /// Sends one line to the daemon; its answer without the last line's end.
+    /// Sends one line to the daemon and returns its answer, without the final newline.
     ///
     /// # Errors
-    /// It has ended, does not answer in time, or refuses.
+    /// The daemon has ended, does not answer in time, or refuses.
     pub fn command(&self, line: &str) -> Result<String, MpsError> {
         self.check()?;
         self.ask(line, self.patience).inspect_err(|_| std::thread::sleep(STEP)).or_else(|e| {
-            // An answer that fails because the daemon has gone is its death.
+            // If an answer fails because the daemon has gone, report its end instead.
             self.check().and(Err(e))
         })
     }
 
-    /// Share of the SMs, in percent, of clients that start from now on and do not say.
+    /// Sets the share of the SMs, in percent, for clients that start from now on and do not ask for
+    /// one.
     ///
     /// # Errors
-    /// No percentage, or those of [`Self::command`].
+    /// The percentage is not valid, or those of [`Self::command`].
     pub fn set_default_percentage(&self, percentage: f64) -> Result<(), MpsError> {
         let share = share(percentage)?;
         let command = format!("set_default_active_thread_percentage {share}");
         let answer = self.command(&command)?;
-        // It answers with the value that it took.
+        // The daemon answers with the value that it set.
         match answer.trim().parse::<f64>() {
             Ok(taken) if (taken - percentage).abs() < 0.51 => Ok(()),
             _ => Err(MpsError::Refused { command, answer }),
         }
     }
 
-    /// Process ids of its servers; the first client makes one.
+    /// Process ids of its servers; the first client causes one to start.
     ///
     /// # Errors
     /// Those of [`Self::command`].
@@ -239,7 +240,7 @@ impl Daemon {
         Ok(answer.lines().filter_map(|l| l.trim().parse().ok()).collect())
     }
 
-    /// Makes sure that clients that have started ran under this daemon.
+    /// Checks that the clients that have started ran under this daemon.
     ///
     /// # Errors
     /// It has no server, or those of [`Self::command`].
@@ -250,10 +251,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// Whether it is still there.
+    /// Checks that the daemon is still running.
     ///
     /// # Errors
-    /// How it ended.
+    /// How the daemon ended.
     pub fn check(&self) -> Result<(), MpsError> {
         match std::fs::read_to_string(self.folder.join("exit")) {
             Err(_) if self.folder.exists() => Ok(()),
@@ -276,10 +277,10 @@ impl Daemon {
         &self.folder
     }
 
-    /// Stops the daemon, and waits until it and its folder are gone.
+    /// Stops the daemon and waits until it and its folder are gone.
     ///
     /// # Errors
-    /// It had to be killed, or had ended before.
+    /// The daemon had to be killed, or had already ended.
     pub fn quit(mut self) -> Result<(), MpsError> {
         let before = self.check();
         match self.stop() {
@@ -288,10 +289,10 @@ impl Daemon {
         }
     }
 
-    /// Closes the keeper's pipe and waits for it: the keeper's status.
+    /// Closes the keeper's pipe, waits for the keeper, and returns its status.
     fn stop(&mut self) -> Option<i32> {
         drop(self.keeper.stdin.take());
-        // The keeper bounds its own waits; twice their sum, and it is stuck itself.
+        // The keeper bounds its own waits; after twice their sum it must be stuck itself.
         let limit = 2 * (self.patience + Duration::from_secs(8));
         let status = wait(&mut self.keeper, limit).and_then(|s| s.code());
         if status.is_none() {
@@ -309,7 +310,7 @@ impl Daemon {
         client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut client = client.process_group(0).spawn().map_err(io)?;
         if let Some(mut input) = client.stdin.take() {
-            // One that has ended already reads nothing; its status tells.
+            // A client that has already ended reads nothing; its status tells.
             let _ = writeln!(input, "{line}");
         }
         let Some(status) = wait(&mut client, limit) else {
@@ -332,7 +333,7 @@ impl Daemon {
         Err(MpsError::Refused { command: line.to_owned(), answer })
     }
 
-    /// The last lines of what the daemon wrote.
+    /// The last lines of the daemon's output.
     fn log(&self) -> String {
         let mut text = String::new();
         for name in ["output", "control.log", "server.log"] {
@@ -360,13 +361,13 @@ fn environment(folder: &Path) -> [(&'static str, OsString); 2] {
     ]
 }
 
-/// A percentage as the daemon reads it.
+/// A percentage in the form that the daemon reads.
 fn share(percentage: f64) -> Result<String, MpsError> {
     let possible = percentage > 0.0 && percentage <= 100.0;
     if possible { Ok(percentage.to_string()) } else { Err(MpsError::Percentage(percentage)) }
 }
 
-/// A folder that nobody else has, for this user alone, short enough for sockets.
+/// A fresh folder for this user alone, whose path is short enough for sockets.
 fn private_folder(parent: Option<&Path>) -> Result<PathBuf, MpsError> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
@@ -380,7 +381,7 @@ fn private_folder(parent: Option<&Path>) -> Result<PathBuf, MpsError> {
         private.mode(0o700);
         match private.create(&folder).and_then(|()| private.create(folder.join("log"))) {
             Ok(()) => return Ok(folder),
-            // Left by a process that had this number before.
+            // Left behind by an earlier process with the same id.
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(source) => {
                 let what = folder.display().to_string();
@@ -390,7 +391,7 @@ fn private_folder(parent: Option<&Path>) -> Result<PathBuf, MpsError> {
     }
 }
 
-/// Waits at most `limit`; `None` if it is not over then.
+/// Waits at most `limit`; `None` if the process has not ended by then.
 fn wait(child: &mut Child, limit: Duration) -> Option<std::process::ExitStatus> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! Clocks, temperature and power of a GPU by NVML: reading alone, so that no code path can change a
+//! Reads a GPU's clocks, temperature and power with NVML. It only reads, so no code path can change a
 //! setting.
 #![allow(unsafe_code)] // the library's C interface, loaded at run time
 
@@ -9,13 +9,13 @@ use crate::cuda::Loader;
 
 type Device = *mut c_void;
 
-/// The driver's management library, of one GPU.
+/// The driver's management library, for one GPU.
 pub struct Nvml {
     library: Loader,
     device: Device,
 }
 
-/// What the GPU was doing at one moment; a value that it does not tell is absent.
+/// The state of the GPU at one moment; values that it does not report are absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Reading {
     /// Clock of the SMs, MHz.
@@ -29,7 +29,7 @@ pub struct Reading {
 }
 
 impl Nvml {
-    /// Opens the library and the GPU of that UUID (`GPU-…`).
+    /// Opens the library and the GPU with that UUID (`GPU-…`).
     ///
     /// # Errors
     /// What is missing.
@@ -69,7 +69,7 @@ impl Nvml {
         }
     }
 
-    /// Whether MIG is on; `None` where the GPU has none.
+    /// Whether MIG is on; `None` if the GPU does not have MIG.
     #[must_use]
     pub fn mig(&self) -> Option<bool> {
         let (mut now, mut pending) = (0, 0);

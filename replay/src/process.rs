@@ -1,14 +1,14 @@
-//! Workers as processes of their own, where the mechanism needs one: contexts that take turns,
-//! shares under MPS, a shadow beside the worker that it replaces, several instances of a model.
+//! Workers as processes of their own, for mechanisms that need them: contexts that take turns, shares
+//! under MPS, a shadow beside the worker that it replaces, several instances of a model.
 //!
-//! A worker is this program again, as `cotenant worker` ([`child`]). It is told over its standard
-//! input what it is to be and what to run ([`messages`]), runs that on its own device, and shows in
-//! shared memory that it lives ([`Counters`]). With an emulated GPU, that GPU stays with the process
-//! that started the workers, and each has a context on it over its standard output; on a real one
-//! each opens a context of its own.
+//! A worker is this program again, started as `cotenant worker` ([`child`]). Its standard input tells
+//! it what to be and what to run ([`messages`]); it runs that on its own device and shows in shared
+//! memory that it is alive ([`Counters`]). An emulated GPU stays with the process that started the
+//! workers, and each worker has a context on it over its standard output; on a real GPU each worker
+//! opens its own context.
 //!
-//! No worker outlives the process that started it: the system kills it with its parent
-//! (`PR_SET_PDEATHSIG`), and it ends by itself when its connection closes.
+//! No worker outlives its parent: the system kills it with the parent (`PR_SET_PDEATHSIG`), and it ends
+//! by itself when its connection closes.
 
 pub mod child;
 mod counters;

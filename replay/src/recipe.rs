@@ -1,4 +1,4 @@
-//! How work becomes a launch of one of our kernels: function, grid, parameters, operands.
+//! Turns work into a launch of one of our kernels: function, grid, parameters, operands.
 
 mod steps;
 
@@ -16,8 +16,8 @@ pub(crate) use steps::places;
 /// The source of the kernels.
 pub const SOURCE: &str =
     concat!(include_str!("../kernels/zoo.cu"), include_str!("../kernels/steps.cu"));
-/// The source compiled for compute capability 8.0 and later; the driver compiles it further. Packed, it is
-/// a seventh of its size, of which the program would carry every byte.
+/// The source compiled for compute capability 8.0 and later, which the driver compiles further.
+/// Compression shrinks it to a seventh of its size; the program would otherwise carry every byte.
 pub static PTX: LazyLock<String> = LazyLock::new(|| {
     let packed: &[u8] = include_bytes!("../kernels/zoo.ptx.gz");
     let mut text = String::new();
@@ -27,21 +27,22 @@ pub static PTX: LazyLock<String> = LazyLock::new(|| {
     text
 });
 
-/// Threads of one block of our kernels: what the block-wide sums in the source assume.
+/// Threads per block of our kernels, as the block-wide sums in the source assume.
 pub const BLOCK: u32 = 256;
 
-/// Indices that are scattered among each other where they are distinct.
+/// Indices per group within which distinct indices are shuffled.
 pub const SCATTERED: u32 = 64;
 
-/// What a launch reads.
+/// An operand that a launch reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operand {
     /// Elements.
     pub elements: u64,
-    /// Random numbers, or indices below this bound.
+    /// The bound of random indices; without one, the elements are random numbers.
     pub below: Option<u32>,
-    /// Indices of which none comes twice: those of each group of [`SCATTERED`] in another order, so that
-    /// a longer operand begins as a shorter one does. The bound is whole groups.
+    /// Whether every index is used only once. Each group of [`SCATTERED`] indices is shuffled by
+    /// itself, so that a longer operand starts as a shorter one does. The bound is a whole number of
+    /// groups.
     pub distinct: bool,
 }
 
@@ -54,16 +55,16 @@ pub enum Parameter {
     Null,
     /// The address of the result.
     Output,
-    /// The address of memory that the kernel uses for itself.
+    /// The address of scratch memory for the kernel.
     Scratch,
     /// A number.
     Number(u64),
 }
 
-/// Operands and result of any work.
+/// Operands and result of some work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shapes {
-    /// What is read.
+    /// The operands read.
     pub inputs: Vec<Operand>,
     /// Elements written.
     pub output: u64,
@@ -80,7 +81,7 @@ pub struct Recipe {
     pub block: u32,
     /// Parameters in order.
     pub parameters: Vec<Parameter>,
-    /// Bytes of memory that the kernel uses for itself, zero before the first launch.
+    /// Bytes of scratch memory, zero before the first launch.
     pub scratch: u64,
 }
 
@@ -149,10 +150,10 @@ pub fn shapes(work: &Work) -> Shapes {
     Shapes { inputs, output }
 }
 
-/// The launch of `work` by one of our kernels; `None` for what a library runs.
+/// The launch of `work` by one of our kernels; `None` if a library runs it.
 ///
 /// # Errors
-/// A size or a precision that the kernel cannot take.
+/// The kernel does not support the size or precision.
 pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
     use Parameter::{Input, Null, Number, Output};
     let number = |n: u32| Number(u64::from(n));
@@ -232,15 +233,15 @@ pub fn recipe(work: &Work) -> Result<Option<Recipe>, DeviceError> {
     Ok(Some(Recipe { function, blocks, block: BLOCK, parameters, scratch }))
 }
 
-/// The code that a launch of a step runs, whatever its sizes: one launch loads it for all. `None` for
-/// other work.
+/// Identifies the code that a launch of a step runs, whatever its sizes: one launch loads it for all of
+/// them. `None` for other work.
 #[must_use]
 pub fn family(work: &Work) -> Option<String> {
     let function = || recipe(work).ok().flatten().map(|r| r.function);
     work.step.then(|| function().unwrap_or_else(|| "product".to_owned()))
 }
 
-/// A block per row where a block works on a row, otherwise a thread per element.
+/// One block per row if a block works on a row, otherwise one thread per element.
 fn blocks(work: &Work, elements: u64) -> u32 {
     clamped(match &work.task {
         Task::LayerNorm { rows, .. } | Task::Softmax { rows, .. } => u64::from(*rows),
@@ -250,7 +251,7 @@ fn blocks(work: &Work, elements: u64) -> u32 {
     })
 }
 
-/// As many blocks as a grid can have.
+/// The number of blocks, limited to what a grid can have.
 fn clamped(blocks: u64) -> u32 {
     /// The largest x dimension of a grid.
     const MOST: u64 = (1 << 31) - 1;

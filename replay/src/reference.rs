@@ -1,5 +1,5 @@
-//! What the kernels must compute, on the CPU in double precision, and the random operands that the
-//! comparison uses.
+//! What the kernels must compute, evaluated on the CPU in double precision, and the random operands for
+//! the comparison.
 
 mod steps;
 
@@ -9,18 +9,18 @@ use cotenant_profiles::zoo::layer::{Conv, Function, Pool, PoolKind};
 use crate::recipe::{Operand, SCATTERED, Shapes};
 use crate::work::{StepTask, Task, Work};
 
-/// Elements after which an operand repeats: large ones would take longer to draw than to use. Odd, so
-/// that rows differ.
+/// The length after which an operand repeats: large operands would take longer to draw than to use. It
+/// is odd, so that rows differ.
 const PERIOD: u64 = (1 << 18) - 5;
 
-/// Operands of `work`, the same on every machine: numbers in [-1, 1) as the precision can hold them,
-/// or indices.
+/// Operands of `work`, equal on every machine: numbers in [-1, 1) that the precision holds exactly, or
+/// indices.
 #[must_use]
 pub fn operands(shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
     operands_of(0, shapes, precision)
 }
 
-/// As [`operands`], other numbers for every `set`.
+/// As [`operands`], with other numbers for every `set`.
 #[must_use]
 pub fn operands_of(set: usize, shapes: &Shapes, precision: Precision) -> Vec<Vec<f64>> {
     let first = set * shapes.inputs.len();
@@ -30,7 +30,7 @@ pub fn operands_of(set: usize, shapes: &Shapes, precision: Precision) -> Vec<Vec
     shapes.inputs.iter().enumerate().map(all).collect()
 }
 
-/// What operand number `i` repeats.
+/// The values that operand number `i` repeats.
 fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
     let mut state = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(i as u64 + 1);
     let drawn = 0..operand.elements.min(PERIOD);
@@ -41,8 +41,8 @@ fn pattern(i: usize, operand: &Operand, precision: Precision) -> Vec<f64> {
     drawn.map(|_| draw(&mut state, operand.below, precision)).collect()
 }
 
-/// Operand number `i` as bytes of the device: what [`operands`] holds, without going through
-/// doubles for all of it.
+/// Operand number `i` as device bytes: the content of [`operands`], without converting all of it from
+/// doubles.
 #[must_use]
 pub fn operand_bytes(i: usize, operand: &Operand, precision: Precision) -> Vec<u8> {
     let (once, size) = operand_once(i, operand, precision);
@@ -53,14 +53,14 @@ pub fn operand_bytes(i: usize, operand: &Operand, precision: Precision) -> Vec<u
     all
 }
 
-/// What the bytes of operand number `i` repeat, and how many there are.
+/// The bytes that operand number `i` repeats, and its size in bytes.
 #[must_use]
 pub fn operand_once(i: usize, operand: &Operand, precision: Precision) -> (Vec<u8>, usize) {
     let once = to_bytes(&pattern(i, operand, precision), operand, precision);
     (once, operand_size(operand, precision))
 }
 
-/// Bytes of an operand on the device.
+/// Size of an operand on the device, in bytes.
 #[must_use]
 pub fn operand_size(operand: &Operand, precision: Precision) -> usize {
     let width = if operand.below.is_some() { 4 } else { precision.bytes() };
@@ -76,7 +76,8 @@ fn draw(state: &mut u64, below: Option<u32>, precision: Precision) -> f64 {
     z ^= z >> 31;
     match below {
         Some(bound) => (z % u64::from(bound.max(1))) as f64,
-        // Steps that the precision holds exactly, so that both sides start from the same numbers.
+        // Multiples of a step that the precision holds exactly, so that both sides start from the same
+        // numbers.
         None => {
             let steps = match precision {
                 Precision::Fp16 => 10,
@@ -88,14 +89,14 @@ fn draw(state: &mut u64, below: Option<u32>, precision: Precision) -> f64 {
     }
 }
 
-/// Operands as bytes of the device.
+/// Converts operands to device bytes.
 #[must_use]
 pub fn to_bytes(values: &[f64], operand: &Operand, precision: Precision) -> Vec<u8> {
     let each = |v: &f64| -> Vec<u8> {
         match (operand.below, precision) {
             (Some(_), _) => (*v as u32).to_le_bytes().to_vec(),
             (None, Precision::Fp16) => to_half(*v).to_le_bytes().to_vec(),
-            // Its numbers are single-precision ones without the lower half.
+            // A bf16 number is a single-precision number without its lower half.
             (None, Precision::Bf16) => (*v as f32).to_le_bytes()[2..].to_vec(),
             _ => (*v as f32).to_le_bytes().to_vec(),
         }
@@ -103,7 +104,7 @@ pub fn to_bytes(values: &[f64], operand: &Operand, precision: Precision) -> Vec<
     values.iter().flat_map(each).collect()
 }
 
-/// Results from bytes of the device.
+/// Converts device bytes to results.
 #[must_use]
 pub fn from_bytes(bytes: &[u8], precision: Precision) -> Vec<f64> {
     if precision == Precision::Fp16 {
@@ -141,8 +142,8 @@ fn from_half(h: u16) -> f64 {
     }
 }
 
-/// Elements `picks` of the result of a product, by their number: large products have too many to
-/// compute them all.
+/// Computes only the elements `picks` of a product's result, given by index: large products have too
+/// many elements to compute them all.
 #[must_use]
 pub fn product_at(work: &Work, picks: &[u64]) -> Vec<f64> {
     let Task::Gemm { m, n, k, .. } = work.task else { return Vec::new() };
@@ -159,7 +160,7 @@ pub fn product_at(work: &Work, picks: &[u64]) -> Vec<f64> {
     picks.iter().map(element).collect()
 }
 
-/// `‖a - b‖ / ‖b‖`; infinite where the lengths differ or a value is not finite.
+/// `‖a - b‖ / ‖b‖`; infinite if the lengths differ or a value is not finite.
 #[must_use]
 pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
     let off: f64 = found.iter().zip(expected).map(|(a, b)| (a - b) * (a - b)).sum();
@@ -168,10 +169,10 @@ pub fn distance(found: &[f64], expected: &[f64]) -> f64 {
     if found.len() == expected.len() && off.is_finite() { off } else { f64::INFINITY }
 }
 
-/// The largest [`distance`] that is only rounding, in units of the arithmetic's own step.
+/// The largest [`distance`] that rounding alone explains, in units of the arithmetic's own step.
 #[must_use]
 pub fn tolerance(work: &Work) -> f64 {
-    // Sums of random signs lose few bits whatever their length: accumulation is in FP32.
+    // Sums of terms with random signs lose few bits, however long they are: accumulation is in FP32.
     match (&work.task, work.precision) {
         (
             Task::Gemm { .. } | Task::Conv { .. } | Task::Step(StepTask::Biased { .. }),

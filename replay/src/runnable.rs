@@ -1,5 +1,5 @@
-//! Which runnable work the kernels of a scenario are: a profile that was collected here names its
-//! kernels after the work that was measured, and steps of a generating model say which layer each of
+//! Maps the kernels of a scenario to runnable work. A profile collected by this program names its
+//! kernels after the work that was measured; the steps of a generating model say which layer each of
 //! their kernels is.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use crate::recipe;
 use crate::steps;
 use crate::work::{self, Work};
 
-/// Batches that are looked through for a kernel of a model.
+/// Batch sizes that are searched for a kernel of a model.
 const BATCHES: [u32; 24] =
     [1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128];
 
 /// A kernel that this program cannot launch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotRunnable {
-    /// It comes from elsewhere than the collector.
+    /// The kernel does not come from the collector.
     #[error(
         "model `{model}`: its profile's kernel `{kernel}` is none that can be launched here; replay \
          needs a profile of this GPU: `cotenant profile collect`, then name its folder in `profiles`"
@@ -31,20 +31,20 @@ pub enum NotRunnable {
         /// The kernel's identifier.
         kernel: String,
     },
-    /// A layer of a generating model's steps that no kernel here computes.
+    /// A generating model's step has a layer that no kernel here computes.
     #[error("model `{model}`: {why}")]
     Step {
         /// The model.
         model: String,
-        /// Why, with the kernel.
+        /// The reason, with the kernel.
         why: String,
     },
 }
 
-/// The work of every kernel of a scenario, by its number.
+/// The work of every kernel of a scenario, by kernel number.
 ///
 /// # Errors
-/// A kernel that comes from elsewhere than the collector: computed, imported or captured.
+/// A kernel does not come from the collector: it was computed, imported or captured.
 pub fn works(setup: &Setup) -> Result<Vec<Work>, NotRunnable> {
     let mut known: BTreeMap<String, Work> = BTreeMap::new();
     let mut works: Vec<Option<Work>> = vec![None; setup.code.kernels.len()];
@@ -78,13 +78,13 @@ pub fn works(setup: &Setup) -> Result<Vec<Work>, NotRunnable> {
             works[k as usize] = known.get(&setup.code.kernels[k as usize].id).cloned();
         }
     }
-    // A kernel that no tenant launches is never asked for; any work may stand for it.
+    // A kernel that no tenant launches is never asked for, so any work can stand in for it.
     let spare = works.iter().flatten().next().cloned();
     Ok(works.into_iter().filter_map(|w| w.or_else(|| spare.clone())).collect())
 }
 
-/// The work of what a generating tenant's steps launch. Its kernels may be computed ones: they say
-/// which layers they are.
+/// The work of a generating tenant's step launches. Its kernels may be computed ones: they say which
+/// layers they are.
 fn of_steps(tenant: &Tenant, works: &mut [Option<Work>]) -> Result<(), NotRunnable> {
     let model = &tenant.model.name;
     let refused = |why: String| NotRunnable::Step { model: model.clone(), why };

@@ -1,9 +1,9 @@
-//! What a serving engine's steps launch beside matrix products, as work: norms, rotary embedding,
+//! The launches of a serving engine's steps besides matrix products, as work: norms, rotary embedding,
 //! the key-value cache, attention over its pages, experts, the choice of a token.
 //!
-//! Each layer of a [`cotenant_profiles::zoo::decoder::Step`] is one work ([`work`]). The kernels
-//! are ours, `kernels/steps.cu`: they compute what the layer computes, on the grid that the analytic
-//! model gives it where that is possible, and are not tuned. Where they differ:
+//! Each layer of a [`cotenant_profiles::zoo::decoder::Step`] is one work ([`work`]). The kernels are
+//! our own, `kernels/steps.cu`: they compute what the layer computes, where possible on the grid that
+//! the analytic model gives it, and they are not tuned. They differ in these points:
 //!
 //! * prompts: blocks as modelled, a tile of 128 queries of a head each, of 256 threads and 33 KiB of
 //!   shared memory, without matrix units; flash attention has 128 or 384 threads and more memory;
@@ -13,7 +13,8 @@
 //! * experts: their products are one batch of equal products, each of the mean number of rows; the
 //!   router's kernel chooses, and leaves the sorting of tokens out.
 //!
-//! Sequences of a step are known by their sums, so work has equal ones, as even as whole numbers are.
+//! A step's sequences are known only by their sums, so the work has equal sequences, or as nearly equal
+//! as whole numbers allow.
 
 mod samples;
 
@@ -24,13 +25,13 @@ use crate::work::{Attend, StepTask, Task, Work};
 
 pub use samples::samples;
 
-/// The work of one layer of a step. A quantised precision is that of products alone, as
-/// [`cotenant_profiles::lower::step_layer`] has it.
+/// The work of one layer of a step. A quantised precision applies to products alone, as in
+/// [`cotenant_profiles::lower::step_layer`].
 #[must_use]
 pub fn work(layer: &StepLayer, precision: Precision) -> Work {
     let (task, precision) = match *layer {
         StepLayer::Embedding { tokens, width } => {
-            // The table of the vocabulary is as long as its file says; what is read are these rows.
+            // The file determines the length of the vocabulary's table; only these rows are read.
             (Task::Embedding { rows: tokens, width, entries: TABLE }, precision.activations())
         }
         StepLayer::Linear { matrix, tokens: m, in_features: k, out_features: n, bias } => {
@@ -51,7 +52,7 @@ pub fn work(layer: &StepLayer, precision: Precision) -> Work {
     Work { step: true, ..Work::new(task, precision) }
 }
 
-/// Rows of the embedding that tokens are spread over: as many as cannot stay in a cache.
+/// Rows of the embedding over which tokens are spread: too many to stay in a cache.
 const TABLE: u32 = 16_384;
 
 fn other(layer: &StepLayer) -> StepTask {
@@ -115,7 +116,7 @@ mod tests {
                 assert!(works.iter().all(|w| w.step));
                 let flops: u64 = works.iter().map(Work::flops).sum();
                 let expected = 2 * decoder.macs(&shape);
-                // Experts have the mean number of rows, rounded up.
+                // Each expert has the mean number of rows, rounded up.
                 let most = if decoder.name.contains("a3b") { 1.6 } else { 1.0 };
                 let share = flops as f64 / expected as f64;
                 assert!((1.0..=most).contains(&share), "{} {shape:?}: {share}", decoder.name);

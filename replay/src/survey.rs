@@ -1,11 +1,12 @@
-//! What this machine's GPU and driver can do for collection, capture and replay, and what is missing.
+//! Surveys what this machine's GPU and driver can do for collection, capture and replay, and what is
+//! missing.
 
 use crate::cuda::{self, CudaDevice, Granularity, LibraryState};
 use crate::device::{Device, Kind};
 use crate::mps::{self, MpsError};
 use crate::nvml::Nvml;
 
-/// One thing that is there or not.
+/// Something that is available or missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// What was looked for.
@@ -24,7 +25,7 @@ fn missing(what: &'static str, detail: impl Into<String>) -> Finding {
     Finding { what, works: false, detail: detail.into() }
 }
 
-/// Looks at everything; never fails, whatever the machine lacks.
+/// Checks everything. It never fails, whatever the machine lacks.
 #[must_use]
 pub fn survey() -> Vec<Finding> {
     let mut findings = Vec::new();

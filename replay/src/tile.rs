@@ -1,4 +1,4 @@
-//! Variants of the tuner's template: how a product is cut into tiles of blocks and threads.
+//! Variants of the tuner's template: how a product is divided into tiles of blocks and threads.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use crate::error::DeviceError;
 use crate::recipe::{Parameter, Recipe};
 use crate::work::{Task, Work};
 
-/// The source of the template; its sizes are [`Tile::options`].
+/// The source of the template. [`Tile::options`] sets its sizes.
 pub const SOURCE: &str = include_str!("../kernels/gemm.cu");
 
 /// Static shared memory of a block on every GPU, bytes (CUDA C++ Programming Guide, technical
@@ -16,16 +16,17 @@ const MOST_SHARED: u32 = 48 << 10;
 const MOST_THREADS: u32 = 1024;
 const SM_REGISTERS: u32 = 64 << 10;
 const MOST_REGISTERS: u32 = 255;
-/// Registers of a thread beside its sums and operands: addresses, counters. An estimate; the
-/// compiler is told the threads of a block and keeps within the limit, by spilling if it must.
+/// Registers of a thread besides its sums and operands, for addresses and counters. This is an
+/// estimate: the compiler is told the threads per block and keeps within the limit, by spilling if it
+/// must.
 const OTHER_REGISTERS: u32 = 32;
 
-/// A variant.
+/// A variant of the template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tile {
     /// Rows, columns and inner length of a block's tile.
     pub block: [u32; 3],
-    /// Rows and columns of it that one thread sums.
+    /// Rows and columns of the block's tile that one thread sums.
     pub thread: [u32; 2],
 }
 
@@ -33,8 +34,8 @@ const fn tile(block: [u32; 3], thread: [u32; 2]) -> Tile {
     Tile { block, thread }
 }
 
-/// The variants that are searched, all of them for every shape: from small tiles, of which many
-/// blocks are made for a few rows, to large ones, which read each operand least often.
+/// The variants that are searched, all of them for every shape: from small tiles, which give many
+/// blocks even for a few rows, to large tiles, which read each operand least often.
 pub const TILES: [Tile; 16] = [
     tile([16, 16, 16], [1, 1]),
     tile([32, 32, 16], [2, 2]),
@@ -90,7 +91,7 @@ impl Tile {
             && registers * threads <= SM_REGISTERS
     }
 
-    /// What the compiler is told.
+    /// The options for the compiler.
     #[must_use]
     pub fn options(&self) -> Vec<String> {
         let ([m, n, k], [tm, tn]) = (self.block, self.thread);
@@ -102,7 +103,7 @@ impl Tile {
     /// The launch of a product in these tiles.
     ///
     /// # Errors
-    /// Work that is not a product, or of more blocks than a grid takes.
+    /// The work is not a product, or has more blocks than a grid can hold.
     pub fn recipe(&self, work: &Work) -> Result<Recipe, DeviceError> {
         let Task::Gemm { m, n, k, count } = work.task else {
             return Err(DeviceError::unsupported(&work.id, "only matrix products have tiles"));

@@ -1,9 +1,9 @@
-//! The tuner: searches the tile sizes of a product of matrices under partitions of several sizes, and
-//! says how the variant that is best at one share does at the others.
+//! The tuner: searches the tile sizes of a matrix product under partitions of several sizes, and
+//! reports how the variant that is best at one share performs at the others.
 //!
-//! Shapes are the products of the zoo's models; a convolution is the product that its columns give.
-//! Every variant of [`TILES`] is compiled, checked against the CPU and timed at every share, in random
-//! order, several times over. One shape is done after the other, and a budget leaves out whole shapes.
+//! The shapes are the products of the zoo's models; a convolution counts as the product of its columns.
+//! Every variant of [`TILES`] is compiled, checked against the CPU and timed several times at every
+//! share, in random order. Shapes are done one after the other, so a budget leaves out whole shapes.
 
 mod choice;
 mod files;
@@ -34,19 +34,19 @@ pub use shape::{Shape, shapes};
 /// Why nothing was tuned.
 #[derive(Debug, thiserror::Error)]
 pub enum TuneError {
-    /// The device.
+    /// The device failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// What cannot be planned.
+    /// The request cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// Numbers that the template does not compute with.
+    /// The template does not compute in this number format.
     #[error("precision {0}: the tuner's template computes in fp32; leave --precision away")]
     Precision(Precision),
-    /// No models with products.
+    /// The models have no products.
     #[error("these models have no product of matrices and no convolution to tune")]
     NoShape,
-    /// A variant computes something else than the CPU.
+    /// A variant's result differs from the CPU's.
     #[error(
         "variant {tile} of {shape} is {distance:.1e} off the CPU's result, rounding explains \
          {limit:.1e}: nothing is written"
@@ -58,21 +58,21 @@ pub enum TuneError {
         shape: String,
         /// Its distance, as a share of the norm.
         distance: f64,
-        /// What only rounding explains.
+        /// The distance that rounding alone explains.
         limit: f64,
     },
     /// The budget ended too soon.
     #[error("the budget is spent before every variant of one shape was timed: give more")]
     Nothing,
-    /// A measurement without its evidence.
+    /// A measurement lacks its evidence.
     #[error(transparent)]
     Evidence(#[from] FileError),
-    /// A file that cannot be written.
+    /// A file could not be written.
     #[error("{path}: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The reason that the system gives.
         source: std::io::Error,
     },
 }
@@ -82,37 +82,37 @@ pub enum TuneError {
 pub struct Tuned {
     /// The product.
     pub shape: Shape,
-    /// By number of the variant in [`TILES`], then by number of the share.
+    /// By index of the variant in [`TILES`], then by index of the share.
     pub timings: Timings,
-    /// Durations as measured, by variant and share, ns: with what two events add.
+    /// Durations as measured, by variant and share, ns, including the overhead of two events.
     pub raw: Vec<Vec<Vec<u64>>>,
 }
 
-/// What was found.
+/// The result of tuning.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// The shares, CUs, ascending.
+    /// The CUs of the shares, ascending.
     pub cus: Vec<u32>,
-    /// Shapes that were timed wholly.
+    /// Shapes that were timed completely.
     pub shapes: Vec<Tuned>,
     /// Shapes that the budget left out.
     pub left_out: usize,
-    /// The matrix of each shape, and that of all.
+    /// The matrix of each shape.
     pub cells: Vec<Vec<Cell>>,
-    /// The sum over the shapes, each times its launches.
+    /// The sum over the shapes, each multiplied by its launches.
     pub sum: Vec<Cell>,
-    /// The device is the stand-in of the tests: nothing here was measured.
+    /// The device is the stand-in used in tests, so nothing here is a measurement.
     pub stand_in: bool,
 }
 
-/// What a file says of where its numbers come from.
+/// The provenance that a file states.
 struct Origin {
     info: DeviceInfo,
     driver: String,
     readings: Vec<Reading>,
-    /// Visits, and those of which not every launch was queued ahead.
+    /// The number of visits, and of those in which not every launch was queued ahead.
     visits: [usize; 2],
-    /// What two events add to a duration.
+    /// What two events add to a duration, ns.
     events_ns: u64,
 }
 
@@ -120,7 +120,7 @@ struct Origin {
 /// and all.
 ///
 /// # Errors
-/// No GPU, no NVRTC, a failed launch, a variant that computes something wrong, a folder that cannot
+/// There is no GPU or no NVRTC, a launch fails, a variant computes a wrong result, or the folder cannot
 /// be written.
 pub fn tune(
     request: &Request,
@@ -183,7 +183,7 @@ pub fn tune(
     Ok(outcome)
 }
 
-/// The shares asked for, or quarters of what can be partitioned, and all CUs.
+/// The shares asked for, by default quarters of what can be partitioned, and all CUs.
 fn shares(request: &Request, info: &DeviceInfo, divisible: u32) -> Vec<u32> {
     let grain = info.grain.max(1);
     let quarter = |n: u32| divisible * n / 4 / grain * grain;
@@ -199,12 +199,12 @@ fn shares(request: &Request, info: &DeviceInfo, divisible: u32) -> Vec<u32> {
 
 /// The variants' code, in the order of [`TILES`].
 fn compile() -> Result<Vec<(Tile, String)>, DeviceError> {
-    // As the shipped kernels: the driver compiles it further for its GPU.
+    // As for the shipped kernels, the driver compiles it further for its GPU.
     let code = |t: &Tile| Ok((*t, nvrtc::compile_with(SOURCE, "compute_80", &t.options())?));
     TILES.iter().map(code).collect()
 }
 
-/// A product of which every variant has edges on all sides.
+/// A product in which every variant has partial tiles on all sides.
 fn ragged() -> Work {
     Work::new(Task::Gemm { m: 150, n: 201, k: 77, count: 2 }, Precision::Fp32)
 }
@@ -212,13 +212,13 @@ fn ragged() -> Work {
 struct Tuner {
     bench: Bench,
     code: Vec<(Tile, String)>,
-    /// By number of the share.
+    /// By index of the share.
     queues: Vec<Queue>,
     state: u64,
 }
 
 impl Tuner {
-    /// Every variant on the whole of what the last share gives, with operands in common.
+    /// Prepares every variant for the queue of the last share, with common operands.
     fn prepare(&mut self, work: &Work) -> Result<Vec<Prepared>, DeviceError> {
         let queue = *self.queues.last().expect("there is a share at least");
         let mut all: Vec<Prepared> = Vec::with_capacity(self.code.len());
@@ -240,7 +240,7 @@ impl Tuner {
     }
 
     /// Compares each variant's result with the CPU's, at elements spread over all of it. The stand-in
-    /// computes nothing: its results are fetched and not judged.
+    /// computes nothing, so its results are fetched but not judged.
     fn compare(&mut self, work: &Work, all: &[Prepared]) -> Result<(), TuneError> {
         let judged = self.bench.gpu.info().kind == Kind::Gpu;
         let sample = judged.then(|| Sample::of(work));
@@ -256,8 +256,8 @@ impl Tuner {
         Ok(())
     }
 
-    /// Every variant at every share, so many rounds, each in an order of its own; nothing if the time
-    /// was spent before that.
+    /// Times every variant at every share in several rounds, each in its own order; `None` if the time
+    /// ran out before the end.
     fn shape(
         &mut self,
         work: &Work,
@@ -291,7 +291,7 @@ impl Tuner {
     }
 }
 
-/// Durations without what two events add to each, by variant and share.
+/// Durations without the overhead of two events, by variant and share.
 fn timings(raw: &[Vec<Vec<u64>>], cus: &[u32], events_ns: u64) -> Timings {
     let timing = |(ns, &cus): (&Vec<u64>, &u32)| {
         let ns: Vec<u64> = ns.iter().map(|ns| ns.saturating_sub(events_ns).max(1)).collect();

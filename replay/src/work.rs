@@ -1,4 +1,5 @@
-//! Runnable kernels: what a device can be asked to do, and how the model zoo's layers become it.
+//! Runnable kernels: the work that a device can be asked to do, and how the model zoo's layers turn
+//! into it.
 
 mod step;
 
@@ -12,17 +13,17 @@ use serde::{Deserialize, Serialize};
 
 pub use step::{Attend, CHUNK, MOST_EXPERTS, PAGE, PART, StepTask, TILE, WIDEST_HEAD};
 
-/// One launch with its sizes. The identifier names it in a profile.
+/// One launch with its sizes. Its identifier names it in a profile.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Work {
     /// Key within a profile; equal for equal work.
     pub id: String,
-    /// What to do.
+    /// What the launch does.
     pub task: Task,
-    /// Numbers computed with.
+    /// Number format of the computation.
     pub precision: Precision,
-    /// One of the launches of a serving engine's steps, of which there are many sizes: they share
-    /// weights, and memory for what they read and write, as those of an engine do.
+    /// Whether it is one of the launches of a serving engine's steps. These come in many sizes and
+    /// share weights, as well as memory for what they read and write, as in an engine.
     #[serde(default)]
     pub step: bool,
 }
@@ -30,14 +31,14 @@ pub struct Work {
 /// What a launch does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Task {
-    /// Keeps every block busy for so long: calibration.
+    /// Keeps every block busy for a set time, for calibration.
     Spin {
         /// Blocks of 128 threads.
         blocks: u32,
-        /// Time of each block.
+        /// Time of each block, ns.
         ns: u64,
     },
-    /// `count` products of `m × k` by `k × n`, row-major; a shared right operand for `count` 1.
+    /// `count` products of `m × k` by `k × n`, row-major; with `count` 1, the right operand is shared.
     Gemm {
         /// Rows of the result.
         m: u32,
@@ -64,14 +65,14 @@ pub enum Task {
         /// Height times width.
         pixels: u32,
     },
-    /// Normalisation of rows.
+    /// Normalisation by row.
     LayerNorm {
         /// Rows.
         rows: u32,
         /// Length of a row.
         width: u32,
     },
-    /// Softmax of rows.
+    /// Softmax by row.
     Softmax {
         /// Rows.
         rows: u32,
@@ -94,7 +95,7 @@ pub enum Task {
         /// Its shape.
         pool: Pool,
     },
-    /// Average over the parts of an even split.
+    /// Averages over the parts of an even split.
     AdaptivePool {
         /// Images times channels.
         planes: u32,
@@ -112,7 +113,7 @@ pub enum Task {
         /// Rows of the table.
         entries: u32,
     },
-    /// One tensor written behind others: a copy to an offset. Concatenations are made of these.
+    /// Writes one tensor behind others: a copy to an offset. Concatenations consist of these.
     Concat {
         /// Items.
         batch: u32,
@@ -146,7 +147,7 @@ pub enum Task {
         /// Width of a head, at most 128.
         width: u32,
     },
-    /// Adds one value per column of rows: the bias of a linear layer or of a convolution.
+    /// Adds one value per column to rows: the bias of a linear layer or of a convolution.
     Bias {
         /// Elements.
         elements: u64,
@@ -155,12 +156,12 @@ pub enum Task {
         /// Values.
         values: u32,
     },
-    /// Of a serving engine's step.
+    /// A launch of a serving engine's step.
     Step(StepTask),
 }
 
 impl Work {
-    /// Work of that kind; the identifier follows from its content.
+    /// Work for a task. Its identifier follows from its content.
     #[must_use]
     pub fn new(task: Task, precision: Precision) -> Self {
         let id = match task {
@@ -170,8 +171,8 @@ impl Work {
         Self { id, task, precision, step: false }
     }
 
-    /// Whether what it reads most of is in no cache when its turn comes: between two launches of a
-    /// layer's weights, of the cache of keys or of the embedding, a step reads those of all others.
+    /// Whether most of what it reads is in no cache when it starts. Between two launches on a layer's
+    /// weights, its key cache or the embedding, a step reads those of all other layers.
     #[must_use]
     pub fn starts_cold(&self) -> bool {
         let cold = matches!(
@@ -183,7 +184,7 @@ impl Work {
         self.step && cold
     }
 
-    /// What it does, in a profile's terms.
+    /// Its operation, in a profile's terms.
     #[must_use]
     pub fn op(&self) -> Op {
         match &self.task {
@@ -270,8 +271,8 @@ impl fmt::Display for Task {
     }
 }
 
-/// The launches of one forward pass, in order: the same layer list that the analytic profile is
-/// computed from, one or more launches a layer.
+/// The launches of one forward pass, in order. They come from the same layer list as the analytic
+/// profile, with one or more launches per layer.
 #[must_use]
 pub fn launches(spec: &ModelSpec, batch: u32, precision: Precision) -> Vec<Work> {
     let mut tasks = Vec::new();
@@ -285,7 +286,7 @@ fn tasks_of(layer: &Layer, batch: u32, tasks: &mut Vec<Task>) {
     let all = |n: u64| n * u64::from(batch);
     match layer {
         Layer::Conv(conv) => {
-            // The bias is a launch of its own.
+            // The bias is a separate launch.
             tasks.push(Task::Conv { batch, conv: Conv { bias: false, ..*conv } });
             if conv.bias {
                 let elements = all(layer.output_elements());
@@ -305,7 +306,7 @@ fn tasks_of(layer: &Layer, batch: u32, tasks: &mut Vec<Task>) {
             tasks.push(Task::Gemm { m: p.m, n: p.n, k: p.k, count: p.batch * batch });
         }
         Layer::Attention(a) => {
-            // No fused kernel here: both products, and the softmax between them.
+            // There is no fused kernel here, so this is both products, with the softmax between them.
             let [scores, context] = a.products();
             tasks_of(&Layer::Matmul(scores), batch, tasks);
             let rows = a.heads * a.queries;
@@ -350,8 +351,9 @@ fn tasks_of(layer: &Layer, batch: u32, tasks: &mut Vec<Task>) {
     }
 }
 
-/// The function that is run: of those with one exponential an element, GELU is the one that has a
-/// kernel here. It moves the same bytes and takes as long; values differ, which nobody reads.
+/// The function that is run in place of `function`. Of the functions with one exponential per element,
+/// GELU is the one that has a kernel here. It moves the same bytes and takes as long; its values
+/// differ, but nothing reads them.
 fn stand_in(function: Function) -> Function {
     match function {
         Function::Silu | Function::Sigmoid => Function::Gelu,
@@ -371,7 +373,7 @@ mod tests {
             for batch in [1, 8] {
                 let works = launches(&spec, batch, Precision::Fp32);
                 assert!(works.len() >= spec.nodes.len(), "{}", model.name);
-                // Multiply-accumulates are counted per item, matrix work is all there is of them.
+                // Multiply-accumulates are counted per item, and all of them are matrix work.
                 let flops: u64 = works.iter().map(Work::flops).sum();
                 assert_eq!(flops, 2 * u64::from(batch) * spec.macs(), "{}", model.name);
             }

@@ -18,7 +18,7 @@ use crate::stats::{self, Stats};
 use crate::transform::{self, Transform};
 use crate::writer::Writer;
 
-/// What became of the rows of a conversion: `rows_in` = `rows_out` + everything in `dropped`.
+/// The fate of the rows of a conversion: `rows_in` = `rows_out` + everything in `dropped`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConversionReport {
     /// The format that was read.
@@ -99,7 +99,7 @@ fn sha256(path: &Path) -> Result<String, TraceError> {
     Ok(format!("{:x}", hasher.finalize()))
 }
 
-/// Writes a stream to a file, and hands back the accounting and the number of rows.
+/// Writes a stream to a file and returns the accounting and the number of rows.
 fn write(stream: &mut Stream, output: &Path) -> Result<(Counts, u64), TraceError> {
     let mut writer = Writer::create(output, &stream.columns)?;
     while let Some(row) = stream.rows.next_row()? {
@@ -127,7 +127,7 @@ pub fn stats(
     stats::of(&mut transform::apply(stream, transforms, options.seed)?)
 }
 
-/// Writes the open-loop arrivals of one tenant as a trace, and hands back their number.
+/// Writes the open-loop arrivals of one tenant as a trace and returns their number.
 ///
 /// # Errors
 /// A wrong specification or name, a closed loop, or a file that cannot be written.
@@ -146,7 +146,7 @@ pub fn generate(
         }
     }
     let mut arrivals = spec.open(base_dir, seed, tenant)?;
-    // Only a file can say more of a request than when it comes and how many items it has.
+    // Only a file can say more about a request than its arrival and its number of items.
     let file = matches!(spec.process, Process::Trace(_) | Process::Counts(_));
     let (slo, prio, work, tokens) = (file, file, file, file || spec.tokens.is_some());
     let columns = Columns { items: true, slo, prio, work, tokens, ..Columns::default() };

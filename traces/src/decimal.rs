@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 pub(crate) enum DecimalError {
     /// It has a minus sign and is not zero.
     Negative,
-    /// It is not a number at all; NaN and infinities are none either.
+    /// It is not a number at all; neither are NaN and infinities.
     NotANumber,
     /// It does not fit 64 bits.
     TooLarge,
@@ -87,7 +87,7 @@ pub(crate) fn datetime(text: &str) -> Option<u64> {
         Ok(stamp) => stamp,
         Err(_) => text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp(),
     };
-    // A date alone is no time.
+    // A date without a time is not an instant.
     text.contains(':').then(|| u64::try_from(stamp.as_nanosecond()).ok()).flatten()
 }
 

@@ -12,7 +12,7 @@ use crate::generate::Gap;
 use crate::rng::Rng;
 use crate::row::{Row, Source, Tally};
 
-/// How a count becomes requests.
+/// How a count is expanded to requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Expand {
     /// Exactly the count, each uniform in its bin: a Poisson process conditioned on its totals.
@@ -62,7 +62,7 @@ impl std::fmt::Display for Expand {
 /// The largest count that one client may have in one bin: counts of a bin are expanded in memory.
 pub(crate) const LARGEST_COUNT: u64 = 100_000_000;
 
-/// What one client does in one bin.
+/// The demand of one client in one bin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Demand {
     /// This many requests, expanded as the options say.

@@ -1,4 +1,4 @@
-//! A format of traces, and what its reader is told.
+//! A format of traces, and the options of its reader.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use crate::error::TraceError;
 use crate::expand::Expand;
 use crate::row::Stream;
 
-/// What the readers may be told.
+/// Options for the readers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ReadOptions {
     /// Seed of every random choice a reader makes.

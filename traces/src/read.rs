@@ -74,7 +74,7 @@ pub fn open(
 /// The format of that name.
 ///
 /// # Errors
-/// There is none.
+/// There is no such format.
 pub fn find(name: &str) -> Result<&'static Format, TraceError> {
     FORMATS.iter().find(|f| f.name == name).ok_or_else(|| TraceError::UnknownFormat {
         name: name.to_owned(),

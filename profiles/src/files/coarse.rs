@@ -18,11 +18,11 @@ const FILE: &str = "curves_coarse.csv";
 /// Curves in whole groups, by the id of the kernel.
 pub type CoarseCurves = BTreeMap<String, Curve>;
 
-/// Writes `points` by kernel beside the curves of a profile folder, with the head of those. Where there
-/// are none, a file of an earlier collection goes.
+/// Writes `points` by kernel beside the curves of a profile folder, with the same head. If there are no
+/// points, removes the file of an earlier collection.
 ///
 /// # Errors
-/// There are no curves, or the system's refusal.
+/// There are no curves, or the system refuses.
 pub fn write_coarse(
     dir: &Path,
     group: u32,
@@ -40,7 +40,7 @@ pub fn write_coarse(
     put(&path, &csv(&head, CURVES, rows))
 }
 
-/// Reads the curves in whole groups of the profile in `dir`; there are none where none were measured.
+/// Reads the curves in whole groups of the profile in `dir`. The result is empty if none were measured.
 ///
 /// # Errors
 /// A file that does not read, or is of another device or source than the profile, or has kernels
@@ -67,7 +67,7 @@ pub struct Both {
     pub ratio: f64,
 }
 
-/// Where a kernel was measured on both kinds of partition, by CUs: no interpolation.
+/// The CU counts at which a kernel was measured on both kinds of partition, without interpolation.
 pub fn both<'a>(kernel: &'a Kernel, coarse: &'a CoarseCurves) -> impl Iterator<Item = Both> + 'a {
     let fine = kernel.curve.points();
     let groups = coarse.get(&kernel.id).map_or(&[][..], Curve::points).iter();

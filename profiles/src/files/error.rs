@@ -12,7 +12,7 @@ pub enum FileError {
     Io {
         /// File or folder.
         path: PathBuf,
-        /// What the system says.
+        /// What the system reports.
         source: std::io::Error,
     },
     /// Something in a file is wrong.
@@ -61,7 +61,7 @@ impl FileError {
         Self::Unwritable { what: what.to_owned(), problem: Box::new(problem) }
     }
 
-    /// What is wrong, where this is about content.
+    /// What is wrong, if the error is about content.
     #[must_use]
     pub fn problem(&self) -> Option<&Problem> {
         match self {
@@ -114,7 +114,7 @@ pub enum Problem {
     /// A cell that does not read.
     #[error("`{text}` is not {wanted}")]
     Value {
-        /// What stands there.
+        /// The text found.
         text: String,
         /// What would be right.
         wanted: String,
@@ -122,7 +122,7 @@ pub enum Problem {
     /// A kernel that kernels.csv does not have.
     #[error("no kernel `{name}` in kernels.csv{hint}")]
     UnknownKernel {
-        /// What stands there.
+        /// The name found.
         name: String,
         /// `: did you mean …?`, or nothing.
         hint: String,
@@ -143,15 +143,15 @@ pub enum Problem {
         /// Its CUs.
         has: u32,
     },
-    /// Something that is added is there already, and not the same.
+    /// Something to be added exists already, with other numbers.
     #[error("has other numbers in the profile it is added to")]
     Known,
     /// Two files of one profile that contradict one another.
     #[error("`{found}` here, `{expected}` in {other}")]
     Disagrees {
-        /// What stands here.
+        /// The text found here.
         found: String,
-        /// What stands in the other place.
+        /// The text in the other place.
         expected: String,
         /// The other place.
         other: String,
@@ -161,9 +161,9 @@ pub enum Problem {
     Position {
         /// Batch size.
         batch: u32,
-        /// What stands there.
+        /// The position found.
         found: u32,
-        /// What would follow.
+        /// The position expected.
         expected: u32,
     },
     /// No row at all.

@@ -115,8 +115,8 @@ fn add(times: &mut LayerTimes, row: Row<'_>) -> Result<(), FileError> {
 /// Writes layer times as `layers/<model>.csv` below a profile folder.
 ///
 /// # Errors
-/// Times that say `measured` (see [`write_measured_layers`]), a file of that model that is there
-/// already where `replace` is not asked for, or the system's refusal.
+/// The times say `measured` (see [`write_measured_layers`]), a file of that model exists and `replace`
+/// is not set, or the system refuses.
 pub fn write_layers(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(), FileError> {
     if times.source == Source::Measured {
         return Err(FileError::NotAMeasurement);
@@ -124,11 +124,11 @@ pub fn write_layers(dir: &Path, times: &LayerTimes, replace: bool) -> Result<(),
     write_file(dir, times, replace)
 }
 
-/// As [`write_layers`], for what has just been measured: the evidence goes into the file, which replaces
-/// one that is there.
+/// As [`write_layers`], for times that have just been measured: the evidence goes into the file, which
+/// replaces an existing one.
 ///
 /// # Errors
-/// Times that do not say `measured`, and those of [`write_layers`].
+/// The times do not say `measured`, or those of [`write_layers`].
 pub fn write_measured_layers(
     dir: &Path,
     times: &LayerTimes,

@@ -54,7 +54,7 @@ pub fn write(dir: &Path, profile: &Profile) -> Result<(), FileError> {
     write_files(dir, profile, &profile.provenance)
 }
 
-/// As [`write()`], for what has just been measured: the evidence goes into every file.
+/// As [`write()`], for a profile that has just been measured: the evidence goes into every file.
 ///
 /// # Errors
 /// A profile that does not say `measured`, and those of [`write()`].
@@ -101,7 +101,7 @@ fn write_files(
     }
 }
 
-/// Removes a file of an earlier profile, if it is there.
+/// Removes a file of an earlier profile, if it exists.
 pub(super) fn remove(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
@@ -281,7 +281,7 @@ fn refuse_strangers(dir: &Path, profile: &Profile) -> Result<(), FileError> {
     Err(FileError::Occupied { dir: dir.to_path_buf(), what })
 }
 
-/// What would not read back as it was.
+/// Refuses a profile that would read back differently.
 fn check(profile: &Profile, provenance: &BTreeMap<String, String>) -> Result<(), FileError> {
     let unwritable = |what: &str, text: &str, wanted: &str| {
         let problem = Problem::Value { text: text.to_owned(), wanted: wanted.to_owned() };
@@ -327,7 +327,7 @@ fn check(profile: &Profile, provenance: &BTreeMap<String, String>) -> Result<(),
     Ok(())
 }
 
-/// What [`is_model_name`] asks for, in words.
+/// The requirements of [`is_model_name`], in words.
 pub(crate) const MODEL_NAME: &str = "a model name of letters, digits, `-`, `_`, `.` and `@` that begins with a letter, a digit or `_`";
 
 /// Whether a model may have this name: it is a file's name too, and a cell that no spreadsheet takes

@@ -34,7 +34,7 @@ pub(super) use bytes::begins_with;
 pub use bytes::{Progress, read_text};
 pub use gpu::{Gpu, GpuUse};
 
-/// Who wrote a recording.
+/// The tool that wrote a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
     /// PyTorch's profiler: a Chrome trace.
@@ -60,11 +60,11 @@ pub struct Record {
     pub smem_bytes: u32,
     /// When it began, ns.
     pub start_ns: u64,
-    /// How long it took, ns.
+    /// Its duration, ns.
     pub duration_ns: u64,
 }
 
-/// What a recording does not say by itself.
+/// Facts that a recording does not contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StreamOptions {
     /// Name of the model.
@@ -79,7 +79,7 @@ pub struct StreamOptions {
     pub gpu: Option<u32>,
     /// Host time of one launch, in place of what the recording shows.
     pub launch: Option<Nanos>,
-    /// How often the model ran, for summaries, which do not say.
+    /// How often the model ran; needed for summaries, which do not say.
     pub passes: Option<u32>,
 }
 
@@ -150,7 +150,7 @@ impl Kernel {
     }
 }
 
-/// Where a copy goes.
+/// The direction of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// Host to device.
@@ -263,7 +263,7 @@ impl Recording {
         self
     }
 
-    /// What our own capture recorded.
+    /// A recording of our own capture.
     pub(super) fn captured(
         file: &str,
         records: Vec<Record>,
@@ -304,7 +304,7 @@ impl Recording {
         id
     }
 
-    /// The number of a stream, by all that tells streams apart.
+    /// The number of a stream, identified by everything that distinguishes streams.
     fn stream_id(&mut self, key: &str, process: u32) -> u32 {
         let id = self.streams.id(key);
         if id as usize == self.processes.len() {

@@ -20,7 +20,7 @@ pub enum TimedLayer {
     GateUpProj,
     ActFn,
     DownProj,
-    /// A mixture of experts behind its router: choice, grouped products, sum.
+    /// A mixture of experts after its router: choice, grouped products, sum.
     Moe,
     FinalLayerNorm,
     /// With the choice of the rows.
@@ -101,9 +101,9 @@ pub struct LayerTimes {
     pub model: String,
     /// The device.
     pub device: String,
-    /// Who timed them.
+    /// Where the times come from.
     pub source: Source,
-    /// Where the numbers come from: tool, version, precision.
+    /// Provenance of the numbers: tool, version, precision.
     pub provenance: BTreeMap<String, String>,
     /// By layer and by its tokens (sequences where [`TimedLayer::by_sequences`]).
     pub rows: BTreeMap<TimedLayer, BTreeMap<u32, u64>>,
@@ -122,14 +122,14 @@ impl LayerTimes {
         self.rows.values().map(BTreeMap::len).sum::<usize>() + self.attention.len()
     }
 
-    /// Whether nothing is known.
+    /// Whether there are no times.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Adds what the layers of a step take, ns each. Layers that one row stands for are added up; a row
-    /// of which a layer is not known is left out.
+    /// Adds the times of a step's layers, ns each. Layers that share a row are added up; a row with an
+    /// unknown layer is left out.
     pub fn add_step(
         &mut self,
         decoder: &Decoder,
@@ -160,9 +160,9 @@ impl LayerTimes {
         }
     }
 
-    /// The time of a layer for so many rows, ns. Between two measured numbers of rows the time is
-    /// interpolated; beyond them it is the computed one times what the nearest measured one takes
-    /// over what it is computed to take.
+    /// The time of a layer for this many rows, ns. Between two measured numbers of rows, the time is
+    /// interpolated. Beyond them, it is the computed time, multiplied by the ratio of measured to
+    /// computed time at the nearest measured number of rows.
     pub(super) fn row_ns(
         &self,
         layer: TimedLayer,
@@ -186,8 +186,8 @@ impl LayerTimes {
         }
     }
 
-    /// The time of attention, ns: the computed one times what measured ones around it take over what
-    /// they are computed to take.
+    /// The time of attention, ns: the computed time, multiplied by the ratio of measured to computed
+    /// time of measured calls around it.
     pub(super) fn attention_ns(
         &self,
         shape: &StepShape,
@@ -214,7 +214,7 @@ impl LayerTimes {
                 let (prefill, decode) = *row.0;
                 (place(&StepShape { prefill, decode, padding: 0 }), row)
             })
-            // A prompt beside sequences that generate is another call than either alone.
+            // A prompt alongside generating sequences is a different call from either alone.
             .filter(|(p, _)| (p[1] == 0) == (at[1] == 0) && (p[3] == 0) == (at[3] == 0))
             .collect();
         // In every coordinate the measured values right below and right above.

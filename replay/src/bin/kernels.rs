@@ -1,6 +1,6 @@
 //! Runs every kind of kernel of the zoo on GPU 0, whole and on a partition, and compares its result
 //! with the CPU's in double precision: `cargo run --release -p cotenant-replay --bin kernels`.
-//! Status 1 when one is further off than rounding explains.
+//! Exits with status 1 if a result is further off than rounding explains.
 #![allow(clippy::print_stdout)] // a program
 
 use std::process::ExitCode;
@@ -12,10 +12,10 @@ use cotenant_replay::device::Queue;
 use cotenant_replay::work::{Task, launches};
 use cotenant_replay::{Device, DeviceError, Work, reference, steps};
 
-/// Small enough for a CPU: products and convolutions by the naive sums.
+/// Small enough for a CPU, which computes products and convolutions by naive sums.
 const MOST_FLOPS: u64 = 20_000_000;
 
-/// Convolutions that libraries have other algorithms for.
+/// The kind of a convolution, since libraries use other algorithms for some kinds.
 fn variant(task: &Task) -> String {
     match task {
         Task::Conv { conv: c, .. } => format!(
@@ -58,15 +58,15 @@ fn works() -> Vec<Work> {
     works
 }
 
-/// Products of one shape that one launch merges where they are: single ones, one of them twice, and
-/// batches, whose matrices lie less aligned than what is allocated.
+/// Products of one shape that one launch merges in place: single products, the same product twice, and
+/// batches, whose matrices are less aligned than an allocation.
 fn merges(precision: Precision) -> [Vec<Work>; 2] {
     let gemm = |(m, n, k), count| Work::new(Task::Gemm { m, n, k, count }, precision);
     let (even, odd) = ((64, 96, 128), (37, 64, 72));
     [vec![gemm(even, 1); 3], vec![gemm(odd, 1), gemm(odd, 2), gemm(odd, 3)]]
 }
 
-/// Merges the works as a policy would, the first one named twice, and frees them again.
+/// Merges the works as a policy would, naming the first one twice, and frees them again.
 fn check_merged(gpu: &mut CudaDevice, queue: Queue, works: &[Work]) -> Result<f64, DeviceError> {
     let mut parts = Vec::new();
     for work in works {

@@ -1,34 +1,35 @@
-//! Recordings of one program under several MPS shares, put together as latency curves.
+//! Merges recordings of one program under several MPS shares into latency curves.
 
 use std::collections::BTreeMap;
 
 use cotenant_profiles::curve::{Curve, Point};
 use cotenant_profiles::kernel::{Kernel, Profile};
 
-/// What one share gave: the profile of its recording, and the CUs of the share.
+/// The result of one share: the profile of its recording, and the CUs of the share.
 #[derive(Clone, Debug)]
 pub struct Share {
     /// Percent of the SMs.
     pub percent: f64,
-    /// CUs that this is on the device.
+    /// CUs that this percentage is on the device.
     pub cus: u32,
-    /// The recording as a profile, with its points on all CUs, as imports have them.
+    /// The recording as a profile, whose points are on all CUs, as in every import.
     pub profile: Profile,
 }
 
-/// Points of smaller shares that the curves have and lack.
+/// How the points of smaller shares were matched to the curves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Matched {
-    /// The same kernel: name, blocks, threads, shared memory.
+    /// Matched to the same kernel: name, blocks, threads, shared memory.
     pub same: usize,
-    /// Another kernel at the same place of the iteration: libraries choose by the SMs that they see.
+    /// Matched to another kernel at the same place of the iteration: libraries choose kernels by the
+    /// number of SMs that they see.
     pub by_place: usize,
-    /// None of both.
+    /// Matched by neither.
     pub missing: usize,
 }
 
-/// The kernels of `whole`, a recording on all CUs, with the durations of the smaller shares as further
-/// points of their curves.
+/// The kernels of `whole`, a recording on all CUs, with the durations under the smaller shares added to
+/// their curves as further points.
 #[must_use]
 pub fn merge(whole: Profile, smaller: &[Share]) -> (Profile, Matched) {
     let mut matched = Matched::default();
@@ -74,7 +75,8 @@ pub fn merge(whole: Profile, smaller: &[Share]) -> (Profile, Matched) {
     (merged, matched)
 }
 
-/// Kernels of one content, the shortest first: where their work differs they are several.
+/// Kernels of equal content, shortest first. Kernels of one content whose work differs count as
+/// several.
 fn by_content(kernels: &[Kernel]) -> BTreeMap<(String, [u32; 3], u32, u32), Vec<&Kernel>> {
     let mut known: BTreeMap<_, Vec<&Kernel>> = BTreeMap::new();
     for kernel in kernels {
@@ -100,8 +102,8 @@ fn content(k: &Kernel) -> (String, [u32; 3], u32, u32) {
     (name.to_owned(), grid, block, smem)
 }
 
-/// For each kernel of `whole` the kernel of `share` at its first place, where both iterations have as
-/// many launches and do the same there.
+/// For each kernel of `whole`, the kernel of `share` at the place where it first occurs, provided that
+/// both iterations have equally many launches and do the same work there.
 fn places(whole: &Profile, share: &Profile) -> BTreeMap<usize, usize> {
     let launches = |p: &Profile| -> Vec<usize> {
         p.models.values().flat_map(|m| m.batches.values().flatten()).map(|l| l.kernel).collect()

@@ -1,4 +1,4 @@
-//! From visits to a profile.
+//! Turns visits into a profile.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,38 +19,39 @@ use crate::device::Kind;
 use crate::recipe::shapes;
 use crate::steps;
 
-/// What a collection gave.
+/// The result of a collection.
 #[derive(Clone, Debug)]
 pub struct Collected {
-    /// The profile as written.
+    /// The profile as it was written.
     pub profile: Profile,
-    /// Models and batches left out: the budget ended before all of their kernels were measured.
+    /// Models and batches left out because the budget ended before all of their kernels were measured.
     pub incomplete: Vec<String>,
-    /// Pairs of kernels left out: the budget ended.
+    /// Pairs of kernels left out because the budget ended.
     pub pairs_left: usize,
-    /// Points and pairs that failed, with the reason: those of one kernel and reason are one line.
+    /// Points and pairs that failed, with the reason. Failures of one kernel for one reason share a
+    /// line.
     pub failed: Vec<String>,
-    /// Visits with SM clocks below [`SLOW`] of the highest that was seen.
+    /// Visits with SM clocks below [`SLOW`] of the highest clock seen.
     pub slow: usize,
-    /// Why measuring ended early: a fault that took the GPU's context along.
+    /// Why measuring ended early: a fault that destroyed the GPU's context.
     pub broken: Option<String>,
-    /// The device is the stand-in of the tests: nothing here was measured.
+    /// The device is the stand-in used in tests, so nothing here is a measurement.
     pub stand_in: bool,
 }
 
-/// A visit at a lower share of the highest SM clock was measured on another GPU, so to speak: it was
-/// throttled, or not awake yet.
+/// The share of the highest SM clock below which a visit might as well have been measured on another
+/// GPU: it was throttled, or had not yet clocked up.
 pub const SLOW: f64 = 0.95;
 
-/// Kernels by their share of the models' time on the whole device, the longest first.
+/// Kernels by their share of the models' time on the whole device, longest first.
 pub(super) fn heaviest(plan: &Plan, journal: &Journal, count: usize) -> Vec<usize> {
     let mut time = vec![0u64; plan.works.len()];
     let each: Vec<u64> = (0..plan.works.len()).map(|work| alone(journal, work)).collect();
     for &work in plan.models.values().flat_map(BTreeMap::values).flatten() {
         time[work] = time[work].saturating_add(each[work]);
     }
-    // Two kernels side by side find in L2 what their launches before have left: those that start
-    // cold would seem to gain by a neighbour.
+    // Two kernels side by side find in L2 what their own earlier launches left there, so kernels that
+    // start cold would appear to gain from a neighbour.
     let warm = |w: &usize| time[*w] > 0 && !plan.works[*w].starts_cold();
     let mut order: Vec<usize> = (0..time.len()).filter(warm).collect();
     order.sort_by_key(|&w| (std::cmp::Reverse(time[w]), w));
@@ -69,7 +70,7 @@ fn slow_of(clocks: impl Iterator<Item = u32> + Clone) -> usize {
     clocks().filter(|mhz| f64::from(*mhz) < SLOW * f64::from(highest)).count()
 }
 
-/// What failed: a line for every kernel and reason, with its CUs.
+/// The failures: one line for every kernel and reason, with its CU counts.
 fn failed(plan: &Plan, journal: &Journal, pairs: &Pairs) -> Vec<String> {
     let mut lines: BTreeMap<(&str, &str), Vec<String>> = BTreeMap::new();
     for v in journal.visits() {
@@ -87,7 +88,7 @@ fn failed(plan: &Plan, journal: &Journal, pairs: &Pairs) -> Vec<String> {
     visits.chain(pairs).collect()
 }
 
-/// The longest median of a kernel's visits, ns: at the fewest CUs that it was measured at.
+/// The longest median among a kernel's visits, ns: that of the fewest CUs it was measured at.
 pub(super) fn alone(journal: &Journal, work: usize) -> u64 {
     let visits = journal.visits().iter().filter(|v| v.work == work && !v.coarse);
     visits.map(|v| quantile(&sorted(&v.ns), 50)).max().unwrap_or(0)
@@ -155,8 +156,8 @@ pub(super) fn assemble(
     Ok(Collected { profile, incomplete, pairs_left, failed, slow, broken, stand_in })
 }
 
-/// What the layers of decoders take on the whole device, by decoder: what steps of generating tenants
-/// are scaled through.
+/// How long the layers of decoders take on the whole device, by decoder. The steps of generating
+/// tenants are scaled by these times.
 fn layers(request: &Request, plan: &Plan, profile: &Profile, cus: u32) -> Vec<LayerTimes> {
     let mut all: BTreeMap<&str, LayerTimes> = BTreeMap::new();
     let known: BTreeMap<&str, u64> =
@@ -245,7 +246,7 @@ fn empty_model(request: &Request, plan: &Plan, name: &str) -> Model {
     }
 }
 
-/// The kernel with its curve, if the whole device is on it.
+/// The kernel with its curve, if it was measured on the whole device.
 fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kernel> {
     let mut by_cus: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
     let mut last: Option<&Visit> = None;
@@ -270,7 +271,7 @@ fn kernel(plan: &Plan, journal: &Journal, work: usize, cus: u32) -> Option<Kerne
         smem_bytes: last.shape[1],
         blocks_per_cu: last.shape[2].max(1),
         flops: w.flops(),
-        // Every operand once: what a perfect cache leaves.
+        // Every operand once: the traffic that a perfect cache leaves.
         dram_bytes: elements.saturating_mul(w.precision.bytes()),
         curve: Curve::new(points).ok()?,
     })
@@ -288,7 +289,7 @@ pub(crate) fn point(cus: u32, ns: &[u64]) -> CurvePoint {
     }
 }
 
-/// What was measured in whole groups of CUs.
+/// The points that were measured in whole groups of CUs.
 fn coarse_points(
     plan: &Plan,
     journal: &Journal,
@@ -329,12 +330,12 @@ fn sorted(ns: &[u64]) -> Vec<u64> {
     ns
 }
 
-/// As [`stats::quantile`]; 0 of none.
+/// As [`stats::quantile`], but 0 if there are no values.
 fn quantile(ns: &[u64], percent: usize) -> u64 {
     stats::quantile(ns, percent).unwrap_or(0)
 }
 
-/// The clocks seen, as provenance states them.
+/// The range of clocks seen, as stated in the provenance.
 fn clocks(journal: &Journal) -> String {
     let range = |of: fn(&Visit) -> Option<u32>, unit: &str| {
         let seen: Vec<u32> = journal.visits().iter().filter_map(of).collect();
@@ -349,7 +350,7 @@ fn clocks(journal: &Journal) -> String {
 /// The date in UTC, ISO 8601.
 pub(crate) fn today() -> String {
     let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    // Days to a civil date (Hinnant, "chrono-compatible low-level date algorithms").
+    // Converts days to a civil date (Hinnant, "chrono-compatible low-level date algorithms").
     let z = seconds / 86_400 + 719_468;
     let (era, day) = (z / 146_097, z % 146_097);
     let year_of_era = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn visits_at_low_clocks_are_counted() {
-        // An H200's highest, one step below it, and throttled.
+        // The highest clock of an H200, one step below it, and throttled clocks.
         assert_eq!(slow_of([1980, 1965, 1980, 1410, 345].into_iter()), 2);
         assert_eq!(slow_of([1980, 1881].into_iter()), 0);
         assert_eq!(slow_of(std::iter::empty()), 0);

@@ -1,5 +1,5 @@
-//! Launches that are measured: queued behind a kernel that keeps the GPU busy, so that what is measured
-//! is the GPU and never the host that feeds it.
+//! Measured launches. They are queued behind a kernel that keeps the GPU busy, so that the measurement
+//! shows the GPU and never the host that feeds it.
 
 use std::time::{Duration, Instant};
 
@@ -18,25 +18,25 @@ pub(crate) struct Bench {
     /// Host time of one launch with its events.
     pub(crate) launch: Nanos,
     queues: Vec<((u32, u32), Queue)>,
-    /// Kernels that keep a queue busy, by queue and time.
+    /// Kernels that keep a queue busy, by queue and duration.
     heads: Vec<(Queue, u64, Prepared)>,
 }
 
-/// What one visit gave.
+/// The result of one visit.
 #[derive(Default)]
 pub(super) struct Samples {
     /// Durations in the order of the launches, ns.
     pub(super) ns: Vec<u64>,
-    /// Everything was queued before the first launch began. Where not, short kernels may have waited
-    /// for the host, between the event before them and their begin.
+    /// Everything was queued before the first launch began. If not, short kernels may have waited for
+    /// the host between the event before them and their start.
     pub(super) queued: bool,
-    /// What is known of the kernel.
+    /// Facts about the kernel.
     pub(super) facts: LaunchFacts,
 }
 
-/// Launches behind one head: with their events they fit into the 1024 places of a queue.
+/// Launches behind one head. With their events they fit into the 1024 slots of a queue.
 const CHUNK: usize = 200;
-/// Longer heads are not tried: the host is hopelessly late.
+/// Longer heads are not tried: the host is too late to catch up.
 const LONGEST_HEAD: Duration = Duration::from_millis(200);
 
 impl Bench {
@@ -46,7 +46,7 @@ impl Bench {
         Ok(Self { gpu, launch, queues: Vec::new(), heads: Vec::new() })
     }
 
-    /// A queue on `cus` CUs from `first` on, kept for the next visit.
+    /// A queue on `cus` CUs starting at `first`, kept for the next visit.
     pub(crate) fn queue(&mut self, first: u32, cus: u32) -> Result<Queue, DeviceError> {
         if let Some((_, queue)) = self.queues.iter().find(|(k, _)| *k == (first, cus)) {
             return Ok(*queue);
@@ -73,14 +73,14 @@ impl Bench {
         self.gpu.launch(prepared)
     }
 
-    /// The head for so many launches, ns: four times what queueing them takes, in steps so that few
-    /// different ones are made.
+    /// Duration of the head for this many launches, ns: four times what it takes to queue them, in
+    /// coarse steps so that only a few different heads are made.
     pub(super) fn head_for(&self, launches: usize) -> u64 {
         let queueing = 4 * self.launch.0.max(1000) * launches as u64;
         queueing.next_power_of_two()
     }
 
-    /// Durations of `samples` launches, one behind the other.
+    /// Durations of `samples` launches, one after the other.
     pub(super) fn visit(
         &mut self,
         plan: &Plan,
@@ -98,19 +98,20 @@ impl Bench {
         Ok(Samples { ns, queued, facts })
     }
 
-    /// After a failure: whether the device can still be used. What was under way is forgotten.
+    /// Whether the device can still be used after a failure. Discards whatever was under way.
     pub(crate) fn survives(&mut self) -> bool {
         self.gpu.wait(&mut vec![]).is_ok()
     }
 
-    /// Keeps all of the GPU busy for so long, so that its clocks have risen before anything is measured.
+    /// Keeps all of the GPU busy for this long, so that its clocks have risen before anything is
+    /// measured.
     pub(crate) fn ramp(&mut self, time: Duration) -> Result<(), DeviceError> {
-        /// Short enough that the host looks at the time now and then.
+        /// Short enough that the host checks the time now and then.
         const PIECE_NS: u64 = 5_000_000;
         let cus = self.gpu.info().cus;
         let queue = self.queue(0, cus)?;
         let load = Work::new(Task::Gemm { m: 2048, n: 2048, k: 2048, count: 1 }, Precision::Fp32);
-        // Where there is no library for it, blocks that wait raise the clocks, too.
+        // Without a library for the product, blocks that wait raise the clocks as well.
         let spin = Work::new(Task::Spin { blocks: 8 * cus, ns: PIECE_NS }, Precision::Fp32);
         let prepared = match self.gpu.prepare(queue, &load) {
             Ok(prepared) => prepared,
@@ -126,8 +127,8 @@ impl Bench {
         self.gpu.release(prepared)
     }
 
-    /// Durations of so many launches on `queue`, one behind the other, ns; and whether each chunk of
-    /// them was queued before the first one began.
+    /// Durations of this many launches on `queue`, one after the other, ns; and whether each chunk of
+    /// them was queued before the first launch began.
     pub(crate) fn samples(
         &mut self,
         queue: Queue,
@@ -137,7 +138,7 @@ impl Bench {
         self.samples_of(queue, prepared, samples, false)
     }
 
-    /// As [`Bench::samples`]; where they are to start `cold`, the L2 cache is read full of other things
+    /// As [`Bench::samples`]; for launches that start `cold`, the L2 cache is filled with other data
     /// before each.
     fn samples_of(
         &mut self,

@@ -1,4 +1,4 @@
-//! Pairs of kernels on disjoint partitions: what contention costs.
+//! Measures pairs of kernels on disjoint partitions, to find the cost of contention.
 
 use std::path::Path;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub(super) struct Pair {
     pub(super) cus: [u32; 2],
     /// Durations while both ran, ns.
     pub(super) ns: [Vec<u64>; 2],
-    /// What the events around a launch add to each of the durations, ns.
+    /// Overhead of the events around a launch on each of the durations, ns.
     #[serde(default)]
     pub(super) events_ns: u64,
     /// Why there are no durations.
@@ -28,7 +28,7 @@ pub(super) struct Pair {
     pub(super) failed: Option<String>,
 }
 
-/// The pairs that were measured, or failed, and how many the budget left out.
+/// The pairs that were measured or failed, and how many the budget left out.
 #[derive(Debug, Default)]
 pub(super) struct Pairs {
     pub(super) all: Vec<Pair>,
@@ -36,7 +36,7 @@ pub(super) struct Pairs {
 }
 
 impl Pairs {
-    /// Those of earlier runs.
+    /// The pairs of earlier runs.
     pub(super) fn known(folder: &Path, identity: &str) -> Result<Self, CollectError> {
         if !folder.join(FILE).exists() {
             return Ok(Self::default());
@@ -48,13 +48,13 @@ impl Pairs {
 
 const FILE: &str = "pairs.jsonl";
 
-/// Where a host that is interrupted has launched too late for two kernels to run side by side, they are
-/// tried again behind others that last so many times as long.
+/// If an interrupted host launched too late for two kernels to run side by side, the pair is retried
+/// behind heads that last this many times as long.
 const LONGER: [u64; 3] = [1, 4, 16];
 
-/// Pairs of the kernels that take the most time: every two at half and half, then at a quarter and
-/// three quarters either way round. Those of an earlier run are not measured again. Returns them
-/// with the number of those that the budget left out. A pair that fails is a line with its reason.
+/// Measures pairs of the kernels that take the most time: every two at half and half, then at a quarter
+/// and three quarters, both ways round. Pairs of an earlier run are not measured again. Returns the
+/// pairs and the number that the budget left out. A pair that fails is a line with its reason.
 pub(super) fn corun(
     bench: &mut Bench,
     plan: &Plan,
@@ -108,7 +108,7 @@ pub(super) fn corun(
     Ok(Pairs { all: pairs, left: left_out })
 }
 
-/// The pairs in the order of their worth.
+/// The pairs, most valuable first.
 fn wanted(heavy: &[usize], atoms: u32, grain: u32) -> Vec<([usize; 2], [u32; 2])> {
     let split = |first: u32| [first * grain, (atoms - first) * grain];
     let (half, quarter) = (atoms / 2, atoms / 4);
@@ -129,9 +129,9 @@ fn wanted(heavy: &[usize], atoms: u32, grain: u32) -> Vec<([usize; 2], [u32; 2])
 }
 
 impl Bench {
-    /// Two kernels at once, each on CUs of its own: their durations while both run, ns. `alone` says
-    /// how long each takes, so that both are kept busy for about the same time. What runs before them lasts
-    /// `longer` times as long as it usually does.
+    /// Runs two kernels at once, each on its own CUs, and returns their durations while both run, ns.
+    /// `alone` says how long each takes, so that both sides are kept busy for about the same time. The
+    /// heads in front of them last `longer` times as long as usual.
     fn pair(
         &mut self,
         plan: &Plan,
@@ -151,14 +151,14 @@ impl Bench {
             }
         };
         let measured = self.side_by_side(queues, [first, second], alone, samples, longer);
-        // Whatever happened: their memory is for the pairs to come.
+        // Release their memory in any case: the pairs to come need it.
         let released = [first, second].map(|p| self.gpu.release(p));
         let (tickets, mut ended) = measured?;
         released.into_iter().collect::<Result<(), _>>()?;
         Ok(together(&tickets, &mut ended))
     }
 
-    /// Launches both, behind kernels that keep the GPU until all is queued.
+    /// Launches both behind kernels that occupy the GPU until everything is queued.
     fn side_by_side(
         &mut self,
         queues: [Queue; 2],
@@ -167,13 +167,13 @@ impl Bench {
         samples: usize,
         longer: u64,
     ) -> Result<([Vec<Ticket>; 2], Vec<Completion>), DeviceError> {
-        /// Launches of the shorter kernel for one of the longer one.
+        /// Most launches of the shorter kernel per launch of the longer one.
         const MOST: u64 = 16;
-        /// Longest time of the kernel in front, ns.
+        /// Longest duration of the kernel in front, ns.
         const MOST_HEAD: u64 = 1 << 26;
         let longest = alone[0].max(alone[1]);
         let each = alone.map(|ns| (longest / ns).clamp(1, MOST));
-        // Both begin when everything is queued, and so together.
+        // Both sides start when everything is queued, and so start together.
         let launches = each.iter().sum::<u64>() as usize * (WARM_UP + samples);
         let head = self.head_for(launches).saturating_mul(longer).min(MOST_HEAD);
         self.head(queues[0], head)?;
@@ -192,8 +192,8 @@ impl Bench {
     }
 }
 
-/// Durations of the launches that had the other side's launches around them from their begin to their
-/// end, without the first ones.
+/// Durations of the launches that the other side's launches surrounded from start to end, without the
+/// warm-up launches.
 fn together(tickets: &[Vec<Ticket>; 2], ended: &mut [Completion]) -> [Vec<u64>; 2] {
     ended.sort_by_key(|c| c.ticket);
     let begin = |c: &Completion| c.at.since(c.duration);
@@ -219,7 +219,8 @@ mod tests {
 
     #[test]
     fn only_what_had_company_all_along_counts() {
-        // The left side runs 20 launches of 10 from 0 on, the right one 8 of 12 from 5 on.
+        // The left side runs 20 launches of 10 from time 0, the right side 8 launches of 12 from time
+        // 5.
         let run = |first: u64, n: u64, begin: u64, each: u64| {
             (0..n).map(move |i| Completion {
                 ticket: Ticket(first + i),
@@ -231,7 +232,7 @@ mod tests {
         let mut ended: Vec<Completion> = run(0, 20, 0, 10).chain(run(100, 8, 5, 12)).collect();
         let tickets = [(0..20).map(Ticket).collect(), (100..108).map(Ticket).collect()];
         let [left, right] = together(&tickets, &mut ended);
-        // Left: begins at 30 or later (three first ones aside), ends by 5 + 96 = 101.
+        // Left: starts at 30 or later (after three warm-up launches), ends by 5 + 96 = 101.
         assert_eq!((left.len(), right.len()), (7, 5));
         let (duration, at) = (Nanos(1), Nanos(1));
         let mut one = vec![Completion { ticket: Ticket(0), duration, at, end: End::Done }];

@@ -1,4 +1,4 @@
-//! The visits made so far, one line each; what a killed collection goes on from.
+//! The visits made so far, one line each, from which a killed collection resumes.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -13,26 +13,26 @@ use super::bench::Samples;
 use super::plan::{Planned, Point};
 use crate::nvml::Reading;
 
-/// One visit as it was made.
+/// A visit that was made.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Visit {
     /// Number of the kernel in the plan.
     pub work: usize,
     /// CUs.
     pub cus: u32,
-    /// Cut in groups of 8.
+    /// Partitioned in groups of 8.
     pub coarse: bool,
-    /// The how-manieth visit.
+    /// Which visit of the point it is.
     pub round: usize,
     /// Durations in order, ns.
     pub ns: Vec<u64>,
     /// All launches were queued before the first one began: see `collect/bench.rs`.
     pub queued: bool,
-    /// Numbers of those beyond three interquartile ranges: marked, not removed.
+    /// Indices of the samples beyond three interquartile ranges: marked, not removed.
     pub outliers: Vec<usize>,
-    /// Function, or library and algorithm.
+    /// The function, or the library and its algorithm.
     pub name: String,
-    /// Blocks and threads of a block, where we launch it ourselves.
+    /// Blocks, and threads per block, for kernels that we launch ourselves.
     pub grid: Option<(u32, u32)>,
     /// Registers, shared memory, blocks on one CU.
     pub shape: [u32; 3],
@@ -42,7 +42,8 @@ pub struct Visit {
     pub celsius: Option<u32>,
     /// Power, mW.
     pub milliwatt: Option<u32>,
-    /// What the events around a launch add to each of the durations, ns: they stand here as measured.
+    /// Overhead of the events around a launch on each of the durations, ns. The durations stand here as
+    /// measured.
     #[serde(default)]
     pub events_ns: u64,
     /// Why there are no durations.
@@ -51,7 +52,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    /// Durations without what measuring them added, ns.
+    /// Durations less the overhead of measuring them, ns.
     pub(super) fn durations(&self) -> impl Iterator<Item = u64> {
         self.ns.iter().map(|ns| ns.saturating_sub(self.events_ns).max(1))
     }
@@ -63,15 +64,15 @@ struct Head {
     identity: String,
 }
 
-/// A file of lines that a kill leaves whole but for the last one.
+/// A file of lines. A kill leaves all of them intact except perhaps the last.
 pub(super) struct Lines {
     file: File,
     path: PathBuf,
 }
 
 impl Lines {
-    /// Opens `name` in `folder`, with what an earlier run left; a last line without its end is what a
-    /// kill leaves, and is overwritten.
+    /// Opens `name` in `folder` with the lines that an earlier run left. A kill can leave an incomplete
+    /// last line, which is overwritten.
     pub(super) fn open<T: DeserializeOwned>(
         folder: &Path,
         name: &str,
@@ -136,17 +137,17 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of `folder`, with what an earlier run left.
+    /// Opens the journal of `folder` with the visits that an earlier run left.
     ///
     /// # Errors
-    /// A journal of another GPU or request, one that does not read, or the system's refusal.
+    /// The journal belongs to another GPU or request, cannot be parsed, or the system refuses access.
     pub fn open(folder: &Path, identity: &str) -> Result<Self, CollectError> {
         let (lines, visits) = Lines::open(folder, "visits.jsonl", identity)?;
         let known = visits.iter().map(key).collect();
         Ok(Self { lines, visits, known })
     }
 
-    /// Whether this visit was made.
+    /// Whether this visit has been made.
     #[must_use]
     pub fn has(&self, visit: &Planned) -> bool {
         self.known.contains(&(visit.point, visit.round))

@@ -1,4 +1,4 @@
-//! What is measured, and in which order.
+//! What is measured, in which order.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,9 +21,9 @@ pub struct Request {
     pub models: Vec<String>,
     /// Batch sizes.
     pub batches: Vec<u32>,
-    /// Numbers computed with.
+    /// Number format of the computation.
     pub precision: Precision,
-    /// CU counts; empty for the default ladder.
+    /// CU counts; if empty, the default ladder.
     pub cus: Vec<u32>,
     /// Timed launches of one visit.
     pub samples: usize,
@@ -33,34 +33,34 @@ pub struct Request {
     pub corun_kernels: usize,
     /// Stop after this time.
     pub budget: Option<Duration>,
-    /// How long the GPU is kept busy before anything is measured, for its clocks to rise.
+    /// How long the GPU is kept busy before anything is measured, so that its clocks rise.
     pub ramp: Duration,
-    /// Somebody may ask for the end: what is measured by then is assembled.
+    /// A request to end early. What has been measured by then is assembled.
     pub stop: Stop,
     /// Seed of the order.
     pub seed: u64,
 }
 
 impl Request {
-    /// Whether measuring is to end, `taken` after it began.
+    /// Whether to stop measuring, `taken` after the start.
     pub(crate) fn is_over(&self, taken: Duration) -> bool {
         self.stop.wanted() || self.budget.is_some_and(|b| taken >= b)
     }
 }
 
-/// Why nothing can be planned.
+/// Why a request cannot be planned.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// No such model.
     #[error(transparent)]
     Model(#[from] ZooError),
-    /// The file of a model that gives none.
+    /// The file does not describe a usable model.
     #[error("{0}")]
     Config(String),
-    /// No batch of that size.
+    /// No such batch size.
     #[error("batch {0}: 1 to {MAX_BATCH} are possible")]
     Batch(u32),
-    /// CUs that cannot be given.
+    /// A CU count that cannot be partitioned off.
     #[error("{cus} CUs: partitions of this GPU are multiples of 2 up to {most}, or all {all}")]
     Cus {
         /// CUs asked for.
@@ -70,7 +70,7 @@ pub enum PlanError {
         /// CUs of the device.
         all: u32,
     },
-    /// The description is of a GPU of another name.
+    /// The description names another GPU.
     #[error("the GPU is `{found}`, {name} describes `{described}`: name the device that it is")]
     OtherName {
         /// Name of the description.
@@ -106,31 +106,31 @@ pub struct Point {
 /// One visit of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// Where.
+    /// The point visited.
     pub point: Point,
-    /// The how-manieth visit.
+    /// Which visit of the point it is.
     pub round: usize,
 }
 
-/// What a model takes, in the numbers that it is measured with.
+/// Memory that a model takes, in the number format that it is measured with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Its weights.
     pub weights: Bytes,
-    /// Of one item: activations, input, output.
+    /// Per item: activations, input, output.
     pub per_item: [Bytes; 3],
 }
 
-/// What can be measured of a model.
+/// Something of a model that can be measured.
 enum Source {
     Network(ModelSpec),
-    /// Steps of a decoder in which as many sequences generate as the batch says.
+    /// Decode steps of a decoder, in which as many sequences generate as the batch says.
     Decode(Decoder),
-    /// Its steps over as many prompts.
+    /// Prefill steps of a decoder over that many prompts.
     Prefill(Decoder),
 }
 
-/// Tokens of a sequence that generates, where its steps are measured: what models show is that long.
+/// Tokens of a generating sequence in the measured steps: the length at which models are shown.
 const CONTEXT: u32 = 1024;
 /// Tokens of a prompt.
 const PROMPT: u32 = 512;
@@ -161,7 +161,7 @@ impl Source {
         }
     }
 
-    /// The step that a batch of a decoder is.
+    /// The step that corresponds to a batch of a decoder.
     fn step(&self, decoder: &Decoder, batch: u32) -> StepShape {
         let long = |n: u32| n.min(decoder.positions);
         let (prompt, context) = (long(PROMPT), long(CONTEXT));
@@ -171,7 +171,7 @@ impl Source {
         }
     }
 
-    /// The decoder and its step, where there is one.
+    /// The decoder and its step, if the source is a decoder.
     fn timed(&self, batch: u32) -> Option<(Decoder, StepShape)> {
         match self {
             Self::Network(_) => None,
@@ -191,7 +191,7 @@ impl Source {
                     spec.output_per_item_bytes(precision),
                 ],
             },
-            // A token goes in as a number and comes out as one.
+            // A token enters as a number and leaves as one.
             Self::Decode(decoder) | Self::Prefill(decoder) => {
                 let tokens = self.step(decoder, 1).tokens();
                 let activations = decoder.activations_bytes(tokens, 1, precision);
@@ -205,8 +205,8 @@ impl Source {
     }
 }
 
-/// The works of a decoder's model as the collector names it, `llama-3.2-1b-decode` say, at a batch;
-/// nothing where it is none.
+/// The works of a decoder model at a batch. The model is named as the collector names it, such as
+/// `llama-3.2-1b-decode`; for other models the list is empty.
 pub(crate) fn works_of_steps(model: &str, batch: u32, precision: Precision) -> Vec<Work> {
     let name = model.strip_suffix("-decode").or_else(|| model.strip_suffix("-prefill"));
     let found = name.and_then(|name| Source::find(name).ok()).unwrap_or_default();
@@ -225,11 +225,11 @@ pub struct Plan {
     pub sizes: BTreeMap<String, Sizes>,
     /// Steps of decoders whose layers are measured.
     pub timed: Vec<(Decoder, StepShape)>,
-    /// Points of the whole device, of its half, and the others.
+    /// Points of the whole device, of half of it, and all others.
     steps: [Vec<Point>; 3],
 }
 
-/// What can be cut in groups.
+/// What can be partitioned in groups.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coarse {
     /// CUs of a group.
@@ -247,11 +247,11 @@ impl Coarse {
 /// Dense where curves bend, sparse where they are flat.
 const LADDER: [u32; 12] = [2, 4, 6, 8, 12, 16, 24, 32, 48, 66, 96, 128];
 
-/// Plans for a GPU of `cus` CUs, of which `divisible` can be partitioned in the finest atoms, and `coarse`
-/// in groups.
+/// Plans for a GPU of `cus` CUs, of which `divisible` can be partitioned in the finest atoms, and
+/// `coarse` in groups.
 ///
 /// # Errors
-/// A model, batch or CU count that is not there.
+/// There is no such model, batch or CU count.
 pub fn plan(
     request: &Request,
     cus: u32,
@@ -316,9 +316,9 @@ pub fn plan(
     Ok(plan)
 }
 
-/// Whether a GPU of the name `gpu` may be what `title` describes: an H100 has as many CUs as an H200,
-/// and what was measured on one must not bear the other's name. Words such as `H200` decide; a
-/// title without one fits every GPU.
+/// Whether a GPU named `gpu` may be the one that `title` describes. An H100 has as many CUs as an H200,
+/// and a measurement of one must not carry the other's name. Words such as `H200` decide; a title
+/// without one fits every GPU.
 pub(crate) fn same_gpu(title: &str, gpu: &str) -> bool {
     let words = |text: &str| -> Vec<String> {
         let split = text.split(|c: char| !c.is_ascii_alphanumeric());
@@ -336,7 +336,7 @@ pub(crate) fn same_gpu(title: &str, gpu: &str) -> bool {
 }
 
 impl Plan {
-    /// Every visit in its order, which the seed alone decides.
+    /// All visits in order. Only the seed determines the order.
     #[must_use]
     pub fn visits(&self, request: &Request) -> Vec<Planned> {
         let mut state = request.seed;
@@ -358,7 +358,7 @@ impl Plan {
     }
 }
 
-/// Puts items into a random order (Fisher and Yates).
+/// Shuffles items (Fisher and Yates).
 pub(crate) fn shuffle<T>(items: &mut [T], state: &mut u64) {
     for i in (1..items.len()).rev() {
         items.swap(i, (next(state) % (i as u64 + 1)) as usize);

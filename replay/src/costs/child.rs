@@ -1,4 +1,4 @@
-//! The part of a measurement that needs processes of its own: what such a process does, and the
+//! The part of a measurement that needs separate processes: the work of such a process, and the
 //! parent's side of it.
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::cuda::{Bench, Watch};
 use crate::drive::Stop;
 use crate::error::DeviceError;
 
-/// What a child is asked for.
+/// What a child is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
     /// Open the GPU, load the kernels, run one, count the SMs.
@@ -25,20 +25,22 @@ pub enum Ask {
     },
 }
 
-/// How long contexts are watched that take turns.
+/// How long contexts that take turns are watched.
 const WATCHED_NS: u64 = 400_000_000;
-/// A stall of more than this is a turn of another context: ten times what a look at the clock takes.
+/// A stall longer than this is a turn of another context: ten times the duration of one look at the
+/// clock.
 const PAUSE_NS: u64 = 10_000;
 
-/// What a child found.
+/// The answer of a child.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Answer {
-    /// Moments of the wall clock, ns since 1970: the program runs, the GPU is open with the kernels
-    /// loaded, the first kernel has ended.
+    /// Moments of the wall clock, ns since 1970: when the program started to run, when the GPU was open
+    /// and the kernels loaded, and when the first kernel ended.
     pub(super) moments: [u64; 3],
-    /// SMs by the driver's attribute, and distinct ones that a large kernel ran on.
+    /// SMs according to the driver's attribute, and the number of distinct SMs that a large kernel ran
+    /// on.
     pub(super) sms: [u32; 2],
-    /// What was seen of the clock.
+    /// What it observed of the clock.
     pub(super) watch: Option<Watch>,
     /// Why it failed.
     pub(super) error: Option<String>,
@@ -69,19 +71,20 @@ impl Ask {
     }
 }
 
-/// Does what the parent asks for, and writes the answer into a file. The whole of a helper process.
+/// Does what the parent asks for and writes the answer into a file. This is all that a helper process
+/// does.
 ///
 /// # Errors
-/// The file cannot be written; what the GPU refuses is an answer.
+/// The file cannot be written. If the GPU refuses, that is an answer, not an error.
 pub fn child(ask: Ask, to: &Path) -> std::io::Result<()> {
-    // Nobody waits for the answer when the parent has gone.
+    // If the parent has gone, the answer is no longer needed.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let mut answer = Answer { moments: [now(), 0, 0], ..Answer::default() };
     if let Err(e) = work(ask, &mut answer) {
         answer.error = Some(e.to_string());
     }
     let text = serde_json::to_string(&answer).expect("numbers and strings");
-    // Whole or not at all: the parent may look at any time.
+    // Written completely or not at all, since the parent may look at any time.
     let part = to.with_extension("part");
     std::fs::write(&part, text)?;
     std::fs::rename(part, to)
@@ -102,7 +105,7 @@ fn work(ask: Ask, answer: &mut Answer) -> Result<(), DeviceError> {
     Ok(())
 }
 
-/// A child at work; killed if it is dropped before its end.
+/// A running child. It is killed if it is dropped before its end.
 pub(super) struct Helper {
     child: Child,
     file: PathBuf,
@@ -111,7 +114,7 @@ pub(super) struct Helper {
 }
 
 impl Helper {
-    /// Starts one; `prepare` may change its environment. Its answer goes into `folder`.
+    /// Starts a child, whose environment `prepare` may change. Its answer goes into `folder`.
     pub(super) fn start(
         request: &Request,
         ask: Ask,
@@ -125,7 +128,7 @@ impl Helper {
         let mut command = Command::new(program);
         command.args(first).args(ask.arguments()).arg(&file);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        // Whatever daemon is around: only one that is given to the child may serve it.
+        // Whatever daemons are running, only one that is given to the child may serve it.
         command.env("CUDA_MPS_PIPE_DIRECTORY", folder.join("no-daemon"));
         prepare(&mut command)?;
         let started = now();
@@ -133,7 +136,7 @@ impl Helper {
         Ok(Self { child, file, started })
     }
 
-    /// Waits for its answer, not longer than `limit`, and until somebody wants to stop.
+    /// Waits for the answer, but no longer than `limit` or until a stop is requested.
     pub(super) fn answer(mut self, limit: Duration, stop: &Stop) -> Result<Answer, String> {
         let began = Instant::now();
         let status = loop {
@@ -159,7 +162,7 @@ impl Helper {
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // Ended ones are not there any more, which is well.
+        // A child that has already ended cannot be killed, which is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

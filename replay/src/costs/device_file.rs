@@ -1,4 +1,4 @@
-//! The device file with the lines that were measured.
+//! Writes the device file with the measured lines.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use cotenant_profiles::{Device as GpuDescription, Nanos};
 use super::{Cost, CostError, Request, STAND_IN, write_whole};
 use crate::device::{DeviceInfo, Kind};
 
-/// One line: table, key, the value as TOML, and which cost it comes from.
+/// One line: its table and key, its value as TOML, and the cost that it comes from.
 struct Line<'a> {
     table: &'static str,
     key: &'static str,
@@ -16,7 +16,7 @@ struct Line<'a> {
     cost: &'a Cost,
 }
 
-/// Writes `NAME.toml` into `folder`; its path and the measured keys.
+/// Writes `NAME.toml` into `folder`. Returns its path and the measured keys.
 pub(super) fn write(
     request: &Request,
     folder: &Path,
@@ -75,7 +75,7 @@ fn lines<'a>(device: &GpuDescription, costs: &'a [Cost]) -> Vec<Line<'a>> {
     put("costs", "launch", "launch", &time);
     put("costs", "quantum", "quantum", &time);
     put("costs", "context_switch", "context_switch", &held(c.context_switch));
-    // A policy's masks are partitions: the hop between them is the one that it pays.
+    // A policy's masks are partitions, so it pays for the hop between partitions.
     if !put("costs", "stream_hop", "partition_hop", &held(c.stream_hop)) {
         put("costs", "stream_hop", "stream_hop", &held(c.stream_hop));
     }
@@ -89,7 +89,8 @@ fn lines<'a>(device: &GpuDescription, costs: &'a [Cost]) -> Vec<Line<'a>> {
     put("pcie", "d2h_gbps", "d2h", &rate);
     put("memory", "l2_gbps", "l2_read", &rate);
     let pins = device.memory.dram_gbps;
-    // What a kernel reaches of what the pins could: more than all of it would be another mistake.
+    // The share of the pins' bandwidth that a kernel reaches. A share above one would be a measurement
+    // error.
     put("analytic", "dram_efficiency", "dram_read", &|v| {
         (v <= pins).then(|| format!("{:.3}", (v / pins).max(0.001)))
     });
@@ -99,7 +100,7 @@ fn lines<'a>(device: &GpuDescription, costs: &'a [Cost]) -> Vec<Line<'a>> {
     lines
 }
 
-/// A mechanism as the files write it.
+/// A mechanism in the notation of device files.
 fn mechanism(m: Mechanism) -> String {
     let mut parts = Vec::new();
     if m.cost != Nanos::ZERO {
@@ -112,7 +113,8 @@ fn mechanism(m: Mechanism) -> String {
     format!("{{ {} }}", parts.join(", "))
 }
 
-/// `text` with the line of `key` in `table` replaced by `key = value`; put in where there is none.
+/// `text` with the line of `key` in `table` replaced by `key = value`, or with that line added if there
+/// is none.
 #[must_use]
 pub fn with_line(text: &str, table: &str, key: &str, value: &str) -> String {
     let mut here = table.is_empty();

@@ -1,16 +1,16 @@
-//! CUs that MPS grants for a percentage.
+//! Finds the CUs that MPS grants for a percentage.
 
 use super::Cost;
 
-/// Shares that are tried.
+/// The shares that are tried.
 pub(super) const PERCENTAGES: [f64; 12] =
     [10.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 90.0, 100.0];
 
-/// Steps that are looked for, the largest first.
+/// The rounding steps that are considered, largest first.
 const STEPS: [u32; 4] = [8, 4, 2, 1];
 
-/// The CUs of every share, and the step by which the device rounds down, if it does that. `seen`
-/// holds the SMs that the driver names, and those that blocks ran on.
+/// The CUs of every share, and the step by which the device rounds down, if it does. `seen` holds the
+/// number of SMs that the driver names, and of those that blocks ran on.
 pub(super) fn costs(seen: &[(f64, [u32; 2])], cus: u32) -> Vec<Cost> {
     let mut all: Vec<Cost> = seen
         .iter()
@@ -39,7 +39,7 @@ fn rounding(seen: &[(f64, [u32; 2])], cus: u32) -> Result<u32, String> {
         let all: Vec<String> = seen.iter().map(|(p, s)| format!("{p} %: {}", s[i])).collect();
         all.join(", ")
     };
-    // The attribute may name the whole device; where blocks ran cannot lie.
+    // The attribute may name the whole device, but where blocks ran is certain.
     if let Some((percent, [named, ran])) = seen.iter().find(|(_, [named, ran])| named != ran) {
         return Err(format!(
             "at {percent} % the driver names {named} SMs and blocks ran on {ran}: {}",

@@ -1,4 +1,4 @@
-//! The steps in their order.
+//! The steps, in order.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::mps::{Daemon, Options};
 type InProcess = fn(&Bench, &Request) -> Vec<Cost>;
 type ByProcesses = fn(&Request) -> Vec<Cost>;
 
-/// Steps of this process alone.
+/// Steps that run in this process alone.
 pub(super) const IN_PROCESS: &[(&str, InProcess)] = &[
     ("launches", launches),
     ("hops between streams and partitions", hops),
@@ -26,13 +26,14 @@ pub(super) const BY_PROCESSES: &[(&str, ByProcesses)] =
     &[("starting processes", starts), ("MPS", mps), ("contexts that take turns", time_slices)];
 
 impl Request {
-    /// Whether a part of a step that began then may go on.
+    /// Whether a part of a step that started at `began` may go on.
     fn has_time(&self, began: Instant, parts: u32) -> bool {
         began.elapsed() < self.step / parts && !self.stop.wanted()
     }
 }
 
-/// Takes up to `n` samples in a part of the step's time, at least one; what went wrong if there are none.
+/// Takes up to `n` samples in a part of the step's time, but at least one. If there are none, returns
+/// what went wrong.
 fn take(
     request: &Request,
     parts: u32,
@@ -63,7 +64,7 @@ fn launches(bench: &Bench, request: &Request) -> Vec<Cost> {
 }
 
 fn hops(bench: &Bench, request: &Request) -> Vec<Cost> {
-    /// The chain without hops, and three kinds of them.
+    /// The chain without hops, and the three kinds of hop.
     const PARTS: u32 = 4;
     let alone = take(request, PARTS, 15, || bench.chain(None));
     let alone = cost("same_stream", "ns", alone, "from one empty kernel to the next in a stream");
@@ -103,7 +104,7 @@ fn reads(bench: &Bench, _: &Request) -> Vec<Cost> {
     ]
 }
 
-/// Longest time of one helper process.
+/// Longest duration of one helper process.
 const CHILD: Duration = Duration::from_secs(30);
 
 fn starts(request: &Request) -> Vec<Cost> {
@@ -144,7 +145,8 @@ fn starts(request: &Request) -> Vec<Cost> {
 fn time_slices(request: &Request) -> Vec<Cost> {
     let watched = || -> Result<turns::Turns, String> {
         let folder = folder()?;
-        // Both must be there before it begins; one that is late only shortens what is compared.
+        // Both must be there before the moment comes; a late one only shortens the time that can be
+        // compared.
         let at = now() + 3_000_000_000;
         let start = || Helper::start(request, Ask::Watch { at }, &folder.0, |_| Ok(()));
         let (a, b) = (start()?, start()?);
@@ -184,7 +186,7 @@ fn mps(request: &Request) -> Vec<Cost> {
         daemon.require_server().map_err(|e| e.to_string())?;
         Ok((answer.moments[2].saturating_sub(started) as f64, answer.sms))
     };
-    // What shares are rounded to matters more than how long anything takes: it comes first.
+    // How shares are rounded matters more than how long anything takes, so it comes first.
     let first = client(None).map(|(ns, _)| vec![ns]);
     let mut all = vec![cost(
         "mps_first_client",
@@ -209,14 +211,14 @@ fn mps(request: &Request) -> Vec<Cost> {
     }
     drop(daemon);
     for _ in (0..2).take_while(|_| !request.stop.wanted()) {
-        // One daemon has started: what a later one lacks is no reason to forget that.
+        // One daemon has started, and that result is kept even if a later one fails to start.
         starts.extend(start().map(|(_, ns)| ns));
     }
     all.push(Cost::of("mps_daemon_start", "ns", starts, "until it answers"));
     all
 }
 
-/// A folder for answers, gone when it is dropped.
+/// A folder for answers, removed when it is dropped.
 struct Folder(std::path::PathBuf);
 
 fn folder() -> Result<Folder, String> {

@@ -1,20 +1,21 @@
-//! Quantum and switch of contexts that take turns, from what two kernels saw of the GPU's clock.
+//! Derives the quantum and the switch time of contexts that take turns from two kernels' observations
+//! of the GPU's clock.
 
 use crate::cuda::Watch;
 
-/// Turns of two contexts.
+/// The turns of two contexts.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Turns {
     /// Lengths of whole turns, ns.
     pub(super) quanta: Vec<f64>,
-    /// From one context's last moment to the other's first, ns.
+    /// Times from the last moment of one context to the first of the other, ns.
     pub(super) switches: Vec<f64>,
 }
 
-/// Contexts that were watched together for less show too few turns.
+/// Contexts that were watched together for less than this show too few turns.
 const LEAST_NS: u64 = 20_000_000;
 
-/// Times in which a context ran.
+/// The intervals in which a context ran.
 fn runs(w: &Watch) -> Vec<[u64; 2]> {
     let mut from = w.span[0];
     let mut runs: Vec<[u64; 2]> = Vec::with_capacity(w.pauses.len() + 1);
@@ -22,17 +23,17 @@ fn runs(w: &Watch) -> Vec<[u64; 2]> {
         runs.push([from, *stop]);
         from = *again;
     }
-    // What came after the last pause that found room is not known.
+    // What happened after the last recorded pause is unknown.
     if w.unseen == 0 {
         runs.push([from, w.span[1]]);
     }
     runs
 }
 
-/// The turns that two contexts took, as each of them saw its own pauses.
+/// The turns that two contexts took, derived from the pauses that each of them observed.
 ///
 /// # Errors
-/// They were not watched together, or did not take turns.
+/// The contexts were not watched together, or did not take turns.
 pub(super) fn turns(a: &Watch, b: &Watch) -> Result<Turns, String> {
     let runs = [runs(a), runs(b)];
     let last = |r: &[[u64; 2]]| r.last().map_or(0, |r| r[1]);
@@ -83,7 +84,7 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Turns of 2 ms, each behind a switch of 50 us, seen by context `who` from `begin` on.
+    /// Turns of 2 ms, each after a switch of 50 us, as observed by context `who` from `begin` on.
     fn watch(who: u64, begin: u64, turns: u64) -> Watch {
         let period = 2 * (2 * MS + 50_000);
         let at = |i: u64| begin + i * period + who * period / 2;

@@ -1,4 +1,4 @@
-//! What the sharing mechanisms of a GPU cost, taken one by one: launches, hops between streams and
+//! Measures the cost of a GPU's sharing mechanisms one by one: launches, hops between streams and
 //! partitions, copies, bandwidths, turns of contexts.
 
 use std::rc::Rc;
@@ -14,36 +14,37 @@ use crate::device::{DeviceInfo, Direction, Kind};
 use crate::error::{DeviceError, Unavailable};
 use crate::recipe;
 
-/// How work goes on elsewhere.
+/// Where the next kernel of a chain runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hop {
     /// On another stream of the whole device.
     Stream,
     /// On a stream of another green context.
     Partition,
-    /// On both of two green contexts, each after both: they wait for each other.
+    /// On both of two green contexts, each after the previous kernels of both: they wait for each
+    /// other.
     Barrier,
 }
 
-/// Where reads are served from.
+/// The memory that serves reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
     /// The L2 cache: a quarter of it, read over and over.
     L2,
-    /// DRAM: memory many times as large as the cache, read once.
+    /// DRAM: memory many times the size of the cache, read once.
     Dram,
 }
 
-/// What a kernel saw that watched the GPU's clock.
+/// The observations of a kernel that watched the GPU's clock.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub struct Watch {
     /// First and last look at the clock, ns.
     pub span: [u64; 2],
     /// The smallest step of the clock, ns.
     pub step: u64,
-    /// Begin and end of every pause, ns.
+    /// Start and end of every pause, ns.
     pub pauses: Vec<[u64; 2]>,
-    /// Pauses that found no room.
+    /// Pauses that did not fit into the list.
     pub unseen: u64,
 }
 
@@ -59,19 +60,19 @@ pub struct Bench {
     l2: Bytes,
 }
 
-/// Links of a chain of kernels.
+/// Links in a chain of kernels.
 const LINKS: u32 = 64;
-/// Launches of one burst: fewer than the 1024 that a queue takes before the host must wait.
+/// Launches in one burst: fewer than the 1024 that a queue takes before the host must wait.
 const BURST: u32 = 256;
-/// Threads of a block of the reading kernel.
+/// Threads per block of the reading kernel.
 const READERS: u32 = 256;
 
 impl Bench {
-    /// Opens GPU number `ordinal`. It is not cut into partitions before they are asked for: a client
-    /// of MPS may not be able to.
+    /// Opens GPU number `ordinal`. It is not partitioned until partitions are needed, since a client of
+    /// MPS may not be able to do that.
     ///
     /// # Errors
-    /// Why there is none, or what the driver refuses.
+    /// There is no such GPU, with the reason, or the driver refuses.
     pub fn open(ordinal: u32) -> Result<Self, DeviceError> {
         let probe = probe()?;
         if ordinal >= probe.devices {
@@ -103,7 +104,7 @@ impl Bench {
         })
     }
 
-    /// Its facts.
+    /// Facts about the GPU.
     #[must_use]
     pub fn info(&self) -> &DeviceInfo {
         &self.info
@@ -120,7 +121,7 @@ impl Bench {
     /// Host time of one launch, ns, over a burst of launches of the empty kernel.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn launch(&self) -> Result<f64, DeviceError> {
         let stream = self.stream(None)?;
         self.spin(&stream, 0)?;
@@ -134,10 +135,10 @@ impl Bench {
         Ok(host.as_nanos() as f64 / f64::from(BURST))
     }
 
-    /// Time of the GPU from one kernel of a chain to the next, ns: all in one stream, or hopping.
+    /// GPU time from one kernel of a chain to the next, ns: all in one stream, or with hops.
     ///
     /// # Errors
-    /// The driver's refusal, no partitions, or a host that is slower than the GPU.
+    /// The driver refuses, there are no partitions, or the host is slower than the GPU.
     pub fn chain(&self, hop: Option<Hop>) -> Result<f64, DeviceError> {
         let streams = match hop {
             None | Some(Hop::Stream) => [self.stream(None)?, self.stream(None)?],
@@ -154,7 +155,7 @@ impl Bench {
                 [self.stream(Some(&left))?, self.stream(Some(&right))?]
             }
         };
-        // The whole chain must be queued before it begins, or the host is what is measured.
+        // The whole chain must be queued before it starts, or else the host would be measured.
         let mut head = 2_000_000;
         while head <= 200_000_000 {
             if let Some(ns) = self.queued_chain(hop, &streams, head)? {
@@ -166,7 +167,8 @@ impl Bench {
         Err(DeviceError::unsupported("a chain of kernels", why))
     }
 
-    /// The chain behind a kernel of `head` ns; `None` if that ended before all was queued.
+    /// Runs the chain behind a kernel of `head` ns; `None` if that kernel ended before the chain was
+    /// queued.
     fn queued_chain(
         &self,
         hop: Option<Hop>,
@@ -209,11 +211,11 @@ impl Bench {
         Ok(in_time.then_some(ns))
     }
 
-    /// Time of loading our kernels as PTX and finding one of them, ns. The driver keeps what it has
-    /// compiled in a cache on disk unless `CUDA_CACHE_DISABLE` is set.
+    /// Time to load our kernels as PTX and find one of them, ns. The driver keeps compiled code in a
+    /// cache on disk unless `CUDA_CACHE_DISABLE` is set.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn module_load(&self) -> Result<f64, DeviceError> {
         let began = Instant::now();
         let module = Module::load(&self.context, &recipe::PTX)?;
@@ -224,7 +226,7 @@ impl Bench {
     /// Bandwidth of a copy from or to pinned memory, 10^9 bytes per second.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn copy(&self, direction: Direction) -> Result<Vec<f64>, DeviceError> {
         let bytes = if self.info.kind == Kind::Gpu { 256 << 20 } else { 1 << 20 };
         let stream = self.stream(None)?;
@@ -233,10 +235,10 @@ impl Bench {
         self.rates(bytes as u64, &stream, || host.copy(direction, &device, bytes, &stream))
     }
 
-    /// Bandwidth of reading by all SMs, 10^9 bytes per second.
+    /// Bandwidth of reads by all SMs, 10^9 bytes per second.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn read(&self, level: Level) -> Result<Vec<f64>, DeviceError> {
         let l2 = if self.l2.0 == 0 { 32 << 20 } else { self.l2.0 };
         let (bytes, rounds) = match level {
@@ -255,7 +257,7 @@ impl Bench {
         })
     }
 
-    /// Rates of doing something of so many bytes, after once without counting.
+    /// Rates of an operation on this many bytes, after one run that does not count.
     fn rates(
         &self,
         bytes: u64,
@@ -276,10 +278,10 @@ impl Bench {
         Ok(rates)
     }
 
-    /// Distinct SMs on which the blocks of a kernel ran that fills the GPU many times over.
+    /// Distinct SMs that ran blocks of a kernel large enough to fill the GPU many times over.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn sms_seen(&self) -> Result<u32, DeviceError> {
         let blocks = 32 * self.info.cus.max(1);
         let stream = self.stream(None)?;
@@ -295,7 +297,7 @@ impl Bench {
     /// Watches the GPU's clock for `ns`, noting pauses of more than `least` ns.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn watch(&self, ns: u64, least: u64) -> Result<Watch, DeviceError> {
         const ROOM: usize = 4096;
         let stream = self.stream(None)?;
@@ -315,10 +317,10 @@ impl Bench {
         })
     }
 
-    /// One kernel, waited for.
+    /// Runs one kernel and waits for it.
     ///
     /// # Errors
-    /// The driver's refusal.
+    /// The driver refuses.
     pub fn one_kernel(&self) -> Result<(), DeviceError> {
         let _ = &self.module;
         let stream = self.stream(None)?;

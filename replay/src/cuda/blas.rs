@@ -1,4 +1,4 @@
-//! Matrix products by cuBLASLt, planned once and launched many times.
+//! Matrix products by cuBLASLt: planned once, launched many times.
 #![allow(unsafe_code)] // the library's C interface
 
 use std::rc::Rc;
@@ -48,17 +48,17 @@ pub(super) struct Shape {
     pub(super) bias: bool,
 }
 
-/// Where the matrices of a batch lie.
+/// The location of a batch's matrices.
 #[derive(Clone, Copy)]
 pub(super) enum Place {
-    /// One behind the other: a launch is given the addresses of the first ones.
+    /// One behind the other; a launch is given the addresses of the first matrices.
     Strided,
-    /// Anywhere: a launch is given the addresses of lists, on the device, of their addresses. Those
-    /// of left, right and result matrices are multiples of so many bytes.
+    /// Anywhere; a launch is given the addresses of lists, on the device, of their addresses. The
+    /// addresses of left, right and result matrices are multiples of these numbers of bytes.
     Listed([u32; 3]),
 }
 
-/// Whether a plan of [`Place::Listed`] failed since the library does not know such batches (before
+/// Whether a plan of [`Place::Listed`] failed because the library does not know such batches (before
 /// CUDA 12.9) or has no algorithm for this one.
 pub(super) fn cannot_list(error: &DeviceError) -> bool {
     use sys::cublasStatus_t as S;
@@ -118,7 +118,7 @@ struct Description(sys::cublasLtMatmulDesc_t);
 
 impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: made by the one who wraps it.
+        // SAFETY: made by the code that wraps it.
         let _ = unsafe { result::destroy_matmul_desc(self.0) };
     }
 }
@@ -127,7 +127,7 @@ struct Preference(sys::cublasLtMatmulPreference_t);
 
 impl Drop for Preference {
     fn drop(&mut self) {
-        // SAFETY: made by the one who wraps it.
+        // SAFETY: made by the code that wraps it.
         let _ = unsafe { result::destroy_matmul_pref(self.0) };
     }
 }
@@ -139,19 +139,20 @@ pub(super) struct Gemm {
     left: Layout,
     right: Layout,
     out: Layout,
-    /// The best first.
+    /// Best first.
     algorithms: Vec<sys::cublasLtMatmulHeuristicResult_t>,
     chosen: usize,
-    /// Of this plan, or of others in the same queue: two streams that share one overwrite each other.
+    /// Shared only with other plans in the same queue: two streams that share a workspace overwrite
+    /// each other's data.
     workspace: Option<Rc<Buffer>>,
     bias: bool,
 }
 
-/// Most workspace of one product: what cuBLAS recommends for Hopper.
+/// Largest workspace of one product, as cuBLAS recommends for Hopper.
 const WORKSPACE: usize = 32 << 20;
 
 impl Gemm {
-    /// Plans for a partition of `cus` SMs: the library sizes its grid for them.
+    /// Plans for a partition of `cus` SMs; the library sizes its grid accordingly.
     pub(super) fn plan(
         blas: &Rc<Blas>,
         shape: Shape,
@@ -193,14 +194,14 @@ impl Gemm {
                     .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
             }
         }
-        // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ: the operands change places.
+        // Row-major C = A B is column-major Cᵀ = Bᵀ Aᵀ, so the operands change places.
         let left = Layout::new(kind, [n, k], count, place)?;
         let right = Layout::new(kind, [k, m], count, place)?;
         let out = Layout::new(kind, [n, m], count, place)?;
         let raw = result::create_matmul_pref().map_err(failed("cublasLtMatmulPreferenceCreate"))?;
         let preference = Preference(raw);
         let most = WORKSPACE;
-        // Where they lie at equal distances the library sees for itself how they are aligned.
+        // For matrices at equal distances the library sees the alignment for itself.
         let aligned = match place {
             Place::Strided => Vec::new(),
             Place::Listed([left, right, out]) => vec![
@@ -228,12 +229,12 @@ impl Gemm {
         Ok(Self { blas, description, left, right, out, algorithms, chosen: 0, workspace, bias })
     }
 
-    /// Workspace of the chosen algorithm.
+    /// Size of the chosen algorithm's workspace.
     pub(super) fn workspace_bytes(&self) -> usize {
         self.algorithms[self.chosen].workspaceSize
     }
 
-    /// Memory of at least [`Self::workspace_bytes`]: it is given before the first launch.
+    /// Sets the workspace, of at least [`Self::workspace_bytes`], before the first launch.
     pub(super) fn give_workspace(&mut self, workspace: Rc<Buffer>) {
         self.workspace = Some(workspace);
     }
@@ -248,12 +249,12 @@ impl Gemm {
         Ok(true)
     }
 
-    /// Whether it is the one that the library expects to be the fastest.
+    /// Whether the chosen algorithm is the one that the library expects to be fastest.
     pub(super) fn is_first(&self) -> bool {
         self.chosen == 0
     }
 
-    /// With the addresses of the operands, or of the lists of them.
+    /// Launches with the addresses of the operands, or of the lists of their addresses.
     pub(super) fn launch(
         &self,
         stream: &Stream,
@@ -266,12 +267,13 @@ impl Gemm {
         if self.bias {
             use sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_BIAS_POINTER as POINTER;
             let value = (&raw const inputs[2]).cast();
-            // SAFETY: the attribute is of eight bytes: an address of as many numbers as there are columns.
+            // SAFETY: the attribute is eight bytes: the address of as many numbers as there are
+            // columns.
             unsafe { result::set_matmul_desc_attribute(self.description.0, POINTER, value, 8) }
                 .map_err(failed("cublasLtMatmulDescSetAttribute"))?;
         }
-        // SAFETY: the buffers are of the planned sizes; everything lives until the device has
-        // ended what the stream holds.
+        // SAFETY: the buffers have the planned sizes, and everything lives until the device has
+        // finished the work in the stream.
         unsafe {
             result::matmul(
                 self.blas.raw,
@@ -296,7 +298,7 @@ impl Gemm {
     }
 }
 
-/// The algorithms that the library expects to be the fastest, those first: at least one.
+/// The algorithms that the library expects to be fastest, fastest first; at least one.
 ///
 /// # Safety
 /// All handles are alive.

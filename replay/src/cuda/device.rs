@@ -1,4 +1,4 @@
-//! The device: partitions are green contexts, queues their streams, times those of events.
+//! The device: partitions are green contexts, queues are their streams, and times come from events.
 
 mod merge;
 mod pool;
@@ -25,13 +25,14 @@ use crate::reference;
 use crate::tile::Tile;
 use crate::work::{StepTask, Task, Work};
 
-/// How the SMs are cut.
+/// How the SMs are partitioned.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Granularity {
-    /// The smallest atoms (2 SMs): no large thread-block clusters, which some Hopper kernels use.
+    /// The smallest atoms (2 SMs). They rule out large thread-block clusters, which some Hopper kernels
+    /// use.
     #[default]
     Fine,
-    /// Groups of 8 SMs, as the driver places them best.
+    /// Groups of 8 SMs, which the driver places best.
     Coarse,
 }
 
@@ -40,7 +41,7 @@ struct Flight {
     queue: Queue,
     start: Event,
     end: Event,
-    /// What a copy goes from and to, kept until it has ended.
+    /// The two ends of a copy, kept until the copy has ended.
     _staging: Option<Rc<Staging>>,
 }
 
@@ -51,7 +52,7 @@ struct Lane {
     part: u32,
 }
 
-/// A set of atoms; the whole device has no green context.
+/// A set of atoms. The whole device has no green context.
 struct Part {
     green: Option<Rc<Green>>,
     atoms: Vec<u32>,
@@ -63,41 +64,42 @@ struct Staging {
     device: Buffer,
 }
 
-/// An event and when it happened by the host's clock: other events of its context are told from it.
+/// An event, and when it happened by the host's clock. The times of other events of its context are
+/// derived from it.
 struct Anchor {
     event: Event,
     at: Nanos,
 }
 
-/// A GPU by way of the driver. Fields are dropped in this order: what is in flight first, the
-/// context last; handles of libraries before the streams that they use, streams before the green
+/// A GPU used through the driver. Fields are dropped in this order: work in flight first and the
+/// context last, library handles before the streams that they use, and streams before the green
 /// contexts that they hold.
 pub struct CudaDevice {
     flights: Vec<Flight>,
-    /// By queue, for the next launches.
+    /// By queue, for reuse by later launches.
     events: BTreeMap<u32, Vec<Event>>,
-    /// By partition: events of two contexts may not be comparable.
+    /// By partition, since events of two contexts may not be comparable.
     anchors: BTreeMap<u32, Anchor>,
-    /// Ends that could not be told from an anchor.
+    /// Number of ends that could not be timed from an anchor.
     as_seen: u64,
     ready: Vec<Option<Ready>>,
     merged: BTreeMap<(u32, Vec<u32>), Prepared>,
     staging: Option<Rc<Staging>>,
     shared: pool::Shared,
-    /// What the L2 cache is filled with.
+    /// The data that the L2 cache is filled with.
     swept: Option<Rc<Buffer>>,
     blas: Option<Rc<Blas>>,
     /// By partition.
     dnn: BTreeMap<u32, Rc<Dnn>>,
     queues: Vec<Lane>,
-    /// By partition: where its anchors are made.
+    /// The streams that anchors are made in, by partition.
     quiet: BTreeMap<u32, Rc<Stream>>,
     parts: Vec<Part>,
     functions: BTreeMap<String, CUfunction>,
     module: Option<Module>,
-    /// Code compiled for one size of tiles each.
+    /// Code compiled for one tile size each.
     tiles: BTreeMap<Tile, (Module, CUfunction)>,
-    /// Or why there are none: a client of MPS works without them.
+    /// The atoms, or why there are none: a client of MPS works without them.
     atoms: Result<Atoms, DeviceError>,
     context: Rc<Context>,
     info: DeviceInfo,
@@ -108,7 +110,7 @@ impl CudaDevice {
     /// Opens GPU number `ordinal`.
     ///
     /// # Errors
-    /// Why there is none, or what the driver refuses.
+    /// There is no such GPU, with the reason, or the driver refuses.
     pub fn open(ordinal: u32, granularity: Granularity) -> Result<Self, DeviceError> {
         let probe = probe()?;
         if ordinal >= probe.devices {
@@ -164,32 +166,33 @@ impl CudaDevice {
         Partition { index: 0, granted: self.info.cus }
     }
 
-    /// CUs that partitions can be cut from: the rest of an uneven cut belongs to the whole alone.
+    /// CUs that partitions can be made from. The remainder of an uneven split belongs to the whole
+    /// device alone.
     #[must_use]
     pub fn divisible_cus(&self) -> u32 {
         self.atoms.as_ref().map_or(0, |a| a.len() * a.grain)
     }
 
-    /// Makes sure that partitions can be made.
+    /// Checks that partitions can be made.
     ///
     /// # Errors
-    /// Why they cannot.
+    /// The reason why they cannot.
     pub fn require_partitions(&self) -> Result<(), DeviceError> {
         self.atoms.as_ref().map(|_| ()).map_err(Clone::clone)
     }
 
-    /// What is known of prepared work.
+    /// Facts about prepared work.
     ///
     /// # Errors
-    /// No such work.
+    /// There is no such work.
     pub fn facts(&self, work: Prepared) -> Result<&LaunchFacts, DeviceError> {
         self.ready(work).map(|r| &r.facts)
     }
 
-    /// Frees prepared work, its operands and plans, once everything launched has ended.
+    /// Frees prepared work with its operands and plans, once all launches have ended.
     ///
     /// # Errors
-    /// No such work, or a failed launch.
+    /// There is no such work, or a launch failed.
     pub fn release(&mut self, work: Prepared) -> Result<(), DeviceError> {
         self.ready(work)?;
         self.context.synchronize()?;
@@ -199,7 +202,8 @@ impl CudaDevice {
     }
 
     /// Runs prepared work once and returns the distance of its result from the CPU's in double
-    /// precision, as a share of the norm; what is only rounding is [`reference::tolerance`].
+    /// precision, as a share of the norm. [`reference::tolerance`] is the distance that rounding alone
+    /// explains.
     ///
     /// # Errors
     /// Those of launching.
@@ -211,7 +215,7 @@ impl CudaDevice {
         Ok(reference::distance(&found, &expected))
     }
 
-    /// Runs prepared work once; its result.
+    /// Runs prepared work once and returns its result.
     ///
     /// # Errors
     /// Those of launching.
@@ -234,7 +238,7 @@ impl CudaDevice {
         self.queues.get(queue.0 as usize).ok_or(no_such)
     }
 
-    /// A function of our kernels; they are loaded at the first use.
+    /// A function of our kernels, which are loaded at the first use.
     fn function(&mut self, name: &str) -> Result<CUfunction, DeviceError> {
         if let Some(known) = self.functions.get(name) {
             return Ok(*known);
@@ -307,7 +311,7 @@ impl CudaDevice {
         }
     }
 
-    /// The handle of cuDNN for a queue's partition, made at its first use there.
+    /// The cuDNN handle for a queue's partition, made at its first use there.
     fn dnn(&mut self, queue: Queue) -> Result<Rc<Dnn>, DeviceError> {
         let lane = self.lane(queue)?;
         let (part, stream) = (lane.part, Rc::clone(&lane.stream));
@@ -319,8 +323,8 @@ impl CudaDevice {
         Ok(made)
     }
 
-    /// Runs what a library does once. Its best algorithm may not run where the work is to: thread-block
-    /// clusters do not fit into small partitions. Then it is the next one.
+    /// Runs a library's work once. The library's best algorithm may not run in this partition, since
+    /// thread-block clusters do not fit into small ones. In that case this tries the next algorithm.
     fn try_out(&mut self, queue: Queue, ready: &mut Ready) -> Result<(), DeviceError> {
         if ready.body.is_of_a_library() {
             let stream = Rc::clone(&self.lane(queue)?.stream);
@@ -338,7 +342,7 @@ impl CudaDevice {
         Ok(())
     }
 
-    /// Launches into a stream of `queue`; where a library refuses, its next algorithm is tried.
+    /// Launches into a stream of `queue`. If a library refuses, tries its next algorithm.
     fn put(
         &mut self,
         queue: Queue,
@@ -364,9 +368,9 @@ impl CudaDevice {
         })
     }
 
-    /// Operands of work on a queue. Those of a serving engine's steps are shared among its sizes, as
-    /// far as somebody uses them: weights are the same ones, and what goes in and out lies where the
-    /// engine's allocator has it.
+    /// Operands of work on a queue. The works of a serving engine's steps share operands across sizes
+    /// for as long as they are in use: the weights are the same, and inputs and results lie where the
+    /// engine's allocator has them.
     fn operands(&mut self, work: &Work, queue: Queue) -> Result<Rc<Operands>, DeviceError> {
         if !work.step {
             return self.operands_with(work, self.inputs(work)?);
@@ -385,7 +389,7 @@ impl CudaDevice {
         Ok(Rc::new(Operands { work: work.clone(), inputs, output }))
     }
 
-    /// Operands with inputs that are there already, and a result of their own.
+    /// Operands with existing inputs, and a result of their own.
     fn operands_with(
         &self,
         work: &Work,
@@ -406,14 +410,14 @@ impl CudaDevice {
         Ok(inputs)
     }
 
-    /// An event for a queue: one that has been used there, or a new one.
+    /// An event for a queue: a used one of that queue, or a new one.
     fn event(&mut self, queue: Queue) -> Result<Event, DeviceError> {
         let stream = Rc::clone(&self.lane(queue)?.stream);
         let used = self.events.get_mut(&queue.0).and_then(Vec::pop);
         used.map_or_else(|| Event::new(&stream), Ok)
     }
 
-    /// Puts something into a queue between two events.
+    /// Queues work between two events.
     fn enqueue(
         &mut self,
         queue: Queue,
@@ -431,10 +435,10 @@ impl CudaDevice {
         Ok(ticket)
     }
 
-    /// When an event of a queue that was reached happened, by the host's clock. Events of two contexts
-    /// may not be comparable, so that it is told from an event of the same partition.
+    /// When an event of a queue that has been reached happened, by the host's clock. Events of two
+    /// contexts may not be comparable, so the time is derived from an event of the same partition.
     fn moment(&mut self, queue: Queue, event: &Event) -> Result<Nanos, DeviceError> {
-        /// Single-precision milliseconds tell 60 ns apart up to here.
+        /// Up to this age, single-precision milliseconds resolve 60 ns.
         const STALE: u64 = 1_000_000_000;
         let part = self.lane(queue)?.part;
         let now = Clock::wall().now();
@@ -447,7 +451,7 @@ impl CudaDevice {
             self.as_seen += 1;
             return Ok(Clock::wall().now());
         };
-        // Nothing has ended later than it was seen to have.
+        // Work cannot have ended later than its end was seen.
         Ok(Nanos(anchor.at.0.saturating_add_signed(after).min(Clock::wall().now().0)))
     }
 
@@ -467,7 +471,7 @@ impl CudaDevice {
         Ok(Anchor { event, at: Clock::wall().now() })
     }
 
-    /// A green context of these atoms; the one that is there already where there is one.
+    /// A green context of these atoms; an existing one if there is one.
     fn part(&mut self, atoms: Vec<u32>) -> Result<Partition, DeviceError> {
         let known = self.parts.iter().position(|p| p.green.is_some() && p.atoms == atoms);
         if let Some(index) = known {
@@ -493,7 +497,7 @@ impl CudaDevice {
 
 impl Drop for CudaDevice {
     fn drop(&mut self) {
-        // Operands must not go while kernels read them; a context that has failed frees itself.
+        // Operands must not be freed while kernels read them; a context that has failed frees itself.
         let _ = self.context.synchronize();
     }
 }

@@ -22,14 +22,14 @@ pub(super) struct Dnn {
     raw: sys::cudnnHandle_t,
     /// The stream that it launches into.
     stream: Cell<sys::cudaStream_t>,
-    /// Whose context it was made in, where it has to be that one.
+    /// The partition whose context it was made in, if the library requires that.
     _home: Option<Rc<Green>>,
 }
 
 impl Dnn {
-    /// A handle for `stream` and others of its partition. The library may refuse a stream of another
-    /// context than the handle's, and streams of partitions are said to have contexts of their own:
-    /// tried, and where it does, the handle is made in the partition's context.
+    /// A handle for `stream` and others of its partition. The library may refuse a stream whose context
+    /// is not the handle's, and streams of partitions are said to have contexts of their own. So this
+    /// tries the stream, and if the library refuses it, makes the handle in the partition's context.
     pub(super) fn new(stream: &Stream) -> Result<Rc<Self>, DeviceError> {
         // SAFETY: tries to load the library.
         require(unsafe { sys::is_culib_present() }, "cuDNN")?;
@@ -46,8 +46,7 @@ impl Dnn {
         Ok(Self { raw, stream: Cell::new(std::ptr::null_mut()), _home: home })
     }
 
-    /// What is launched from now on goes into `stream`, which is alive as long as there is something
-    /// in it.
+    /// Makes later launches go into `stream`, which lives as long as there is work in it.
     fn turn_to(&self, stream: &Stream) -> Result<(), DeviceError> {
         let raw = stream.raw.cast();
         if self.stream.get() != raw {
@@ -61,7 +60,7 @@ impl Dnn {
 
 impl Drop for Dnn {
     fn drop(&mut self) {
-        // SAFETY: made in `made`, and used by nobody any more.
+        // SAFETY: made in `made`, and no longer used.
         let _ = unsafe { result::destroy_handle(self.raw) };
     }
 }
@@ -91,7 +90,7 @@ struct Filter(sys::cudnnFilterDescriptor_t);
 
 impl Drop for Filter {
     fn drop(&mut self) {
-        // SAFETY: made by the one who wraps it.
+        // SAFETY: made by the code that wraps it.
         let _ = unsafe { result::destroy_filter_descriptor(self.0) };
     }
 }
@@ -100,7 +99,7 @@ struct Description(sys::cudnnConvolutionDescriptor_t);
 
 impl Drop for Description {
     fn drop(&mut self) {
-        // SAFETY: made by the one who wraps it.
+        // SAFETY: made by the code that wraps it.
         let _ = unsafe { result::destroy_convolution_descriptor(self.0) };
     }
 }
@@ -111,10 +110,10 @@ pub(super) struct Conv {
     x: Tensor,
     w: Filter,
     y: Tensor,
-    /// The best first, with the bytes of their workspaces.
+    /// Best first, with the bytes of their workspaces.
     algorithms: Vec<(sys::cudnnConvolutionFwdAlgo_t, usize)>,
     chosen: usize,
-    /// Of this plan alone: two streams that share one overwrite each other.
+    /// Belongs to this plan alone: two streams that share a workspace overwrite each other's data.
     workspace: Buffer,
 }
 
@@ -145,7 +144,7 @@ impl Conv {
         Ok(Self { description, x, w, y, algorithms, chosen: 0, workspace })
     }
 
-    /// The algorithm, as the library counts them.
+    /// The library's number of the algorithm.
     pub(super) fn algorithm(&self) -> u32 {
         self.algorithms[self.chosen].0 as u32
     }
@@ -193,11 +192,11 @@ impl Conv {
     }
 }
 
-/// Most workspace of one convolution.
+/// Largest workspace of one convolution.
 const WORKSPACE: usize = 1 << 30;
 
-/// The algorithms that the library can run in the workspace, with their bytes, in the order in which it
-/// expects them to be fast: at least one.
+/// The algorithms that the library can run in the workspace, with the bytes they need, fastest first by
+/// the library's estimate. There is at least one.
 fn algorithms(
     dnn: &Dnn,
     x: &Tensor,
@@ -275,7 +274,7 @@ fn description(c: &Shape, precision: Precision) -> Result<Description, DeviceErr
     let [pad, stride] = [c.pad, c.stride].map(|p| p.map(|n| n as i32));
     let dilation = c.dilation as i32;
     let cross = sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
-    // FP32 must not become TF32 behind the profile's back.
+    // FP32 must not silently become TF32, which the profile would not show.
     let math = match precision {
         Precision::Fp32 => M::CUDNN_FMA_MATH,
         _ => M::CUDNN_TENSOR_OP_MATH,

@@ -1,5 +1,5 @@
-//! Handles of the driver that free themselves, each holding what it lives in: streams go before
-//! their green context (destroying it first leaks them), green contexts before the device's.
+//! Driver handles that free themselves. Each holds what it depends on: streams are freed before their
+//! green context (destroying that first leaks them), and green contexts before the device's context.
 #![allow(unsafe_code)] // the driver's C interface; reached only after the probe
 
 use std::ffi::CString;
@@ -17,7 +17,7 @@ pub(super) fn check(call: &'static str, result: sys::CUresult) -> Result<(), Dev
     }
 }
 
-/// Calls a driver function and names it in the error.
+/// Calls a driver function and names it in any error.
 macro_rules! cu {
     ($name:ident ( $($argument:expr),* $(,)? )) => {
         check(stringify!($name), sys::$name($($argument),*))
@@ -81,7 +81,7 @@ impl Context {
         Ok(bytes as u64)
     }
 
-    /// The priorities that streams can have: least and greatest, as the driver counts them.
+    /// The least and greatest priorities that streams can have, in the driver's numbering.
     pub(super) fn priorities(&self) -> Result<[i32; 2], DeviceError> {
         let (mut least, mut greatest) = (0, 0);
         // SAFETY: writes two integers.
@@ -126,13 +126,13 @@ impl Module {
 
 impl Drop for Module {
     fn drop(&mut self) {
-        // SAFETY: loaded in `load`, and what launches its functions holds the device.
+        // SAFETY: loaded in `load`, and whatever launches its functions holds the device.
         let _ = unsafe { cu!(cuModuleUnload(self.raw)) };
     }
 }
 
-/// The SMs of a device cut once into equal atoms: partitions are sets of them. All parts of one
-/// partition must come from the same cut.
+/// The SMs of a device, split once into equal atoms. A partition is a set of atoms, and all of its
+/// atoms must come from the same split.
 pub(super) struct Atoms {
     atoms: Vec<sys::CUdevResource>,
     pub(super) grain: u32,
@@ -140,7 +140,7 @@ pub(super) struct Atoms {
 
 /// SMs of a resource.
 fn sms(resource: &sys::CUdevResource) -> u32 {
-    // SAFETY: every resource here was asked for as one of SMs.
+    // SAFETY: every resource here was requested as a resource of SMs.
     unsafe { resource.__bindgen_anon_1.sm.smCount }
 }
 
@@ -152,7 +152,8 @@ fn empty_resource() -> sys::CUdevResource {
 }
 
 impl Atoms {
-    /// `fine` gives up the co-scheduling of SMs that large clusters need, for the smallest atoms.
+    /// Splits the SMs. `fine` gives the smallest atoms, but gives up the co-scheduling of SMs that
+    /// large clusters need.
     pub(super) fn cut(context: &Context, fine: bool) -> Result<Self, DeviceError> {
         const IGNORE_SM_COSCHEDULING: u32 = 1;
         let flags = if fine { IGNORE_SM_COSCHEDULING } else { 0 };
@@ -201,7 +202,7 @@ pub(super) struct Green {
 }
 
 impl Green {
-    /// A green context of some atoms of one cut; what was granted is read back.
+    /// A green context of some atoms of one split. The number of SMs granted is read back.
     pub(super) fn new(
         context: &Rc<Context>,
         cut: &Atoms,
@@ -227,10 +228,11 @@ impl Green {
 }
 
 impl Green {
-    /// Does something with the partition's context current, as a library's handle of it may need.
+    /// Runs a closure with the partition's context current, as creating a library handle in it may
+    /// require.
     pub(super) fn inside<R>(&self, what: impl FnOnce() -> R) -> Result<R, DeviceError> {
         let (mut home, mut popped) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: writes one handle each; what is made current is taken away again at once.
+        // SAFETY: writes one handle each; the context that is made current is popped again at once.
         unsafe {
             cu!(cuCtxFromGreenCtx(&raw mut home, self.raw))?;
             cu!(cuCtxPushCurrent_v2(home))?;
@@ -252,7 +254,7 @@ impl Drop for Green {
 /// A stream of the device or of one of its partitions.
 pub(super) struct Stream {
     pub(super) raw: sys::CUstream,
-    /// Where its events are made, if the driver does not take those of the primary context.
+    /// The context for its events, if the driver does not accept events of the primary context.
     home: Option<sys::CUcontext>,
     green: Option<Rc<Green>>,
     context: Rc<Context>,
@@ -264,7 +266,7 @@ impl Stream {
         green: Option<&Rc<Green>>,
         priority: i32,
     ) -> Result<Rc<Self>, DeviceError> {
-        // Required for green contexts; and the default stream must not be waited for.
+        // Required for green contexts; besides, the stream must not wait for the default stream.
         let flags = sys::CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         let mut raw = std::ptr::null_mut();
         // SAFETY: writes one handle.
@@ -282,8 +284,9 @@ impl Stream {
         Ok(Rc::new(stream))
     }
 
-    /// The driver says that an event and its stream are of one context, and it is seen both that a
-    /// green context's stream takes an event of the primary context and that it does not: tried.
+    /// According to the driver's documentation, an event and its stream must be of one context. In
+    /// practice a green context's stream sometimes takes an event of the primary context and sometimes
+    /// does not, so this tries it.
     fn find_home(&mut self, green: &Green) -> Result<(), DeviceError> {
         const INVALID_HANDLE: i32 = 400;
         match Event::new(self)?.record(self) {
@@ -303,12 +306,12 @@ impl Stream {
         unsafe { cu!(cuStreamSynchronize(self.raw)) }
     }
 
-    /// Its partition, if it is not of the whole device.
+    /// Its partition, unless it is a stream of the whole device.
     pub(super) fn green(&self) -> Option<&Rc<Green>> {
         self.green.as_ref()
     }
 
-    /// What comes later in this stream waits for the event.
+    /// Makes later work in this stream wait for the event.
     pub(super) fn wait(&self, event: &Event) -> Result<(), DeviceError> {
         // SAFETY: both are alive; the driver keeps what it needs of the event.
         unsafe { cu!(cuStreamWaitEvent(self.raw, event.raw, 0)) }
@@ -365,14 +368,14 @@ impl Event {
         Self::with_flags(stream, sys::CUevent_flags::CU_EVENT_DEFAULT)
     }
 
-    /// An event that streams wait for, and that tells no time.
+    /// An event that streams can wait for, without timing.
     pub(super) fn untimed(stream: &Stream) -> Result<Self, DeviceError> {
         Self::with_flags(stream, sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
     }
 
     fn with_flags(stream: &Stream, flags: sys::CUevent_flags) -> Result<Self, DeviceError> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: writes one handle; a context that is made current is taken away again at once.
+        // SAFETY: writes one handle; a context that is made current is popped again at once.
         unsafe {
             if let Some(home) = stream.home {
                 cu!(cuCtxPushCurrent_v2(home))?;
@@ -393,7 +396,7 @@ impl Event {
         unsafe { cu!(cuEventRecord(self.raw, stream.raw)) }
     }
 
-    /// Whether everything before it has ended.
+    /// Whether all work before it has ended.
     pub(super) fn reached(&self) -> Result<bool, DeviceError> {
         // SAFETY: the event is alive.
         match unsafe { sys::cuEventQuery(self.raw) } {
@@ -402,12 +405,12 @@ impl Event {
         }
     }
 
-    /// Time since `start`, ns; none if that came later.
+    /// Time since `start`, ns; 0 if `start` came later.
     pub(super) fn since(&self, start: &Self) -> Result<u64, DeviceError> {
         self.after(start).map(|ns| ns.max(0).unsigned_abs())
     }
 
-    /// How much later than `other` this was, ns.
+    /// How much later this event was than `other`, ns.
     pub(super) fn after(&self, other: &Self) -> Result<i64, DeviceError> {
         let mut ms = 0.0f32;
         // SAFETY: both events were recorded and reached.
@@ -423,7 +426,7 @@ impl Drop for Event {
     }
 }
 
-/// What the compiler made of a function.
+/// Facts about the compiled function.
 pub(super) fn function_facts(
     function: sys::CUfunction,
     block: u32,

@@ -1,4 +1,4 @@
-//! CUDA's user-mode libraries: which are there, and where pip puts them.
+//! CUDA's user-mode libraries: which of them are installed, and where pip puts them.
 #![allow(unsafe_code)] // loads shared objects
 
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::error::Unavailable;
 /// One of CUDA's libraries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Library {
-    /// For people.
+    /// Its name in messages.
     pub title: &'static str,
     /// File names, newest first.
     pub names: &'static [&'static str],
@@ -18,7 +18,7 @@ pub struct Library {
     pub purpose: &'static str,
 }
 
-/// The libraries that are used where they are there.
+/// The libraries that are used if they are installed.
 pub const LIBRARIES: &[Library] = &[
     Library {
         title: "cuBLASLt",
@@ -57,11 +57,11 @@ pub const LIBRARIES: &[Library] = &[
 pub enum LibraryState {
     /// Under this name or path.
     Found(String),
-    /// Nowhere; what the loader said.
+    /// Not found; what the loader reported.
     Missing(String),
 }
 
-/// Says of every library whether it can be loaded.
+/// Checks for every library whether it can be loaded.
 #[must_use]
 pub fn libraries() -> Vec<(Library, LibraryState)> {
     let state = |library: &Library| {
@@ -77,7 +77,7 @@ pub fn libraries() -> Vec<(Library, LibraryState)> {
     LIBRARIES.iter().map(|l| (*l, state(l))).collect()
 }
 
-/// Names the pip package of a library that the bindings do not find.
+/// Names the pip package of a library that the bindings cannot find.
 pub(super) fn require(present: bool, title: &'static str) -> Result<(), Unavailable> {
     let known = LIBRARIES.iter().find(|l| l.title == title);
     let package = known.map_or("cuda-toolkit", |l| l.package);
@@ -88,10 +88,11 @@ pub(super) fn require(present: bool, title: &'static str) -> Result<(), Unavaila
 pub struct Loader(&'static libloading::os::unix::Library);
 
 impl Loader {
-    /// Loads by name or path; never unloaded, since CUDA's libraries do not survive that.
+    /// Loads a library by name or path. It is never unloaded, since CUDA's libraries do not survive
+    /// that.
     ///
     /// # Errors
-    /// What the loader says.
+    /// What the loader reports.
     pub fn open(path: &Path) -> Result<Self, String> {
         use libloading::os::unix::{Library as Object, RTLD_GLOBAL, RTLD_NOW};
         // SAFETY: NVIDIA's libraries, whose initialisers have no precondition.
@@ -111,8 +112,8 @@ impl Loader {
     }
 }
 
-/// pip puts libraries where the loader does not look. Loads them by path from `folders`, so that a
-/// later search by name finds them loaded; returns what was loaded. Dependencies come first.
+/// pip puts libraries where the loader does not look. This loads them from `folders` by path, so that a
+/// later search by name finds them loaded, and returns the paths. Dependencies come first.
 pub fn preload(folders: &[PathBuf]) -> Vec<PathBuf> {
     const FIRST: [&str; 3] =
         ["libnvrtc-builtins.so.13.0", "libcublasLt.so.13", "libcublasLt.so.12"];

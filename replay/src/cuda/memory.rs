@@ -1,4 +1,4 @@
-//! Memory of the device and pinned memory of the host.
+//! Device memory, and pinned memory of the host.
 #![allow(unsafe_code)] // the driver's C interface; reached only after the probe
 
 use std::rc::Rc;
@@ -17,11 +17,11 @@ pub(super) struct Buffer {
 }
 
 impl Buffer {
-    /// Zeroed memory; at least one byte, since the driver refuses none.
+    /// Zeroed memory of at least one byte, since the driver does not allocate zero bytes.
     pub(super) fn zeroed(context: &Rc<Context>, bytes: usize) -> Result<Self, DeviceError> {
         let bytes = bytes.max(1);
         let mut address = 0;
-        // SAFETY: what is set lies in what was just allocated.
+        // SAFETY: the memory that is set was just allocated.
         unsafe {
             cu!(cuMemAlloc_v2(&raw mut address, bytes))?;
             let buffer = Self { address, bytes, _context: Rc::clone(context) };
@@ -31,7 +31,7 @@ impl Buffer {
         }
     }
 
-    /// `bytes` bytes that repeat `once`, most of them written by the device itself.
+    /// `bytes` bytes that repeat `once`; the device itself writes most of them.
     pub(super) fn repeated(
         context: &Rc<Context>,
         once: &[u8],
@@ -57,7 +57,7 @@ impl Buffer {
         Ok(buffer)
     }
 
-    /// Overwrites its beginning, or all of it where the content is longer.
+    /// Overwrites the start of the buffer, or all of it if the content is longer.
     pub(super) fn write(&self, content: &[u8]) -> Result<(), DeviceError> {
         let bytes = content.len().min(self.bytes);
         if bytes > 0 {
@@ -84,8 +84,8 @@ impl Buffer {
     }
 }
 
-/// Waits for the default stream. Setting and copying memory may return before the device has done
-/// it, and streams that do not block, as ours, would not wait for it.
+/// Waits for the default stream. Setting and copying memory may return before the device has done it,
+/// and non-blocking streams such as ours would not wait for it.
 fn settle() -> Result<(), DeviceError> {
     // SAFETY: a context is current; a null stream is its default stream.
     unsafe { cu!(cuStreamSynchronize(std::ptr::null_mut())) }
@@ -98,7 +98,7 @@ impl Drop for Buffer {
     }
 }
 
-/// Page-locked memory of the host, which the copy engines reach by themselves.
+/// Page-locked host memory, which the copy engines access directly.
 pub(super) struct Pinned {
     raw: *mut std::ffi::c_void,
     bytes: usize,
@@ -116,7 +116,8 @@ impl Pinned {
         Ok(Self { raw, bytes, _context: Rc::clone(context) })
     }
 
-    /// Queues a copy of its first `bytes`, or of all of it if it has fewer, to or from a buffer.
+    /// Queues a copy of the first `bytes` bytes, or of all bytes if there are fewer, to or from a
+    /// buffer.
     pub(super) fn copy(
         &self,
         direction: Direction,

@@ -1,4 +1,4 @@
-//! NVRTC: compiles a source for a GPU architecture; works without a GPU.
+//! NVRTC: compiles a source for a GPU architecture. It needs no GPU.
 #![allow(unsafe_code)] // the library's C interface
 
 use std::ffi::CString;
@@ -11,7 +11,7 @@ use crate::error::DeviceError;
 /// Compiles to PTX for `architecture` (`sm_90`, or `compute_80` for PTX alone).
 ///
 /// # Errors
-/// The library is missing, or the source does not compile: the compiler's own words.
+/// The library is missing, or the source does not compile; the error has the compiler's own words.
 pub fn compile(source: &str, architecture: &str) -> Result<String, DeviceError> {
     compile_with(source, architecture, &[])
 }
@@ -19,7 +19,7 @@ pub fn compile(source: &str, architecture: &str) -> Result<String, DeviceError> 
 /// As [`compile`], with further options such as `-DSIZE=8`.
 ///
 /// # Errors
-/// Those of [`compile`]; an option with a zero byte.
+/// Those of [`compile`], or an option contains a zero byte.
 pub fn compile_with(
     source: &str,
     architecture: &str,

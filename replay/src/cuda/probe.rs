@@ -1,12 +1,12 @@
-//! Whether there is a CUDA driver with a GPU, found out without a panic.
+//! Finds out, without a panic, whether there is a CUDA driver with a GPU.
 #![allow(unsafe_code)] // calls into a library that is loaded at run time
 
 use cudarc::driver::sys;
 
 use crate::error::Unavailable;
 
-/// Driver calls that every use needs. cudarc resolves them at their first use and panics where one
-/// is missing, so they are looked for here.
+/// Driver calls that every use needs. cudarc resolves a call at its first use and panics if it is
+/// missing, so they are looked up here.
 const REQUIRED: &[&str] = &[
     "cuDriverGetVersion",
     "cuDeviceGetCount",
@@ -66,16 +66,16 @@ const GREEN: &[&str] = &[
 pub struct Probe {
     /// CUDA version of the driver: 13000 is 13.0.
     pub cuda: i32,
-    /// GPUs that it shows.
+    /// Number of GPUs that the driver shows.
     pub devices: u32,
     /// Whether partitions of SMs can be made.
     pub green_contexts: bool,
-    /// The library is the stand-in of the tests.
+    /// Whether the library is the stand-in used in tests.
     pub stand_in: bool,
 }
 
 impl Probe {
-    /// The driver's CUDA version as people write it.
+    /// The driver's CUDA version in its usual form.
     #[must_use]
     pub fn cuda_version(&self) -> String {
         format!("{}.{}", self.cuda / 1000, self.cuda % 1000 / 10)
@@ -89,8 +89,8 @@ fn has(name: &str) -> bool {
     unsafe { sys::culib().get::<*const ()>(name.as_bytes()).is_ok() }
 }
 
-/// Streams that share a hardware queue wait for each other, and the driver makes 8 queues (2 under
-/// MPS) unless it is told before it starts. What the user has set stays.
+/// Streams that share a hardware queue wait for each other, and the driver makes 8 queues (2 under MPS)
+/// unless it is told otherwise before it starts. A value set by the user is kept.
 fn connections() {
     const VARIABLE: &str = "CUDA_DEVICE_MAX_CONNECTIONS";
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -106,7 +106,7 @@ fn connections() {
 /// Loads and starts the driver.
 ///
 /// # Errors
-/// What is missing, and what to do about it.
+/// What is missing, and how to fix it.
 pub fn probe() -> Result<Probe, Unavailable> {
     // SAFETY: tries to load the library and to find a symbol in it.
     if !unsafe { sys::is_culib_present() } {

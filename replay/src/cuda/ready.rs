@@ -1,4 +1,4 @@
-//! Work made ready: its code, its operands, how it is launched.
+//! Prepared work: its code, its operands, and how it is launched.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,12 +14,12 @@ use crate::error::DeviceError;
 use crate::recipe::{Parameter, Recipe};
 use crate::work::Work;
 
-/// What is known of prepared work besides its time.
+/// What is known about prepared work besides its time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchFacts {
-    /// Function, or library and algorithm.
+    /// The function, or the library and its algorithm.
     pub name: String,
-    /// Blocks and threads of a block; `None` where a library decides.
+    /// Blocks, and threads per block; `None` if a library decides.
     pub grid: Option<(u32, u32)>,
     /// Registers of a thread, 0 if unknown.
     pub regs: u32,
@@ -33,13 +33,13 @@ pub(super) enum Body {
     Ours {
         function: CUfunction,
         recipe: Recipe,
-        /// Memory of its own, where the kernel needs some.
+        /// Scratch memory, if the kernel needs some.
         scratch: Option<Rc<Buffer>>,
     },
     Gemm(Box<Gemm>),
     Conv(Box<Conv>),
-    /// Products of one shape, each where its operands are. On the device: the addresses of all left
-    /// matrices, then of all right ones, then of all results, `count` each.
+    /// Products of one shape, with their operands left in place. The lists on the device hold the
+    /// addresses of all left matrices, then of all right matrices, then of all results, `count` each.
     Listed {
         plan: Box<Gemm>,
         lists: Buffer,
@@ -47,10 +47,10 @@ pub(super) enum Body {
     },
 }
 
-/// What one work reads and writes.
+/// What a work reads and writes.
 pub(super) struct Operands {
     pub(super) work: Work,
-    /// Shared where several do the same with them.
+    /// Shared between works that use them in the same way.
     pub(super) inputs: Vec<Rc<Buffer>>,
     pub(super) output: Rc<Buffer>,
 }
@@ -66,10 +66,10 @@ pub(super) struct Ready {
     pub(super) work: Work,
     pub(super) body: Body,
     pub(super) operands: Rc<Operands>,
-    /// Further ones that the launch reads and writes, shared with the work that brought them.
+    /// Further operands that the launch reads and writes, shared with the works that brought them.
     pub(super) more: Vec<Rc<Operands>>,
     pub(super) facts: LaunchFacts,
-    /// Where it was launched last.
+    /// The stream of the last launch.
     pub(super) last: RefCell<Option<Rc<Stream>>>,
 }
 
@@ -83,12 +83,12 @@ impl Body {
         }
     }
 
-    /// Whether a library may have more than one algorithm for it.
+    /// Whether a library runs it, which may have more than one algorithm.
     pub(super) fn is_of_a_library(&self) -> bool {
         !matches!(self, Self::Ours { .. })
     }
 
-    /// Whether two launches of it at once would write to the same memory beside their results.
+    /// Whether two simultaneous launches would write to the same memory besides their results.
     pub(super) fn has_a_workspace(&self) -> bool {
         match self {
             Self::Ours { scratch, .. } => scratch.is_some(),
@@ -96,7 +96,7 @@ impl Body {
         }
     }
 
-    /// The library's name for what it runs.
+    /// The library's name for the algorithm that runs.
     pub(super) fn name(&self) -> Option<String> {
         let which = |plan: &Gemm| if plan.is_first() { "" } else { ", not its first choice" };
         match self {
@@ -111,8 +111,8 @@ impl Body {
 }
 
 impl Ready {
-    /// It has one workspace and one result: what comes now in `stream` waits for what it launched in
-    /// another one.
+    /// The work has only one workspace and one result, so a launch in `stream` waits for an earlier
+    /// launch in another stream.
     pub(super) fn follow(&self, stream: &Rc<Stream>) -> Result<(), DeviceError> {
         let mut last = self.last.borrow_mut();
         if let Some(before) = last.as_ref().filter(|s| !Rc::ptr_eq(s, stream)) {

@@ -6,7 +6,8 @@ use cotenant_profiles::Nanos;
 
 use crate::clock::Clock;
 
-/// A sleeper wakes this much late, if nothing is in its way; so much is spent awake instead.
+/// How late a sleeping thread wakes if nothing gets in its way. This much of a wait is spent awake
+/// instead.
 const EARLY: Duration = Duration::from_micros(80);
 
 /// A device's clock, set to 0 at the start of a run.
@@ -17,7 +18,7 @@ pub struct RunClock {
 }
 
 impl RunClock {
-    /// Counts from now on.
+    /// Starts counting now.
     #[must_use]
     pub fn start(clock: Clock) -> Self {
         Self { clock, origin: clock.now().0 }
@@ -29,38 +30,38 @@ impl RunClock {
         self.clock.now().0.saturating_sub(self.origin)
     }
 
-    /// An instant of the run on the device's clock.
+    /// Converts an instant of the run to the device's clock.
     #[must_use]
     pub fn on_device(&self, at: u64) -> Nanos {
         Nanos(at.saturating_add(self.origin))
     }
 
-    /// An instant of the device's clock in the run.
+    /// Converts an instant of the device's clock to the run's time.
     #[must_use]
     pub fn in_run(&self, at: Nanos) -> u64 {
         at.0.saturating_sub(self.origin)
     }
 
-    /// Whether it moves only when somebody waits.
+    /// Whether the clock moves only when a caller waits.
     #[must_use]
     pub fn is_virtual(&self) -> bool {
         self.clock.is_virtual()
     }
 
-    /// Wall time over the experiment's.
+    /// Wall time divided by the experiment's time.
     #[must_use]
     pub fn slowdown(&self) -> f64 {
         self.clock.slowdown()
     }
 
-    /// Wall time until `at`; nothing if it has passed.
+    /// Wall time until `at`; zero if it has passed.
     #[must_use]
     pub fn until(&self, at: u64) -> Duration {
         self.clock.until(self.on_device(at))
     }
 
-    /// Waits until `at`, but no longer than `most` on the wall clock: asleep, and the last of it
-    /// awake, because a sleeper wakes late.
+    /// Waits until `at`, but no longer than `most` on the wall clock. It sleeps, but spends the last
+    /// part of the wait awake, because a sleeping thread wakes late.
     pub fn wait_until(&self, at: u64, most: Duration) {
         let at = self.on_device(at);
         if self.clock.is_virtual() {

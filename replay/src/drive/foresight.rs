@@ -1,4 +1,5 @@
-//! Which masks a policy will use: what a GPU takes long to make should be there before the run.
+//! Predicts which masks a policy will use, so that what a GPU takes long to make is ready before the
+//! run.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +9,8 @@ use cotenant_sim::{CuMask, Policy, Scenario};
 
 use super::workers::Foreseen;
 
-/// The masks that `policy` uses most when `scenario` is simulated, `most` of them at most. What it
-/// uses on a device comes close to that: the arrivals are the same, and so is the policy.
+/// The masks that `policy` uses most when `scenario` is simulated, at most `most` of them. Its use on a
+/// device comes close to that, since the arrivals and the policy are the same.
 #[must_use]
 pub fn foresee(scenario: Scenario, policy: &mut dyn Policy, most: usize) -> Vec<Foreseen> {
     let mut used: BTreeMap<(u32, CuMask, i8), u64> = BTreeMap::new();
@@ -21,7 +22,7 @@ pub fn foresee(scenario: Scenario, policy: &mut dyn Policy, most: usize) -> Vec<
             }
         }
     });
-    // What cannot be simulated cannot be replayed either, which says why.
+    // A scenario that cannot be simulated cannot be replayed either, and the replay reports why.
     if cotenant_sim::run(scenario, &mut watched, None).is_err() {
         return vec![];
     }

@@ -1,4 +1,4 @@
-//! How late the dispatcher itself was: what of a deviation is its own.
+//! How late the dispatcher itself was: its own share of any deviation.
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::metrics::Latencies;
@@ -8,17 +8,17 @@ use cotenant_sim::metrics::Latencies;
 pub struct Lateness {
     /// From a request's scheduled arrival to its handling.
     pub arrivals: Latencies,
-    /// From the end of a kernel or a batch on the device to its handling; nothing where the device
-    /// does not tell when it ended.
+    /// From the end of a kernel or a batch on the device to its handling; empty if the device does not
+    /// report when a kernel ended.
     pub completions: Latencies,
-    /// From the handling of an event to the launch that the policy answered it with.
+    /// From the handling of an event to the launch with which the policy answered it.
     pub decisions: Latencies,
-    /// Wall time over the experiment's.
+    /// Wall time divided by the experiment's time.
     pub slowdown: f64,
 }
 
 impl Lateness {
-    /// Nothing was late yet; the memory of every delay is there.
+    /// No delay recorded yet, but memory reserved for all of them.
     pub(super) fn reserved() -> Self {
         let mut late = Self::default();
         late.arrivals.reserve();
@@ -27,7 +27,7 @@ impl Lateness {
         late
     }
 
-    /// Every kind with its name.
+    /// Every kind of delay, with its name.
     pub fn kinds(&self) -> impl Iterator<Item = (&'static str, &Latencies)> {
         [
             ("arrivals", &self.arrivals),
@@ -43,7 +43,7 @@ impl Lateness {
         latencies.quantile(q).map(|wall| Nanos((wall.0 as f64 / self.slowdown) as u64))
     }
 
-    /// Wall-clock time of so many of the experiment's nanoseconds.
+    /// Converts a time of the experiment, ns, to wall-clock time.
     pub(super) fn wall(&self, ns: u64) -> Nanos {
         Nanos((ns as f64 * self.slowdown) as u64)
     }

@@ -20,19 +20,19 @@ use crate::error::DeviceError;
 use crate::recipe;
 use crate::work::Work;
 
-/// Launches of one worker that a real host issues before it looks at the others again.
+/// Launches that a real host issues for one worker before it turns to the other workers.
 const TURN: usize = 32;
 
-/// What the scenario's kernels are on the device.
+/// How the scenario's kernels are found on the device.
 #[derive(Clone, Debug)]
 pub enum Kernels {
     /// The device was made for the scenario and knows them by number.
     Numbered,
-    /// Runnable work for each.
+    /// Runnable work for each kernel.
     Works(Vec<Work>),
 }
 
-/// A queue of the pool that a worker's kernels with a mask go to.
+/// A queue of the pool for those of a worker's kernels that are launched under a mask or a priority.
 #[derive(Clone, Copy, Debug)]
 struct Hop {
     mask: Option<CuMask>,
@@ -40,7 +40,7 @@ struct Hop {
     queue: Queue,
 }
 
-/// A worker's queues, and what a real host has yet to issue of its batch.
+/// A worker's queues, and the launches of its batch that a real host has yet to issue.
 #[derive(Debug)]
 struct Line {
     partition: Partition,
@@ -66,23 +66,25 @@ pub struct Streams<'a> {
     host: HostCosts,
     clock: RunClock,
     pools: Vec<PoolSpec>,
-    /// By worker; nothing of those that found no memory.
+    /// By worker; `None` for workers that found no memory.
     lines: Vec<Option<Line>>,
-    /// On a GPU: what workers had before their places changed, for those who come back to one.
+    /// On a GPU, the partitions and queues that workers had before their places changed, for workers
+    /// that come back to one.
     left: Vec<(u32, Partition, Queue)>,
     /// By queue and kernel.
     prepared: Vec<Vec<Option<Prepared>>>,
-    /// Whose end a launch is, by its number from `oldest` on; `None`: nobody waits for it.
+    /// The worker whose end a launch is, by the launch's number counted from `oldest`; `None` if no
+    /// worker waits for it.
     owners: VecDeque<Option<u32>>,
     oldest: u64,
     waiting: usize,
     completions: Vec<Completion>,
-    /// Copies that the device does not do: they end at once.
+    /// Workers whose copies the device does not do: such a copy ends at once.
     skipped: Vec<u32>,
     parts: Vec<Prepared>,
     issued: Issued,
     deviations: Deviations,
-    /// What the policy is expected to need, made when the run begins.
+    /// Masks that the policy is expected to need; their queues are made when the run begins.
     foreseen: Vec<Foreseen>,
     /// The device's counters when the run began.
     before: Vec<Count>,
@@ -116,7 +118,7 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Queues for these masks are made before the run: a GPU takes long to make a partition.
+    /// Makes queues for these masks before the run, since a GPU takes long to make a partition.
     #[must_use]
     pub fn expecting(mut self, masks: Vec<Foreseen>) -> Self {
         self.foreseen = masks;
@@ -138,8 +140,8 @@ impl<'a> Streams<'a> {
         Ok(queue)
     }
 
-    /// A worker's own queue on a partition. On a GPU it is the one that it had there before, if it had
-    /// one: operands and code are ready there.
+    /// A worker's own queue on a partition. On a GPU this is the queue that it had there before, if
+    /// any, because its operands and code are ready there.
     fn home(
         &mut self,
         worker: u32,
@@ -158,7 +160,7 @@ impl<'a> Streams<'a> {
         self.make_queue(partition, priority)
     }
 
-    /// A kernel made ready for a queue, at its first use there.
+    /// The kernel prepared for a queue; prepared at its first use there.
     fn ready(&mut self, queue: Queue, kernel: u32) -> Result<Prepared, DeviceError> {
         if let Some(ready) = self.prepared[queue.0 as usize][kernel as usize] {
             return Ok(ready);
@@ -179,7 +181,7 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// Remembers whose end a launch is.
+    /// Notes which worker waits for a launch.
     fn note(&mut self, ticket: u64, owner: Option<u32>) {
         if self.owners.is_empty() {
             self.oldest = ticket;
@@ -192,7 +194,7 @@ impl<'a> Streams<'a> {
         self.forget();
     }
 
-    /// Drops what nobody waits for from the front.
+    /// Drops launches that no worker waits for from the front.
     fn forget(&mut self) {
         while let Some(None) = self.owners.front() {
             self.owners.pop_front();
@@ -200,7 +202,8 @@ impl<'a> Streams<'a> {
         }
     }
 
-    /// The queue for a kernel: the worker's own, or the one of the pool whose CUs come closest.
+    /// The queue for a kernel: the worker's own, or the queue of the pool whose CUs come closest to the
+    /// mask.
     fn queue_for(&mut self, launch: &Launch) -> Result<Queue, DeviceError> {
         let line = self.line(launch.worker);
         let own = line.spec.priority;
@@ -211,7 +214,7 @@ impl<'a> Streams<'a> {
         self.hop(launch.worker, launch.mask, priority)
     }
 
-    /// The queue of a worker for a mask and a priority, made at its first use.
+    /// A worker's queue for a mask and a priority, made at its first use.
     fn hop(
         &mut self,
         worker: u32,
@@ -230,7 +233,8 @@ impl<'a> Streams<'a> {
         Ok(queue)
     }
 
-    /// The partition for a mask: its CUs, or as many from the same place on as the device cuts.
+    /// The partition for a mask: exactly its CUs, or else as many from the same position on as the
+    /// device can cut.
     fn nearest(&mut self, mask: &CuMask) -> Result<Partition, DeviceError> {
         let (first, cus) = (mask.iter().next().unwrap_or(0), mask.count());
         let info = self.device.info();
@@ -282,8 +286,8 @@ impl<'a> Streams<'a> {
         Ok(())
     }
 
-    /// Queues for the masks that are expected; every kernel of the worker runs once in each, so that the
-    /// partition has what they need.
+    /// Makes queues for the expected masks. Every kernel of the worker runs once in each queue, so that
+    /// the partition has what the kernels need.
     fn make_foreseen(&mut self, stop: &Stop) -> Result<(), DeviceError> {
         let foreseen = std::mem::take(&mut self.foreseen);
         if self.host == HostCosts::Kept || self.device.masks_launches() {
@@ -339,7 +343,7 @@ impl Workers for Streams<'_> {
 
     fn start_clock(&mut self, stop: &Stop) -> RunClock {
         if self.lines.iter().any(Option::is_some) {
-            // What fails here fails again where it is needed, and is reported there.
+            // Anything that fails here fails again where it is needed, and is reported there.
             let _ = self.make_foreseen(stop);
         }
         self.before = self.device.counters();
@@ -387,7 +391,7 @@ impl Workers for Streams<'_> {
                 return Ok(());
             }
             let work = self.ready(queue, kernel)?;
-            // Of a step's kernels there are thousands of sizes: one of each kind loads the code.
+            // A step's kernels come in thousands of sizes, but one of each kind loads the code.
             let again = self.family(kernel).is_some_and(|family| !warm.insert(family));
             if self.host == HostCosts::Real && !again {
                 self.device
@@ -406,7 +410,7 @@ impl Workers for Streams<'_> {
     }
 
     fn close(&mut self, _worker: u32) -> Result<(), DeviceError> {
-        Ok(()) // An empty queue takes nothing from anybody.
+        Ok(()) // An empty queue takes nothing from the others.
     }
 
     fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError> {
@@ -463,7 +467,7 @@ impl Workers for Streams<'_> {
         self.submit(launch)
     }
 
-    /// What the device cannot merge goes one after the other, and ends together.
+    /// Kernels that the device cannot merge run one after the other, and end together.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError> {
         let queue = self.line(launch.worker).queue;
         let mut parts = std::mem::take(&mut self.parts);
@@ -513,7 +517,7 @@ impl Workers for Streams<'_> {
         }
         let at = self.clock.now();
         ended.extend(self.skipped.drain(..).map(|worker| Ended { worker, at, end: End::Done }));
-        // On a virtual clock, what nobody waits for has to pass as well.
+        // On a virtual clock, launches that no worker waits for have to complete as well.
         if self.waiting == 0 && !self.clock.is_virtual() {
             return Ok(());
         }
@@ -528,8 +532,8 @@ impl Workers for Streams<'_> {
                     ended.push(Ended { worker, at, end: c.end });
                 }
             }
-            // A virtual clock's device tells one end at a time, so that the answer to it comes before
-            // the next; where nobody waits for it, there is none.
+            // On a virtual clock the device reports one end at a time, so that the answer to it comes
+            // before the next end. An end that no worker waits for has no answer.
             if !more || !ended.is_empty() {
                 break;
             }

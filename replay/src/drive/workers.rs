@@ -1,5 +1,5 @@
-//! What the real world asks of those who carry its workers' batches out: streams of this process, or
-//! processes of their own.
+//! The interface between the real world and whatever carries out its workers' batches: streams of this
+//! process, or worker processes.
 
 use std::time::Duration;
 
@@ -15,29 +15,29 @@ use super::clock::RunClock;
 use crate::device::{DeviceInfo, Direction, End, Usage};
 use crate::error::DeviceError;
 
-/// Where the host's costs come from: work per request, launches, and what a mechanism costs.
+/// Where the host's costs come from: work per request, launches, and mechanisms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostCosts {
-    /// The driver keeps the scenario's: nothing on this machine would cost as much.
+    /// The driver applies the scenario's costs, since nothing on this machine would cost as much.
     Kept,
-    /// They are what they are.
+    /// The costs are the real ones.
     Real,
 }
 
-/// One kernel of a worker. Its end is told where `tell` says so.
+/// One kernel of a worker. Its end is reported if `tell` is set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Launch {
-    /// Whose.
+    /// The worker.
     pub worker: u32,
     /// An index into the scenario's kernels.
     pub kernel: u32,
-    /// CUs it may use; `None`: the worker's own.
+    /// CUs it may use; `None` means the worker's own mask.
     pub mask: Option<CuMask>,
-    /// Larger goes first where blocks compete; `None`: the worker's own.
+    /// Where blocks compete, the larger priority goes first; `None` means the worker's own priority.
     pub priority: Option<i8>,
-    /// The host has issued it then, in the experiment's nanoseconds; it starts no earlier.
+    /// When the host has issued it, in the experiment's nanoseconds; it starts no earlier.
     pub issued: u64,
-    /// How much of it.
+    /// The part of the kernel that is launched.
     pub part: Part,
     /// Multiplies its duration.
     pub scale: f64,
@@ -45,108 +45,110 @@ pub struct Launch {
     pub first: bool,
     /// The last of its batch.
     pub last: bool,
-    /// Tell its end.
+    /// Whether to report its end.
     pub tell: bool,
 }
 
-/// Everything that a worker's batch does on the GPU, in order: inputs in, kernels, results out.
-/// Its end is told once.
+/// Everything that a worker's batch does on the GPU, in order: copy inputs in, run kernels, copy
+/// results out. Its end is reported once.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Batch<'a> {
-    /// Whose.
+    /// The worker.
     pub worker: u32,
     /// Indices into the scenario's kernels.
     pub kernels: &'a [u32],
-    /// When the host has issued each, after `base`.
+    /// When the host has issued each kernel, ns after `base`.
     pub issued_ns: &'a [u64],
-    /// Multiplies each duration.
+    /// Multiplies the duration of each kernel.
     pub scales: &'a [f64],
-    /// When the host began to issue them, in the experiment's nanoseconds.
+    /// When the host began to issue the kernels, in the experiment's nanoseconds.
     pub base: u64,
-    /// Copied in before.
+    /// Bytes copied in before the kernels.
     pub input: Bytes,
-    /// Copied out behind.
+    /// Bytes copied out after them.
     pub output: Bytes,
-    /// It is the first pass over the model for these requests.
+    /// Whether this is the first pass over the model for these requests.
     pub first: bool,
-    /// It is the last one.
+    /// Whether this is the last pass.
     pub last: bool,
 }
 
 /// A mask that a policy is expected to launch a worker's kernels under.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Foreseen {
-    /// Whose.
+    /// The worker.
     pub worker: u32,
     /// CUs.
     pub mask: CuMask,
-    /// Larger goes first where blocks compete.
+    /// Where blocks compete, the larger priority goes first.
     pub priority: i8,
 }
 
-/// What a worker had to do has ended.
+/// A worker's kernel or batch has ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ended {
-    /// Whose.
+    /// The worker.
     pub worker: u32,
-    /// When, in the experiment's nanoseconds; where the device does not tell, when it was seen.
+    /// When it ended, in the experiment's nanoseconds; if the device does not report that, when the end
+    /// was seen.
     pub at: u64,
-    /// How.
+    /// How it ended.
     pub end: End,
 }
 
-/// A worker has gone without being asked to.
+/// A worker has ended without being asked to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// Which.
+    /// The worker.
     pub worker: u32,
-    /// It was only loading, to take the worker's place; the worker itself goes on.
+    /// Only the shadow that was loading to take the worker's place has ended; the worker itself goes
+    /// on.
     pub shadow: bool,
-    /// In a word: the reason under which its requests are given up.
+    /// The cause in a word; the worker's requests are given up for this reason.
     pub cause: &'static str,
-    /// In a sentence.
+    /// The reason, in a sentence.
     pub why: String,
 }
 
-/// Those who carry batches out. What one worker is given is done in order.
+/// Carries out batches. Each worker's work is done in order.
 pub trait Workers {
-    /// The device that they share.
+    /// The device that the workers share.
     fn info(&self) -> &DeviceInfo;
 
-    /// The run begins: its clock shows 0. What had to be made ready for it is left out as soon as
-    /// somebody wants to `stop`.
+    /// Starts the run, with its clock at 0. Preparations that are still to be made are skipped as soon
+    /// as a `stop` is requested.
     fn start_clock(&mut self, stop: &Stop) -> RunClock;
 
-    /// Who keeps the host's costs.
+    /// Where the host's costs come from.
     fn host_costs(&self) -> HostCosts;
 
-    /// Where the workers to come will have their places.
+    /// Lays out the places of the workers to come.
     ///
     /// # Errors
-    /// A layout that cannot be carried out here, work that the device cannot run.
+    /// The layout cannot be carried out here, or the device cannot run the work.
     fn lay_out(&mut self, layout: &Layout) -> Result<(), DeviceError>;
 
-    /// The lanes of a pool have other sizes; their workers come back ([`Self::open`]) behind it.
+    /// Changes the sizes of a pool's lanes. Afterwards the pool's workers come back ([`Self::open`]).
     ///
     /// # Errors
-    /// Workers whose shares are those that they started with.
+    /// The workers' shares are fixed when they start.
     fn repartition(&mut self, pool: u32, lanes: &[u32]) -> Result<(), DeviceError> {
         let _ = (pool, lanes);
         let reason = "workers are processes here, whose shares are set when they start";
         Err(DeviceError::unsupported("a live repartition", reason))
     }
 
-    /// A worker comes, or comes back with another share; numbers count up from 0.
+    /// Adds a worker, or brings one back with another share. Numbers count up from 0.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn open(&mut self, worker: u32, spec: &WorkerSpec) -> Result<(), DeviceError>;
 
-    /// Another self of a worker begins to load beside it, with `memory` of its own; the next
-    /// [`Self::open`] with the same place puts it in the worker's.
+    /// Starts a shadow of a worker, which loads beside it with `memory` of its own. The next
+    /// [`Self::open`] with the same place puts the shadow in the worker's place.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn open_shadow(
         &mut self,
         worker: u32,
@@ -163,13 +165,13 @@ pub trait Workers {
         true
     }
 
-    /// Makes kernels ready for a worker before it needs them: code, operands. On a GPU each runs once,
-    /// since the first launch loads its code, and so do `copies` in and out, the largest
-    /// that the worker will be asked for. First launches take long: it ends between two of them as soon
-    /// as somebody wants to `stop`.
+    /// Makes kernels ready for a worker before it needs them: code and operands. On a GPU each kernel
+    /// runs once, since its first launch loads its code, and so do `copies` in and out, the largest
+    /// that the worker will be asked for. First launches take long, so this ends between two of them as
+    /// soon as a `stop` is requested.
     ///
     /// # Errors
-    /// Work that the device cannot run.
+    /// The device cannot run the work.
     fn warm(
         &mut self,
         worker: u32,
@@ -183,22 +185,22 @@ pub trait Workers {
         false
     }
 
-    /// A worker that has nothing to do goes.
+    /// Removes a worker that has nothing to do.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn close(&mut self, worker: u32) -> Result<(), DeviceError>;
 
     /// Hands a worker a whole batch.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError>;
 
-    /// Copies for a worker; the end is told where `tell` says so.
+    /// Copies data for a worker; the end is reported if `tell` is set.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn copy(
         &mut self,
         worker: u32,
@@ -211,84 +213,85 @@ pub trait Workers {
     /// Hands a worker one kernel.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn launch(&mut self, launch: &Launch) -> Result<(), DeviceError>;
 
     /// Hands a worker several kernels as one; `launch.kernel` is one of them.
     ///
     /// # Errors
-    /// Kernels that the device cannot merge.
+    /// The device cannot merge the kernels.
     fn merge(&mut self, launch: &Launch, kernels: &[u32]) -> Result<(), DeviceError>;
 
-    /// Takes a worker's kernel off the CUs, from `at` on: its end says how much of it is left.
+    /// Preempts a worker's kernel from `at` on. The end that is reported says how much of the kernel is
+    /// left.
     ///
     /// # Errors
-    /// A device that cannot.
+    /// The device cannot preempt a kernel.
     fn preempt(&mut self, worker: u32, how: Preemption, at: u64) -> Result<(), DeviceError> {
         let _ = (worker, how, at);
         let reason = "workers are processes here, which are handed whole batches";
         Err(DeviceError::unsupported("preempting a kernel", reason))
     }
 
-    /// From now on the board's clock is at most that.
+    /// Limits the board's clock to `mhz` from now on.
     ///
     /// # Errors
-    /// A device whose clock is not this program's to set.
+    /// This program may not set the device's clock.
     fn set_clock(&mut self, mhz: u32) -> Result<(), DeviceError> {
         let reason = "workers are processes here, and the board's clock is nobody's";
         Err(DeviceError::unsupported(format!("a clock of {mhz} MHz"), reason))
     }
 
-    /// CUs on which blocks of a worker's kernel lie; `None`: the device does not tell.
+    /// CUs that hold blocks of a worker's kernel; `None` if the device does not report that.
     fn held(&self, worker: u32) -> Option<u32> {
         let _ = worker;
         None
     }
 
-    /// A worker whose kernels are handed over one by one begins or ends a batch: contexts that run
-    /// to completion keep their turn in between.
+    /// A worker whose kernels are handed over one by one begins or ends a batch. Contexts that run to
+    /// completion keep their turn from one to the other.
     ///
     /// # Errors
-    /// The device's refusal.
+    /// The device refuses.
     fn batch(&mut self, worker: u32, began: bool) -> Result<(), DeviceError> {
         let _ = (worker, began);
         Ok(())
     }
 
-    /// Appends what has ended, in the order in which it did.
+    /// Appends everything that has ended, in the order in which it ended.
     ///
     /// # Errors
-    /// A launch that failed.
+    /// A launch has failed.
     fn poll(&mut self, ended: &mut Vec<Ended>) -> Result<(), DeviceError>;
 
-    /// Appends the workers that have gone without being asked to, each once.
+    /// Appends the workers that have ended without being asked to, each once.
     fn lost(&mut self, lost: &mut Vec<Lost>) {
         let _ = lost;
     }
 
-    /// Waits until there may be something to poll for, at most so long on the wall clock.
+    /// Waits until there may be something to poll for, but no longer than `most` on the wall clock.
     fn doze(&mut self, most: Duration) {
         let _ = most;
-        // A sleeper wakes later than a kernel lasts: look again at once.
+        // A sleeping thread wakes later than a kernel lasts, so look again at once.
         std::thread::yield_now();
     }
 
-    /// When something will end, if the device knows. `None`: polling tells.
+    /// When the next end is due, if the device knows; `None` means that only polling tells.
     fn next_event(&mut self) -> Option<u64>;
 
-    /// Whether nothing is under way.
+    /// Whether no work is under way.
     fn is_idle(&self) -> bool;
 
-    /// What the GPU did so far; `None`: it does not tell.
+    /// What the GPU has done so far; `None` if it does not report that.
     fn usage(&mut self) -> Option<Usage>;
 
-    /// Waits for what is under way and forgets it: the run is over.
+    /// Waits for the work under way and discards it: the run is over.
     ///
     /// # Errors
-    /// A launch that failed.
+    /// A launch has failed.
     fn drain(&mut self) -> Result<(), DeviceError>;
 
-    /// Where it deviated from what a policy asked for, with numbers: grants rounded, hops.
+    /// Deviations from what a policy asked for, with numbers: masks rounded, changes of queue.
     fn counters(&self) -> Vec<Count> {
         vec![]
     }

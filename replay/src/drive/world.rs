@@ -1,7 +1,7 @@
 //! The real world: workers on a device, and the wall clock.
 //!
-//! A GPU's host and mechanisms cost what they cost. Beside an emulated GPU nothing on this machine
-//! would cost as much, so the scenario's costs are kept, in real time.
+//! On a GPU, the host and the mechanisms have their real costs. Beside an emulated GPU nothing on this
+//! machine would cost as much, so the scenario's costs are applied in real time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,14 +23,14 @@ use super::{Loss, ReplayError, Stop};
 use crate::device::{Direction, End, Usage};
 use crate::error::DeviceError;
 
-/// Longest wait without a look at the wish to stop, in wall-clock time.
+/// Longest wait, in wall-clock time, without checking whether a stop was requested.
 const GLANCE: Duration = Duration::from_millis(50);
 
-/// A worker that has not loaded is looked at again after this long, ns: short against what loading
-/// takes anywhere.
+/// A worker that has not loaded yet is checked again after this long, ns: short compared with loading
+/// on any machine.
 const AGAIN: u64 = 100_000;
 
-/// What is kept of a worker.
+/// What the world remembers about a worker.
 #[derive(Clone, Copy)]
 struct Member {
     tenant: u32,
@@ -58,7 +58,7 @@ pub(super) struct RealWorld<'a> {
     members: Vec<Member>,
     /// By worker.
     loaded: Vec<Loaded>,
-    /// What has ended and is still to be told, in order.
+    /// Ends that are still to be reported, in order.
     ended: VecDeque<Ended>,
     polled: Vec<Ended>,
     gone: VecDeque<Lost>,
@@ -66,7 +66,7 @@ pub(super) struct RealWorld<'a> {
     scales: Vec<f64>,
     now: u64,
     due: u64,
-    /// When the signal at hand was handed out.
+    /// When the current signal was handed out.
     handled: u64,
     end: u64,
     opened: Option<Usage>,
@@ -118,12 +118,12 @@ impl<'a> RealWorld<'a> {
         }
     }
 
-    /// The device finishes what it has; a failure now changes nothing about the run.
+    /// Lets the device finish its work; a failure at this point changes nothing about the run.
     pub(super) fn drain(&mut self) {
         let _ = self.gpu.drain();
     }
 
-    /// Whether nothing has failed and nobody wants to stop.
+    /// Whether nothing has failed and no stop has been requested.
     fn goes_on(&mut self) -> bool {
         if self.failed.is_none() && self.stop.wanted() {
             self.failed = Some(ReplayError::Stopped);
@@ -137,7 +137,7 @@ impl<'a> RealWorld<'a> {
         }
     }
 
-    /// What has ended and who has gone since the last look.
+    /// Collects what has ended, and which workers were lost, since the last look.
     fn look(&mut self) {
         let done = self.gpu.poll(&mut self.polled);
         self.ended.extend(self.polled.drain(..));
@@ -146,7 +146,7 @@ impl<'a> RealWorld<'a> {
         self.gone.extend(self.looked.drain(..));
     }
 
-    /// What is at hand, by its own time.
+    /// The next signal that is due, in order of time.
     fn at_hand(&mut self) -> Option<Signal> {
         if let Some(lost) = self.gone.pop_front() {
             return Some(self.lost(lost));
@@ -162,7 +162,7 @@ impl<'a> RealWorld<'a> {
                 continue;
             }
             let Ended { worker, at, end } = self.ended.pop_front()?;
-            // What ends after the end of the run is in flight at its end.
+            // Work that ends after the end of the run counts as in flight at its end.
             if at < self.end {
                 self.begin_event(at);
                 let late = self.lateness.wall(self.now.saturating_sub(at));
@@ -194,7 +194,7 @@ impl<'a> RealWorld<'a> {
                 self.lateness.arrivals.record(late);
             }
             Alarm::Batch | Alarm::Policy | Alarm::Window | Alarm::Clock | Alarm::Cut => {}
-            // What was on its way for a worker that has gone.
+            // The alarm is for a worker that has gone.
             _ if self.members[index as usize].gone => return None,
             Alarm::Up | Alarm::Resized if !self.gpu.is_up(index) => {
                 self.timers.arm(self.now + AGAIN, alarm, index);
@@ -213,26 +213,26 @@ impl<'a> RealWorld<'a> {
         if shadow { Signal::ShadowLost(worker) } else { Signal::Lost(worker, cause) }
     }
 
-    /// Nothing is at hand: sleep until something will be, but look up now and then.
+    /// Nothing is due: sleep until something will be, but look up now and then.
     fn rest(&mut self) {
         let alarm = self.timers.next().min(self.end);
         let until = match self.gpu.next_event() {
             Some(at) => alarm.min(at),
-            // On a virtual clock nothing ends that the device does not know of.
+            // On a virtual clock nothing ends without the device knowing of it beforehand.
             None if self.gpu.is_idle() || self.clock.is_virtual() => alarm,
             None => return self.gpu.doze(self.clock.until(alarm).min(GLANCE)),
         };
         self.clock.wait_until(until, GLANCE);
     }
 
-    /// The policy's answer to the event at hand is on its way.
+    /// The policy's answer to the current event is on its way.
     fn decided(&mut self) {
         let took = self.clock.now().saturating_sub(self.handled);
         let took = self.lateness.wall(took);
         self.lateness.decisions.record(took);
     }
 
-    /// What multiplies the duration of a kernel.
+    /// The factor by which the duration of a kernel is multiplied.
     fn scale(&mut self, worker: u32, work: f64, ordinal: u64, position: u32) -> f64 {
         let tenant = self.members[worker as usize].tenant;
         let jitter = self.jitter.as_mut();
@@ -283,7 +283,7 @@ impl World for RealWorld<'_> {
     }
 
     fn start(&mut self) {
-        // The run begins with everybody there, or with those who did not come known.
+        // The run begins once every worker has either loaded or is known to be lost.
         while self.goes_on() && self.gpu.is_gathering() {
             self.gpu.doze(GLANCE);
             self.look();
@@ -298,7 +298,7 @@ impl World for RealWorld<'_> {
         while self.goes_on() {
             let mut over = false;
             if self.ended.is_empty() {
-                // What ends before the end of the run has to be seen once more behind it.
+                // Look once more after the end of the run, to see what ended just before it.
                 over = self.clock.now() >= self.end;
                 if over && self.closed.is_none() {
                     self.closed = self.gpu.usage();

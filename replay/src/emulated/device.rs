@@ -1,4 +1,4 @@
-//! What the emulated GPU answers as a device.
+//! The emulated GPU as a device.
 
 use std::time::Duration;
 
@@ -210,7 +210,7 @@ impl Device for EmulatedDevice {
         }
         let until =
             gpu.next_event().map_or(most, |at| self.common.clock.until(Nanos(at)).min(most));
-        // Woken early is as good as woken: the caller looks and comes back.
+        // Waking early does no harm: the caller looks and comes back.
         let _ = self.common.changed.wait_timeout(gpu, until);
     }
 
@@ -218,7 +218,7 @@ impl Device for EmulatedDevice {
         let now = self.now();
         let mut gpu = self.common.lock();
         if self.common.clock.is_virtual() {
-            // The host's answer to one end is at the same instant: it comes before the next end.
+            // The host answers an end at the same instant, so its answer comes before the next end.
             gpu.run_to_news(now, self.context);
         } else {
             gpu.run_to(now);
@@ -233,7 +233,7 @@ impl Device for EmulatedDevice {
             if gpu.outstanding(self.context) == 0 {
                 return Ok(());
             }
-            // Others' turns end by themselves; our own batches may be left unfinished.
+            // Other contexts' turns end by themselves, but our own batches may be left unfinished.
             let Some(next) = gpu.next_event() else {
                 gpu.end_batches(self.context);
                 continue;
@@ -244,7 +244,7 @@ impl Device for EmulatedDevice {
         }
     }
 
-    /// Events cost nothing here; what launching and polling cost is the host's.
+    /// Events cost nothing here; the costs of launching and polling are those of the host.
     fn overhead(&mut self) -> Result<Overhead, DeviceError> {
         const ROUNDS: u64 = 64;
         let mut nothing = Vec::new();

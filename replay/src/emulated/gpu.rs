@@ -1,5 +1,5 @@
 //! The emulated GPU without a clock: streams of several contexts on the simulator's own pools.
-//! Time is given at every call.
+//! The caller passes the time to every call.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -32,21 +32,21 @@ pub(super) struct Gpu {
     pools: Vec<Pool>,
     memory: Vec<u64>,
     copies: Vec<CopyEngines>,
-    /// By pool, where streams share them.
+    /// By pool, if its streams share hardware queues.
     queues: Vec<Option<HardwareQueues>>,
     streams: Vec<Stream>,
     contexts: Vec<Context>,
-    /// Instant, order, stream: something at its head is issued or copied, or is to be preempted.
+    /// Instant, order, stream: the stream's head will have been issued or copied, or will be preempted.
     timers: BinaryHeap<Reverse<(u64, u64, u32, For)>>,
     sequence: u64,
     merged: HashMap<Vec<u32>, u32>,
     launches: u64,
     fault: Option<Fault>,
-    /// How long after the host's time for it something came that nothing was ahead of.
+    /// How long after the host's issue time work arrived that had nothing ahead of it.
     late: Latencies,
 }
 
-/// What a timer of a stream is for.
+/// The purpose of a stream's timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum For {
     Head,
@@ -100,7 +100,7 @@ impl Gpu {
         self.fault = fault;
     }
 
-    /// From now on the streams of a pool share so many hardware queues, by their number.
+    /// Makes the streams of a pool share this many hardware queues, assigned by stream number.
     pub(super) fn limit_queues(&mut self, pool: u32, hardware: u32) {
         let n = hardware as usize;
         self.queues[pool as usize] = Some(HardwareQueues {
@@ -176,28 +176,29 @@ impl Gpu {
         Ok(())
     }
 
-    /// The next instant at which something happens by itself.
+    /// The next instant at which something happens without a call.
     pub(super) fn next_event(&mut self) -> Option<u64> {
-        // Only now: what is submitted at the instant of an end comes before anybody makes way.
+        // Settled only now: work that is submitted at the instant of an end goes before any lane
+        // yields.
         self.settle();
         let pools = self.pools.iter().map(Pool::next).min().unwrap_or(NEVER);
         let timer = self.timers.peek().map_or(NEVER, |t| t.0.0);
         Some(pools.min(timer)).filter(|&t| t != NEVER)
     }
 
-    /// Lets time pass until `until`, what happens at that instant included.
+    /// Advances time to `until`, including what happens at that instant.
     pub(super) fn run_to(&mut self, until: u64) {
         while self.happens(until) {}
         self.now = self.now.max(until);
     }
 
-    /// Lets time pass until `until`; what happens at that instant is still to come.
+    /// Advances time to `until`; what happens at that very instant is still to come.
     pub(super) fn run_before(&mut self, until: u64) {
         while until > self.now && self.happens(until - 1) {}
         self.now = self.now.max(until);
     }
 
-    /// As [`Self::run_to`], but no further than to the first thing that a context has to tell.
+    /// As [`Self::run_to`], but stops as soon as the context has something to report.
     pub(super) fn run_to_news(&mut self, until: u64, context: u32) {
         while !self.has_news(context) {
             if !self.happens(until) {
@@ -207,7 +208,7 @@ impl Gpu {
         }
     }
 
-    /// The next thing happens, if it does by `until`; at equal times pools go before streams, as in
+    /// Processes the next event, if it is due by `until`. At equal times pools go before streams, as in
     /// the simulator.
     fn happens(&mut self, until: u64) -> bool {
         let Some(next) = self.next_event().filter(|&t| t <= until) else { return false };
@@ -244,7 +245,7 @@ impl Gpu {
         self.timers.push(Reverse((at, self.sequence, stream, For::Head)));
     }
 
-    /// The kernel at the head of a stream is to leave the CUs, from `at` on.
+    /// Preempts the kernel at the head of a stream from `at` on.
     pub(super) fn preempt(&mut self, now: u64, stream: u32, how: Preemption, at: u64) {
         self.run_before(now);
         let s = &mut self.streams[stream as usize];
@@ -256,19 +257,19 @@ impl Gpu {
         }
     }
 
-    /// The lanes of a pool have other sizes from now on.
+    /// Changes the sizes of a pool's lanes.
     pub(super) fn repartition(&mut self, now: u64, pool: u32, lanes: &[u32]) {
         self.run_before(now);
         self.specs[pool as usize].lanes = lanes.to_vec();
         self.pools[pool as usize].repartition(lanes);
     }
 
-    /// CUs on which blocks of a stream's kernel lie.
+    /// CUs that hold blocks of a stream's kernel.
     pub(super) fn held(&self, stream: u32) -> u32 {
         self.pools[self.streams[stream as usize].site.pool as usize].held(stream)
     }
 
-    /// From now on the board's clock is at most that.
+    /// Limits the board's clock to `mhz` from now on.
     pub(super) fn set_clock(&mut self, now: u64, mhz: u32) {
         self.run_before(now);
         let share = f64::from(mhz) / self.device.clock.boost_mhz;
@@ -278,10 +279,10 @@ impl Gpu {
     fn preempt_due(&mut self, stream: u32) {
         let now = self.now;
         let s = &mut self.streams[stream as usize];
-        // The kernel that was meant may have ended, and another be there.
+        // The kernel to be preempted may have ended, and another may have taken its place.
         let Some((how, _)) = s.preempt.take_if(|(_, at)| *at == now) else { return };
         let pool = s.site.pool as usize;
-        // What waits behind it has not begun.
+        // Launches that wait behind it have not begun.
         for item in std::mem::take(&mut s.waiting) {
             self.told(stream, &item, now, End::Recalled);
         }
@@ -390,7 +391,7 @@ impl Gpu {
         self.ended(stream, End::Done);
     }
 
-    /// What a context is told of a launch or copy that has gone.
+    /// Reports to a context that a launch or copy has left its stream.
     fn told(&mut self, stream: u32, item: &Item, began: u64, end: End) {
         let context = &mut self.contexts[self.streams[stream as usize].context as usize];
         context.outstanding -= 1;
@@ -400,10 +401,10 @@ impl Gpu {
         }
     }
 
-    /// What was at the head of a stream has ended, or been preempted.
+    /// The head of a stream has ended, or been preempted.
     fn ended(&mut self, stream: u32, end: End) {
         let s = &mut self.streams[stream as usize];
-        // An order to go holds for all that was launched before it took effect.
+        // A preemption applies to everything that was launched before it took effect.
         if s.waiting.is_empty() {
             s.preempt = None;
         }
@@ -420,7 +421,7 @@ impl Gpu {
         }
     }
 
-    /// A batch begins or ends on a stream, unless it has already.
+    /// Marks the start or end of a batch on a stream, unless that has already been done.
     pub(super) fn batch(&mut self, stream: u32, began: bool) {
         let s = &mut self.streams[stream as usize];
         if std::mem::replace(&mut s.in_batch, began) != began {

@@ -1,4 +1,4 @@
-//! The emulated GPU of another process, as a device of this one.
+//! Another process's emulated GPU, as a device of this process.
 
 use std::collections::HashMap;
 use std::io::{BufReader, BufWriter};
@@ -21,7 +21,7 @@ use crate::work::Work;
 
 /// A context on the emulated GPU that another process keeps ([`super::Server`]).
 ///
-/// Launches are gathered and sent together, when the device is next asked for anything.
+/// Launches are collected, and sent together when the device is next asked for anything.
 pub struct RemoteDevice {
     info: DeviceInfo,
     clock: Clock,
@@ -38,7 +38,7 @@ impl RemoteDevice {
     /// Opens a context over a connection to the process that keeps the GPU.
     ///
     /// # Errors
-    /// Nobody answers there.
+    /// The process does not answer.
     pub fn connect(socket: UnixStream) -> Result<Self, DeviceError> {
         let gone = |e: std::io::Error| DeviceError::Gone(e.to_string());
         let reading = socket.try_clone().map_err(gone)?;
@@ -107,7 +107,7 @@ impl RemoteDevice {
         }
     }
 
-    /// The number in the answer to `what`, and CUs where it is about a partition.
+    /// The number in the answer to `what`, and the CUs if it is about a partition.
     fn number(&mut self, what: &Ask) -> Result<(u32, u32), DeviceError> {
         match self.ask(what)? {
             Tell::Done(index, cus) => Ok((index, cus)),
@@ -126,7 +126,7 @@ impl RemoteDevice {
             Tell::Lost(why) => {
                 self.lost.get_or_insert(why.into());
             }
-            // An answer that nobody waits for is none.
+            // An answer that no caller waits for is ignored.
             Tell::Facts { .. } | Tell::Done(..) | Tell::Refused(_) => {}
         }
     }
@@ -144,7 +144,7 @@ fn gone() -> DeviceError {
 
 impl Drop for RemoteDevice {
     fn drop(&mut self) {
-        // The listening thread has a copy of the socket: closing ours alone would end nothing.
+        // The listening thread has a copy of the socket, so closing ours alone would end nothing.
         let _ = self.out.get_ref().shutdown(std::net::Shutdown::Both);
     }
 }
@@ -230,7 +230,7 @@ impl Device for RemoteDevice {
     }
 
     fn doze(&mut self, most: Duration) {
-        // A connection that is gone is told by the next poll.
+        // The next poll reports a connection that is gone.
         if self.flush().is_err() || !self.ended.is_empty() || self.lost.is_some() {
             return;
         }
@@ -258,17 +258,17 @@ impl Device for RemoteDevice {
     }
 
     fn wait(&mut self, ended: &mut Vec<Completion>) -> Result<(), DeviceError> {
-        /// What is not reported is asked for this often.
+        /// How often to ask whether unreported work has ended.
         const AGAIN: Duration = Duration::from_millis(1);
         while self.number(&Ask::Outstanding)?.0 > 0 {
             self.doze(AGAIN);
             self.poll(ended)?;
         }
-        // Answers come behind what had ended before.
+        // Answers come after whatever ended before them.
         self.poll(ended)
     }
 
-    /// Of a question and its answer; events cost nothing here.
+    /// The overhead of a question and its answer; events cost nothing here.
     fn overhead(&mut self) -> Result<Overhead, DeviceError> {
         const ROUNDS: u64 = 64;
         let began = Clock::wall().now();

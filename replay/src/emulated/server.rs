@@ -1,9 +1,9 @@
-//! One emulated GPU for several processes: each has a connection and a context of its own.
+//! One emulated GPU for several processes, each with its own connection and context.
 //!
-//! A thread per connection carries questions and orders out, another one writes, so that a process
-//! that stands still holds nobody else up; one thread for all lets the GPU's time pass. A connection
-//! is a pair of sockets without a name: nothing is left in the file system, and a process that dies
-//! closes its end.
+//! One thread per connection carries out questions and orders and another one writes, so that a process
+//! that stands still does not hold up the others. A single thread advances the GPU's time. A connection
+//! is an unnamed pair of sockets: nothing is left in the file system, and a process that dies closes
+//! its end.
 
 use std::io::{BufReader, BufWriter};
 use std::net::Shutdown;
@@ -25,11 +25,11 @@ struct Connection {
     context: u32,
     outbox: Sender<Tell>,
     socket: UnixStream,
-    /// It knows that its context is lost.
+    /// Whether the process knows that its context is lost.
     told: bool,
 }
 
-/// Serves an emulated GPU to other processes until it is dropped; connections end with it.
+/// Serves an emulated GPU to other processes until it is dropped. The connections end with it.
 pub struct Server {
     device: EmulatedDevice,
     connections: Arc<Mutex<Vec<Connection>>>,
@@ -41,7 +41,7 @@ impl Server {
     /// Serves the GPU behind `device`.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system provides no thread.
     pub fn new(device: &EmulatedDevice) -> std::io::Result<Self> {
         let device = device.context();
         let connections = Arc::new(Mutex::new(Vec::new()));
@@ -54,10 +54,10 @@ impl Server {
         Ok(Self { device, connections, stop, threads: vec![pace] })
     }
 
-    /// A new context: the other end of its connection.
+    /// Makes a new context and returns the other end of its connection.
     ///
     /// # Errors
-    /// The system gives no socket or thread.
+    /// The system provides no socket or thread.
     pub fn connect(&mut self) -> std::io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let device = self.device.context();
@@ -71,7 +71,7 @@ impl Server {
             let device = read(device, reading, &replies);
             let others = |c: &Connection| c.context != context;
             connections.lock().unwrap_or_else(PoisonError::into_inner).retain(others);
-            // Only now: whoever holds the GPU may be waiting for the list.
+            // Drop it only now: a thread that holds the GPU may be waiting for the list.
             drop(device);
         })?);
         let connection = Connection { context, outbox, socket: ours, told: false };
@@ -88,12 +88,12 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         for connection in self.lock().drain(..) {
-            // A peer that has gone already has closed it.
+            // A peer that has gone has already closed it.
             let _ = connection.socket.shutdown(Shutdown::Both);
         }
         self.device.common.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // A thread that panicked has said so on its own.
+            // A thread that panicked has already reported it.
             let _ = thread.join();
         }
     }
@@ -103,7 +103,7 @@ fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::io::Result<J
     std::thread::Builder::new().name(name.to_owned()).spawn(body)
 }
 
-/// Lets time pass, and tells who waits for it what has ended.
+/// Advances time, and reports what has ended to the processes that wait for it.
 fn pace(common: &Common, connections: &Mutex<Vec<Connection>>, stop: &AtomicBool) {
     let mut gpu = common.lock();
     while !stop.load(Ordering::Acquire) {
@@ -114,7 +114,7 @@ fn pace(common: &Common, connections: &Mutex<Vec<Connection>>, stop: &AtomicBool
             }
             let mut ended = Vec::new();
             let lost = gpu.take_ended(c.context, &mut ended).err();
-            // Who has gone misses nothing.
+            // A process that has gone does not miss the message.
             if !ended.is_empty() {
                 let rows = ended.iter().map(|c| (c.ticket.0, c.duration.0, c.at.0));
                 let _ = c.outbox.send(Tell::Ended(rows.collect()));
@@ -144,11 +144,11 @@ fn write(socket: UnixStream, letters: &Receiver<Tell>) {
 /// Serves one process until it goes; its context goes with it.
 fn read(mut device: EmulatedDevice, socket: UnixStream, replies: &Sender<Tell>) -> EmulatedDevice {
     let mut from = BufReader::new(socket);
-    // A process that says what is none of the words is as good as gone.
+    // A process that sends something other than these messages is as good as gone.
     while let Ok(Some(ask)) = hear::<Ask>(&mut from) {
         let reply = match ask {
             Ask::Orders(orders) => {
-                // A context that is lost says so by itself.
+                // A lost context reports that by itself.
                 let carried = orders.iter().try_for_each(|o| carry_out(&mut device, o));
                 match carried {
                     Ok(()) => continue,
@@ -180,7 +180,7 @@ fn carry_out(device: &mut EmulatedDevice, order: &Order) -> Result<(), DeviceErr
 
 fn answer(device: &mut EmulatedDevice, ask: Ask) -> Result<Tell, DeviceError> {
     let place = |p: Partition| Tell::Done(p.index, p.granted);
-    // What is known of a partition is its number.
+    // Only the number of a partition is known here.
     let partition = |index| Partition { index, granted: 0 };
     Ok(match ask {
         Ask::Hello => {

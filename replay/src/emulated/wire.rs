@@ -1,4 +1,4 @@
-//! What a process says to the emulated GPU of another one, and what it hears: a JSON value a line.
+//! Messages between a process and another process's emulated GPU: one JSON value per line.
 
 use std::io::{BufRead, Write};
 
@@ -10,10 +10,10 @@ use crate::clock::Clock;
 use crate::device::Direction;
 use crate::error::DeviceError;
 
-/// To the GPU.
+/// A message to the GPU.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Ask {
-    /// Facts; the first word of a connection.
+    /// Asks for the facts; the first message on a connection.
     Hello,
     Place {
         pool: u32,
@@ -40,9 +40,9 @@ pub(super) enum Ask {
         queue: u32,
         parts: Vec<u32>,
     },
-    /// How many orders have not ended?
+    /// Asks how many orders have not ended.
     Outstanding,
-    /// Not answered; the GPU and the process count tickets in step.
+    /// Not answered: the GPU and the process count tickets in step.
     Orders(Vec<Order>),
 }
 
@@ -66,7 +66,7 @@ pub(super) enum Order {
     },
 }
 
-/// From the GPU.
+/// A message from the GPU.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Tell {
     Facts {
@@ -76,9 +76,9 @@ pub(super) enum Tell {
         memory: u64,
         clock: Clock,
     },
-    /// A number, and CUs where a partition was asked for.
+    /// A number, and CUs if a partition was asked for.
     Done(u32, u32),
-    /// A question was not granted.
+    /// A request was refused.
     Refused(Refusal),
     /// Ticket, duration, instant.
     Ended(Vec<(u64, u64, u64)>),
@@ -86,7 +86,7 @@ pub(super) enum Tell {
     Lost(Refusal),
 }
 
-/// A [`DeviceError`] on its way.
+/// A [`DeviceError`] in transit.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Refusal {
     OutOfMemory { need: u64, free: u64 },
@@ -128,7 +128,7 @@ pub(crate) fn say(to: &mut impl Write, what: &impl Serialize) -> std::io::Result
     to.flush()
 }
 
-/// Reads one value; `None` at the end.
+/// Reads one value; `None` at the end of the stream.
 pub(crate) fn hear<T: DeserializeOwned>(from: &mut impl BufRead) -> std::io::Result<Option<T>> {
     let mut line = String::new();
     if from.read_line(&mut line)? == 0 {

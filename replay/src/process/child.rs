@@ -21,31 +21,31 @@ use crate::error::DeviceError;
 use crate::recipe;
 use crate::work::Work;
 
-/// A worker shows that it lives at least this often.
+/// A worker shows at least this often that it is alive.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// Why a worker process ends before its time.
+/// Why a worker process ends early.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
-    /// Started by hand.
+    /// It was started by hand.
     #[error("a worker is started by `cotenant replay`, which speaks to it: {0}")]
     NotAWorker(String),
     /// The process that started it has gone.
     #[error("the process that started this worker has gone")]
     Orphan,
-    /// The device's refusal; the process that started it has been told.
+    /// The device refused. The process that started the worker has been told.
     #[error(transparent)]
     Device(#[from] DeviceError),
 }
 
-/// Runs what the process at the other end of the standard input asks for, until that one retires it
-/// or goes.
+/// Runs what the process at the other end of the standard input asks for, until that process retires
+/// the worker or goes.
 ///
 /// # Errors
-/// Nobody there speaks to a worker, or the device fails.
+/// The process at the other end does not speak to workers, or the device fails.
 pub fn run() -> Result<(), WorkerError> {
     let odd = |e: std::io::Error| WorkerError::NotAWorker(e.to_string());
-    // Whatever happens to the parent, even kill -9: no worker stays behind.
+    // However the parent ends, even by kill -9, no worker stays behind.
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|e| odd(e.into()))?;
     let socket = std::io::stdin().as_fd().try_clone_to_owned().map_err(odd)?;
     let mut out = UnixStream::from(socket);
@@ -55,7 +55,7 @@ pub fn run() -> Result<(), WorkerError> {
         .ok_or_else(|| WorkerError::NotAWorker("nothing is at the standard input".to_owned()))?;
     let parent = getppid().map(|p| p.as_raw_nonzero().get().unsigned_abs());
     if parent != Some(assignment.parent) {
-        // It died before the system was told to take us along.
+        // The parent died before the system was told to take this process along.
         return Err(WorkerError::Orphan);
     }
     let counters = Counters::open(&assignment.counters).map_err(odd)?;
@@ -72,7 +72,7 @@ pub fn run() -> Result<(), WorkerError> {
     let done = work(&assignment, counters, &mut commands, &mut out);
     if let Err(WorkerError::Device(e)) = &done {
         let failed = Message::Failed { kind: FailureKind::from(e), reason: e.to_string() };
-        // Where nobody listens any more, nobody misses it.
+        // If the parent no longer listens, the message is not missed.
         let _ = say(&mut out, &failed);
     }
     done
@@ -130,7 +130,7 @@ fn work(
 struct Worker<'a, D, F> {
     device: D,
     queue: Queue,
-    /// Makes a kernel of the scenario ready.
+    /// Makes a kernel of the scenario ready on the device.
     make: F,
     known: BTreeMap<u32, Prepared>,
     assignment: &'a Assignment,
@@ -139,7 +139,7 @@ struct Worker<'a, D, F> {
 }
 
 impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'_, D, F> {
-    /// Makes the kernels of all programs ready, until nobody wants the worker any more.
+    /// Makes the kernels of all programs ready, unless the worker is retired meanwhile.
     fn prepare(&mut self, commands: &mut Commands) -> Result<(), WorkerError> {
         let assignment = self.assignment;
         for &kernel in assignment.programs.iter().flat_map(|p| &p.kernels) {
@@ -161,7 +161,8 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
         Ok(made)
     }
 
-    /// Makes what steps may launch ready, and runs one of every kind: the others have the same code.
+    /// Makes every kernel that steps may launch ready, and runs one of every kind: the others have the
+    /// same code.
     fn warm_steps(
         &mut self,
         works: &[(u32, Work)],
@@ -180,9 +181,9 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
         Ok(self.device.finish(self.queue)?)
     }
 
-    /// Runs every program once, with the largest copies: first launches load code, and first copies make
-    /// the memory that they go through. It ends between two launches as soon as nobody wants the worker
-    /// any more.
+    /// Runs every program once, with the largest copies: first launches load code, and first copies
+    /// allocate the memory that they go through. It ends between two launches as soon as the worker is
+    /// retired.
     fn warm(&mut self, commands: &mut Commands) -> Result<(), WorkerError> {
         let assignment = self.assignment;
         let [input, output] = assignment.copies;
@@ -209,7 +210,7 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
             match commands.next(BEAT)? {
                 Some(Command::Run(run)) => self.pass(&run, commands)?,
                 Some(Command::Retire) => return Ok(()),
-                // A context may be lost while it has nothing to do.
+                // A context may be lost while it is idle.
                 None => self.device.poll(&mut vec![])?,
             }
         }
@@ -238,7 +239,7 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
         self.tell(&Message::Ended { number, began, at, copies_left_out })
     }
 
-    /// Hands a copy to the device; counts what it cannot do.
+    /// Hands a copy to the device, and counts those that the device cannot do.
     fn copied(
         &mut self,
         way: Direction,
@@ -259,7 +260,7 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
         }
     }
 
-    /// Hands a pass to the device: its last ticket, and how many copies the device cannot do.
+    /// Hands a pass to the device. Returns its last ticket, and how many copies the device cannot do.
     fn submit(&mut self, run: &Run) -> Result<(Ticket, u32), DeviceError> {
         let index = run.program;
         let no_such = DeviceError::NoSuch { what: "program", index };
@@ -291,15 +292,15 @@ impl<D: Device, F: FnMut(&mut D, u32) -> Result<Prepared, DeviceError>> Worker<'
     }
 }
 
-/// What has been asked for, in order.
+/// The commands received, in order.
 struct Commands {
     inbox: Receiver<Command>,
-    /// Came while a pass was running.
+    /// Commands that came while a pass was running.
     backlog: VecDeque<Command>,
 }
 
 impl Commands {
-    /// Looks without waiting; an error if nobody asks any more.
+    /// Collects commands without waiting; an error if the other end is closed.
     fn look(&mut self) -> Result<(), WorkerError> {
         loop {
             match self.inbox.try_recv() {
@@ -310,14 +311,14 @@ impl Commands {
         }
     }
 
-    /// Looks without waiting, whether the worker that loads is still to serve: an error if nobody is
-    /// there any more, false if it is to retire.
+    /// Checks without waiting whether a loading worker is still wanted: false if it is to retire, an
+    /// error if the other end is closed.
     fn want_it(&mut self) -> Result<bool, WorkerError> {
         self.look()?;
         Ok(!self.backlog.iter().any(|c| matches!(c, Command::Retire)))
     }
 
-    /// The next one, if it comes within `most`.
+    /// The next command, if one comes within `most`.
     fn next(&mut self, most: Duration) -> Result<Option<Command>, WorkerError> {
         if let Some(command) = self.backlog.pop_front() {
             return Ok(Some(command));

@@ -1,5 +1,5 @@
-//! Numbers that a worker process counts up and the one that started it reads, without either
-//! asking the other: a process that stands still is seen by them.
+//! Numbers that a worker process counts up and its parent reads, without either asking the other. They
+//! reveal a process that stands still.
 #![allow(unsafe_code)] // a mapping of memory that two processes share
 
 use std::fs::File;
@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-/// One of the numbers.
+/// One of the counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counter {
-    /// Counts up whenever the worker's loop comes by.
+    /// Counts every round of the worker's loop.
     Beats,
     /// Passes run.
     Passes,
@@ -24,7 +24,7 @@ pub enum Counter {
 const COUNT: usize = 3;
 const BYTES: usize = COUNT * size_of::<AtomicU64>();
 
-/// A block of counters in memory without a file name: it goes with the last process that has it.
+/// A block of counters in memory without a file name. It is freed with the last process that holds it.
 pub struct Counters {
     memory: NonNull<AtomicU64>,
     fd: OwnedFd,
@@ -37,7 +37,7 @@ impl Counters {
     /// A new block, all 0.
     ///
     /// # Errors
-    /// The system gives no memory.
+    /// The system provides no memory.
     pub fn new() -> std::io::Result<Self> {
         let fd = memfd_create("cotenant-counters", MemfdFlags::CLOEXEC)?;
         ftruncate(&fd, BYTES as u64)?;
@@ -47,7 +47,7 @@ impl Counters {
     /// The block of another process.
     ///
     /// # Errors
-    /// It cannot be opened, or is none.
+    /// It cannot be opened, or is not a block of counters.
     pub fn open(path: &str) -> std::io::Result<Self> {
         let file = File::options().read(true).write(true).open(path)?;
         if file.metadata()?.len() != BYTES as u64 {
@@ -65,7 +65,7 @@ impl Counters {
         Ok(Self { memory, fd })
     }
 
-    /// A path by which another process of this user can open it while this one lives.
+    /// A path by which another process of this user can open the block while this process lives.
     #[must_use]
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.fd.as_raw_fd())

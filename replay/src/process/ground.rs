@@ -1,5 +1,5 @@
-//! What worker processes stand on: an emulated GPU that this process keeps, or a real one, with the
-//! mechanism that a layout needs between them (turns, shares under MPS, hardware instances).
+//! What worker processes run on: an emulated GPU that this process keeps, or a real GPU with the
+//! mechanism that a layout needs between processes (turns, shares under MPS, hardware instances).
 
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -18,9 +18,9 @@ use crate::error::DeviceError;
 use crate::mps::{Daemon, Options};
 use crate::work::Work;
 
-/// Whether a policy of that depth, with that layout, needs a process for each worker: contexts that
-/// take turns, caps without borders, hardware instances. Who launches every kernel itself, or whose
-/// workers share a host, is one process.
+/// Whether a policy of this depth, with this layout, needs a process for each worker: contexts that
+/// take turns, caps without fixed borders, hardware instances. A policy that launches every kernel
+/// itself, or whose workers share a host, runs in one process.
 #[must_use]
 pub fn needs_processes(depth: Depth, layout: &Layout) -> bool {
     if depth == Depth::Kernel || layout.pools.iter().any(|p| p.host == Host::Shared) {
@@ -32,7 +32,7 @@ pub fn needs_processes(depth: Depth, layout: &Layout) -> bool {
     layout.pools.len() > 1 || layout.pools.iter().any(sliced) || layout.workers.iter().any(capped)
 }
 
-/// Why a GPU cannot carry a layout out, whatever is done about processes.
+/// Why a GPU cannot carry out a layout, with or without processes.
 #[must_use]
 pub fn cannot_run_on_a_gpu(depth: Depth, layout: &Layout) -> Option<&'static str> {
     let lane = |w: &WorkerSpec| layout.pools[w.pool as usize].lanes[w.lane as usize];
@@ -54,7 +54,7 @@ pub fn cannot_run_on_a_gpu(depth: Depth, layout: &Layout) -> Option<&'static str
     )
 }
 
-/// Under everybody.
+/// What the worker processes run on.
 pub struct Ground(Kind);
 
 enum Kind {
@@ -76,18 +76,18 @@ struct Cuda {
 }
 
 impl Ground {
-    /// An emulated GPU, which is arranged as the layout says already.
+    /// An emulated GPU that is already arranged as the layout says.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The system provides no thread.
     pub fn emulated(device: EmulatedDevice) -> std::io::Result<Self> {
         let server = Server::new(&device)?;
         let (device, server) = (Box::new(device), Box::new(server));
         Ok(Self(Kind::Emulated { device, server }))
     }
 
-    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says; where a layout needs
-    /// MPS, its daemon is started as `options` say.
+    /// GPU number `ordinal`, which runs the scenario's kernels as `works` says. If a layout needs MPS,
+    /// the daemon is started with `options`.
     #[must_use]
     pub fn cuda(ordinal: u32, info: DeviceInfo, works: Vec<Work>, options: Options) -> Self {
         let (pools, instances, mps, checked) = (vec![], vec![], None, Instant::now());
@@ -123,7 +123,7 @@ impl Ground {
         }
     }
 
-    /// Nine in ten batches come no later than this to an emulated device, ms of its time.
+    /// How late nine in ten batches reach an emulated device at most, ms of its time.
     pub(super) fn late_ms(&self) -> Option<f64> {
         match &self.0 {
             Kind::Emulated { device, .. } => {
@@ -147,7 +147,7 @@ impl Ground {
         Ok(())
     }
 
-    /// Tells a command where its worker runs, and gives it a connection if it needs one.
+    /// Tells a command where its worker runs, and gives the worker a connection if it needs one.
     pub(super) fn prepare(
         &mut self,
         command: &mut Command,
@@ -163,7 +163,7 @@ impl Ground {
         }
     }
 
-    /// CUs that a worker's process is to see; `None` where it sees them all, or is not a process of a GPU.
+    /// CUs that a worker's process is to see; `None` if it sees them all, or does not run on a GPU.
     pub(super) fn share(&self, spec: &WorkerSpec) -> Option<u32> {
         match &self.0 {
             Kind::Cuda(cuda) => cuda.mps.as_ref().map(|_| cuda.cap(spec)),
@@ -171,7 +171,7 @@ impl Ground {
         }
     }
 
-    /// Whether the workers that have started are where they were meant to be.
+    /// Checks that the workers that have started run where they were meant to.
     pub(super) fn require(&mut self) -> Result<(), DeviceError> {
         match &self.0 {
             Kind::Cuda(cuda) => cuda.mps.as_ref().map_or(Ok(()), |mps| {
@@ -181,9 +181,9 @@ impl Ground {
         }
     }
 
-    /// Whether what the workers need is still there.
+    /// Checks that what the workers need is still there.
     pub(super) fn check(&mut self) -> Result<(), DeviceError> {
-        /// The daemon's end is a file that appears.
+        /// The end of the daemon shows as a file that appears.
         const ROUND: Duration = Duration::from_millis(200);
         let Kind::Cuda(cuda) = &mut self.0 else { return Ok(()) };
         let Some(mps) = cuda.mps.as_ref().filter(|_| cuda.checked.elapsed() > ROUND) else {
@@ -194,20 +194,21 @@ impl Ground {
     }
 }
 
-/// The share of MPS, in percent, for so many CUs of a device; nothing for all of them. The driver rounds
-/// down to whole CUs or pairs of them, and a share that is exact may lie just below in its arithmetic:
-/// a quarter of a CU is added.
+/// The MPS share, in percent, for this many CUs of a device; `None` for all of them. The driver rounds
+/// down to whole CUs or pairs of them, and an exact share may come out just below the number in its
+/// arithmetic. A quarter of a CU is therefore added.
 fn percentage(cus: u32, all: u32) -> Option<f64> {
     (cus < all).then(|| 100.0 * (f64::from(cus) + 0.25) / f64::from(all))
 }
 
 impl Cuda {
-    /// Most CUs of a worker.
+    /// The most CUs that a worker may use.
     fn cap(&self, spec: &WorkerSpec) -> u32 {
         spec.cap.min(self.pools[spec.pool as usize].lanes[spec.lane as usize])
     }
 
-    /// The larger the pool, the larger its instance; the workers see whether its CUs are as many.
+    /// Larger pools get larger instances. The workers check that an instance has the pool's number of
+    /// CUs.
     fn find_instances(&mut self, layout: &Layout) -> Result<(), DeviceError> {
         let listed = Command::new("nvidia-smi").arg("-L").output();
         let listed = listed.map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
@@ -242,7 +243,7 @@ impl Cuda {
             let refused = |e: crate::mps::MpsError| DeviceError::Refused(e.to_string());
             mps.client(command, share).map_err(refused)?;
         } else {
-            // A daemon that others run would take the workers in.
+            // A daemon run by others would otherwise take the workers in.
             command.env("CUDA_MPS_PIPE_DIRECTORY", "/nonexistent");
         }
         if let Some(uuid) = self.instances.get(spec.pool as usize) {
@@ -260,7 +261,8 @@ impl Cuda {
     }
 }
 
-/// Compute slices and UUIDs of the MIG instances of GPU `ordinal` in what `nvidia-smi -L` prints.
+/// Compute slices and UUIDs of the MIG instances of GPU `ordinal`, parsed from the output of
+/// `nvidia-smi -L`.
 fn instances(listed: &str, ordinal: u32) -> Vec<(u32, String)> {
     let mut of_gpu = false;
     let mut found = vec![];

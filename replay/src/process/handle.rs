@@ -1,4 +1,4 @@
-//! A worker process, as the one that started it holds it.
+//! A worker process, as its parent holds it.
 
 use std::ffi::OsString;
 use std::io::BufReader;
@@ -21,7 +21,7 @@ use crate::error::DeviceError;
 pub struct Launcher {
     /// The program, `cotenant` itself.
     pub program: PathBuf,
-    /// What makes it a worker.
+    /// The arguments that make it a worker.
     pub arguments: Vec<OsString>,
 }
 
@@ -29,12 +29,12 @@ impl Launcher {
     /// This program's own file, as `cotenant worker`.
     ///
     /// # Errors
-    /// The system does not tell where it is.
+    /// The system does not say where that file is.
     pub fn this_program() -> std::io::Result<Self> {
         Ok(Self { program: std::env::current_exe()?, arguments: vec!["worker".into()] })
     }
 
-    /// The command; variables may be added to it.
+    /// The command, to which variables may be added.
     #[must_use]
     pub fn command(&self) -> std::process::Command {
         let mut command = std::process::Command::new(&self.program);
@@ -43,12 +43,12 @@ impl Launcher {
     }
 }
 
-/// What a process had to say, or that it says nothing any more.
+/// A message from a process, or the end of its connection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Heard {
     /// A message.
     Message(Message),
-    /// Its end of the connection is closed: it ends, or has ended.
+    /// Its end of the connection is closed: it is ending, or has ended.
     Closed,
 }
 
@@ -61,16 +61,16 @@ pub struct Process {
     counters: Counters,
     beats: u64,
     seen: Instant,
-    /// How long it may take to end by itself.
+    /// How long it may take to end by itself before it is killed.
     grace: Duration,
 }
 
 impl Process {
-    /// Starts `command` as a worker; what it says goes to `inbox` under `token`. `gpu` is its
-    /// connection to an emulated GPU.
+    /// Starts `command` as a worker. Its messages go to `inbox` under `token`. `gpu` is its connection
+    /// to an emulated GPU.
     ///
     /// # Errors
-    /// The system's refusal.
+    /// The system refuses.
     pub fn start(
         mut command: std::process::Command,
         mut assignment: Assignment,
@@ -80,8 +80,8 @@ impl Process {
     ) -> std::io::Result<Self> {
         /// A context on an emulated GPU has nothing to give back.
         const EMULATED: Duration = Duration::from_millis(200);
-        /// A GPU's is given back by its driver, with all of its memory; who is killed meanwhile may take
-        /// an MPS server along.
+        /// The driver tears a GPU context down, with all of its memory. A process that is killed during
+        /// that may take an MPS server down with it.
         const CUDA: Duration = Duration::from_secs(5);
         let grace = if gpu.is_some() { EMULATED } else { CUDA };
         let counters = Counters::new()?;
@@ -90,9 +90,9 @@ impl Process {
         let (ours, theirs) = UnixStream::pair()?;
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         command.stdout(gpu.map_or_else(Stdio::null, |s| Stdio::from(OwnedFd::from(s))));
-        // A terminal's Ctrl-C is for the one that started it, which ends it in good order.
+        // Ctrl-C in a terminal is meant for the parent, which ends the worker in good order.
         let child = command.process_group(0).spawn()?;
-        // The command holds the worker's ends of the sockets, which must be the worker's alone.
+        // The command holds the worker's ends of the sockets, which only the worker may keep open.
         drop(command);
         let (beats, seen) = (0, Instant::now());
         let mut process = Self { child, socket: ours, counters, beats, seen, grace };
@@ -104,7 +104,7 @@ impl Process {
                     return;
                 }
             }
-            // Where nobody listens any more, nobody misses it.
+            // If the receiver has gone, the message is not missed.
             let _ = inbox.send((token, Heard::Closed));
         };
         std::thread::Builder::new().name(format!("worker-{token}")).spawn(listen)?;
@@ -117,15 +117,15 @@ impl Process {
         self.child.id()
     }
 
-    /// Asks it for something.
+    /// Sends it a command.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process has gone.
     pub fn say(&mut self, command: &Command) -> Result<(), DeviceError> {
         say(&mut self.socket, command).map_err(|e| DeviceError::Gone(e.to_string()))
     }
 
-    /// For how long it has not shown that it lives. To be asked now and then.
+    /// How long it has shown no sign of life. To be called now and then.
     pub fn silent(&mut self) -> Duration {
         let beats = self.counters.get(Counter::Beats);
         if beats != self.beats {
@@ -140,14 +140,14 @@ impl Process {
         self.counters.get(Counter::Kernels)
     }
 
-    /// Closes the connection: it ends by itself.
+    /// Closes the connection, upon which the process ends by itself.
     pub fn hang_up(&self) {
-        // One that has gone has closed it.
+        // A process that has gone has closed it already.
         let _ = self.socket.shutdown(Shutdown::Both);
     }
 
-    /// Closes the connections of all, and waits until they have ended: they go side by side, so that
-    /// no more than the longest time of one passes. Dropping those that have not gone kills them.
+    /// Closes all connections and waits until the processes have ended. They end side by side, so this
+    /// takes no longer than the longest grace period. Dropping those that have not ended kills them.
     pub fn let_all_go(mut all: Vec<&mut Self>) {
         let began = Instant::now();
         all.iter().for_each(|p| p.hang_up());
@@ -157,12 +157,12 @@ impl Process {
         all.iter_mut().for_each(|p| p.grace = Duration::ZERO);
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
-    /// How it ended, if it does so soon.
+    /// Its exit status, if it ends within `limit`.
     pub fn ends_within(&mut self, limit: Duration) -> Option<ExitStatus> {
         let began = Instant::now();
         loop {
@@ -174,10 +174,10 @@ impl Process {
         }
     }
 
-    /// Ends it at once, and waits for that.
+    /// Kills it and waits for its end.
     pub fn kill(&mut self) -> Option<ExitStatus> {
         self.hang_up();
-        // One that has ended already cannot be killed; its status tells how.
+        // A process that has ended already cannot be killed; its status tells how it ended.
         let _ = self.child.kill();
         self.child.wait().ok()
     }

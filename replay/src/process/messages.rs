@@ -1,25 +1,25 @@
-//! What a worker process and the one that started it say to each other: a JSON value a line, over
-//! one socket. The assignment comes first.
+//! Messages between a worker process and its parent: one JSON value per line, over one socket. The
+//! assignment comes first.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::DeviceError;
 use crate::work::Work;
 
-/// What a worker process is to be.
+/// What a worker process is told to be.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Assignment {
-    /// Process that started it: it ends with that one.
+    /// Process id of the parent; the worker ends with it.
     pub parent: u32,
-    /// File of the counters that both see, by a path that the worker can open.
+    /// File of the counters that both processes see, as a path that the worker can open.
     pub counters: String,
-    /// Its device.
+    /// The worker's device.
     pub on: On,
     /// Where its kernels run.
     pub site: Site,
     /// Device memory of its model and context, bytes.
     pub memory: u64,
-    /// What it may be asked to run.
+    /// The programs that it may be asked to run.
     pub programs: Vec<Program>,
     /// Most bytes that it may be asked to copy in and out.
     pub copies: [u64; 2],
@@ -28,21 +28,21 @@ pub struct Assignment {
 /// The device of a worker process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum On {
-    /// A context on the emulated GPU of the process that started it, over its standard output.
+    /// A context on the parent's emulated GPU, over the worker's standard output.
     Emulated,
     /// A context of its own on a GPU.
     Cuda {
         /// Number of the GPU.
         ordinal: u32,
-        /// CUs of the hardware instance that it is meant to see, if it is one.
+        /// CUs of the hardware instance that the worker should see, if it runs on one.
         instance: Option<u32>,
-        /// The scenario's kernels, as far as its programs use them: number and work.
+        /// Number and work of those of the scenario's kernels that its programs use.
         works: Vec<(u32, Work)>,
     },
 }
 
-/// Where a worker's kernels run on an emulated GPU; on a real one its process's share of MPS and
-/// its turns say that.
+/// Where a worker's kernels run on an emulated GPU. On a real GPU the MPS share of its process and its
+/// turns decide that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Site {
     /// Pool of the layout.
@@ -51,7 +51,7 @@ pub struct Site {
     pub lane: u32,
     /// Most CUs that one of its kernels may use.
     pub cap: u32,
-    /// Larger goes first where blocks compete.
+    /// Where blocks compete, the larger priority goes first.
     pub priority: i8,
 }
 
@@ -60,48 +60,49 @@ pub struct Site {
 pub struct Program {
     /// Numbers of kernels in the scenario.
     pub kernels: Vec<u32>,
-    /// When the host has issued each, ns after it began.
+    /// When the host has issued each kernel, ns after it began to issue.
     pub issued_ns: Vec<u64>,
 }
 
-/// One pass over a program: the inputs in, the kernels, the results out.
+/// One pass over a program: copy inputs in, run kernels, copy results out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
-    /// Handed back when it has ended.
+    /// Handed back when the pass has ended.
     pub number: u64,
-    /// Which of the programs.
+    /// Index of the program.
     pub program: u32,
-    /// What is launched in place of a program: a step of a serving engine, put together when it runs.
+    /// Launches that replace a program: a step of a serving engine, put together when it runs.
     pub loaded: Option<Program>,
-    /// Instant of the device's clock at which the host begins to issue; kept on an emulated device.
+    /// Instant of the device's clock at which the host begins to issue; observed on an emulated device
+    /// only.
     pub base: u64,
-    /// Factors on the kernels' durations, one for all or one for each.
+    /// Factors on the kernels' durations: one for all kernels, or one for each.
     pub scales: Vec<f64>,
-    /// Bytes copied in before.
+    /// Bytes copied in before the kernels.
     pub input: u64,
-    /// Bytes copied out behind.
+    /// Bytes copied out after them.
     pub output: u64,
-    /// The first pass for these requests.
+    /// Whether it is the first pass for these requests.
     pub first: bool,
-    /// The last one.
+    /// Whether it is the last pass.
     pub last: bool,
 }
 
-/// To a worker process.
+/// A message to a worker process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Command {
-    /// Run this, behind what came before.
+    /// Run this pass after those that came before.
     Run(Run),
     /// End once everything has been run.
     Retire,
 }
 
-/// From a worker process.
+/// A message from a worker process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Message {
-    /// It has loaded its model, and on a GPU run it once.
+    /// The worker has loaded its model; on a GPU it has also run it once.
     Up {
-        /// CUs that it was really given.
+        /// CUs that it was actually given.
         cus: u32,
     },
     /// A pass has ended.
@@ -115,23 +116,23 @@ pub enum Message {
         /// Copies that its device cannot do.
         copies_left_out: u32,
     },
-    /// It cannot go on, and ends.
+    /// The worker cannot go on, and ends.
     Failed {
         /// What kind of failure.
         kind: FailureKind,
-        /// In words.
+        /// The reason, in words.
         reason: String,
     },
 }
 
-/// Kinds of failure that a run is told apart by.
+/// Kinds of failure that a run distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FailureKind {
     /// Its model does not fit into what is left of the device's memory.
     OutOfMemory,
     /// One of its kernels failed.
     KernelFailed,
-    /// Another process's kernel failed, and took its context along.
+    /// A kernel of another process failed and destroyed this process's context.
     NeighbourFailed,
     /// Anything else.
     Device,
@@ -152,7 +153,7 @@ impl FailureKind {
 
 impl From<&DeviceError> for FailureKind {
     fn from(e: &DeviceError) -> Self {
-        // The driver's numbers for the same.
+        // The driver's codes for the same failures.
         const OUT_OF_MEMORY: i32 = 2;
         const MPS_CLIENT_TERMINATED: i32 = 809;
         /// Illegal address, launch timeout, assertion, stack, instruction, alignment, address

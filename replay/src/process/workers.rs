@@ -20,12 +20,12 @@ use crate::error::DeviceError;
 
 mod care;
 
-/// How long a worker may take.
+/// How long to wait for a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// Until it has loaded its model. Libraries are loaded and kernels compiled then.
+    /// Until it has loaded its model. That includes loading libraries and compiling kernels.
     pub start: Duration,
-    /// Between two signs of life, after that.
+    /// Between two signs of life after that.
     pub silence: Duration,
 }
 
@@ -35,10 +35,10 @@ impl Default for Patience {
     }
 }
 
-/// How often the workers' signs of life are looked at.
+/// How often the workers' signs of life are checked.
 const ROUND: Duration = Duration::from_millis(50);
 
-/// A process with what is known of it.
+/// A process and what is known about it.
 struct Member {
     process: Process,
     token: u64,
@@ -46,7 +46,7 @@ struct Member {
     up: bool,
     /// Number of the pass that it runs.
     running: Option<u64>,
-    /// What it said before it ended.
+    /// The failure that it reported before it ended.
     failed: Option<(FailureKind, String)>,
     since: Instant,
 }
@@ -54,34 +54,34 @@ struct Member {
 #[derive(Default)]
 struct Slot {
     member: Option<Member>,
-    /// Loads beside it, to take its place.
+    /// Loads beside the worker, to take its place.
     shadow: Option<Member>,
 }
 
-/// Workers as processes. Dropping it ends them all.
+/// Workers as processes. Dropping this ends them all.
 pub struct Processes {
     setup: Arc<Setup>,
     launcher: Launcher,
     patience: Patience,
     slots: Vec<Slot>,
-    /// Retired, or superseded: they end by themselves, or by force.
+    /// Retired or superseded processes, which end by themselves or are killed.
     leaving: Vec<(Process, Instant)>,
     inbox: Sender<(u64, Heard)>,
     letters: Receiver<(u64, Heard)>,
-    /// Which worker a process is, by its token.
+    /// The worker that each process belongs to, by the process's token.
     owners: BTreeMap<u64, u32>,
     next_token: u64,
     next_pass: u64,
     ended: Vec<Ended>,
     lost: Vec<Lost>,
-    /// Why the run cannot go on, to be told at the next poll.
+    /// Why the run cannot go on; reported at the next poll.
     failed: Option<DeviceError>,
     looked: Instant,
     clock: RunClock,
     started: Started,
     announced: Option<Sender<(u32, u32)>>,
     deviations: Deviations,
-    /// Last, so that the processes go before what they stand on.
+    /// Declared last, so that the processes end before what they run on.
     ground: Ground,
 }
 
@@ -113,7 +113,7 @@ impl Processes {
         }
     }
 
-    /// Tells `to` the worker and the process id of each process that starts.
+    /// Sends the worker's number and the process id of each process that starts to `to`.
     pub fn announce(&mut self, to: Sender<(u32, u32)>) {
         self.announced = Some(to);
     }
@@ -208,12 +208,12 @@ impl Workers for Processes {
 
     fn run(&mut self, batch: &Batch<'_>) -> Result<(), DeviceError> {
         let Some(member) = &mut self.slots[batch.worker as usize].member else {
-            return Ok(()); // It has gone, and the next poll says so.
+            return Ok(()); // It has gone, and the next poll reports that.
         };
         let model = &self.setup.tenants[member.spec.tenant as usize].model;
         let same = |p: &cotenant_sim::program::Program| p.kernels == batch.kernels;
         let program = model.programs.iter().position(same);
-        // A step is none of the programs, and its launches come when it says.
+        // A step is not one of the programs, and it says when its launches are issued.
         let loaded =
             program.is_none_or(|p| model.programs[p].issued_ns != batch.issued_ns).then(|| {
                 Program { kernels: batch.kernels.to_vec(), issued_ns: batch.issued_ns.to_vec() }
@@ -237,7 +237,7 @@ impl Workers for Processes {
             first: batch.first,
             last: batch.last,
         };
-        // One that has gone is heard of in its own way.
+        // If the process has gone, its loss is reported separately.
         let _ = member.process.say(&Command::Run(run));
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::Parameter::{Input, Number, Output, Scratch};
 use super::{BLOCK, Operand, Parameter, SCATTERED, Shapes};
 use crate::work::{Attend, CHUNK, MOST_EXPERTS, PAGE, StepTask, TILE, WIDEST_HEAD};
 
-/// Positions of the table of angles.
+/// Positions in the table of angles.
 pub(super) const POSITIONS: u32 = 4096;
 
 fn real(elements: u64) -> Operand {
@@ -15,10 +15,10 @@ fn of(n: &[u32]) -> u64 {
     n.iter().map(|&x| u64::from(x)).product()
 }
 
-/// Counters at the beginning of a kernel's own memory, as the source has it.
+/// Counters at the start of a kernel's scratch memory, as in the source.
 const COUNTERS: u64 = 16_384;
 
-/// Places of a cache that new tokens are written to, or pages of one: whole groups of
+/// Slots of a cache that new tokens are written to, or pages of a cache: a whole number of groups of
 /// [`SCATTERED`].
 pub(crate) fn places(tokens: u32) -> u32 {
     tokens.next_multiple_of(SCATTERED)
@@ -79,20 +79,20 @@ pub(super) fn shapes(task: &StepTask) -> Shapes {
     Shapes { inputs, output }
 }
 
-/// How one of our kernels is launched.
+/// The launch of one of our kernels.
 pub(crate) struct Launch {
     /// Its name without the precision.
     pub(crate) name: &'static str,
     pub(crate) blocks: u64,
     pub(crate) parameters: Vec<Parameter>,
-    /// Bytes beside the operands, zero before the first launch.
+    /// Bytes besides the operands, zero before the first launch.
     pub(crate) scratch: u64,
 }
 
-/// The launch of a task; `None` for what a library runs.
+/// The launch of a task; `None` if a library runs it.
 ///
 /// # Errors
-/// A size that the kernel cannot take.
+/// The kernel does not support the size.
 pub(super) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
     let number = |n: u32| Number(u64::from(n));
     let plain = |name, blocks: u64, parameters| Launch { name, blocks, parameters, scratch: 0 };
@@ -131,7 +131,7 @@ pub(super) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
             let sizes = [number(a.sequences), Number(a.cached)];
             let more = [a.pages_each(), a.window, a.heads, a.kv_heads, a.width, parts].map(number);
             counted(of(&[a.sequences, a.kv_heads]))?;
-            // A counter per block of keys, then sums of every part with what they are scaled by.
+            // A counter per block of keys, then the sums of every part with their scales.
             let sums = 4 * of(&[a.sequences, a.heads, parts, a.width + 2]);
             Launch {
                 name: "decode_attention",
@@ -168,7 +168,8 @@ pub(super) fn launch(task: &StepTask) -> Result<Option<Launch>, &'static str> {
             let chunks = vocabulary.div_ceil(CHUNK);
             let sizes = [number(rows), number(vocabulary), number(chunks)];
             counted(rows.into())?;
-            // A counter of each row, logits, the largest of each block and its place, the choice.
+            // A counter per row, the logits, the largest logit of each block with its position, and the
+            // choice.
             let words = of(&[rows, vocabulary]) + 2 * of(&[rows, chunks]) + u64::from(rows);
             Launch {
                 name: "sample",

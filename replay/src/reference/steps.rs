@@ -1,4 +1,4 @@
-//! What a step's kernels must compute, on the CPU in double precision.
+//! What a step's kernels must compute, evaluated on the CPU in double precision.
 
 use crate::recipe::places;
 use crate::work::{Attend, PAGE, StepTask};
@@ -94,7 +94,7 @@ fn rotary(x: &[Vec<f64>], heads: usize, width: usize) -> Vec<f64> {
     out
 }
 
-/// Weights of the best `active` of a row, the best first, which sum to one.
+/// Weights of the best `active` entries of a row, best first. They sum to one.
 fn best(row: &[f64], active: usize) -> Vec<f64> {
     let mut order: Vec<usize> = (0..row.len()).collect();
     order.sort_by(|&a, &b| row[b].total_cmp(&row[a]).then(a.cmp(&b)));

@@ -1,9 +1,9 @@
-//! Small tasks that the kernels are checked with.
+//! Small tasks for checking the kernels.
 
 use crate::work::{Attend, StepTask};
 
-/// Every kind of task, small enough for a CPU: one panel of keys and several, prompts that fill no
-/// tile, sequences of unequal lengths, windows, heads of queries that share none, few and many keys.
+/// Every kind of task, small enough for a CPU: one panel of keys and several, prompts that do not fill
+/// a tile, sequences of unequal lengths, windows, query heads that share no keys, few and many keys.
 #[must_use]
 pub fn samples() -> Vec<StepTask> {
     let attend = |sequences, tokens, cached, window, [heads, kv_heads, width]: [u32; 3]| Attend {

@@ -1,13 +1,13 @@
-//! What the timings say: the best variant of each share, and how it does at the others.
+//! Evaluates the timings: the best variant of each share, and how it performs at the others.
 
 /// Samples of one variant of one shape at one share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// Median, ns.
     pub median_ns: u64,
-    /// The value that 5 % do not exceed, ns.
+    /// The value that 5 % of the samples do not exceed, ns.
     pub p05_ns: u64,
-    /// The value that 95 % do not exceed, ns.
+    /// The value that 95 % of the samples do not exceed, ns.
     pub p95_ns: u64,
     /// Samples.
     pub samples: u32,
@@ -19,33 +19,33 @@ pub type Timings = Vec<Vec<Timing>>;
 /// The variant tuned at one share, run at another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cell {
-    /// Number of the share that it was tuned at.
+    /// Index of the share that the variant was tuned at.
     pub tuned_at: usize,
-    /// Number of the share that it runs at.
+    /// Index of the share that the variant runs at.
     pub run_at: usize,
-    /// Number of the variant; none in a sum over shapes.
+    /// Index of the variant; `None` in a sum over shapes.
     pub variant: Option<usize>,
     /// Its median at `run_at`, ns.
     pub ns: u64,
-    /// That of the variant tuned there, ns.
+    /// The median of the variant tuned for `run_at`, ns.
     pub best_ns: u64,
 }
 
 impl Cell {
-    /// How many times as long it takes as what was tuned there.
+    /// The variant's time divided by that of the variant tuned for the share.
     #[must_use]
     pub fn slowdown(&self) -> f64 {
         self.ns as f64 / self.best_ns.max(1) as f64
     }
 }
 
-/// The variant with the least median at a share; the first of equals.
+/// The variant with the smallest median at a share; the first one if several are equal.
 #[must_use]
 pub fn best(timings: &Timings, share: usize) -> Option<usize> {
     (0..timings.len()).min_by_key(|&variant| timings[variant][share].median_ns)
 }
 
-/// Every share that a shape was tuned at, run at every share: by `tuned_at`, then by `run_at`.
+/// The best variant of every share, run at every share: by `tuned_at`, then by `run_at`.
 #[must_use]
 pub fn matrix(timings: &Timings, shares: usize) -> Vec<Cell> {
     let best: Option<Vec<usize>> = (0..shares).map(|share| best(timings, share)).collect();
@@ -59,7 +59,7 @@ pub fn matrix(timings: &Timings, shares: usize) -> Vec<Cell> {
     (0..shares).flat_map(|a| (0..shares).map(move |b| (a, b))).map(|(a, b)| cell(a, b)).collect()
 }
 
-/// The sum of the shapes' matrices, each times its launches.
+/// The sum of the shapes' matrices, each multiplied by its launches.
 #[must_use]
 pub fn sum(parts: &[(u64, Vec<Cell>)]) -> Vec<Cell> {
     let Some((_, first)) = parts.first() else { return Vec::new() };

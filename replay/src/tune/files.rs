@@ -1,4 +1,4 @@
-//! `tune.csv` and `matrix.csv`.
+//! Writes `tune.csv` and `matrix.csv`.
 
 use std::path::Path;
 
@@ -29,13 +29,14 @@ pub(super) fn write(
     file("matrix.csv", matrices(outcome))
 }
 
-/// Where the numbers come from. What is not a GPU is not a measurement, and says so.
+/// States where the numbers come from. Results of anything but a GPU are marked as not being a
+/// measurement.
 fn head(request: &Request, outcome: &Outcome, origin: &Origin) -> Result<String, TuneError> {
     let (clocks, date) = (clocks(&origin.readings), today());
     let (device, source, tool) = if outcome.stand_in {
         ("stand-in", "analytic", "stand-in driver of the tests: computed, NOT A MEASUREMENT")
     } else {
-        // Refuses a measurement that cannot say on what and when it was made.
+        // Refuses a measurement that cannot say when it was made and on which GPU.
         Measurement::of_this_run(&origin.info.uuid, &origin.driver, &clocks, &date)?;
         (request.device.name.as_str(), "measured", "cotenant gpu tiles")
     };
@@ -83,7 +84,7 @@ fn list(values: &[u32]) -> String {
     values.iter().map(u32::to_string).collect::<Vec<_>>().join(" ")
 }
 
-/// The clocks seen while measuring; empty if nothing told them.
+/// The range of clocks seen while measuring; unknown if nothing reported them.
 fn clocks(readings: &[Reading]) -> String {
     let range = |of: fn(&Reading) -> Option<u32>| {
         let seen: Vec<u32> = readings.iter().filter_map(of).collect();
@@ -110,7 +111,7 @@ fn timings(outcome: &Outcome) -> String {
     rows
 }
 
-/// A row for every launch that counts: durations as measured.
+/// One row for every launch that counts, with its duration as measured.
 fn samples(outcome: &Outcome) -> String {
     let mut rows = "shape,variant,cus,sample,raw_ns\n".to_owned();
     for tuned in &outcome.shapes {

@@ -1,15 +1,15 @@
-//! Elements of a product's result that are compared with the CPU's.
+//! The elements of a product's result that are compared with the CPU's result.
 
 use crate::recipe::shapes;
 use crate::reference;
 use crate::work::Work;
 
-/// Elements compared of a large result.
+/// Number of elements compared in a large result.
 const PICKS: u64 = 4096;
-/// Results of up to so many are compared whole.
+/// Results of up to this many elements are compared in full.
 const WHOLE: u64 = 16 * PICKS;
 
-/// Numbers of some elements, and their values by the CPU.
+/// The indices of some elements, and their values as the CPU computes them.
 pub(super) struct Sample {
     elements: u64,
     picks: Vec<u64>,
@@ -17,13 +17,15 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Elements spread over the whole result of `work`, the last one among them; all of a small one.
+    /// Elements spread over the whole result of `work`, including the last; all elements of a small
+    /// result.
     pub(super) fn of(work: &Work) -> Self {
         let elements = shapes(work).output;
         let picks: Vec<u64> = if elements <= WHOLE {
             (0..elements).collect()
         } else {
-            // An odd step: where rows are a power of two long, other columns in every row.
+            // An odd step: if the row length is a power of two, every row is sampled at different
+            // columns.
             let step = (elements / PICKS) | 1;
             (0..PICKS).map(|i| elements - 1 - i * step % elements).collect()
         };
@@ -31,7 +33,7 @@ impl Sample {
         Self { elements, picks, expected }
     }
 
-    /// How far a result is off, as a share of the norm; infinite if it is of another size.
+    /// The distance of a result, as a share of the norm; infinite if its size differs.
     pub(super) fn distance(&self, result: &[f64]) -> f64 {
         if result.len() as u64 != self.elements {
             return f64::INFINITY;
@@ -59,7 +61,8 @@ mod tests {
             let sample = Sample::of(&work);
             assert!(sample.picks.contains(&(of.output - 1)));
             assert!(sample.distance(&rounded) <= limit);
-            // The last rows of the last product, which a tile without an edge would leave out.
+            // Wrong in the last rows of the last product, which a tile without edge handling would
+            // leave out.
             let mut wrong = rounded.clone();
             let from = wrong.len() - 4 * n as usize;
             wrong[from..].fill(0.0);

@@ -1,4 +1,4 @@
-//! The products that a list of models is made of.
+//! The products that make up a list of models.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,12 @@ use crate::work::{Task, Work};
 pub struct Shape {
     /// The product.
     pub work: Work,
-    /// Launches of it in one pass through every model at every batch size.
+    /// Launches of the product in one pass through every model at every batch size.
     pub launches: u64,
 }
 
-/// The product of `work`: its own, or of a convolution the one that its columns (im2col) give, filters
-/// by patches, without the gathering of the columns. None of a depthwise convolution, which nobody
-/// computes that way.
+/// The product of `work`: its own, or for a convolution the product of filters and patches (im2col),
+/// without gathering the columns. `None` for a depthwise convolution, which is never computed that way.
 fn product(work: &Work) -> Option<Work> {
     let task = match &work.task {
         Task::Gemm { .. } => work.task.clone(),
@@ -36,8 +35,8 @@ fn product(work: &Work) -> Option<Work> {
     Some(Work::new(task, Precision::Fp32))
 }
 
-/// The distinct products of a plan, those with the most arithmetic over all launches first, so that a
-/// budget that runs out leaves out the least.
+/// The distinct products of a plan, ordered by their arithmetic over all launches, largest first, so
+/// that a budget that runs out leaves out the least.
 #[must_use]
 pub fn shapes(plan: &Plan) -> Vec<Shape> {
     let mut known: BTreeMap<String, Shape> = BTreeMap::new();
@@ -48,7 +47,7 @@ pub fn shapes(plan: &Plan) -> Vec<Shape> {
         }
     }
     let mut shapes: Vec<Shape> = known.into_values().collect();
-    // Stable: the identifiers decide between equals.
+    // The sort is stable, so identifiers decide between equals.
     shapes.sort_by_key(|s| std::cmp::Reverse(s.work.flops().saturating_mul(s.launches)));
     shapes
 }

@@ -6,29 +6,29 @@ use cotenant_profiles::kernel::Op;
 use cotenant_profiles::zoo::decoder::{Decode, Prefill};
 use serde::{Deserialize, Serialize};
 
-/// Tokens of a page of the cache: vLLM's default.
+/// Tokens per page of the cache, as in vLLM by default.
 pub const PAGE: u32 = 16;
-/// Keys of a part of attention over a sequence that generates.
+/// Keys per part in the attention of a generating sequence.
 pub const PART: u32 = 256;
-/// Queries of a block of attention over prompts.
+/// Queries per block in attention over prompts.
 pub const TILE: u32 = 128;
-/// Logits of a block that looks for the largest.
+/// Logits per block in the search for the largest.
 pub const CHUNK: u32 = 4096;
-/// The longest head that attention takes.
+/// The widest head that attention supports.
 pub const WIDEST_HEAD: u32 = 256;
-/// Most experts that the router's kernel takes.
+/// The most experts that the router's kernel supports.
 pub const MOST_EXPERTS: u32 = 1024;
 
-/// Attention over a paged cache: equal sequences, as even as whole numbers are.
+/// Attention over a paged cache. The sequences are equal, or as nearly equal as whole numbers allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attend {
     /// Sequences.
     pub sequences: u32,
-    /// New tokens of all: one of each where they generate.
+    /// New tokens of all sequences; one per sequence if they generate.
     pub tokens: u32,
-    /// Tokens of all in the cache before, without the new ones.
+    /// Tokens of all sequences that are already in the cache, without the new ones.
     pub cached: u64,
-    /// Keys that a token sees at most, itself included.
+    /// The most keys that a token sees, itself included.
     pub window: u32,
     /// Heads of queries.
     pub heads: u32,
@@ -41,8 +41,8 @@ pub struct Attend {
 /// A launch of a step that is not a plain product.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StepTask {
-    /// Rows over the root of their mean square; the sum with the residual stream before that is a second
-    /// result.
+    /// Rows divided by their root mean square. If the residual stream is added first, that sum is a
+    /// second result.
     RmsNorm {
         /// Rows.
         rows: u32,
@@ -51,7 +51,7 @@ pub enum StepTask {
         /// Whether a second tensor is added first.
         residual: bool,
     },
-    /// Halves of every head turned against each other, by the angles of a table.
+    /// Rotates the halves of every head against each other, by the angles of a table.
     Rotary {
         /// Rows.
         tokens: u32,
@@ -60,57 +60,57 @@ pub enum StepTask {
         /// Elements of a head.
         width: u32,
     },
-    /// Keys and values of new tokens into places of the cache.
+    /// Writes keys and values of new tokens into slots of the cache.
     CacheWrite {
         /// Rows.
         tokens: u32,
         /// Elements of a row's keys, or of its values.
         width: u32,
     },
-    /// Causal attention of new tokens of prompts.
+    /// Causal attention of the new tokens of prompts.
     Prefill(Attend),
     /// Attention of one token per sequence.
     Decode(Attend),
-    /// `silu(gate) × up`, both halves of a row.
+    /// `silu(gate) × up`, where gate and up are the two halves of a row.
     Gated {
         /// Rows.
         tokens: u32,
         /// Elements of a row of the result.
         inner: u32,
     },
-    /// Weights of the best experts of every token.
+    /// Computes the weights of the best experts of every token.
     Route {
         /// Rows.
         tokens: u32,
         /// Experts.
         experts: u32,
-        /// Experts of a token.
+        /// Active experts per token.
         active: u32,
     },
-    /// The weighted sum of what a token's experts return.
+    /// The weighted sum of the outputs of a token's experts.
     SumExperts {
         /// Rows of the result.
         tokens: u32,
-        /// Experts of a token.
+        /// Active experts per token.
         active: u32,
         /// Length of a row.
         width: u32,
     },
-    /// Rows by their number.
+    /// Gathers rows by their index.
     Gather {
         /// Rows.
         rows: u32,
         /// Length of a row.
         width: u32,
     },
-    /// Logits in single precision, and the largest of each row.
+    /// Logits in single precision, and the largest logit of each row.
     Sample {
         /// Rows.
         rows: u32,
         /// Length of a row.
         vocabulary: u32,
     },
-    /// A product of row-major `m × k` by `k × n`, with a bias for each column.
+    /// Row-major products of `m × k` by `k × n`, with a bias for each column.
     Biased {
         /// Rows of the result.
         m: u32,
@@ -122,7 +122,8 @@ pub enum StepTask {
 }
 
 impl Attend {
-    /// Prompts: the window is such that all tokens see as many keys together as the sums say.
+    /// Attention over prompts. The window is chosen such that all tokens together see as many keys as
+    /// the sums say.
     pub(crate) fn prefill(prefill: &Prefill, [heads, kv_heads, width]: [u32; 3]) -> Self {
         let sequences = prefill.sequences.max(1);
         let cached = prefill.context.saturating_sub(u64::from(prefill.tokens));
@@ -144,7 +145,7 @@ impl Attend {
         Self { window: all.longest(), ..all }
     }
 
-    /// New tokens of a sequence, and those in its cache before.
+    /// A sequence's new tokens, and its tokens already in the cache.
     #[must_use]
     pub fn sequence(&self, index: u32) -> (u64, u64) {
         let part = |all: u64| {
@@ -154,13 +155,13 @@ impl Attend {
         (part(self.tokens.into()), part(self.cached))
     }
 
-    /// Most new tokens of a sequence.
+    /// The most new tokens that any sequence has.
     #[must_use]
     pub fn most_tokens(&self) -> u32 {
         self.tokens.div_ceil(self.sequences)
     }
 
-    /// The longest that a sequence may be, with the new tokens.
+    /// The most tokens that any sequence has, including the new ones.
     #[must_use]
     pub fn longest(&self) -> u32 {
         let cached = self.cached.div_ceil(u64::from(self.sequences));
@@ -173,21 +174,22 @@ impl Attend {
         self.longest().div_ceil(PAGE)
     }
 
-    /// Keys that all new tokens see together.
+    /// The sum of the keys that the new tokens see.
     #[must_use]
     pub fn seen(&self) -> u64 {
         let window = u64::from(self.window);
         let of = |i: u32| {
             let (new, cached) = self.sequence(i);
-            // Tokens that see all before them, then those that see the window.
+            // First the tokens that see all tokens before them, then those that see only the window.
             let whole = window.saturating_sub(cached).min(new);
             whole * cached + whole * (whole + 1) / 2 + (new - whole) * window
         };
-        // As even as whole numbers are: few kinds of sequences, but which is which takes a walk.
+        // The sequences are as equal as whole numbers allow, so there are few kinds of them, but only a
+        // walk over all tells which is which.
         (0..self.sequences).map(of).sum()
     }
 
-    /// Parts that the keys of a sequence are divided into where it generates.
+    /// Number of parts that the keys of a generating sequence are divided into.
     #[must_use]
     pub fn parts(&self) -> u32 {
         self.longest().div_ceil(PART)
@@ -195,7 +197,7 @@ impl Attend {
 }
 
 impl StepTask {
-    /// What it does, in a profile's terms.
+    /// Its operation, in a profile's terms.
     pub(super) fn op(&self) -> Op {
         match self {
             Self::RmsNorm { .. } => Op::Norm,
@@ -264,7 +266,7 @@ mod tests {
         let parts: Vec<_> = (0..3).map(|i| a.sequence(i)).collect();
         assert_eq!(parts, [(33, 50), (33, 50), (34, 50)]);
         assert!(a.seen() >= 4000 && Attend { window: a.window - 1, ..a }.seen() < 4000, "{a:?}");
-        // Whole prompts see each key before them and no window.
+        // Tokens of whole prompts see every key before them, unlimited by a window.
         let whole = StepShape::new(&[(512, 512)], &[]).prefill;
         let a = Attend::prefill(&whole, [8, 2, 64]);
         assert_eq!((a.window, a.seen(), a.pages_each()), (512, whole.seen, 32));

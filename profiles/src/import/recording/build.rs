@@ -1,4 +1,4 @@
-//! A recording's passes as a model: launches, kernels that keep the recording's time, a report.
+//! Turns a recording's passes into a model: launches, kernels that keep the recording's time, a report.
 
 use std::collections::BTreeMap;
 
@@ -14,15 +14,16 @@ use crate::kernel;
 use crate::stats::quantile;
 use crate::units::{Bytes, Nanos};
 
-/// The host time of a launch that is taken for more than a slip: the slowest frameworks need a
+/// A launch with more host time than this is taken for a mistake; the slowest frameworks need a
 /// thousandth of it.
 const LONGEST_LAUNCH: Nanos = Nanos(1_000_000_000);
 
-/// Launches of one name and shape are one kernel as long as the longest takes at most this much of
-/// the shortest; beyond it their work differs (messages of collectives, ragged attention).
+/// Launches of one name and shape are one kernel if the longest takes at most this multiple of the
+/// shortest. Beyond that their work differs (messages of collectives, ragged attention).
 const SAME_WORK: f64 = 1.25;
 
-/// One in so many kernels that overlap on their stream is more than early starts of dependent launches.
+/// If one in this many kernels overlaps on its stream, that is more than early starts of dependent
+/// launches explain.
 const MANY: usize = 5;
 
 /// One launch of the model before kernels are told apart.
@@ -38,8 +39,8 @@ impl Recording {
     /// and host times, on `device`.
     ///
     /// # Errors
-    /// No kernel, several GPUs and none chosen, a range or step that is not there, or no marks and no
-    /// repetition that explains the launches.
+    /// There is no kernel, several GPUs and none chosen, a range or step that does not exist, or
+    /// neither marks nor a repetition that explains the launches.
     pub fn model(&self, device: &Device, options: &StreamOptions) -> Result<Import, ImportError> {
         if !is_model_name(&options.model) {
             return Err(self.bad("model", &options.model, MODEL_NAME));
@@ -200,7 +201,7 @@ impl Recording {
             id: format!("{}-b{}/{}/{number}", options.model, options.batch, op.name()),
             name,
             op,
-            // Of unknown shape: it is taken to fill the device.
+            // The shape is unknown: assume that the kernel fills the device.
             grid: grid.unwrap_or([device.cus(), 1, 1]),
             block,
             regs,

@@ -1,4 +1,4 @@
-//! A file as bytes, unpacked where it is packed, with a word about how far it is.
+//! Reads a file as bytes, decompressed if it is compressed, and reports progress.
 
 use std::fs::File;
 use std::io::{self, BufReader, Chain, Cursor, Read};
@@ -10,15 +10,15 @@ use ruzstd::decoding::StreamingDecoder;
 use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
-/// Is told how many bytes of the file have been read.
+/// Called with the number of bytes of the file that have been read.
 pub type Progress<'a> = &'a mut dyn FnMut(u64);
 
-/// Opens a file; gzip and zstd are known by their first bytes, whatever the file is called.
+/// Opens a file. gzip and zstd are recognised by their first bytes, whatever the file is called.
 pub(super) fn open<'a>(path: &Path, progress: Progress<'a>) -> io::Result<Box<dyn Read + 'a>> {
     unpacked(Counted { from: File::open(path)?, done: 0, progress })
 }
 
-/// The content of a stream that may be packed.
+/// The content of a stream that may be compressed.
 pub(super) fn unpacked<'a>(mut from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
     let mut magic = Vec::new();
     from.by_ref().take(4).read_to_end(&mut magic)?;
@@ -46,7 +46,7 @@ fn packing(magic: &[u8]) -> Packing {
     }
 }
 
-/// The text of a file, unpacked where it is packed.
+/// The text of a file, decompressed if it is compressed.
 ///
 /// # Errors
 /// A file that cannot be read, or is not UTF-8 text.
@@ -58,14 +58,14 @@ pub fn read_text(path: &Path) -> Result<String, ImportError> {
     String::from_utf8(bytes).map_err(|_| FileError::bad(&file, 1, "file", Problem::Encoding))
 }
 
-/// Whether a file begins with these bytes.
+/// Whether a file starts with these bytes.
 pub(in crate::import) fn begins_with(path: &Path, magic: &[u8]) -> io::Result<bool> {
     let mut head = Vec::new();
     File::open(path)?.take(magic.len() as u64).read_to_end(&mut head)?;
     Ok(head == magic)
 }
 
-/// Whether a file is packed.
+/// Whether a file is compressed.
 pub(super) fn is_packed(path: &Path) -> io::Result<bool> {
     let mut magic = Vec::new();
     File::open(path)?.take(4).read_to_end(&mut magic)?;
@@ -87,8 +87,8 @@ impl Read for Counted<'_> {
     }
 }
 
-/// The members of a gzip file, one behind the other. What stands behind them is not part of it: tapes and
-/// object stores pad files.
+/// The members of a gzip file in succession. Bytes after them are not part of it: tapes and object
+/// stores pad files.
 struct Gzip<R: Read> {
     from: Option<Whole<R>>,
     member: Option<GzDecoder<Whole<R>>>,
@@ -120,7 +120,7 @@ impl<R: Read> Read for Gzip<R> {
 type Whole<R> = BufReader<Chain<Cursor<Vec<u8>>, R>>;
 type Frame<R> = StreamingDecoder<Whole<R>, ruzstd::decoding::FrameDecoder>;
 
-/// The frames of a zstd file, one behind the other.
+/// The frames of a zstd file in succession.
 struct Zstd<R: Read> {
     from: Option<Whole<R>>,
     frame: Option<Frame<R>>,

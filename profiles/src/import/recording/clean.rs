@@ -1,4 +1,4 @@
-//! One process's launches on one GPU, without what cannot have happened, each with its launch call.
+//! The launches of one process on one GPU, without impossible ones, each with its launch call.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) struct Launch {
 }
 
 impl Launch {
-    /// When the host asked for it, or it began.
+    /// When the host asked for it; if that is unknown, when it began.
     pub(super) fn asked(&self) -> i64 {
         self.call.map_or(self.kernel.start, |(start, _)| start)
     }
@@ -23,21 +23,21 @@ impl Launch {
 /// The launches of one process on one GPU.
 #[derive(Debug)]
 pub(super) struct Timeline {
-    /// In the host's order where the calls are known, else by start.
+    /// In the host's order if the calls are known, otherwise by start.
     pub launches: Vec<Launch>,
     /// By start.
     pub copies: Vec<Copy>,
-    /// Nearly every launch has its call.
+    /// Whether nearly every launch has its call.
     pub called: bool,
     pub process: u32,
-    /// The place of each stream, the busiest first.
+    /// The rank of each stream, busiest first.
     pub ranks: BTreeMap<u32, usize>,
     pub dropped: BTreeMap<&'static str, usize>,
-    /// Kernels that began while the one before on their stream ran on.
+    /// Kernels that began before the previous one on their stream had ended.
     pub overlaps: usize,
 }
 
-/// Places of launches in their timeline: of millions, half the size counts.
+/// Places of launches in their timeline. There may be millions of them, so the smaller type matters.
 pub(super) type Place = u32;
 
 impl Timeline {
@@ -52,7 +52,7 @@ impl Timeline {
     }
 }
 
-/// Counted beside what was dropped: they are kept.
+/// Counted with the dropped kernels, although these are kept.
 pub(super) const CLIPPED: &str = "kernels cut where the next one of their stream begins:";
 
 /// How far a kernel may reach into the next one of its stream before it counts as an error of the
@@ -76,7 +76,7 @@ impl Recording {
             }
         };
         let here = |k: &&Kernel| k.gpu == gpu;
-        // The one copy that is made: there may be millions.
+        // This is the only copy, since there may be millions.
         let mut launches = Vec::with_capacity(self.kernels.iter().filter(here).count());
         launches
             .extend(self.kernels.iter().filter(here).map(|&kernel| Launch { kernel, call: None }));
@@ -127,12 +127,12 @@ impl Recording {
     }
 }
 
-/// An order in which no two kernels are alike, so that sorting needs no memory.
+/// A total order of kernels, so that sorting needs no memory.
 fn order(k: &Kernel) -> (i64, u32, u64, u64, u32, u32) {
     (k.start, k.stream, k.duration, k.link, k.name, k.shape)
 }
 
-/// The call of a kernel or copy: the last one of its link that had begun by then.
+/// The call of a kernel or copy: the last call with its link that had begun by `start`.
 pub(super) fn call_of(calls: &[Call], link: u64, start: i64) -> Option<(i64, i64)> {
     if link == 0 {
         return None;
@@ -142,9 +142,9 @@ pub(super) fn call_of(calls: &[Call], link: u64, start: i64) -> Option<(i64, i64
     same.take_while(|c| c.start <= start).last().map(|c| (c.start, c.end))
 }
 
-/// Ends kernels where the next one of their stream begins, if they outlast that one: a stream runs one
-/// at a time. Nodes of graphs, and the early starts of dependent launches, may overlap. Returns how many
-/// were cut, and how many others overlap.
+/// Cuts kernels that outlast the next kernel of their stream at that kernel's start, since a stream
+/// runs one kernel at a time. Nodes of graphs, and the early starts of dependent launches, may overlap.
+/// Returns how many were cut, and how many others overlap.
 fn clip(launches: &mut [Launch]) -> (usize, usize) {
     launches.sort_unstable_by_key(|l| (l.kernel.stream, order(&l.kernel)));
     let (mut clipped, mut overlaps) = (0, 0);

@@ -1,4 +1,4 @@
-//! The databases of profilers: SQLite, whose tables and columns come and go between versions.
+//! The databases of profilers: SQLite, with tables and columns that come and go between versions.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::import::ImportError;
 
 const WANTED: &str = "a sound SQLite database of a profiler";
 
-/// A database that is open.
+/// An open database.
 pub(super) struct Database<'a> {
     file: String,
     connection: Connection,
@@ -25,7 +25,7 @@ pub(super) struct Database<'a> {
     watch: RefCell<Watch<'a>>,
 }
 
-/// Another table whose row is wanted beside each row: the one whose `id` stands in `column`.
+/// Another table, of which one row accompanies each row: the one whose `id` is in `column`.
 pub(super) struct Beside<'a> {
     pub table: &'a str,
     pub column: &'a str,
@@ -41,7 +41,7 @@ struct Watch<'a> {
     progress: Progress<'a>,
 }
 
-/// Rows between two words about progress.
+/// Rows between two progress reports.
 const ROWS: u64 = 1 << 14;
 
 impl Watch<'_> {
@@ -55,8 +55,8 @@ impl Watch<'_> {
 }
 
 impl<'a> Database<'a> {
-    /// Opens a database for reading. Beside a write-ahead log that was left behind, its rows count,
-    /// too, where the folder allows to look.
+    /// Opens a database for reading. If a write-ahead log was left behind, its rows count as well,
+    /// provided that the folder can be read.
     ///
     /// `progress` is told how much of the file the rows read are, of those of all tables whose names begin
     /// with one of `tables`.
@@ -72,7 +72,7 @@ impl<'a> Database<'a> {
         let connection = if Path::new(&log).exists() {
             Connection::open_with_flags(path, flags)
         } else {
-            // Nobody writes it: no lock, no file beside it, a folder that may be read-only.
+            // Nothing writes to it: no lock, no file beside it, and the folder may be read-only.
             let text = path.display().to_string();
             let escaped = text.replace('%', "%25").replace('?', "%3f").replace('#', "%23");
             let flags = flags | OpenFlags::SQLITE_OPEN_URI;
@@ -118,7 +118,7 @@ impl<'a> Database<'a> {
         query.query_map([], |row| row.get(0))?.collect()
     }
 
-    /// Tables or views of this name, as it is or with the suffix of a run behind it.
+    /// Tables or views of this name, either plain or with the suffix of a run.
     pub(super) fn tables(&self, name: &str) -> Result<Vec<String>, ImportError> {
         for exact in [name.to_owned(), format!("_{name}")] {
             if !self.columns(&exact)?.is_empty() {
@@ -129,7 +129,7 @@ impl<'a> Database<'a> {
         Ok(suffixes.map(|suffix| format!("{name}{suffix}")).collect())
     }
 
-    /// What stands behind this name in the names of tables, from the `_` on.
+    /// What follows this name in the names of tables, from the `_` on.
     pub(super) fn suffixes(&self, name: &str) -> Vec<String> {
         let suffixes = self.names.iter().filter_map(|known| known.strip_prefix(name));
         suffixes.filter(|s| s.starts_with('_')).map(ToOwned::to_owned).collect()
@@ -165,8 +165,8 @@ impl<'a> Database<'a> {
         self.each_beside(table, columns, needed, None, each)
     }
 
-    /// As [`Database::each`], with the columns of a row of another table behind those of each row: NULL
-    /// where there is none.
+    /// As [`Database::each`], with the columns of a row of another table after those of each row, or
+    /// NULL if there is no such row.
     pub(super) fn each_beside(
         &self,
         table: &str,
@@ -206,12 +206,12 @@ impl<'a> Database<'a> {
     }
 }
 
-/// A name as SQL takes it.
+/// A quoted name, for use in SQL.
 fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A whole number, stored as one or as text.
+/// A whole number, stored as a number or as text.
 pub(super) fn int(row: &Row<'_>, column: usize) -> Option<i64> {
     match row.get_ref(column).ok()? {
         ValueRef::Integer(n) => Some(n),

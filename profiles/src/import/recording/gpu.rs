@@ -5,12 +5,12 @@ use super::Recording;
 use crate::Device;
 use crate::import::ImportError;
 
-/// What a recording says of a GPU.
+/// Facts about a GPU according to a recording.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gpu {
     /// Its number in the recording.
     pub index: u32,
-    /// What the driver calls it; empty if unknown.
+    /// The driver's name for it; empty if unknown.
     pub name: String,
     /// Compute units.
     pub cus: Option<u32>,
@@ -46,7 +46,7 @@ impl Recording {
         used
     }
 
-    /// What the recording says of the GPU that is meant, if anything.
+    /// Facts about the GPU that is meant, if the recording has any.
     ///
     /// # Errors
     /// Several GPUs ran kernels and none was chosen, or the chosen one ran none.
@@ -56,7 +56,7 @@ impl Recording {
         }
         let index = self.gpu_index(wanted)?;
         let known = self.gpus.iter().find(|g| g.index == index);
-        // The only one that it names, although a process may count its GPUs differently.
+        // The only GPU that the recording names, although a process may number its GPUs differently.
         Ok(known.or_else(|| self.gpus.first().filter(|_| self.gpus.len() == 1)))
     }
 
@@ -122,10 +122,10 @@ impl Gpu {
     }
 }
 
-/// Which of the boards with one chip a name says: they have other clocks and limits.
+/// Which of the boards with the same chip a name refers to; they differ in clocks and limits.
 fn board(name: &str) -> Option<&'static str> {
     let upper = name.to_uppercase();
-    // NVIDIA calls the H100 with a socket by its memory.
+    // NVIDIA names the H100 with a socket after its memory.
     [("PCIE", "pcie"), ("NVL", "nvl"), ("SXM", "sxm"), ("HBM3", "sxm")]
         .into_iter()
         .find_map(|(word, board)| upper.contains(word).then_some(board))

@@ -21,7 +21,7 @@ use super::passes::{Pass, Passes, launches, span_ns};
 use super::{Copy, Recording, Way};
 use crate::Device;
 
-/// What a pass cost beside its kernels.
+/// The overhead of a pass besides its kernels.
 #[derive(Debug, Default)]
 pub(super) struct Timing {
     /// Launches in the order in which the model issues them, by their place in the timeline.
@@ -30,23 +30,23 @@ pub(super) struct Timing {
     pub host: Vec<u64>,
     /// Bytes copied to the device before the first kernel.
     pub input: u64,
-    /// Bytes copied back behind the last one.
+    /// Bytes copied back after the last one.
     pub output: u64,
     /// Copies, memsets and their time in between: part of the gaps.
     pub inside: (usize, u64),
     /// From the first copy or kernel to the end of the last one, ns.
     pub took: u64,
-    /// What the model takes alone, ns: more where streams ran side by side.
+    /// The time of the model alone, ns: more than `took` if streams ran side by side.
     pub alone: u64,
 }
 
-/// A gap that the GPU leaves between kernels that wait for it, at most.
+/// The longest gap that the GPU leaves between kernels that wait for it.
 const GPU_GAP_NS: i64 = 5_000;
-/// From the return of a launch call to the begin of the kernel on an idle GPU, at most.
+/// The longest time from the return of a launch call to the start of the kernel on an idle GPU.
 const LAUNCH_LATENCY_NS: i64 = 6_000;
 
 impl Recording {
-    /// The timing of pass number `of`; `durations` are those that the model gives its launches.
+    /// The timing of pass number `of`; `durations` are the model's durations of its launches.
     pub(super) fn timing(
         &self,
         timeline: &Timeline,
@@ -56,7 +56,7 @@ impl Recording {
         device: &Device,
     ) -> Timing {
         let pass = &found.passes[of];
-        // Without calls nobody knows how streams were interleaved: one behind the other.
+        // Without calls, the interleaving of streams is unknown: take them one after the other.
         let order =
             if timeline.called { pass.launches.clone() } else { Self::by_stream(timeline, pass) };
         let first = launches(timeline, pass).map(|l| l.kernel.start).min().unwrap_or(0);
@@ -92,7 +92,7 @@ impl Recording {
             link_ns(timing.input, device.pcie.h2d_gbps),
             link_ns(timing.output, device.pcie.d2h_gbps),
         ];
-        // The host issues copy and launches alike from the begin of the request on.
+        // The host issues copies and launches alike from the start of the request.
         let lead = first.saturating_sub(begin).max(0).unsigned_abs().max(latency);
         let mut issued = issue_times(timeline, &timing.order, first);
         issued.iter_mut().for_each(|at| *at = at.saturating_add(lead));
@@ -105,7 +105,7 @@ impl Recording {
             closed_up(&mut issued, lead, |at| alone_at(at) <= timing.took);
         }
         let alone = alone_at(&issued);
-        // The GPU's own gaps, and what the copies took beyond the link.
+        // The GPU's own gaps, and the time of copies beyond the link's.
         let missing = timing.took.saturating_sub(alone);
         timing.alone = alone.saturating_add(missing);
         issued.iter_mut().for_each(|at| *at = at.saturating_add(missing));
@@ -151,7 +151,7 @@ impl Recording {
     }
 }
 
-/// When the host issued each launch, ns after the first kernel began; never falling.
+/// When the host issued each launch, ns after the first kernel began; never decreasing.
 fn issue_times(timeline: &Timeline, order: &[Place], first: i64) -> Vec<u64> {
     let mut issued = Vec::with_capacity(order.len());
     let (mut free, mut latest) = (i64::MIN, 0u64);
@@ -173,8 +173,8 @@ fn issue_times(timeline: &Timeline, order: &[Place], first: i64) -> Vec<u64> {
     issued
 }
 
-/// Closes gaps by one factor, the largest that `fits`: kernels of other streams ran in them, which now
-/// stand behind one another. Closes them all where nothing fits.
+/// Shrinks all gaps by one factor, the largest that `fits`: in the recording, kernels of other streams
+/// ran in them, which now follow one another. Closes all gaps if no factor fits.
 fn closed_up(issued: &mut [u64], lead: u64, fits: impl Fn(&[u64]) -> bool) {
     const WHOLE: u64 = 1 << 16;
     let scaled = |part: u64| -> Vec<u64> {
@@ -197,7 +197,7 @@ fn closed_up(issued: &mut [u64], lead: u64, fits: impl Fn(&[u64]) -> bool) {
     issued.copy_from_slice(&closed);
 }
 
-/// How long the device's link takes for so many bytes, as the simulator counts it.
+/// How long the device's link takes for `bytes`, as the simulator computes it.
 fn link_ns(bytes: u64, gbps: f64) -> u64 {
     libm::ceil(bytes as f64 / gbps) as u64
 }

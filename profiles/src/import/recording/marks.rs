@@ -1,4 +1,4 @@
-//! Passes by the marks of a recording: steps of the profiler, annotations, NVTX ranges.
+//! Finds passes by the marks of a recording: steps of the profiler, annotations, NVTX ranges.
 
 use std::collections::BTreeMap;
 
@@ -6,14 +6,14 @@ use super::clean::Timeline;
 use super::passes::{Pass, Passes};
 use super::{Mark, Recording};
 
-/// Marks of one name but for its numbers.
+/// Marks whose names differ only in numbers.
 struct Group<'a> {
     /// The name of the first one.
     name: &'a str,
     marks: Vec<(Mark, &'a str)>,
 }
 
-/// Words of a mark that say that it is a pass, and not a layer or a phase of one.
+/// Words in a mark's name that show that it is a pass, and not a layer or a phase of one.
 const PASS_WORDS: [&str; 13] = [
     "step",
     "iter",
@@ -30,9 +30,9 @@ const PASS_WORDS: [&str; 13] = [
     // vLLM marks a step `execute_context_1(512)_generation_8(8)`.
     "execute",
 ];
-/// Groups of marks that are looked at.
+/// Most groups of marks that are examined.
 const CANDIDATES: usize = 64;
-/// Words that say that it is not.
+/// Words that show that it is not.
 const OTHER_WORDS: [&str; 9] = [
     "optimizer",
     "dataloader",
@@ -61,8 +61,8 @@ fn number(name: &str) -> Option<u64> {
 }
 
 impl Recording {
-    /// The passes that marks tell: those of `wanted`, or the profiler's steps, or marks whose name
-    /// says that they are passes and that hold at least half of the launches.
+    /// The passes that marks show: those of `wanted`, or the profiler's steps, or marks whose names say
+    /// that they are passes and that hold at least half of the launches.
     pub(super) fn marked(&self, timeline: &Timeline, wanted: Option<&str>) -> Option<Passes> {
         let groups = self.groups(timeline);
         if let Some(wanted) = wanted {
@@ -85,13 +85,13 @@ impl Recording {
             .filter(|((name, on_gpu), _)| {
                 let pass = PASS_WORDS.iter().any(|w| name.contains(w))
                     && !OTHER_WORDS.iter().any(|w| name.contains(w));
-                // Those on the GPU are drawn of the host's; alone they are as good.
+                // Ranges on the GPU are derived from the host's; on their own they are just as good.
                 let alone = !on_gpu || !groups.contains_key(&(name.clone(), false));
                 alone && (is_step(name) || pass)
             })
             .map(|((name, _), group)| (name.as_str(), group))
             .collect();
-        // Names with identifiers of their own make a group each: those that last longest are looked at.
+        // Names with unique identifiers give a group each; the groups that last longest are examined.
         candidates.sort_by_key(|(name, group)| {
             let lasts = |m: &Mark| m.end.saturating_sub(m.start).max(0).unsigned_abs();
             let time = group.marks.iter().fold(0u64, |sum, (m, _)| sum.saturating_add(lasts(m)));
@@ -107,7 +107,7 @@ impl Recording {
             if held * 2 < timeline.launches.len() {
                 continue;
             }
-            // Of marks that hold as much, the outermost that comes more than once.
+            // Among marks that hold equally much, the outermost one that occurs more than once.
             let better = best.as_ref().is_none_or(|(most, other)| {
                 let (more, fewer) = (held * 20 > most * 21, held * 21 < most * 20);
                 let (n, m) = (found.passes.len(), other.passes.len());
@@ -120,7 +120,7 @@ impl Recording {
         best.map(|(_, found)| found)
     }
 
-    /// Names of marks, to choose from: those that come most often first.
+    /// Names of marks to choose from, most frequent first.
     pub(super) fn mark_names(&self, timeline: &Timeline) -> Vec<String> {
         let groups = self.groups(timeline);
         let mut names: Vec<(usize, &str)> = groups
@@ -133,7 +133,7 @@ impl Recording {
     }
 
     fn groups(&self, timeline: &Timeline) -> BTreeMap<(String, bool), Group<'_>> {
-        // Where the marks' process is another throughout, the recording does not tell them apart.
+        // If the marks' process is always another one, the recording does not distinguish processes.
         let known = self.marks.iter().any(|m| m.process == timeline.process);
         let mut names: BTreeMap<u32, String> = BTreeMap::new();
         let mut groups: BTreeMap<(String, bool), Group<'_>> = BTreeMap::new();

@@ -16,7 +16,7 @@ use crate::import::ImportError;
 const WHOLE: &str = "an export of Nsight Systems (nsys export --type sqlite)";
 const KERNELS: &str = "CUPTI_ACTIVITY_KIND_KERNEL";
 const GRAPHS: &str = "CUPTI_ACTIVITY_KIND_GRAPH_TRACE";
-/// The tables whose rows may be many.
+/// The tables that may have many rows.
 const TABLES: [&str; 8] = [
     KERNELS,
     GRAPHS,
@@ -63,7 +63,7 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
 struct Reader<'a> {
     all: Recording,
     database: Database<'a>,
-    /// Ids of `StringIds` that were met, as names of the recording.
+    /// Ids of `StringIds` encountered so far, as names of the recording.
     texts: HashMap<i64, u32>,
     processes: HashMap<i64, u32>,
 }
@@ -136,7 +136,7 @@ impl Reader<'_> {
             };
             by_id.push((id, gpu));
         })?;
-        // What a process calls device 0 may be another GPU of the machine.
+        // Device 0 of a process may be another GPU of the machine.
         let mut cuda: Vec<(u32, i64)> = Vec::new();
         self.database.each("TARGET_INFO_CUDA_DEVICE", &["cudaId", "gpuId"], 2, |row| {
             if let (Some(cuda_id), Some(gpu)) = (int(row, 0), int(row, 1)) {
@@ -316,7 +316,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Calls that have a kernel or a copy: `correlationId` says so.
+    /// Calls that belong to a kernel or a copy, according to `correlationId`.
     fn calls(&mut self) -> Result<(), ImportError> {
         let all = &mut self.all;
         let mut wanted: Vec<u64> = all.kernels.iter().map(|k| k.link).collect();
@@ -367,7 +367,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Looks up the names that were met: the table also holds those of every call stack.
+    /// Looks up the names encountered; the table also holds those of every call stack.
     fn texts(&mut self) -> Result<(), ImportError> {
         let (all, texts) = (&mut self.all, &self.texts);
         self.database.each("StringIds", &["id", "value"], 2, |row| {
@@ -396,7 +396,7 @@ fn name(
 
 /// A name whose text is looked up at the end.
 fn later(id: i64, all: &mut Recording, texts: &mut HashMap<i64, u32>) -> u32 {
-    // What stands there if the table lacks it.
+    // The placeholder that remains if the table lacks the name.
     *texts.entry(id).or_insert_with(|| all.names.id(&format!("string {id}")))
 }
 

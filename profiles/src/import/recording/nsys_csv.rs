@@ -17,13 +17,13 @@ const WANTED: &str = "an SQLite export (nsys export --type sqlite), or CSV of `n
 pub(super) struct Summary {
     name: u32,
     instances: u64,
-    /// Of all of them, ns.
+    /// Time of all instances, ns.
     total: u64,
 }
 
 pub(super) fn read(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
     let failed = |e| io(std::path::Path::new(file), e);
-    // The header decides which of the two it is: it stands in the first lines.
+    // The header, which is among the first lines, decides which of the two it is.
     let mut head = Vec::new();
     from.by_ref().take(256 << 10).read_to_end(&mut head).map_err(failed)?;
     let trace = Sheet::open(head.as_slice(), &["start", "duration", "name"]).map_err(failed)?;
@@ -152,7 +152,7 @@ impl Recording {
         Ok(())
     }
 
-    /// One pass of a summary, the kernels that take most in front: of their order it says nothing.
+    /// One pass of a summary, with the longest kernels first: the summary does not tell their order.
     pub(super) fn of_summary(
         &self,
         rows: &[Summary],
@@ -181,7 +181,7 @@ impl Recording {
         let (mut at, mut in_all) = (0i64, 0u64);
         for row in rows {
             let name = one.names.id(self.names.text(row.name));
-            // To the nearest whole number; the sum of both could be too large.
+            // To the nearest whole number, without a sum that could overflow.
             let rest = row.instances % passes;
             let launches = row.instances / passes + u64::from(rest >= passes - passes / 2);
             if launches == 0 {
@@ -195,7 +195,7 @@ impl Recording {
                     "of so few passes: give --passes N",
                 ));
             }
-            // Each gets its share of what all of them took in a pass.
+            // Each launch gets its share of the time of all launches in a pass.
             let each = row.total / passes / launches.max(1);
             for _ in 0..launches {
                 let (start, duration) = (at, each.max(1));
@@ -227,7 +227,8 @@ impl Recording {
 
 /// Most launches of one kernel in one pass.
 const LAUNCHES: u64 = 100_000;
-/// Most launches of all kernels in one pass: each takes memory, and its row few bytes.
+/// Most launches of all kernels in one pass. Each launch takes memory, although its row is only a few
+/// bytes.
 const LAUNCHES_IN_ALL: u64 = 2_000_000;
 
 fn gcd(a: u64, b: u64) -> u64 {

@@ -1,4 +1,4 @@
-//! Which launches are one pass of the model, and which pass stands for all.
+//! Finds the launches that form one pass of the model, and the pass that is representative.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -11,7 +11,7 @@ use crate::import::ImportError;
 /// One pass.
 #[derive(Clone, Debug)]
 pub(super) struct Pass {
-    /// What it is called.
+    /// Its name.
     pub label: String,
     /// The number in its mark.
     pub number: Option<u64>,
@@ -25,27 +25,28 @@ pub(super) struct Pass {
 /// The passes of a recording.
 #[derive(Debug)]
 pub(super) struct Passes {
-    /// How they were told.
+    /// How the passes were found.
     pub how: String,
     pub passes: Vec<Pass>,
     /// Launches of no pass.
     pub outside: usize,
-    /// By marks, or as the user says.
+    /// Whether they were found by marks, or given by the user.
     pub marked: bool,
-    /// By marks of the host, without launch calls that say what it launched in them.
+    /// Whether they were found by marks of the host, without launch calls that show what was launched
+    /// in them.
     pub by_time: bool,
 }
 
-/// The pass that stands for all.
+/// The representative pass.
 #[derive(Debug)]
 pub(super) struct Typical {
-    /// The passes whose launches are the same but for their grids, of which it was chosen.
+    /// The passes whose launches are the same except for their grids; the choice is made among these.
     pub alike: Vec<usize>,
     /// The one or two in the middle by GPU time.
     pub middle: Vec<usize>,
-    /// The one in the middle by its time from the first launch to the last end.
+    /// The middle pass by time from the first launch to the last end.
     pub timing: usize,
-    /// In words.
+    /// A description in words.
     pub words: String,
     /// How the passes differ, if they do.
     pub differ: Option<String>,
@@ -96,7 +97,8 @@ impl Recording {
         Ok(Passes { how: label, passes: vec![pass], outside, marked, by_time })
     }
 
-    /// Without marks: the repetition of the busiest stream, which the others are dealt to.
+    /// Finds passes without marks: by the repetition of the busiest stream, to which the other streams
+    /// are assigned.
     fn repeated(&self, timeline: &Timeline) -> Result<Passes, ImportError> {
         let all = |i: Place| timeline.at(i);
         let is_main = |i: &Place| timeline.ranks[&all(*i).kernel.stream] == 0;
@@ -172,7 +174,7 @@ impl Recording {
                 ),
                 format!(
                     "clearly a sequence of passes, since layers of one pass repeat like this: {help}{}",
-                    // Of one stream, places are numbers.
+                    // With one stream, places are launch numbers.
                     if timeline.ranks.len() == 1 {
                         format!(" (one round is {first}..{})", first + period)
                     } else {
@@ -183,14 +185,14 @@ impl Recording {
         }
     }
 
-    /// What a pass launches, stream by stream: names, and places in the timeline.
+    /// The launches of a pass, stream by stream, as places in the timeline.
     pub(super) fn by_stream(timeline: &Timeline, pass: &Pass) -> Vec<Place> {
         let mut order = pass.launches.clone();
         order.sort_unstable_by_key(|&i| (timeline.ranks[&timeline.at(i).kernel.stream], i));
         order
     }
 
-    /// Chooses the pass that stands for all: the median by GPU time among those that launch the same.
+    /// Chooses the representative pass: the median by GPU time among those with the same launches.
     pub(super) fn typical(
         &self,
         timeline: &Timeline,
@@ -227,7 +229,7 @@ impl Recording {
                 differ: None,
             });
         }
-        // The largest set of passes that launch the same; of two as large, the later one.
+        // The largest set of passes with the same launches; of two equally large sets, the later one.
         let mut sets: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
         for (i, key) in names.iter().enumerate() {
             sets.entry(*key).or_default().push(i);
@@ -246,7 +248,7 @@ impl Recording {
         let middle =
             if n % 2 == 1 { vec![order[n / 2]] } else { vec![order[n / 2 - 1], order[n / 2]] };
         order.sort_by_key(|&i| (span[i], i));
-        // What comes before the first round of an unmarked recording is not known to belong to it.
+        // Work before the first round of an unmarked recording may not belong to that round.
         let timing = match order[n / 2] {
             0 if !found.marked && n > 1 => order[(n / 2 + 1) % n],
             other => other,
@@ -288,8 +290,8 @@ impl Recording {
     }
 }
 
-/// What a pass launches, stream by stream, in 128 bits: the names of millions of launches would take
-/// longer to keep than to read.
+/// A 128-bit digest of a pass's launches, stream by stream: keeping the names of millions of launches
+/// would take longer than reading them.
 fn digest(timeline: &Timeline, pass: &Pass) -> u128 {
     let mut both = [DefaultHasher::new(), DefaultHasher::new()];
     both[1].write_u8(1);
@@ -315,7 +317,7 @@ pub(super) fn busy_ns(timeline: &Timeline, pass: &Pass) -> u64 {
     launches(timeline, pass).fold(0, |sum, l| sum.saturating_add(l.kernel.duration))
 }
 
-/// From the begin of the first kernel to the end of the last.
+/// From the start of the first kernel to the end of the last.
 pub(super) fn span_ns(timeline: &Timeline, pass: &Pass) -> i64 {
     let first = launches(timeline, pass).map(|l| l.kernel.start).min().unwrap_or(0);
     let last = launches(timeline, pass).map(|l| l.kernel.end()).max().unwrap_or(0);

@@ -1,41 +1,42 @@
-//! Where a recording without marks repeats itself.
+//! Finds where a recording without marks repeats itself.
 
-/// Where a sequence repeats itself.
+/// A repetition in a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Iteration {
     /// Number of the first kernel of the first whole iteration.
     pub first: usize,
     /// Kernels of one iteration.
     pub kernels: usize,
-    /// Whole iterations, one behind the other.
+    /// Whole iterations, one after the other.
     pub repeats: usize,
-    /// Kernels that repeat with this period, the part of a last iteration included.
+    /// Kernels that repeat with this period, including those of a partial last iteration.
     pub covered: usize,
 }
 
-/// Why a repetition was not taken.
+/// Why a repetition was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoIteration {
     /// Nothing repeats three times.
     Nothing,
-    /// Kernels stand around the rounds, of which the first whole one begins at `first`, and nothing tells
-    /// that they are not layers of one pass.
+    /// There are kernels before or after the rounds, of which the first whole one begins at `first`,
+    /// and nothing shows that the rounds are not layers of one pass.
     Layer { period: usize, repeats: usize, before: usize, behind: usize, first: usize },
 }
 
-/// When each kernel began and ended, ns.
+/// The start and end of each kernel, ns.
 type Times<'a> = dyn Fn(usize) -> (i64, i64) + 'a;
 
 /// Fewer repeats than these may be chance.
 const REPEATS: usize = 3;
-/// Kernels that distances are taken of, the rarest, and how many of each, to how many of the next.
+/// How many of the rarest kernels distances are taken of, and how many occurrences of each, to how many
+/// of the next.
 const RAREST: usize = 16;
 const PAIRS: usize = 4096;
 const REACH: usize = 32;
-/// Candidate periods that are looked at.
+/// Most candidate periods that are examined.
 const CANDIDATES: usize = 256;
-/// The pause between iterations, over the longest pause within one, that tells an iteration from a
-/// layer.
+/// An iteration is distinguished from a layer if the pause between rounds is at least this multiple of
+/// the longest pause within one.
 const PROMINENT: u64 = 3;
 
 /// More rounds than any model has equal layers: the deepest decoders have 126.
@@ -45,11 +46,11 @@ const MANY: usize = 128;
 /// itself, at least three times. What comes before (warm-up), after, and between two stretches
 /// (another kernel now and then) is left out. An iteration begins where the GPU has waited longest.
 ///
-/// Layers of one pass repeat as well, and the rest of the pass stands around them. So where the rounds do
-/// not explain all kernels, something has to show that they are not layers: a pause before each round, the
-/// first one too, or nothing behind them and a beginning that is longer than a round (warm-up, where a pass
-/// begins with less), or more rounds than models have layers.
-/// Two stretches of as many rounds are the layers of two passes.
+/// Layers of one pass repeat as well, with the rest of the pass around them. So if the rounds do not
+/// explain all kernels, something has to show that they are not layers: a pause before each round,
+/// including the first; or nothing after them and a beginning longer than a round (a warm-up; a pass
+/// begins with less); or more rounds than models have layers. Two stretches of equally many rounds are
+/// the layers of two passes.
 ///
 /// # Errors
 /// Nothing repeats, or only what may be a layer.
@@ -85,7 +86,8 @@ pub(super) fn iteration(keys: &[u32], times: &Times<'_>) -> Result<Iteration, No
         let others = pauses.iter().enumerate().filter(|&(i, _)| i != turn);
         let second = others.map(|(_, p)| *p).max().unwrap_or(0);
         let paused = longest > second.saturating_mul(PROMINENT) && longest > 0;
-        // The first round waits as the others do: behind a pass's beginning its first layer does not.
+        // The first round is preceded by a pause as the others are; the first layer after the beginning
+        // of a pass is not.
         let first_waits = turn > 0 || before == 0 || gap(times, first) >= longest / 2;
         let warm_up = (before >= period || repeats >= MANY) && behind == 0 && runs.len() == 1;
         if !(paused && first_waits || warm_up) {
@@ -95,7 +97,7 @@ pub(super) fn iteration(keys: &[u32], times: &Times<'_>) -> Result<Iteration, No
     Ok(Iteration { first: first + turn, kernels: period, repeats, covered })
 }
 
-/// How many whole rounds stand one behind the other, wherever they do.
+/// The numbers of whole rounds in unbroken succession, wherever they occur.
 fn runs(keys: &[u32], first: usize, period: usize) -> Vec<usize> {
     let one = &keys[first..first + period];
     let (mut runs, mut run, mut at) = (Vec::new(), 0, 0);
@@ -121,19 +123,19 @@ fn gap(times: &Times<'_>, i: usize) -> u64 {
     times(i).0.saturating_sub(times(i - 1).1).max(0).unsigned_abs()
 }
 
-/// Distances at which the rarest kernels come again, ascending.
+/// Distances at which the rarest kernels recur, ascending.
 fn periods(keys: &[u32]) -> Vec<usize> {
     let distinct = keys.iter().max().map_or(0, |k| *k as usize + 1);
     let mut often = vec![0usize; distinct];
     keys.iter().for_each(|key| often[*key as usize] += 1);
-    // The rarest that come often enough.
+    // The rarest kernels that occur often enough.
     let mut rarest: Vec<u32> = (0u32..).take(distinct).collect();
     rarest.retain(|key| often[*key as usize] >= REPEATS);
     rarest.sort_by_key(|key| (often[*key as usize], *key));
     rarest.truncate(RAREST);
     let mut places: Vec<Vec<usize>> = vec![Vec::new(); rarest.len()];
     for (i, key) in keys.iter().enumerate() {
-        // The first are enough to tell distances.
+        // The first occurrences are enough to find distances.
         if let Some(at) = rarest.iter().position(|r| r == key)
             && places[at].len() < PAIRS + REACH
         {
@@ -155,7 +157,7 @@ fn periods(keys: &[u32]) -> Vec<usize> {
     periods
 }
 
-/// The longest stretch that repeats with this period: its begin and its length.
+/// The longest stretch that repeats with this period: its start and its length.
 fn stretch(keys: &[u32], period: usize) -> (usize, usize) {
     let (mut best, mut begin, mut length) = ((0, 0), 0, 0);
     for i in 0..keys.len().saturating_sub(period) {
@@ -174,7 +176,7 @@ fn stretch(keys: &[u32], period: usize) -> (usize, usize) {
     if best.1 == 0 { best } else { (best.0, best.1 + period) }
 }
 
-/// The pause before each kernel of an iteration, ns, on the average over the rounds.
+/// The pause before each kernel of an iteration, ns, averaged over the rounds.
 fn pauses(times: &Times<'_>, first: usize, covered: usize, period: usize) -> Vec<u64> {
     let mut pause = vec![(0u64, 0u64); period];
     for i in (first + 1)..(first + covered) {
@@ -234,13 +236,13 @@ mod tests {
         assert_eq!(found(&names[..13], 0), Err(layer));
         // With pauses before each round, and something behind the last one.
         assert_eq!(found(&names, 500).unwrap().kernels, 2);
-        // As many rounds no model has as layers, unless something stands behind them.
+        // No model has this many layers, so these are rounds, unless something follows them.
         let mut many = vec![7];
         (0..128).for_each(|_| many.extend([1, 2]));
         assert_eq!(found(&many, 0).unwrap().kernels, 2);
         many.push(8);
         assert!(matches!(found(&many, 0), Err(NoIteration::Layer { behind: 1, .. })));
-        // Pauses before each layer but the first, which its embedding leads to.
+        // A pause before each layer except the first, which follows the embedding.
         let at = |i: i64| 30 * i + 300 * (i - 1).clamp(0, 11).div_euclid(2);
         let times: Vec<(i64, i64)> = (0..14).map(|i| (at(i), at(i) + 10)).collect();
         let layer = NoIteration::Layer { period: 2, repeats: 6, before: 1, behind: 1, first: 1 };
@@ -250,7 +252,7 @@ mod tests {
         for pause in [0, 500] {
             assert!(matches!(found(&two, pause), Err(NoIteration::Layer { period: 2, .. })));
         }
-        // Three passes are told by the kernels around the layers.
+        // Three passes are recognised by the kernels around the layers.
         let three: Vec<u32> = names.iter().copied().cycle().take(names.len() * 3).collect();
         assert_eq!(found(&three, 0).unwrap().kernels, 14);
     }
@@ -272,7 +274,7 @@ mod tests {
             one.push(99); // once per iteration: the period cannot be shorter
             let mut names = before.clone();
             (0..repeats).for_each(|_| names.extend(&one));
-            // A beginning shorter than a round may be that of a pass, and the rounds its layers.
+            // A beginning shorter than a round may be that of a pass, and the rounds may be its layers.
             let beginning = !before.is_empty() && before.len() < one.len();
             if beginning {
                 let layer = matches!(found(&names, 0), Err(NoIteration::Layer { .. }));

@@ -13,10 +13,10 @@ use crate::files::{FileError, Problem};
 use crate::import::ImportError;
 
 const KERNELS: &str = "rocpd_kernel_dispatch";
-/// The tables whose rows may be many.
+/// The tables that may have many rows.
 const TABLES: [&str; 4] = [KERNELS, "rocpd_memory_copy", "rocpd_string", "rocpd_region"];
 
-/// Reads the tables of every process; views without a suffix, or tables without one, where there are none.
+/// Reads the tables of every process; if there are none, views without a suffix, or tables without one.
 pub(super) fn read(
     file: &str,
     path: &Path,
@@ -73,7 +73,8 @@ fn place(processes: &mut HashMap<(u32, i64), u32>, group: u32, process: i64) -> 
     *processes.entry((group, process)).or_insert(next)
 }
 
-/// What joins a launch to its call: both have the same stack id, which counts within their process.
+/// The link between a launch and its call: both have the same stack id, which counts within their
+/// process.
 fn link(process: u32, stack: Option<i64>) -> u64 {
     match stack.and_then(|s| u64::try_from(s).ok()) {
         Some(stack) if stack > 0 => (u64::from(process) << 40) | (stack & ((1 << 40) - 1)),
@@ -226,7 +227,7 @@ impl Group<'_, '_> {
         Ok(())
     }
 
-    /// Calls that put something on a GPU, and marks.
+    /// Reads calls that put work on a GPU, and marks.
     fn regions(&mut self) -> Result<(), ImportError> {
         let mut strings: HashMap<i64, String> = HashMap::new();
         for table in self.tables("rocpd_string")? {
@@ -275,7 +276,7 @@ impl Group<'_, '_> {
     }
 }
 
-/// What rocprofiler-sdk says of a GPU.
+/// Facts about a GPU according to rocprofiler-sdk.
 #[derive(serde::Deserialize)]
 struct Agent {
     cu_count: Option<u32>,

@@ -22,7 +22,7 @@ pub(super) fn read(path: &Path, progress: Progress<'_>) -> Result<Recording, Imp
     of_text(&file, bytes::open(path, progress).map_err(failed)?)
 }
 
-/// What is not a database.
+/// Reads the formats that are text, not a database.
 pub(super) fn of_text(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
     let failed = |e| io(Path::new(file), e);
     let mut head = Vec::new();
@@ -64,7 +64,7 @@ fn of_csv(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
         let problem = Problem::Value { text: text.to_owned(), wanted: wanted.to_owned() };
         FileError::bad(file, 1, "file", problem)
     };
-    // The header stands in the first lines, and decides whose columns they are.
+    // The header is among the first lines, and decides which tool's columns these are.
     let mut head = Vec::new();
     from.by_ref().take(256 << 10).read_to_end(&mut head).map_err(failed)?;
     let mut needed = NEEDED[0];
@@ -91,7 +91,7 @@ fn of_csv(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
     let group =
         ["workgroup_size_x", "workgroup_size_y", "workgroup_size_z"].map(|c| sheet.column(&[c]));
     let grid = ["grid_size_x", "grid_size_y", "grid_size_z"].map(|c| sheet.column(&[c]));
-    // Work-items and threads in all, where there are no three numbers.
+    // Total numbers of work-items and threads, for files without the three dimensions.
     let in_all =
         [["grid_size", "grd"], ["workgroup_size", "wgr"]].map(|names| sheet.column(&names));
     let smem = sheet.column(&["group_segment_size", "lds_block_size", "lds_per_workgroup", "lds"]);
@@ -124,7 +124,7 @@ fn of_csv(file: &str, mut from: impl Read) -> Result<Recording, ImportError> {
         let smem_bytes = small(sheet.count(smem).unwrap_or(0));
         let shape = Shape { grid, block, regs: small(sheet.count(regs).unwrap_or(0)), smem_bytes };
         let process = processes.id(sheet.text(process).unwrap_or(""));
-        // Without streams their number is 0: queues tell launches apart then.
+        // Without streams, the stream number is 0; queues tell launches apart then.
         let [stream, queue] = [stream, queue].map(|c| sheet.text(c).unwrap_or(""));
         let key = format!("{process}/{agent}/{queue}/{stream}");
         let stream = all.stream_id(&key, process);

@@ -12,11 +12,11 @@ pub(super) struct Sheet<R> {
     fresh: bool,
 }
 
-/// Lines that may stand before the header.
+/// Most lines that may precede the header.
 const PREFACE: usize = 200;
 
 impl<R: Read> Sheet<R> {
-    /// Finds the header: the first line that has all of these columns. Nothing if there is none.
+    /// Finds the header: the first line that has all of these columns. `None` if there is no such line.
     pub(super) fn open(from: R, needed: &[&str]) -> std::io::Result<Option<Self>> {
         let mut from = BufReader::new(from);
         for number in 1..=PREFACE as u64 {
@@ -64,8 +64,8 @@ impl<R: Read> Sheet<R> {
         column.map_or("", |c| &self.columns[c].1)
     }
 
-    /// Goes to the next row that reads as text; one of units behind the header says what the columns
-    /// without one are in.
+    /// Advances to the next row that can be read as text. A row of units after the header gives the
+    /// units of columns whose names have none.
     pub(super) fn next(&mut self) -> std::io::Result<bool> {
         loop {
             match self.rows.read_record(&mut self.row) {
@@ -77,7 +77,7 @@ impl<R: Read> Sheet<R> {
                     }
                 }
                 Ok(more) => return Ok(more),
-                // Bytes that are not UTF-8 spoil their own row: the next one may be sound.
+                // Bytes that are not UTF-8 spoil only their own row; the next one may be sound.
                 Err(e) => {
                     if let csv::ErrorKind::Io(e) = e.into_kind() {
                         return Err(e);
@@ -128,7 +128,7 @@ impl<R: Read> Sheet<R> {
             return Some(whole);
         }
         let ns = self.number(column)? * scale;
-        // A part of a nanosecond in a column that names no unit: it is in another one.
+        // A fraction of a nanosecond in a column without a unit: the column must be in another unit.
         if unit.is_empty() && ns.fract() != 0.0 {
             return None;
         }

@@ -1,4 +1,4 @@
-//! What of a latency is the host's, and what the GPU's.
+//! Divides a latency into the host's part and the GPU's part.
 //!
 //! The host issues a batch's kernels while the GPU runs the earlier ones, so that a latency is the
 //! longer of the two, and one launch or one kernel more. Small batches on many CUs are the host's:
@@ -25,7 +25,7 @@ pub(super) struct Split {
     pub(super) gpu_ns: Vec<u64>,
 }
 
-/// Divides the latencies of a model, whose batches ascend, on a device of so many CUs.
+/// Divides the latencies of a model, in ascending order of batches, on a device of this many CUs.
 pub(super) fn split(
     model: &str,
     batches: &[(u32, &Batch)],
@@ -37,7 +37,7 @@ pub(super) fn split(
         LaunchFloor::Auto => serial::of(model, batches, cus, warnings),
         _ => vec![0; batches.len()],
     };
-    // Of a latency, what is left for launches and kernels.
+    // The rest of each latency, for launches and kernels.
     let rest: Vec<BTreeMap<u32, u64>> = batches
         .iter()
         .zip(&serial)
@@ -55,7 +55,7 @@ pub(super) fn split(
         .iter()
         .map(|(_, rows)| rows.values().find_map(|r| r.host_ns).or(common).unwrap_or(0))
         .collect();
-    // What the GPU is known to take, by CUs and batch: where the latency is well above the host's.
+    // The GPU's known times, by CUs and batch: those of latencies well above the host's part.
     let mut known: BTreeMap<u32, Vec<(u32, u64)>> = BTreeMap::new();
     for (((batch, rows), rest), &host) in batches.iter().zip(&rest).zip(&hosts) {
         for (&cus, &latency) in rest {

@@ -13,15 +13,15 @@ use crate::recipe;
 use crate::reference;
 use crate::work::{Task, Work};
 
-/// The alignment of what the driver allocates, bytes; the library makes nothing of a larger one.
+/// The alignment of the driver's allocations, bytes. The library makes no use of a larger one.
 const ALIGNED: u64 = 256;
 
 impl CudaDevice {
-    /// One launch for several products. Those of one shape stay where they are, and the library is
-    /// given lists of their addresses; work that is named twice gets further operands of its own, as
-    /// every tenant has. For several shapes, and where the library knows no lists, it is one strided
-    /// batch with operands of its own, each as large as the largest: what is measured then is the
-    /// launch, not where its numbers come from. The facts of the result say which of both it is.
+    /// One launch for several products. Products of one shape stay where they are, and the library is
+    /// given lists of their addresses; work that is named twice gets further operands, as every tenant
+    /// has its own. Products of several shapes, or a library without lists, give one strided batch with
+    /// operands of its own, each as large as the largest: such a measurement shows the launch, not
+    /// where its data comes from. The facts of the result say which of the two it is.
     pub(super) fn batch(
         &mut self,
         queue: Queue,
@@ -40,8 +40,8 @@ impl CudaDevice {
         Prepared(self.ready.len() as u32 - 1)
     }
 
-    /// One product that stands for several: as many of them as all together, each as large as the
-    /// largest, since a batch has one shape; and whether all have that shape.
+    /// One product that stands for several: as many as all of them together, each as large as the
+    /// largest, since a batch has one shape. Also returns whether all products have that shape.
     fn union(&self, parts: &[Prepared]) -> Result<(Work, bool), DeviceError> {
         let cannot = |id: &str, why: &str| DeviceError::unsupported(format!("merging {id}"), why);
         let (mut whole, mut equal, mut precision) = (None, true, None);
@@ -65,7 +65,8 @@ impl CudaDevice {
         Ok((Work::new(Task::Gemm { m, n, k, count: all }, precision), equal))
     }
 
-    /// The products of `parts`, all of one shape, where they are; `None` where the library cannot.
+    /// A launch for the products of `parts`, all of one shape, left where they are; `None` if the
+    /// library cannot do it.
     fn listed(
         &mut self,
         queue: Queue,
@@ -112,12 +113,12 @@ impl CudaDevice {
         Ok(Some(Ready { queue, work, body, operands, more, facts, last }))
     }
 
-    /// As [`CudaDevice::check`] for what [`Device::merge`] made of products of one shape: the largest
-    /// distance of a part's result. The parts' operands are overwritten, each with numbers of its
-    /// own, so that a result shows which of them it was computed from.
+    /// As [`CudaDevice::check`], for the result of [`Device::merge`] on products of one shape. Returns
+    /// the largest distance among the parts' results. The operands of each part are overwritten with
+    /// numbers of their own, so that a result shows which operands it was computed from.
     ///
     /// # Errors
-    /// Those of launching, or a merge that does not leave its parts where they are.
+    /// Those of launching, or the merge does not leave its parts where they are.
     pub fn check_merged(&mut self, merged: Prepared) -> Result<f64, DeviceError> {
         let ready = self.ready(merged)?;
         if !matches!(ready.body, Body::Listed { .. }) {

@@ -1,4 +1,4 @@
-//! Operands that the works of a serving engine's steps share, and what drives them out of the cache.
+//! Operands that the steps of a serving engine share, and the launch that evicts them from the cache.
 
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
@@ -13,26 +13,26 @@ use crate::error::DeviceError;
 use crate::recipe::{BLOCK, Operand};
 use crate::work::{StepTask, Task, Work};
 
-/// What a shared buffer is for.
+/// The use of a shared buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
     /// A matrix of weights: the operand's number and size.
     Weights(usize, usize, Precision),
-    /// What changes with the size of the step. Shorter operands are beginnings of longer ones.
+    /// An operand whose size depends on the step. Shorter operands are prefixes of longer ones.
     Input(usize, Precision),
-    /// Indices below a bound; all distinct ones have the same beginning.
+    /// Indices below a bound. All distinct indices start with the same prefix.
     Index(usize, Option<u32>),
-    /// What is written; nobody reads it but a check, right behind.
+    /// The result. Only a check reads it, directly after the launch.
     Result,
     /// A library's workspace.
     Workspace,
-    /// What our kernels use for themselves: counters that are zero again behind each launch, and
-    /// numbers of one launch.
+    /// Scratch memory of our kernels: counters that are zero again after each launch, and numbers that
+    /// belong to one launch.
     Own,
 }
 
 impl Place {
-    /// Where operand number `i` of a work lies.
+    /// The place of a work's operand number `i`.
     pub(super) fn of_input(i: usize, operand: &Operand, work: &Work, bytes: usize) -> Self {
         if let Some(below) = operand.below {
             return Self::Index(i, (!operand.distinct).then_some(below));
@@ -49,13 +49,13 @@ impl Place {
     }
 }
 
-/// Buffers by queue and place, as long as somebody uses them.
+/// Buffers by queue and place, for as long as they are in use.
 #[derive(Default)]
 pub(super) struct Shared(BTreeMap<(u32, Place), Weak<Buffer>>);
 
 impl Shared {
-    /// The buffer of a place, with at least `bytes` bytes that repeat `once`; a larger one takes its
-    /// place where it is too small.
+    /// The buffer of a place, with at least `bytes` bytes that repeat `once`. A buffer that is too
+    /// small is replaced by a larger one.
     pub(super) fn take(
         &mut self,
         context: &Rc<Context>,
@@ -77,11 +77,11 @@ impl Shared {
     }
 }
 
-/// More than any L2 cache holds: a B200's, the largest so far, has 126 MB.
+/// More than any L2 cache holds: that of a B200, the largest so far, has 126 MB.
 const SWEPT: usize = 256 << 20;
 
 impl CudaDevice {
-    /// Queues a launch that fills the L2 cache with what nobody else reads.
+    /// Queues a launch that fills the L2 cache with data that nothing else reads.
     pub(crate) fn sweep_cache(&mut self, queue: Queue) -> Result<(), DeviceError> {
         let function = self.function("sweep")?;
         let (stream, cus) = {
@@ -92,7 +92,7 @@ impl CudaDevice {
             Some(known) => Rc::clone(known),
             None => Rc::clone(self.swept.insert(Rc::new(Buffer::zeroed(&self.context, SWEPT)?))),
         };
-        // Sixteen bytes a read; the address behind is never written to, since all are zero.
+        // Sixteen bytes per read. The last address is never written to, since all values are zero.
         let mut values = [swept.address, SWEPT as u64 / 16, 1, swept.address];
         stream.launch(function, [8 * cus, 1, 1], BLOCK, &mut values)
     }

@@ -1,4 +1,4 @@
-//! What a device is asked for: partitions, queues, launches, what has ended.
+//! The operations of a device: partitions, queues, launches, completions.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -73,7 +73,7 @@ impl Device for CudaDevice {
     fn queue(&mut self, partition: Partition, priority: i8) -> Result<Queue, DeviceError> {
         let green = self.known(partition)?.green.clone();
         let [least, greatest] = self.context.priorities()?;
-        // The driver's smaller numbers go first.
+        // For the driver, smaller numbers go first.
         let priority = least.saturating_sub(i32::from(priority)).clamp(greatest, least);
         let cus = green.as_ref().map_or(self.info.cus, |g| g.granted);
         let stream = Stream::new(&self.context, green.as_ref(), priority)?;
@@ -220,16 +220,16 @@ impl CudaDevice {
         if reported {
             return self.enqueue(queue, None, |gpu, stream| gpu.put(queue, ready, stream));
         }
-        // A launch whose end nobody wants to know needs no events, and nothing to look after.
+        // A launch whose end is not reported needs no events and no tracking.
         self.put(queue, ready, &stream)?;
         self.next_ticket += 1;
         Ok(Ticket(self.next_ticket - 1))
     }
 
-    /// What two events add to a duration: of many launches one behind the other, each between events of
-    /// its own takes longer by so much than its part of all between two. Launches are queued behind a
-    /// kernel that keeps the GPU busy, so that the host is not measured; where it was too late, the
-    /// kernel takes longer and all is done again.
+    /// How much two events add to a duration. Launches with two events each take longer by this amount
+    /// than their share of equally many launches between two events in all. The launches are queued
+    /// behind a kernel that keeps the GPU busy, so that the host is not measured. If the host was too
+    /// late, the kernel is made longer and the measurement repeated.
     fn event_gap(
         &mut self,
         queue: Queue,
@@ -248,7 +248,7 @@ impl CudaDevice {
             let (each, in_time) = self.launches_apart(head, empty, [WARM, LAUNCHES])?;
             let (all, also) = self.launches_together(queue, head, empty, [WARM, LAUNCHES])?;
             self.release(head)?;
-            // The two events around all of them are one gap, too.
+            // The two events around all of the launches are one gap as well.
             let many = LAUNCHES as u64;
             let gap = Nanos((each.0 * many).saturating_sub(all) / (many - 1));
             if in_time && also {
@@ -256,12 +256,12 @@ impl CudaDevice {
             }
             least = Some(least.map_or(gap, |l| l.min(gap)));
         }
-        // A host that is late makes it too large, if anything.
+        // A late host makes the gap too large, if anything.
         Ok(least.unwrap_or_default())
     }
 
-    /// The median duration of launches behind `head`, each between two events; and whether the head was
-    /// still running when the last one was queued.
+    /// The median duration of launches behind `head`, each between two events, and whether the head was
+    /// still running when the last launch was queued.
     fn launches_apart(
         &mut self,
         head: Prepared,
@@ -281,7 +281,7 @@ impl CudaDevice {
         Ok((median(each), in_time))
     }
 
-    /// What as many launches take between two events, ns.
+    /// Duration of equally many launches between only two events, ns.
     fn launches_together(
         &mut self,
         queue: Queue,

@@ -1,4 +1,4 @@
-//! Products in tiles of a chosen size, by code compiled for it, in place of the library's.
+//! Products in tiles of a chosen size, by code compiled for that size instead of a library.
 
 use std::cell::RefCell;
 
@@ -11,11 +11,11 @@ use crate::tile::Tile;
 use crate::work::Work;
 
 impl CudaDevice {
-    /// Makes a product ready in tiles: `ptx` is the template compiled for them. It reads the operands
-    /// of `like` where that is given, which must be of the same work.
+    /// Makes a product ready in tiles; `ptx` is the template compiled for them. If `like` is given, the
+    /// product reads the operands of `like`, which must be of the same work.
     ///
     /// # Errors
-    /// Work that is not a product, code that the driver does not take, no memory.
+    /// The work is not a product, the driver rejects the code, or there is not enough memory.
     pub fn prepare_tile(
         &mut self,
         queue: Queue,

@@ -1,4 +1,4 @@
-//! Contexts of the emulated GPU: what a process has there, and what goes with it.
+//! Contexts of the emulated GPU: what a process owns there, and what is lost with the process.
 
 use cotenant_profiles::Bytes;
 use cotenant_sim::layout::Discipline;
@@ -14,8 +14,8 @@ impl Gpu {
         self.contexts.len() as u32 - 1
     }
 
-    /// The process is gone: what it queued is dropped, its memory freed. A kernel that is on the
-    /// CUs ends there.
+    /// The process has gone: its queued work is dropped and its memory freed. A kernel that is on the
+    /// CUs runs to its end.
     pub(in crate::emulated) fn close_context(&mut self, now: u64, context: u32) {
         self.run_to(now);
         self.abandon(context);
@@ -42,7 +42,7 @@ impl Gpu {
         self.contexts[context as usize].outstanding -= dropped;
     }
 
-    /// No batch of a context goes on: nobody's turn has to wait for one.
+    /// Ends all batches of a context, so that no other context's turn waits for them.
     pub(in crate::emulated) fn end_batches(&mut self, context: u32) {
         for s in 0..self.streams.len() {
             if self.streams[s].context == context {
@@ -67,7 +67,7 @@ impl Gpu {
         Ok(())
     }
 
-    /// Appends what has ended in a context; a lost context says so.
+    /// Appends what has ended in a context. A lost context is an error.
     pub(in crate::emulated) fn take_ended(
         &mut self,
         context: u32,
@@ -78,7 +78,7 @@ impl Gpu {
         context.lost.clone().map_or(Ok(()), Err)
     }
 
-    /// Whether a context has something to tell.
+    /// Whether a context has something to report.
     pub(in crate::emulated) fn has_news(&self, context: u32) -> bool {
         let context = &self.contexts[context as usize];
         !context.ended.is_empty() || context.lost.is_some()
@@ -88,13 +88,13 @@ impl Gpu {
         self.contexts[context as usize].outstanding
     }
 
-    /// Ends that have not been taken.
+    /// Number of ends that have not been taken.
     pub(in crate::emulated) fn untold(&self, context: u32) -> usize {
         self.contexts[context as usize].ended.len()
     }
 
-    /// The kernel at the head of `stream` fails: its context is lost, and under MPS with it every
-    /// other one on the same pool.
+    /// The kernel at the head of `stream` fails. Its context is lost, and under MPS so is every other
+    /// context on the same pool.
     pub(super) fn fail(&mut self, stream: u32) {
         let s = &self.streams[stream as usize];
         let (context, pool) = (s.context, s.site.pool);

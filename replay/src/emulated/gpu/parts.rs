@@ -1,4 +1,4 @@
-//! What the emulated GPU is made of: streams with what waits in them, contexts, engines and queues.
+//! Parts of the emulated GPU: streams with their waiting work, contexts, engines and queues.
 
 use std::collections::VecDeque;
 
@@ -14,13 +14,13 @@ use crate::error::DeviceError;
 pub(in crate::emulated) struct Site {
     pub(in crate::emulated) pool: u32,
     pub(in crate::emulated) lane: u32,
-    /// CUs by their number in the lane; `None`: all of them.
+    /// CUs, numbered within the lane; `None` means all of them.
     pub(in crate::emulated) mask: Option<CuMask>,
     /// Most CUs that a kernel may use.
     pub(in crate::emulated) cap: u32,
 }
 
-/// A kernel with what its launch says.
+/// A kernel with the settings of its launch.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::emulated) struct Shot {
     pub(in crate::emulated) kernel: u32,
@@ -51,7 +51,7 @@ pub(super) struct Head {
     pub(super) item: Item,
     /// The host has yet to issue it.
     pub(super) waits: bool,
-    /// When it was issued: since then it is copied, or wants CUs.
+    /// When it was issued. Since then it is being copied, or wants CUs.
     pub(super) began: u64,
 }
 
@@ -60,7 +60,7 @@ pub(super) struct Stream {
     pub(super) site: Site,
     pub(super) waiting: VecDeque<Item>,
     pub(super) head: Option<Head>,
-    /// How and when its kernel is to be taken off the CUs.
+    /// How and when its kernel is to be preempted.
     pub(super) preempt: Option<(Preemption, u64)>,
     /// Between the first and the last kernel of a batch.
     pub(super) in_batch: bool,
@@ -87,13 +87,13 @@ pub(super) struct Context {
     pub(super) closed: bool,
 }
 
-/// When each direction is free again.
+/// When the engine of each direction is free again.
 pub(super) struct CopyEngines {
     pub(super) free: [u64; 2],
     pub(super) shared: bool,
 }
 
-/// Streams beyond the hardware's queues share them in order.
+/// Hardware queues, which streams share in order if there are more streams than queues.
 pub(super) struct HardwareQueues {
     pub(super) limit: u32,
     pub(super) extra_ns: u64,

@@ -1,4 +1,4 @@
-//! Processes that start, are heard of, fall silent and go.
+//! Watches over processes as they start, report, fall silent and go.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ impl Processes {
         self.owners.insert(token, worker);
         self.started.processes += 1;
         if let Some(announced) = &self.announced {
-            // Who listens no more misses nothing.
+            // If the receiver has gone, the message is not missed.
             let _ = announced.send((worker, process.id()));
         }
         let (up, running, failed, since) = (false, None, None, Instant::now());
@@ -67,12 +67,12 @@ impl Processes {
 
     pub(super) fn let_go(&mut self, mut member: Member) {
         self.owners.remove(&member.token);
-        // One that is gone already needs no word.
+        // A process that has already gone does not need the message.
         let _ = member.process.say(&Command::Retire);
         self.leaving.push((member.process, Instant::now()));
     }
 
-    /// The process of that token, and whether it is a shadow.
+    /// The process with this token, and whether it is a shadow.
     pub(super) fn member(&mut self, token: u64) -> Option<(u32, &mut Member, bool)> {
         let worker = *self.owners.get(&token)?;
         let slot = self.slots.get_mut(worker as usize)?;
@@ -85,7 +85,7 @@ impl Processes {
 
     pub(super) fn heard(&mut self, token: u64, heard: Heard) {
         let clock = self.clock;
-        // What was let go may still have something to say.
+        // A process that was let go may still send messages.
         let Some((worker, member, _)) = self.member(token) else { return };
         match heard {
             Heard::Message(Message::Up { cus }) => {
@@ -104,7 +104,8 @@ impl Processes {
                 member.failed = Some((kind, reason));
             }
             Heard::Closed => {
-                /// Who was killed has ended by now; who gives a context back has not.
+                /// A killed process has ended by now; a process that is tearing its context down has
+                /// not.
                 const SOON: Duration = Duration::from_millis(200);
                 let status = member.process.ends_within(SOON);
                 let status = status.map_or_else(String::new, |s| s.to_string());
@@ -117,7 +118,7 @@ impl Processes {
         }
     }
 
-    /// A process has gone. A shadow that goes leaves its worker as it was.
+    /// A process has gone. If it was a shadow, its worker stays as it was.
     pub(super) fn lose(&mut self, token: u64, cause: &'static str, why: String) {
         let Some((worker, _, is_shadow)) = self.member(token) else { return };
         let slot = &mut self.slots[worker as usize];
@@ -130,7 +131,7 @@ impl Processes {
         self.lost.push(Lost { worker, shadow: is_shadow, cause, why });
     }
 
-    /// Looks after the processes: who is silent is killed, who was let go is waited for.
+    /// Looks after the processes: kills silent ones, and waits for those that were let go.
     pub(super) fn look(&mut self) {
         if self.looked.elapsed() < ROUND {
             return;

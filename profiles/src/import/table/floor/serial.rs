@@ -1,4 +1,4 @@
-//! Time of the host for each item of a batch, with the GPU waiting.
+//! The host's time for each item of a batch while the GPU waits.
 //!
 //! Where a model fills its CUs, the GPU's part of a latency halves when they double, and the host's
 //! stays: `latency(c) = host + work / c`. Two shares give both. From small to large batches the host's
@@ -14,13 +14,13 @@ const TOLD_APART: f64 = 0.02;
 /// Shares up to this part of the device are ones that a model fills: beyond, latencies stop falling
 /// because its kernels are narrow.
 const FILLED: f64 = 1.0 / 3.0;
-/// Batches that it takes to see a line.
+/// Fewest batches that show a line.
 const BATCHES: usize = 3;
-/// The host has at most so much of a latency.
+/// The host's part is at most this share of a latency.
 const MOST: f64 = 0.9;
 
-/// The host's time before the first launch, ns, for each batch; 0 where nothing speaks for it, or
-/// where the table says what the host takes.
+/// The host's time before the first launch, ns, for each batch; 0 if nothing indicates it, or if the
+/// table states the host's time.
 pub(super) fn of(
     model: &str,
     batches: &[(u32, &Batch)],
@@ -79,7 +79,7 @@ fn common((batch, rows): &(u32, &Batch), least: f64, filled: f64) -> Option<Comm
     Some(Common { batch: *batch, ns: (many * fast - few * slow) / (many - few), latency: slow })
 }
 
-/// The middle value, or the mean of the two; 0 of none.
+/// The middle value, or the mean of the two middle ones; 0 if there are none.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let n = values.len();
