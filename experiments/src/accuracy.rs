@@ -1,8 +1,8 @@
-//! `cotenant accuracy`: our errors on other people's measurements.
+//! `cotenant accuracy`: our errors against published measurements.
 //!
-//! Every comparison is made here and now, from public data: predictions are computed, nothing is
-//! stored. What a constant of the model was calibrated on is a set of its own, and its errors stand
-//! beside those of data that no constant has seen.
+//! Every comparison is computed afresh from public data; no prediction is stored. Data that a constant of the
+//! model was calibrated on forms a set of its own; its errors are shown next to those of data that no
+//! constant has seen.
 
 mod attention;
 pub(crate) mod hardware;
@@ -22,7 +22,7 @@ use std::path::Path;
 use crate::fail::{Done, Failure};
 use numbers::{Comparison, Set};
 
-/// Folders of the public data, under `profiles/` of what `--data` names.
+/// Folders of the public data, under `profiles/` in the folder that `--data` names.
 pub(crate) struct Data<'a>(&'a Path);
 
 impl Data<'_> {
@@ -31,10 +31,10 @@ impl Data<'_> {
     }
 }
 
-/// The page of all comparisons, as Markdown; `gpus` holds the profiles of our own ones.
+/// The page of all comparisons, as Markdown; `gpus` holds the profiles of our own GPUs.
 ///
 /// # Errors
-/// Data that does not read.
+/// Data that cannot be read.
 pub(crate) fn page(data: &Path, gpus: &Path) -> Done<String> {
     if !data.join("profiles").is_dir() {
         return Err(Failure::input(format!(

@@ -1,4 +1,5 @@
-//! `cotenant advise` and `cotenant check`: from a mix and its goals to settings that deploy, and back.
+//! `cotenant advise` and `cotenant check`: from a mix and its goals to settings that can be deployed, and
+//! back.
 //!
 //! ```text
 //! mix (flags or TOML) -> lab: models compiled once, one cell = one candidate under one seed
@@ -8,7 +9,8 @@
 //!   -> answer: rows, choice, runner-up, when it flips -> screen, JSON, page, files (cotenant-deploy)
 //! ```
 //!
-//! `planner` adds what published planners would deploy, for comparison. What a candidate delivers is always simulated; the formula only decides what is simulated first.
+//! `planner` adds the plans of published planners, for comparison. What a candidate delivers is always
+//! simulated; the formula only decides what is simulated first.
 
 pub(crate) mod answer;
 pub(crate) mod cells;

@@ -1,5 +1,5 @@
-//! What a cell would take, estimated before it runs: a typo of a few zeros is a failed cell with a
-//! number in it, not a machine without memory or a run without end.
+//! Estimates what a cell would take before it runs: a typo of a few zeros becomes a failed cell with a number
+//! in its message, not a machine without memory or a run without end.
 
 use std::sync::OnceLock;
 
@@ -11,28 +11,28 @@ use rustix::process::{Resource, getrlimit};
 use crate::config::{Point, PolicyRow, TenantConfig};
 use crate::prepare::Prepared;
 
-/// Memory of a request that waits: its place in a queue, its timer, and the room that growing
-/// vectors keep free.
+/// Memory of a waiting request: its place in a queue, its timer, and the spare room of growing vectors.
 const REQUEST: u64 = 200;
 /// Events of a request besides its kernels: arrival, batch, copies, answer.
 const EVENTS_OF_REQUEST: f64 = 4.0;
-/// A policy that is asked periodically looks at every tenant and worker: as long as some events.
+/// A policy that is called periodically looks at every tenant and worker: this takes as long as this many
+/// events.
 const EVENTS_OF_PERIOD: f64 = 20.0;
-/// Events/s of a thread, for the time in a message: measured on a server of 2023.
+/// Events/s of one thread, for the time in a message: measured on a server from 2023.
 const EVENTS_PER_SECOND: f64 = 1e7;
-/// The most events of a cell unless the command line says otherwise: some three hours.
+/// The most events of a cell unless the command line says otherwise: about three hours.
 pub(crate) const MAX_EVENTS: f64 = 1e11;
-/// Sharing a GPU answers at most so many times what one worker alone does: many small models.
+/// A shared GPU answers at most this many times as many requests as one worker alone: many small models.
 const SHARING: f64 = 20.0;
 
-/// What a cell may take.
+/// The resources that a cell may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Budget {
-    /// Memory of all cells that run at once.
+    /// Memory of all cells that run at the same time.
     pub(crate) memory: Bytes,
     /// Events of one cell.
     pub(crate) events: f64,
-    /// Cells that run at once.
+    /// Number of cells that run at the same time.
     pub(crate) cells: u64,
 }
 
@@ -48,14 +48,14 @@ impl Budget {
         }
     }
 
-    /// Makes it the budget of this process. The first one counts.
+    /// Makes it the budget of this process. Only the first call counts.
     pub(crate) fn set(self) {
         let _ = BUDGET.set(self);
     }
 }
 
-/// Memory that this process may use: the machine's free memory, its control group's limit and its
-/// own, whichever is least.
+/// Memory that this process may use: the smallest of the machine's free memory, its control group's limit and
+/// its own.
 fn machine() -> u64 {
     let free = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
         let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
@@ -65,12 +65,13 @@ fn machine() -> u64 {
         .iter()
         .find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
     let own = getrlimit(Resource::As).current;
-    // Without any word of the system: a small machine.
+    // If the system tells nothing: a small machine.
     [free, group, own].into_iter().flatten().min().unwrap_or(2 << 30)
 }
 
-/// Refuses a cell that would take more than there is. A queue that grows because more requests arrive
-/// than are served is no reason: the run is cut when more requests wait than are handed back here.
+/// Refuses a cell that would take more than is available. A queue that grows because more requests arrive
+/// than are served is no reason to refuse: the run is cut when more requests wait than the number returned
+/// here.
 ///
 /// # Errors
 /// The estimate, the limit, and the keys to change.
@@ -82,11 +83,11 @@ pub(crate) fn check(point: &Point, row: &PolicyRow, ready: &Prepared) -> Result<
     let span = point.warmup + point.duration;
     let (mut events, mut waiting) = (0.0, 0.0);
     let limit = budget.memory.0 / budget.cells;
-    // Nothing cuts a bound, nor several GPUs.
+    // Bounds and runs on several GPUs are never cut.
     let uncut = row.info.is_bound() || point.fleet.is_some();
     for (t, (config, tenant)) in point.tenants.iter().zip(&ready.setup.tenants).enumerate() {
         let gpus = point.fleet.as_ref().map_or(1, |fleet| fleet.serving(config));
-        // How long a request waits at most.
+        // The longest that a request may wait.
         let patience = config.drop_after.and_then(|rule| rule.limit.or(tenant.slo));
         let patience = patience.map(|p| p.as_secs_f64());
         let alone = ready.alone_rps[t].map(|rps| rps * gpus as f64);
@@ -130,17 +131,17 @@ fn over_events(events: f64, limit: f64, advice: &str) -> String {
     )
 }
 
-/// What one tenant asks for.
+/// The demand of one tenant.
 struct Need {
-    /// Requests that come.
+    /// Requests that arrive.
     requests: f64,
-    /// Requests that are answered at least.
+    /// Requests that are answered, at least.
     answered: f64,
-    /// Requests that wait at once, at least.
+    /// Requests that wait at the same time, at least.
     waiting: f64,
-    /// They come at once, whatever is served: not more and more of them.
+    /// They wait at once, however many are served: their number does not grow with time.
     at_once: bool,
-    /// What decides it.
+    /// The key that decides it.
     key: &'static str,
 }
 
@@ -153,7 +154,7 @@ fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>, patience: Op
         let thinking = closed.think.as_secs_f64();
         let rounds = if thinking > 0.0 { clients * (1.0 + seconds / thinking) } else { alone };
         let answered = alone.min(rounds).min(limit).min(1e30);
-        // Who is given up asks again.
+        // A client whose request is dropped asks again.
         let dropped = patience.map_or(0.0, |patience| clients * seconds / (patience + thinking));
         let requests = (answered + dropped).min(limit).min(1e30);
         let waiting = clients.min(limit);
@@ -177,7 +178,7 @@ fn need(config: &TenantConfig, span: Nanos, alone_rps: Option<f64>, patience: Op
     Need { requests, answered, waiting, at_once: false, key: "`arrivals.rate`" }
 }
 
-/// Options that say how often the policy is asked.
+/// Options that set how often the policy is called.
 fn periods(row: &PolicyRow) -> impl Iterator<Item = (&'static str, Nanos)> {
     row.info.options.iter().filter_map(|spec| {
         let Kind::Duration(least) = spec.kind else { return None };

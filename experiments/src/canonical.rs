@@ -1,5 +1,5 @@
-//! What decides a cell's numbers as canonical text: JSON with names of its own, and the text of files.
-//! Cells are named by digests of it, so that a field that Rust calls otherwise from now on moves no name.
+//! Canonical text of everything that decides a cell's numbers: JSON with its own names, and the text of
+//! files. Cells are named by digests of it, so that renaming a Rust field changes no cell's name.
 
 use cotenant_profiles::analytic::Options;
 use cotenant_profiles::files::{self, FileError};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::config::{EngineConfig, Part};
 use crate::digest::{of_device, of_text};
 
-/// Digest of a profile: of its files' text.
+/// Digest of a profile's files.
 ///
 /// # Errors
 /// A model that no file can describe.
@@ -22,7 +22,7 @@ pub(crate) fn of_profile(profile: &Profile) -> Result<String, FileError> {
     files::text(profile).map(|text| of_text(&text))
 }
 
-/// How an analytic profile is computed.
+/// The options of an analytic profile.
 pub(crate) fn analytic(model: &str, device: &Device, options: &Options) -> Value {
     let Options { precision, fused, host_per_request, tuned_cus, executor } = options;
     json!({
@@ -37,7 +37,7 @@ pub(crate) fn analytic(model: &str, device: &Device, options: &Options) -> Value
     })
 }
 
-/// What of a model is run.
+/// The part of a model that is run.
 pub(crate) fn part(part: &Part) -> Value {
     match part {
         Part::Whole => json!("whole"),
@@ -51,7 +51,7 @@ pub(crate) fn part(part: &Part) -> Value {
     }
 }
 
-/// Steps of an engine.
+/// The steps of an engine.
 pub(crate) fn steps(
     (decoder, precision): (&Decoder, Precision),
     device: &Device,
@@ -154,7 +154,7 @@ mod tests {
 
     use super::*;
 
-    /// A change here gives every cell of a generating tenant another name.
+    /// A change here renames every cell of a tenant that generates tokens.
     #[test]
     fn a_decoder_has_one_text() {
         let of = |name: &str| DECODERS.iter().find(|d| d.name == name).map(decoder);

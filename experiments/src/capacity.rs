@@ -10,38 +10,38 @@ use crate::plan;
 use crate::prepare::Preparer;
 use crate::watch::Wants;
 
-/// Where a search looks, and when it ends.
+/// The range of a search, and when it ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
-    /// Factors that are looked at: beyond, the question is another one.
+    /// Range of factors to try: beyond it the question is a different one.
     pub(crate) least: f64,
     pub(crate) most: f64,
-    /// A factor is known when it is bracketed this closely.
+    /// The search ends when the factor is bracketed this closely.
     pub(crate) close: f64,
-    /// Repeats that look at each factor, at most; from the first on.
+    /// Most repeats to run at each factor, starting with the first.
     pub(crate) repeats: usize,
 }
 
-/// What a policy carries.
+/// The capacity of a policy.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Capacity {
     pub(crate) label: String,
-    /// The largest factor at which all goals are kept; none where there is none.
+    /// The largest factor at which all goals are kept; `None` if there is none.
     pub(crate) factor: Option<f64>,
-    /// Requests completed per second there.
+    /// Requests completed per second at that factor.
     pub(crate) throughput_rps: Option<f64>,
-    /// Who misses its goal first, or why a cell fails, just above.
+    /// Which tenant misses its goal first just above it, or why a cell fails there.
     pub(crate) limit: String,
 }
 
-/// What came of one factor.
+/// The result at one factor.
 struct Trial {
     keeps: bool,
     throughput: f64,
     limit: String,
 }
 
-/// Why the load of an experiment has no largest factor, if it has none.
+/// Why the load of an experiment has no largest factor; `None` if it has one.
 pub(crate) fn pointless(point: &Point) -> Option<&'static str> {
     if point.tenants.iter().all(|t| t.slo.is_none()) {
         return Some("tenant: nobody has an `slo` to be kept");
@@ -52,10 +52,10 @@ pub(crate) fn pointless(point: &Point) -> Option<&'static str> {
     None
 }
 
-/// Bisects the factor of one policy, until `stopped`.
+/// Finds the factor of one policy by bisection, until `stopped`.
 ///
 /// # Errors
-/// Bad input; somebody asked to stop.
+/// Bad input; a stop was requested.
 pub(crate) fn search(
     e: &Experiment,
     row: usize,
@@ -94,7 +94,7 @@ pub(crate) fn search(
     })
 }
 
-/// So many repeats of one policy at one factor.
+/// Runs `repeats` repeats of one policy at one factor.
 fn attempt(
     preparer: &mut Preparer,
     e: &Experiment,
@@ -133,7 +133,7 @@ fn attempt(
     Ok(trial)
 }
 
-/// The tenant that is furthest from its goal, where one misses it.
+/// The tenant that is furthest from its goal, if one misses it.
 fn missed(point: &Point, outcome: &cell::Outcome, wanted: f64) -> Option<String> {
     let judged = point.tenants.iter().zip(&outcome.metrics).filter(|(t, _)| t.slo.is_some());
     let attained = judged.map(|(t, m)| {

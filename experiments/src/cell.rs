@@ -1,4 +1,4 @@
-//! Computes one cell. What comes out depends on the cell alone.
+//! Computes one cell. The result depends only on the cell.
 
 mod fleet;
 
@@ -21,15 +21,15 @@ use crate::plan::Cell;
 use crate::prepare::Prepared;
 use crate::watch::{Bin, RequestLog, Wants, Watch};
 
-/// What a cell computed.
+/// The results of a cell.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// `ok`, or why there is nothing.
+    /// `ok`, or why there are no results.
     pub(crate) status: String,
-    /// By tenant, then the whole GPU; empty unless `ok`.
+    /// For each tenant, then for the whole GPU; empty unless `ok`.
     pub(crate) metrics: Vec<Metrics>,
-    /// By tenant, then the whole GPU: what to say instead of `ok` where a queue grew through the whole
-    /// window.
+    /// For each tenant, then for the whole GPU: the status to show instead of `ok` if a queue grew through
+    /// the whole window.
     pub(crate) overloaded: Vec<Option<String>>,
     pub(crate) events: u64,
     pub(crate) digest: u64,
@@ -37,19 +37,19 @@ pub(crate) struct Outcome {
     pub(crate) context_switches: u64,
     /// Processor time, s.
     pub(crate) cpu_s: f64,
-    /// What the policy counted, and dropped requests by tenant and reason.
+    /// The policy's counters, and dropped requests by tenant and reason.
     pub(crate) counters: Vec<Counted>,
-    /// Fields of `layouts.csv`, by worker.
+    /// Fields of `layouts.csv` for each worker.
     pub(crate) layout: Vec<Vec<String>>,
-    /// Fields of `gpus.csv`, by GPU and tenant.
+    /// Fields of `gpus.csv` for each GPU and tenant.
     pub(crate) gpus: Vec<Vec<String>>,
-    /// Index among tenants and `*`, quantile, latency in ms.
+    /// Index among the tenants and `*`, quantile, latency in ms.
     pub(crate) cdf: Vec<(usize, f64, f64)>,
     /// Time bins.
     pub(crate) series: Vec<Bin>,
     /// `requests/<cell>.csv`, not yet compressed.
     pub(crate) requests: Option<RequestLog>,
-    /// `timeline/<cell>.json`, and how many happenings it lacks.
+    /// `timeline/<cell>.json`, and the number of events that it lacks.
     pub(crate) timeline: Option<(String, u64)>,
 }
 
@@ -59,7 +59,7 @@ impl Outcome {
     }
 }
 
-/// Computes a cell; whatever goes wrong becomes its status.
+/// Computes a cell; any failure becomes its status.
 pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Wants) -> Outcome {
     let point = &e.point;
     let row = &point.policies[cell.policy];
@@ -72,7 +72,7 @@ pub(crate) fn compute(e: &Experiment, ready: &Prepared, cell: &Cell, wants: Want
     outcome
 }
 
-/// Whatever goes wrong becomes the status of the cell.
+/// Runs `compute`; any failure, a panic included, becomes the status of the cell.
 pub(crate) fn caught(compute: impl FnOnce() -> Result<Outcome, String>) -> Outcome {
     match guarded(compute).and_then(|outcome| outcome) {
         Ok(outcome) => outcome,
@@ -80,8 +80,8 @@ pub(crate) fn caught(compute: impl FnOnce() -> Result<Outcome, String>) -> Outco
     }
 }
 
-/// Processor time of this thread where the system tells it, else time passed, s. For the event rate
-/// alone: no result depends on it.
+/// Processor time of this thread if the system reports it, else elapsed time, s. Only for the event rate: no
+/// result depends on it.
 fn cpu_time() -> f64 {
     static START: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -130,7 +130,7 @@ fn simulate(
     Ok(Outcome { timeline, layout, ..outcome(&report, &ready.setup, wants, watch) })
 }
 
-/// What a cell runs.
+/// The scenario that a cell runs.
 pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<Scenario, String> {
     let point = &e.point;
     let names: Vec<&str> = point.tenants.iter().map(|t| t.name.as_str()).collect();
@@ -144,14 +144,14 @@ pub(crate) fn scenario(e: &Experiment, ready: &Prepared, cell: &Cell) -> Result<
     })
 }
 
-/// What a run that has ended comes to.
+/// The outcome of a finished run.
 pub(crate) fn outcome(report: &Report, setup: &Setup, wants: Wants, watch: Watch) -> Outcome {
     let device = &setup.device;
     let parts = report.tenants.iter().map(|t| t.gpu(device, report.window)).collect();
     outcome_of(report, setup, parts, wants, watch)
 }
 
-/// The same where each tenant's part of the hardware is known already.
+/// The same, if each tenant's use of the hardware is known already.
 fn outcome_of(
     report: &Report,
     setup: &Setup,
@@ -186,7 +186,7 @@ fn outcome_of(
     }
 }
 
-/// What tells the length of the run, and nothing else, where a queue grows through the whole window.
+/// Metrics that only reflect the length of the run if a queue grows through the whole window.
 const MEANINGLESS: [Metric; 7] = [
     Metric::LatencyMean,
     Metric::LatencyP50,
@@ -197,7 +197,7 @@ const MEANINGLESS: [Metric; 7] = [
     Metric::QueueMean,
 ];
 
-/// By tenant, then the whole GPU: whose queue grew through the whole window, in words.
+/// For each tenant, then for the whole GPU: the status in words if a queue grew through the whole window.
 fn overloaded(report: &Report, setup: &Setup) -> Vec<Option<String>> {
     let cut = report.cut.map(|at| {
         let left: u64 = report.tenants.iter().map(|t| t.in_flight).sum();
@@ -288,7 +288,7 @@ fn ms(ns: Nanos) -> f64 {
     ns.as_millis_f64()
 }
 
-/// By tenant, and for the whole GPU.
+/// For each tenant, then for the whole GPU.
 fn metrics(report: &Report, parts: &[Option<GpuReport>]) -> Vec<Metrics> {
     let window = report.window.as_secs_f64();
     let row = |(t, part): (&TenantReport, &Option<GpuReport>)| {
@@ -326,7 +326,7 @@ fn of_tenant(t: &TenantReport, window: f64) -> Metrics {
     m
 }
 
-/// Of tenants that generate tokens.
+/// Metrics of tenants that generate tokens.
 fn generated(m: &mut Metrics, t: &TokenCounts, window: f64) {
     m.set(Metric::TtftMean, t.ttft_mean().map(ms));
     m.set(Metric::TtftP50, t.ttft.quantile(0.5).map(ms));
@@ -413,7 +413,7 @@ fn attainment(report: &Report) -> Option<f64> {
     (known > 0).then(|| good as f64 / known as f64)
 }
 
-/// Every percent, every tenth of one beyond 99 %, and the extremes.
+/// Every percent, every tenth of a percent beyond 99 %, and the extremes.
 fn cdf(report: &Report) -> Vec<(usize, f64, f64)> {
     let mut all = cotenant_sim::metrics::Latencies::default();
     report.tenants.iter().for_each(|t| all.merge(&t.counts.latencies));

@@ -1,5 +1,5 @@
-//! An experiment file: read, overridden by `--set`, multiplied by `[sweep]`, checked. What comes out
-//! is complete but for what lies in other files (profiles, traces).
+//! An experiment file: read, overridden by `--set`, expanded by `[sweep]`, checked. The result is complete
+//! except for the contents of other files (profiles, traces).
 
 mod arrivals;
 mod check;
@@ -40,16 +40,16 @@ pub(crate) use tenant::{Part, Slo, TenantConfig};
 pub(crate) struct Head {
     pub(crate) name: String,
     pub(crate) question: Option<String>,
-    /// By what policies are ranked where no tenant has a goal.
+    /// Metric that ranks policies if no tenant has a goal.
     pub(crate) rank_by: Option<Metric>,
-    /// Folder of the file: what its paths are relative to.
+    /// Folder of the file, to which its paths are relative.
     pub(crate) base: PathBuf,
     /// One per repeat.
     pub(crate) seeds: Vec<u64>,
     /// Sweep keys in file order.
     pub(crate) keys: Vec<String>,
     pub(crate) plots: Vec<PlotSpec>,
-    /// The experiment as resolved, overrides included.
+    /// The resolved experiment, overrides included.
     pub(crate) text: String,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Head {
 #[derive(Clone)]
 pub(crate) struct Experiment {
     head: Arc<Head>,
-    /// One combination of sweep values; the only one where there is no sweep.
+    /// One combination of sweep values; the only one if there is no sweep.
     pub(crate) point: Point,
 }
 
@@ -70,7 +70,7 @@ impl std::ops::Deref for Experiment {
 }
 
 impl Experiment {
-    /// An experiment of one point that no file holds, under one seed.
+    /// An experiment of one point and one seed that is not in any file.
     pub(crate) fn alone(name: &str, base: PathBuf, seed: u64, point: Point) -> Self {
         let head = Head {
             name: name.to_owned(),
@@ -96,30 +96,30 @@ pub(crate) struct Point {
     pub(crate) contention: &'static str,
     pub(crate) duration: Nanos,
     pub(crate) warmup: Nanos,
-    /// Bin of the time series, where one is asked for.
+    /// Bin width of the time series, if one was asked for.
     pub(crate) series: Option<Nanos>,
     /// Coefficient of variation of kernel times.
     pub(crate) jitter: f64,
-    /// By name, so that what is computed does not depend on their order in the file: at equal instants
-    /// the first name goes first. Results list them as the file does.
+    /// Sorted by name, so that results do not depend on the order in the file: at equal instants the first
+    /// name goes first. Results list them in the order of the file.
     pub(crate) tenants: Vec<TenantConfig>,
     pub(crate) policies: Vec<PolicyRow>,
     pub(crate) profiles: Vec<ProfileSource>,
-    /// Several GPUs, or one that fails; `None`: `device` alone.
+    /// Several GPUs, or one that fails; `None` for `device` alone.
     pub(crate) fleet: Option<FleetConfig>,
 }
 
-/// What outages are checked against.
+/// The context in which outages are checked.
 struct Failures<'a> {
     root: &'a Node,
-    /// GPUs.
+    /// Number of GPUs.
     count: usize,
     warmup: Nanos,
     duration: Nanos,
 }
 
 impl Point {
-    /// Indices of the tenants, as the file lists them.
+    /// Indices of the tenants, in the order of the file.
     pub(crate) fn as_listed(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.tenants.len()).collect();
         order.sort_by_key(|&t| self.tenants[t].place);
@@ -127,12 +127,12 @@ impl Point {
     }
 }
 
-/// Where profiles are looked for before those that ship.
+/// Where to look for profiles before the built-in ones.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ProfileSource {
     /// A folder of profile files.
     Folder(PathBuf),
-    /// Another tool's measurement, read at every run.
+    /// Another tool's measurement, read again in every run.
     Import {
         /// The importer.
         format: &'static str,
@@ -147,9 +147,9 @@ pub(crate) enum ProfileSource {
 pub(crate) const IMPORTS: &[&str] = &["table", "orion", "reef", "neusight"];
 
 const LISTS: &[&str] = &["tenant", "policy", "sweep", "plot"];
-/// What is the same in every point.
+/// Keys that are the same in every point.
 const UNSWEPT: &[&str] = &["name", "question", "rank_by", "repeats", "seed"];
-/// Most errors that are told at once.
+/// Most errors that are reported at once.
 const MOST_FLAWS: usize = 10;
 
 static SCHEMA: LazyLock<Checker> = LazyLock::new(|| Checker::new(file::schema()));
@@ -159,7 +159,7 @@ pub(crate) static TOP: LazyLock<Vec<String>> = LazyLock::new(|| {
     SCHEMA.keys().into_iter().filter(|key| !LISTS.contains(&key.as_str())).collect()
 });
 
-/// Everything that is wrong with a file, in its order, a line each.
+/// Everything that is wrong with a file, in the order of the file, one line each.
 pub(crate) fn report(mut flaws: Vec<Flaw>) -> String {
     flaws.sort_by_key(|flaw| match &flaw.place {
         Place::Flag(_) => 0,
@@ -206,7 +206,7 @@ impl Overrides {
     }
 }
 
-/// A field that is swept together with others cannot be set alone: the sweep would win.
+/// A field that is swept together with others cannot be set alone: the sweep would override it.
 fn swept_with_others(root: &Node, key: &str, at: &Place) -> Result<(), Flaw> {
     let swept = root.get("sweep").and_then(|e| e.node.entries()).unwrap_or_default();
     let names = |e: &&Entry| {
@@ -222,7 +222,7 @@ fn swept_with_others(root: &Node, key: &str, at: &Place) -> Result<(), Flaw> {
     }
 }
 
-/// A key that is swept is swept over the given value or values instead; `sweep.KEY` adds a sweep.
+/// If the key is swept, sweeps it over the given value or values instead; `sweep.KEY` adds a sweep.
 fn set_sweep(root: &mut Node, key: &str, value: &Node, at: &Place) -> bool {
     let parts = path::segments(key);
     let added = parts.first().is_some_and(|p| p == "sweep") && parts.len() > 1;
@@ -273,7 +273,7 @@ fn name_of(root: &Node, name: &str) -> Result<(), Flaw> {
     Err(flaw(root, "name", why))
 }
 
-/// Something is wrong with a top-level `key`, whose place is the file's if it is absent.
+/// An error in a top-level `key`; its place is that of the file if the key is absent.
 fn flaw(root: &Node, key: &str, why: impl Into<String>) -> Flaw {
     let place = root.get(key).map_or(&root.place, |e| &e.node.place);
     Flaw::new(place, key, why)
@@ -318,7 +318,7 @@ fn point(
         .and_then(|name| device(root, name, base, devices).map_err(|flaw| flaws.push(flaw)).ok());
     let before = flaws.len();
     let mut tenants = tenant::rows(root, device.as_deref(), &mut flaws);
-    // What a policy says of tenants cannot be judged while one of them is missing.
+    // References to tenants in a policy cannot be checked if a tenant is missing.
     let names =
         (flaws.len() == before).then(|| tenants.iter().map(|t| t.name.clone()).collect::<Vec<_>>());
     let policies = policy::rows(root, names.as_deref(), &mut flaws);
@@ -356,7 +356,7 @@ fn point(
     Ok((point, file))
 }
 
-/// A contention model of the registry, by the name that the schema has checked.
+/// A contention model of the registry; the schema has checked its name.
 fn contention(name: Option<&str>) -> &'static str {
     let known = cotenant_sim::contention::NAMES.iter().find(|known| Some(**known) == name);
     known.copied().unwrap_or(cotenant_sim::contention::DEFAULT)
@@ -428,7 +428,7 @@ fn profile_source(
     }
 }
 
-/// A format of [`IMPORTS`], by the name that the schema has checked.
+/// A format of [`IMPORTS`]; the schema has checked its name.
 fn imported(name: &str) -> &'static str {
     IMPORTS.iter().find(|known| **known == name).expect("a word of the schema")
 }
@@ -436,7 +436,7 @@ fn imported(name: &str) -> &'static str {
 /// The `[[plot]]` tables of a file, checked against a sweep.
 ///
 /// # Errors
-/// A line for everything that is wrong.
+/// One line for each error.
 pub(crate) fn plots(file: &Path, sweep_keys: &[String]) -> Result<Vec<PlotSpec>, String> {
     let shown = file.display().to_string();
     let text = std::fs::read_to_string(file).map_err(|e| format!("{shown}: {e}"))?;
@@ -449,7 +449,7 @@ pub(crate) fn plots(file: &Path, sweep_keys: &[String]) -> Result<Vec<PlotSpec>,
     if flaws.is_empty() { Ok(specs) } else { Err(report(flaws)) }
 }
 
-/// `${NAME}` becomes the environment variable's value.
+/// Replaces `${NAME}` with the environment variable's value.
 ///
 /// # Errors
 /// A variable that is not set, or a `${` without its end.
@@ -474,7 +474,7 @@ pub(crate) fn expand_variables(text: &str) -> Result<String, String> {
 /// `KEY=VALUE` texts as one table.
 ///
 /// # Errors
-/// A text without `=`, or a value that is none.
+/// A text without `=`, or an invalid value.
 pub(crate) fn table_of_assignments(texts: &[String]) -> Result<serde_json::Value, String> {
     let mut table = serde_json::Map::new();
     for text in texts {
@@ -487,7 +487,7 @@ pub(crate) fn table_of_assignments(texts: &[String]) -> Result<serde_json::Value
     Ok(table.into())
 }
 
-/// The tree as an experiment file.
+/// The tree as the text of an experiment file.
 fn render(root: &Node) -> String {
     let mut plain = String::new();
     let mut tables = String::new();
@@ -529,7 +529,7 @@ name = "temporal"
 name = "mps"
 "#;
 
-    /// The head, and all points, the last key fastest.
+    /// The head, and all points; the last key varies fastest.
     struct All {
         head: Arc<Head>,
         points: Vec<Point>,

@@ -1,4 +1,4 @@
-//! `curves.csv`: latency against CUs, for a model's kernels and for the whole of it.
+//! `curves.csv`: latency against CUs, for a model's kernels and for the whole model.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::config::Point;
 use crate::metrics::number;
 use crate::models::Found;
 
-/// How much slower a kernel may get on its minimum of CUs.
+/// How much slower a kernel may be on its minimum of CUs.
 pub(crate) const TOLERANCE: f64 = 0.05;
 
 /// One distinct kernel of a model at one batch.
@@ -17,10 +17,10 @@ pub(crate) struct KernelUse {
     /// Index into the profile's kernels.
     pub(crate) kernel: usize,
     pub(crate) launches: usize,
-    /// Of the model's GPU time on all CUs, 0 to 1.
+    /// Share of the model's GPU time on all CUs, 0 to 1.
     pub(crate) share: f64,
     pub(crate) min_cus: u32,
-    /// On all CUs, of all launches, ns.
+    /// Time of all launches on all CUs, ns.
     pub(crate) total_ns: u64,
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn right_size(profile: &Profile, launches: &[Launch], cus: u32, toler
     curve::right_size(total, cus, tolerance)
 }
 
-/// A `curves.csv` in the making.
+/// A `curves.csv` being built.
 pub(crate) struct CurveTable(csv::Writer<Vec<u8>>);
 
 impl CurveTable {

@@ -1,4 +1,4 @@
-//! SHA-256 digests of what results depend on.
+//! SHA-256 digests of everything that results depend on.
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use cotenant_profiles::Device;
 use sha2::{Digest, Sha256};
 
-/// Of a text, in hex.
+/// Digest of a text, in hex.
 pub(crate) fn of_text(text: &str) -> String {
     hex(&Sha256::digest(text.as_bytes()))
 }
@@ -16,12 +16,12 @@ pub(crate) fn number(hex: &str) -> u64 {
     u64::from_str_radix(&hex[..16], 16).expect("a digest in hex")
 }
 
-/// Of bytes, in hex.
+/// Digest of bytes, in hex.
 pub(crate) fn of_bytes(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// A digest in the making.
+/// A digest computed piece by piece.
 #[derive(Default)]
 pub(crate) struct Running(Sha256);
 
@@ -31,14 +31,14 @@ impl Running {
         self.0.update(bytes);
     }
 
-    /// In hex.
+    /// The digest, in hex.
     pub(crate) fn finish(self) -> String {
         hex(&self.0.finalize())
     }
 }
 
-/// The same value with the keys of all tables sorted, so that a text of it says nothing of the order
-/// in which Rust declares fields.
+/// The same value with the keys of all tables sorted, so that its text does not depend on the order in which
+/// Rust declares fields.
 pub(crate) fn sorted(value: &serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(table) => {
@@ -50,17 +50,17 @@ pub(crate) fn sorted(value: &serde_json::Value) -> serde_json::Value {
     }
 }
 
-/// Of a device's numbers, wherever they come from.
+/// Digest of a device's numbers, wherever they come from.
 pub(crate) fn of_device(device: &Device) -> String {
     of_value(&serde_json::to_value(device).expect("a device is plain data"))
 }
 
-/// Of a value, whatever the order of its keys.
+/// Digest of a value, independent of the order of its keys.
 pub(crate) fn of_value(value: &serde_json::Value) -> String {
     of_text(&sorted(value).to_string())
 }
 
-/// Of a file's bytes; of a folder, of its files' in order of their names.
+/// Digest of a file's bytes; for a folder, of its files' bytes in the order of their names.
 ///
 /// # Errors
 /// It cannot be read.

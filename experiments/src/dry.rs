@@ -1,4 +1,4 @@
-//! `cotenant run --dry-run`: what would run, and what would go wrong, without running it.
+//! `cotenant run --dry-run`: reports what would run and what would fail, without running it.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use crate::study::survey::{Extras, Survey, survey};
 use crate::study::{advice, compute::threads, inputs};
 use crate::text::{align, count, rounded};
 
-/// Points whose layouts are looked at: beyond, the first ones stand for the rest.
+/// Most points whose layouts are checked: if there are more, the first ones stand for the rest.
 const POINTS: usize = 500;
 
 /// Prints cells, layouts, memory, time, and the first problem of each kind.
 ///
 /// # Errors
-/// Bad input; a layout that cannot be: status 1.
+/// Bad input; an impossible layout: status 1.
 pub(crate) fn run(grid: Grid, extras: Extras, jobs: usize) -> Done {
     let Survey { study, run, mut preparer, .. } =
         survey(grid, extras, 1, inputs::build).map_err(Failure::Input)?;
@@ -90,7 +90,7 @@ pub(crate) fn run(grid: Grid, extras: Extras, jobs: usize) -> Done {
     if list.is_empty() { Ok(()) } else { Err(Failure::failed(list.join("\n"))) }
 }
 
-/// How a policy lays the tenants out.
+/// The layout of a policy.
 #[derive(Default)]
 struct Row {
     workers: String,
@@ -102,7 +102,7 @@ struct Row {
 fn describe(setup: &Setup, layout: &Layout) -> Row {
     let mut used = vec![0_u64; layout.pools.len()];
     for worker in &layout.workers {
-        // The half of an engine that generates lies in its other half's process.
+        // The half of an engine that generates tokens is in the process of its other half.
         if worker.role != Role::Decode {
             let total = layout.pools[worker.pool as usize].memory;
             used[worker.pool as usize] += setup.worker_memory(worker, total).0;

@@ -1,4 +1,4 @@
-//! How fast requests end, by when each of them did.
+//! The rate at which requests end, from the time of each end.
 
 use cotenant_profiles::Nanos;
 use cotenant_sim::observe::{Happening, Observer};
@@ -8,10 +8,11 @@ use cotenant_sim::observe::{Happening, Observer};
 pub(crate) struct Ends(Vec<Nanos>);
 
 impl Ends {
-    /// Mean time from one end to the next behind the first `skip`, ns; `None`: too few to tell.
+    /// Mean time from one end to the next after the first `skip`, ns; `None` if there are too few.
     ///
-    /// `group` clients wait for their answers and ask again. Their requests may end together: only whole
-    /// rounds of them are counted, or the last round's ends would count without the time before them.
+    /// `group` clients wait for their answers and then send the next request. Their requests may end
+    /// together: only whole rounds of them are counted, otherwise the last round's ends would count without
+    /// the time before them.
     pub(crate) fn gap_ns(&self, skip: usize, group: u32) -> Option<f64> {
         let ends = self.0.get(skip..)?;
         let group = group.max(1) as usize;

@@ -1,4 +1,4 @@
-//! Why a command did not succeed, and the exit status that says so.
+//! Why a command failed, and the exit status for it.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -6,10 +6,10 @@ use std::process::ExitCode;
 /// A failure with its exit status.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// What the user gave cannot be used: status 2.
+    /// The user's input cannot be used: status 2.
     Input(String),
-    /// A check, a cell or the device failed: status 1. The text is empty where everything has
-    /// been said already.
+    /// A check, a cell or the device failed: status 1. The text is empty if everything has been reported
+    /// already.
     Failed(String),
     /// Cells are missing: status 3.
     Incomplete(String),
@@ -17,9 +17,9 @@ pub(crate) enum Failure {
     Conflict(String),
     /// A file of a study cannot be read or written: status 74.
     Io(String),
-    /// Stopped by a signal; what is finished is kept: status 75.
+    /// Stopped by a signal; finished work is kept: status 75.
     Stopped(String),
-    /// Nobody reads our output any more: status 0, silently.
+    /// The reader of our output is gone: status 0, silently.
     Closed,
 }
 
@@ -39,7 +39,7 @@ impl Failure {
         Self::Io(format!("{}: {cause}", path.display()))
     }
 
-    /// A failure to write, in a command whose files others rely on.
+    /// Turns a failure to write into an I/O error, for commands whose files others rely on.
     pub(crate) fn into_io(self) -> Self {
         match self {
             Self::Failed(text) => Self::Io(text),
@@ -47,7 +47,7 @@ impl Failure {
         }
     }
 
-    /// The same in a command for which a full disk is a failure like others.
+    /// The reverse, for commands where a full disk is a failure like any other.
     pub(crate) fn into_failed(self) -> Self {
         match self {
             Self::Io(text) => Self::Failed(text),

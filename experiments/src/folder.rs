@@ -1,4 +1,5 @@
-//! The result folder: files appear whole, and what an earlier run left goes when this one is done.
+//! The result folder: files appear only when complete, and leftovers of an earlier run are removed when this
+//! one is done.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,21 +15,21 @@ use cotenant_results::RunInfo;
 /// A result folder that this run writes.
 pub(crate) struct Folder {
     path: PathBuf,
-    /// What this run has written, relative to the folder.
+    /// Files that this run has written, relative to the folder.
     written: BTreeSet<PathBuf>,
-    /// Figures of the run that the folder holds.
+    /// Figures of the earlier run whose results the folder holds.
     earlier: Vec<PathBuf>,
-    /// Held until the run is over: one run writes a folder at a time.
+    /// Held until the run is over: only one run at a time may write to a folder.
     _lock: Option<fs::File>,
 }
 
-/// The file that makes a folder the home of a sharded study.
+/// The file that marks the folder of a sharded study.
 pub(crate) const PLAN: &str = "plan.json";
-/// Where journals lie.
+/// Folder of the journals.
 pub(crate) const ATTEMPTS: &str = "attempts";
-/// Says of which plan the results are, once they are all there.
+/// Names the plan of the results, once they are complete.
 pub(crate) const COMPLETE: &str = ".complete";
-/// What a run may leave in the folder itself.
+/// Files that a run may leave in the folder itself.
 const TABLES: &[&str] = &[
     "results.csv",
     "run.json",
@@ -43,14 +44,14 @@ const TABLES: &[&str] = &[
     "validation.csv",
     "verdict.txt",
 ];
-/// Folders in which every cell has a file.
+/// Folders with one file for each cell.
 const FOLDERS: &[&str] = &["requests", "timeline"];
 
 impl Folder {
-    /// Makes the folder, or takes over one that holds results.
+    /// Creates the folder, or takes over one that holds results.
     ///
     /// # Errors
-    /// It holds something else, or cannot be made.
+    /// It holds something else, or cannot be created.
     pub(crate) fn open(path: &Path) -> Done<Self> {
         if path.join(PLAN).exists() {
             return Err(Failure::input(format!(
@@ -74,7 +75,7 @@ impl Folder {
             }
             _ => Failure::write(path, e),
         })?;
-        // Looked at under the lock: another run may be filling it this very moment.
+        // Checked under the lock: another run may be filling it at this moment.
         let lock = lock(path)?;
         let ours = TABLES.iter().chain([&ATTEMPTS]).any(|name| path.join(name).exists());
         if !ours && !is_free(path) {
@@ -83,14 +84,14 @@ impl Folder {
         Ok(Self { _lock: lock, ..Self::of(path) })
     }
 
-    /// A folder that holds what this run writes into it.
+    /// A folder that already holds this run's files.
     pub(crate) fn of(path: &Path) -> Self {
         let earlier = RunInfo::read(&path.join("run.json"));
         let earlier = earlier.map_or_else(|_| vec![], |run| cotenant_plots::figures(&run));
         Self { path: path.to_owned(), written: BTreeSet::new(), earlier, _lock: None }
     }
 
-    /// Writes a file whole: it appears complete or not at all.
+    /// Writes a whole file: it appears complete or not at all.
     pub(crate) fn put(&mut self, name: &str, bytes: &[u8]) -> Done {
         write_whole(&self.path.join(name), bytes)?;
         self.keep(name);
@@ -117,7 +118,7 @@ impl Folder {
         self.written.insert(PathBuf::from(name));
     }
 
-    /// Removes what an earlier run left and this one did not write. What is not ours stays.
+    /// Removes files that an earlier run left and this one did not write. Other files stay.
     pub(crate) fn finish(self) -> Done {
         let mut stale: Vec<PathBuf> =
             TABLES.iter().map(PathBuf::from).chain(self.earlier).collect();
@@ -144,11 +145,11 @@ fn of_a_cell(name: &str) -> bool {
     name.split(['-', '.']).any(|part| part.len() == 12 && part.chars().all(hex))
 }
 
-/// Takes the folder for this process. The lock goes with the process, however it ends; `None` on a
-/// file system without locks.
+/// Locks the folder for this process. The lock is released when the process ends in any way; `None` on a file
+/// system without locks.
 ///
 /// # Errors
-/// Another process has it.
+/// Another process holds the lock.
 fn lock(path: &Path) -> Done<Option<fs::File>> {
     let Ok(folder) = fs::File::open(path) else { return Ok(None) };
     match flock(&folder, FlockOperation::NonBlockingLockExclusive) {
@@ -168,12 +169,12 @@ pub(crate) fn is_free(path: &Path) -> bool {
     !path.exists() || empty()
 }
 
-/// Writes beside, then renames.
+/// Writes a temporary file next to the target, then renames it.
 pub(crate) fn write_whole(file: &Path, bytes: &[u8]) -> Done {
     whole(file, |beside| fs::write(beside, bytes))
 }
 
-/// Has `write` make the file beside, then renames it.
+/// Lets `write` create a temporary file next to the target, then renames it.
 pub(crate) fn whole(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Done {
     if let Some(folder) = file.parent().filter(|f| !f.as_os_str().is_empty()) {
         fs::create_dir_all(folder).map_err(|e| Failure::write(folder, e))?;
@@ -183,7 +184,7 @@ pub(crate) fn whole(file: &Path, write: impl FnOnce(&Path) -> io::Result<()>) ->
     let beside = file.with_file_name(name);
     let written = write(&beside).and_then(|()| fs::rename(&beside, file));
     written.map_err(|e| {
-        // A left-over is never read; it may not even be there.
+        // A leftover is never read; it may not even exist.
         let _ = fs::remove_file(&beside);
         Failure::write(file, e)
     })

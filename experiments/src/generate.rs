@@ -1,4 +1,4 @@
-//! Models of tenants that generate tokens: found, and their steps compiled.
+//! Models of tenants that generate tokens: finds them and compiles their steps.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,16 +17,17 @@ use crate::config::{EngineConfig, ProfileSource, Slo, TenantConfig};
 use crate::digest;
 use crate::models::Found;
 
-/// Batches of a generating model that its profile shows: sequences that generate, each of that length.
+/// Batches in the shown profile of a model that generates tokens: numbers of generating sequences, each of
+/// `SHOWN_LENGTH`.
 const SHOWN: [u32; 8] = [1, 2, 4, 8, 16, 32, 64, 128];
 const SHOWN_LENGTH: u32 = 1024;
 /// The largest step that vLLM captures as one graph, sequences.
 const LARGEST_GRAPH: u32 = 512;
 
-/// The architecture of a tenant's model: a name that the zoo knows, or a `config.json`.
+/// The architecture of a tenant's model: a name from the zoo, or a `config.json`.
 ///
 /// # Errors
-/// Neither.
+/// It is neither.
 pub(crate) fn decoder(base: &Path, config: &TenantConfig) -> Result<Decoder, String> {
     let model = &config.model;
     let found = if Path::new(model).extension().is_some_and(|e| e.eq_ignore_ascii_case("json")) {
@@ -43,7 +44,7 @@ pub(crate) fn decoder(base: &Path, config: &TenantConfig) -> Result<Decoder, Str
     Ok(decoder)
 }
 
-/// Whether an engine's longest sequence, and a tenant's shortest request, are within the context.
+/// Checks that an engine's longest sequence and a tenant's shortest request are within the context.
 fn within_context(config: &TenantConfig, decoder: &Decoder) -> Result<(), String> {
     let Some(engine) = &config.engine else { return Ok(()) };
     let (name, positions) = (&decoder.name, decoder.positions);
@@ -66,7 +67,7 @@ fn within_context(config: &TenantConfig, decoder: &Decoder) -> Result<(), String
     Ok(())
 }
 
-/// The steps of a decoder, scaled through measured layers where there are any; and the file of those.
+/// The steps of a decoder, scaled by measured layers if there are any, and the file of these measurements.
 fn library(
     decoder: Decoder,
     device: &Device,
@@ -89,8 +90,8 @@ fn library(
     })
 }
 
-/// What is known of a generating tenant's model before it is compiled. Its profile holds the steps that
-/// generate for a few numbers of sequences.
+/// What is known about the model of a tenant that generates tokens, before it is compiled. Its profile holds
+/// the generating steps for a few numbers of sequences.
 ///
 /// # Errors
 /// No such model.
@@ -152,7 +153,7 @@ pub(crate) fn find(
     })
 }
 
-/// What identifies a generating tenant's steps under an engine.
+/// Identifies the steps of a tenant that generates tokens, under an engine.
 fn digest_of(
     steps: &StepLibrary,
     config: &TenantConfig,
@@ -185,7 +186,7 @@ fn load(weights: Bytes, device: &Device) -> Nanos {
     Nanos((weights.0 * 1000).div_ceil(u64::from(device.costs.load_mbps.max(1))))
 }
 
-/// Compiles a generating tenant's model.
+/// Compiles the model of a tenant that generates tokens.
 ///
 /// # Errors
 /// As [`decoder()`].
@@ -242,7 +243,7 @@ pub(crate) fn compile(
     Ok((model, Arc::new(Generates { rules, goals, steps })))
 }
 
-/// What the host pays for the launches of a step.
+/// Host times for the launches of a step.
 pub(crate) fn host_times(device: &Device, graphs: bool) -> HostTimes {
     let host = |e: Executor, position| e.host(device, position, false).0;
     HostTimes {

@@ -45,7 +45,7 @@ impl<T: PartialEq> Agreed<T> {
     }
 }
 
-/// Gathers what plots and report need besides the tables, point by point.
+/// Gathers, point by point, what plots and report need besides the tables.
 #[derive(Default)]
 pub(crate) struct Gather {
     first: Option<First>,
@@ -54,14 +54,14 @@ pub(crate) struct Gather {
     warnings: BTreeSet<String>,
 }
 
-/// What is told of the first point alone.
+/// Facts that are given for the first point only.
 struct First {
     device: DeviceInfo,
     costs: String,
     duration: String,
     warmup: String,
     tenants: Vec<TenantInfo>,
-    /// Their indices, as the file lists them.
+    /// Their indices, in the order of the file.
     listed: Vec<usize>,
     policies: Vec<PolicyInfo>,
 }
@@ -78,7 +78,7 @@ struct TenantSeen {
 }
 
 impl Gather {
-    /// Adds a point with what its preparation found, by tenant.
+    /// Adds a point with the results of its preparation for each tenant.
     pub(crate) fn add(
         &mut self,
         point: &Point,
@@ -104,7 +104,7 @@ impl Gather {
         self.warn(point, profiles);
     }
 
-    /// Adds what is odd about the input.
+    /// Adds remarks on the input.
     pub(crate) fn notes(&mut self, notes: &BTreeSet<String>) {
         self.warnings.extend(notes.iter().cloned());
     }
@@ -135,7 +135,7 @@ impl Gather {
         }
     }
 
-    /// `run.json` of an experiment of which no cell has run yet.
+    /// `run.json` of an experiment before any of its cells has run.
     ///
     /// # Panics
     /// No point was added.
@@ -149,7 +149,7 @@ impl Gather {
                 arrivals: swept(seen.arrivals),
                 profile: swept(seen.profile),
                 slo_ms: seen.slo.value().flatten().map(|s| s.as_millis_f64()),
-                // A swept SLO is not a missing one: the report judges each point by its own.
+                // A swept SLO is not a missing one: the report judges each point by its own SLO.
                 slo: match (seen.words, seen.any_slo) {
                     (_, false) => None,
                     (words, true) => words.value().flatten().or_else(|| Some("swept".to_owned())),
@@ -190,11 +190,11 @@ impl Gather {
     }
 }
 
-/// Says that a model was not measured on as many CUs as the device has.
+/// A warning if a model was not measured on as many CUs as the device has.
 fn unknown_beyond(found: &Found, cus: u32) -> Option<String> {
     let launches = found.profile.models.get(&found.model)?.batches.values().flatten();
     let kernels = launches.map(|l| &found.profile.kernels[l.kernel]);
-    // A kernel with a block for each CU that it was measured on gains nothing from more.
+    // A kernel with at most one block for each CU that it was measured on gains nothing from more.
     let short = kernels.filter(|k| {
         let known = k.curve.known_to();
         known < cus && k.geometry().is_none_or(|blocks| blocks > u64::from(known))
@@ -237,7 +237,7 @@ impl First {
                     None => point.device.title.clone(),
                 },
                 cus: point.device.cus(),
-                // GPUs of several kinds have several.
+                // GPUs of several kinds have several clocks.
                 boost_mhz: point.fleet.is_none().then_some(point.device.clock.boost_mhz),
             },
             costs: point.costs.name().to_owned(),
@@ -250,8 +250,8 @@ impl First {
     }
 }
 
-/// Whether the platform's own mechanisms do it with fixed settings: a policy that only lays tenants
-/// out. One that decides while requests run takes a scheduler of its own. The bound is neither.
+/// Whether the platform's own mechanisms can implement the policy with fixed settings: true if it only lays
+/// tenants out. A policy that decides while requests run needs a scheduler of its own. `None` for the bound.
 fn deployable(row: &PolicyRow) -> Option<bool> {
     let policy = (row.info.build)(&row.options).ok()?;
     policy.bound().is_none().then(|| policy.depth() == Depth::Layout)
@@ -265,7 +265,7 @@ fn sweep_units(keys: &[String], policies: &[PolicyInfo]) -> BTreeMap<String, Str
     keys.iter().filter_map(unit).collect()
 }
 
-/// Adds up what the cells took.
+/// Sums up what the cells took.
 #[derive(Default)]
 pub(crate) struct Tally {
     events: u64,
@@ -274,7 +274,7 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Adds a cell; `first` unless its computation served another cell before.
+    /// Adds a cell; `first` is false if its computation was already counted for another cell.
     pub(crate) fn add(&mut self, cell: &str, events: u64, digest: u64, cpu_s: f64, first: bool) {
         self.cpu_s += cpu_s;
         self.events += if first { events } else { 0 };
@@ -289,11 +289,11 @@ impl Tally {
     }
 }
 
-/// Completes `run.json` with the best policies and what they resolved to, read from the tables in
-/// `folder`.
+/// Completes `run.json` with the best policies and the settings that they resolved to, read from the tables
+/// in `folder`.
 ///
 /// # Errors
-/// A table is not what was just written.
+/// A table does not match what was just written.
 pub(crate) fn with_winners(run: RunInfo, folder: &Path) -> Done<RunInfo> {
     let results =
         Table::results(&folder.join("results.csv"), &run.sweep_keys).map_err(Failure::failed)?;

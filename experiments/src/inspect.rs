@@ -1,5 +1,5 @@
-//! One experiment from a text, looked through in memory: what fuzzing calls a million times, and what a
-//! program can call that writes experiments.
+//! Checks one experiment from a text, in memory: for fuzzing, which calls it a million times, and for
+//! programs that write experiments.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -14,26 +14,26 @@ use crate::prepare::Preparer;
 use crate::text::count;
 use crate::watch::Wants;
 
-/// Points that are looked at: the first ones stand for the rest.
+/// Most points to check: the first ones stand for the rest.
 const POINTS: usize = 3;
 /// Memory of the cell that is computed.
 const MEMORY: Bytes = Bytes(1 << 30);
-/// Experiments whose profiles are kept for the next one.
+/// Number of experiments after which the cached profiles are dropped.
 const KEPT: u32 = 500;
 
 thread_local! {
-    /// Profiles that were read or computed, and for how many experiments.
+    /// Profiles that were read or computed, and the number of experiments that have used them.
     static KNOWN: RefCell<(Preparer, u32)> = RefCell::default();
 }
 
-/// Looks through an experiment: reads the text, prepares its first points, lays the tenants out as every
-/// policy would, and computes the first cell, if it has at most about `events` events.
+/// Checks an experiment: reads the text, prepares its first points, lays the tenants out as each policy
+/// would, and computes the first cell, if it has at most about `events` events.
 ///
-/// Says how many points and cells there are, and how the first cell ended. The first call decides on
-/// `events` for the whole process. Paths in the text are relative to the working directory.
+/// Returns the number of points and policies, and how the first cell ended. The first call fixes `events` for
+/// the whole process. Paths in the text are relative to the working directory.
 ///
 /// # Errors
-/// What `cotenant run` would say of the text, line by line.
+/// The messages that `cotenant run` would print for the text, line by line.
 ///
 /// # Example
 /// ```
@@ -72,7 +72,7 @@ fn through(grid: &Grid, preparer: &mut Preparer) -> Result<String, String> {
         for policy in &point.policies {
             for (_, setup, _) in ready.each_gpu() {
                 let mut built = (policy.info.build)(&policy.options).map_err(|e| e.to_string())?;
-                // A layout that cannot be is the cell's failure.
+                // An impossible layout is a failure of the cell.
                 let _ = built.layout(setup);
             }
         }

@@ -1,8 +1,8 @@
-//! The isolated baseline: one worker alone on the whole GPU, the normaliser of results.
+//! The isolated baseline: one worker alone on the whole GPU, to which results are normalised.
 //!
-//! Always with real costs, under `mps` (which for one client is the GPU as it is). The latency is
-//! that of a closed loop of one request at a time, of the sizes (items) that the tenant's own requests
-//! have; the throughput that of a queue that never runs empty, at the tenant's own batch size.
+//! It always uses real costs and `mps` (which for one client is the GPU as it is). The latency is that of a
+//! closed loop of one request at a time, with the sizes (items) of the tenant's own requests; the throughput
+//! is that of a queue that never runs empty, at the tenant's own batch size.
 
 use std::sync::Arc;
 
@@ -17,22 +17,22 @@ use cotenant_traces::Request;
 
 use crate::jitter::LogNormal;
 
-/// What one worker delivers alone.
+/// The performance of one worker alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Isolated {
     /// p95 latency of the tenant's requests, one at a time.
     pub(crate) p95: Nanos,
     /// Saturated throughput, requests/s.
     pub(crate) rps: f64,
-    /// Simulated events of one request that runs alone; 0 of a one-shot tenant.
+    /// Simulated events of one request that runs alone; 0 for a one-shot tenant.
     pub(crate) events: f64,
 }
 
-/// Requests behind the latency, and batches behind the throughput.
+/// Number of requests for the latency, and of batches for the throughput.
 pub(crate) const SAMPLES: u64 = 64;
-/// Batches that come before the throughput is counted.
+/// Batches before the throughput is counted.
 const FILL: u64 = 4;
-/// Longer than any 64 batches; the run ends with its last request.
+/// Longer than any 64 batches take; the run ends with its last request.
 const LONG: Nanos = Nanos::from_secs(100_000);
 
 /// Requests of one size, and the worker that serves each of them as one batch.
@@ -41,13 +41,13 @@ pub(crate) struct Size {
     pub(crate) items: u32,
     /// How many of the samples have this size.
     pub(crate) count: u64,
-    /// A worker that starts at once with these items.
+    /// A setup whose worker starts a batch as soon as it has this many items.
     pub(crate) setup: Arc<Setup>,
 }
 
-/// Runs the baseline: the latency over all `sizes`, the throughput with the tenant's own batches
-/// (`full`) of requests of the commonest size. `None`: the tenant does not fit on the GPU even alone, so
-/// that its cells will fail and say why.
+/// Runs the baseline: the latency over all `sizes`, the throughput with the tenant's own batches (`full`) of
+/// requests of the most common size. `None` if the tenant does not fit on the GPU even alone; its cells will
+/// then fail and report why.
 pub(crate) fn measure(
     sizes: &[Size],
     full: &Arc<Setup>,
@@ -99,13 +99,13 @@ fn closed(
     cotenant_sim::run(scenario, &mut *policy, Some(done)).ok()
 }
 
-/// Requests behind the baseline of a tenant that generates.
+/// Number of requests for the baseline of a tenant that generates tokens.
 pub(crate) const GENERATING: usize = 48;
-/// Of those, as many as run one after the other.
+/// How many of them run one after another.
 const ONE_BY_ONE: usize = 8;
 
-/// The baseline of a tenant that generates: p95 latency of its first few requests one at a time, and
-/// the throughput of its first requests at once.
+/// The baseline of a tenant that generates tokens: p95 latency of its first few requests one at a time, and
+/// the throughput of its first requests all at once.
 pub(crate) fn generating(
     setup: &Arc<Setup>,
     requests: &[Request],

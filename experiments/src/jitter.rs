@@ -1,5 +1,5 @@
-//! Random factors for kernel times: log-normal with mean 1. A factor depends on seed, tenant, request
-//! and kernel alone, so that every policy draws the same one for the same kernel.
+//! Random factors for kernel times: log-normal with mean 1. A factor depends only on seed, tenant, request
+//! and kernel, so that every policy draws the same one for the same kernel.
 
 use cotenant_sim::scenario::Jitter;
 use cotenant_traces::Rng;
@@ -12,7 +12,7 @@ pub(crate) struct LogNormal {
 }
 
 impl LogNormal {
-    /// Factors of that coefficient of variation; none at 0.
+    /// Factors with coefficient of variation `cv`; `None` if it is 0.
     pub(crate) fn boxed(cv: f64, seed: u64, tenants: &[&str]) -> Option<Box<dyn Jitter>> {
         if cv <= 0.0 {
             return None;

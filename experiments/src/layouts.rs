@@ -1,4 +1,4 @@
-//! `layouts.csv`: what a policy laid out at the start, worker by worker, and how one would set that up.
+//! `layouts.csv`: the layout of a policy at the start, worker by worker, and how to set it up.
 
 use cotenant_profiles::Device;
 use cotenant_profiles::device::Vendor;
@@ -10,8 +10,7 @@ use crate::config::{Point, PolicyRow};
 use crate::metrics::number;
 use crate::prepare::Prepared;
 
-/// The fields of each worker's row after the sweep keys; nothing where the policy cannot lay the
-/// tenants out.
+/// The fields of each worker's row after the sweep keys; empty if the policy cannot lay the tenants out.
 pub(crate) fn rows(point: &Point, row: &PolicyRow, ready: &Prepared) -> Vec<Vec<String>> {
     let gpus = ready.each_gpu().into_iter();
     gpus.flat_map(|(gpu, setup, tenants)| on_gpu(point, row, gpu, setup, &tenants)).collect()
@@ -57,7 +56,7 @@ fn on_gpu(
     layout.workers.iter().enumerate().map(fields).collect()
 }
 
-/// How one sets a worker up.
+/// How to set up a worker.
 fn setting(
     device: &Device,
     row: &PolicyRow,
@@ -104,7 +103,7 @@ fn setting(
     }
 }
 
-/// The hardware instance that a pool is.
+/// The hardware instance that a pool corresponds to.
 fn instance(device: &Device, pool: &PoolSpec) -> String {
     let profiles = device.mig.iter().flat_map(|m| &m.profiles);
     let same =

@@ -1,7 +1,7 @@
 //! The `cotenant` command: experiments, profiles, traces and plots of GPU sharing.
 //!
-//! [`main`] is the whole command. [`inspect`] looks through one experiment without a file or a folder.
-//! Simulations of your own, with policies of your own, begin at `cotenant_sim` instead.
+//! [`main`] is the whole command. [`inspect`] checks one experiment without a file or a folder. For your own
+//! simulations with your own policies, start with `cotenant_sim` instead.
 
 mod accuracy;
 mod advise;
@@ -50,10 +50,10 @@ const BUG: u8 = 70;
 
 /// Runs the command with the arguments of this process.
 ///
-/// Status 0: done. 1: something failed. 2: bad input. 75: stopped, or busy; the same command goes on.
+/// Status 0: success. 1: a failure. 2: bad input. 75: stopped, or busy; run the same command again to go on.
 /// 70: a bug.
 pub fn main() -> std::process::ExitCode {
-    // The hook has told where; what is finished lies in the journal.
+    // The panic hook has reported the place; finished cells are in the journal.
     std::panic::catch_unwind(cli::main).unwrap_or_else(|_| {
         say::error(&format!(
             "this is a bug in cotenant {}: please report it with the command and its files at \

@@ -1,4 +1,4 @@
-//! Loads made larger or smaller.
+//! Scaling of loads.
 
 use cotenant_traces::ArrivalSpec;
 use cotenant_traces::spec::Process;
@@ -29,8 +29,8 @@ pub(crate) fn scaled(arrivals: &ArrivalSpec, factor: f64) -> Option<ArrivalSpec>
     Some(arrivals)
 }
 
-/// A share of the requests, above 0 and at most 1, drawn at random as a load balancer draws them; of a
-/// closed loop, of its clients. What knows no rate stays whole.
+/// A share of the requests, above 0 and at most 1, drawn at random as a load balancer does; for a closed
+/// loop, a share of its clients. Arrivals without a rate stay as they are.
 pub(crate) fn part(arrivals: &ArrivalSpec, share: f64) -> ArrivalSpec {
     if share >= 1.0 {
         return arrivals.clone();
@@ -40,7 +40,7 @@ pub(crate) fn part(arrivals: &ArrivalSpec, share: f64) -> ArrivalSpec {
         Process::Closed(closed) => {
             closed.concurrency = (f64::from(closed.concurrency) * share).round().max(1.0) as u32;
         }
-        // A trace at a lower rate would be another one: rows are left out.
+        // A trace at a lower rate would be a different trace: rows are left out instead.
         Process::Trace(trace) => trace.transforms.push(format!("thin:{share}")),
         _ => return scaled(arrivals, share).unwrap_or(part),
     }

@@ -1,11 +1,11 @@
-//! The numbers of one row of `results.csv`, and how a number is written.
+//! The numbers of one row of `results.csv`, and how numbers are written.
 
 use cotenant_results::Metric;
 use cotenant_results::columns::METRICS;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// The numeric columns of one row; what does not exist is empty.
+/// The numeric columns of one row; missing values are empty.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Metrics([Option<f64>; METRICS.len()]);
 
@@ -32,7 +32,7 @@ impl Metrics {
     }
 }
 
-/// By name, without what does not exist.
+/// By name, without missing values.
 impl Serialize for Metrics {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let named = METRICS.iter().zip(&self.0).filter_map(|(m, v)| Some((m.name, (*v)?)));
@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for Metrics {
     }
 }
 
-/// The shortest decimal that reads back to the same number; empty for what does not exist.
+/// The shortest decimal that reads back as the same number; empty if there is none.
 pub(crate) fn number(value: Option<f64>) -> String {
     match value {
         Some(x) if x.is_finite() => format!("{}", x + 0.0), // + 0.0: no minus before a zero

@@ -1,5 +1,5 @@
-//! Finds the profile of a tenant's model: the experiment's own folders and imports first, then what
-//! ships, then the analytic model.
+//! Finds the profile of a tenant's model: first in the experiment's own folders and imports, then among the
+//! built-in profiles, then from the analytic model.
 
 mod beyond;
 
@@ -18,22 +18,22 @@ use crate::canonical;
 use crate::config::{Part, ProfileSource, TenantConfig};
 use crate::digest;
 
-/// A model's profile, and where it comes from.
+/// A model's profile, and its source.
 #[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) profile: Arc<Profile>,
-    /// The model's name in it.
+    /// The model's name in the profile.
     pub(crate) model: String,
-    /// The profile in words.
+    /// A description of the profile.
     pub(crate) words: String,
     /// Identifies its content.
     pub(crate) digest: String,
-    /// What a reader of results must know of it.
+    /// A warning for readers of the results.
     pub(crate) warning: Option<String>,
 }
 
 impl Found {
-    /// One more thing that a reader of results must know.
+    /// Adds to the warning for readers of the results.
     fn warn(&mut self, what: &str) {
         self.warning = Some(match self.warning.take() {
             Some(before) => format!("{before}; {what}"),
@@ -49,14 +49,14 @@ pub(crate) struct Library {
     found: BTreeMap<String, Found>,
 }
 
-/// What an analytic profile is computed for.
+/// The variant of a model that an analytic profile is computed for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Variant {
     pub(crate) precision: Precision,
     pub(crate) fused: bool,
-    /// Kernels as a tuner picks them on so many CUs.
+    /// Kernels are those that a tuner picks on this many CUs.
     pub(crate) tuned_cus: Option<u32>,
-    /// What the host pays per launch; `None`: as the profile says, and an analytic one by `fused`.
+    /// What determines the host's time per launch; `None`: the profile, or for an analytic one `fused`.
     pub(crate) executor: Option<Executor>,
 }
 
@@ -71,7 +71,7 @@ impl Variant {
         }
     }
 
-    /// `, fused, eager, tuned on 20 CUs`.
+    /// The variant as `, fused, eager, tuned on 20 CUs`.
     fn words(self) -> String {
         let fused = if self.fused { ", fused" } else { "" };
         let fused = format!("{fused}, {}", self.options().executor());
@@ -84,7 +84,7 @@ impl Library {
     /// The profile of a tenant's model; `on` is the device's digest.
     ///
     /// # Errors
-    /// No such model anywhere, or the first place that has it does not read.
+    /// No source has the model, or the first one that has it cannot be read.
     pub(crate) fn find(
         &mut self,
         tenant: &TenantConfig,
@@ -105,7 +105,8 @@ impl Library {
         if let Some(found) = self.found.get(&key) {
             return Ok(found.clone());
         }
-        // Measurements hold the kernels that somebody chose; another choice has to be computed.
+        // Measurements hold the kernels that were chosen when they were made; another choice must be
+        // computed.
         let computed = tenant.tuned_at.is_some() || tenant.part != Part::Whole;
         let measured = if computed { None } else { self.read(&tenant.model, device, sources)? };
         let found = match (measured, &tenant.part) {
@@ -125,7 +126,7 @@ impl Library {
         Ok(found)
     }
 
-    /// The profile that `profile show` shows: what is found, or an analytic one of one batch.
+    /// The profile for `profile show`: the one that is found, or an analytic one of one batch.
     ///
     /// # Errors
     /// As [`Library::find`].
@@ -196,14 +197,14 @@ impl Library {
     }
 }
 
-/// The profile with one model alone.
+/// The profile with only one of its models.
 fn only(profile: &Profile, model: &str) -> Profile {
     let mut one = profile.clone();
     one.models.retain(|name, _| name == model);
     one
 }
 
-/// How other tools' files are read.
+/// Options for reading other tools' files.
 #[derive(Default)]
 pub(crate) struct ImportOptions {
     pub(crate) reef: ReefOptions,
@@ -231,7 +232,7 @@ pub(crate) fn input_files(path: &Path) -> Result<Vec<PathBuf>, String> {
 /// Reads other tools' files as a profile.
 ///
 /// # Errors
-/// With file, line and field.
+/// Names file, line and field.
 pub(crate) fn import_files(
     format: &str,
     files: &[PathBuf],
@@ -291,12 +292,12 @@ fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).flat_map(char::to_lowercase).collect()
 }
 
-/// Whether two spellings mean the same model.
+/// Whether two spellings name the same model.
 fn same(a: &str, b: &str) -> bool {
     plain(a) == plain(b)
 }
 
-/// Warns if a precision was asked for that the profile is not of.
+/// Warns if the requested precision is not that of the profile.
 fn with_precision_check(mut found: Found, asked: Option<Precision>) -> Found {
     let measured = found.profile.provenance.get("precision");
     if let (Some(measured), Some(asked)) = (measured, asked)
@@ -312,7 +313,7 @@ fn with_precision_check(mut found: Found, asked: Option<Precision>) -> Found {
     found
 }
 
-/// Puts an executor's host times in the place of those that a profile brings.
+/// Replaces the host times of a profile with those of an executor.
 fn with_executor(mut found: Found, device: &Device, executor: Option<Executor>) -> Found {
     let Some(executor) = executor else { return found };
     let mut profile = (*found.profile).clone();
@@ -339,7 +340,7 @@ fn no_model(why: &ZooError) -> String {
     )
 }
 
-/// Why nothing but what an experiment brings itself can have a model; none where something may.
+/// Why only the experiment's own profiles could provide a model; `None` if another source may have it.
 pub(crate) fn unknown(model: &str, device: &Device) -> Option<String> {
     let why = zoo::find(model).err().filter(|e| matches!(e, ZooError::Unknown { .. }))?;
     let recorded = in_store(&Store::with_defaults(vec![]), model, device);
@@ -421,8 +422,8 @@ fn part_of(
     })
 }
 
-/// Batch sizes for which an analytic profile is computed: every one up to 16, then four per
-/// doubling, and the largest. A batch in between runs as the next larger one.
+/// Batch sizes for which an analytic profile is computed: every one up to 16, then four per doubling, and the
+/// largest. A batch in between runs as the next larger one.
 pub(crate) fn batches(max: u32) -> Vec<u32> {
     let mut sizes: Vec<u32> = (1..=max.min(16)).collect();
     let mut step = 4;

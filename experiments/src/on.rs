@@ -1,4 +1,4 @@
-//! Cells on a device, in real time: which device, how fast, and what comes out.
+//! Cells on a device, in real time: the choice of the device, its speed, and the results.
 
 use std::fmt;
 use std::str::FromStr;
@@ -31,7 +31,7 @@ use crate::watch::{Wants, Watch};
 pub(crate) enum On {
     /// A profile played in real time.
     Emulated,
-    /// The GPU of that number.
+    /// The GPU with this number.
     Cuda(u32),
 }
 
@@ -58,19 +58,19 @@ impl fmt::Display for On {
     }
 }
 
-/// A device with what is common to all cells on it.
+/// A device and everything that is common to all cells on it.
 pub(crate) struct Stage {
     pub(crate) on: On,
-    /// Wall time over the experiment's; `None`: as each cell needs. Beside a real GPU always 1.
+    /// Wall time over the experiment's time; `None` to choose it for each cell. Always 1 on a real GPU.
     slowdown: Option<f64>,
-    /// Workers stay in this process even where the mechanism would have one for each.
+    /// Workers stay in this process even if the mechanism would use one process for each.
     streams: bool,
-    /// What stands behind it, for everything that is written.
+    /// Description of the device for all output.
     pub(crate) info: ReplayInfo,
 }
 
 impl Stage {
-    /// Opens the device once, to see that it is there and what it is.
+    /// Opens the device once, to check that it exists and what it is.
     ///
     /// # Errors
     /// What is missing, in one line.
@@ -107,7 +107,7 @@ impl Stage {
         Ok(Self { on, slowdown, streams, info })
     }
 
-    /// In a sentence, what the results are where they are not measurements.
+    /// A sentence that warns the reader if the results are not measurements.
     pub(crate) fn caution(&self) -> Option<String> {
         match self.info.kind.as_str() {
             "measured" => None,
@@ -120,12 +120,12 @@ impl Stage {
         }
     }
 
-    /// How much slower than the experiment's time a cell is to run, so that a dispatcher that is
-    /// late by as much as a thread on a busy machine is shows in the second digit at most.
+    /// How much slower than the experiment's time a cell must run so that the usual lateness of a thread on a
+    /// busy machine shows in the second digit at most.
     pub(crate) fn slowdown(&self, ready: &Prepared, policy: &mut dyn Policy) -> f64 {
         /// Wall time of a cell's shortest batch.
         const BATCH_NS: f64 = 40e6;
-        /// Wall time of its mean kernel, where the policy is asked at each.
+        /// Wall time of its mean kernel, if the policy is called for each kernel.
         const KERNEL_NS: f64 = 6e6;
         if self.on != On::Emulated {
             return 1.0;
@@ -138,7 +138,7 @@ impl Stage {
         let mean = kernels.fold(f64::INFINITY, f64::min);
         let depth = policy.depth();
         let deep = depth == Depth::Kernel;
-        // Word of a process comes later than that of a stream.
+        // Messages from a process arrive later than those from a stream.
         let layout = policy.layout(&ready.setup);
         let apart = !self.streams && layout.is_ok_and(|l| needs_processes(depth, &l));
         let batch_ns = if apart { 8.0 * BATCH_NS } else { BATCH_NS };
@@ -146,8 +146,8 @@ impl Stage {
         self.slowdown.unwrap_or_else(|| needed.ceil().clamp(1.0, 2000.0))
     }
 
-    /// As [`ground::Ground::play`]. Beside an emulated GPU, a cell whose driver was too late to tell is run again
-    /// at half the speed, at most twice.
+    /// As [`ground::Ground::play`]. On an emulated GPU, a cell whose driver was too late to be reliable is
+    /// run again at half the speed, at most twice.
     fn tried(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &Stop) -> Played {
         let mut played = None;
         let outcome = cell::caught(|| {
@@ -170,7 +170,7 @@ impl Stage {
         Played { outcome, lateness }
     }
 
-    /// What tells its measurements from another's.
+    /// Distinguishes its measurements from those of other devices.
     pub(crate) fn identity(&self) -> String {
         let Self { slowdown, streams, info, .. } = self;
         let slowdown = slowdown.map_or_else(|| "as needed".to_owned(), |k| k.to_string());
@@ -232,7 +232,7 @@ impl Stage {
                 let mut device = device.map_err(|e| e.to_string())?;
                 if apart {
                     let info = cotenant_replay::Device::info(&device).clone();
-                    // Its context would take its turns, and its memory.
+                    // Its context would take turns on the GPU, and memory.
                     drop(device);
                     go(&mut processes(Ground::cuda(ordinal, info, works, mps::Options::default()))?)
                 } else {
@@ -251,7 +251,7 @@ impl Stage {
         let Replayed { report, lateness, losses } = done.map_err(|e| e.to_string())?;
         let mut outcome = cell::outcome(&report, &setup, wants, watch);
         if let Some(first) = losses.first() {
-            // What was measured stands in the row; the status says what happened meanwhile.
+            // The row holds what was measured; the status tells what happened meanwhile.
             let (tenant, more) = (names[first.tenant as usize], losses.len() - 1);
             let more = if more > 0 { format!(" (and {more} more)") } else { String::new() };
             let Loss { at, worker, cause, why, .. } = first;
@@ -269,14 +269,14 @@ impl ground::Ground for Stage {
     }
 }
 
-/// Most masks whose partitions are made before a run on a GPU; what else a policy uses is made when it
-/// does, and counted.
+/// Most masks whose partitions are created before a run on a GPU; further masks that a policy uses are
+/// created on first use, and counted.
 const MASKS: usize = 64;
 
-/// Share of the median latency from which on the driver's own delays are too much to ignore.
+/// Share of the median latency above which the driver's own delays are too large to ignore.
 const LATE: f64 = 0.05;
 
-/// What the driver's own delays may have added to a median request, as a share of it.
+/// Delay that the driver may have added to a median request, as a share of its latency.
 fn late_share(outcome: &Outcome, lateness: &Lateness, depth: Depth, setup: &Setup) -> f64 {
     let ms = |l: &cotenant_sim::metrics::Latencies| {
         lateness.in_run(l, 0.75).map_or(0.0, |late| late.as_millis_f64())
@@ -293,7 +293,7 @@ fn late_share(outcome: &Outcome, lateness: &Lateness, depth: Depth, setup: &Setu
     most
 }
 
-/// Whether a GPU of so many CUs can run what was prepared for the experiment's device.
+/// Whether a GPU with this many CUs can run what was prepared for the experiment's device.
 fn fits(setup: &Setup, cus: u32) -> Done {
     let wanted = setup.device.cus();
     if wanted != cus {

@@ -1,14 +1,14 @@
-//! Panics: what they say is kept, and becomes an error of what panicked.
+//! Panics: their messages are kept, and become errors of the cell that panicked.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 thread_local! {
-    /// What the last panic of this thread said.
+    /// The message of this thread's last panic.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// Keeps the text of panics for the cell's status instead of printing it.
+/// Keeps the message of a panic for the cell's status instead of printing it.
 pub(crate) fn keep_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
@@ -20,7 +20,7 @@ pub(crate) fn keep_panics() {
     }));
 }
 
-/// A panic becomes an error: a bug costs what it happens in, and nothing else.
+/// Turns a panic into an error: a bug costs only the computation in which it happens.
 ///
 /// # Errors
 /// `internal-error: …`.

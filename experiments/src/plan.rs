@@ -1,7 +1,7 @@
-//! Which cells an experiment has: policies × sweep × repeats, each identified by what it means.
+//! The cells of an experiment: policies × sweep × repeats, each identified by its meaning.
 //!
-//! A cell's name, seed and rows depend on nothing but the cell: not on the order of computation, the
-//! number of threads, the machine, or the other cells.
+//! A cell's name, seed and rows depend only on the cell: not on the order of computation, the number of
+//! threads, the machine, or the other cells.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ use crate::digest;
 /// One cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cell {
-    /// Its name: the label, for people, and a digest of its meaning.
+    /// Its name: the label, for readers, and a digest of its meaning.
     pub(crate) id: String,
     /// Index into the policies of the point.
     pub(crate) policy: usize,
-    /// From 0.
+    /// Counts from 0.
     pub(crate) repeat: usize,
-    /// Of all random draws.
+    /// Seed of all random draws.
     pub(crate) seed: u64,
-    /// Digest of what is computed. Two cells share it where a sweep key does not concern the
-    /// cell's policy: they are computed once, and both get their rows.
+    /// Digest of what is computed. Two cells share it if a sweep key does not concern the cells' policy: they
+    /// are computed once, and both get their rows.
     pub(crate) work: String,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn cells_of(e: &Experiment, meaning: &str) -> impl Iterator<Item = Ce
     (0..cells).map(move |number| cell(e, meaning, number))
 }
 
-/// One of [`cells_of`] by its number.
+/// The cell of [`cells_of`] with this number.
 pub(crate) fn cell(e: &Experiment, meaning: &str, number: usize) -> Cell {
     let Point { policies, values, .. } = &e.point;
     let swept: Vec<String> = e.keys.iter().zip(values).map(|(k, v)| format!("{k}={v}")).collect();
@@ -50,8 +50,8 @@ pub(crate) fn cell(e: &Experiment, meaning: &str, number: usize) -> Cell {
     Cell { id, policy, repeat, seed, work }
 }
 
-/// Options as JSON with sorted keys, durations in ns: the same text for the same options, whatever
-/// their order in the file and whatever Rust calls them.
+/// Options as JSON with sorted keys, durations in ns: the same text for the same options, regardless of their
+/// order in the file and of their names in Rust.
 fn canonical(options: &Options) -> String {
     let value = |v: &Value| match v {
         Value::Duration(d) => json!({ "ns": d.0 }),
@@ -68,7 +68,7 @@ fn canonical(options: &Options) -> String {
     json!(sorted).to_string()
 }
 
-/// Digest of the experiment with everything it refers to.
+/// Digest of the experiment and everything it refers to.
 pub(crate) fn digest<'a>(name: &str, cells: impl Iterator<Item = &'a str>) -> String {
     let mut digest = digest::Running::default();
     digest.add(name.as_bytes());
@@ -80,7 +80,7 @@ pub(crate) fn digest<'a>(name: &str, cells: impl Iterator<Item = &'a str>) -> St
     digest.finish()
 }
 
-/// A label as part of a file name.
+/// A label in a form that fits in a file name.
 fn slug(label: &str) -> String {
     let mut slug = String::new();
     for c in label.chars().flat_map(char::to_lowercase).take(32) {

@@ -1,5 +1,5 @@
-//! From a checked point of the sweep to what the simulator needs: profiles found and compiled,
-//! isolated baselines run, SLOs resolved.
+//! Turns a checked point of the sweep into the simulator's input: finds and compiles profiles, runs isolated
+//! baselines, resolves SLOs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -26,17 +26,17 @@ use crate::panics::guarded;
 pub(crate) struct Prepared {
     pub(crate) setup: Arc<Setup>,
     pub(crate) contention: ContentionModel,
-    /// By tenant: requests/s of one worker alone, where it fits.
+    /// By tenant: requests/s of one worker alone, if it fits.
     pub(crate) alone_rps: Vec<Option<f64>>,
-    /// Everything that decides what a cell of this point computes, but policy and seed.
+    /// Everything that decides the results of this point's cells, except policy and seed.
     pub(crate) meaning: String,
-    /// Each GPU with the tenants that it serves; empty: one GPU, `setup`'s, serves all.
+    /// Each GPU with the tenants that it serves; empty if one GPU, that of `setup`, serves all.
     pub(crate) gpus: Vec<Gpu>,
 }
 
 impl Prepared {
-    /// Every GPU that serves somebody: its number where there are several, what policies see of it,
-    /// and which tenant of the point each of its tenants is.
+    /// Every GPU that serves a tenant: its number if there are several, its setup as policies see it, and for
+    /// each of its tenants the index in the point.
     pub(crate) fn each_gpu(&self) -> Vec<(Option<usize>, &Setup, Vec<usize>)> {
         if self.gpus.is_empty() {
             return vec![(None, &self.setup, (0..self.setup.tenants.len()).collect())];
@@ -47,15 +47,15 @@ impl Prepared {
     }
 }
 
-/// What is known of a point before its profiles are compiled: enough to name its cells.
+/// What is known about a point before its profiles are compiled: enough to name its cells.
 #[derive(Clone)]
 pub(crate) struct Facts {
     pub(crate) contention: ContentionModel,
     /// Digest of the device.
     on: Arc<str>,
-    /// By tenant: digests of the files that its arrivals come from.
+    /// By tenant: digests of the files of its arrivals.
     files: Vec<Vec<String>>,
-    /// By tenant; `None` where it does not fit on the GPU even alone.
+    /// By tenant; `None` if it does not fit on the GPU even alone.
     pub(crate) isolated: Vec<Option<Isolated>>,
     pub(crate) profiles: Vec<Found>,
     /// By tenant, resolved.
@@ -65,7 +65,7 @@ pub(crate) struct Facts {
     pub(crate) meaning: String,
 }
 
-/// Prepares points one after the other; what they have in common is done once.
+/// Prepares points one after another; work that they share is done once.
 #[derive(Default)]
 pub(crate) struct Preparer {
     library: Library,
@@ -76,17 +76,17 @@ pub(crate) struct Preparer {
     files: BTreeMap<PathBuf, String>,
     /// Models of tenants that generate tokens.
     generating: BTreeMap<String, Found>,
-    /// Arrivals whose files have been read through, with the run's length.
+    /// Arrivals whose files have been checked, with the run's length.
     readable: BTreeSet<String>,
-    /// What is odd about traces, once each.
+    /// Remarks on traces, each only once.
     notes: BTreeSet<String>,
 }
 
 impl Preparer {
-    /// What is known of a point before its profiles are compiled.
+    /// What is known about a point before its profiles are compiled.
     ///
     /// # Errors
-    /// A model that is not to be found or not profiled far enough, a trace that does not read.
+    /// A model that cannot be found or is not profiled far enough, a trace that cannot be read.
     pub(crate) fn facts(&mut self, e: &Experiment, point: &Point) -> Result<Facts, String> {
         let device = &point.device;
         let contention = ContentionModel::from_name(point.contention, device)
@@ -102,7 +102,7 @@ impl Preparer {
             gpus: vec![],
             meaning: String::new(),
         };
-        // What is wrong with several tenants is told at once.
+        // Errors of several tenants are reported together.
         let mut wrong: Vec<String> = vec![];
         for config in &point.tenants {
             let mut found = match &config.engine {
@@ -142,7 +142,7 @@ impl Preparer {
         Ok(facts)
     }
 
-    /// The profiles of those that each GPU of a fleet serves.
+    /// The profiles of the tenants that each GPU of a fleet serves.
     fn on_each_gpu(
         &mut self,
         base: &Path,
@@ -190,12 +190,12 @@ impl Preparer {
         &self.files
     }
 
-    /// What is odd about the traces that have been read.
+    /// Remarks on the traces that have been read.
     pub(crate) fn notes(&self) -> &BTreeSet<String> {
         &self.notes
     }
 
-    /// Takes the digests of files as known.
+    /// Starts with known digests of files.
     pub(crate) fn with_files(files: BTreeMap<PathBuf, String>) -> Self {
         Self { files, ..Self::default() }
     }
@@ -266,7 +266,7 @@ impl Preparer {
         Ok(isolated)
     }
 
-    /// The baseline of a tenant that generates: its own first requests, one after the other, and many at
+    /// The baseline of a tenant that generates tokens: its own first requests, one after another, and many at
     /// once.
     fn generating_baseline(
         &mut self,
@@ -302,7 +302,8 @@ impl Preparer {
         Ok(isolated)
     }
 
-    /// Items of the tenant's first requests, and how many have them: what it asks of a worker alone.
+    /// The sizes (items) of the tenant's first requests, with their counts: the load of the isolated
+    /// baseline.
     fn request_sizes(
         &mut self,
         base: &Path,
@@ -331,7 +332,7 @@ impl Preparer {
         Ok(sizes)
     }
 
-    /// The canonical text of what a point's cells have in common.
+    /// Canonical text of everything that a point's cells have in common.
     fn meaning(&mut self, base: &Path, point: &Point, facts: &Facts) -> Result<String, String> {
         for config in &point.tenants {
             let arrivals = serde_json::to_string(&config.arrivals)
@@ -355,8 +356,8 @@ impl Preparer {
         Ok(text)
     }
 
-    /// Reads arrivals that come from a file once, so that a bad row is bad input and no failed cell,
-    /// and a trace without a request in the run is pointed out.
+    /// Reads arrivals that come from a file once, so that a bad row is reported as bad input and not as a
+    /// failed cell, and a trace without a request in the run is pointed out.
     fn readable(
         &mut self,
         base: &Path,
@@ -385,7 +386,7 @@ impl Preparer {
     }
 }
 
-/// The class as files write it.
+/// The name of a class in files.
 pub(crate) fn class(class: Class) -> &'static str {
     match class {
         Class::Latency => "latency",
@@ -393,7 +394,7 @@ pub(crate) fn class(class: Class) -> &'static str {
     }
 }
 
-/// The specification with an empty file name.
+/// The specification without its file name.
 fn without_file(json: &str) -> String {
     match serde_json::from_str::<serde_json::Value>(json) {
         Ok(mut value) => {
@@ -407,9 +408,9 @@ fn without_file(json: &str) -> String {
 }
 
 impl Facts {
-    /// The canonical text of what the cells of a point have in common whose tenants are some of ours, with
-    /// settings of their own; all of it where there is one GPU. `tenants` has the number of each here, and
-    /// the digest of its profile where that is another.
+    /// Canonical text of everything that the cells of a point have in common, for a point whose tenants are
+    /// some of ours with their own settings; with one GPU, the whole meaning. `tenants` holds the index of
+    /// each here, and the digest of its profile if it has a different one.
     ///
     /// # Errors
     /// Arrivals that are not JSON.
@@ -429,7 +430,7 @@ impl Facts {
         );
         for (config, (t, other)) in point.tenants.iter().zip(tenants) {
             let (found, slo, files) = (&self.profiles[*t], self.slos[*t], &self.files[*t]);
-            // Serialised without the file's folder: what counts is its content.
+            // Serialised without the file's folder: only its content matters.
             let arrivals = serde_json::to_string(&config.arrivals)
                 .map_err(|e| format!("{}: {e}", config.arrivals_at))?;
             text += &format!(
@@ -446,7 +447,7 @@ impl Facts {
                 config.batch_max,
                 config.batch_timeout.0,
             );
-            // Only where they say something: cells without them keep the names that they have had.
+            // Only if they are set: cells without them keep their earlier names.
             if config.per_request_batches {
                 text += "a batch per request\n";
             }
@@ -464,7 +465,7 @@ impl Facts {
     /// Compiles the profiles of the point.
     ///
     /// # Errors
-    /// As [`Preparer::facts`], which has compiled each of them alone.
+    /// As [`Preparer::facts`], which has compiled each profile alone.
     pub(crate) fn compile(&self, base: &Path, point: &Point) -> Result<Prepared, String> {
         let device = &*point.device;
         let mut code = Code::default();
@@ -512,7 +513,7 @@ impl Facts {
     }
 }
 
-/// The objective in time; none where it is a multiple of a baseline that does not exist.
+/// The objective as a time; `None` if it is a multiple of a baseline that does not exist.
 fn slo(config: &TenantConfig, isolated: Option<&Isolated>) -> Option<Nanos> {
     match (config.slo?, isolated) {
         (Slo::Absolute(limit), _) => Some(limit),
@@ -523,7 +524,7 @@ fn slo(config: &TenantConfig, isolated: Option<&Isolated>) -> Option<Nanos> {
     }
 }
 
-/// Where a tenant's model is compiled, and what it may need from files.
+/// The device that a tenant's model is compiled for, and where to find files.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     base: &'a Path,
@@ -561,7 +562,7 @@ fn tenant(
     })
 }
 
-/// A model of one batch after the other.
+/// A model that runs one batch after another.
 fn one_shot(
     code: &mut Code,
     config: &TenantConfig,
@@ -572,10 +573,10 @@ fn one_shot(
         .map_err(|e| format!("{}: {e}", config.model_at))
 }
 
-/// The first requests of a tenant that generates.
+/// The first requests of a tenant that generates tokens.
 ///
 /// # Errors
-/// Its arrivals do not read.
+/// Its arrivals cannot be read.
 pub(crate) fn first_requests(base: &Path, config: &TenantConfig) -> Result<Vec<Request>, String> {
     if config.arrivals.closed().is_some() {
         let mut draws = config.arrivals.tokens.map(|law| law.draws(1, &config.name));

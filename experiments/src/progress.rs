@@ -1,4 +1,4 @@
-//! Progress of a run: a bar on a terminal, a line now and then elsewhere.
+//! Progress of a run: a bar on a terminal, occasional lines elsewhere.
 
 use std::io::IsTerminal as _;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use crate::say;
 use crate::text::count;
 
-/// Cells done and to do.
+/// Number of cells done, and in all.
 pub(crate) struct Progress {
     bar: ProgressBar,
     plain: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many cells, `done` of which are finished already.
+    /// For `cells` cells, of which `done` are finished already.
     pub(crate) fn new(cells: usize, done: usize) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain || say::quiet() {
@@ -33,7 +33,7 @@ impl Progress {
         Self { bar, plain, done, cells }
     }
 
-    /// One more cell has ended; `what` says which and how.
+    /// Counts one more finished cell; `what` tells how it ended.
     pub(crate) fn ended(&mut self, id: &str, what: &str) {
         self.done += 1;
         self.bar.inc(1);
@@ -57,12 +57,12 @@ pub(crate) struct Spending {
     bar: ProgressBar,
     plain: bool,
     budget: u64,
-    /// Quarters that have been told.
+    /// Quarters that have been reported.
     told: AtomicU64,
 }
 
 impl Spending {
-    /// Of so many events.
+    /// For a budget of `budget` events.
     pub(crate) fn new(budget: u64) -> Self {
         let plain = !std::io::stderr().is_terminal();
         let target = if plain || say::quiet() {
@@ -76,7 +76,7 @@ impl Spending {
         Self { bar, plain, budget: budget.max(1), told: AtomicU64::new(0) }
     }
 
-    /// So many events are spent, on so many cells.
+    /// Shows that `spent` events are spent, on `cells` cells.
     pub(crate) fn at(&self, spent: u64, cells: usize) {
         self.bar.set_position(spent.min(self.budget));
         let what = count(cells, "simulation");
@@ -87,7 +87,7 @@ impl Spending {
         self.bar.set_message(what);
     }
 
-    /// Says something above the bar.
+    /// Prints a note above the bar.
     pub(crate) fn note(&self, text: &str) {
         self.bar.suspend(|| say::note(text));
     }

@@ -1,4 +1,4 @@
-//! `results.csv` and the tables beside it: which columns, and how a value is written.
+//! `results.csv` and the tables next to it: their columns, and how values are written.
 
 use cotenant_replay::drive::Lateness;
 use cotenant_results::columns::{self, METRICS};
@@ -8,7 +8,7 @@ use crate::config::{Experiment, Point};
 use crate::metrics::{Metrics, number};
 use crate::plan::Cell;
 
-/// A table in the making.
+/// A table being built.
 pub(crate) struct Table(csv::Writer<Vec<u8>>);
 
 impl Table {
@@ -26,7 +26,7 @@ impl Table {
         self.0.write_record(fields).expect("writing to memory, rows of one width");
     }
 
-    /// The text so far.
+    /// The text written so far.
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0.into_inner().expect("writing to memory")
     }
@@ -72,7 +72,7 @@ fn tenants(point: &Point) -> Vec<(&str, &str)> {
     named.chain([("*", "")]).collect()
 }
 
-/// Cell, label, repeat and the sweep, in front of every row of the tables beside `results.csv`.
+/// Cell, label, repeat and sweep values: the first fields of every row in the tables next to `results.csv`.
 fn leading(e: &Experiment, cell: &Cell) -> Vec<String> {
     let point = &e.point;
     let label = point.policies[cell.policy].label.clone();
@@ -80,7 +80,7 @@ fn leading(e: &Experiment, cell: &Cell) -> Vec<String> {
     head.into_iter().chain(point.values.iter().cloned()).collect()
 }
 
-/// The header of a table beside `results.csv`.
+/// The header of a table next to `results.csv`.
 fn side_header(keys: &[String], columns: &[&str]) -> Vec<u8> {
     let head = columns::SERIES_LEADING.iter().copied();
     let all = head.chain(keys.iter().map(String::as_str)).chain(columns.iter().copied());
@@ -146,7 +146,7 @@ pub(crate) fn series_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec
     table.into_bytes()
 }
 
-/// The rows of one cell in `counters.csv`: what its policy counted.
+/// The rows of one cell in `counters.csv`: the counters of its policy.
 pub(crate) fn counter_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let mut table = Table::headless();
     let head = leading(e, cell);
@@ -161,7 +161,7 @@ pub(crate) fn layouts_header(keys: &[String]) -> Vec<u8> {
     side_header(keys, &columns::LAYOUTS)
 }
 
-/// The rows of one cell in `layouts.csv`: of the first repeat, which the others resemble.
+/// The rows of one cell in `layouts.csv`: only for the first repeat, which the others resemble.
 pub(crate) fn layout_rows(e: &Experiment, cell: &Cell, outcome: &Outcome) -> Vec<u8> {
     let mut table = Table::headless();
     let head = leading(e, cell);

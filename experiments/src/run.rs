@@ -23,26 +23,26 @@ use crate::study::survey::{Extras, Survey, survey};
 use crate::study::{conflict, inputs, tables};
 use crate::text::count;
 
-/// What the command line asks for.
+/// The options of the command line.
 pub(crate) struct Options {
     pub(crate) file: PathBuf,
     pub(crate) out: Option<PathBuf>,
     pub(crate) overrides: Overrides,
-    /// Threads; 0: as many as there are.
+    /// Threads; 0 for as many as the machine has.
     pub(crate) jobs: usize,
     pub(crate) extras: Extras,
-    /// Say what would run, and run nothing.
+    /// Only report what would run.
     pub(crate) dry_run: bool,
     /// Compute a finished folder again.
     pub(crate) again: bool,
     pub(crate) show: Show,
 }
 
-/// Runs an experiment. Cells that an interrupted run of the same experiment in the same folder
-/// finished are not computed again.
+/// Runs an experiment. Cells that an interrupted run of the same experiment in the same folder has finished
+/// are not computed again.
 ///
 /// # Errors
-/// Bad input before anything runs; cells or plots that failed after everything has been written.
+/// Bad input, before anything runs; failed cells or plots, after everything has been written.
 pub(crate) fn run(options: &Options) -> Done {
     whole(options).map_err(Failure::into_failed)
 }
@@ -127,21 +127,21 @@ fn whole(options: &Options) -> Done {
         start.elapsed().as_secs_f64(),
     ));
     let told = drawing.install(|| tell(&out, &run, options.show));
-    // Last of all: until here, whatever happens costs no finished cell.
+    // Comes last: until here, no failure can cost a finished cell.
     forget(&out, 0, &kept);
     told
 }
 
-/// Factors of the load that a headroom takes, about; each is one cell.
+/// Approximate number of load factors to try for a headroom; each is one cell.
 const TRIALS: u64 = 6;
-/// They may take a quarter of the run's events, and so many in any case: a second or two.
+/// They may take a quarter of the run's events, and in any case `LITTLE`: a second or two.
 const PART: u64 = 4;
 const LITTLE: u64 = 10_000_000;
-/// Where a headroom is looked for.
+/// The range in which a headroom is searched.
 const REACH: Reach = Reach { least: 1.0 / 16.0, most: 16.0, close: 1.1, repeats: 1 };
 
-/// How much more load a policy carries; `None` where it has no answer, or one that takes long beside the run.
-/// `events` of all cells, and of one.
+/// How much more load a policy can carry; `None` if it has no answer, or if the search would take long
+/// compared with the run. The pair holds the events of all cells, and of one.
 fn headroom(
     e: &Experiment,
     label: &str,
@@ -158,7 +158,7 @@ fn headroom(
     let _ = std::panic::take_hook();
     match found {
         Ok(Capacity { factor, limit, .. }) => {
-            // At the end of the search's reach nothing is missed.
+            // At the end of the search's range nothing is missed.
             let limit = (factor != Some(REACH.most)).then_some(limit);
             Ok(Some(Headroom { factor, limit }))
         }
@@ -169,17 +169,17 @@ fn headroom(
     }
 }
 
-/// Whether the folder holds the results of this very plan: experiment, inputs, options, program.
+/// Whether the folder holds the results of exactly this plan: experiment, inputs, options, program.
 fn complete(out: &Path, plan: &str) -> bool {
     std::fs::read_to_string(out.join(COMPLETE)).is_ok_and(|stamp| stamp == plan)
         && out.join("results.csv").is_file()
         && out.join("run.json").is_file()
 }
 
-/// Puts the figures of another file into a result folder, in place of its own.
+/// Replaces the figures of a result folder with those that another file specifies.
 ///
 /// # Errors
-/// Tables that do not fit the results; a file that cannot be written.
+/// Plots that do not fit the results; a file that cannot be written.
 pub(crate) fn replace_plots(folder: &Path, spec: &Path) -> Done {
     let mut run = RunInfo::read(&folder.join("run.json")).map_err(Failure::input)?;
     let earlier = cotenant_plots::figures(&run);
@@ -190,10 +190,10 @@ pub(crate) fn replace_plots(folder: &Path, spec: &Path) -> Done {
     write_whole(&folder.join("run.json"), run.to_json().as_bytes())
 }
 
-/// Removes the journals of a run that is done, and those of other experiments in its folder.
+/// Removes the journals of a finished run, and those of other experiments in its folder.
 pub(crate) fn forget(out: &Path, shard: usize, kept: &Kept) {
     for journal in kept.journals() {
-        // A journal that stays costs space alone: it is read, or it is not ours.
+        // A journal that remains only takes space: its cells have been used, or belong to another experiment.
         let _ = std::fs::remove_file(journal);
     }
     let _ = std::fs::remove_dir(journal::folder(out, shard));

@@ -1,4 +1,4 @@
-//! The one place that talks to people: results to stdout, the rest to stderr.
+//! All output: results go to stdout, everything else to stderr.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -42,7 +42,7 @@ fn marked(word: &str, color: u8) -> String {
 /// 0 quiet, 1 normal, 2 verbose.
 static LEVEL: AtomicU8 = AtomicU8::new(1);
 
-/// Sets how much goes to stderr.
+/// Sets how much is printed to stderr.
 pub(crate) fn set_level(quiet: bool, verbose: bool) {
     LEVEL.store(if quiet { 0 } else { 1 + u8::from(verbose) }, Ordering::Relaxed);
 }
@@ -57,10 +57,10 @@ pub(crate) fn verbose() -> bool {
     LEVEL.load(Ordering::Relaxed) > 1
 }
 
-/// Results, to stdout.
+/// Prints results to stdout.
 ///
 /// # Errors
-/// The reader has gone, or the disk is full.
+/// The reader is gone, or the disk is full.
 pub(crate) fn out(text: &str) -> Done {
     let mut stdout = std::io::stdout().lock();
     let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
@@ -70,38 +70,38 @@ pub(crate) fn out(text: &str) -> Done {
     })
 }
 
-/// Progress and facts, to stderr, unless `-q`.
+/// Prints progress and facts to stderr, unless `-q` was given.
 pub(crate) fn note(text: &str) {
     if !quiet() {
         eprintln_or_nothing(text);
     }
 }
 
-/// Details, to stderr, with `-v` alone.
+/// Prints details to stderr, only with `-v`.
 pub(crate) fn detail(text: &str) {
     if verbose() {
         eprintln_or_nothing(text);
     }
 }
 
-/// Something that a reader of the results has to know, to stderr, even with `-q`.
+/// Prints a warning that readers of the results need to stderr, even with `-q`.
 pub(crate) fn warn(text: &str) {
     eprintln_or_nothing(&format!("{}: {text}", marked("warning", 33)));
 }
 
-/// Why the command ends, to stderr.
+/// Prints the reason for a failure to stderr.
 pub(crate) fn error(text: &str) {
     for line in text.lines() {
         eprintln_or_nothing(&format!("{}: {line}", marked("error", 31)));
     }
 }
 
-/// A message of the argument parser, which brings its own `error:`.
+/// Prints a message of the argument parser, which already contains `error:`.
 pub(crate) fn plain_error(text: &str) {
     eprintln_or_nothing(text.trim_end());
 }
 
-/// A closed stderr is no reason to fail.
+/// A closed stderr is not a failure.
 fn eprintln_or_nothing(text: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,7 +1,7 @@
-//! A replay from beginning to end: every cell of an experiment on a device, then tables and report.
+//! A complete replay: every cell of an experiment on a device, then tables and report.
 //!
-//! It is a study like any other, on another ground: what has ended is in journals, and the same command
-//! resumes what a stop has cut short. A validation is the same study on two grounds.
+//! It is a study like any other, on another ground: finished cells are in journals, and the same command
+//! resumes after a stop. A validation is the same study on two grounds.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,21 +34,21 @@ use crate::summary::Summary;
 use crate::text::{align, count, rounded};
 use crate::watch::Wants;
 
-/// The journals of what is measured, and of the simulation beside it.
+/// Indices of the journals of the measurements, and of the simulations that they are compared with.
 const MEASURED: usize = 0;
 const SIMULATED: usize = 1;
 
-/// What is to be replayed, and on what.
+/// What to replay, and on which device.
 pub(crate) struct Ask {
     pub(crate) experiment: PathBuf,
     pub(crate) overrides: Overrides,
     pub(crate) on: On,
     pub(crate) out: Option<PathBuf>,
-    /// Of an emulated GPU; `None`: as each cell needs.
+    /// Slowdown of an emulated GPU; `None` to choose it for each cell.
     pub(crate) slowdown: Option<f64>,
     /// Keep an emulated GPU's workers in this process.
     pub(crate) streams: bool,
-    /// Cells side by side on emulated GPUs.
+    /// Number of cells that run concurrently on emulated GPUs.
     pub(crate) jobs: Option<u16>,
     /// Simulate every cell, too.
     pub(crate) compare: bool,
@@ -56,18 +56,18 @@ pub(crate) struct Ask {
     pub(crate) requests: bool,
 }
 
-/// One cell and what came of it.
+/// One cell and its results.
 pub(crate) struct Play {
     /// Index among the slices.
     pub(crate) slice: usize,
     pub(crate) cell: Cell,
     pub(crate) measured: Figures,
-    /// Of a validation.
+    /// For a validation.
     pub(crate) simulated: Figures,
     pub(crate) lateness: Option<Lateness>,
 }
 
-/// Everything that was replayed, with its tables on disk.
+/// Everything that was replayed; its tables are on disk.
 pub(crate) struct Session {
     pub(crate) slices: Vec<Arc<Slice>>,
     pub(crate) plays: Vec<Play>,
@@ -75,19 +75,18 @@ pub(crate) struct Session {
     pub(crate) folder: Folder,
     pub(crate) run: RunInfo,
     out: PathBuf,
-    /// What is forgotten once everything is written.
+    /// Journals to remove once everything is written.
     kept: Vec<(usize, Kept)>,
     start: Instant,
-    /// Somebody asked for the end: cells that had not ended are not there.
+    /// A stop was requested: unfinished cells are missing.
     stopped: bool,
 }
 
 impl Session {
-    /// Reads the experiment, opens the device, runs every cell that has not been run, and writes their
-    /// tables.
+    /// Reads the experiment, opens the device, runs every cell that has not run yet, and writes the tables.
     ///
     /// # Errors
-    /// Bad input, a device that is not there, somebody who wants to stop.
+    /// Bad input, a missing device, a requested stop.
     pub(crate) fn play(ask: &Ask) -> Done<Self> {
         let start = Instant::now();
         let grid = Grid::read(&ask.experiment, &ask.overrides).map_err(Failure::Input)?;
@@ -96,7 +95,7 @@ impl Session {
             survey(grid, extras, 1, inputs::build).map_err(Failure::Input)?;
         let cdf = study.wants.cdf;
         study.wants = Wants { cdf, requests: ask.requests, ..Wants::default() };
-        // A measurement is not another cell's.
+        // Every cell needs its own measurement.
         study.twins.clear();
         let identity = study.plan.clone();
         let slices = Slices::new(&study, preparer, usize::MAX);
@@ -132,7 +131,7 @@ impl Session {
         let mut kept = vec![];
         let mut plays = plays(&study, &prepared, &ended, &measured)?;
         if ask.compare {
-            // What has been measured is compared, whoever asked for the end meanwhile.
+            // Finished measurements are compared even if a stop has been requested.
             let simulated = Simulated { compared: true };
             let simulated = ran.on(&simulated, SIMULATED, &ended, &Stop::default(), |_| ())?;
             for (play, &cell) in plays.iter_mut().zip(&ended) {
@@ -161,7 +160,7 @@ impl Session {
         Ok(Self { slices: prepared, plays, stage, folder, run, out, kept, start, stopped })
     }
 
-    /// Writes `run.json`; then plots, report, and the tables on stdout, `more` behind them.
+    /// Writes `run.json`; then plots, report, and the tables on stdout, followed by `more`.
     ///
     /// # Errors
     /// Cells failed; the drawing failed.
@@ -195,7 +194,7 @@ impl Session {
     }
 }
 
-/// The cells that a device can run: all but those of bounds.
+/// The cells that a device can run: all but bounds.
 fn can_run(study: &Study, slices: &[Arc<Slice>], experiment: &Path) -> Done<Vec<usize>> {
     let (mut cells, mut bound) = (vec![], None);
     for i in 0..study.cells.len() {
@@ -220,7 +219,7 @@ fn can_run(study: &Study, slices: &[Arc<Slice>], experiment: &Path) -> Done<Vec<
     Ok(cells)
 }
 
-/// One cell at a time on a GPU; emulated ones, which sleep most of the time, side by side.
+/// One cell at a time on a GPU; emulated cells, which sleep most of the time, run concurrently.
 fn jobs(ask: &Ask, cells: usize) -> usize {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     match ask.on {
@@ -229,7 +228,7 @@ fn jobs(ask: &Ask, cells: usize) -> usize {
     }
 }
 
-/// Cells on a ground, as far as they have not run.
+/// Runs the cells on a ground that have not run yet.
 struct Ran<'a> {
     slices: &'a Slices<'a>,
     out: &'a Path,
@@ -237,7 +236,7 @@ struct Ran<'a> {
 }
 
 impl Ran<'_> {
-    /// Runs what the journals lack of `cells`, and says `before` what that is.
+    /// Runs those of `cells` that the journals lack, after passing them to `before`.
     fn on(
         &self,
         ground: &dyn Ground,
@@ -271,7 +270,7 @@ impl Ran<'_> {
     }
 }
 
-/// What came of the cells that have ended.
+/// The results of the finished cells.
 fn plays(study: &Study, slices: &[Arc<Slice>], ended: &[usize], kept: &Kept) -> Done<Vec<Play>> {
     let play = |&i: &usize| -> Done<Play> {
         let (point, number) = study.point_of(i);
@@ -284,7 +283,7 @@ fn plays(study: &Study, slices: &[Arc<Slice>], ended: &[usize], kept: &Kept) -> 
     ended.iter().map(play).collect()
 }
 
-/// Real time cannot be hurried: say how long it will take.
+/// Real time cannot be accelerated: announce how long it will take.
 fn tell_time(study: &Study, slices: &[Arc<Slice>], stage: &Stage, cells: &[usize], jobs: usize) {
     let seconds = |&i: &usize| {
         let (point, number) = study.point_of(i);
@@ -301,7 +300,7 @@ fn tell_time(study: &Study, slices: &[Arc<Slice>], stage: &Stage, cells: &[usize
     say::note(&format!("{cells} in real time, {jobs} at a time: about {wall:.0} s"));
 }
 
-/// How late the dispatcher was, all cells of a policy together.
+/// Lateness of the dispatcher, over all cells of each policy.
 fn late_table(slices: &[Arc<Slice>], plays: &[Play]) -> String {
     let mut rows: Vec<Vec<String>> = vec![];
     for (policy, row) in slices[0].e.point.policies.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a finished folder has to say: figures and report drawn, the answer told.
+//! The output of a finished folder: draws figures and report, and prints the answer.
 
 use std::path::Path;
 
@@ -9,18 +9,18 @@ use crate::fail::{Done, Failure};
 use crate::say;
 use crate::summary::Summary;
 
-/// What a finished run shows besides its answer.
+/// What to show of a finished run besides its answer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Show {
     /// The table of results.
     pub(crate) table: bool,
-    /// JSON in place of words.
+    /// JSON instead of text.
     pub(crate) json: bool,
     /// The report, in a browser.
     pub(crate) open: bool,
 }
 
-/// Draws, and says what came out: the answer, and where the report is.
+/// Draws everything, then prints the answer and the path of the report.
 ///
 /// # Errors
 /// Cells failed; the drawing failed.
@@ -52,7 +52,8 @@ pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
     }
 }
 
-/// Where the best is a research prototype, what to deploy until then. A sweep has that in its report.
+/// If the best policy is a research prototype, what to deploy until it is available. For a sweep, the report
+/// tells this.
 fn deploys_today(run: &RunInfo) -> Option<String> {
     let [winner] = run.winners.as_slice() else { return None };
     let today = winner.today.as_ref()?;
@@ -63,13 +64,13 @@ fn deploys_today(run: &RunInfo) -> Option<String> {
     ))
 }
 
-/// How much more load what is to be deployed carries.
+/// How much more load the policy to deploy can carry.
 fn headroom(run: &RunInfo) -> Option<String> {
     let [winner] = run.winners.as_slice() else { return None };
     winner.deployed().headroom_words()
 }
 
-/// Opens a file with whatever the desktop has for it; where there is none, its path has been told.
+/// Opens a file with the desktop's program for it; without a desktop, its path has been printed already.
 fn open(file: &Path) {
     let program = if cfg!(target_os = "macos") { "open" } else { "xdg-open" };
     let started = std::process::Command::new(program)
@@ -83,14 +84,14 @@ fn open(file: &Path) {
     }
 }
 
-/// What has been drawn, and why the rest has not.
+/// The number of files drawn, and why others are missing.
 pub(crate) struct Drawn {
     pub(crate) files: usize,
     pub(crate) missing: Vec<String>,
 }
 
-/// Plots and report from the folder alone. Results that some plot cannot show (no value at all, a
-/// sweep that `--set` added) are not failed runs: the others and the report are there.
+/// Draws plots and report from the folder alone. A plot that cannot show the results (no value at all, a
+/// sweep that `--set` added) does not make the run fail: the other plots and the report exist.
 pub(crate) fn draw(folder: &Path) -> Done<Drawn> {
     let (files, missing) = match cotenant_plots::draw(folder) {
         Ok(files) => (files, vec![]),

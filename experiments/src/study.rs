@@ -1,8 +1,8 @@
 //! A study: every cell of an experiment, computed in one go or in shards, by one machine or many.
 //!
-//! What is finished is known from files alone: a journal per attempt ([`journal`]), a commit record
-//! per shard ([`commit`]). Whoever computes does the same: read the journals, compute what is missing,
-//! write the rows out in the order of the cells.
+//! Files alone tell what is finished: a journal per attempt ([`journal`]) and a commit record per shard
+//! ([`commit`]). Every computation follows the same steps: read the journals, compute the missing cells,
+//! write the rows in the order of the cells.
 
 pub(crate) mod advice;
 mod cells;
@@ -39,7 +39,7 @@ use self::commit::Commit;
 use self::journal::Conflict;
 use self::names::Names;
 
-/// Folder of what attempts disagree about.
+/// Folder for the records of attempts that disagree.
 const CONFLICTS: &str = "conflicts";
 
 /// The cells of an experiment, and what they are computed from.
@@ -48,11 +48,11 @@ pub(crate) struct Study {
     pub(crate) wants: Wants,
     /// Names of all cells, in the order of `results.csv`.
     pub(crate) cells: Names,
-    /// Cells for which the computation of an earlier one serves, with that one.
+    /// Cells that share the computation of an earlier cell, with that cell.
     pub(crate) twins: BTreeMap<usize, usize>,
-    /// Identifies cells, build and options: what bears another is not ours.
+    /// Identifies cells, build and options: records with another identity are not ours.
     pub(crate) plan: String,
-    /// The cells by name, once somebody asks.
+    /// The cells sorted by name, filled at the first look-up.
     pub(crate) by_name: OnceLock<Vec<usize>>,
 }
 
@@ -62,7 +62,7 @@ impl Study {
         self.twins.get(&cell).copied().unwrap_or(cell)
     }
 
-    /// The cell of a name.
+    /// The index of the cell with this name.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let by_name = self.by_name.get_or_init(|| {
             let mut order: Vec<usize> = (0..self.cells.len()).collect();
@@ -78,8 +78,8 @@ impl Study {
         (cell / per_point, cell % per_point)
     }
 
-    /// Deals the cells to `shards`: which shard each belongs to. The cells of one computation stay
-    /// together, and the others scatter: neighbours in the grid take equally long.
+    /// Assigns the cells to `shards`: returns the shard of each. Cells that share a computation stay
+    /// together; the others are scattered, since neighbours in the grid take about equally long.
     pub(crate) fn deal(&self, shards: usize) -> Vec<usize> {
         let firsts = (0..self.cells.len()).filter(|&i| self.first_of(i) == i);
         let mut order: Vec<(u64, usize)> =
@@ -96,7 +96,7 @@ impl Study {
     }
 }
 
-/// Keeps what two journals say of the same cell, and says so.
+/// Keeps what two journals say about the same cell, and reports the conflict.
 pub(crate) fn conflict(dir: &Path, conflict: &Conflict) -> Failure {
     let cell = &conflict.records[0].line.cell;
     let lines: Vec<String> = conflict.records.iter().map(seal::line).collect();
@@ -105,7 +105,7 @@ pub(crate) fn conflict(dir: &Path, conflict: &Conflict) -> Failure {
     keep_conflict(dir, &format!("{cell}.jsonl"), &lines, &what)
 }
 
-/// Keeps the commit records of two attempts that disagree, and says so.
+/// Keeps the commit records of two attempts that disagree, and reports the conflict.
 pub(crate) fn disagree(dir: &Path, shard: usize, there: &Commit, ours: &Commit) -> Failure {
     let lines = [seal::line(there), seal::line(ours)];
     let what = format!("shard {shard}, computed on {} and {}", there.host, ours.host);

@@ -8,9 +8,9 @@ use cotenant_results::{Metric, RunInfo, columns};
 use crate::fail::{Done, Failure};
 use crate::text::{align, rounded};
 
-/// Rows that a terminal is asked to show.
+/// Most rows to print on a terminal.
 const MOST_ROWS: usize = 120;
-/// Metrics that are shown.
+/// Metrics in the table.
 const SHOWN: [Metric; 6] = [
     Metric::Throughput,
     Metric::Goodput,
@@ -20,17 +20,17 @@ const SHOWN: [Metric; 6] = [
     Metric::CuUtilization,
 ];
 
-/// What the repeats of one policy at one point say of one tenant.
+/// The repeats of one policy at one point, for one tenant.
 struct Group {
     /// Sweep values, label, tenant.
     names: Vec<String>,
-    /// Sum and number of the values that exist, by column of [`SHOWN`].
+    /// Sum and number of the existing values, by column of [`SHOWN`].
     sums: [(f64, usize); SHOWN.len()],
-    /// Of the first repeat that failed.
+    /// Status of the first failed repeat.
     status: Option<String>,
 }
 
-/// The results of a folder as it is read through.
+/// The results of a folder, aggregated while they are read.
 pub(crate) struct Summary {
     groups: Vec<Group>,
     /// Cells that failed, by reason.
@@ -42,7 +42,7 @@ impl Summary {
     /// Reads `results.csv`; memory grows with the policies and points, not with the repeats.
     ///
     /// # Errors
-    /// It is not a table of results.
+    /// The file is not a table of results.
     pub(crate) fn read(file: &Path, keys: &[String]) -> Done<Self> {
         let bad = |e: csv::Error| Failure::input(format!("{}: {e}", file.display()));
         let mut reader = csv::Reader::from_path(file).map_err(bad)?;
@@ -92,7 +92,7 @@ impl Summary {
         }
     }
 
-    /// The table, or the whole-GPU rows alone where there are too many.
+    /// The table; only its whole-GPU rows if it would be too long.
     pub(crate) fn text(&self) -> String {
         let whole_only = self.groups.len() > MOST_ROWS;
         let is_whole = |g: &Group| g.names.last().is_some_and(|t| t == "*");
@@ -110,10 +110,10 @@ impl Summary {
         text
     }
 
-    /// The answer for programs: what the report reads, and the table.
+    /// The answer as JSON: the facts of the report, and the table.
     ///
     /// # Errors
-    /// None that data of this kind can have.
+    /// None can occur with this kind of data.
     pub(crate) fn json(&self, run: &RunInfo, answer: &[String], report: &Path) -> Done<String> {
         let keys = self.header.len();
         let rows = self.groups.iter().map(|group| {
@@ -141,7 +141,7 @@ impl Summary {
         Ok(serde_json::to_string_pretty(&all).map_err(Failure::failed)? + "\n")
     }
 
-    /// Why cells failed, one line; nothing where none did.
+    /// Why cells failed, in one line; `None` if none did.
     pub(crate) fn failures(&self, cells: usize) -> Option<String> {
         let failed: usize = self.failures.iter().map(|(_, n)| n).sum();
         let mut reasons = self.failures.clone();

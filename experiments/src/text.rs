@@ -1,6 +1,6 @@
 //! Tables for the terminal.
 
-/// Columns aligned: texts to the left, numbers to the right, two spaces between.
+/// Aligns columns: text to the left, numbers to the right, two spaces between.
 pub(crate) fn align(header: &[&str], rows: &[Vec<String>]) -> String {
     let columns = header.len();
     let width = |text: &str| text.chars().count();
@@ -39,7 +39,7 @@ pub(crate) fn align(header: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-/// Three or more significant digits, `-` for what does not exist.
+/// Three or more significant digits; `-` for a missing value.
 pub(crate) fn rounded(value: Option<f64>) -> String {
     match value {
         None => "-".to_owned(),
@@ -51,10 +51,10 @@ pub(crate) fn rounded(value: Option<f64>) -> String {
     }
 }
 
-/// A share, written `5%` or `0.05`.
+/// A share, written as `5%` or `0.05`.
 ///
 /// # Errors
-/// It is none, or below 0.
+/// It is not a number, or it is below 0.
 pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number = |text: &str| text.trim().parse::<f64>().ok();
     let share = match text.strip_suffix('%') {

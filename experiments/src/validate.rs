@@ -1,4 +1,4 @@
-//! What the difference of simulation and replay comes to.
+//! Evaluates the difference between simulation and replay.
 
 pub(crate) mod compare;
 pub(crate) mod residuals;

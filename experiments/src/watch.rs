@@ -1,4 +1,4 @@
-//! What a run leaves besides its counts, for those who ask: a time series, a timeline, a request log.
+//! Optional records of a run besides its counts: a time series, a timeline, a request log.
 
 use std::io::{self, BufWriter, Seek as _, Write as _};
 
@@ -8,7 +8,7 @@ use cotenant_sim::timeline::Timeline;
 use serde::{Deserialize, Serialize};
 use tempfile::SpooledTempFile;
 
-/// Most happenings of a timeline: about 150 MB of JSON.
+/// Most events of a timeline: about 150 MB of JSON.
 const TIMELINE_LIMIT: usize = 2_000_000;
 
 /// What to watch.
@@ -26,7 +26,7 @@ pub(crate) struct Wants {
     pub(crate) timeline: bool,
 }
 
-/// An observer that hands on to those that are wanted.
+/// An observer that passes events on to the requested ones.
 pub(crate) struct Watch {
     pub(crate) series: Option<Series>,
     pub(crate) requests: Option<RequestLog>,
@@ -34,7 +34,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Watches `names` from the end of the warm-up on.
+    /// Watches the tenants `names` from the end of the warm-up.
     pub(crate) fn new(
         wants: Wants,
         names: &[&str],
@@ -93,7 +93,7 @@ pub(crate) struct Series {
 
 /// One bin.
 pub(crate) struct Bin {
-    /// Completions and p95 latency, ns, by tenant and, last, of all.
+    /// Completions and p95 latency (ns) of each tenant and, last, of all together.
     pub(crate) served: Vec<(u64, Option<u64>)>,
     /// Mean CUs in use.
     pub(crate) busy: f64,
@@ -169,14 +169,14 @@ impl Series {
         }
     }
 
-    /// The bins, to the end of the run.
+    /// The bins up to the end of the run.
     pub(crate) fn finish(mut self) -> (Vec<Bin>, usize) {
         self.advance(self.end);
         (self.bins, self.tenants)
     }
 }
 
-/// Number, and nearest-rank 95th percentile.
+/// The number of values, and their nearest-rank 95th percentile.
 fn p95(values: &mut [u64]) -> (u64, Option<u64>) {
     values.sort_unstable();
     let n = values.len();
@@ -184,11 +184,11 @@ fn p95(values: &mut [u64]) -> (u64, Option<u64>) {
     (n as u64, values.get(rank - 1).copied())
 }
 
-/// A request log up to this size stays in memory, bytes; what is larger waits in an unnamed file in the
+/// A request log up to this size, in bytes, stays in memory; a larger one goes to an unnamed file in the
 /// system's folder for temporary files.
 const SPOOL: usize = 16 << 20;
 
-/// One line of CSV per request that ended, warm-up included, behind a header.
+/// One line of CSV per finished request, warm-up included, after a header.
 pub(crate) struct RequestLog {
     names: Vec<String>,
     lines: BufWriter<SpooledTempFile>,
@@ -202,7 +202,7 @@ impl RequestLog {
         Self { names: names.iter().map(|n| (*n).to_owned()).collect(), lines, failed }
     }
 
-    /// What fails once is told in the end: an observer cannot.
+    /// The first failure is reported at the end: an observer cannot return it.
     fn happened(&mut self, now: Nanos, what: Happening) {
         if self.failed.is_some() {
             return;
@@ -221,10 +221,10 @@ impl RequestLog {
         self.failed = written.err();
     }
 
-    /// The text, to be read from its beginning.
+    /// The text, positioned at its beginning.
     ///
     /// # Errors
-    /// It could not be kept.
+    /// The log could not be written.
     pub(crate) fn text(self) -> io::Result<SpooledTempFile> {
         if let Some(e) = self.failed {
             return Err(e);

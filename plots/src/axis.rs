@@ -1,5 +1,5 @@
-//! Axes: what range they span, where ticks stand and what the ticks say. plotters maps and draws with
-//! them; it knows no ticks at 1, 2 and 5 times powers of ten, no names and no tails.
+//! Axes: their range, the places of ticks and their labels. plotters maps and draws with them; it has no
+//! ticks at 1, 2 and 5 times powers of ten, no axes of names and no tail axes.
 
 use std::ops::Range;
 
@@ -11,36 +11,36 @@ use cotenant_results::format::{fixed, plain, pretty};
 /// Size of tick labels, px.
 pub(crate) const TICK_SIZE: f64 = 11.0;
 
-/// How values map to places.
+/// How values map to positions.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Scale {
-    /// Evenly.
+    /// Linear.
     Linear { lo: f64, hi: f64 },
-    /// Evenly in the logarithm; both ends are above 0.
+    /// Logarithmic; both ends are above 0.
     Log { lo: f64, hi: f64 },
     /// Value `i` is the `i`-th name.
     Names(Vec<String>),
-    /// Percentages with room for those near 100: evenly in the logarithm of what is missing, to 99.9 %.
+    /// Percentages with more room for those near 100: logarithmic in the distance from 100 %, up to 99.9 %.
     Tail,
 }
 
 /// An axis.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Axis {
-    /// What is drawn, with its unit.
+    /// The quantity, with its unit.
     pub(crate) title: String,
     /// The mapping.
     pub(crate) scale: Scale,
     /// Values that get ticks if their labels fit.
     pub(crate) at: Vec<f64>,
-    /// Ticks with their labels, once the room is known.
+    /// Ticks with their labels, chosen once the available room is known.
     pub(crate) ticks: Vec<Tick>,
 }
 
 /// A tick: its value and its label.
 pub(crate) type Tick = (f64, String);
 
-/// What the tail axis ends at, %.
+/// End of the tail axis, %.
 const TAIL_END: f64 = 99.95;
 
 impl Ranged for Axis {
@@ -48,7 +48,7 @@ impl Ranged for Axis {
     type ValueType = f64;
 
     fn map(&self, value: &f64, (from, to): (i32, i32)) -> i32 {
-        // What a logarithmic axis cannot show lies at its lower end.
+        // Values that a logarithmic axis cannot show are put at its lower end.
         let place = self.place(*value).unwrap_or(0.0);
         from + (f64::from(to - from) * place).round() as i32
     }
@@ -76,12 +76,12 @@ impl Axis {
         Self { title: title.to_owned(), scale, at: vec![], ticks: vec![] }
     }
 
-    /// One place for each name.
+    /// One position for each name.
     pub(crate) fn names(title: &str, names: Vec<String>) -> Self {
         Self::of(title, Scale::Names(names))
     }
 
-    /// Percentages, those near 100 apart.
+    /// Percentages, with those near 100 spread out.
     pub(crate) fn tail(title: &str) -> Self {
         Self::of(title, Scale::Tail)
     }
@@ -92,7 +92,7 @@ impl Axis {
         Self::of(title, Scale::Linear { lo, hi })
     }
 
-    /// An axis that holds `values` and ends at round ones: from zero if it is linear.
+    /// An axis that contains `values` and ends at round numbers; a linear one starts at zero.
     pub(crate) fn from_zero(title: &str, values: &[f64], log: bool) -> Self {
         let (lo, hi) = ends(values, log);
         if !log {
@@ -117,7 +117,7 @@ impl Axis {
         Self::exact(title, lo - pad, hi + pad)
     }
 
-    /// An axis that spans `values` with room for markers, but nothing below 0 where no value is.
+    /// An axis that spans `values` with room for markers, but only below 0 if a value is.
     pub(crate) fn around(title: &str, values: &[f64], log: bool) -> Self {
         let mut axis = Self::spanning(title, values, log);
         if let Scale::Linear { lo, hi } = &mut axis.scale {
@@ -129,7 +129,7 @@ impl Axis {
         axis
     }
 
-    /// A share never exceeds 100 %: no empty room above it.
+    /// Limits the upper end: a share never exceeds 100 %, so no room is left above it.
     pub(crate) fn capped(mut self, at: f64) -> Self {
         if let Scale::Linear { hi, .. } = &mut self.scale {
             *hi = hi.min(at);
@@ -146,7 +146,7 @@ impl Axis {
         }
     }
 
-    /// Prefers ticks at these values, of which it may hold some only.
+    /// Prefers ticks at these values; values outside the axis are ignored.
     pub(crate) fn ticks_at(mut self, values: &[f64]) -> Self {
         self.at = values.iter().copied().filter(|v| self.holds(*v)).collect();
         self.at.sort_by(f64::total_cmp);
@@ -154,7 +154,7 @@ impl Axis {
         self
     }
 
-    /// Place of `value` in 0..=1; outside of it beyond the ends, `None` where it has no place.
+    /// Position of `value` in 0..=1, or outside that range beyond the ends; `None` if it has no position.
     pub(crate) fn place(&self, value: f64) -> Option<f64> {
         let tail = |v: f64| -(1.0 - v / 100.0).log10();
         let place = match &self.scale {
@@ -172,7 +172,7 @@ impl Axis {
         self.place(value).is_some_and(|p| (0.0..=1.0).contains(&p))
     }
 
-    /// Chooses the ticks for an axis of `room` px; labels of a horizontal axis must not touch.
+    /// Chooses the ticks for an axis of `room` px; labels on a horizontal axis must not touch.
     pub(crate) fn settle(&mut self, room: f64, horizontal: bool) {
         self.ticks = self.choose(room, horizontal);
     }
@@ -209,7 +209,7 @@ impl Axis {
     }
 }
 
-/// The least and the greatest value, on a logarithmic axis of those above 0.
+/// The smallest and the largest value; on a logarithmic axis only of those above 0.
 fn ends(values: &[f64], log: bool) -> (f64, f64) {
     let shown = || values.iter().copied().filter(|v| !log || *v > 0.0);
     let (lo, hi) =
@@ -221,7 +221,7 @@ fn ends(values: &[f64], log: bool) -> (f64, f64) {
     }
 }
 
-/// A step of 1, 2 or 5 times a power of ten that cuts `span` into at most about `parts`.
+/// A step of 1, 2 or 5 times a power of ten that divides `span` into about `parts` parts at most.
 fn step(span: f64, parts: f64) -> f64 {
     let raw = (span / parts).max(f64::MIN_POSITIVE);
     let power = 10_f64.powf(raw.log10().floor());
@@ -249,7 +249,7 @@ fn log_ticks(lo: f64, hi: f64, most: f64) -> Vec<Tick> {
         let all = powers.flat_map(|e| factors.iter().map(move |f| f * 10_f64.powi(e)));
         all.filter(|v| (lo * 0.9999..=hi * 1.0001).contains(v)).map(|v| (v, plain(v))).collect()
     };
-    // Two decades with one power of ten in them say nothing by it alone.
+    // On an axis that contains only one power of ten, that tick alone would tell nothing.
     let coarse = usize::from(decades * 3.0 > most + 1.0) * 2;
     let factors: [&[f64]; 3] = [&[1.0], &[1.0, 5.0], &[1.0, 2.0, 5.0]];
     let found = factors[2 - coarse..].iter().map(|f| ticks(f)).find(|ticks| ticks.len() >= 2);

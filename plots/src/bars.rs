@@ -1,5 +1,6 @@
-//! `bars`: a metric of every series, with 95 % confidence intervals over the repeats. Many series are
-//! dots beside their names, sorted, a panel for each value of x; a few over several groups are bars.
+//! `bars`: a metric of every series, with 95 % confidence intervals over the repeats. Many series are drawn
+//! as sorted dots next to their names, with a panel for each value of x; a few series over several groups are
+//! drawn as bars.
 
 use cotenant_results::PlotSpec;
 
@@ -9,9 +10,10 @@ use crate::figure::{Figure, Key, Mark, Panel, Side};
 use crate::grouped::{Plan, Value, WIDE, group_title};
 use crate::select::Context;
 
-/// Part of a group's place that its bars fill.
+/// Share of a group's width that its bars fill.
 const FILLED: f64 = 0.82;
-/// Colours that a reader tells apart without looking them up; beyond, names stand on the axis.
+/// Number of colours that a reader can tell apart without the legend; with more series, names are put on the
+/// axis.
 const FEW_SERIES: usize = 4;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -44,7 +46,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
 }
 
 impl Plan<'_> {
-    /// Whether bars do: few colours, several groups, one linear axis for all values.
+    /// Whether bars are suitable: few colours, several groups, one linear axis for all values.
     fn few(&self) -> bool {
         let above = || self.all().map(|e| e.mean).filter(|m| *m > 0.0);
         let (least, most) = (above().fold(f64::MAX, f64::min), above().fold(0.0, f64::max));

@@ -1,4 +1,4 @@
-//! `cdf`: the share of requests answered within a latency, one panel per tenant, the SLO marked.
+//! `cdf`: the share of requests answered within a latency, one panel per tenant, with the SLO marked.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use cotenant_results::columns::LATENCY;
 use cotenant_results::format::pretty;
 use cotenant_results::{Row, Table};
 
-/// A spread of latencies above which the axis is logarithmic unless asked otherwise.
+/// Ratio of latencies above which the axis is logarithmic unless the plot sets it.
 const WIDE: f64 = 40.0;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -98,7 +98,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     })
 }
 
-/// Tenants with a panel each; one unnamed panel where tenants are the series.
+/// The tenants that get a panel each; a single unnamed panel if tenants are the series.
 fn tenants(
     cx: &Context<'_>,
     table: &Table,
@@ -146,7 +146,7 @@ fn marks(
 /// `(latency, percent)` of one series, the latency at each quantile averaged over the repeats.
 fn quantiles(cx: &Context<'_>, table: &Table, rows: &[&Row]) -> Result<Vec<(f64, f64)>, String> {
     cx.unmixed(table, rows)?;
-    // Quantiles are not negative, so the order of their bits is their own.
+    // Quantiles are not negative, so their bits sort in the same order as their values.
     let mut at: BTreeMap<u64, (f64, u32)> = BTreeMap::new();
     for row in rows {
         let quantile = table.number(row, "quantile").filter(|q| (0.0..=1.0).contains(q));

@@ -1,5 +1,5 @@
-//! A figure as plotters charts on one page: margins grow with the labels they hold, the legend stands
-//! outside of the data, and no two labels touch.
+//! Draws a figure as plotters charts on one page: margins grow with their labels, the legend is outside of
+//! the data, and no two labels touch.
 
 use cotenant_results::Legend;
 use plotters::chart::{ChartBuilder, LabelAreaPosition};
@@ -23,20 +23,20 @@ const AXIS_SIZE: f64 = 12.0;
 const PANEL_SIZE: f64 = 12.5;
 const LEGEND_SIZE: f64 = 11.5;
 const PAD: f64 = 14.0;
-/// A legend's label is wrapped at this width, the title of a colour bar at less.
+/// Legend labels are wrapped at this width, the title of a colour bar at `BAR_TITLE`.
 const LEGEND_WIDTH: f64 = 190.0;
 const BAR_TITLE: f64 = 120.0;
-/// A name beside or below an axis is wrapped at this width.
+/// Names next to or below an axis are wrapped at this width.
 const NAME_WIDTH: f64 = 170.0;
-/// Room between a panel's plot area and the right edge of its place.
+/// Distance between a panel's plot area and the right edge of its cell.
 const RIGHT: f64 = 18.0;
-/// Room between panels that share the names of an axis.
+/// Distance between panels that share the names of an axis.
 const BETWEEN: f64 = 6.0;
 /// px per mm at 96 dpi.
 const PX_PER_MM: f64 = 96.0 / 25.4;
-/// No plot area is narrower.
+/// Minimum width of a plot area.
 const NARROWEST: f64 = 120.0;
-/// Width of the report's pictures, px: one fits a phone, and wide screens have several in a row.
+/// Width of the report's pictures, px: one fits on a phone, and wide screens show several in a row.
 const PIECE: f64 = 380.0;
 
 /// Room around each panel's plot area.
@@ -48,12 +48,12 @@ struct Margins {
 }
 
 impl Margins {
-    /// Width of so many columns.
+    /// Width of `columns` columns.
     fn across(&self, figure: &Figure, columns: usize) -> f64 {
         (0..columns).map(|c| self.beside(figure, c) + figure.size.0 + RIGHT).sum()
     }
 
-    /// Room beside the plot area of a column.
+    /// Room to the left of the plot area of a column.
     fn beside(&self, figure: &Figure, column: usize) -> f64 {
         if figure.share_y && column > 0 { BETWEEN } else { self.left }
     }
@@ -63,7 +63,7 @@ impl Margins {
 pub(crate) fn svg(figure: &Figure, id: &str) -> String {
     let mut figure = figure.clone();
     let (margins, width) = fit(&mut figure);
-    // The backend's error has no value, and every area is large enough for what stands in it.
+    // The backend's errors have no values, and every area is large enough for its content.
     let canvas = draw(&figure, id, &margins, width).unwrap_or_else(|_| Canvas::new(id, 1.0, 1.0));
     let font = match figure.shape.font.as_str() {
         "" => String::new(),
@@ -73,15 +73,15 @@ pub(crate) fn svg(figure: &Figure, id: &str) -> String {
     canvas.document(&Head { title: &figure.title, desc: &figure.finding, font: &font, mm })
 }
 
-/// The figure for a page of any width: a picture for each panel, and one for the legend. Title and
-/// notes are the page's.
+/// The figure for a page of any width: one picture for each panel, and one for the legend. Title and notes
+/// are left to the page.
 pub(crate) fn pieces(figure: &Figure, id: &str) -> Vec<String> {
     let alone = |(n, panels): (usize, Vec<Panel>)| {
         let mut piece = Figure { panels, columns: 1, notes: vec![], ..figure.clone() };
         (piece.title, piece.share_y, piece.stacked) = (String::new(), false, false);
         piece.shape = Shaped { font: figure.shape.font.clone(), ..Shaped::default() };
         let mut marks = piece.panels.iter().flat_map(|p| &p.marks);
-        // Tiles hold numbers: they keep their size.
+        // Tiles contain numbers: they keep their size.
         let tiles = marks.any(|m| matches!(m, Mark::Tile { .. }));
         if piece.panels.is_empty() {
             piece.finding = "Legend".to_owned();
@@ -103,7 +103,7 @@ pub(crate) fn pieces(figure: &Figure, id: &str) -> Vec<String> {
     panels.chain(key.then(Vec::new)).enumerate().map(alone).collect()
 }
 
-/// Settles ticks, and where a physical width is asked for, panels of a size that gives it.
+/// Chooses ticks; if a physical width is set, also the size of the panels that results in it.
 fn fit(figure: &mut Figure) -> (Margins, f64) {
     let total = |f: &Figure, m: &Margins| PAD * 2.0 + m.across(f, f.columns) + side(f, 0.0).size.0;
     figure.columns = figure.columns.max(1).min(figure.panels.len());
@@ -127,7 +127,7 @@ fn fit(figure: &mut Figure) -> (Margins, f64) {
     }
 }
 
-/// Chooses ticks, breaks names into lines, and measures what stands around the panels.
+/// Chooses ticks, breaks names into lines, and measures the room around the panels.
 fn settle(figure: &mut Figure) -> Margins {
     let (w, h) = figure.size;
     let leans = figure.panels.iter().any(|p| matches!(&p.x.scale, Scale::Names(n) if lean(n, w)));
@@ -165,7 +165,7 @@ fn settle(figure: &mut Figure) -> Margins {
     }
 }
 
-/// Whether names have to lean: they do not fit below each other's neighbours otherwise.
+/// Whether names must be slanted because they do not fit next to each other.
 fn lean(names: &[String], width: f64) -> bool {
     let slot = width / names.len().max(1) as f64 - 8.0;
     let fits = |n: &String| {
@@ -176,8 +176,8 @@ fn lean(names: &[String], width: f64) -> bool {
     !names.iter().all(fits)
 }
 
-/// The y axis's title in as many lines as it needs beside a panel of that height; if it breaks, then
-/// before its unit.
+/// The y axis's title in as many lines as it needs next to a panel of height `height`; if it must be broken,
+/// the unit starts a new line.
 fn y_title(axis: &Axis, height: f64) -> Vec<String> {
     let whole = font::wrap(&axis.title, AXIS_SIZE, height + 24.0);
     let parts = axis.title.split_once(" (").filter(|_| whole.len() > 1);
@@ -198,7 +198,7 @@ fn draw(figure: &Figure, id: &str, margins: &Margins, width: f64) -> Result<Canv
         broken(&figure.title, TITLE_SIZE, INK).chain(notes).collect();
     let gap = if head.is_empty() { 0.0 } else { 8.0 };
     let top = PAD + head.iter().map(|l| l.1 * 1.3).sum::<f64>() + gap;
-    // Stacked panels share the x axis of the lowest one.
+    // Stacked panels share the x axis of the lowest panel.
     let inner = if figure.stacked { 12.0 } else { margins.bottom };
     let rows = figure.panels.len().div_ceil(figure.columns.max(1));
     let cell = margins.top + figure.size.1 + inner;
@@ -234,10 +234,10 @@ fn draw(figure: &Figure, id: &str, margins: &Margins, width: f64) -> Result<Canv
     Ok(canvas)
 }
 
-/// Where a panel stands.
+/// The place of a panel.
 struct Place {
     at: (f64, f64),
-    /// Room beside the plot area.
+    /// Room to the left of the plot area.
     left: f64,
     size: (f64, f64),
     x_labels: bool,
@@ -288,7 +288,7 @@ fn draw_panel(
         false => mesh.y_label_formatter(&blank),
     };
     mesh.draw()?;
-    // Text on top, below it what it names: and neighbours that look alike take fewer bytes.
+    // Text is drawn last, on top of what it labels; and adjacent marks of the same look take fewer bytes.
     let mut marks: Vec<&Mark> = panel.marks.iter().collect();
     marks.sort_by_key(|m| m.layer());
     let (plot, frame) = (chart.plotting_area(), [x + left, y + margins.top, w, h]);
@@ -310,14 +310,14 @@ fn draw_panel(
     Ok(())
 }
 
-/// What explains the figure beside or below its panels.
+/// The legend or colour bar, next to the panels or below them.
 struct Beside {
     size: (f64, f64),
-    /// Labels of the legend with their places.
+    /// Labels of the legend with their positions.
     labels: Vec<(String, (f64, f64))>,
 }
 
-/// Lays out the legend: in one column beside the panels, below them in as many as have room.
+/// Lays out the legend: in one column next to the panels, or below them in as many columns as fit.
 fn side(figure: &Figure, width: f64) -> Beside {
     if let Some(bar) = &figure.colors {
         let title = font::wrap(&bar.title, LEGEND_SIZE, BAR_TITLE).join("\n");
@@ -325,7 +325,7 @@ fn side(figure: &Figure, width: f64) -> Beside {
         return Beside { size, labels: vec![] };
     }
     let below = figure.shape.legend == Legend::Below;
-    // Below, two columns at least.
+    // Below the panels, at least two columns.
     let most = if below { ((width - 2.0 * PAD) / 2.0 - 50.0).max(60.0) } else { LEGEND_WIDTH };
     let limit = LEGEND_WIDTH.min(most);
     let wrapped = |e: &Entry| font::wrap(&e.label, LEGEND_SIZE, limit).join("\n");
@@ -373,7 +373,7 @@ fn legend(canvas: &Canvas, figure: &Figure, side: &Beside, at: (f64, f64)) -> Re
     Ok(())
 }
 
-/// The scale of a heatmap's colours: a chart of its own, whose y axis stands on the right.
+/// The colour scale of a heatmap: a chart of its own with its y axis on the right.
 fn color_bar(
     area: &DrawingArea<Canvas, Shift>,
     figure: &Figure,
@@ -392,7 +392,7 @@ fn color_bar(
     let mut chart = ChartBuilder::on(&place)
         .set_label_area_size(LabelAreaPosition::Right, px(60.0))
         .build_cartesian_2d(Axis::exact("", 0.0, 1.0), axis)?;
-    // From the top down, each over the ones before, so that no seams show.
+    // From the top down, each rectangle over the previous ones, so that no seams show.
     let steps = 64;
     chart.draw_series((1..=steps).rev().map(|i| {
         let share = |i: f64| i / f64::from(steps);

@@ -1,4 +1,4 @@
-//! `curves`: latency against the CUs given, the fewest sufficient CUs marked by a ring.
+//! `curves`: latency against the number of CUs; a ring marks the fewest CUs that are sufficient.
 
 use cotenant_results::format::pretty;
 
@@ -9,7 +9,7 @@ use crate::style::{FAINT, INK, Look, Shape, other_look};
 use cotenant_results::PlotSpec;
 use cotenant_results::{Row, Table};
 
-/// Kernels drawn beside the whole model: those with the largest share of its time.
+/// Number of kernels drawn next to the whole model: those with the largest share of its time.
 const KERNELS: usize = 6;
 
 /// The pseudo-kernel that stands for the whole model.
@@ -30,7 +30,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     draw(&table, spec, title, &cx.run.device.title)
 }
 
-/// The figure of a table of curves, with or without an experiment around it.
+/// The figure for a table of curves, with or without an experiment around it.
 pub(crate) fn draw(
     table: &Table,
     spec: &PlotSpec,
@@ -104,7 +104,7 @@ pub(crate) fn draw(
     })
 }
 
-/// A panel for each model and batch: the whole model and its heaviest kernels.
+/// A panel for each model and batch, with the whole model and its heaviest kernels.
 fn by_kernel(table: &Table, rows: &[&Row], relative: bool) -> Vec<(String, Vec<Curve>)> {
     let mut panels = Vec::new();
     for model in table.distinct(rows, "model") {
@@ -141,7 +141,7 @@ fn by_kernel(table: &Table, rows: &[&Row], relative: bool) -> Vec<(String, Vec<C
     panels
 }
 
-/// Whole models only, a curve for each batch or model.
+/// Only whole models, with a curve for each batch or model.
 fn whole_models(
     table: &Table,
     rows: &[&Row],
@@ -194,7 +194,7 @@ fn marks(curve: &Curve, scale: f64) -> Vec<Mark> {
     marks
 }
 
-/// The drawn line's height at `x`, so that the ring sits on it.
+/// The height of the drawn line at `x`, so that the ring is on the line.
 fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
     let right = points.iter().position(|p| p.0 >= x)?;
     let b = points[right];
@@ -207,7 +207,7 @@ fn at(points: &[(f64, f64)], x: f64) -> Option<f64> {
 
 fn legend(panels: &[(String, Vec<Curve>)]) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
-    // Kernels have other names in every panel: there, colours are ranks.
+    // Each panel has its own kernel names: with several panels, colours stand for ranks.
     let ranks = panels.len() > 1 && panels.iter().any(|p| p.1.iter().any(|c| c.width < 2.0));
     let longest = panels.iter().max_by_key(|p| p.1.len());
     for (n, c) in longest.iter().flat_map(|p| p.1.iter().enumerate()) {

@@ -1,4 +1,4 @@
-//! Dots beside the names of the series, sorted, a panel for each group: what many series become.
+//! Sorted dots next to the names of the series, with a panel for each group: the form for many series.
 
 use cotenant_results::columns::Better;
 use cotenant_results::{Estimate, PlotSpec};
@@ -11,15 +11,15 @@ use crate::style::FAINT;
 
 /// Height of a row, px.
 const ROW: f64 = 19.0;
-/// Part of a panel that a number of three digits takes with its distance.
+/// Share of a panel's width that a number of three digits needs, with its distance.
 const ROOM: f64 = 0.18;
-/// Groups with a panel each; more become rows.
+/// Most groups that get a panel each; more groups become rows.
 const MOST_PANELS: usize = 12;
 /// Attainment that counts as met, %.
 const MET: f64 = 99.0;
-/// Attainments below are far from any goal, %.
+/// Attainments below this are far from any goal, %.
 const NEAR: f64 = 80.0;
-/// A spread above which a latency axis is logarithmic unless asked otherwise.
+/// Ratio of values above which a latency axis is logarithmic unless the plot sets it.
 const LOG: f64 = 30.0;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec, plan: &Plan<'_>) -> Figure {
@@ -136,7 +136,7 @@ fn dot(
         marks.push(Mark::ErrorX { y: row, low, high, color: FAINT });
     }
     let x = e.mean.max(left);
-    // Beyond the interval, so that the number stands on nothing.
+    // Beyond the interval, so that the number covers nothing.
     let (low, high) = if e.half.is_some() { (e.low().max(left), e.high()) } else { (x, x) };
     let place = |value| axis.place(value).unwrap_or_default().clamp(0.0, 1.0);
     let (before, behind) = (place(low), 1.0 - place(high));
@@ -154,7 +154,7 @@ fn means(values: &[&Value]) -> Vec<f64> {
     values.iter().filter_map(|v| v.estimate()).map(|e| e.mean).collect()
 }
 
-/// Whether the panels' scales differ too much for one axis.
+/// Whether the panels' ranges differ too much for a common axis.
 fn apart(panels: &[(String, Vec<Value>)]) -> bool {
     let tops = panels.iter().map(|(_, values)| {
         means(&values.iter().collect::<Vec<_>>()).into_iter().fold(0.0, f64::max)
@@ -168,7 +168,7 @@ fn axis(plan: &Plan<'_>, spec: &PlotSpec, values: &[&Value], goal: Option<f64>) 
     let known: Vec<&Estimate> = values.iter().filter_map(|v| v.estimate()).collect();
     let mut ends: Vec<f64> = known.iter().flat_map(|e| [e.low().max(0.0), e.high()]).collect();
     if plan.y.name == "slo_attainment" && spec.relative_to.is_none() {
-        // What is far from its goal needs no finer reading: it stands at the edge with its number.
+        // A value far from its goal need not be read precisely: it is drawn at the edge, with its number.
         let near = known.iter().filter(|e| e.mean >= NEAR).count();
         let from = if near * 3 >= known.len() { NEAR } else { 0.0 };
         return Axis::exact(&plan.axis, from, 100.0)
@@ -186,7 +186,7 @@ fn axis(plan: &Plan<'_>, spec: &PlotSpec, values: &[&Value], goal: Option<f64>) 
     if percent { axis.capped(100.0) } else { axis }
 }
 
-/// The goal of a panel: the attainment that counts as met, or a tenant's own latency goal.
+/// The goal of a panel: the attainment that counts as met, or the tenant's own latency goal.
 fn goal(cx: &Context<'_>, plan: &Plan<'_>, title: &str) -> Option<f64> {
     if plan.y.name == "slo_attainment" {
         return Some(MET);
@@ -196,7 +196,7 @@ fn goal(cx: &Context<'_>, plan: &Plan<'_>, title: &str) -> Option<f64> {
     tenant.slo_ms
 }
 
-/// Rows from the bottom up: the best at the top, failed series and the bound at the bottom.
+/// Rows from the bottom up: the best on top, failed series and the bound at the bottom.
 fn order(cx: &Context<'_>, plan: &Plan<'_>, panels: &[(String, Vec<Value>)]) -> Vec<usize> {
     let score = |n: usize| -> f64 {
         let of = |(_, values): &(String, Vec<Value>)| {

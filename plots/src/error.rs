@@ -1,10 +1,10 @@
-//! What can go wrong between a result folder and its pictures.
+//! Errors between a result folder and its pictures.
 
 use std::path::PathBuf;
 
 use cotenant_results::ReadError;
 
-/// Why `draw` did not, or not fully, succeed.
+/// Why `draw` failed, or succeeded only in part.
 #[derive(Debug, thiserror::Error)]
 pub enum PlotError {
     /// The folder's results cannot be read.
@@ -15,15 +15,15 @@ pub enum PlotError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// One plot cannot be drawn from the data there is.
+    /// A plot cannot be drawn from the available data.
     #[error("plot `{plot}`: {reason}")]
     Plot {
         /// The plot's file stem.
         plot: String,
-        /// Why not, and what would help.
+        /// The cause, and what would help.
         reason: String,
     },
     /// Some plots could not be drawn; the others and the report were written.

@@ -1,4 +1,4 @@
-//! PNG and PDF of a figure's SVG. Both read the embedded font alone, never one of the system.
+//! Converts a figure's SVG to PNG and PDF. Both use only the embedded font, never a system font.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -10,7 +10,7 @@ use crate::font;
 
 /// Pixels of the PNG per pixel of the figure: sharp in print and on dense screens.
 const SCALE: f32 = 2.0;
-/// Largest PNG side, px: beyond it a picture is drawn smaller, not refused.
+/// Largest side of a PNG, px: a larger picture is scaled down, not refused.
 const MAX_SIDE: f32 = 12_000.0;
 
 static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
@@ -19,11 +19,11 @@ static FONTS: LazyLock<Arc<usvg::fontdb::Database>> = LazyLock::new(|| {
     Arc::new(fonts)
 });
 
-/// The PNG's and the PDF's bytes.
+/// The bytes of the PNG and of the PDF.
 pub(crate) fn png_and_pdf(svg: &str) -> Result<(Vec<u8>, Vec<u8>), String> {
     let options = usvg::Options {
         fontdb: FONTS.clone(),
-        // Whatever family the SVG asks for first.
+        // Regardless of the font family that the SVG names first.
         font_resolver: usvg::FontResolver {
             select_font: Box::new(|_, fonts| fonts.faces().next().map(|f| f.id)),
             select_fallback: Box::new(|_, _, _| None),
@@ -47,9 +47,9 @@ fn png(tree: &usvg::Tree) -> Result<Vec<u8>, String> {
     let mut bytes = vec![];
     let mut encoder = png::Encoder::new(&mut bytes, w, h);
     encoder.set_depth(png::BitDepth::Eight);
-    // The best one takes four times as long for a fiftieth of the bytes.
+    // The best compression takes four times as long and saves only a fiftieth of the bytes.
     encoder.set_compression(png::Compression::Default);
-    // Few colours make a picture of half the bytes in half the time.
+    // A palette for pictures with few colours halves both the bytes and the time.
     let data = match indexed(pixmap.data()) {
         Some((palette, indices)) => {
             encoder.set_color(png::ColorType::Indexed);
@@ -69,8 +69,8 @@ fn png(tree: &usvg::Tree) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// The colours of opaque RGBA pixels, in the order of their first use, and the index of each pixel's; `None`
-/// where there are more than an index of eight bits tells apart.
+/// The colours of opaque RGBA pixels, in the order of their first use, and the index of each pixel's colour;
+/// `None` if there are more than 8 bits can index.
 fn indexed(pixels: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut known: HashMap<[u8; 3], u8> = HashMap::new();
     let mut palette = vec![];
@@ -78,7 +78,7 @@ fn indexed(pixels: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let mut last = None;
     for p in pixels.chunks_exact(4) {
         let colour = [p[0], p[1], p[2]];
-        // Most pixels have the colour of the one before.
+        // Most pixels have the colour of the previous one.
         let index = match last {
             Some((same, index)) if same == colour => index,
             _ => match known.get(&colour) {

@@ -1,4 +1,4 @@
-//! A figure in data coordinates: what each kind of plot produces and `chart` draws.
+//! A figure in data coordinates: produced by each kind of plot and drawn by `chart`.
 
 use cotenant_results::Legend;
 
@@ -22,16 +22,16 @@ pub(crate) enum Mark {
     Bar { from: f64, to: f64, top: f64, color: Rgb },
     /// A vertical rule with a label.
     Rule { x: f64, label: String },
-    /// A cell of a heatmap; no colour: no value.
+    /// A cell of a heatmap; without a colour if it has no value.
     Tile { x: f64, y: f64, color: Option<Rgb>, text: String },
     /// A ring around a marker.
     Ring { at: (f64, f64), color: Rgb },
-    /// Text with a halo at a place of the plot.
+    /// Text with a halo at a position of the plot.
     Note { at: (f64, f64), text: String, side: Side },
 }
 
 impl Mark {
-    /// What lies above what.
+    /// Drawing order: higher layers are drawn over lower ones.
     pub(crate) fn layer(&self) -> u8 {
         match self {
             Self::Band { .. } => 0,
@@ -45,21 +45,21 @@ impl Mark {
     }
 }
 
-/// On which side of its place a text stands.
+/// The side of its position on which a text is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Side {
     Left,
     Right,
     Over,
     Under,
-    /// Wherever it hides nothing; nowhere if there is no such side.
+    /// On a side where it hides nothing; not drawn if there is none.
     Free,
 }
 
-/// One pair of axes with what is drawn in it.
+/// One pair of axes and everything drawn in it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Panel {
-    /// Above the panel; empty where the figure has one panel only.
+    /// Shown above the panel; empty if the figure has only one panel.
     pub(crate) title: String,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
@@ -73,9 +73,9 @@ pub(crate) enum Key {
     Swatch,
     /// A line with its marker.
     Line,
-    /// A line without one.
+    /// A line without a marker.
     PlainLine,
-    /// A marker alone.
+    /// Only a marker.
     Marker,
     /// A hollow marker.
     Hollow,
@@ -91,7 +91,7 @@ pub(crate) struct Entry {
     pub(crate) key: Key,
 }
 
-/// A colour scale beside the panels.
+/// A colour scale next to the panels.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ColorBar {
     pub(crate) title: String,
@@ -99,7 +99,7 @@ pub(crate) struct ColorBar {
     pub(crate) hi: f64,
 }
 
-/// The figure's numbers, for those who cannot see it.
+/// The figure's numbers, for readers who cannot see it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Data {
     pub(crate) head: Vec<String>,
@@ -117,32 +117,32 @@ impl Data {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Figure {
     pub(crate) title: String,
-    /// Small print below the title: what is shown, over how many repeats.
+    /// Small print below the title: what is shown, and over how many repeats.
     pub(crate) notes: Vec<String>,
-    /// What it shows, in a sentence.
+    /// What the figure shows, in one sentence.
     pub(crate) finding: String,
     pub(crate) data: Data,
     pub(crate) panels: Vec<Panel>,
-    /// Panels of a row share the names beside the first of them.
+    /// Panels of a row share the names to the left of the first one.
     pub(crate) share_y: bool,
-    /// Panels stand above each other and share the x axis of the lowest.
+    /// Panels are stacked and share the x axis of the lowest one.
     pub(crate) stacked: bool,
-    /// Panels side by side.
+    /// Number of panels in a row.
     pub(crate) columns: usize,
     /// Width and height of a panel's plot area, px.
     pub(crate) size: (f64, f64),
     pub(crate) legend: Vec<Entry>,
     pub(crate) colors: Option<ColorBar>,
-    /// What the plot's table asks for beyond its kind.
+    /// Layout that the plot's table asks for, independent of its kind.
     pub(crate) shape: Shaped,
 }
 
-/// How a figure is fitted into a document.
+/// How a figure fits into a document.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Shaped {
     /// Physical width, mm.
     pub(crate) mm: Option<f64>,
-    /// A font family that goes before the default ones.
+    /// A font family to use before the default ones.
     pub(crate) font: String,
     pub(crate) legend: Legend,
 }

@@ -1,11 +1,11 @@
-//! The embedded font: how wide a text is, and how it breaks into lines. No system font is ever
-//! asked for.
+//! The embedded font: measures text and breaks it into lines. System fonts are never used.
 
 use std::sync::LazyLock;
 
 use ttf_parser::{Face, GlyphId};
 
-/// DejaVu Sans, cut down to Latin, Greek, punctuation, arrows and a few signs; licence beside it.
+/// DejaVu Sans, reduced to Latin, Greek, punctuation, arrows and a few signs; its licence is in the same
+/// folder.
 pub(crate) static DATA: &[u8] = include_bytes!("../assets/DejaVuSans-subset.ttf");
 
 static FACE: LazyLock<Face<'static>> =
@@ -24,11 +24,11 @@ pub(crate) fn widest(text: &str, size: f64) -> f64 {
     text.split('\n').map(|line| width(line, size)).fold(0.0, f64::max)
 }
 
-/// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `,` or
-/// `=`, and within a word only where it alone is too wide.
+/// Breaks `text` into lines no wider than `limit` px: at spaces, else after `-`, `_`, `.`, `,` or `=`, and
+/// within a word only if the word alone is too wide.
 pub(crate) fn wrap(text: &str, size: f64, limit: f64) -> Vec<String> {
     let fits = |line: &str| width(line.trim_end(), size) <= limit;
-    // Where a line that is too wide breaks: behind at least one character.
+    // Where to break a line that is too wide: after at least one character.
     let cut = |line: &str| {
         let ends: Vec<usize> = line.char_indices().map(|c| c.0).skip(1).collect();
         let last = ends.iter().rfind(|&&end| fits(&line[..end])).or(ends.first()).copied();

@@ -1,4 +1,4 @@
-//! A metric by panel, group and series: the numbers behind bars and dots.
+//! A metric by panel, group and series: the numbers of bars and dots.
 
 use cotenant_results::columns::{Better, Column, STATUS};
 use cotenant_results::format::pretty;
@@ -9,10 +9,10 @@ use crate::select::{Context, WHOLE, column, logs};
 
 /// The group of geometric means.
 const MEAN: &str = "geometric mean";
-/// Values that differ by more are not drawn on one linear axis.
+/// Values with a larger ratio than this are not drawn on one linear axis.
 pub(crate) const WIDE: f64 = 20.0;
 
-/// What stands on the x axis.
+/// The groups on the x axis.
 pub(crate) enum Groups {
     /// The values of one column.
     Column(String),
@@ -20,13 +20,13 @@ pub(crate) enum Groups {
     Sweep,
 }
 
-/// What there is at a place of the figure.
+/// The value at one place of the figure.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Value {
     Known(Estimate),
     /// Its cells failed.
     Failed,
-    /// It has none, such as an attainment without a goal.
+    /// It has no value, such as an attainment without a goal.
     Absent,
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) xs: Vec<String>,
     pub(crate) series: Vec<String>,
     pub(crate) y: &'static Column,
-    /// Groups and series are the same thing.
+    /// Groups and series are the same.
     pub(crate) same: bool,
     /// Panel title, then values by group and series.
     pub(crate) panels: Vec<(String, Vec<Vec<Value>>)>,
@@ -54,17 +54,17 @@ pub(crate) struct Plan<'a> {
     pub(crate) log: bool,
 }
 
-/// Whether the figure has a place for each tenant, or for each model.
+/// Whether the figure shows each tenant, or each model, separately.
 fn tells_tenants(by: &str, groups: &Groups) -> bool {
     let named = |c: &str| by == c || matches!(groups, Groups::Column(x) if x == c);
     named("tenant") || named("model")
 }
 
 impl<'a> Plan<'a> {
-    /// The numbers of a figure, and the tenants that have no such value.
+    /// The numbers of a figure, and the tenants without a value.
     ///
     /// # Errors
-    /// There is no such column, or no cell has a value of it.
+    /// The column does not exist, or no cell has a value in it.
     pub(crate) fn of(cx: &Context<'_>, spec: &'a PlotSpec) -> Result<(Self, Vec<String>), String> {
         let y = column(spec.y.as_deref().unwrap_or("goodput_rps"))?;
         let by = spec.by.as_deref().unwrap_or("label");
@@ -131,7 +131,7 @@ impl<'a> Plan<'a> {
         Ok(all)
     }
 
-    /// Adds a group with the geometric mean of the others, which have to be positive.
+    /// Adds a group with the geometric mean of the others, whose values must be positive.
     fn add_means(&mut self) {
         for (_, groups) in &mut self.panels {
             let mean = |s: usize| {
@@ -150,7 +150,7 @@ impl<'a> Plan<'a> {
         self.xs.push(MEAN.to_owned());
     }
 
-    /// Whether it has a place for each tenant, or for each model.
+    /// Whether the figure shows each tenant, or each model, separately.
     pub(crate) fn tells_tenants(&self) -> bool {
         tells_tenants(self.by, &self.groups)
     }
@@ -163,12 +163,12 @@ impl<'a> Plan<'a> {
         self.all().any(|e| e.half.is_some())
     }
 
-    /// The groups as the axis calls them.
+    /// The groups' names on the axis.
     pub(crate) fn shown(&self, cx: &Context<'_>) -> Vec<String> {
         self.xs.iter().map(|x| show_group(cx, &self.groups, x)).collect()
     }
 
-    /// The groups as panels call them: sweep values with their key.
+    /// The groups' names as panel titles: sweep values with their key.
     pub(crate) fn titles(&self, cx: &Context<'_>) -> Vec<String> {
         match &self.groups {
             Groups::Column(c) if cx.run.sweep_keys.contains(c) => {
@@ -182,7 +182,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A number as it stands beside its dot: a share rounded down, so that 98.999 is not 99.
+    /// A number as shown next to its dot: a share is rounded down, so that 98.999 is not shown as 99.
     pub(crate) fn label(&self, value: f64) -> String {
         match self.y.scale {
             100.0 => cotenant_results::format::fixed((value * 10.0 + 1e-7).floor() / 10.0, 1),
@@ -190,7 +190,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Who is best, group by group.
+    /// The best series of each group.
     pub(crate) fn finding(&self, cx: &Context<'_>) -> String {
         if self.y.better == Better::Neither {
             return String::new();
@@ -220,7 +220,7 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// One value for each series, where groups are the series.
+    /// One value for each series, if the groups are the series.
     pub(crate) fn diagonal(&self, groups: &[Vec<Value>]) -> Vec<Value> {
         let of = |s: &String| {
             let i = self.xs.iter().position(|x| x == s);
@@ -271,8 +271,8 @@ fn groups(cx: &Context<'_>, spec: &PlotSpec, by: &str, rows: &[&Row], y: &str) -
     }
 }
 
-/// Takes out the tenants that have no such value (an attainment without an SLO) though their cells are
-/// fine: nothing will stand there. Returns them.
+/// Removes the tenants whose cells succeeded but have no such value (an attainment without an SLO): there
+/// would be nothing to draw. Returns them.
 fn drop_without_value(
     cx: &Context<'_>,
     groups: &Groups,
@@ -339,7 +339,7 @@ pub(crate) fn group_title(cx: &Context<'_>, groups: &Groups) -> String {
     }
 }
 
-/// Whether the cells behind a missing bar failed, rather than had nothing to count.
+/// Whether the cells of a missing bar failed, as opposed to having nothing to count.
 fn did_fail(cx: &Context<'_>, groups: &Groups, x: &str, by: &str, series: &str) -> bool {
     let table = cx.results;
     table.rows.iter().any(|r| {

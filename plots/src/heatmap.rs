@@ -9,7 +9,7 @@ use cotenant_results::columns::{Column, STATUS};
 use cotenant_results::format::{key_title, pretty};
 use cotenant_results::{Row, Table};
 
-/// One tile: place and value, or why there is none.
+/// One tile: its position, its value, and whether its cells failed.
 type Cell = (f64, f64, Option<f64>, bool);
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -30,7 +30,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
         for label in cx.ordered("label", table.distinct(rows, "label")) {
             let own = grouped(table, rows, "label", &label);
             let cells = cells(cx, spec, (&own, &label), (x_key, &xs), (y_key, &ys), y)?;
-            // A policy that the keys do not concern has nothing to show here.
+            // A policy that the keys do not affect has nothing to show here.
             if cells.iter().any(|c| c.2.is_some()) {
                 let parts = [label.as_str(), tenant.as_str()];
                 let parts: Vec<&str> = parts.into_iter().filter(|p| !p.is_empty()).collect();
@@ -87,8 +87,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     })
 }
 
-/// The matrix of a tuner over all shapes: how many times as long what was tuned at one share takes at
-/// another as what was tuned there.
+/// A tuner's matrix over all shapes: how many times as long kernels tuned at one share take at another as
+/// kernels tuned there.
 pub(crate) fn matrix(table: &Table, note: &str) -> Result<Figure, String> {
     let rows: Vec<&Row> = table.rows.iter().filter(|r| table.text(r, "shape") == "*").collect();
     let (xs, ys) = (table.distinct(&rows, "run_at_cus"), table.distinct(&rows, "tuned_at_cus"));

@@ -1,27 +1,27 @@
-//! Names beside points, each on a side where it touches neither a point nor another name.
+//! Names next to points, each on a side where it touches neither a point nor another name.
 
 use crate::figure::{Mark, Side};
 use crate::font;
 
-/// Size of the text beside points, px.
+/// Size of the text next to points, px.
 pub(crate) const LABEL_SIZE: f64 = 10.5;
-/// Half the side of what a marker with its ring takes.
+/// Half the side of the square that a marker with its ring covers.
 const MARKER: f64 = 8.5;
-/// Distance of a name from its point, px: beside it, and above or below.
+/// Distance of a name from its point, px: at the side, and above or below.
 pub(crate) const ASIDE: f64 = 9.0;
 pub(crate) const OVER: f64 = 6.0;
 
 /// Left, top, right, bottom, px.
 type Area = [f64; 4];
 
-/// What is taken of a panel.
+/// The occupied areas of a panel.
 pub(crate) struct Taken {
     frame: Area,
     areas: Vec<Area>,
 }
 
 impl Taken {
-    /// By the markers among these marks, in a panel of that frame.
+    /// The areas of the markers among `marks`, in a panel with frame `frame`.
     pub(crate) fn by(
         marks: &[Mark],
         place: impl Fn((f64, f64)) -> (f64, f64),
@@ -35,8 +35,8 @@ impl Taken {
         Self { frame, areas: marks.iter().filter_map(marker).map(around).collect() }
     }
 
-    /// The side of the point on which a name stands free, which is then taken; none where it would
-    /// hide something everywhere.
+    /// The side of the point on which a name is free of overlaps; that area is then occupied. `None` if the
+    /// name would hide something on every side.
     pub(crate) fn side(&mut self, (x, y): (f64, f64), name: &str) -> Option<Side> {
         let (w, h) = (font::width(name, LABEL_SIZE), LABEL_SIZE * 1.1);
         let at = |side| match side {

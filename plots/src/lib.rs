@@ -1,7 +1,7 @@
-//! Result files to figures and a report. This crate reads a result folder and nothing else: it
-//! knows neither the simulator nor its policies beyond the names that stand in the tables.
+//! Turns result files into figures and a report. This crate reads only a result folder: it knows neither the
+//! simulator nor its policies beyond the names in the tables.
 //!
-//! The folder's files, and what stands in them, are those of [`cotenant_results`].
+//! The folder's files and their contents are defined by [`cotenant_results`].
 
 mod axis;
 mod bars;
@@ -37,11 +37,11 @@ use figure::Figure;
 use rayon::prelude::*;
 use select::Context;
 
-/// One plot as the report needs it.
+/// One plot, with what the report needs.
 struct Drawn {
-    /// Of its files under `plots/`.
+    /// File stem of its files under `plots/`.
     stem: String,
-    /// The figure with its pictures, or why there is none.
+    /// The figure with its pictures, or why it could not be drawn.
     figure: Result<(Figure, Vec<String>), String>,
 }
 
@@ -50,19 +50,19 @@ struct Drawn {
 /// `series.csv`, `curves.csv` and `validation.csv`. Returns the files written.
 ///
 /// # Errors
-/// `run.json` or `results.csv` is missing or malformed, or a file cannot be written. A plot that
-/// cannot be drawn does not stop the others: [`PlotError::Some`] carries what was drawn and one
-/// line for each plot that is missing, and the report shows the reason in the plot's place.
+/// `run.json` or `results.csv` is missing or malformed, or a file cannot be written. A plot that cannot be
+/// drawn does not stop the others: [`PlotError::Some`] lists the files drawn and one line for each missing
+/// plot, and the report shows the reason in the plot's place.
 pub fn draw(dir: &Path) -> Result<Vec<PathBuf>, PlotError> {
     let run = RunInfo::read(&dir.join("run.json"))?;
     let results = Table::results(&dir.join("results.csv"), &run.sweep_keys)?;
     let specs = specs(&run);
     let looks = style::Looks::of(&run);
     let plots = specs.len();
-    // Written where there are several.
+    // This file exists if there are several GPUs.
     let whole = if dir.join("gpus.csv").exists() { "all GPUs" } else { "whole GPU" };
     let cx = Context { dir: dir.to_owned(), run: &run, results: &results, looks, plots, whole };
-    // Tables are read one after the other, pictures are made side by side.
+    // Tables are read one after another; pictures are drawn in parallel.
     let figures: Vec<_> = specs.iter().map(|spec| figure(&cx, spec)).zip(stems(&specs)).collect();
     let folder = dir.join("plots");
     let make = |(figure, stem): (Result<Figure, String>, String)| match figure {
@@ -103,8 +103,8 @@ fn specs(run: &RunInfo) -> Vec<PlotSpec> {
     }
 }
 
-/// Draws latency curves from a `curves.csv` alone, into `out/plots/`: for profiles that were never
-/// part of an experiment. `device` names the GPU in the figure.
+/// Draws latency curves from only a `curves.csv`, into `out/plots/`: for profiles that were never part of an
+/// experiment. `device` names the GPU in the figure.
 ///
 /// # Errors
 /// The table is missing, malformed or empty, or a file cannot be written.
@@ -117,11 +117,11 @@ pub fn draw_curves(table: &Path, out: &Path, device: &str) -> Result<Vec<PathBuf
     write_figure(&figure, &out.join("plots"), "curves")
 }
 
-/// Draws the tuned-at × run-at matrix over all shapes from a tuner's `matrix.csv` alone, into
-/// `out/plots/`. `note` says what was tuned on.
+/// Draws the tuned-at × run-at matrix over all shapes from only a tuner's `matrix.csv`, into `out/plots/`.
+/// `note` tells what was tuned, and on which device.
 ///
 /// # Errors
-/// The table is missing, malformed or without the sum over all shapes, or a file cannot be written.
+/// The table is missing, malformed or lacks the sum over all shapes, or a file cannot be written.
 pub fn draw_matrix(table: &Path, out: &Path, note: &str) -> Result<Vec<PathBuf>, PlotError> {
     let table = Table::matrix(table)?;
     let figure = heatmap::matrix(&table, note)
@@ -143,7 +143,7 @@ fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
     figure.map(|f| cx.dress(spec, f))
 }
 
-/// File stems, numbered where two plots would have the same.
+/// File stems, numbered if two plots would have the same one.
 fn stems(specs: &[PlotSpec]) -> Vec<String> {
     let mut stems: Vec<String> = Vec::new();
     for spec in specs {

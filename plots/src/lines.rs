@@ -44,7 +44,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
             }
             shown[n].push(points);
         }
-        // Markers over every band and line.
+        // Markers are drawn over all bands and lines.
         marks.sort_by_key(|m| match m {
             Mark::Band { .. } => 0,
             Mark::Line { .. } => 1,
@@ -62,7 +62,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     };
     let split = by == "tenant" || by == "model";
     let several = drawn.len() > 1;
-    // Panels whose scales differ much have one each.
+    // If the panels' ranges differ a lot, each gets its own scale.
     let tops: Vec<Vec<f64>> = drawn.iter().map(|(_, marks)| tops(marks)).collect();
     let most = |t: &Vec<f64>| t.iter().copied().fold(0.0, f64::max);
     let least = tops.iter().map(most).filter(|t| *t > 0.0).fold(f64::MAX, f64::min);
@@ -87,7 +87,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     })
 }
 
-/// What the y axis has to hold.
+/// The values that the y axis must include.
 fn tops(marks: &[Mark]) -> Vec<f64> {
     let of = |m: &Mark| match m {
         Mark::Line { points, .. } => points.iter().map(|p| p.1).collect(),
@@ -125,7 +125,7 @@ impl Line<'_> {
             }
             marks.push(Mark::Point { at: (x, e.mean), look, hollow: false });
         }
-        // Cells that the key does not concern: the same value all along.
+        // Cells that the key does not affect: the same value along the whole axis.
         let aside = grouped(cx.results, &self.rows, key, "");
         if points.is_empty()
             && let Some(e) = cx.estimate(cx.results, spec, &aside, y)?

@@ -1,4 +1,4 @@
-//! Marks of a panel as plotters elements, at places that plotters' coordinates give.
+//! A panel's marks as plotters elements, at positions that plotters' coordinates determine.
 
 use std::convert::Infallible;
 
@@ -17,13 +17,13 @@ use crate::pen::{ink, rgb, stroke};
 use crate::style::{FAINT, INK, Look, ON_DARK, ON_LIGHT, PAPER, Rgb, Shape};
 use crate::svg::{Canvas, Pen, px};
 
-/// What plotters may fail with; nothing here does.
+/// The error type of plotters; nothing here can fail.
 pub(crate) type Fault = DrawingAreaErrorKind<Infallible>;
 
 type Page = DrawingArea<Canvas, Shift>;
 type Plot = DrawingArea<Canvas, Cartesian2d<Axis, Axis>>;
 
-/// Draws one mark; nothing of lines and bands shows outside of `clip`.
+/// Draws one mark; lines and bands are clipped to `clip`.
 pub(crate) fn draw(canvas: &Canvas, plot: &Plot, clip: [f64; 4], mark: &Mark) -> Result<(), Fault> {
     let (page, clip) = (canvas.area(), Some(clip));
     let (x_axis, y_axis) = (plot.as_coord_spec().x_spec(), plot.as_coord_spec().y_spec());
@@ -54,7 +54,7 @@ pub(crate) fn draw(canvas: &Canvas, plot: &Plot, clip: [f64; 4], mark: &Mark) ->
         Mark::Point { at, look, hollow } => marker(&page, place(at.0, at.1), *look, *hollow),
         Mark::ErrorY { x, low, high, color } => {
             let ends = [place(*x, *low), place(*x, *high)];
-            // On a white edge, so that it shows on a dark bar too.
+            // With a white edge, so that it is visible on a dark bar, too.
             whisker(&page, ends, (px(3.0), 0), stroke(PAPER, 3.0))?;
             whisker(&page, ends, (px(3.0), 0), stroke(*color, 1.2))
         }
@@ -100,7 +100,7 @@ pub(crate) fn draw(canvas: &Canvas, plot: &Plot, clip: [f64; 4], mark: &Mark) ->
     }
 }
 
-/// An interval: a line with a cap at each end, in one stroke.
+/// An interval: a line with a cap at each end, drawn in one stroke.
 fn whisker(
     page: &Page,
     ends: [(i32, i32); 2],
@@ -121,7 +121,7 @@ pub(crate) fn ring(page: &Page, at: (i32, i32), color: Rgb) -> Result<(), Fault>
 pub(crate) fn marker(page: &Page, at: (i32, i32), look: Look, hollow: bool) -> Result<(), Fault> {
     let fill = rgb(if hollow { PAPER } else { look.color }).filled();
     let edge = if hollow { stroke(look.color, 1.6) } else { stroke(PAPER, 0.8) };
-    // The corner at an angle, in degrees from the top, and a distance.
+    // The corner at an angle, in degrees from the top, and at a distance.
     let corner = |angle: f64, distance: f64| {
         let (sin, cos) = angle.to_radians().sin_cos();
         (at.0 + px(distance * sin), at.1 - px(distance * cos))
@@ -146,7 +146,7 @@ pub(crate) fn marker(page: &Page, at: (i32, i32), look: Look, hollow: bool) -> R
         Shape::Star => (10, 0.0, 6.4, 2.7),
     };
     let angle = |i: i32| turn + 360.0 / f64::from(corners) * f64::from(i);
-    // The outline's first side again, so that its last corner is as sharp as the others.
+    // The first side of the outline is repeated, so that its last corner is as sharp as the others.
     let outline: Vec<_> =
         (0..corners + 2).map(|i| corner(angle(i), if i % 2 == 0 { far } else { near })).collect();
     page.draw(&Polygon::new(outline.clone(), fill))?;

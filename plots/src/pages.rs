@@ -1,5 +1,5 @@
-//! Pictures for pages beside the report, in its style: ways of doing the same against each other, and how
-//! they bear what grows.
+//! Pictures for pages other than the report, in its style: alternatives compared with each other, and their
+//! behaviour under growing load.
 
 use crate::axis::Axis;
 use crate::chart;
@@ -8,14 +8,14 @@ use crate::pareto::{self, DASH};
 use crate::report;
 use crate::style::{self, INK, Look, Shape};
 
-/// A way of doing something, with what it comes to.
+/// An alternative and its results.
 #[derive(Clone, Debug)]
 pub struct Way {
     /// Its name.
     pub name: String,
-    /// The policy that it looks like in other figures; those without one have looks of their own.
+    /// The policy whose look it has in other figures; alternatives without one get a look of their own.
     pub policy: Option<&'static str>,
-    /// Its points: one on a frontier, more on a curve, by ascending x.
+    /// Its points: one on a frontier, several on a curve, by ascending x.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -24,8 +24,8 @@ fn looks(ways: &[Way]) -> Vec<Look> {
     own.map(|(n, w)| w.policy.map_or_else(|| style::other_look(n), style::policy_look)).collect()
 }
 
-/// Ways as points, the less of `x` and the more of `y` the better; those that nothing beats are named, ringed
-/// and joined. One SVG for the panel, one for the legend.
+/// Alternatives as points, where less of `x` and more of `y` is better; those that no other one beats are
+/// named, ringed and joined. One SVG for the panel, one for the legend.
 #[must_use]
 pub fn frontier(x: &str, y: &str, ways: &[Way]) -> Vec<String> {
     let looks = looks(ways);
@@ -80,7 +80,7 @@ fn pieces(
     chart::pieces(&figure, name)
 }
 
-/// An axis from zero; of counts, with ticks at whole numbers and room for markers.
+/// An axis from zero; for counts, with ticks at whole numbers and room for markers.
 fn counted(title: &str, values: &[f64]) -> Axis {
     let most = values.iter().copied().fold(1.0, f64::max);
     if most > 12.0 || values.iter().any(|v| v.fract() != 0.0) {
@@ -90,8 +90,8 @@ fn counted(title: &str, values: &[f64]) -> Axis {
     Axis::exact(title, -0.08 * most, 1.12 * most).ticks_at(&whole)
 }
 
-/// Ways as curves under a dashed `limit`; what lies above `most` is cut off. One SVG for the panel, one for the
-/// legend.
+/// Alternatives as curves with a dashed line at `limit`; everything above `most` is cut off. One SVG for the
+/// panel, one for the legend.
 #[must_use]
 pub fn curves(x: &str, y: &str, (limit, most): (f64, f64), ways: &[Way]) -> Vec<String> {
     let looks = looks(ways);
@@ -114,7 +114,7 @@ pub fn curves(x: &str, y: &str, (limit, most): (f64, f64), ways: &[Way]) -> Vec<
         for at in &points {
             marks.push(Mark::Point { at: *at, look: *look, hollow: false });
         }
-        // As far as it goes on the paper.
+        // Up to the edge of the picture.
         if let (Some(&(x0, y0)), Some((x1, y1))) = (points.last(), over) {
             let share = if y1.is_finite() { (most - y0) / (y1 - y0) } else { 0.5 };
             points.push((x0 + (x1 - x0) * share.clamp(0.0, 1.0), most));
@@ -135,17 +135,17 @@ pub fn curves(x: &str, y: &str, (limit, most): (f64, f64), ways: &[Way]) -> Vec<
     pieces("curves", finding, axes, marks, legend)
 }
 
-/// The report's style sheet, with the shades that these pictures have on dark paper.
+/// The report's style sheet, with the dark-mode colours of these pictures.
 #[must_use]
 pub fn style(pictures: &[&[String]]) -> String {
     let all = pictures.iter().copied().flatten().map(String::as_str);
     format!("{}{}", report::STYLE, report::dark_colors(all))
 }
 
-/// What makes the buttons copy.
+/// The script of the copy buttons.
 pub const SCRIPT: &str = report::SCRIPT;
 
-/// The policy for content of a page that loads nothing and runs that script alone.
+/// The content security policy of a page that loads nothing and runs only that script.
 #[must_use]
 pub fn policy() -> String {
     report::policy()

@@ -1,5 +1,5 @@
-//! `pareto`: two metrics against each other (goodput against p99 latency by default), a point for
-//! each label and sweep point, the frontier drawn and its points ringed.
+//! `pareto`: two metrics against each other (goodput against p99 latency by default), with a point for each
+//! label and sweep point; the frontier is drawn and its points are ringed.
 
 use crate::axis::Axis;
 use crate::figure::{Data, Entry, Figure, Key, Mark, Panel, Side};
@@ -15,13 +15,13 @@ struct Point {
     series: usize,
     x: Estimate,
     y: Estimate,
-    /// A bound is no way to run a GPU: it does not compete.
+    /// A bound is not a way to run a GPU: it does not compete.
     bound: bool,
 }
 
-/// Dashes of what is not a series.
+/// Dash pattern of lines that are not a series.
 pub(crate) const DASH: &[f64] = &[5.0, 3.0];
-/// A spread of x above which its axis is logarithmic unless asked otherwise.
+/// Ratio of x values above which their axis is logarithmic unless the plot sets it.
 const WIDE: f64 = 30.0;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -109,7 +109,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
 /// Panels with their titles.
 type Panels<'a> = Vec<(String, Vec<&'a Row>)>;
 
-/// Each panel, divided by the values of a column where the spec asks for it.
+/// Each panel, divided by the values of a column if the plot asks for it.
 fn by_value<'a>(cx: &Context<'_>, spec: &PlotSpec, panels: Panels<'a>) -> Panels<'a> {
     let Some(column) = &spec.panels else { return panels };
     let short = column.rsplit('.').next().unwrap_or(column);
@@ -137,7 +137,7 @@ fn points(
     (by, series): (&str, &[String]),
 ) -> Result<Vec<Point>, String> {
     let table = cx.results;
-    // A point is a label, a tenant and a sweep point; what remains are repeats.
+    // A point is a label, a tenant and a sweep point; rows that agree in these are repeats.
     let identity = |r: &Row| -> Vec<String> {
         let keys = cx.run.sweep_keys.iter().map(String::as_str);
         ["label", "tenant"].into_iter().chain(keys).map(|c| table.text(r, c).to_owned()).collect()
@@ -150,7 +150,7 @@ fn points(
             return Err(format!("y_tenant: {}", unknown("tenant", whose, &known)));
         }
     }
-    // The rows of the tenant whose y it is, at the same label and sweep point.
+    // The rows of the tenant that `y` is taken from, at the same label and sweep point.
     let others = |id: &[String], whose: &str| -> Vec<&Row> {
         let mut id = id.to_vec();
         id[1] = whose.to_owned();
@@ -179,7 +179,7 @@ fn points(
     Ok(points)
 }
 
-/// Indices of the points that no other one beats in both metrics, by ascending x.
+/// Indices of the points that no other point beats in both metrics, by ascending x.
 fn frontier(points: &[Point], x: &Column, y: &Column) -> Vec<usize> {
     let good = |value: f64, c: &Column| if c.better == Better::Lower { -value } else { value };
     let rivals: Vec<usize> = (0..points.len()).filter(|&i| !points[i].bound).collect();
@@ -190,15 +190,15 @@ fn frontier(points: &[Point], x: &Column, y: &Column) -> Vec<usize> {
     front
 }
 
-/// Indices of the scores that no other one beats; more is better.
+/// Indices of the scores that no other score beats; more is better.
 pub(crate) fn unbeaten(scores: &[(f64, f64)]) -> Vec<usize> {
     let beats = |b: &(f64, f64), a: &(f64, f64)| b != a && b.0 >= a.0 && b.1 >= a.1;
     let free = |&i: &usize| !scores.iter().any(|other| beats(other, &scores[i]));
     (0..scores.len()).filter(free).collect()
 }
 
-/// A staircase through the points of a frontier by ascending x, of which less or more is better: between
-/// two of them nothing better than the worse of both is known.
+/// A staircase through the points of a frontier by ascending x; `less` tells whether less of x is better.
+/// Between two points, nothing better than the worse of both is known.
 pub(crate) fn staircase(front: &[(f64, f64)], less: bool) -> Mark {
     let mut points: Vec<(f64, f64)> = vec![];
     for &at in front {
@@ -239,7 +239,7 @@ fn marks(
         marks.push(Mark::Point { at, look, hollow: p.bound });
         if front.contains(&i) {
             marks.push(Mark::Ring { at, color: INK });
-            // Those that matter are named in place, where there is room.
+            // Points on the frontier are named in place, if there is room.
             marks.push(Mark::Note { at, text: series[p.series].clone(), side: Side::Free });
         }
     }

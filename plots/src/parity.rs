@@ -120,7 +120,7 @@ fn panel(
         rows.iter().filter_map(|r| point(table, r)).flat_map(|(s, m)| [s, m]).collect();
     let most = values.iter().copied().fold(0.0, f64::max);
     let least = values.iter().copied().filter(|v| *v > 0.0).fold(f64::MAX, f64::min);
-    // Both axes alike, or the diagonal is none.
+    // Both axes are alike, otherwise there would be no diagonal.
     let log = logs(spec, (most > 30.0 * least, false));
     let axis = Axis::from_zero("", &values, log.0 || log.1);
     let unit = unit(table.text(rows[0], "metric"));
@@ -145,7 +145,7 @@ fn panel(
         let look = cx.look(by, value, n);
         let ends = (table.number(row, "ci_low"), table.number(row, "ci_high"));
         if let (Some(low), Some(high)) = ends {
-            // Bounds of the error in percent, as bounds of the simulated value.
+            // Bounds of the error in percent, converted to bounds of the simulated value.
             let at = |error: f64| measured * (1.0 + error / 100.0);
             let (low, high) = (at(low), at(high));
             marks.push(Mark::ErrorY { x: measured, low, high, color: look.color });
@@ -153,6 +153,6 @@ fn panel(
         points.push(Mark::Point { at: (measured, simulated), look, hollow: false });
     }
     marks.extend(points);
-    // Not "measured": a replay beside an emulated GPU is none.
+    // Not "measured": a replay on an emulated GPU is not a measurement.
     Panel { title: String::new(), x: titled("replayed"), y: titled("simulated"), marks }
 }

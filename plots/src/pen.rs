@@ -1,4 +1,4 @@
-//! Colours, lines and letters in plotters' terms.
+//! Converts colours, lines and text styles to those of plotters.
 
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{
@@ -8,7 +8,7 @@ use plotters::style::{
 use crate::style::Rgb;
 use crate::svg::px;
 
-/// plotters' form of a colour.
+/// A colour as plotters' type.
 pub(crate) fn rgb(c: Rgb) -> RGBColor {
     RGBColor(c.0, c.1, c.2)
 }

@@ -1,5 +1,5 @@
-//! `report.html`: one self-contained page that answers first, then shows why, then every number. It
-//! loads nothing: style, script and pictures are inline, and its policy for content says so.
+//! `report.html`: one self-contained page that first answers, then shows why, then lists every number. It
+//! loads nothing: style, script and pictures are inline, and its content security policy says so.
 
 mod details;
 mod ranking;
@@ -17,10 +17,10 @@ use crate::figure::Data;
 use crate::select::Context;
 use crate::style::{self, Rgb};
 
-/// Copies the text beside a button; without it, the text can still be selected.
+/// Copies the text next to a button; without the script, the text can still be selected.
 pub(crate) const SCRIPT: &str = include_str!("report.js");
 pub(crate) const STYLE: &str = include_str!("report.css");
-/// Rows of a figure's table of numbers; the files have the others.
+/// Most rows in a figure's table of numbers; the files have all of them.
 const MAX_DATA: usize = 60;
 /// Most repeats that an experiment file may ask for.
 const MOST_REPEATS: u64 = 10_000;
@@ -31,7 +31,7 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     let answer = Answer::of(run, cx.results);
     let title = run.question.clone().unwrap_or_else(|| run.name.clone());
     let swept = answer.points.len() > 1;
-    // One policy alone at every point ranks with nobody: its figures are the answer.
+    // A policy that is alone at every point has no rank: its figures are the answer.
     let ranked = !swept || answer.points.iter().any(cotenant_results::Point::has_rivals);
     let pieces = drawn.iter().filter_map(|d| d.figure.as_ref().ok()).flat_map(|f| &f.1);
     let style = format!("{STYLE}{}", dark_colors(pieces.map(String::as_str)));
@@ -86,14 +86,14 @@ pub(crate) fn html(cx: &Context<'_>, drawn: &[Drawn]) -> String {
     .into_string()
 }
 
-/// Nothing is loaded, and no script runs but the one that stands here.
+/// The content security policy: nothing is loaded, and only the script of this page runs.
 pub(crate) fn policy() -> String {
     let digest = sha2::Sha256::digest(SCRIPT.as_bytes());
     let hash = base64::engine::general_purpose::STANDARD.encode(digest);
     format!("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{hash}'")
 }
 
-/// Text with `` `names` `` in it.
+/// Text that contains `` `names` ``.
 fn code(text: &str) -> Markup {
     html! {
         @for (i, part) in text.split('`').enumerate() {
@@ -102,7 +102,7 @@ fn code(text: &str) -> Markup {
     }
 }
 
-/// Name, device, how the numbers came about, and what they hold for.
+/// Name, device, how the numbers were obtained, and what they are valid for.
 fn kicker(cx: &Context<'_>) -> Markup {
     let run = cx.run;
     let kind = match &run.replay {
@@ -163,13 +163,13 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
     }
 }
 
-/// How much more load what is to be deployed carries, where that was looked for.
+/// How much more load the policy to deploy can carry, if that was determined.
 fn headroom(cx: &Context<'_>) -> Option<String> {
     let [winner] = cx.run.winners.as_slice() else { return None };
     winner.deployed().headroom_words()
 }
 
-/// What to deploy, and how: the best, or the best of those that need no prototype.
+/// What to deploy, and how: the best policy, or the best one that is not a prototype.
 fn deploy(cx: &Context<'_>) -> Markup {
     let winners = &cx.run.winners;
     html! {
@@ -206,8 +206,8 @@ fn deploy(cx: &Context<'_>) -> Markup {
     }
 }
 
-/// Repeats that give the policy to deploy as many requests as decide its goals; none where they are
-/// decided, or where nobody would wait for it.
+/// Number of repeats that give the policy to deploy enough requests to decide its goals; `None` if they are
+/// decided, or if the run would take unreasonably long.
 fn repeats_to_decide(cx: &Context<'_>, answer: &Answer) -> Option<u64> {
     let ([point], [winner]) = (answer.points.as_slice(), cx.run.winners.as_slice()) else {
         return None;
@@ -281,7 +281,7 @@ fn repeat(cx: &Context<'_>) -> Markup {
     }
 }
 
-/// Rules that give the figures' colours their shade for dark paper.
+/// CSS rules that give the figures' colours their dark-mode shade.
 pub(crate) fn dark_colors<'a>(pieces: impl Iterator<Item = &'a str>) -> String {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for svg in pieces {
@@ -299,7 +299,7 @@ pub(crate) fn dark_colors<'a>(pieces: impl Iterator<Item = &'a str>) -> String {
         let Some(rgb) = Rgb::parse(color) else { continue };
         let value = match roles.iter().find(|(c, _)| *c == rgb) {
             Some((_, role)) => format!("var(--{role})"),
-            // Tiles of heatmaps and what is written on them stay as they are.
+            // Tiles of heatmaps and the text on them stay as they are.
             None if style::stays(rgb) || rgb.on_dark() == rgb => continue,
             None => rgb.on_dark().hex(),
         };

@@ -1,5 +1,5 @@
-//! What the kinds of plots share: the run with its tables, choosing rows, grouping them without
-//! mixing what differs, and naming what is shown.
+//! Shared by all kinds of plots: the run with its tables, selecting rows, grouping them without mixing
+//! different things, and naming what is shown.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use cotenant_results::format::{Quantity, key_axis, key_title, pretty, quantity};
 
 pub(crate) use cotenant_results::WHOLE;
 
-/// Everything a plot is drawn from.
+/// Everything that a plot is drawn from.
 pub(crate) struct Context<'a> {
     /// The folder, for the tables that only some kinds read.
     pub(crate) dir: PathBuf,
@@ -22,23 +22,23 @@ pub(crate) struct Context<'a> {
     pub(crate) looks: Looks,
     /// How many plots the run has; a single one may carry the question as its title.
     pub(crate) plots: usize,
-    /// What rows of all tenants together are called.
+    /// The name for rows of all tenants together.
     pub(crate) whole: &'static str,
 }
 
 impl Context<'_> {
-    /// The plot's title: its own, or the question where it is the only plot, or what it shows.
+    /// The plot's title: its own, else the question if it is the only plot, else what it shows.
     pub(crate) fn title(&self, spec: &PlotSpec, shown: String) -> String {
         let question = self.run.question.clone().filter(|_| self.plots == 1);
         spec.title.clone().or(question).unwrap_or(shown)
     }
 
-    /// The unit of a sweep key's plain numbers; empty where they have none.
+    /// The unit of a sweep key's plain numbers; empty if they have none.
     pub(crate) fn unit(&self, key: &str) -> &str {
         self.run.sweep_units.get(key).map_or("", String::as_str)
     }
 
-    /// Whose values a plot shows that is not split by tenant.
+    /// The tenant whose values a plot shows if it is not split by tenant.
     pub(crate) fn whose<'b>(&self, spec: &'b PlotSpec) -> &'b str {
         match spec.tenant.as_deref() {
             None | Some(WHOLE) => self.whole,
@@ -47,7 +47,7 @@ impl Context<'_> {
         }
     }
 
-    /// A panel's title with its tenant's goal, where the panel shows times.
+    /// A panel's title, with its tenant's goal if the panel shows times.
     pub(crate) fn goal_title(&self, title: &str, times: bool) -> String {
         let goal = self.run.tenants.iter().find(|t| t.name == title).and_then(|t| t.slo_ms);
         match goal.filter(|_| times) {
@@ -65,8 +65,7 @@ impl Context<'_> {
         }
     }
 
-    /// Values of a column in the order in which people expect them: as in the experiment file, or
-    /// ascending where they are numbers.
+    /// Values of a column in the expected order: as in the experiment file, or ascending if they are numbers.
     pub(crate) fn ordered(&self, column: &str, mut values: Vec<String>) -> Vec<String> {
         let rank =
             |names: Vec<&str>, v: &String| names.iter().position(|n| n == v).unwrap_or(names.len());
@@ -85,7 +84,7 @@ impl Context<'_> {
         values
     }
 
-    /// A value as legends and axes call it.
+    /// A value as shown in legends and on axes.
     pub(crate) fn show(&self, column: &str, value: &str) -> String {
         match (column, value) {
             ("tenant", WHOLE) => self.whole.to_owned(),
@@ -96,7 +95,7 @@ impl Context<'_> {
         }
     }
 
-    /// Rows of the tenants that the plot is about, as panels: `(panel title, rows)`.
+    /// Rows of the tenants that the plot shows, as panels: `(panel title, rows)`.
     pub(crate) fn panels<'b>(
         &self,
         table: &Table,
@@ -131,8 +130,8 @@ impl Context<'_> {
         }
     }
 
-    /// The order of a column's values among all rows that the plot keeps, failed cells included: a
-    /// policy that fails everywhere is a finding, not an absence.
+    /// The order of a column's values among all rows that the plot selects, including failed cells: a policy
+    /// that fails everywhere is a result and must not disappear.
     pub(crate) fn series(
         &self,
         table: &Table,
@@ -167,8 +166,8 @@ impl Context<'_> {
         Ok(())
     }
 
-    /// Mean and interval of `column` over the repeats in `rows`, in the drawn unit; relative to a label
-    /// where the plot asks for it.
+    /// Mean and interval of `column` over the repeats in `rows`, in the drawn unit; relative to a label if
+    /// the plot asks for it.
     pub(crate) fn estimate(
         &self,
         table: &Table,
@@ -228,7 +227,7 @@ impl Context<'_> {
         figure
     }
 
-    /// Small print: whose numbers, over how many repeats.
+    /// Small print: whose numbers they are, and over how many repeats.
     pub(crate) fn note(&self, spec: &PlotSpec, whose: &str, intervals: bool) -> String {
         let mut parts = vec![];
         if !whose.is_empty() {
@@ -236,7 +235,7 @@ impl Context<'_> {
         }
         if intervals {
             let n = self.run.seeds.len();
-            // A cell that failed leaves fewer repeats to its policy.
+            // A failed cell leaves its policy with fewer repeats.
             let kept = self.results.matching(&spec.filter).len();
             let failed = kept > self.results.select(&spec.filter).len();
             let over = if failed { "the successful of " } else { "" };
@@ -250,7 +249,7 @@ impl Context<'_> {
         parts.join(" · ")
     }
 
-    /// How the numbers came about, in a few words that stand in every figure.
+    /// How the numbers were obtained, in a few words that every figure contains.
     pub(crate) fn kind_of_numbers(&self) -> String {
         let how = match &self.run.replay {
             None => "simulated",
@@ -264,7 +263,7 @@ impl Context<'_> {
         }
     }
 
-    /// Sources of the tenants' profiles.
+    /// The distinct sources of the tenants' profiles.
     pub(crate) fn sources(&self) -> Vec<&str> {
         let mut sources: Vec<&str> = vec![];
         for t in &self.run.tenants {
@@ -288,7 +287,7 @@ impl Context<'_> {
         values.iter().enumerate().map(entry).collect()
     }
 
-    /// Legend entries in which series that nothing tells apart share one.
+    /// Legend entries, where series that cannot be told apart share one.
     pub(crate) fn merged_legend(
         &self,
         by: &str,
@@ -317,7 +316,7 @@ impl Context<'_> {
     }
 }
 
-/// Which of the axes are logarithmic: as asked, else `default`.
+/// Which of the axes are logarithmic: as the plot sets it, else `default`.
 pub(crate) fn logs(spec: &PlotSpec, default: (bool, bool)) -> (bool, bool) {
     match spec.log {
         None => default,
@@ -328,7 +327,7 @@ pub(crate) fn logs(spec: &PlotSpec, default: (bool, bool)) -> (bool, bool) {
     }
 }
 
-/// The metric column named `name`, which the plot's check has let through.
+/// The metric column named `name`; the plot's check has accepted it.
 pub(crate) fn column(name: &str) -> Result<&'static Column, String> {
     metric(name).ok_or_else(|| format!("`{name}` is not a numeric column of results.csv"))
 }
@@ -338,14 +337,15 @@ pub(crate) fn grouped<'b>(table: &Table, rows: &[&'b Row], by: &str, value: &str
     rows.iter().copied().filter(|r| table.text(r, by) == value).collect()
 }
 
-/// A sweep key as an axis: numbers where all values are, else names.
+/// A sweep key as an axis: of numbers if all values are numbers, else of names.
 pub(crate) struct SweepAxis {
     values: Vec<String>,
     numbers: Option<Vec<Quantity>>,
 }
 
 impl SweepAxis {
-    /// From the key's values in order, without the empty one of cells that it does not concern.
+    /// Builds the axis from the key's values in order; the empty value of cells that the key does not affect
+    /// is skipped.
     pub(crate) fn of(values: Vec<String>) -> Self {
         let values: Vec<String> = values.into_iter().filter(|v| !v.is_empty()).collect();
         let numbers: Option<Vec<Quantity>> = values.iter().map(|v| quantity(v)).collect();
@@ -358,7 +358,7 @@ impl SweepAxis {
         &self.values
     }
 
-    /// Where value `i` stands.
+    /// The position of value `i`.
     pub(crate) fn at(&self, i: usize) -> f64 {
         self.numbers.as_ref().map_or(i as f64, |n| n[i].value)
     }
@@ -378,9 +378,9 @@ impl SweepAxis {
         }
     }
 
-    /// The axis for tiles and bars: one place for each value.
+    /// The axis for tiles and bars: one position for each value.
     pub(crate) fn names(&self, cx: &Context<'_>, key: &str) -> Axis {
-        // Names such as `5ms` carry their unit already.
+        // Names such as `5ms` already contain their unit.
         let title = match self.numbers.as_ref().and_then(|n| n.first()).map(|n| n.unit) {
             Some("ms") => format!("{} (time)", key_title(key)),
             Some("MiB") => format!("{} (size)", key_title(key)),

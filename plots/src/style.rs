@@ -1,9 +1,9 @@
-//! Colours, markers and dashes: the same for the same policy in every figure of every experiment.
+//! Colours, markers and dashes: a policy has the same ones in every figure of every experiment.
 //!
-//! The colours began as those of Okabe and Ito ("Color Universal Design", 2008) and of Paul Tol's
-//! "muted" scheme ("Colour Schemes", SRON/EPS/TN/09-002). A search then moved them apart until any two
-//! policies differed by at least 10 (CIEDE2000) in normal and in deuteranope vision; a test holds
-//! them there. Since nobody remembers two dozen hues, marker shape and dash differ as well.
+//! The colours are based on those of Okabe and Ito ("Color Universal Design", 2008) and of Paul Tol's "muted"
+//! scheme ("Colour Schemes", SRON/EPS/TN/09-002). A search then moved them apart until any two policies
+//! differed by at least 10 (CIEDE2000) in normal and in deuteranope vision; a test checks that they still do.
+//! Since two dozen hues are hard to remember, marker shape and dash differ as well.
 
 use cotenant_results::RunInfo;
 
@@ -26,7 +26,7 @@ impl Rgb {
         format!("#{:02x}{:02x}{:02x}", self.0, self.1, self.2)
     }
 
-    /// The same hue for dark paper: as much lighter as it takes to be seen on it.
+    /// The same hue for dark mode: lightened until it is visible on a dark background.
     pub(crate) fn on_dark(self) -> Self {
         let steps = (0..=10).map(|i| self.towards(PAPER, f64::from(i) * 0.08));
         steps.into_iter().find(|c| c.luma() > 105.0).unwrap_or(PAPER)
@@ -37,13 +37,13 @@ impl Rgb {
         0.299 * f64::from(self.0) + 0.587 * f64::from(self.1) + 0.114 * f64::from(self.2)
     }
 
-    /// `share` of the way to `other`.
+    /// The colour at `share` of the way to `other`.
     pub(crate) fn towards(self, other: Self, share: f64) -> Self {
         let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * share) as u8;
         Self(mix(self.0, other.0), mix(self.1, other.1), mix(self.2, other.2))
     }
 
-    /// Whether black text reads better on it than white.
+    /// Whether black text is easier to read on it than white text.
     pub(crate) fn is_light(self) -> bool {
         self.luma() > 140.0
     }
@@ -58,7 +58,7 @@ pub(crate) const GRID: Rgb = Rgb::of(0xe4e4e4);
 /// Background.
 pub(crate) const PAPER: Rgb = Rgb::of(0xffffff);
 
-/// Text on light and on dark tiles: the same on dark paper, so no shade of [`INK`] or [`PAPER`].
+/// Text on light and on dark tiles: unchanged in dark mode, so they are not [`INK`] and [`PAPER`].
 pub(crate) const ON_LIGHT: Rgb = Rgb::of(0x1b1b1b);
 /// See [`ON_LIGHT`].
 pub(crate) const ON_DARK: Rgb = Rgb::of(0xf7f7f7);
@@ -104,7 +104,7 @@ const fn look(hex: u32, shape: Shape, dash: usize) -> Look {
     Look { color: Rgb::of(hex), shape, dash: DASHES[dash] }
 }
 
-/// The fixed assignment.
+/// The fixed assignment of looks to policies.
 const POLICIES: [(&str, Look); 24] = [
     ("temporal", look(0x7f745f, Shape::Square, 0)),
     ("mps", look(0x045d8f, Shape::Circle, 0)),
@@ -132,7 +132,7 @@ const POLICIES: [(&str, Look); 24] = [
     ("ideal", look(0x111111, Shape::Cross, 2)),
 ];
 
-/// Policies that the fixed assignment does not know; the name picks one, so it stays the same.
+/// For policies without a fixed assignment; the name selects one, so that it stays the same.
 const STRANGERS: [Look; 5] = [
     look(0x6699cc, Shape::Cross, 3),
     look(0xee8866, Shape::Plus, 3),
@@ -141,7 +141,7 @@ const STRANGERS: [Look; 5] = [
     look(0xcc6677, Shape::Up, 3),
 ];
 
-/// Series that are not policies: tenants, models, kernels, sweep values.
+/// Colours of series that are not policies: tenants, models, kernels, sweep values.
 const OTHERS: [u32; 8] =
     [0x0072b2, 0xd55e00, 0x009e73, 0xcc79a7, 0xe69f00, 0x56b4e9, 0x332288, 0x999933];
 
@@ -150,14 +150,14 @@ pub(crate) fn policy_look(policy: &str) -> Look {
     if let Some((_, look)) = POLICIES.iter().find(|(name, _)| *name == policy) {
         return *look;
     }
-    // FNV-1a: a name's place must not depend on the program's version or the run.
+    // FNV-1a: the look of a name must not depend on the program's version or the run.
     let hash = policy
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
     STRANGERS[(hash % STRANGERS.len() as u64) as usize]
 }
 
-/// The `n`-th of several variants of one policy: the same hue, lighter or darker in turn.
+/// The `n`-th of several variants of one policy: the same hue, alternately lighter and darker.
 fn variant(look: Look, n: usize) -> Look {
     if n == 0 {
         return look;
@@ -182,15 +182,15 @@ pub(crate) fn other_look(n: usize) -> Look {
     Look { color, shape: SHAPES[(n + round) % SHAPES.len()], dash: DASHES[round % DASHES.len()] }
 }
 
-/// Looks of all labels of one run.
+/// The looks of all labels of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Looks {
     labels: Vec<(String, Look)>,
 }
 
 impl Looks {
-    /// Assigns looks: the label that equals its policy's name gets the policy's own, the first
-    /// label of a policy does too where there is none, further ones are variants in file order.
+    /// Assigns looks: the label that equals its policy's name gets the policy's own look; if there is none,
+    /// the policy's first label does. Further labels are variants, in file order.
     pub(crate) fn of(run: &RunInfo) -> Self {
         let mut labels = Vec::new();
         for (i, policy) in run.policies.iter().enumerate() {
@@ -208,7 +208,7 @@ impl Looks {
         Self { labels }
     }
 
-    /// The look of a label; a label that the run does not list looks like the policy of its name.
+    /// The look of a label; a label that the run does not list looks like the policy with its name.
     pub(crate) fn label(&self, label: &str) -> Look {
         self.labels.iter().find(|(l, _)| l == label).map_or_else(|| policy_look(label), |l| l.1)
     }
@@ -223,14 +223,14 @@ impl Looks {
     }
 }
 
-/// Anchors of cividis (Nuñez, Anderton and Renslow, PLOS ONE 2018), a map that is perceptually
-/// uniform with and without colour-vision deficiency.
+/// Sample colours of cividis (Nuñez, Anderton and Renslow, PLOS ONE 2018), a map that is perceptually uniform
+/// with and without colour-vision deficiency.
 const CIVIDIS: [u32; 10] = [
     0x00224e, 0x123570, 0x3b496c, 0x575d6d, 0x707173, 0x8a8678, 0xa59c74, 0xc3b369, 0xe1cc55,
     0xfee838,
 ];
 
-/// Whether a colour is of the map, or of the text on its tiles: the same on dark paper.
+/// Whether a colour belongs to the map, or to the text on its tiles: these are unchanged in dark mode.
 pub(crate) fn stays(color: Rgb) -> bool {
     let of_policy = POLICIES.iter().any(|(_, l)| l.color == color);
     let near = |i: u32| {

@@ -1,7 +1,8 @@
-//! The drawing backend under plotters: an SVG document with text as text, in 1/64 px.
+//! The drawing backend for plotters: writes an SVG document with real text, in units of 1/64 px.
 //!
-//! plotters' own SVG writer has whole pixels, quarter turns, no clip paths and no titles. This one
-//! adds them: what plotters' style types cannot say ([`Pen`]) is set beside them before drawing.
+//! plotters' own SVG writer is limited to whole pixels and quarter turns, and has neither clip paths nor
+//! titles. This backend adds them: attributes that plotters' style types cannot express ([`Pen`]) are set
+//! separately before drawing.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -19,26 +20,26 @@ use plotters_backend::{
 use crate::font;
 use crate::style::{INK, PAPER};
 
-/// Units of a pixel.
+/// Units per pixel.
 pub(crate) const UNIT: f64 = 64.0;
-/// Leaning names stand at this angle, degrees.
+/// Angle of slanted names, degrees.
 pub(crate) const LEAN: f64 = -38.0;
-/// Distance of the lines of one text, in sizes.
+/// Distance between the lines of one text, as a multiple of its size.
 pub(crate) const LINE: f64 = 1.25;
 
 type Done = Result<(), DrawingErrorKind<Infallible>>;
 
-/// Pixels in the backend's unit.
+/// Converts pixels to the backend's unit.
 pub(crate) fn px(pixels: f64) -> i32 {
     (pixels * UNIT).round() as i32
 }
 
-/// What plotters' styles do not carry.
+/// Attributes that plotters' styles cannot express.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Pen {
     /// Dash lengths, px; empty: solid.
     pub(crate) dash: &'static [f64],
-    /// Nothing is drawn outside: left, top, width, height, px.
+    /// Clip rectangle: left, top, width, height, px.
     pub(crate) clip: Option<[f64; 4]>,
     /// A white edge around text.
     pub(crate) halo: bool,
@@ -46,15 +47,15 @@ pub(crate) struct Pen {
 
 /// One element of the document.
 struct Shape {
-    /// Attributes that neighbours may share.
+    /// Attributes that adjacent shapes may share.
     look: String,
-    /// Name and first attribute, up to its value.
+    /// Element name and first attribute, up to its value.
     open: &'static str,
     geometry: String,
     close: String,
 }
 
-/// The document in the making.
+/// The document being built.
 #[derive(Default)]
 struct Page {
     id: String,
@@ -64,33 +65,33 @@ struct Page {
     pen: Pen,
 }
 
-/// A handle of the document; plotters draws through its clones.
+/// A handle to the document; plotters draws through its clones.
 #[derive(Clone)]
 pub(crate) struct Canvas(Rc<RefCell<Page>>);
 
-/// What names and explains the document to those who cannot see it, and how wide it is.
+/// The document's title and its description for readers who cannot see it, and its width.
 pub(crate) struct Head<'a> {
     pub(crate) title: &'a str,
     pub(crate) desc: &'a str,
-    /// A font family that goes before the default ones.
+    /// A font family to use before the default ones.
     pub(crate) font: &'a str,
     /// Physical width, mm.
     pub(crate) mm: Option<f64>,
 }
 
 impl Canvas {
-    /// A page of that many px; `id` must be unique among the pictures of one HTML page.
+    /// A page of this size in px; `id` must be unique among the pictures of one HTML page.
     pub(crate) fn new(id: &str, width: f64, height: f64) -> Self {
         let size = (width.ceil(), height.ceil());
         Self(Rc::new(RefCell::new(Page { id: id.to_owned(), size, ..Page::default() })))
     }
 
-    /// For plotters to draw on.
+    /// The area for plotters to draw on.
     pub(crate) fn area(&self) -> DrawingArea<Self, Shift> {
         self.clone().into_drawing_area()
     }
 
-    /// Sets what the next drawings use.
+    /// Sets the pen for the next drawings.
     pub(crate) fn pen(&self, pen: Pen) {
         self.0.borrow_mut().pen = pen;
     }
@@ -129,7 +130,7 @@ impl Canvas {
         out + "</svg>\n"
     }
 
-    /// Adds a shape that is filled, or drawn as an outline.
+    /// Adds a shape, either filled or as an outline.
     fn shape<S: BackendStyle>(&self, open: &'static str, geometry: String, style: &S, fill: bool) {
         let (page, color) = (&mut *self.0.borrow_mut(), style.color());
         if color.alpha == 0.0 {
@@ -156,7 +157,7 @@ impl Canvas {
             let _ = write!(look, " clip-path=\"url(#{}-c{i})\"", page.id);
         }
         match page.shapes.last_mut() {
-            // Lines that look alike are one element: the rules of a grid, ticks.
+            // Adjacent lines of the same look become one element: the rules of a grid, ticks.
             Some(last) if last.look == look && !fill && open == PATH && last.open == PATH => {
                 last.geometry += &geometry;
             }
@@ -165,11 +166,11 @@ impl Canvas {
     }
 }
 
-/// Paths with more points are thinned: a page is not a data file.
+/// Paths with more points than this are thinned: a page is not a data file.
 const MANY: usize = 1000;
 
-/// What can be seen of many points: of those within half a pixel across, the first, the last, the
-/// lowest and the highest.
+/// The visible ones of many points: of those within the same half pixel horizontally, the first, the last,
+/// the lowest and the highest.
 fn thinned(points: Vec<BackendCoord>) -> Vec<BackendCoord> {
     if points.len() <= MANY {
         return points;
@@ -188,8 +189,8 @@ fn thinned(points: Vec<BackendCoord>) -> Vec<BackendCoord> {
 
 const PATH: &str = "path d=\"";
 
-/// A line in tenths of a pixel, of which there are many: each step from the point before, the first
-/// from the origin.
+/// A line of many points, in tenths of a pixel: each coordinate is relative to the previous point, the first
+/// to the origin.
 fn path(points: impl IntoIterator<Item = BackendCoord>) -> String {
     let tenths = |units: i32| (f64::from(units) / UNIT * 10.0).round() as i32;
     let (mut d, mut last) = (String::new(), (0, 0));
@@ -197,7 +198,7 @@ fn path(points: impl IntoIterator<Item = BackendCoord>) -> String {
         let at = (tenths(x), tenths(y));
         d += ["M", "l"].get(i).unwrap_or(&"");
         for (n, step) in [at.0 - last.0, at.1 - last.1].into_iter().enumerate() {
-            // A sign separates numbers too.
+            // A minus sign also separates numbers.
             if step >= 0 && (i > 1 || n > 0) {
                 d.push(' ');
             }
@@ -277,7 +278,7 @@ impl DrawingBackend for Canvas {
         Ok(())
     }
 
-    /// Lines of the text are separated by line feeds; an oblique text leans by [`LEAN`].
+    /// Line feeds separate the lines of the text; oblique text is slanted by [`LEAN`].
     fn draw_text<T: BackendTextStyle>(&mut self, text: &str, s: &T, pos: BackendCoord) -> Done {
         let page = &mut *self.0.borrow_mut();
         let (size, lines) = (s.size() / UNIT, text.split('\n').count() as f64);
@@ -340,7 +341,7 @@ fn at(units: i32) -> String {
     short(f64::from(units) / UNIT)
 }
 
-/// Two decimals at most: a hundredth of a pixel is invisible, and files stay small and stable.
+/// At most two decimals: a hundredth of a pixel is invisible, and files stay small and stable.
 fn short(n: f64) -> String {
     ((n * 100.0).round() / 100.0 + 0.0).to_string()
 }

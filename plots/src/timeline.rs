@@ -8,7 +8,7 @@ use cotenant_results::PlotSpec;
 use cotenant_results::format::pretty;
 use cotenant_results::{Row, Table};
 
-/// Seconds rather than milliseconds from here on.
+/// From this length on, the axis shows seconds instead of milliseconds.
 const LONG_MS: f64 = 10_000.0;
 
 pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String> {
@@ -20,7 +20,7 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     let tenants = cx.panels(table, &rows, spec, by == "tenant", y.name)?;
     let flat: Vec<&Row> = tenants.iter().flat_map(|p| p.1.iter().copied()).collect();
     let series = cx.ordered(by, table.distinct(&flat, by));
-    // Areas on top of each other hide each other: CU use gets a panel for each label.
+    // Overlapping areas hide each other: CU use gets a panel for each label.
     let labels = cx.ordered("label", table.distinct(&flat, "label"));
     let apart = labels.len() > 1 && (by == "tenant" || (by == "label" && y.name == "sm_active"));
     let panels: Vec<(String, Vec<&Row>)> = if apart {
@@ -85,8 +85,8 @@ pub(crate) fn figure(cx: &Context<'_>, spec: &PlotSpec) -> Result<Figure, String
     })
 }
 
-/// Rows of the first repeat, unless the plot names another: averaging runs over time would smooth
-/// away what the plot is for.
+/// Rows of the first repeat, unless the plot names another one: an average over repeats would smooth away
+/// what the plot is meant to show.
 fn one_repeat<'a>(table: &'a Table, spec: &PlotSpec) -> (Vec<&'a Row>, String) {
     let rows = table.select(&spec.filter);
     let repeats = table.distinct(&rows, "repeat");
@@ -95,7 +95,7 @@ fn one_repeat<'a>(table: &'a Table, spec: &PlotSpec) -> (Vec<&'a Row>, String) {
     (grouped(table, &rows, "repeat", &first), first)
 }
 
-/// Runs of bins without a gap, as steps: each bin holds its value until the next one begins.
+/// Runs of bins without a gap, as steps: each bin keeps its value until the next one begins.
 fn steps(
     cx: &Context<'_>,
     table: &Table,
@@ -135,7 +135,7 @@ fn line(marks: &mut Vec<Mark>, runs: Vec<Vec<(f64, f64)>>, look: Look, filled: b
             let points = points.iter().map(|p| (p.0, 0.0, p.1)).collect();
             marks.push(Mark::Band { points, color: look.color, opacity: 0.25 });
         }
-        // Steps in dashes look like gaps; an area is told apart by its panel.
+        // Dashed steps look like gaps; areas are distinguished by their panels.
         let dash = if filled { &[] } else { look.dash };
         marks.push(Mark::Line { points, color: look.color, dash, width: 1.6 });
     }

@@ -24,9 +24,9 @@ use crate::fail::{Done, Failure};
 pub(crate) struct Ask {
     /// GPUs, least and most.
     pub(crate) gpus: (usize, usize),
-    /// What the search may simulate, in seconds of [`EVENTS_PER_SECOND`].
+    /// How much the search may simulate, in seconds of [`EVENTS_PER_SECOND`].
     pub(crate) budget_s: f64,
-    /// Price of a GPU for an hour.
+    /// Price of one GPU hour.
     pub(crate) price: Option<f64>,
     pub(crate) threads: usize,
     /// Whether curves of latency against load are wanted.
@@ -37,46 +37,47 @@ pub(crate) struct Ask {
     pub(crate) study: Option<PathBuf>,
 }
 
-/// Simulated events that one second of `--budget` stands for: what one core of a busy virtual machine does.
+/// Simulated events that one second of `--budget` stands for: the speed of one core of a busy virtual
+/// machine.
 pub(crate) const EVENTS_PER_SECOND: f64 = 3.5e6;
-/// Share of one GPU's budget for the search there, and, for each of several GPUs, for the search of a deployment
-/// on so many. They depend on nothing else that is asked, so that every answer for more GPUs begins with what
-/// the answer for fewer finds.
+/// Share of one GPU's budget for the search there, and, for each of several GPUs, for the search of a
+/// deployment on that many. They depend on nothing else in the question, so that every answer for more GPUs
+/// begins with the result for fewer.
 const SEARCH: f64 = 0.45;
 const FLEET: f64 = 0.3;
-/// The search of more GPUs than these has no more than that of these.
+/// From this number of GPUs on, the budget of the search no longer grows.
 const FULL_FLEET: usize = 3;
-/// Where so much of the budget is spent, no further number of GPUs is looked at.
+/// Once this share of the budget is spent, no larger number of GPUs is searched.
 const ENOUGH: f64 = 0.85;
-/// Share of the budget that is kept for the curves, and for what would meet goals that are missed.
+/// Shares of the budget reserved for the curves, and for finding what would meet missed goals.
 const CURVES: f64 = 0.14;
 const CHANGES: f64 = 0.15;
-/// What the search comes to often has smaller batches, and so more events, than what it starts with.
+/// The search often ends with smaller batches, and so with more events, than it starts with.
 const MARGIN: f64 = 1.1;
-/// Devices that are named where a model fits nowhere on the one that was asked for.
+/// Number of devices to name when a model fits nowhere on the requested one.
 const NEAREST: usize = 4;
-/// Seeds that a row has at most.
+/// Most seeds of a row.
 const MOST_SEEDS: usize = 32;
 
 impl Ask {
-    /// What the search may simulate, events.
+    /// How many events the search may simulate.
     pub(crate) fn events(&self) -> f64 {
         self.budget_s * EVENTS_PER_SECOND
     }
 
-    /// The budget for one of the GPUs, in whole nanoseconds, as files name it.
+    /// The budget for one of the GPUs, in whole nanoseconds, as the files give it.
     fn budget_each(&self) -> Nanos {
         Nanos((self.budget_s * 1e9 / self.gpus.1.max(1) as f64).round() as u64)
     }
 
-    /// What the search may simulate for one of the GPUs, events. How long a run is follows from it, so that
-    /// `check` with the same budget sees the same requests.
+    /// How many events the search may simulate for one of the GPUs. It determines the length of a run, so
+    /// that `check` with the same budget sees the same requests.
     pub(crate) fn events_each(&self) -> f64 {
         self.budget_each().as_secs_f64() * EVENTS_PER_SECOND
     }
 }
 
-/// Everything that is known of a mix.
+/// Everything that is known about a mix.
 #[derive(Serialize)]
 pub(crate) struct Answer {
     pub(crate) version: &'static str,
@@ -89,15 +90,15 @@ pub(crate) struct Answer {
     pub(crate) why: String,
     pub(crate) runner_up: Option<usize>,
     pub(crate) flips: String,
-    /// Goals that no way meets.
+    /// Goals that no way of sharing meets.
     pub(crate) out_of_reach: Vec<Missed>,
-    /// What would meet them, the cheapest first.
+    /// Changes that would meet them, the cheapest first.
     pub(crate) changes: Vec<String>,
     /// Latency against load of the best three.
     pub(crate) curves: Vec<Curve>,
     /// The budget, s.
     pub(crate) budget_s: f64,
-    /// That for one of the GPUs.
+    /// The budget for one of the GPUs.
     #[serde(skip)]
     budget_each: Nanos,
     /// Events simulated.
@@ -106,7 +107,7 @@ pub(crate) struct Answer {
     pub(crate) lab: Lab,
 }
 
-/// A tenant as the mix has it.
+/// A tenant as the mix describes it.
 #[derive(Clone, Serialize)]
 pub(crate) struct Asked {
     pub(crate) name: String,
@@ -120,11 +121,11 @@ pub(crate) struct Asked {
     /// `measured`, `imported` or `analytic`.
     pub(crate) source: &'static str,
     pub(crate) source_words: String,
-    /// How wrong such numbers have been.
+    /// How wrong such numbers have been, in words.
     pub(crate) published_error: String,
 }
 
-/// The worst p99 over its goal against the load, both as factors.
+/// The worst p99 over its goal as the load grows, both as factors.
 #[derive(Clone, Serialize)]
 pub(crate) struct Curve {
     pub(crate) way: String,
@@ -141,15 +142,15 @@ pub(crate) struct Missed {
     pub(crate) p99_ms: Option<f64>,
     pub(crate) ttft_p99_ms: Option<f64>,
     pub(crate) tpot_p99_ms: Option<f64>,
-    /// Its queue grows to the end.
+    /// Its queue grows until the end of the run.
     pub(crate) overloaded: bool,
     /// Share of its requests within the goal.
     pub(crate) attained: Option<f64>,
-    /// Requests that this rests on.
+    /// Requests that these numbers are based on.
     pub(crate) requests: u64,
 }
 
-/// A row in the making.
+/// A row before its numbers are final.
 #[derive(Clone)]
 struct Pending {
     way: String,
@@ -157,7 +158,7 @@ struct Pending {
     reference: bool,
 }
 
-/// In the making, or why it cannot be.
+/// Unfinished rows, or why a row is impossible.
 type Rows = Vec<Result<Pending, Box<Row>>>;
 
 impl Pending {
@@ -166,11 +167,11 @@ impl Pending {
     }
 }
 
-/// Answers a question; `first` is told of the answer after the first short runs.
+/// Answers a question; `first` receives the best so far after the first short runs.
 ///
 /// # Errors
-/// A model that is not to be found, or that fits nowhere; a study that has to be computed first; somebody
-/// asked to stop, or what was simulated could not be kept.
+/// A model that cannot be found, or that fits nowhere; a study that has to be computed first; a requested
+/// stop; simulations that could not be saved.
 pub(crate) fn answer(
     mix: Mix,
     ask: &Ask,
@@ -211,7 +212,7 @@ pub(crate) fn answer(
         [] => vec![],
         _ => changes(&search, &found, ask),
     };
-    // What was cut short says nothing.
+    // Numbers of an interrupted search mean nothing.
     cells.check()?;
     drop(search);
     let Concluded { rows, choice, why, runner_up, flips, out_of_reach } = found;
@@ -254,7 +255,7 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
     let device = &search.lab.setup.device;
     let mut found = found;
     if device.is_amd() {
-        // Simplest first: side by side is how the driver is set, turns take an option of its module.
+        // Simplest first: side by side is the driver's default, turns need an option of its module.
         found.sort_by_key(|best| (best.mechanism == Mechanism::TimeSlicing, best.mechanism));
     }
     let rows = found.into_iter().map(|best| {
@@ -267,8 +268,8 @@ fn on_one(search: &mut Search<'_>, ask: &Ask, first: &mut dyn FnMut(&str)) -> Do
     Ok(rows.collect())
 }
 
-/// Events of one GPU's budget that are for something else than the search there, as far as its short runs
-/// tell: to settle its rows, for curves, and for changes where a goal is missed.
+/// Events of one GPU's budget to reserve for work after the search, estimated from its short runs: to settle
+/// its rows, for curves, and for changes if a goal is missed.
 fn put_aside(search: &Search<'_>, pools: &Pools, ask: &Ask) -> f64 {
     let firsts: Vec<&Tried> = pools.iter().filter_map(|(_, pool)| pool.first()).collect();
     let rows: f64 = firsts.iter().map(|t| search.to_settle(std::iter::once(*t))).sum();
@@ -277,13 +278,13 @@ fn put_aside(search: &Search<'_>, pools: &Pools, ask: &Ask) -> f64 {
     (rows + search.to_settle(alone.iter())) * MARGIN + ask.events_each() * kept(ask, missed)
 }
 
-/// Share of the budget for what comes last.
+/// Share of the budget that is reserved for the last steps.
 fn kept(ask: &Ask, missed: bool) -> f64 {
     let curves = if ask.curves { CURVES } else { 0.0 };
     curves + if missed { CHANGES } else { 0.0 }
 }
 
-/// The best of the ways of sharing one GPU, every seed of each looked at.
+/// The best of the ways of sharing one GPU, after runs under every seed for each.
 fn best_of(search: &mut Search<'_>, rows: &Rows) -> Option<Placed> {
     let mut best: Option<Placed> = None;
     for mut pending in rows.iter().filter_map(|r| r.as_ref().ok()).cloned() {
@@ -298,8 +299,8 @@ fn best_of(search: &mut Search<'_>, rows: &Rows) -> Option<Placed> {
     best
 }
 
-/// A row for each number of GPUs above one, from one GPU upwards, since each begins with what fewer come to; and
-/// the best of fewer than were asked for.
+/// A row for each number of GPUs above one, in ascending order, since each search begins with the result for
+/// fewer GPUs; and the best deployment on fewer GPUs than were asked for.
 fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> (Rows, Option<Pending>) {
     let (low, high) = ask.gpus;
     let mut known = Known::new(one.as_ref());
@@ -328,7 +329,7 @@ fn on_several(search: &mut Search<'_>, ask: &Ask, one: Option<Placed>) -> (Rows,
     (rows, fewer.map(|(_, members)| of_fewer(search.lab, members)))
 }
 
-/// A row of fewer GPUs than were asked for.
+/// A row for fewer GPUs than were asked for.
 fn of_fewer(lab: &Lab, members: Vec<Member>) -> Pending {
     let way = match members.as_slice() {
         [one] => one.mechanism.name_on(&lab.setup.device).to_owned(),
@@ -337,7 +338,7 @@ fn of_fewer(lab: &Lab, members: Vec<Member>) -> Pending {
     Pending::new(way, members)
 }
 
-/// What a published planner's plan delivers.
+/// A row for the plan of a published planner.
 fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row>> {
     let plan = planner.plan(search.lab, search.threads).and_then(|plan| {
         let member = |c: Candidate| {
@@ -355,10 +356,10 @@ fn planned(search: &mut Search<'_>, planner: Planner) -> Result<Pending, Box<Row
     }
 }
 
-/// As many runs for every row, its headroom, and what neighbours cost: the best first, as far as the budget
-/// goes. What is chosen gets them in any case. What is left goes to goals that the runs do not tell about.
-/// Where in the end a goal is missed that `spare`, on fewer GPUs than were asked for, keeps, that is a row, too:
-/// GPUs may stay empty, and with one GPU more no goal is lost.
+/// Gives every row the same number of runs, its headroom and the cost of its neighbours: the best rows first,
+/// as far as the budget goes. The choice gets them in any case. The rest of the budget goes to goals that the
+/// runs leave undecided. If in the end a goal is missed that `spare`, on fewer GPUs than were asked for,
+/// keeps, `spare` becomes a row, too: GPUs may stay empty, and one GPU more never loses a goal.
 fn finish(
     search: &mut Search<'_>,
     mut pending: Rows,
@@ -368,7 +369,7 @@ fn finish(
     let mut rows: Vec<Option<Row>> = vec![None; pending.len()];
     let mut too_much = vec![false; pending.len()];
     loop {
-        // By what is known now: more runs may change the order.
+        // Ranked by what is known now: more runs may change the order.
         let now: Vec<Row> = pending.iter().map(|p| so_far(p, search, ask)).collect();
         let ranked = order(&now);
         let best = ranked.first().copied();
@@ -416,8 +417,8 @@ fn finish(
     rows.into_iter().zip(rest).map(|(row, rest)| row.unwrap_or(rest)).collect()
 }
 
-/// The settled row that should have another run: the choice, then that of the longest goal that its runs do
-/// not tell about.
+/// The settled row that should get another run: the choice first, then the row with the longest goal that its
+/// runs leave undecided.
 fn undecided(
     search: &Search<'_>,
     pending: &Rows,
@@ -426,7 +427,7 @@ fn undecided(
 ) -> Option<usize> {
     let lab = search.lab;
     let open = ranked.iter().copied().filter(|&i| {
-        // What is there for comparison is not chosen in any case.
+        // A row for comparison is never chosen.
         let row = rows[i].as_ref().filter(|r| r.settled && !r.closed && !r.reference);
         row.is_some_and(|r| r.tenants.iter().any(|t| t.undecided))
     });
@@ -436,12 +437,12 @@ fn undecided(
         let goals = all.filter(|(m, i)| super::row::undecided(lab, &m.tried, *i));
         goals.filter_map(|(m, i)| lab.goal(m.tried.c.tenants[i])).map(Goal::longest).max()
     };
-    // Of equals the best.
+    // Among equals, the best.
     let key = |&i: &usize| (ranked.first() == Some(&i), longest(i));
     open.rev().max_by_key(key)
 }
 
-/// A row from the runs that there are.
+/// A row from the runs made so far.
 fn so_far(pending: &Result<Pending, Box<Row>>, search: &Search<'_>, ask: &Ask) -> Row {
     match pending {
         Ok(p) => {
@@ -452,7 +453,7 @@ fn so_far(pending: &Result<Pending, Box<Row>>, search: &Search<'_>, ask: &Ask) -
     }
 }
 
-/// Best after the first short runs, in one line.
+/// The best candidate after the first short runs, in one line.
 fn first_words(lab: &Lab, pools: &[(Mechanism, Vec<Tried>)]) -> Option<String> {
     let tops = pools.iter().filter(|(m, _)| *m != Mechanism::Krisp);
     let tops = tops.filter_map(|(m, p)| p.first().map(|t| (*m, t.score(lab))));
@@ -466,7 +467,7 @@ fn first_words(lab: &Lab, pools: &[(Mechanism, Vec<Tried>)]) -> Option<String> {
 }
 
 fn fits_nowhere(lab: &Lab, t: usize) -> String {
-    // A model that generates needs room for its cache as well.
+    // A model that generates tokens needs room for its cache as well.
     let most = if lab.generates(t) { MOST_MEMORY } else { 1.0 };
     let need = lab.model_memory(t, 1).0 + lab.setup.costs.context_memory.0;
     let devices = cotenant_profiles::Device::builtin_names().filter_map(|name| {
@@ -508,7 +509,7 @@ fn conclude(lab: &Lab, rows: Vec<Row>) -> Concluded {
     Concluded { rows, choice, why, runner_up, flips, out_of_reach }
 }
 
-/// What rows say.
+/// What follows from the rows.
 pub(super) struct Concluded {
     pub(super) rows: Vec<Row>,
     pub(super) choice: Option<usize>,
@@ -551,7 +552,7 @@ fn missed(lab: &Lab, t: &Served) -> Missed {
 }
 
 impl Answer {
-    /// What deploys the choice.
+    /// The plan that deploys the choice.
     pub(crate) fn plan(&self) -> Option<Plan> {
         let row = &self.rows[self.choice?];
         let mut header = vec![

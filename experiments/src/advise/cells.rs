@@ -1,9 +1,9 @@
-//! Finished cells: those of this call, and, with a folder, those of earlier ones.
+//! Finished cells: those of this call and, with a folder, those of earlier calls.
 //!
-//! A folder holds journals as that of `cotenant run` does, a line with a checksum for each cell, one file
-//! per attempt. A cell is known by its name, which is a digest of everything that decides its numbers;
-//! lines of another build of this program are not read. What may be asked to stop loses nothing but the
-//! cells that are running.
+//! A folder holds journals like those of `cotenant run`: one line with a checksum for each cell, one file per
+//! attempt. A cell is identified by its name, which is a digest of everything that decides its numbers; lines
+//! of another build of this program are not read. A call that is stopped loses only the cells that are
+//! running.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ use crate::study::record::Record;
 use crate::study::stop::Stop;
 use crate::watch::Wants;
 
-/// What a finished cell says.
+/// The result of a finished cell.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Finished {
-    /// `ok`, or why there is nothing.
+    /// `ok`, or why there are no numbers.
     pub(crate) status: String,
     pub(crate) events: u64,
     pub(crate) watts: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Finished {
     pub(crate) tenants: Vec<(String, Got)>,
 }
 
-/// What an evaluation says that was not made because somebody asked to stop.
+/// The error of an evaluation that was not made because a stop was requested.
 pub(crate) const STOPPED: &str = "stopped";
 
 /// Finished cells, by name.
@@ -53,31 +53,31 @@ pub(crate) struct Cells {
     failure: Mutex<Option<Failure>>,
     simulated: AtomicUsize,
     read: AtomicUsize,
-    /// Where somebody watches.
+    /// Present if the progress is shown.
     progress: Option<Spending>,
-    /// Those that were asked for, and their events, simulated or read.
+    /// Cells that were asked for, and their events, whether simulated or read.
     asked: Mutex<BTreeSet<String>>,
     events: AtomicU64,
 }
 
 struct Folder {
     path: PathBuf,
-    /// Identifies what may be read again: this very program.
+    /// Identifies the records that may be reused: those of this exact build.
     plan: String,
-    /// Begun with the first cell.
+    /// Created with the first cell.
     journal: Mutex<Option<Journal>>,
 }
 
 impl Cells {
-    /// None known; `stop` is heard before every cell.
+    /// An empty collection; `stop` is checked before every cell.
     pub(crate) fn new(stop: Stop) -> Self {
         Self { stop, ..Self::default() }
     }
 
-    /// With those that a folder holds, which finished ones are written to.
+    /// The cells that a folder holds; newly finished cells are added to it.
     ///
     /// # Errors
-    /// The folder holds something else, does not read, or two attempts disagree.
+    /// The folder holds something else or cannot be read, or two attempts disagree.
     pub(crate) fn in_folder(path: &Path, stop: Stop) -> Done<Self> {
         let theirs = path.is_file() || !(is_free(path) || path.join(ATTEMPTS).is_dir());
         if theirs {
@@ -92,29 +92,29 @@ impl Cells {
         Ok(Self { known, folder: Some(folder), stop, ..Self::default() })
     }
 
-    /// Shows how much of a budget is spent.
+    /// Shows how much of a budget of `events` is spent.
     pub(crate) fn with_progress(self, events: f64) -> Self {
         Self { progress: Some(Spending::new(events as u64)), ..self }
     }
 
-    /// Says something beside the progress.
+    /// Prints a note next to the progress.
     pub(crate) fn note(&self, text: &str) {
         if let Some(progress) = &self.progress {
             progress.note(text);
         }
     }
 
-    /// Nothing more comes.
+    /// Ends the progress display.
     pub(crate) fn finish(&self) {
         if let Some(progress) = &self.progress {
             progress.finish();
         }
     }
 
-    /// The result of a cell: looked up, or computed and kept. A cell that fails has a result, too.
+    /// The result of a cell: looked up, or computed and saved. A cell that fails has a result, too.
     ///
     /// # Errors
-    /// Somebody asked to stop; it cannot be made ready.
+    /// A stop was requested; the cell cannot be prepared.
     pub(crate) fn finished(
         &self,
         e: &Experiment,
@@ -134,7 +134,7 @@ impl Cells {
                 self.compute(e, cell, &ready()?)
             }
         };
-        // Once each, so that a call spends the same whatever was known before.
+        // Count each cell once, so that a call spends the same whatever was known before.
         if guard(&self.asked).insert(cell.id.clone()) {
             self.events.fetch_add(finished.events, Ordering::Relaxed);
         }
@@ -163,7 +163,7 @@ impl Cells {
             cu_utilization: of_all(Metric::CuUtilization),
             tenants: tenants.collect(),
         };
-        // What another machine, or a mended bug, would not say is not kept.
+        // Failures that another machine or a bug fix would remove are not saved.
         let lasts =
             !["over-budget", "internal-error"].iter().any(|w| outcome.status.starts_with(w));
         if lasts && let Some(folder) = &self.folder {
@@ -178,22 +178,22 @@ impl Cells {
         finished
     }
 
-    /// Adds what others computed.
+    /// Adds a cell that was computed elsewhere.
     pub(super) fn learn(&self, id: String, finished: Finished) {
         guard(&self.known).insert(id, finished);
     }
 
-    /// Whether somebody asked to stop.
+    /// Whether a stop was requested.
     pub(crate) fn stopped(&self) -> bool {
         self.stop.is_set()
     }
 
-    /// Events of all cells so far that were asked for.
+    /// Events of all cells that were asked for so far.
     pub(crate) fn events(&self) -> u64 {
         self.events.load(Ordering::Relaxed)
     }
 
-    /// Counts events of what is not a cell.
+    /// Counts events of simulations that are not cells.
     pub(crate) fn spend(&self, events: u64) {
         self.events.fetch_add(events, Ordering::Relaxed);
     }
@@ -206,7 +206,7 @@ impl Cells {
     /// Whether everything could be computed and written.
     ///
     /// # Errors
-    /// A file that could not be written; somebody asked to stop.
+    /// A file that could not be written; a requested stop.
     pub(crate) fn check(&self) -> Done {
         if let Some(folder) = &self.folder
             && let Some(journal) = &mut *guard(&folder.journal)
@@ -238,7 +238,7 @@ fn guard<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the journals of a folder hold; truncated or damaged lines and those of another build are ignored.
+/// Reads the journals of a folder; truncated or damaged lines and those of another build are ignored.
 fn read(path: &Path, plan: &str) -> Done<BTreeMap<String, Finished>> {
     let mut records: BTreeMap<String, Record> = BTreeMap::new();
     for file in journal::journals(&journal::folder(path, 0))? {
@@ -274,10 +274,10 @@ fn read(path: &Path, plan: &str) -> Done<BTreeMap<String, Finished>> {
     Ok(known)
 }
 
-/// The cells of a `results.csv`, which does not say how many events each had.
+/// The cells of a `results.csv`, which does not list the number of events.
 ///
 /// # Errors
-/// It is no such table.
+/// The text is not such a table.
 pub(super) fn of_table(text: &str) -> Result<BTreeMap<String, Finished>, String> {
     let mut table = csv::Reader::from_reader(text.as_bytes());
     let header = table.headers().map_err(|e| e.to_string())?.clone();

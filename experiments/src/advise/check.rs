@@ -1,4 +1,4 @@
-//! What files that somebody deploys deliver for a mix.
+//! Checks what existing deployment files deliver for a mix.
 
 use cotenant_deploy::{Finding, Found, Gpu, Sharing, Weight};
 
@@ -9,10 +9,10 @@ use super::row::{Row, known_tenants, row};
 use super::search::Search;
 use super::space::{Mechanism, Space};
 
-/// Simulates what the files of `found` come to, under so many seeds.
+/// Simulates the deployment that the files of `found` describe, under `seeds` seeds.
 ///
 /// # Errors
-/// They do not say how the GPU is shared, or name what the mix does not have.
+/// The files do not say how the GPU is shared, or name a tenant that the mix does not have.
 pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask, seeds: usize) -> Result<Row, String> {
     let mut gpus = found.resolve(&known_tenants(lab))?;
     divide(lab, &mut gpus, found);
@@ -28,8 +28,8 @@ pub(crate) fn row_of(lab: &Lab, found: &mut Found, ask: &Ask, seeds: usize) -> R
     Ok(row(&search, &words.join(" | "), &members, ask, true))
 }
 
-/// The requests of tenants that are in several places, where no file divides them: in proportion to what
-/// each place serves of that tenant alone.
+/// Divides the requests of tenants that are in several places, unless a file divides them: in proportion to
+/// what each place serves of that tenant when it is alone.
 fn divide(lab: &Lab, gpus: &mut [Gpu], found: &mut Found) {
     for t in lab.all() {
         let name = lab.name(t);
@@ -48,7 +48,7 @@ fn divide(lab: &Lab, gpus: &mut [Gpu], found: &mut Found) {
             }
         }
         let sum: f64 = rates.iter().sum();
-        // Where one is unknown, all count alike.
+        // If the rate of one place is unknown, all places count alike.
         let known = sum > 0.0 && rates.iter().all(|r| *r > 0.0);
         let mut shares = rates.iter().map(|r| if known { r / sum } else { 1.0 / places as f64 });
         for x in gpus.iter_mut().flat_map(|g| &mut g.tenants).filter(|x| x.name == name) {
@@ -67,7 +67,7 @@ fn divide(lab: &Lab, gpus: &mut [Gpu], found: &mut Found) {
     }
 }
 
-/// The place of one tenant of a GPU, for itself.
+/// The place of one tenant of a GPU, without the others.
 fn alone(sharing: &Sharing, i: usize) -> Option<Sharing> {
     Some(match sharing {
         Sharing::TimeSlicing { .. } | Sharing::Streams => return None,
@@ -114,7 +114,7 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
     }
     let mechanism = Mechanism::of(&c);
     for (i, t) in gpu.tenants.iter().enumerate() {
-        // A cache of so many bytes is a share of the memory as well.
+        // A cache of a fixed size is converted to a share of the memory.
         if let Some(cache) = t.engine.and_then(|e| e.cache)
             && !lab.mix.fixed_engine[c.tenants[i]].memory
         {
@@ -126,8 +126,8 @@ fn candidate(lab: &Lab, gpu: &Gpu) -> Result<(Candidate, Mechanism), String> {
     Ok((c, mechanism))
 }
 
-/// The tenants on the instances of a layout that does not say who is where: as the formula likes it
-/// best, each tenant on an instance of its own while there are enough.
+/// Assigns tenants to instances for a layout that does not: by the lowest ratio of the formula, and each
+/// tenant on an instance of its own while there are enough.
 fn assigned(lab: &Lab, c: &Candidate, instances: &[String]) -> Result<Vec<usize>, String> {
     let Some(table) = &lab.setup.device.mig else {
         return Err(cotenant_deploy::no_instances(&lab.setup.device));
@@ -141,7 +141,7 @@ fn assigned(lab: &Lab, c: &Candidate, instances: &[String]) -> Result<Vec<usize>
         let place = super::space::place_of(lab, table, profiles[slot]);
         super::screen::ratio(lab, c.tenants[i], (c.batch[i], c.workers[i], c.requests[i]), place)
     };
-    // Whoever needs most chooses first.
+    // The tenant with the highest need chooses first.
     let mut order: Vec<usize> = (0..c.tenants.len()).collect();
     let need = |i: usize| (0..instances.len()).map(|s| ratio(i, s)).fold(f64::INFINITY, f64::min);
     order.sort_by(|&a, &b| need(b).total_cmp(&need(a)));

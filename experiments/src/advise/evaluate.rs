@@ -1,5 +1,5 @@
-//! An evaluation is a cell of an ordinary experiment: one candidate under one seed, for a while, at some
-//! load. What comes out, and what it is called, is what `cotenant run` makes of that experiment.
+//! An evaluation is a cell of an ordinary experiment: one candidate under one seed, for some duration and
+//! load. Its result and its name are those that `cotenant run` gives to that experiment.
 
 use cotenant_deploy::{Sharing, TimeSlice};
 use cotenant_profiles::Nanos;
@@ -27,24 +27,24 @@ pub(crate) struct Run {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct For {
     pub(crate) seed: u64,
-    /// What counts; a tenth of it comes before, as warm-up.
+    /// Measured time; a tenth of it comes before, as warm-up.
     pub(crate) duration: Nanos,
     /// Multiplies the rates.
     pub(crate) load: f64,
 }
 
 impl Lab {
-    /// Simulates a candidate, unless that has been done: then its result is looked up. Equal arguments
-    /// give equal results; the arrivals of a tenant depend on the seed alone, so that candidates are
-    /// compared on the same requests.
+    /// Simulates a candidate, or looks its result up if it was simulated before. Equal arguments give equal
+    /// results; the arrivals of a tenant depend only on the seed, so that candidates are compared on the same
+    /// requests.
     ///
     /// # Errors
-    /// The device cannot do it, the models do not fit, or somebody asked to stop.
+    /// The device does not support it, the models do not fit, or a stop was requested.
     pub(crate) fn run(&self, c: &Candidate, how: For) -> Result<Run, String> {
         let e = self.experiment(c, how)?;
         let meaning = self.meaning(c, &e.point)?;
         let cell = plan::cell(&e, &meaning, 0);
-        // Setups are large: each lives as long as its run.
+        // Setups are large: each is dropped after its run.
         let finished = self.cells.finished(&e, &cell, || {
             Ok(Prepared {
                 setup: self.prepare(c)?,
@@ -57,7 +57,7 @@ impl Lab {
         self.run_of(c, &finished)
     }
 
-    /// What a finished cell of a candidate says.
+    /// The run that a finished cell of a candidate describes.
     pub(super) fn run_of(&self, c: &Candidate, finished: &Finished) -> Result<Run, String> {
         if !cotenant_results::columns::has_numbers(&finished.status) {
             return Err(finished.status.clone());
@@ -116,7 +116,7 @@ impl Lab {
         })
     }
 
-    /// The canonical text of what decides a candidate's cells, but policy and seed.
+    /// Canonical text of everything that decides a candidate's cells, except policy and seed.
     pub(super) fn meaning(&self, c: &Candidate, point: &Point) -> Result<String, String> {
         let mut tenants = vec![];
         for i in self.by_name(c) {
@@ -131,7 +131,7 @@ impl Lab {
         self.facts.meaning_of(point, &tenants)
     }
 
-    /// The policy that carries a candidate out.
+    /// The policy that implements a candidate.
     fn policy(&self, c: &Candidate) -> Result<PolicyRow, String> {
         let (name, options) = self.options(c);
         let info = policy::find(name).ok_or_else(|| format!("no policy `{name}`"))?;
@@ -139,7 +139,7 @@ impl Lab {
         Ok(PolicyRow { label, info, options: Options(options), options_text })
     }
 
-    /// Its name, and its options, by name where they are the tenants'.
+    /// The name of its policy, and the options; options per tenant are sorted by tenant name.
     pub(super) fn options(&self, c: &Candidate) -> (&'static str, Vec<(String, Value)>) {
         let names = self.names(c);
         let each = |numbers: Vec<f64>| {
@@ -182,7 +182,7 @@ impl Lab {
         }
     }
 
-    /// The name of the cell of an evaluation in an experiment that has it as one of its points.
+    /// The name of an evaluation's cell in an experiment that has the evaluation as one of its points.
     pub(super) fn cell_in(
         &self,
         c: &Candidate,

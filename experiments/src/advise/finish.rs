@@ -1,4 +1,4 @@
-//! What is looked for behind the search: headroom, what neighbours cost, latency against load.
+//! What is computed after the search: headroom, the cost of neighbours, latency against load.
 
 use super::evaluate::{For, Run};
 use super::fleet::{self, Member};
@@ -7,21 +7,22 @@ use super::lab::{Candidate, How, Lab};
 use super::search::{SEEDS, Search, Tried, keeps, score};
 use super::space::Group;
 
-/// Runs that the headroom of a candidate takes, about, each half as long as a long one; of another GPU, whose
-/// headroom matters only where it is less.
+/// Approximate number of runs for the headroom of a candidate, each half as long as a long one; the second
+/// number is for every further GPU, whose headroom matters only if it is less.
 const HEADROOM_RUNS: [f64; 2] = [8.0, 2.0];
-/// The factor beyond which no headroom is looked for, and the one that is tried before.
+/// The largest factor at which headroom is looked for, and the one that is tried first.
 pub(super) const MOST_LOAD: f64 = 16.0;
 const FIRST_LOAD: f64 = 4.0;
-/// Less of the load than this makes no difference.
+/// Differences in load below this do not matter.
 const LEAST_LOAD: f64 = 0.02;
-/// The factor between the load that is known to do and the one that is known not to.
+/// The search for headroom ends when the lowest failing load is at most this factor above the highest passing
+/// one.
 const NEAR: f64 = 1.1;
-/// Loads that are guessed and do not do before halves are tried.
+/// Failed guesses before the interval is halved.
 const GUESSES: usize = 3;
 
-/// What a run at some load says: whether every goal is kept, the worst ratio of p99 and goal, and the least
-/// share of a tenant's requests that was answered.
+/// The result of a run at some load: whether every goal is kept, the worst ratio of p99 and goal, and the
+/// smallest share of a tenant's requests that was answered.
 struct Probe {
     load: f64,
     kept: bool,
@@ -30,17 +31,17 @@ struct Probe {
 }
 
 impl Search<'_> {
-    /// The largest factor by which the load may grow before a goal breaks, below 1 where one is broken;
-    /// `None` without goals. To a tenth, at most `most`.
+    /// The largest factor by which the load may grow before a goal breaks, below 1 if one is broken already;
+    /// `None` without goals. Accurate to a tenth, at most `most`.
     pub(crate) fn headroom(&self, t: &Tried, most: f64) -> Option<f64> {
         t.c.tenants.iter().find(|&&i| self.lab.goal(i).is_some())?;
         let round = |load: f64| Some((load * 100.0).round() / 100.0);
         let mut low = Probe { load: 0.0, kept: true, ratio: 0.0, answered: 1.0 };
-        // At the load as it is, all of its runs have the word.
+        // At the mix's own load, all of its runs count.
         let mut high = self.said(t, &t.samples(), 1.0);
         let known = if high.kept { [FIRST_LOAD.min(most), most] } else { [most.min(1.0); 2] };
         for load in known {
-            // Upwards from what does, downwards from what does not.
+            // Upwards from a load that passes, downwards from one that fails.
             if load == high.load || high.kept != (load > high.load) {
                 continue;
             }
@@ -54,7 +55,7 @@ impl Search<'_> {
         if high.kept {
             return round(high.load);
         }
-        // Guesses from what fails; from one that does, upwards in growing steps.
+        // After a failure, guess; after a pass, go upwards in growing steps.
         let (mut up, mut failed) = (0.0, 0);
         while high.load > low.load * NEAR && high.load - low.load > LEAST_LOAD {
             let middle =
@@ -121,14 +122,14 @@ impl Search<'_> {
             timeout: vec![c.timeout[i]],
             workers: vec![c.workers[i]],
         };
-        // As long as its neighbours are looked at.
+        // As long as the runs with its neighbours.
         let how = For { load: 1.0, ..self.long(c, 0) };
         let run = Tried::new(one).run(self.lab, how).ok()?;
         run.got.first().copied()
     }
 
-    /// Of the tenants that share a GPU or instance with `i`, the one that costs it most: beside whom alone its
-    /// p99 is longest; none where it has no company.
+    /// The tenant, among those on the same GPU or instance, that costs `i` most: the one next to which `i`,
+    /// with no other company, has the longest p99. `None` if `i` is alone there.
     pub(crate) fn by_whom(&self, c: &Candidate, i: usize) -> Option<usize> {
         let company = (0..c.tenants.len()).filter(|&j| j != i && Lab::together(c, i, j));
         let company: Vec<usize> = company.collect();
@@ -151,12 +152,12 @@ impl Search<'_> {
         all.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, j)| j)
     }
 
-    /// Events of another run of every GPU, about.
+    /// Approximate events of one more run on every GPU.
     pub(crate) fn to_lengthen(&self, members: &[Member]) -> f64 {
         members.iter().map(|m| m.tried.long_events(self.lab, &self.lengths)).sum()
     }
 
-    /// Events that it takes to say everything of the GPUs of a row, about.
+    /// Approximate events needed to settle the GPUs of a row.
     pub(crate) fn to_settle<'t>(&self, row: impl Iterator<Item = &'t Tried>) -> f64 {
         let mut first = true;
         let mut one = |t: &Tried| {
@@ -164,7 +165,7 @@ impl Search<'_> {
             let goals = t.c.tenants.iter().any(|&i| self.lab.goal(i).is_some());
             let headroom = if goals { HEADROOM_RUNS[usize::from(!first)] / 2.0 } else { 0.0 };
             first &= !goals;
-            // Its tenants alone have as many events as all together.
+            // Runs of its tenants alone have as many events as one run of all together.
             let alone = if t.c.tenants.len() > 1 { 1.0 } else { 0.0 };
             (seeds + headroom + alone) * t.long_events(self.lab, &self.lengths)
         };
@@ -172,20 +173,20 @@ impl Search<'_> {
     }
 }
 
-/// About the largest load that does, between one that does and one that does not.
+/// Estimates the largest load that passes, between one that passes and one that fails.
 fn guess(low: &Probe, high: &Probe) -> Option<f64> {
     let guess = if high.answered < FULLY {
-        // What is answered of more than can be.
+        // The answered part of an overload.
         high.load * high.answered
     } else {
         let (above, below) = (high.ratio - 1.0, 1.0 - low.ratio);
         (low.load * above + high.load * below) / (above + below)
     };
-    // A little less, so that the next higher load is one that does not do.
+    // A little less, so that the next step up fails.
     let guess = guess / NEAR.sqrt();
     let inside = low.load * NEAR.sqrt()..high.load / NEAR.sqrt();
     inside.contains(&guess).then_some(guess)
 }
 
-/// A larger share than this is answered where nothing is overloaded, but for those that wait at the end.
+/// Without overload a larger share than this is answered: all but the requests still waiting at the end.
 const FULLY: f64 = 0.95;

@@ -1,4 +1,4 @@
-//! Several GPUs: who goes where, each GPU searched by itself.
+//! Several GPUs: assigns tenants to GPUs and searches each GPU by itself.
 //!
 //! Requests of a tenant that one GPU cannot serve are split evenly over as many GPUs as it needs.
 //! Every division of tenants among GPUs is ordered by how evenly it loads them; the best few are
@@ -13,11 +13,11 @@ use super::screen;
 use super::search::{Score, Search, Tried};
 use super::space::{Group, Mechanism};
 
-/// Above this load of a whole GPU a tenant is split.
+/// A tenant whose load exceeds this share of a whole GPU is split.
 const FULL: f64 = 0.75;
-/// Divisions that are searched, by load.
+/// Number of divisions to search, the most even first.
 const DIVISIONS: usize = 3;
-/// Moves that are looked at before a deployment counts as the best.
+/// Moves to try before a deployment counts as the best.
 const MOVES: usize = 12;
 
 /// One GPU of a fleet.
@@ -27,27 +27,27 @@ pub(crate) struct Member {
     pub(crate) tried: Tried,
 }
 
-/// What has been searched.
+/// The results of earlier searches.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Groups with their best member.
+    /// Groups, each with its best member.
     groups: Vec<(Group, Option<Member>)>,
     /// The best deployment on the most GPUs so far.
     fleet: Vec<Member>,
 }
 
 impl Known {
-    /// With what one GPU comes to.
+    /// Starts with the result for one GPU.
     pub(crate) fn new(one: Option<&Placed>) -> Self {
         let fleet = one.map_or_else(Vec::new, |(_, members)| members.clone());
         Self { groups: fleet.iter().map(|m| (group_of(m), Some(m.clone()))).collect(), fleet }
     }
 }
 
-/// A deployment with what it delivers.
+/// A deployment and its score.
 pub(crate) type Placed = (Score, Vec<Member>);
 
-/// The best deployment on `gpus` GPUs; `None` where no division serves every tenant.
+/// The best deployment on `gpus` GPUs; `None` if no division serves every tenant.
 pub(crate) fn place(
     search: &mut Search<'_>,
     gpus: usize,
@@ -56,15 +56,15 @@ pub(crate) fn place(
 ) -> Option<Placed> {
     let until = search.spent() + budget;
     let mut divisions = divisions(search.lab, gpus);
-    // One GPU more than before: nobody is worse off where the worst of them is divided.
+    // One GPU more than before: dividing the worst GPU leaves no tenant worse off.
     if known.fleet.len() + 1 == gpus {
         divisions.extend(divided(search.lab, &known.fleet));
     }
     let mut best: Option<Placed> = None;
-    // As much again is for what moves from one to another.
+    // One more share for each GPU is for moving tenants between them.
     let mut left = (divisions.len() + 1) * gpus;
     for (n, division) in divisions.into_iter().enumerate() {
-        // One is always searched, others as far as the budget goes.
+        // The first division is always searched, the others as far as the budget goes.
         let done = best.as_ref().is_some_and(|(score, _)| score.is_good());
         if done || n > 0 && search.spent() >= until {
             break;
@@ -90,7 +90,7 @@ pub(crate) fn place(
     Some(best)
 }
 
-/// The groups of a division, each with an even part of the budget that is left.
+/// Searches the groups of a division, each with an even part of the remaining budget.
 fn all(
     search: &mut Search<'_>,
     division: &[Group],
@@ -107,7 +107,7 @@ fn all(
     Some((together(search.lab, &members), members))
 }
 
-/// The division of one GPU fewer whose worst GPU is divided in two, by load.
+/// The division for one GPU fewer, with its worst GPU divided in two by load.
 fn divided(lab: &Lab, fleet: &[Member]) -> Option<Vec<Group>> {
     let score = |m: &Member| m.tried.score(lab);
     let several = fleet.iter().enumerate().filter(|(_, m)| m.tried.c.tenants.len() > 1);
@@ -122,8 +122,8 @@ fn divided(lab: &Lab, fleet: &[Member]) -> Option<Vec<Group>> {
     Some(groups)
 }
 
-/// A better deployment in which a tenant of the worst GPU has moved, has changed places with another's, or has
-/// left half of its requests; none where nothing that was looked at is better.
+/// A better deployment in which a tenant of the worst GPU moves to another, swaps places with a tenant there,
+/// or leaves half of its requests there; `None` if no move that was tried is better.
 fn moved(
     search: &mut Search<'_>,
     placed: &Placed,
@@ -166,7 +166,7 @@ fn moved(
     None
 }
 
-/// What two GPUs may come to by one move from the first.
+/// The pairs of part lists that two GPUs may have after one move from the first.
 fn exchanges(a: &[Part], b: &[Part]) -> Vec<[Vec<Part>; 2]> {
     let without = |parts: &[Part], i: usize| {
         let mut rest = parts.to_vec();
@@ -207,7 +207,8 @@ fn parts_of(lab: &Lab, g: &Group) -> Vec<Part> {
     g.tenants.iter().zip(&g.requests).map(part).collect()
 }
 
-/// The score of several GPUs: whose goals are missed in some part, and the worst of the rest.
+/// The score of several GPUs: the number of tenants that miss a goal in some part, and the worst of the other
+/// values.
 pub(crate) fn together(lab: &Lab, members: &[Member]) -> Score {
     let mut all = Score { missed: 0, worst: 0.0, lost: 0.0, ratio: 0.0 };
     let mut missed = BTreeSet::new();
@@ -221,20 +222,20 @@ pub(crate) fn together(lab: &Lab, members: &[Member]) -> Score {
     Score { missed: missed.len(), ..all }
 }
 
-/// The member that a group of tenants is served by best.
+/// The best way to serve a group of tenants on one GPU.
 fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) -> Option<Member> {
     if let Some((_, member)) = known.groups.iter().find(|(k, _)| k == g) {
         return member.clone();
     }
     let until = search.spent() + budget;
-    // What is not deployed cannot be chosen; where the budget is for less than one short run of each, the
-    // simplest and the finest have to do.
+    // Mechanisms that cannot be deployed cannot be chosen. If the budget is below one short run for each
+    // mechanism, only the simplest and the finest are tried.
     let deploys = Mechanism::ALL.into_iter().filter(|m| *m != Mechanism::Krisp);
     let mut looked: Vec<Mechanism> = deploys.collect();
     if budget < looked.len() as f64 * search.lengths.events(search.lab, g) {
         looked.retain(|m| matches!(m, Mechanism::Mps | Mechanism::Percent | Mechanism::Mig));
     }
-    // What served more serves less.
+    // Settings that served a larger group also serve this one.
     let more = known.groups.iter().filter_map(|(_, m)| without(&m.as_ref()?.tried.c, g));
     let more: Vec<Candidate> = more.collect();
     let pools = search.first_with(g, &looked, budget * 0.4, &more);
@@ -243,8 +244,8 @@ fn member(search: &mut Search<'_>, g: &Group, budget: f64, known: &mut Known) ->
     member
 }
 
-/// A candidate without those of its tenants that are not in a group; `None` where the group has others, or more
-/// of somebody's requests.
+/// A candidate without the tenants that are not in a group; `None` if the group has other tenants, or a
+/// larger share of a tenant's requests.
 pub(super) fn without(c: &Candidate, g: &Group) -> Option<Candidate> {
     let mut kept = vec![];
     for (&t, &requests) in g.tenants.iter().zip(&g.requests) {
@@ -304,7 +305,7 @@ fn divisions(lab: &Lab, gpus: usize) -> Vec<Vec<Group>> {
         let share = 1.0 / pieces as f64;
         parts.extend((0..pieces).map(|_| Part { tenant: t, share, load: load * share }));
     }
-    // Too few parts to have one for every GPU: the heaviest are split further.
+    // If there are fewer parts than GPUs, the heaviest are split further.
     while parts.len() < gpus {
         let heaviest = (0..parts.len()).max_by(|&a, &b| parts[a].load.total_cmp(&parts[b].load));
         let Some(i) = heaviest else { return vec![] };
@@ -355,7 +356,7 @@ fn sums(parts: &[Part], gpus: usize, place: &[usize]) -> Vec<f64> {
     sums
 }
 
-/// Every assignment in which no GPU is empty and no tenant twice on one, GPUs being alike.
+/// Visits every assignment that leaves no GPU empty and puts no tenant on a GPU twice; all GPUs are alike.
 fn assign(parts: &[Part], gpus: usize, place: &mut Vec<usize>, visit: &mut impl FnMut(&[usize])) {
     let used = place.iter().max().map_or(0, |m| m + 1);
     if place.len() == parts.len() {
@@ -380,7 +381,7 @@ fn assign(parts: &[Part], gpus: usize, place: &mut Vec<usize>, visit: &mut impl 
     }
 }
 
-/// Each part, the heaviest first, onto the GPU with the least load.
+/// Places each part, the heaviest first, on the GPU with the least load.
 fn largest_first(parts: &[Part], gpus: usize) -> Option<Vec<usize>> {
     let mut place: Vec<usize> = vec![];
     for (i, part) in parts.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a tenant asks for, and how near a run comes to it.
+//! A tenant's goal, and how close a run comes to it.
 
 use cotenant_profiles::Nanos;
 use cotenant_results::Metric;
@@ -11,9 +11,9 @@ pub(crate) const ATTAINED: f64 = 0.99;
 /// A goal.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Goal {
-    /// For whole answers.
+    /// Latency of whole answers.
     Latency(Nanos),
-    /// For the first token, and for each one behind it.
+    /// Time to the first token, and time per further token.
     Tokens(TokenGoals),
 }
 
@@ -24,14 +24,14 @@ pub(crate) struct Got {
     pub(crate) p99_ms: Option<f64>,
     pub(crate) ttft_p99_ms: Option<f64>,
     pub(crate) tpot_p99_ms: Option<f64>,
-    /// Share of its requests within the goal; `None` without goal.
+    /// Share of its requests within the goal; `None` without a goal.
     pub(crate) attained: Option<f64>,
-    /// Requests whose fate is known.
+    /// Requests whose outcome is known.
     pub(crate) seen: u64,
-    /// Share of the requests that came which were answered.
+    /// Share of arrived requests that were answered.
     pub(crate) answered: f64,
-    /// More came than were served, to the end: its goal is missed sooner or later. Its latencies, which
-    /// would tell the length of the run, are not there.
+    /// More requests came than were served, until the end: its goal is missed sooner or later. Its latencies
+    /// are `None`, since they would only reflect the length of the run.
     pub(crate) overloaded: bool,
     pub(crate) rps: f64,
     pub(crate) goodput_rps: f64,
@@ -40,7 +40,7 @@ pub(crate) struct Got {
 }
 
 impl Got {
-    /// What a row of `results.csv` says, `status` being its last field.
+    /// Reads a row of `results.csv`, whose last field is `status`.
     pub(crate) fn of(get: impl Fn(Metric) -> Option<f64>, status: &str) -> Self {
         let count = |metric| get(metric).unwrap_or(0.0);
         let (offered, completed) = (count(Metric::Offered), count(Metric::Completed));
@@ -48,12 +48,13 @@ impl Got {
         let goodput_rps = count(Metric::Goodput);
         let attained = get(Metric::SloAttainment);
         let ended = completed + count(Metric::Dropped);
-        // Late ones that have not ended count as missed: so many are behind the share that was kept.
+        // Late requests that have not ended count as missed: this is the number of requests behind
+        // `attained`.
         let good = if rps > 0.0 { completed * goodput_rps / rps } else { 0.0 };
         let seen = match attained {
             Some(share) if share > 0.0 => (good / share).round().max(ended),
             Some(_) => ended.max(1.0),
-            // Whoever asked and has no answer yet is waiting.
+            // Requests that arrived and have no answer yet are waiting.
             None if ended == 0.0 => offered,
             None => ended,
         };
@@ -72,14 +73,14 @@ impl Got {
         }
     }
 
-    /// Goals met, kept to the end, as far as these requests tell.
+    /// Whether the goal is met until the end, as far as these requests tell.
     fn keeps(&self) -> bool {
         self.attained.is_some_and(|a| a >= ATTAINED)
     }
 }
 
 impl Goal {
-    /// The 99th percentile over the goal, the worse of two; none where nobody was served, or the queue
+    /// The 99th percentile over the goal, the worse of two; `None` if no request was served, or if the queue
     /// grew.
     fn quantile(self, got: &Got) -> Option<f64> {
         let over = |value: Option<f64>, goal: Nanos| Some(value? / goal.as_millis_f64());
@@ -87,20 +88,20 @@ impl Goal {
             Self::Latency(slo) => over(got.p99_ms.filter(|_| !got.overloaded), slo),
             Self::Tokens(TokenGoals { ttft, tpot }) => {
                 let first = over(got.ttft_p99_ms.filter(|_| !got.overloaded), ttft)?;
-                // Answers of one token have no second.
+                // Answers of one token have no second token.
                 Some(first.max(over(got.tpot_p99_ms, tpot).unwrap_or(0.0)))
             }
         }
     }
 
-    /// How near one run comes to it: p99 over goal, just above 1 at least where too few requests made
-    /// it. Where a queue grows, there is no p99: the share that was late, and the share without answer,
-    /// say how far off it is, up to about 100.
+    /// How close one run comes to the goal: p99 over goal, but at least just above 1 if too few requests met
+    /// it. If a queue grows, there is no p99: the late share and the unanswered share tell how far off the
+    /// goal is, up to about 100.
     pub(crate) fn ratio(self, got: &Got) -> f64 {
         match (self.quantile(got), got.attained) {
             (Some(ratio), _) if got.keeps() => ratio.min(1.0),
             (Some(ratio), Some(_)) => ratio.max(1.0001),
-            // Nobody was answered, or nobody asked.
+            // No request was answered, or none arrived.
             (_, None) if got.answered == 0.0 => 101.0,
             (_, None) => 0.0,
             (None, Some(_)) if got.keeps() => 1.0,
@@ -108,7 +109,7 @@ impl Goal {
         }
     }
 
-    /// The mean ratio over runs; at least just above 1 where the queue grew through half of them.
+    /// The mean ratio over runs; at least just above 1 if the queue grew in half of them or more.
     pub(crate) fn mean_ratio(self, got: impl Iterator<Item = Got> + Clone) -> f64 {
         let (mut n, mut sum, mut grew) = (0_u32, 0.0, 0_u32);
         for got in Self::telling(got) {
@@ -120,8 +121,8 @@ impl Goal {
         if grew > 0 && grew * 2 >= n { mean.max(1.0001) } else { mean }
     }
 
-    /// Runs at the end of which somebody's fate is known; all, where there is none. One that ends before its
-    /// only request is answered or late says nothing beside others.
+    /// The runs at whose end the outcome of some request is known; all runs, if there is none. A run that
+    /// ends before its only request is answered or late tells nothing when others tell more.
     pub(crate) fn telling(
         got: impl Iterator<Item = Got> + Clone,
     ) -> impl Iterator<Item = Got> + Clone {
@@ -129,12 +130,12 @@ impl Goal {
         got.filter(move |g| !any || g.attained.is_some())
     }
 
-    /// Whether somebody asked in one of the runs: else they say nothing of it.
+    /// Whether any request arrived in one of the runs: otherwise they tell nothing about the goal.
     pub(crate) fn asked(got: impl Iterator<Item = Got>) -> bool {
         got.map(|g| g.seen).sum::<u64>() > 0
     }
 
-    /// Within so long a queue that grows breaks it, some twenty times over.
+    /// The latency that a growing queue breaks first: within about twenty times this, the goal is missed.
     pub(crate) fn longest(self) -> Nanos {
         match self {
             Self::Latency(slo) => slo,
@@ -170,14 +171,14 @@ mod tests {
         assert_eq!(goal.ratio(&got(250.0, Some(30.0), 1.0)), 0.75);
         assert_eq!(goal.ratio(&got(250.0, None, 1.0)), 0.5);
         assert_eq!(goal.ratio(&got(750.0, Some(30.0), 0.9)), 1.5);
-        // 99 % of the requests may keep both while the worse 99th percentile is above its goal, or not.
+        // 99 % of the requests may keep both goals while the worse 99th percentile is above its goal, or not.
         assert_eq!(goal.ratio(&got(501.0, Some(30.0), 0.99)), 1.0);
         assert_eq!(goal.ratio(&got(400.0, Some(39.0), 0.98)), 1.0001);
-        // Requests came, and none has an answer; none came.
+        // Requests came, and none has an answer; then none came.
         let none = Got { answered: 0.0, ..Got::default() };
         assert_eq!(goal.ratio(&none), 101.0);
         assert_eq!(goal.ratio(&Got { answered: 1.0, ..none }), 0.0);
-        // Beside runs that tell, it says nothing.
+        // Next to runs that tell more, it does not count.
         assert_eq!(goal.mean_ratio([none, got(250.0, Some(30.0), 1.0)].into_iter()), 0.75);
     }
 
@@ -194,7 +195,7 @@ mod tests {
         let ratios = [got(1.0, 0.98), got(0.9, 0.95), got(0.0, 0.9), got(0.0, 0.2)];
         let ratios = ratios.map(|g| goal.ratio(&g));
         assert!(ratios.is_sorted() && ratios[0] == 1.0 && ratios[3] < 101.0, "{ratios:?}");
-        // One run of four says little, two say that it does not last.
+        // One run of four says little; two say that it does not last.
         let runs = |grew: usize| {
             (0..4).map(move |i| {
                 if i < grew {

@@ -1,4 +1,4 @@
-//! Where candidates are tried: models compiled once, goals and baselines of a mix.
+//! Where candidates are tried: models compiled once, and the goals and baselines of a mix.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,7 +18,7 @@ use crate::config::{EngineConfig, Slo, TenantConfig};
 use crate::isolated::Isolated;
 use crate::prepare::{Facts, Preparer};
 
-/// Who uses the GPU, and how it is divided: one point of the search. Lists are in the order of
+/// The tenants that use the GPU, and how it is divided: one point of the search. Lists are in the order of
 /// `tenants`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Candidate {
@@ -27,11 +27,11 @@ pub(crate) struct Candidate {
     /// Share of each tenant's requests.
     pub(crate) requests: Vec<f64>,
     pub(crate) how: How,
-    /// Most items of a batch; of an engine, most sequences.
+    /// Largest batch; for an engine, most sequences.
     pub(crate) batch: Vec<u32>,
-    /// Most tokens of an engine's step; 0 without engine.
+    /// Most tokens of an engine's step; 0 without an engine.
     pub(crate) tokens: Vec<u32>,
-    /// Share of the memory of its GPU or instance that an engine takes; `None`: what the others leave.
+    /// Share of the memory of its GPU or instance that an engine takes; `None` for what the others leave.
     pub(crate) memory: Vec<Option<f64>>,
     pub(crate) timeout: Vec<Nanos>,
     pub(crate) workers: Vec<u32>,
@@ -40,16 +40,17 @@ pub(crate) struct Candidate {
 /// How the GPU is shared.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum How {
-    /// By settings that deploy.
+    /// By settings that can be deployed.
     Deploy(Sharing),
-    /// By a policy that needs software of its own.
+    /// By a policy that needs additional software.
     Needs(&'static str),
 }
 
-/// Setups by sequences and step tokens of each tenant's engine.
+/// Setups by the sequences and step tokens of each tenant's engine.
 type Engines = BTreeMap<Vec<(u32, u32)>, Arc<Setup>>;
 
-/// What a framework leaves of the memory for the driver, fragments and graphs: vLLM's default.
+/// Share of the memory that a framework uses; the rest is for the driver, fragmentation and graphs. vLLM's
+/// default.
 pub(super) const MOST_MEMORY: f64 = 0.92;
 
 /// Models, goals and baselines of a mix.
@@ -63,9 +64,9 @@ pub(crate) struct Lab {
     pub(crate) sources: Vec<(&'static str, String)>,
     /// Largest batch of each tenant.
     pub(crate) batch_limit: Vec<u32>,
-    /// Mean tokens of prompt and output of a tenant that generates.
+    /// Mean tokens of the prompt and the output of a tenant that generates tokens.
     pub(crate) tokens: Vec<(f64, f64)>,
-    /// The mix compiled with other engines, by sequences and tokens of each tenant.
+    /// The mix compiled with other engine settings, by sequences and tokens of each tenant.
     engines: Mutex<Engines>,
     /// Models for smaller batches, by tenant and batch.
     smaller: Mutex<BTreeMap<(usize, u32), ModelCode>>,
@@ -74,11 +75,11 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Compiles the models of a mix. Where a profile holds no batches as large as the search would
-    /// try, it is cut down to those that it has.
+    /// Compiles the models of a mix. If a profile has no batches as large as the search would try, the search
+    /// is limited to those that it has.
     ///
     /// # Errors
-    /// A model that is not to be found, or a trace that does not read.
+    /// A model that cannot be found, or a trace that cannot be read.
     pub(crate) fn new(mix: Mix, cells: Arc<Cells>) -> Result<Self, String> {
         Self::up_to(mix, 1, cells)
     }
@@ -93,7 +94,7 @@ impl Lab {
         let (point, facts) = loop {
             let mut point = mix.point.clone();
             for (t, fixed) in point.tenants.iter_mut().zip(&mix.fixed_batch) {
-                // An engine's sequences are its own.
+                // An engine's sequences are set separately.
                 if t.engine.is_none() {
                     t.batch_max = if *fixed { t.batch_max.max(least) } else { largest };
                 }
@@ -176,12 +177,12 @@ impl Lab {
         self.mix.point.tenants[tenant].engine.is_some()
     }
 
-    /// Device memory of one worker of a one-shot tenant, its context not included.
+    /// Device memory of one worker of a one-shot tenant, without its context.
     pub(crate) fn model_memory(&self, tenant: usize, batch: u32) -> Bytes {
         self.smaller(tenant, batch).memory()
     }
 
-    /// Device memory of the context that a candidate's processes have.
+    /// Device memory of the context of each of a candidate's processes.
     pub(crate) fn context(&self, how: &How) -> Bytes {
         match how {
             How::Deploy(Sharing::TimeSlicing { .. }) => self.setup.costs.context_memory,
@@ -190,7 +191,7 @@ impl Lab {
         }
     }
 
-    /// Device memory of one worker of a candidate without its context and cache: weights, activations.
+    /// Device memory of one worker of a candidate without its context and cache: weights and activations.
     pub(crate) fn parts(&self, c: &Candidate, i: usize) -> (Bytes, Bytes) {
         let t = c.tenants[i];
         match self.with_engines(c) {
@@ -206,7 +207,7 @@ impl Lab {
         }
     }
 
-    /// Device memory of the cache of one worker; 0 of a one-shot tenant.
+    /// Device memory of the cache of one worker; 0 for a one-shot tenant.
     pub(crate) fn cache(&self, c: &Candidate, i: usize) -> Bytes {
         match self.engine(c, i).map(|e| e.kv) {
             None => Bytes(0),
@@ -219,7 +220,7 @@ impl Lab {
         }
     }
 
-    /// Memory of the GPU or instance that a candidate's tenant is on.
+    /// Memory of the GPU or instance that holds a candidate's tenant.
     pub(crate) fn capacity(&self, c: &Candidate, i: usize) -> Bytes {
         let device = &self.setup.device;
         let instance = match &c.how {
@@ -253,8 +254,8 @@ impl Lab {
         Some(EngineConfig { max_seqs: c.batch[i], max_batched_tokens: c.tokens[i], kv, ..own })
     }
 
-    /// The share of the memory that an engine may have: what the others on its GPU or instance leave,
-    /// evenly divided among the caches there, in hundredths.
+    /// The share of the memory that an engine may take: what the others on its GPU or instance leave, divided
+    /// evenly among the caches there, in hundredths.
     fn left(&self, c: &Candidate, i: usize) -> f64 {
         let total = self.capacity(c, i).0 as f64;
         let context = self.context(&c.how).0;
@@ -282,12 +283,12 @@ impl Lab {
         }
         let cache = ((total * MOST_MEMORY - taken) / f64::max(caches, 1.0)).max(0.0);
         let share = (need(i) + cache) / total;
-        // Rounded down, but not below what the model needs: whether that fits is for the simulator to say.
+        // Rounded down, but not below what the model needs: the simulator decides whether that fits.
         let hundredths = (share * 100.0).floor().max((need(i) / total * 100.0).ceil());
         (hundredths / 100.0).clamp(0.01, 1.0)
     }
 
-    /// The mix with the engines of a candidate, compiled.
+    /// The mix compiled with a candidate's engine settings.
     fn with_engines(&self, c: &Candidate) -> Result<Arc<Setup>, String> {
         let mut key = vec![(0, 0); self.setup.tenants.len()];
         let mut same = true;
@@ -318,8 +319,7 @@ impl Lab {
         Ok(setup)
     }
 
-    /// What a candidate's tenants are called on its GPU: a tenant with several parts there has a name for
-    /// each.
+    /// Names of a candidate's tenants on its GPU: a tenant with several parts there has a name for each.
     pub(crate) fn names(&self, c: &Candidate) -> Vec<String> {
         let before = |i: usize| c.tenants[..i].iter().filter(|&&t| t == c.tenants[i]).count();
         let name = |i: usize| match before(i) {
@@ -329,7 +329,7 @@ impl Lab {
         (0..c.tenants.len()).map(name).collect()
     }
 
-    /// A candidate's tenants in the order in which they are simulated: by name.
+    /// A candidate's tenants in the order in which they are simulated: sorted by name.
     pub(super) fn by_name(&self, c: &Candidate) -> Vec<usize> {
         let names = self.names(c);
         let mut order: Vec<usize> = (0..names.len()).collect();
@@ -340,7 +340,7 @@ impl Lab {
     /// The setup of a candidate.
     ///
     /// # Errors
-    /// An engine that does not compile.
+    /// An engine setting that does not compile.
     pub(crate) fn prepare(&self, c: &Candidate) -> Result<Arc<Setup>, String> {
         let all = self.with_engines(c)?;
         let own = Arc::ptr_eq(&all, &self.setup);
@@ -358,7 +358,7 @@ impl Lab {
                 model: match engine {
                     Some(_) => whole.model.clone(),
                     None if own => self.smaller(c.tenants[i], c.batch[i]),
-                    // Kernels are numbered otherwise beside other engines.
+                    // Next to other engines, kernels have other numbers.
                     None => truncated(&whole.model, c.batch[i]),
                 },
                 class: whole.class,

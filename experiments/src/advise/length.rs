@@ -1,4 +1,4 @@
-//! How long a candidate is simulated. Lengths follow from the mix, the budget and who is on the GPU alone,
+//! How long a candidate is simulated. Lengths depend only on the mix, the budget and the tenants on the GPU,
 //! so that all settings see the same requests, and `check` with the same budget sees those of `advise`.
 
 use cotenant_profiles::Nanos;
@@ -7,35 +7,35 @@ use super::lab::{Candidate, Lab};
 use super::screen::{self, Place};
 use super::space::Group;
 
-/// Events of a short run, about.
+/// Approximate events of a short run.
 const SHORT_EVENTS: f64 = 15_000.0;
-/// Requests of the slowest tenant with a goal in a short run, if that takes at most four times as long.
+/// Requests of the slowest tenant with a goal in a short run, unless that takes more than four times as long.
 const SHORT_REQUESTS: f64 = 150.0;
-/// A short run is at least so many times as long as the shortest goal: sooner nothing is late.
+/// A short run is at least this many times as long as the shortest goal: before that nothing is late.
 const SHORT_GOALS: f64 = 3.0;
-/// Short runs that every answer has at most, about, before the climb. They get a quarter of the budget.
+/// Approximate maximum of short runs of an answer before the climb. They get a quarter of the budget.
 const SHORT_RUNS: f64 = 40.0;
-/// A long run is so many times longer, as far as the budget goes.
+/// A long run is this many times longer, as far as the budget goes.
 const LONGEST: f64 = 8.0;
 /// Requests of the slowest tenant with a goal in a long run, as far as the budget goes.
 const LONG_REQUESTS: f64 = 150.0;
-/// Long runs that every answer has, about: the first round of the race, every seed of the best of each
-/// mechanism, their headroom. They get half of the budget.
+/// Approximate number of long runs of every answer: the first round of the race, every seed of the best of
+/// each mechanism, their headroom. They get half of the budget.
 const LONG_RUNS: f64 = 80.0;
-/// A queue that grows breaks a goal within so many times the goal.
+/// A growing queue breaks a goal within this many times the goal.
 const GOALS_TO_OVERFLOW: u64 = 20;
-/// Its launch and its end.
+/// The launch and the end of a kernel.
 const EVENTS_OF_KERNEL: f64 = 2.0;
-/// Arrival, copies and answer.
+/// Arrival, copies and answer of a request.
 const EVENTS_OF_REQUEST: f64 = 4.0;
-/// Workers of a tenant where the search decides.
+/// Workers of a tenant if the search decides.
 const WORKERS: f64 = 2.0;
-/// Steps of the fixed point of batches and time.
+/// Iterations of the fixed point of batch sizes and time.
 const ROUNDS: usize = 12;
-/// Shortest and longest of short runs, s.
+/// Shortest and longest short run, s.
 const SECONDS: [f64; 2] = [0.02, 60.0];
 
-/// Lengths under a budget.
+/// Run lengths under a budget.
 pub(crate) struct Lengths {
     /// Events that a long run may have.
     most: f64,
@@ -44,17 +44,17 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Those of about `budget` events in all.
+    /// Lengths for a budget of about `budget` events in all.
     pub(crate) fn new(budget: f64) -> Self {
         Self { most: budget / 2.0 / LONG_RUNS, short_most: budget / 4.0 / SHORT_RUNS }
     }
 
-    /// Length of a short run, and how many events it has, about.
+    /// Length of a short run, and its approximate number of events.
     pub(crate) fn short(&self, lab: &Lab, c: &Candidate) -> (Nanos, f64) {
         self.of(lab, &c.tenants, &c.requests)
     }
 
-    /// Events of a short run, about.
+    /// Approximate events of a short run.
     pub(crate) fn events(&self, lab: &Lab, g: &Group) -> f64 {
         self.of(lab, &g.tenants, &g.requests).1
     }
@@ -84,33 +84,34 @@ impl Lengths {
         Nanos(wanted.min(self.most * short / events).max(short) as u64)
     }
 
-    /// Events of a long run, about.
+    /// Approximate events of a long run.
     pub(crate) fn long_events(&self, lab: &Lab, c: &Candidate) -> f64 {
         let (short, events) = self.short(lab, c);
         events * self.long(lab, c).0 as f64 / short.0 as f64
     }
 
-    /// Length of a run at so many times the load, for about as many requests at every load.
+    /// Length of a run at `load` times the load, with about the same number of requests at every load.
     pub(crate) fn loaded(&self, lab: &Lab, c: &Candidate, load: f64) -> Nanos {
         let whole = self.short(lab, c).0.max(Nanos(self.long(lab, c).0 / 2));
         Nanos((whole.0 as f64 / load.max(1.0)) as u64).max(overflow(lab, c)).min(whole)
     }
 }
 
-/// How long a queue that grows may take to break a goal.
+/// How long a growing queue may take to break a goal.
 fn overflow(lab: &Lab, c: &Candidate) -> Nanos {
     let goals = c.tenants.iter().filter_map(|&t| lab.goal(t));
     Nanos(goals.map(|g| g.longest().0.saturating_mul(GOALS_TO_OVERFLOW)).max().unwrap_or(0))
 }
 
-/// Events of the requests of tenants on one GPU in a second, about.
+/// Approximate events per second for the requests of tenants on one GPU.
 fn events_per_s(lab: &Lab, tenants: &[usize], requests: &[f64]) -> f64 {
     let batches = batches(lab, tenants, requests);
     let each = tenants.iter().zip(requests).zip(batches);
     each.map(|((&t, share), batch)| {
         let rate = rate(lab, t) * share;
         match lab.isolated[t].filter(|_| lab.generates(t)) {
-            // Requests share steps: an engine that never rests has those of one request after the other.
+            // Requests share steps: an engine that never rests has the events of single requests run back to
+            // back.
             Some(alone) => {
                 let busy = alone.events / alone.p95.as_secs_f64().max(1e-9);
                 (rate * alone.events).min(busy)
@@ -124,8 +125,8 @@ fn events_per_s(lab: &Lab, tenants: &[usize], requests: &[f64]) -> f64 {
     .sum()
 }
 
-/// Mean batches of tenants that share a GPU, about: the requests that come while everybody's batches
-/// run once, some beside each other, divided among the workers.
+/// Approximate mean batches of tenants that share a GPU: the requests that arrive while one batch of every
+/// tenant runs, partly in parallel, divided among the workers.
 fn batches(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Vec<f64> {
     let whole = Place::whole(&lab.setup);
     let shared: Vec<usize> = (0..tenants.len()).filter(|&i| !lab.generates(tenants[i])).collect();
@@ -158,7 +159,7 @@ fn batches(lab: &Lab, tenants: &[usize], requests: &[f64]) -> Vec<f64> {
     batches
 }
 
-/// Requests/s of a tenant; those of a closed loop as they are without neighbours.
+/// Requests/s of a tenant; for a closed loop, the rate without neighbours.
 fn rate(lab: &Lab, t: usize) -> f64 {
     let closed = || {
         let clients = lab.mix.point.tenants[t].arrivals.closed()?;

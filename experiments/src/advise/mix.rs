@@ -1,32 +1,32 @@
-//! The question: who is to be served on which GPU, from flags or from a file.
+//! The question: which tenants to serve on which GPU, from flags or from a file.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::config::{Experiment, FleetConfig, Grid, Overrides, Point};
 
-/// Largest batch that the search tries where the mix leaves it open.
+/// Largest batch that the search tries if the mix leaves it open.
 pub(crate) const LARGEST_BATCH: u32 = 32;
 
 /// A mix with its goals.
 #[derive(Clone)]
 pub(crate) struct Mix {
-    /// The experiment behind it; its only point is `point`.
+    /// The experiment that the mix was read as; its only point is `point`.
     pub(crate) e: Experiment,
     pub(crate) point: Point,
-    /// Whose batch size the mix fixes.
+    /// By tenant: whether the mix fixes its batch size.
     pub(crate) fixed_batch: Vec<bool>,
-    /// Whose number of workers the mix fixes.
+    /// By tenant: whether the mix fixes its number of workers.
     pub(crate) fixed_workers: Vec<bool>,
-    /// Which settings of engines the mix fixes.
+    /// By tenant: which settings of its engine the mix fixes.
     pub(crate) fixed_engine: Vec<FixedEngine>,
     /// GPUs that the mix asks for.
     pub(crate) gpus: usize,
-    /// What the mix leaves out is decided by these.
+    /// The text and overrides that the mix was read from.
     pub(crate) source: Source,
 }
 
-/// Which settings of an engine stand in the mix.
+/// Which settings of an engine the mix sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FixedEngine {
     /// `memory_fraction`, `kv_memory` or `elastic`.
@@ -48,7 +48,7 @@ impl FixedEngine {
     }
 }
 
-/// Where the mix was read from: enough to read it again with another device.
+/// What the mix was read from: enough to read it again with another device.
 #[derive(Clone)]
 pub(crate) struct Source {
     text: String,
@@ -58,7 +58,7 @@ pub(crate) struct Source {
 }
 
 impl Mix {
-    /// Reads an experiment file; policies, duration and name may be missing.
+    /// Reads an experiment file; it may lack policies, duration and name.
     ///
     /// # Errors
     /// File, line, field, what is wrong, and what would be accepted.
@@ -83,7 +83,7 @@ impl Mix {
     }
 
     fn parse(text: &str, file: &str, base: PathBuf, device: Option<&str>) -> Result<Self, String> {
-        // What is not TOML at all is told below, with its line.
+        // Text that is not TOML at all is reported below, with its line.
         let table = toml::from_str::<toml::Table>(text).unwrap_or_default();
         if table.contains_key("sweep") {
             return Err(format!("{file}: sweep: a mix is one question; leave the sweep out"));
@@ -121,7 +121,7 @@ impl Mix {
     /// The same mix on another device.
     ///
     /// # Errors
-    /// There is no such device, or it cannot run one of the models.
+    /// The device does not exist, or it cannot run one of the models.
     pub(crate) fn on(&self, device: &str) -> Result<Self, String> {
         let mut source = self.source.clone();
         source.overrides.set.retain(|s| !s.starts_with("device="));
@@ -136,12 +136,12 @@ impl Mix {
         Self { fixed_batch, ..self.clone() }
     }
 
-    /// What is wrong with the mix, in terms of what was given.
+    /// An error of the mix, in terms of what the user gave.
     pub(crate) fn as_given(&self, why: &str) -> String {
         as_given(why, &self.source.file, None)
     }
 
-    /// Mean requests/s; those of a closed loop depend on the answers.
+    /// Mean requests/s; `None` for a closed loop, whose rate depends on the answers.
     pub(crate) fn rate(&self, tenant: usize) -> Option<f64> {
         self.point.tenants[tenant].arrivals.mean_rate().filter(|r| *r > 0.0)
     }
@@ -165,10 +165,10 @@ impl Mix {
 }
 
 impl Mix {
-    /// The mix as a file could have it, wherever that lies.
+    /// The mix as it could stand in a file in any folder.
     ///
     /// # Errors
-    /// It is not TOML; where its paths lead is not to be found out.
+    /// It is not TOML; the absolute form of a path cannot be determined.
     pub(crate) fn table(&self) -> Result<toml::Table, String> {
         let source = &self.source;
         let mut table: toml::Table = toml::from_str(&source.text).map_err(|e| e.to_string())?;
@@ -188,7 +188,7 @@ impl Mix {
             }
             Ok(())
         };
-        // Names of what ships stay names.
+        // Names of built-in devices and profiles stay names.
         let is_path = |value: &toml::Value, end: &str| {
             value.as_str().is_some_and(|v| v.ends_with(end) || v.contains('/'))
         };
@@ -227,7 +227,7 @@ impl Source {
         let grid = Grid::parse(&self.text, &self.file, self.base.clone(), &self.overrides)?;
         let e = grid.at(0)?;
         let mut point = e.point.clone();
-        // Answers list tenants as they were asked for.
+        // Answers list tenants in the order of the question.
         point.tenants.sort_by_key(|t| t.place);
         // Tenants that stand for several (tuning jobs) fix everything.
         fixed_batch.resize(point.tenants.len(), true);
@@ -242,7 +242,7 @@ impl Source {
     }
 }
 
-/// How many GPUs a mix has, all of its device's kind, with nothing decided about them.
+/// The number of GPUs of a mix, all of its device's kind; the mix may fix nothing else about them.
 fn one_kind(point: &Point, fleet: &FleetConfig) -> Result<usize, String> {
     if fleet.devices.iter().any(|d| d.name != point.device.name) {
         return Err(format!(
@@ -263,7 +263,7 @@ fn one_kind(point: &Point, fleet: &FleetConfig) -> Result<usize, String> {
     Ok(fleet.devices.len())
 }
 
-/// What is wrong with a mix in terms of what was given: flags have no lines, and the device is `--gpu`'s.
+/// An error of a mix, in terms of what the user gave: flags have no lines, and the device is `--gpu`'s.
 fn as_given(why: &str, file: &str, device: Option<&str>) -> String {
     let set = device.map(|d| format!("--set device={}: device: ", toml::Value::from(d)));
     if let Some(rest) = set.and_then(|set| why.strip_prefix(&set)) {
@@ -276,8 +276,8 @@ fn as_given(why: &str, file: &str, device: Option<&str>) -> String {
     }
 }
 
-/// `NAME@RATErps[,slo=…][,batch=…][,workers=…][,precision=…][,executor=…][,best-effort]` as a table;
-/// of a model that generates, `NAME@RATErps,tokens=512/128[,ttft=…,tpot=…]`.
+/// `NAME@RATErps[,slo=…][,batch=…][,workers=…][,precision=…][,executor=…][,best-effort]` as a table; for a
+/// model that generates tokens, `NAME@RATErps,tokens=512/128[,ttft=…,tpot=…]`.
 fn tenant(text: &str, seen: &mut BTreeMap<String, u32>) -> Result<String, String> {
     let mut parts = text.split(',').map(str::trim);
     let head = parts.next().unwrap_or_default();

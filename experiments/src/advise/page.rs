@@ -10,10 +10,10 @@ use super::row::{Row, Served};
 use super::table;
 use crate::text::rounded;
 
-/// Beyond so many times the goal everybody is too late.
+/// Beyond this many times the goal every answer is too late.
 const LATE: f64 = 3.0;
 
-/// The page. `price`: whether a price was given.
+/// The page; `price` tells whether a price was given.
 pub(crate) fn html(a: &Answer, price: bool) -> String {
     let device = &a.lab.setup.device.title;
     let chosen = a.choice.map(|c| &a.rows[c]);
@@ -111,7 +111,7 @@ fn number(x: Option<f64>) -> String {
     rounded(x).replace('-', "–")
 }
 
-/// Whether a goal is met, as the report has it.
+/// Whether a goal is met, in the style of the report.
 fn met(t: &Served) -> Markup {
     html! {
         @match (t.met, t.undecided) {
@@ -213,7 +213,7 @@ fn figure(title: &str, note: &str, pieces: &[String]) -> Markup {
     }
 }
 
-/// The policy whose look a row has in other figures.
+/// The policy that a row is drawn like in other figures.
 fn policy(row: &Row) -> Option<&'static str> {
     use super::space::Mechanism as M;
     let [member] = row.members.as_slice() else { return None };
@@ -229,7 +229,7 @@ fn policy(row: &Row) -> Option<&'static str> {
     })
 }
 
-/// Goals met against what a million requests cost (or the energy, without a price).
+/// Goals met against the price of a million requests (or their energy, without a price).
 fn frontier(a: &Answer, price: bool) -> Vec<String> {
     let x =
         if price { "price of a million requests" } else { "energy of a million requests (kWh)" };
@@ -242,7 +242,7 @@ fn frontier(a: &Answer, price: bool) -> Vec<String> {
     pages::frontier(x, "goals met", &ways.collect::<Vec<_>>())
 }
 
-/// The worst p99 over its goal as the load grows, of the best three.
+/// The worst p99 over its goal as the load grows, for the best three.
 fn loads(a: &Answer) -> Vec<String> {
     if a.curves.is_empty() {
         return vec![];

@@ -1,8 +1,8 @@
-//! Planners as published, for comparison: how many GPUs they ask for, and what their plans deliver.
+//! Published planners, for comparison: how many GPUs they ask for, and what their plans deliver.
 //!
-//! Each is given what its authors give it: a profile of every tenant (throughput and batch time by share,
-//! batch and processes), rates and goals. The profile is simulated here, one tenant at a time. What a plan
-//! delivers is simulated as every other row is.
+//! Each planner gets the inputs that its authors give it: a profile of every tenant (throughput and batch
+//! time by share, batch and processes), rates and goals. The profile is simulated here, one tenant at a time.
+//! The resulting plan is simulated like every other row.
 
 mod fgd;
 mod gpu_lets;
@@ -45,10 +45,10 @@ impl Planner {
         }
     }
 
-    /// What it would deploy, GPU by GPU.
+    /// The deployment that it plans, GPU by GPU.
     ///
     /// # Errors
-    /// The device lacks the mechanism, or a tenant has no rate or goal, or one that no share meets.
+    /// The device lacks the mechanism, or a tenant has no rate, no goal, or a goal that no share meets.
     pub(crate) fn plan(self, lab: &Lab, threads: usize) -> Result<Vec<Candidate>, String> {
         let wanted = wanted(lab)?;
         match self {
@@ -60,7 +60,7 @@ impl Planner {
     }
 }
 
-/// What one tenant is to get.
+/// The service that one tenant asks for.
 #[derive(Clone, Copy, Debug)]
 struct Wanted {
     tenant: usize,
@@ -75,7 +75,7 @@ struct Part {
     tenant: usize,
     batch: u32,
     workers: u32,
-    /// Requests/s for which it is there: requests are divided in this proportion.
+    /// Requests/s that it is meant to serve: requests are divided in this proportion.
     rps: f64,
 }
 
@@ -94,7 +94,7 @@ fn wanted(lab: &Lab) -> Result<Vec<Wanted>, String> {
     each.collect()
 }
 
-/// Powers of two up to the tenant's largest batch; the one that the mix fixes.
+/// Powers of two up to the tenant's largest batch; only that one if the mix fixes it.
 fn batches(lab: &Lab, tenant: usize) -> Vec<u32> {
     let limit = lab.batch_limit[tenant];
     if lab.mix.fixed_batch[tenant] {
@@ -103,7 +103,7 @@ fn batches(lab: &Lab, tenant: usize) -> Vec<u32> {
     (0..).map(|i| 1 << i).take_while(|&b| b <= limit).collect()
 }
 
-/// A tenant's profile at many settings at once; those at which it does not run are left out.
+/// A tenant's profile at many settings at once; settings at which it does not run are left out.
 fn profile<K: Clone + Ord + Sync>(
     lab: &Lab,
     tenant: usize,
@@ -118,7 +118,7 @@ fn profile<K: Clone + Ord + Sync>(
 }
 
 /// The candidates of all GPUs, each with its parts and how it is shared; a tenant's requests are divided in
-/// proportion to what its parts are there for.
+/// proportion to what its parts are meant to serve.
 fn candidates(lab: &Lab, gpus: impl Iterator<Item = (Vec<Part>, Sharing)>) -> Vec<Candidate> {
     let gpus: Vec<_> = gpus.collect();
     let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
@@ -138,7 +138,7 @@ fn candidates(lab: &Lab, gpus: impl Iterator<Item = (Vec<Part>, Sharing)>) -> Ve
     gpus.into_iter().map(one).collect()
 }
 
-/// Utilisation of L2 and DRAM by a part that has so many percent of the GPU for itself.
+/// Utilisation of L2 and DRAM by a part that has `percent` percent of the GPU to itself.
 fn utilization(lab: &Lab, p: &Part, percent: u32) -> (f64, f64) {
     let setup = &lab.setup;
     let program = setup.tenants[p.tenant].model.program(p.batch);

@@ -1,16 +1,17 @@
-//! How wrong such numbers have been on other people's measurements, as docs/accuracy.md has it.
+//! How wrong such numbers have been against published measurements, as docs/accuracy.md lists it.
 
 use super::lab::Lab;
 
 /// Mean absolute error of the throughput of 2 to 5 processes of one model that share an instance, %, over
-/// ParvaGPU's three models: the least and the most, from layer shapes and from measured latencies.
+/// ParvaGPU's three models: the smallest and the largest, from layer shapes and from measured latencies.
 const SHARING: [(f64, f64); 2] = [(7.0, 21.5), (5.4, 8.6)];
 /// Mean absolute error of linear layers of an 8B model in vLLM on two GPUs, %, from layer shapes.
 const LAYERS: (f64, f64) = (14.1, 17.8);
-/// The larger of the errors of the 99th percentiles of a serving engine whose steps were measured, %.
+/// The larger of the errors of the two 99th percentiles (TTFT, TPOT) of a serving engine whose steps were
+/// measured, %.
 const ENGINE: f64 = 3.9;
 
-/// What is known of the error of a tenant's numbers.
+/// The known error of a tenant's numbers, in words.
 pub(super) fn error(lab: &Lab, t: usize) -> String {
     let analytic = lab.sources[t].0 == "analytic";
     match (lab.generates(t), analytic) {
@@ -36,7 +37,7 @@ pub(super) fn error(lab: &Lab, t: usize) -> String {
 mod tests {
     use super::*;
 
-    /// The page is generated: when it changes, what is said here does.
+    /// The page is generated: when it changes, these constants must change, too.
     #[test]
     fn errors_are_those_of_the_page() {
         let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/accuracy.md");

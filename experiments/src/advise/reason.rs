@@ -1,4 +1,4 @@
-//! Why a row is chosen, when another would be, and what would meet the goals.
+//! Why a row is chosen, when another one would be, and what would meet the goals.
 
 use cotenant_profiles::Nanos;
 
@@ -18,11 +18,12 @@ pub(super) fn order(rows: &[Row]) -> Vec<usize> {
     let key = |i: usize| {
         let r = &rows[i];
         let s = r.score.unwrap_or(Score::NOTHING);
-        // The order of rows is from simple to involved.
+        // Rows are ordered from simple to involved.
         (s.missed, r.gpus, (s.worst * 50.0).round(), (s.lost * 20.0).round(), i)
     };
     order.sort_by(|&a, &b| key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal));
-    // Of two that keep every goal, one that a little more load breaks comes behind one that has room for it.
+    // Of two that keep every goal, the one that breaks under a little more load comes after the one with room
+    // for it.
     let room = |i: usize| rows[i].headroom.filter(|_| rows[i].settled);
     let alike = |i: usize| {
         let (missed, gpus, worst, lost, _) = key(i);
@@ -40,10 +41,10 @@ pub(super) fn order(rows: &[Row]) -> Vec<usize> {
     order
 }
 
-/// Headroom below which goals are kept by a hair.
+/// Headroom below which goals are kept only just.
 const ROOM: f64 = 1.1;
 
-/// One sentence.
+/// The reason for the choice, in one sentence.
 pub(super) fn why(lab: &Lab, rows: &[Row], order: &[usize], choice: usize) -> String {
     let row = &rows[choice];
     let cost = super::table::worst(row);
@@ -85,7 +86,7 @@ fn gpus(n: usize) -> String {
     crate::text::count(n, "GPU")
 }
 
-/// When something else would be better.
+/// Under what conditions something else would be better.
 pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
     let row = &rows[choice];
     let Some(room) = row.headroom else {
@@ -112,7 +113,7 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
         ),
         None if room >= 16.0 => "no goal breaks at up to 16 times the load".to_owned(),
         None => {
-            // Headrooms are found to a tenth.
+            // Headrooms are accurate to a tenth.
             let longer = order.iter().any(|&i| rows[i].headroom.is_some_and(|h| h > room));
             let much = if longer { "much " } else { "" };
             format!("{breaks}, and nothing else here holds {much}longer")
@@ -120,10 +121,11 @@ pub(super) fn flips(rows: &[Row], order: &[usize], choice: usize) -> String {
     }
 }
 
-/// Loads of the curves: some below that of the mix, and so many up to where the last of the goals breaks.
+/// Loads of the curves: `LOW` up to the mix's load, then `HIGH` steps up to the end of the curves.
 const LOW: [f64; 3] = [0.25, 0.5, 1.0];
 const HIGH: u32 = 7;
-/// The curves end at so many times that load, and from twice to sixteen times that of the mix.
+/// The end of the curves: this multiple of the load at which the last goal breaks, within `ENDS` times the
+/// mix's load.
 const BEYOND: f64 = 1.3;
 const ENDS: (f64, f64) = (2.0, 16.0);
 
@@ -131,7 +133,7 @@ fn loads(rows: &[&Row]) -> Vec<f64> {
     let last = rows.iter().filter_map(|r| r.headroom).fold(0.0, f64::max);
     let end = (last * BEYOND).clamp(ENDS.0, ENDS.1);
     let step = |i: u32| 1.0 + (end - 1.0) * f64::from(i) / f64::from(HIGH);
-    // As they are to be read.
+    // Rounded for readability.
     let high = (1..=HIGH).map(|i| (step(i) * 20.0).round() / 20.0);
     LOW.into_iter().chain(high).collect()
 }
@@ -146,7 +148,7 @@ pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve>
     let loads = loads(&best);
     let mut cost = 0.0;
     for row in best {
-        // That of the choice in any case.
+        // The curve of the choice is always computed.
         if !all.is_empty() && search.spent() + cost > ask.events() {
             break;
         }
@@ -161,10 +163,10 @@ pub(super) fn curves(search: &Search<'_>, rows: &[Row], ask: &Ask) -> Vec<Curve>
     all
 }
 
-/// Devices that are asked about where one GPU does not do, the cheapest first.
+/// Devices to try if one GPU is not enough, the cheapest first.
 const OTHERS: [&str; 5] = ["a30", "a100-sxm-40", "a100-sxm-80", "h100-sxm", "h200-sxm"];
 
-/// What would meet the goals, each tried by a short search of its own, as far as the budget goes.
+/// Changes that would meet the goals, each tried by a short search of its own, as far as the budget goes.
 pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<String> {
     let lab = search.lab;
     let mut changes = vec![];
@@ -194,7 +196,7 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
             )
         })
     };
-    // A goal below what the model takes alone is met by nothing on GPUs of this kind.
+    // No GPU of this kind meets a goal below the model's latency when alone.
     let below = below_alone(lab);
     if below.is_empty()
         && lab.mix.fixed_batch.contains(&true)
@@ -253,18 +255,18 @@ pub(super) fn changes(search: &Search<'_>, found: &Concluded, ask: &Ask) -> Vec<
     changes
 }
 
-/// Whether the runs of one GPU say that every goal is kept there.
+/// Whether every goal of one GPU is kept in its runs.
 fn kept(lab: &Lab, m: &Member) -> bool {
     keeps(lab, &m.tried.c.tenants, &m.tried.samples())
 }
 
-/// Goals for whole answers below what the model takes alone, with both.
+/// Goals for whole answers that are below the model's latency when alone, with both times.
 fn below_alone(lab: &Lab) -> Vec<(usize, Nanos, Nanos)> {
     let goals = lab.all().into_iter().filter_map(|t| Some((t, lab.slo(t)?, lab.isolated[t]?.p95)));
     goals.filter(|(_, slo, alone)| slo < alone).collect()
 }
 
-/// What a row's batches wait for: their hosts, or the GPU.
+/// What limits a row's batches: their hosts, or the GPU.
 fn bound(lab: &Lab, row: &Row) -> &'static str {
     let tenants = row.members.iter().flat_map(|m| {
         let c = &m.tried.c;

@@ -21,7 +21,7 @@ use super::space::{self, Mechanism};
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct Interval {
     pub(crate) mean: f64,
-    /// Half the width; `None` of a single run.
+    /// Half the width; `None` for a single run.
     pub(crate) half: Option<f64>,
 }
 
@@ -30,11 +30,11 @@ pub(crate) struct Interval {
 pub(crate) struct Row {
     pub(crate) way: String,
     pub(crate) gpus: usize,
-    /// Why it cannot be.
+    /// Why this way of sharing is impossible.
     pub(crate) impossible: Option<String>,
     /// Software that it needs beyond the driver.
     pub(crate) needs: Option<&'static str>,
-    /// A row for comparison: not to be chosen.
+    /// A row for comparison: never chosen.
     pub(crate) reference: bool,
     pub(crate) settings: String,
     pub(crate) tenants: Vec<Served>,
@@ -49,8 +49,7 @@ pub(crate) struct Row {
     /// Seconds without service when these settings are applied.
     pub(crate) change_s: f64,
     pub(crate) seeds: usize,
-    /// As many runs stand behind it as behind every other, and its headroom was looked for; else the
-    /// budget was over.
+    /// It has as many runs as every other row, and its headroom was determined; otherwise the budget ran out.
     pub(crate) settled: bool,
     /// It gets no further runs.
     #[serde(skip)]
@@ -73,7 +72,8 @@ pub(crate) struct Served {
     pub(crate) p50_ms: Option<Interval>,
     pub(crate) p99_ms: Option<Interval>,
     pub(crate) goal_ms: Option<f64>,
-    /// Time to the first token, and per further one, of a tenant that generates, and the goals for them.
+    /// Time to the first token and time per further token of a tenant that generates tokens, and the goals
+    /// for them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) ttft_p99_ms: Option<Interval>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,28 +82,28 @@ pub(crate) struct Served {
     pub(crate) goal_ttft_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) goal_tpot_ms: Option<f64>,
-    /// More came than were served in half of the runs or more.
+    /// In half of the runs or more, more requests came than were served.
     pub(crate) overloaded: bool,
     pub(crate) met: Option<bool>,
-    /// The runs do not tell whether its goal is met: the interval of p99 over goal reaches across 1, or
-    /// few requests came.
+    /// The runs do not tell whether its goal is met: the interval of p99 over goal includes 1, or few
+    /// requests came.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) undecided: bool,
     /// Share of requests within the goal.
     pub(crate) attained: Option<f64>,
-    /// Requests that this rests on, over all seeds.
+    /// Requests that these numbers are based on, over all seeds.
     pub(crate) requests: u64,
     pub(crate) rps: f64,
     pub(crate) goodput_rps: f64,
-    /// p99 over that of the tenant alone on the GPU with the same requests and settings.
+    /// p99 over the p99 of the tenant alone on the GPU with the same requests and settings.
     pub(crate) inflation: Option<f64>,
-    /// Of the most inflated tenant of a GPU: the neighbour that costs it most.
+    /// For the most inflated tenant of a GPU: the neighbour that costs it most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) inflated_by: Option<String>,
     pub(crate) weights_mib: f64,
     pub(crate) activations_mib: f64,
     pub(crate) context_mib: f64,
-    /// Key-value cache of a tenant that generates.
+    /// Key-value cache of a tenant that generates tokens.
     pub(crate) cache_mib: f64,
     /// Most tokens of a step of its engine.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +146,7 @@ pub(super) fn impossible(way: &str, needs: Option<&'static str>, why: String) ->
     }
 }
 
-/// Every tenant on a GPU of its own, what no neighbour disturbs.
+/// Every tenant on a GPU of its own, undisturbed by neighbours.
 pub(super) fn alone(lab: &Lab) -> Vec<Candidate> {
     let sharing = match lab.setup.device.mps {
         Some(_) => Sharing::Mps { percent: vec![100] },
@@ -170,7 +170,7 @@ pub(super) fn alone(lab: &Lab) -> Vec<Candidate> {
     lab.all().into_iter().map(one).collect()
 }
 
-/// The same under one seed.
+/// The same, simulated under one seed.
 pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
     let mut members = vec![];
     for c in alone(search.lab) {
@@ -180,7 +180,7 @@ pub(super) fn one_each(search: &mut Search<'_>) -> Option<Vec<Member>> {
     Some(members)
 }
 
-/// A row of one or several GPUs. `settled`: headroom and what neighbours cost are looked for, too.
+/// A row of one or several GPUs. With `settled`, headroom and the cost of neighbours are determined, too.
 pub(crate) fn row(
     search: &Search<'_>,
     way: &str,
@@ -199,7 +199,7 @@ pub(crate) fn row(
         let n = runs.len().max(1) as f64;
         watts += runs.iter().map(|r| r.watts).sum::<f64>() / n;
         busy += runs.iter().map(|r| r.cu_utilization).sum::<f64>() / n / members.len() as f64;
-        // Of several GPUs, the least is wanted.
+        // Of several GPUs, the least headroom counts.
         let most = headroom.unwrap_or(MOST_LOAD);
         let room = if settled { search.headroom(t, most) } else { None };
         headroom = match (headroom, room) {
@@ -259,14 +259,14 @@ pub(crate) fn row(
     }
 }
 
-/// Inflations below it are nobody's fault.
+/// Smaller inflations are not attributed to a neighbour.
 const NOTABLE: f64 = 1.02;
-/// Fewer requests than these do not tell 99 % from 97 %.
+/// Fewer requests than these cannot tell 99 % from 97 %.
 pub(crate) const FEW: u64 = 100;
-/// Ratios of p99 and goal beyond it are as good as this one: how far a queue has grown is no matter.
+/// Larger ratios of p99 and goal count as this one: how far a queue has grown does not matter.
 const FAR: f64 = 2.0;
 
-/// Whether the runs of a candidate do not tell if a tenant keeps its goal.
+/// Whether the runs of a candidate leave open if a tenant keeps its goal.
 pub(super) fn undecided(lab: &Lab, t: &Tried, i: usize) -> bool {
     let Some(goal) = lab.goal(t.c.tenants[i]) else { return false };
     let runs = t.samples();
@@ -289,7 +289,7 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
     let attained: Vec<f64> = got().filter_map(|g| g.attained).collect();
     let seen: u64 = got().map(|g| g.seen).sum();
     let grew = got().filter(|g| g.overloaded).count();
-    // Where nobody asked, nothing is known.
+    // If no request arrived, nothing is known.
     let met = goal.filter(|_| seen > 0).map(|goal| goal.mean_ratio(got()) <= 1.0);
     let (goal_ms, tokens) = match goal {
         Some(Goal::Latency(slo)) => (Some(slo.as_millis_f64()), None),
@@ -328,8 +328,8 @@ fn tenant(lab: &Lab, t: &Tried, i: usize, gpu: usize, alone: Option<Got>) -> Ser
     }
 }
 
-/// Seconds without service when a candidate's settings are applied: every process starts again, at
-/// once, and loads its model; instances are destroyed and created one by one before.
+/// Seconds without service when a candidate's settings are applied: first instances are destroyed and created
+/// one by one; then all processes restart at once and load their models.
 fn change_s(lab: &Lab, c: &Candidate) -> f64 {
     let costs = &lab.setup.costs;
     let load = c.tenants.iter().map(|&t| lab.setup.tenants[t].model.load.0).max().unwrap_or(0);
@@ -392,7 +392,7 @@ pub(crate) fn words(lab: &Lab, c: &Candidate) -> String {
     text
 }
 
-/// The settings as the formats take them; none where they do not deploy.
+/// The settings in the form that the file formats take; `None` if they cannot be deployed.
 fn gpu_of(lab: &Lab, c: &Candidate) -> Option<Gpu> {
     let How::Deploy(sharing) = &c.how else { return None };
     let tenants = c.tenants.iter().enumerate().map(|(i, &t)| deploy_tenant(lab, c, i, t));
@@ -426,7 +426,7 @@ fn deploy_tenant(lab: &Lab, c: &Candidate, i: usize, t: usize) -> Tenant {
     }
 }
 
-/// A tenant of the mix with its own settings, for reading files.
+/// The tenants of the mix with their own settings, for reading files.
 pub(crate) fn known_tenants(lab: &Lab) -> Vec<Tenant> {
     let point = &lab.mix.point;
     let c = Candidate {

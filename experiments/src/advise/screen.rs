@@ -1,19 +1,18 @@
-//! A formula that orders candidates before any is simulated.
+//! A formula that ranks candidates before any is simulated.
 //!
-//! A tenant on `c` CUs with a share of the bandwidth serves a batch of `b` in
-//! `s(b) = max(host, Σ max(kernel at c CUs, its bytes / bandwidth)) + host work per request`. At rate λ
-//! with `w` workers it runs batches of the smallest `b` at which it is busy for at most 80 % of the time,
-//! else of the largest. Its 99th percentile is taken as `s × (1 or 2, waiting for the batch that
-//! runs) + 4.6 × the mean wait of an M/D/1 queue`. An engine's batches are its sequences: each takes
-//! `s(b)` per token and, once, its prompt at half of the place's arithmetic. Nothing of this is reported:
-//! it decides what is simulated first.
+//! A tenant on `c` CUs with a share of the bandwidth serves a batch of `b` in `s(b) = max(host, Σ max(kernel
+//! at c CUs, its bytes / bandwidth)) + host work per request`. At rate λ with `w` workers, its batches are of
+//! the smallest size `b` that keeps it busy for at most 80 % of the time, else of the largest size. Its 99th
+//! percentile is taken as `s × (1 or 2, waiting for the batch that runs) + 4.6 × the mean wait of an M/D/1
+//! queue`. An engine's batches are its sequences: each takes `s(b)` per token and, once, its prompt at half
+//! of the place's arithmetic rate. None of this is reported: it only decides what is simulated first.
 
 use cotenant_sim::scenario::Setup;
 
 use super::goal::Goal;
 use super::lab::Lab;
 
-/// What a tenant may use.
+/// The part of the GPU that a tenant may use.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) cus: u32,
@@ -27,7 +26,7 @@ impl Place {
         Self { cus: setup.device.cus(), bandwidth: (setup.device.memory.dram_gbps * 1000.0) as u64 }
     }
 
-    /// So many of the GPU's CUs, with a right to all of its bandwidth.
+    /// A part of the GPU's CUs, with all of its bandwidth available.
     pub(crate) fn part(setup: &Setup, cus: u32) -> Self {
         Self { cus: cus.clamp(1, setup.device.cus()), ..Self::whole(setup) }
     }
@@ -45,8 +44,8 @@ pub(crate) fn batch_ns(lab: &Lab, tenant: usize, batch: u32, place: Place) -> (f
     (gpu as f64, host)
 }
 
-/// The 99th percentile over the goal (or over ten times the isolated latency where there is none), as
-/// the formula has it. Grows without bound with overload.
+/// The formula's 99th percentile over the goal (or over ten times the isolated latency if there is no goal).
+/// It grows without bound under overload.
 pub(crate) fn ratio(
     lab: &Lab,
     tenant: usize,
@@ -60,7 +59,7 @@ pub(crate) fn ratio(
     let workers = f64::from(workers);
     let busy = |b: u32| {
         let (gpu, host) = batch_ns(lab, tenant, b, place);
-        // Several workers share the place's CUs, each has a host thread of its own.
+        // Several workers share the place's CUs, but each has a host thread of its own.
         (rate / f64::from(b) * gpu).max(rate / f64::from(b) * gpu.max(host) / workers)
     };
     let sizes = (0..).map(|i| 1 << i).take_while(|&b| b < batch).chain([batch]);
@@ -99,7 +98,7 @@ fn engine_ratio(
     let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9 / f64::from(workers);
     let (_, out) = lab.tokens[tenant];
     let prompt = prompt_ns(lab, tenant, place);
-    // A token of each of `n` sequences, and its part of the prompts that are computed meanwhile.
+    // One token of each of `n` sequences, and their part of the prompts that are computed meanwhile.
     let token = |n: u32| {
         let (gpu, host) = batch_ns(lab, tenant, n, place);
         gpu.max(host) + f64::from(n) * prompt / out
@@ -137,7 +136,7 @@ pub(crate) fn demand(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64
     steps * area_ns(lab, tenant, batch) / 1e9
 }
 
-/// Host and GPU time of a tenant's requests against time, the larger one.
+/// The load of a tenant's requests: GPU or host time per unit of time, whichever is larger.
 pub(crate) fn load(lab: &Lab, tenant: usize, batch: u32, requests: f64) -> f64 {
     let rate = lab.mix.rate(tenant).unwrap_or(0.0) * requests / 1e9;
     let whole = Place::whole(&lab.setup);

@@ -1,10 +1,10 @@
-//! The search on one GPU: short runs of what the formula likes, then of the neighbours of the best,
-//! then longer runs of the survivors until their order is settled.
+//! The search on one GPU: short runs of the candidates that the formula ranks best, then of the neighbours of
+//! the best, then longer runs of the survivors until their order is settled.
 //!
-//! All candidates see the same requests (common random numbers), so that a difference between two is
-//! one of settings. The budget is counted in simulated events, not in seconds: the same question has
-//! the same answer on every machine and for any number of threads, whether its cells are simulated or
-//! were known before.
+//! All candidates see the same requests (common random numbers), so that a difference between two comes from
+//! their settings. The budget is counted in simulated events, not in seconds: the same question has the same
+//! answer on every machine and with any number of threads, whether its cells are simulated or were known
+//! before.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -15,18 +15,18 @@ use super::lab::{Candidate, Lab};
 use super::length::Lengths;
 use super::space::{Group, Mechanism, Space};
 
-/// Candidates of a mechanism that are simulated first, at most.
+/// Most candidates of a mechanism that are simulated first.
 const STARTS: usize = 5;
-/// Of a mechanism that no setting deploys.
+/// The same for a mechanism that no setting deploys.
 const KRISP_STARTS: usize = 2;
-/// Mechanisms that are climbed from where one is wanted.
+/// Mechanisms to climb from if only one result is wanted.
 const CLIMBING: usize = 3;
-/// Seeds of the longest race.
+/// Seeds of the last round of the race.
 pub(crate) const SEEDS: usize = 4;
-/// Below this ratio of p99 and goal more distance is not an advantage.
+/// Ratios of p99 and goal below this one are all equally good.
 const SAFE: f64 = 0.8;
 
-/// A candidate with what it delivered.
+/// A candidate with its results.
 #[derive(Clone)]
 pub(crate) struct Tried {
     pub(crate) c: Candidate,
@@ -39,18 +39,18 @@ pub(crate) struct Tried {
 /// How good a candidate is; smaller is better.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Score {
-    /// Goals that are missed.
+    /// Number of missed goals.
     pub(crate) missed: usize,
-    /// The worst ratio of p99 and goal, not below the safe one.
+    /// The worst ratio of p99 and goal, but at least [`SAFE`].
     pub(crate) worst: f64,
-    /// What best-effort tenants do not get of their isolated throughput, on average.
+    /// Share of their isolated throughput that best-effort tenants lose, on average.
     pub(crate) lost: f64,
     /// The worst ratio.
     pub(crate) ratio: f64,
 }
 
 impl Score {
-    /// Whether more distance from the goals, or more for best-effort tenants, is not to be had.
+    /// Whether neither a larger distance from the goals nor more for best-effort tenants is possible.
     pub(crate) fn is_good(self) -> bool {
         self.missed == 0 && self.worst <= SAFE && self.lost <= 0.0
     }
@@ -62,11 +62,11 @@ impl Score {
 /// The best of a mechanism.
 pub(crate) struct Best {
     pub(crate) mechanism: Mechanism,
-    /// What it comes to, or why it does not.
+    /// Its results, or why there are none.
     pub(crate) tried: Result<Tried, String>,
 }
 
-/// What has been tried of each mechanism, the best first.
+/// The candidates tried for each mechanism, the best first.
 pub(crate) type Pools = Vec<(Mechanism, Vec<Tried>)>;
 
 /// A search under way.
@@ -76,7 +76,7 @@ pub(crate) struct Search<'a> {
     pub(crate) threads: usize,
     pub(crate) seed: u64,
     pub(super) lengths: Lengths,
-    /// Events that had been asked for before.
+    /// Events that had been asked for before this search.
     start: u64,
 }
 
@@ -90,7 +90,7 @@ impl Tried {
         lab.run(&self.c, how)
     }
 
-    /// Runs that numbers may be taken from, the longest there are.
+    /// The runs that numbers may be taken from: the long ones if there are any.
     pub(crate) fn samples(&self) -> Vec<&Run> {
         if !self.long.is_empty() {
             return self.long.iter().collect();
@@ -112,7 +112,7 @@ impl Tried {
         self.c.tenants.iter().enumerate().filter_map(misses).collect()
     }
 
-    /// Events of a long run: as its runs had them, else about.
+    /// Events of a long run: as measured in its runs, else estimated.
     pub(super) fn long_events(&self, lab: &Lab, lengths: &Lengths) -> f64 {
         let mean =
             |runs: &[&Run]| runs.iter().map(|r| r.events as f64).sum::<f64>() / runs.len() as f64;
@@ -155,19 +155,19 @@ pub(crate) fn score(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> Score {
             missed += usize::from(mean > 1.0);
             worst = worst.max(mean);
         } else if let Some(alone) = lab.isolated[t] {
-            // With an open load nobody gets more than is asked for.
+            // With an open load no tenant gets more than it asks for.
             let most = lab.mix.rate(t).map_or(alone.rps, |r| r.min(alone.rps));
             lost += 1.0 - (got().map(|g| g.rps).sum::<f64>() / n / most).min(1.0);
             spare += 1.0;
         }
     }
     let lost = if spare > 0.0 { lost / spare } else { 0.0 };
-    // A hundredth is less than anybody can tell.
+    // Differences below a hundredth are noise.
     let lost = (lost * 100.0).round() / 100.0;
     Score { missed, worst: worst.max(SAFE), lost, ratio: worst }
 }
 
-/// Whether every goal is kept, and somebody asked for each.
+/// Whether every goal is kept, and every tenant with a goal received requests.
 pub(crate) fn keeps(lab: &Lab, tenants: &[usize], runs: &[&Run]) -> bool {
     let asked = |(i, &t): (usize, &usize)| {
         lab.goal(t).is_none() || Goal::asked(runs.iter().map(|r| r.got[i]))
@@ -192,18 +192,18 @@ impl<'a> Search<'a> {
         For { seed: self.seed, duration: self.lengths.short(self.lab, c).0, load: 1.0 }
     }
 
-    /// A long run under the seed of a number.
+    /// A long run under the seed of this index.
     pub(super) fn long(&self, c: &Candidate, seed: usize) -> For {
         let duration = self.lengths.long(self.lab, c);
         For { seed: self.seed + seed as u64, duration, load: 1.0 }
     }
 
-    /// The best of every mechanism after the first short runs, of which there may be about `most` events.
+    /// The best of every mechanism after the first short runs, which may have about `most` events.
     pub(crate) fn first(&mut self, g: &Group, mechanisms: &[Mechanism], most: f64) -> Pools {
         self.first_with(g, mechanisms, most, &[])
     }
 
-    /// The same, with candidates that are to be among them.
+    /// The same, with the candidates in `also` among them.
     pub(crate) fn first_with(
         &mut self,
         g: &Group,
@@ -229,10 +229,10 @@ impl<'a> Search<'a> {
         pools
     }
 
-    /// Searches on until `budget` events are simulated or nothing changes any more, and races the
+    /// Continues the search until `budget` events are simulated or nothing changes any more, and races the
     /// survivors.
     pub(crate) fn settle(&mut self, g: &Group, mut pools: Pools, budget: f64) -> Vec<Best> {
-        // More than half of it is for telling the best apart, which takes longer runs.
+        // More than half of the budget is for telling the best apart, which takes longer runs.
         let climb = self.spent() + (budget - self.spent()) * 0.45;
         self.climb(&mut pools, climb);
         self.as_deployed(&mut pools);
@@ -240,8 +240,8 @@ impl<'a> Search<'a> {
         self.best(g, pools)
     }
 
-    /// As [`Search::settle`], where only the best of all mechanisms is wanted: it ends as soon as long runs
-    /// confirm a candidate than which nothing can be better, or when the budget is spent.
+    /// As [`Search::settle`], if only the best of all mechanisms is wanted: it ends as soon as long runs
+    /// confirm a candidate that cannot be beaten, or when the budget is spent.
     pub(crate) fn settle_one(&mut self, mut pools: Pools, budget: f64) -> Option<Member> {
         pools.retain(|(m, _)| *m != Mechanism::Krisp);
         let climb = self.spent() + (budget - self.spent()) * 0.5;
@@ -256,7 +256,7 @@ impl<'a> Search<'a> {
             self.confirm(&mut pools, budget);
         }
         while !good(self, &pools) && self.spent() < budget {
-            // What short runs liked does not last: on from what lasts best, by long runs.
+            // The favourites of short runs do not hold up: continue from the best that does, by long runs.
             if !self.improve(&mut pools, budget) {
                 break;
             }
@@ -267,7 +267,7 @@ impl<'a> Search<'a> {
         Some(Member { mechanism, tried: pools.swap_remove(p).1.swap_remove(i) })
     }
 
-    /// Long runs of whatever is the best, until the best has all of them.
+    /// Long runs of the current best, until the best has all of them.
     fn confirm(&mut self, pools: &mut Pools, budget: f64) {
         while let Some((p, i)) = hopeful(self.lab, pools) {
             let t = &mut pools[p].1[i];
@@ -275,7 +275,7 @@ impl<'a> Search<'a> {
                 break;
             }
             if !self.lengthen(t) {
-                // Of this seed it would not do.
+                // It cannot run under this seed.
                 pools[p].1.remove(i);
             } else if self.spent() >= budget {
                 break;
@@ -283,7 +283,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// One round of long runs of neighbours of the best; whether there was a better one.
+    /// One round of long runs of neighbours of the best; returns whether one was better.
     fn improve(&mut self, pools: &mut Pools, budget: f64) -> bool {
         let lab = self.lab;
         let Some((p, i)) = top(lab, pools) else { return false };
@@ -308,7 +308,7 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Climbs from the best few mechanisms until one is as good as can be, or `most` events are simulated.
+    /// Climbs from the best few mechanisms until one cannot be beaten, or `most` events are simulated.
     fn climb_best(&mut self, pools: &mut Pools, most: f64) {
         let lab = self.lab;
         let first = |p: &[Tried]| p.first().map_or(Score::NOTHING, |t| t.score(lab));
@@ -321,15 +321,15 @@ impl<'a> Search<'a> {
         self.climb_open(pools, open.collect(), most, true);
     }
 
-    /// Goes from the best of every pool to its neighbours while they are better and less than `most`
-    /// events are simulated.
+    /// Moves from the best of every pool to better neighbours, until there are none or `most` events are
+    /// simulated.
     pub(crate) fn climb(&mut self, pools: &mut Pools, most: f64) {
         let open = pools.iter().map(|(m, _)| *m != Mechanism::Krisp).collect();
         self.climb_open(pools, open, most, false);
     }
 
-    /// What masks per kernel make of the best batches and workers that are found without them: they are a
-    /// bound beside settings that deploy, and slow to simulate.
+    /// Tries masks per kernel with the best batches and workers found without them: they are a bound for
+    /// settings that deploy, and slow to simulate.
     fn as_deployed(&mut self, pools: &mut Pools) {
         let shared =
             pools.iter().filter(|(m, _)| matches!(m, Mechanism::TimeSlicing | Mechanism::Mps));
@@ -348,7 +348,8 @@ impl<'a> Search<'a> {
         self.try_short(pools);
     }
 
-    /// The same for the pools that are open; `one`: until one has something as good as can be.
+    /// The same for the pools that are open; with `one`, only until one of them has a candidate that cannot
+    /// be beaten.
     fn climb_open(&mut self, pools: &mut Pools, mut open: Vec<bool>, most: f64, one: bool) {
         let mut wide = vec![false; pools.len()];
         let good = |this: &Self, pools: &Pools| {
@@ -361,7 +362,7 @@ impl<'a> Search<'a> {
             for (at, (mechanism, pool)) in pools.iter().enumerate().filter(|(at, _)| open[*at]) {
                 let best = pool.first();
                 let each = best.map_or(1.0, |t| t.short_events(self.lab, &self.lengths));
-                // No more than there is left for.
+                // Not more than the budget allows.
                 let room = ((most - self.spent()) / of / each.max(1.0)) as usize;
                 let around = if room > 0 { self.around(pool, wide[at], room) } else { vec![] };
                 more.push((*mechanism, around));
@@ -381,7 +382,7 @@ impl<'a> Search<'a> {
                 rank(self.lab, pool);
                 let after = pool.first().map_or(Score::NOTHING, |t| t.score(self.lab));
                 let better = after < before;
-                // Narrow steps first, then all neighbours; nothing better there is the end.
+                // Narrow steps first, then all neighbours; the climb ends if none of these is better.
                 open[at] = better || !wide[at];
                 wide[at] = !better;
             }
@@ -405,7 +406,7 @@ impl<'a> Search<'a> {
         all
     }
 
-    /// At most so many candidates around the best of a pool that are not in it: a few that help the tenant
+    /// At most `most` candidates around the best of a pool that are not in it: a few that help the tenant
     /// that is worst off, or all.
     fn around(&self, pool: &[Tried], wide: bool, most: usize) -> Vec<Tried> {
         let Some(best) = pool.first() else { return vec![] };
@@ -414,7 +415,8 @@ impl<'a> Search<'a> {
             let goal = self.lab.goal(best.c.tenants[i])?;
             Some(runs.iter().map(|r| goal.ratio(&r.got[i])).fold(0.0, f64::max))
         };
-        // Goals that are kept with room to spare gain nothing: then it is who loses most beside them.
+        // Goals that are kept with room to spare gain nothing: then the best-effort tenant that loses most
+        // counts.
         let lost = |i: usize| {
             let t = best.c.tenants[i];
             let alone = self.lab.isolated[t].filter(|_| self.lab.goal(t).is_none())?.rps;
@@ -431,7 +433,7 @@ impl<'a> Search<'a> {
             (0..best.c.tenants.len()).max_by(|&a, &b| need(a).total_cmp(&need(b))).unwrap_or(0);
         let mut all = self.space.neighbours(self.lab, &best.c, worst);
         super::space::dedup(&mut all);
-        // Where batches seldom fill by half, room for larger ones changes nothing.
+        // If batches are usually less than half full, room for larger ones changes nothing.
         let seldom = |i: usize| {
             let means = runs.iter().filter_map(|r| r.got[i].batch_mean);
             let mean = means.clone().sum::<f64>() / means.count().max(1) as f64;
@@ -465,7 +467,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Long runs under more and more seeds, of fewer and fewer candidates.
+    /// Long runs under more and more seeds, for fewer and fewer candidates.
     fn race(&mut self, pools: &mut Pools, budget: f64) {
         let lab = self.lab;
         for (seeds, keep) in [(1, 3), (2, 2), (SEEDS, 2)] {
@@ -489,7 +491,8 @@ impl<'a> Search<'a> {
                     if t.long.len() >= seeds {
                         continue;
                     }
-                    // One of the best of each is always made: a short run alone is not an answer.
+                    // One run of the best of each mechanism is always made: a short run alone is not an
+                    // answer.
                     if planned > budget && !(seeds == 1 && n < firsts) {
                         break;
                     }
@@ -507,7 +510,7 @@ impl<'a> Search<'a> {
                 for (at, result) in now.into_iter().zip(results) {
                     match result {
                         Ok(run) => pools[at.0].1[at.1].long.push(run),
-                        // Of another seed it would not do, either.
+                        // It would not run under another seed, either.
                         Err(_) => who.retain(|other| *other != at),
                     }
                 }
@@ -523,7 +526,7 @@ impl<'a> Search<'a> {
         rank(self.lab, pool);
     }
 
-    /// One more long run of a candidate; whether there was one.
+    /// One more long run of a candidate; returns whether it ran.
     pub(crate) fn lengthen(&mut self, t: &mut Tried) -> bool {
         let run = t.run(self.lab, self.long(&t.c, t.long.len()));
         run.map(|run| t.long.push(run)).is_ok()
@@ -537,10 +540,10 @@ impl<'a> Search<'a> {
         Some(score(self.lab, &t.c.tenants, &[&run]))
     }
 
-    /// Long runs of a candidate under so many seeds.
+    /// Long runs of a candidate under `seeds` seeds.
     ///
     /// # Errors
-    /// The device cannot do it.
+    /// The device does not support it.
     pub(crate) fn measure(&mut self, c: Candidate, seeds: usize) -> Result<Tried, String> {
         let mut t = Tried::new(c);
         let seeds: Vec<usize> = (0..seeds).collect();
@@ -557,19 +560,19 @@ impl<'a> Search<'a> {
 fn by_runs(lab: &Lab, a: &Tried, b: &Tried) -> std::cmp::Ordering {
     let known = |t: &Tried| t.long.len();
     let (sa, sb) = (a.score(lab), b.score(lab));
-    // A short run does not beat a long one.
+    // A long run outranks a short one.
     (known(b) > 0)
         .cmp(&(known(a) > 0))
         .then(sa.partial_cmp(&sb).unwrap_or(std::cmp::Ordering::Equal))
 }
 
-/// The key of a candidate among those of all mechanisms: of equals the simplest.
+/// Sort key of a candidate across all mechanisms: among equals the simplest wins.
 fn key(lab: &Lab, t: &Tried, m: Mechanism) -> (usize, f64, f64, Mechanism) {
     let s = t.score(lab);
     (s.missed, (s.worst * 50.0).round(), (s.lost * 20.0).round(), m)
 }
 
-/// The least by a key.
+/// The candidate with the smallest key.
 fn least<K: PartialOrd>(
     pools: &Pools,
     of: impl Fn(usize, Mechanism, &Tried) -> Option<K>,
@@ -583,7 +586,7 @@ fn least<K: PartialOrd>(
     least.map(|(_, at)| at)
 }
 
-/// The best of all mechanisms: of those with the most long runs that any good one has, else by what there is.
+/// The best of all mechanisms: only candidates with long runs if there are any, else all that ran.
 fn top(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
     let most = pools.iter().flat_map(|(_, p)| p).map(|t| t.long.len()).max()?;
     least(pools, |_, m, t| {
@@ -592,7 +595,8 @@ fn top(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
     })
 }
 
-/// The best of all mechanisms as far as it is known, with what has been refuted in its mechanism against it.
+/// The best of all mechanisms so far, where candidates without long runs are held back by those refuted in
+/// their mechanism.
 fn hopeful(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
     let refuted = |t: &&Tried| {
         let short = t.short.iter().filter_map(|r| r.as_ref().ok());
@@ -607,12 +611,12 @@ fn hopeful(lab: &Lab, pools: &Pools) -> Option<(usize, usize)> {
     })
 }
 
-/// Long runs first where there are any, then by score; equals stay in order.
+/// Candidates with long runs first, then by score; equals stay in order.
 fn rank(lab: &Lab, pool: &mut [Tried]) {
     pool.sort_by(|a, b| by_runs(lab, a, b));
 }
 
-/// The best, or why none runs.
+/// The best, or why none of them runs.
 fn pick(pool: Vec<Tried>) -> Result<Tried, String> {
     let why = pool.iter().find_map(Tried::why).map(str::to_owned);
     let best = pool.into_iter().find(|t| !t.samples().is_empty());

@@ -1,4 +1,4 @@
-//! The settings that each mechanism has: where the search starts, and what lies next to a candidate.
+//! The settings of each mechanism: where the search starts, and the neighbours of a candidate.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use cotenant_profiles::{Device, Nanos};
 use super::lab::{Candidate, How, Lab};
 use super::screen::{self, Place};
 
-/// A way of sharing one GPU, simplest first: of two that serve equally well the earlier is advised.
+/// A way of sharing one GPU, simplest first: of two that serve equally well, the earlier is advised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Mechanism {
     TimeSlicing,
@@ -35,7 +35,7 @@ impl Mechanism {
         Self::Krisp,
     ];
 
-    /// That of a candidate.
+    /// The mechanism of a candidate.
     pub(crate) fn of(c: &Candidate) -> Self {
         match &c.how {
             How::Needs(_) => Self::Krisp,
@@ -67,8 +67,7 @@ impl Mechanism {
         }
     }
 
-    /// What it is called on a device: AMD's GPUs run processes side by side without MPS, and give parts of
-    /// themselves by masks.
+    /// Its name on a device: AMD's GPUs run processes side by side without MPS, and are partitioned by masks.
     pub(crate) fn name_on(self, device: &Device) -> &'static str {
         match self {
             Self::Mps if device.is_amd() => "side by side",
@@ -78,7 +77,7 @@ impl Mechanism {
         }
     }
 
-    /// Software without which it is not to be had.
+    /// Software that it requires.
     pub(crate) fn needs(self, device: &Device) -> Option<&'static str> {
         match self {
             Self::TimeSlicing if device.is_amd() => Some("the amdgpu module's hws_max_conc_proc=1"),
@@ -89,7 +88,7 @@ impl Mechanism {
         }
     }
 
-    /// Whether the device can do it for so many tenants.
+    /// Whether the device supports it for this many tenants.
     ///
     /// # Errors
     /// Why not.
@@ -122,12 +121,12 @@ impl Mechanism {
     }
 }
 
-/// Values that the search may give to batches and workers.
+/// Values that the search may try for batches and workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
     pub(crate) batches: Vec<u32>,
     pub(crate) workers: Vec<u32>,
-    /// What the formula said before.
+    /// Earlier results of the formula.
     known: Arc<Mutex<Known>>,
 }
 
@@ -140,7 +139,7 @@ impl Default for Space {
     }
 }
 
-/// Whom a search is for: tenants of the mix, and which part of their requests.
+/// The subject of a search: tenants of the mix, and the share of each one's requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Group {
     pub(crate) tenants: Vec<usize>,
@@ -154,20 +153,20 @@ impl Group {
     }
 }
 
-/// Share of a GPU in use, with the largest batches, from which on it counts as nearly full.
+/// Share of the GPU in use, with the largest batches, from which on it counts as nearly full.
 const CROWDED: f64 = 0.5;
-/// Parts in which percentages of such a GPU are handed out.
+/// Parts in which such a GPU is handed out as percentages.
 const FINE: u32 = 50;
-/// Most placements of instances that the search looks at.
+/// Most placements of instances that the search considers.
 const PLACEMENTS: usize = 12;
 
 impl Space {
-    /// Such batches and workers, of one lab.
+    /// These batches and workers, for use with one lab.
     pub(crate) fn new(batches: Vec<u32>, workers: Vec<u32>) -> Self {
         Self { batches, workers, known: Arc::default() }
     }
 
-    /// Batches that a tenant may have; numbers of sequences of an engine.
+    /// Batch sizes that a tenant may have; numbers of sequences for an engine.
     pub(crate) fn batches(&self, lab: &Lab, tenant: usize) -> Vec<u32> {
         let limit = lab.batch_limit[tenant];
         if lab.generates(tenant) {
@@ -188,14 +187,14 @@ impl Space {
 
     /// Workers that a tenant may have.
     pub(crate) fn workers(&self, lab: &Lab, tenant: usize) -> Vec<u32> {
-        // A second engine on the same GPU has the weights a second time.
+        // A second engine on the same GPU would hold the weights twice.
         if lab.mix.fixed_workers[tenant] || lab.generates(tenant) {
             return vec![lab.mix.point.tenants[tenant].workers];
         }
         self.workers.clone()
     }
 
-    /// Tokens that a step of a tenant's engine may have; 0 without engine.
+    /// Step tokens that a tenant's engine may have; 0 without an engine.
     fn tokens(lab: &Lab, tenant: usize) -> Vec<u32> {
         let Some(engine) = lab.mix.point.tenants[tenant].engine else { return vec![0] };
         match lab.mix.fixed_engine[tenant].tokens {
@@ -204,7 +203,7 @@ impl Space {
         }
     }
 
-    /// The batch and workers that the formula likes best in a place.
+    /// The batch and workers that the formula ranks best in a place.
     fn best(&self, lab: &Lab, tenant: usize, requests: f64, place: Place) -> (u32, u32, f64) {
         let key = (tenant, requests.to_bits(), place.cus, place.bandwidth);
         let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -215,7 +214,7 @@ impl Space {
         for &w in &self.workers(lab, tenant) {
             for &b in &self.batches(lab, tenant) {
                 let ratio = screen::ratio(lab, tenant, (b, w, requests), place);
-                // More workers and larger batches cost memory: they have to be worth it.
+                // More workers and larger batches cost memory: they must gain at least 2 %.
                 if ratio < best.2 * 0.98 {
                     best = (b, w, ratio);
                 }
@@ -225,7 +224,7 @@ impl Space {
         best
     }
 
-    /// A candidate with the formula's batches and workers in the places of its tenants.
+    /// A candidate with the formula's batches and workers for the places of its tenants.
     fn candidate(
         &self,
         lab: &Lab,
@@ -263,7 +262,7 @@ impl Space {
             })
             .collect();
         let sum: f64 = demand.iter().sum();
-        // On a GPU that all share, a tenant has what the others leave.
+        // On a GPU that all tenants share, a tenant has what the others leave.
         let shared = |i: usize| {
             let left = (1.0 - (sum - demand[i])).clamp(1.0 / n as f64, 1.0);
             Place::part(&lab.setup, (cus * left) as u32)
@@ -304,7 +303,7 @@ impl Space {
                     let how = deploy(Sharing::Static { chunks: chunks.clone() });
                     self.candidate(lab, g, how, place)
                 };
-                // As the formula's ratios want it, evenly, and by how much work each brings.
+                // In proportion to the formula's ratios, evenly, and in proportion to the work of each.
                 vec![make(fair), make(equal), make(by_demand(chunks, &demand))]
             }
             Mechanism::Mig => self.instances(lab, g, false),
@@ -314,8 +313,8 @@ impl Space {
         starts
     }
 
-    /// Units of CUs handed out one by one to whoever is worst off; tenants without a goal get what
-    /// the others no longer gain by.
+    /// Hands out units of CUs one by one to the tenant that is worst off; once the others no longer gain,
+    /// tenants without a goal get the rest.
     fn divide(&self, lab: &Lab, g: &Group, units: u32, unit: u32) -> Vec<u32> {
         let n = g.tenants.len();
         let at = |i: usize, u: u32| {
@@ -354,7 +353,7 @@ impl Space {
         if (0..n).any(spare) && !(0..n).all(spare) {
             all.extend([aside(20), aside(50)]);
         } else {
-            // Whoever asks for most is kept from crowding out the others.
+            // The tenant with the largest demand is kept from crowding out the others.
             let largest = (0..n).max_by(|&a, &b| demand[a].total_cmp(&demand[b]));
             all.push((0..n).map(|i| if Some(i) == largest { 60 } else { 100 }).collect());
         }
@@ -363,7 +362,7 @@ impl Space {
             self.candidate(lab, g, How::Deploy(Sharing::Mps { percent: percent.clone() }), place)
         };
         let mut found: Vec<Candidate> = all.into_iter().map(make).collect();
-        // A GPU that is nearly full serves most by the largest batches, each in a place of its own.
+        // A nearly full GPU serves most with the largest batches, each in a place of its own.
         let largest = |i: usize| lab.batch_limit[g.tenants[i]];
         let busy = |i: usize| screen::demand(lab, g.tenants[i], largest(i), g.requests[i]);
         let busy: Vec<f64> = (0..n).map(busy).collect();
@@ -379,7 +378,7 @@ impl Space {
         found
     }
 
-    /// Legal layouts with an assignment of tenants: an instance each, or several in one.
+    /// Legal layouts with an assignment of tenants: one instance each, or several tenants in one.
     fn instances(&self, lab: &Lab, g: &Group, together: bool) -> Vec<Candidate> {
         let Some(table) = &lab.setup.device.mig else { return vec![] };
         let n = g.tenants.len();
@@ -439,7 +438,7 @@ impl Space {
     }
 
     /// A candidate whose tenants have places of their own, with the batches and workers that the formula
-    /// likes there.
+    /// ranks best there.
     fn refitted(&self, lab: &Lab, c: &Candidate) -> Candidate {
         let place = |i: usize| match &c.how {
             How::Deploy(Sharing::Static { chunks }) => {
@@ -463,11 +462,11 @@ impl Space {
         fitted
     }
 
-    /// More of the GPU for tenant `i`.
+    /// Neighbours that give tenant `i` more of the GPU.
     fn shares(&self, lab: &Lab, c: &Candidate, i: usize, all: &mut Vec<Candidate>) {
         let n = c.tenants.len();
-        // With the batches as they are, and with those that the formula likes in the new places: a
-        // better share often pays with another batch alone.
+        // With the current batches, and with those that the formula ranks best in the new places: a better
+        // share often pays only with another batch.
         let mut push = |sharing: Sharing| {
             let moved = Candidate { how: How::Deploy(sharing), ..c.clone() };
             all.push(self.refitted(lab, &moved));
@@ -503,7 +502,7 @@ impl Space {
                         push(Sharing::Mig { instances: other, place, percent });
                     }
                 }
-                // Into another's instance, or the two change places.
+                // Into another tenant's instance, or swapped with that tenant.
                 for j in (0..n).filter(|&j| place[j] != place[i]) {
                     let mut swapped = place.clone();
                     swapped.swap(i, j);
@@ -529,23 +528,23 @@ impl Space {
     }
 }
 
-/// Sequences at once that an engine is tried with.
+/// Numbers of concurrent sequences to try for an engine.
 const SEQUENCES: [u32; 8] = [8, 16, 32, 64, 128, 256, 512, 1024];
-/// Tokens of a step that an engine is tried with: fewer stretch prompts, more stretch the steps of those
-/// who generate.
+/// Step tokens to try for an engine: fewer stretch prompts, more stretch the steps of the sequences that
+/// generate.
 const STEP_TOKENS: [u32; 6] = [512, 1024, 2048, 4096, 8192, 16_384];
 
-/// Values up to `limit`, itself among them.
+/// The values below `limit`, and `limit` itself.
 fn up_to(values: &[u32], limit: u32) -> Vec<u32> {
     values.iter().copied().filter(|&v| v < limit).chain([limit]).collect()
 }
 
-/// Tokens of a step of a tenant's engine as the mix has it.
+/// Step tokens of a tenant's engine in the mix.
 pub(crate) fn own_tokens(lab: &Lab, tenant: usize) -> u32 {
     lab.mix.point.tenants[tenant].engine.map_or(0, |e| e.max_batched_tokens)
 }
 
-/// The wait for a batch to fill: the mix's own where it fixes the batch.
+/// How long to wait for a batch to fill: the mix's own time if it fixes the batch.
 pub(crate) fn timeout(lab: &Lab, tenant: usize) -> Nanos {
     match lab.mix.fixed_batch[tenant] {
         true => lab.mix.point.tenants[tenant].batch_timeout,
@@ -553,13 +552,13 @@ pub(crate) fn timeout(lab: &Lab, tenant: usize) -> Nanos {
     }
 }
 
-/// What an instance is to the formula.
+/// The place that an instance is to the formula.
 pub(crate) fn place_of(lab: &Lab, table: &Table, profile: usize) -> Place {
     let instance = lab.setup.device.mig_instance(&table.profiles[profile]);
     Place { cus: instance.cus, bandwidth: (instance.dram_gbps * 1000.0) as u64 }
 }
 
-/// The formula's ratios of every tenant on every profile, alone and with others.
+/// The formula's ratios of every tenant on every instance profile, alone and with others.
 struct Rates {
     /// By tenant, profile and share of the instance (whole, half, third).
     ratio: Vec<Vec<[f64; 3]>>,
@@ -600,7 +599,7 @@ impl Rates {
     }
 }
 
-/// Every way to divide `n` into groups, as the group of each; at most `most` groups.
+/// Every way to divide `n` items into at most `most` groups, as the group of each item.
 fn partitions(n: usize, most: usize) -> Vec<Vec<usize>> {
     fn go(
         n: usize,
@@ -619,7 +618,7 @@ fn partitions(n: usize, most: usize) -> Vec<Vec<usize>> {
         }
     }
     let mut out = vec![];
-    // Beyond eight tenants there are too many: each its own, or all in one.
+    // Beyond eight tenants there are too many ways: each tenant alone, or all in one group.
     if n > 8 {
         let own: Vec<usize> = (0..n).collect();
         return if n <= most { vec![own, vec![0; n]] } else { vec![vec![0; n]] };
@@ -643,7 +642,7 @@ fn permute(set: &mut [usize], from: usize, visit: &mut impl FnMut(&[usize])) {
     }
 }
 
-/// Units in proportion to `demand`, one each at least.
+/// Units in proportion to `demand`, at least one each.
 fn by_demand(units: u32, demand: &[f64]) -> Vec<u32> {
     let mut each = vec![1; demand.len()];
     for _ in demand.len() as u32..units {
@@ -659,12 +658,12 @@ fn equal(units: u32, n: usize) -> Vec<u32> {
     (0..n).map(|i| units / n + u32::from(i < units % n)).collect()
 }
 
-/// The value of a sorted list next to `wanted`, not above it if there is such.
+/// The value of a sorted list closest to `wanted`, preferably not above it.
 fn nearest(list: &[u32], wanted: u32) -> u32 {
     list.iter().rev().find(|&&v| v <= wanted).or(list.first()).copied().unwrap_or(1)
 }
 
-/// The values before and behind `now`.
+/// The values before and after `now`.
 fn around(list: &[u32], now: u32) -> Vec<u32> {
     let at = list.iter().position(|&v| v == now);
     let Some(at) = at else { return vec![] };

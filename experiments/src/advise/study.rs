@@ -1,6 +1,6 @@
-//! The search on one GPU as an ordinary study, for a cluster: an experiment file for each mechanism, with
-//! as many candidates as lie around those that the formula likes, each under every seed. Whoever computes
-//! them (`cotenant run`, or `plan`, shards and `merge`), the same question finds their cells by name.
+//! The search on one GPU as an ordinary study, for a cluster: an experiment file for each mechanism, with as
+//! many candidates as lie around those that the formula ranks best, each under every seed. However the cells
+//! are computed (`cotenant run`, or `plan`, shards and `merge`), the same question finds them by name.
 
 use std::path::Path;
 
@@ -17,10 +17,10 @@ use crate::folder::write_whole;
 use crate::plan;
 use crate::text::count;
 
-/// Candidates of a mechanism, at most.
+/// Most candidates of a mechanism.
 const CANDIDATES: usize = 200;
 
-/// An experiment of one mechanism.
+/// The experiment for one mechanism.
 struct Part {
     mechanism: Mechanism,
     candidates: Vec<Candidate>,
@@ -32,8 +32,8 @@ struct Part {
 /// The best of each mechanism by the cells of a study.
 ///
 /// # Errors
-/// The study is not computed yet: its files are written, and what to do is said. A file that does not
-/// read or cannot be written.
+/// The study is not computed yet: its files are written, and the message says what to do. A file cannot be
+/// read or written.
 pub(super) fn best(search: &mut Search<'_>, g: &Group, dir: &Path) -> Done<Vec<Best>> {
     let lab = search.lab;
     let mut parts = vec![];
@@ -70,8 +70,8 @@ pub(super) fn best(search: &mut Search<'_>, g: &Group, dir: &Path) -> Done<Vec<B
     )))
 }
 
-/// Candidates around those that the formula likes, and the experiment that has them as its points; none
-/// where a mechanism has no settings for these tenants.
+/// Candidates around those that the formula ranks best, and the experiment that has them as its points;
+/// `None` if a mechanism has no settings for these tenants.
 fn part(search: &Search<'_>, g: &Group, mechanism: Mechanism) -> Result<Option<Part>, String> {
     let lab = search.lab;
     let mut all = search.space.starts(lab, g, mechanism);
@@ -80,7 +80,7 @@ fn part(search: &Search<'_>, g: &Group, mechanism: Mechanism) -> Result<Option<P
     while next < all.len() && all.len() < CANDIDATES {
         let around = search.space.neighbours(lab, &all[next], 0);
         for c in around {
-            // With all of the GPU for everybody percentages are another mechanism.
+            // Percentages that give the whole GPU to every tenant belong to another mechanism.
             if !all.contains(&c) && all.len() < CANDIDATES && lab.options(&c).0 == policy {
                 all.push(c);
             }
@@ -128,7 +128,7 @@ fn text(
     }
     for (t, tenant) in tenants.iter_mut().enumerate() {
         tenant.remove("gpu");
-        // As the search has it: the baseline is that of the mix, not that of each candidate.
+        // As in the search: the baseline is that of the mix, not of each candidate.
         if let (Some(Slo::Isolated(_)), Some(slo)) =
             (lab.mix.point.tenants[t].slo, lab.facts.slos[t])
         {
@@ -142,7 +142,7 @@ fn text(
     toml::to_string(&table).map_err(|e| e.to_string())
 }
 
-/// All settings of a candidate as fields that change together.
+/// All settings of a candidate as fields that are swept together.
 fn sweep(lab: &Lab, policy: &str, all: &[Candidate]) -> (String, Vec<Toml>) {
     let mut keys: Vec<String> = vec![];
     let mut steps = vec![];
@@ -198,13 +198,13 @@ fn as_toml(value: &Value) -> Toml {
     }
 }
 
-/// A name as part of a path of fields.
+/// A name, quoted for a path of fields.
 fn quoted(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if name.chars().all(plain) { name.to_owned() } else { format!("\"{name}\"") }
 }
 
-/// The candidates of a part with what its cells say, the best first; `None`: they are not all there.
+/// The candidates of a part with the results of its cells, the best first; `None` if some are missing.
 fn pool(search: &mut Search<'_>, part: &Part, dir: &Path) -> Done<Option<Vec<Tried>>> {
     let lab = search.lab;
     let results = dir.join(&part.name).join("results.csv");

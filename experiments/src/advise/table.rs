@@ -25,7 +25,7 @@ fn factor(value: Option<f64>) -> String {
     }
 }
 
-/// The worst inflation of a row, and whose, by whom.
+/// The worst inflation of a row, the tenant that suffers it, and the neighbour that causes it.
 pub(crate) fn worst(row: &Row) -> Option<(f64, String)> {
     let all = row.tenants.iter().filter_map(|t| Some((t, t.inflation?)));
     let (t, factor) = all.max_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -33,12 +33,12 @@ pub(crate) fn worst(row: &Row) -> Option<(f64, String)> {
     Some((factor, format!("{}{by}", t.tenant)))
 }
 
-/// The same in words, or what stands for none.
+/// The same in words, or `none` if there is no inflation.
 pub(crate) fn worst_words(row: &Row, none: &str) -> String {
     worst(row).map_or_else(|| none.to_owned(), |(factor, whose)| format!("{factor:.2} {whose}"))
 }
 
-/// What is to be known of a row beside its settings.
+/// Facts about a row besides its settings.
 pub(crate) fn remarks(r: &Row) -> String {
     let needs = r.needs.map_or_else(String::new, |n| format!(" [needs {n}]"));
     let screened = match r.settled {
@@ -48,7 +48,7 @@ pub(crate) fn remarks(r: &Row) -> String {
     needs + &screened
 }
 
-/// What is said of `advise`.
+/// The text that `advise` prints.
 pub(crate) fn advise(a: &Answer, price: bool) -> String {
     let device = &a.lab.setup.device;
     let mut text = format!("{} on {}\n\n", a.mix, device.title);
@@ -94,7 +94,7 @@ fn how_far(m: &Missed) -> String {
     });
     let goal = &m.goal;
     match (m.p99_ms, m.goal_ms, m.ttft_p99_ms) {
-        // Late ones have not ended yet.
+        // Late requests have not ended yet.
         _ if m.overloaded => {
             format!("is not kept up with: its queue grows past its goal of {goal}{late}")
         }
@@ -125,7 +125,7 @@ fn bold(row: &Row) -> String {
     }
 }
 
-/// What stands over the columns of the rows: on a terminal, and where there is room.
+/// Headings of the columns: a short form for terminals, and a long one.
 pub(crate) fn headings(price: bool) -> Vec<[&'static str; 2]> {
     let all = [
         ["way"; 2],
@@ -198,7 +198,7 @@ pub(crate) fn rows(rows: &[Row], price: bool) -> String {
     align(&header, &lines) + &cannot
 }
 
-/// Whose goals the runs of a row do not tell about.
+/// The tenants whose goals the runs of a row leave undecided.
 fn undecided(row: &Row) -> Option<String> {
     let open = row.tenants.iter().filter(|t| t.undecided && row.settled);
     let open: Vec<&str> = open.map(|t| t.tenant.as_str()).collect();
@@ -270,7 +270,7 @@ pub(crate) fn tenants(row: &Row, lab: &Lab) -> String {
     format!("{}{engines}{few}memory: {sum:.0} of {memory:.0} MiB\n", align(&header, &lines))
 }
 
-/// A line per tenant that generates.
+/// A line per tenant that generates tokens.
 fn engines(served: &[&Served]) -> String {
     let header = [
         "engine",

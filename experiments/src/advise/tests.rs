@@ -1,4 +1,4 @@
-//! The search against brute force, and settings that are read back.
+//! The search against brute force, and settings that are written and read back.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use cotenant_deploy::{Found, Sharing};
@@ -29,7 +29,7 @@ fn ask() -> Ask {
     }
 }
 
-/// Long searches in full, as in CI.
+/// Whether to run long searches in full, as in CI.
 fn long() -> bool {
     std::env::var_os("COTENANT_LONG_TESTS").is_some()
 }
@@ -114,7 +114,7 @@ fn the_search_finds_what_brute_force_finds() {
         };
         let (a, b) = (tenant(1), tenant(4));
         let lab = lab(&[&a, &b], "a30");
-        // What the default budget has for the climb on one GPU.
+        // The share of the default budget for the climb on one GPU.
         let mut search = Search::new(&lab, space.clone(), 1, 8e6);
         let group = Group::all(&lab);
         let mut pools = search.first(&group, &Mechanism::ALL, 4e6);
@@ -125,7 +125,7 @@ fn the_search_finds_what_brute_force_finds() {
             let scores = all.iter().filter_map(|c| search.short_score(c));
             let Some(least) = scores.min_by(|a, b| a.partial_cmp(b).unwrap()) else { continue };
             compared += 1;
-            // Goals as many, and the worst as close to its goal as makes a difference to the search.
+            // As many goals, and the worst as close to its goal as matters to the search.
             let same = own.missed == least.missed && own.worst <= least.worst * 1.05;
             exact += usize::from(same);
             if !same {
@@ -137,14 +137,14 @@ fn the_search_finds_what_brute_force_finds() {
     assert!(compared >= 4 * mixes as usize && exact == compared, "{exact} of {compared}");
 }
 
-/// What answers say of their settled rows, and what `check` makes of the files that are emitted for them, for
-/// at least so many rows.
+/// Compares the numbers that answers give for their settled rows with those that `check` finds for the files
+/// emitted for them, for at least `least` rows.
 fn emitted_checks(models: &[&str], device: &str, ask: &Ask, least: usize) {
     let models: Vec<String> = models.iter().map(|&m| m.to_owned()).collect();
     let mix = || Mix::of_models(&models, device).unwrap();
     let mut given = answer(mix(), ask);
     let rows = given.rows.iter().enumerate();
-    // Others have fewer runs than `check` makes.
+    // Other rows have fewer runs than `check` makes.
     let settled = rows.filter(|(_, r)| r.plan.len() == r.gpus && r.settled);
     let deploys: Vec<usize> = settled.map(|(i, _)| i).collect();
     assert!(deploys.len() >= least, "{deploys:?}");
@@ -173,17 +173,17 @@ fn emitted_checks(models: &[&str], device: &str, ask: &Ask, least: usize) {
         };
         let all: Vec<_> = files.iter().filter(|f| !f.path.ends_with(".md")).collect();
         same("all files", &all);
-        // Each format alone, with the batches that Triton and engines are told, and the layout.
+        // Each format alone, with the batches that Triton and the engines are given, and the layout.
         let mig = matches!(row.plan[0].sharing, Sharing::Mig { .. });
         let alone_there =
             |g: &cotenant_deploy::Gpu| g.tenants.iter().map(|t| t.workers).sum::<u32>() < 2;
         if row.plan.iter().any(alone_there) {
-            continue; // who shares nothing is under no mechanism
+            continue; // a tenant that shares nothing is under no mechanism
         }
         for (name, about) in FORMATS {
             let own: Vec<_> = all.iter().copied().filter(|f| about(&f.path)).collect();
             // Environments do not say which instance a process is on; without a script of the older commands
-            // they go with the newer ones.
+            // they belong to the newer ones.
             let script = own.iter().any(|f| f.path.ends_with(".sh"));
             if own.is_empty() || name.starts_with("mps") && (mig || !script) {
                 continue;
@@ -200,10 +200,10 @@ fn emitted_checks(models: &[&str], device: &str, ask: &Ask, least: usize) {
     eprintln!("{models:?}: alone {alone:?}");
 }
 
-/// Whether a path is of a format.
+/// Whether a path belongs to a format.
 type Is = fn(&str) -> bool;
 
-/// Formats that say how a GPU is shared without any other file, by the paths of their files.
+/// Formats that tell how a GPU is shared without any other file, by the paths of their files.
 const FORMATS: &[(&str, Is)] = &[
     ("kubernetes", |p| p == "kubernetes.yaml" || p == "device-plugin.yaml"),
     ("dra", |p| p == "dra.yaml"),
@@ -224,7 +224,7 @@ fn what_is_emitted_checks_to_the_same_numbers() {
     emitted_checks(&two, "mi50", &ask, 3);
 }
 
-/// A language model first, so that the kernels of the others are numbered otherwise beside each of its engines.
+/// A language model first, so that the kernels of the others get other numbers next to each of its engines.
 #[test]
 fn engines_beside_others_check_to_the_same_numbers() {
     let chat = "llama-3.2-1b@1rps,tokens=128/16,ttft=500ms,tpot=40ms";
@@ -233,8 +233,8 @@ fn engines_beside_others_check_to_the_same_numbers() {
     emitted_checks(&mix, "a100-sxm-40", &Ask { budget_s: 2.0, gpus: (2, 2), ..ask() }, 1);
 }
 
-/// Stopped after the first short runs, the same question in the same folder has the same answer, to the
-/// byte, with fewer simulations; asked again it takes none.
+/// Stopped after the first short runs and restarted in the same folder, the same question has the same
+/// answer, byte for byte, with fewer simulations; asked a third time it takes none.
 #[test]
 fn a_stopped_answer_goes_on_where_it_was() {
     let models = ["resnet18@300rps,slo=10ms".to_owned(), "alexnet@100rps,slo=10ms".to_owned()];
@@ -256,7 +256,7 @@ fn a_stopped_answer_goes_on_where_it_was() {
         assert_eq!(json(&answer), json(&fresh));
         assert_eq!(again.counts().0, simulated);
     }
-    // A line that a crash tore, or a disk damaged, is simulated again.
+    // A cell whose line was torn by a crash or damaged on disk is simulated again.
     let attempts = to.join("attempts/00000");
     let journals = std::fs::read_dir(attempts).unwrap().map(|e| e.unwrap().path());
     let journal = journals.max_by_key(|p| p.metadata().unwrap().len()).unwrap();
@@ -267,12 +267,12 @@ fn a_stopped_answer_goes_on_where_it_was() {
     let answer = super::answer::answer(mix(), &ask(), &again, &mut |_| {}).unwrap();
     assert_eq!(json(&answer), json(&fresh));
     assert_eq!(again.counts().0, 2);
-    // A folder of something else is let alone.
+    // A folder that holds something else is left alone.
     std::fs::write(folder.path().join("letter.txt"), "dear").unwrap();
     assert!(matches!(Cells::in_folder(folder.path(), Stop::default()), Err(Failure::Input(_))));
 }
 
-/// The whole answer keeps its budget, and says what was not settled within it.
+/// The whole answer keeps its budget, and tells what was not settled within it.
 #[test]
 fn the_budget_bounds_the_answer() {
     let models = ["resnet50@900rps,slo=20ms", "bert_base@200rps,slo=40ms", "vgg16@300rps,slo=60ms"];
@@ -300,7 +300,7 @@ fn the_budget_bounds_the_answer() {
     }
 }
 
-/// Every way of sharing, and one GPU each, gets all of its runs, its headroom and what neighbours cost.
+/// Every way of sharing, and one GPU each, gets all of its runs, its headroom and the cost of its neighbours.
 #[test]
 fn every_row_is_settled() {
     let five = [
@@ -312,7 +312,7 @@ fn every_row_is_settled() {
     ];
     let three = [five[0], "resnet50@200rps,slo=20ms,batch=8", five[4]];
     let hard = ["bert_large@400rps,slo=20ms", "resnet50@900rps,slo=10ms"];
-    // The default in full takes a minute without optimisation.
+    // The full default budget takes a minute without optimisation.
     let budget_s = if long() { 10.0 } else { 4.0 };
     for (models, device) in [(&three[..], "h100-sxm"), (&five[..], "h100-sxm"), (&hard[..], "a30")]
     {
@@ -343,7 +343,7 @@ fn a_goal_below_the_isolated_latency_is_named() {
     let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask());
     assert_eq!(a.out_of_reach.len(), 1);
     assert!(a.changes[0].contains("no sharing there meets"), "{:?}", a.changes);
-    // Where nobody asks no goal is kept: fewer requests on more GPUs, or at less load, do not help.
+    // If no request arrives, no goal is kept: fewer requests on more GPUs, or at less load, do not help.
     let never = ["GPUs of this kind", "times the load"];
     assert!(!a.changes.iter().any(|c| never.iter().any(|n| c.contains(n))), "{:?}", a.changes);
     assert!(a.plan().is_some());
@@ -365,7 +365,7 @@ fn several_gpus_serve_what_one_cannot() {
     let a = answer(Mix::of_models(&models, "a30").unwrap(), &ask);
     let of = |n: usize| a.rows.iter().find(|r| r.way == format!("{n} GPUs"));
     let (two, three) = (of(2).unwrap(), of(3).unwrap());
-    // Windows of other lengths count other requests.
+    // Windows of different lengths count different requests.
     let (fewer, more) = (two.goodput_rps, three.goodput_rps);
     assert!(more > fewer * 0.9, "{more} {fewer}");
     for row in [two, three] {
@@ -374,8 +374,8 @@ fn several_gpus_serve_what_one_cannot() {
     }
 }
 
-/// With one GPU more no goal is lost, when each number is asked for alone with the same budget for each GPU, but
-/// for those of which the runs say nothing certain.
+/// One GPU more never loses a goal when each number of GPUs is asked for separately, with the same budget for
+/// each GPU, apart from goals that the runs leave undecided.
 #[test]
 fn more_gpus_meet_no_fewer_goals() {
     for seed in 0..if long() { 12 } else { 3 } {
@@ -403,7 +403,7 @@ fn more_gpus_meet_no_fewer_goals() {
     }
 }
 
-/// What a plan promises: every request goes somewhere, on layouts that the device allows.
+/// The promises of a plan: every request goes somewhere, on layouts that the device allows.
 #[test]
 fn published_planners_plan() {
     let models = [
@@ -434,7 +434,7 @@ fn published_planners_plan() {
                 how => panic!("{planner:?}: {how:?}"),
             }
         }
-        // Planned for these rates, they are served.
+        // The planned rates are served.
         let mut search = Search::new(&lab, Space::default(), 2, 8e6);
         for c in plan {
             let tried = search.measure(c, 4).unwrap();
@@ -463,7 +463,7 @@ fn planners_say_what_they_cannot_plan() {
     }
 }
 
-/// A tenant in two instances of which no file divides the requests gets them in proportion to what each
+/// A tenant in two instances, whose requests no file divides, gets them in proportion to what each instance
 /// serves, and none twice.
 #[test]
 fn requests_in_several_places_are_divided() {
@@ -472,7 +472,7 @@ fn requests_in_several_places_are_divided() {
     let lab = lab(&["resnet50@200rps,slo=60ms", "alexnet@50rps,slo=60ms"], "a100-sxm-40");
     let mut found = Found::new(lab.setup.device.clone());
     cotenant_deploy::read("plan.csv", map, &mut found).unwrap();
-    // Long enough to count requests by.
+    // Long enough to count requests.
     let ask = Ask { budget_s: 2.0, ..ask() };
     let row = row_of(&lab, &mut found, &ask, 4).unwrap();
     let parts: Vec<&super::row::Served> =
@@ -491,7 +491,7 @@ fn models_are_read_from_flags() {
     assert!(wrong("resnet50").contains("gives no rate"));
     assert!(wrong("resnet50@fast").contains("is not a rate"));
     assert!(wrong("resnet50@5rps,goal=3ms").contains("slo=20ms"));
-    // In terms of what was given: flags have no lines.
+    // In terms of what the user gave: flags have no lines.
     assert!(wrong("resnet50@5rps,slo=3").starts_with("--model: tenant.resnet50.slo: `3` is"));
     let device = Mix::of_models(&["alexnet@5rps".to_owned()], "h100").err().unwrap();
     assert!(device.starts_with("--gpu: no device `h100`: did you mean"), "{device}");

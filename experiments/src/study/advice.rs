@@ -1,4 +1,4 @@
-//! How many shards are good: a few cells are timed before anything is submitted.
+//! How many shards to use: times a few cells before anything is submitted.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -9,24 +9,24 @@ use crate::plan;
 use crate::prepare::Preparer;
 use crate::text::count;
 
-/// Cells that are timed, and the time after which what is known has to do.
+/// Cells to time at most, and the time after which the advice uses the timings it has.
 const CELLS: usize = 9;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Threads of a shard in the scripts that `submit` writes.
 pub(crate) const THREADS: usize = 8;
-/// A good length of a shard, s: schedulers dislike tasks of under some minutes, and what is lost with
-/// a node should be little.
+/// A good run time of a shard, s: schedulers dislike tasks shorter than a few minutes, and a lost node should
+/// cost little work.
 const GOOD: [f64; 2] = [600.0, 1800.0];
-/// Most shards that are advisable: the default `MaxArraySize` of Slurm is 1001.
+/// Largest number of shards to advise: the default `MaxArraySize` of Slurm is 1001.
 const MOST: f64 = 1000.0;
 
-/// Times some cells, scattered over the study, and says what that means for the shards.
+/// Times a few cells, scattered over the study, and says what their times mean for the number of shards.
 pub(crate) fn advice(study: Study, preparer: Preparer, shards: usize) -> String {
     let works = (0..study.cells.len()).filter(|&i| study.first_of(i) == i).count();
     words(&sample(study, preparer), works, shards)
 }
 
-/// Processor times of some cells, s; none where the first takes too long.
+/// Processor times of a few cells, s; empty if the first takes too long.
 pub(crate) fn sample(study: Study, mut preparer: Preparer) -> Vec<f64> {
     let cells = study.cells.len();
     let deal = study.deal(cells);
@@ -34,7 +34,7 @@ pub(crate) fn sample(study: Study, mut preparer: Preparer) -> Vec<f64> {
     chosen.sort_by_key(|&i| deal[i]);
     chosen.truncate(CELLS);
     let (sender, receiver) = mpsc::channel();
-    // A cell cannot be interrupted: the thread is left behind where it takes too long.
+    // A cell cannot be interrupted: if it takes too long, its thread is left running.
     std::thread::spawn(move || {
         for cell in chosen {
             let timed = time(&study, &mut preparer, cell);
@@ -63,7 +63,7 @@ fn time(study: &Study, preparer: &mut Preparer, cell: usize) -> Option<f64> {
     Some(cell::compute(&e, &ready, &cell, study.wants).cpu_s)
 }
 
-/// The advice; `works` is the number of cells that have to be computed.
+/// The advice; `works` is the number of cells that need a computation of their own.
 fn words(times: &[f64], works: usize, shards: usize) -> String {
     if times.is_empty() {
         let long = PATIENCE.as_secs();

@@ -1,4 +1,4 @@
-//! What a commit record says of the shard's cells, kept small: a merge holds it for all cells.
+//! The cells of a shard's commit record, in a compact form: a merge holds those of all shards in memory.
 
 use std::fmt;
 use std::ops::Index;
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::names::Names;
 use super::record::{Extra, Line, TABLES};
 
-/// A cell as it stands in the file.
+/// A cell as the file holds it.
 #[derive(Deserialize, Serialize)]
 struct Entry {
     cell: Line,
-    /// How many bytes its rows take in each table.
+    /// Bytes of its rows in each table.
     bytes: [u64; TABLES.len()],
 }
 
@@ -24,15 +24,15 @@ pub(crate) struct Cells {
     finished: Vec<Finished>,
 }
 
-/// What a cell left.
+/// The outcome of a finished cell.
 #[derive(Clone, Debug)]
 pub(crate) struct Finished {
     pub(crate) events: u64,
     pub(crate) digest: u64,
     pub(crate) cpu_s: f64,
-    /// How many bytes its rows take in each table.
+    /// Bytes of its rows in each table.
     pub(crate) bytes: [u64; TABLES.len()],
-    /// Nothing for a cell that succeeded and has no files of its own.
+    /// `None` for a cell that succeeded and has no files of its own.
     more: Option<Box<More>>,
 }
 
@@ -63,12 +63,12 @@ impl Cells {
         self.finished.iter()
     }
 
-    /// Files that belong to single cells.
+    /// Files of single cells.
     pub(crate) fn extras(&self) -> impl Iterator<Item = &Extra> {
         self.finished.iter().filter_map(|f| f.more.as_deref()).flat_map(|m| &m.extras)
     }
 
-    /// Whether both say the same of the same cells, but for the time that they took.
+    /// Whether both hold the same cells with the same results, apart from the time they took.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         let timeless = |f: &Finished| (f.events, f.digest, f.bytes, f.more.clone());
         self.names == other.names && self.iter().map(timeless).eq(other.iter().map(timeless))

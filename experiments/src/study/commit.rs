@@ -16,7 +16,7 @@ use crate::digest;
 use crate::fail::{Done, Failure};
 use crate::info;
 
-/// What a finished shard consists of.
+/// The contents of a finished shard.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Commit {
     pub(crate) plan: String,
@@ -24,7 +24,7 @@ pub(crate) struct Commit {
     pub(crate) shards: usize,
     pub(crate) build: String,
     pub(crate) host: String,
-    /// Of the attempt that finished the shard, s.
+    /// Wall time of the attempt that finished the shard, s.
     pub(crate) wall_s: f64,
     pub(crate) tables: Vec<Table>,
     /// In the order of the plan.
@@ -34,18 +34,18 @@ pub(crate) struct Commit {
 /// A table of the shard.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Table {
-    /// Name of the table that it becomes a part of.
+    /// Name of the study's table that this one becomes a part of.
     pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
 }
 
-/// Why a shard does not count.
+/// Why a shard does not count as finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lack {
     /// No commit record.
     Missing,
-    /// The record or what it speaks of is damaged; how.
+    /// The record, or a file that it names, is damaged; the text says how.
     Corrupt(String),
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn record_file(dir: &Path, shard: usize) -> PathBuf {
     dir.join("shards").join(format!("{shard:05}.json"))
 }
 
-/// Which shard of how many, by whom, in how long.
+/// Which shard of how many, computed by which build, in how long.
 pub(crate) struct Of<'a> {
     pub(crate) shard: usize,
     pub(crate) shards: usize,
@@ -132,10 +132,10 @@ fn make(
     })
 }
 
-/// Proves from the files that a shard is finished.
+/// Checks from the files that a shard is finished.
 ///
 /// # Errors
-/// A file that is there cannot be read.
+/// An existing file cannot be read.
 pub(crate) fn read(
     study: &Study,
     dir: &Path,
@@ -204,7 +204,7 @@ fn digest_of(file: &Path) -> std::io::Result<Option<String>> {
 }
 
 impl Commit {
-    /// Whether another attempt computed the same: everything but times and places.
+    /// Whether another attempt got the same results: compares everything but times and hosts.
     pub(crate) fn agrees(&self, other: &Self) -> bool {
         self.tables == other.tables && self.cells.agrees(&other.cells)
     }

@@ -1,4 +1,4 @@
-//! Computes cells on a pool of threads; every result goes to one journal as it is finished.
+//! Computes cells on a pool of threads; each result goes to one journal as soon as it is finished.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, Read, Seek as _, Write};
@@ -27,11 +27,11 @@ use crate::prepare::Preparer;
 use crate::progress::Progress;
 use crate::say;
 
-/// How often a long cell's attempt shows that it is alive.
+/// How often an attempt shows that it is alive while a long cell runs.
 const ALIVE: Duration = Duration::from_secs(20);
 
-/// Threads to use: what the command line says, what the scheduler gave, or what the machine and this
-/// process's affinity have.
+/// Threads to use: the number on the command line, else the scheduler's, else what the machine and this
+/// process's affinity allow.
 pub(crate) fn threads(asked: usize) -> usize {
     let given = || std::env::var("SLURM_CPUS_PER_TASK").ok()?.parse::<usize>().ok();
     let machine = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -48,29 +48,29 @@ pub(crate) fn pool(threads: usize) -> Done<rayon::ThreadPool> {
     pool.build().map_err(|e| Failure::failed(format!("cannot start {threads} threads: {e}")))
 }
 
-/// Points that are being worked on. Each is prepared once, by the first thread that needs it.
+/// The points being worked on. Each is prepared once, by the first thread that needs it.
 pub(crate) struct Slices<'a> {
     pub(crate) study: &'a Study,
     preparer: Mutex<Preparer>,
     slots: Mutex<BTreeMap<usize, Arc<Slot>>>,
-    /// Points that are kept.
+    /// Number of points to keep.
     most: usize,
 }
 
 type Slot = OnceLock<Result<Arc<Slice>, String>>;
 
 impl<'a> Slices<'a> {
-    /// The points of a study, of which the last `most` are kept.
+    /// The points of a study; the last `most` are kept.
     pub(crate) fn new(study: &'a Study, preparer: Preparer, most: usize) -> Self {
         Self { study, preparer: Mutex::new(preparer), slots: Mutex::default(), most }
     }
 
-    /// What its points were prepared with.
+    /// The preparer that its points were prepared with.
     pub(crate) fn into_preparer(self) -> Preparer {
         self.preparer.into_inner().expect("no thread panics with the lock held")
     }
 
-    /// Takes all points as prepared.
+    /// Stores all points, already prepared.
     pub(crate) fn put(&self, points: &[Arc<Slice>]) {
         let mut slots = self.slots.lock().expect("no thread panics with the lock held");
         slots.extend(
@@ -87,7 +87,7 @@ impl<'a> Slices<'a> {
             let mut slots = self.slots.lock().expect("no thread panics with the lock held");
             let slot = slots.entry(point).or_default().clone();
             while slots.len() > self.most {
-                // Points are worked on in their order: the first has been left behind.
+                // Points are worked on in order: no thread needs the first one any more.
                 let _ = slots.pop_first();
             }
             slot
@@ -101,14 +101,14 @@ impl<'a> Slices<'a> {
     }
 }
 
-/// What a thread reports: the records of one computation, and how it went.
+/// A thread's report: the records of one computation, and how it went.
 struct Ended {
     records: Vec<Record>,
     what: String,
 }
 
-/// Runs `todo`, cells in order, on a ground; returns whether it got to the end. `finished` others are
-/// done already.
+/// Runs `todo`, cells in order, on a ground; returns whether it reached the end. `finished` is the number of
+/// cells done before.
 ///
 /// # Errors
 /// The journal cannot be written; the experiment is not what was planned.
@@ -154,7 +154,7 @@ pub(crate) fn compute(
             }
         };
         let received = receive();
-        // Nobody listens any more: the others end with the cell that they are at.
+        // There is no receiver any more: the other threads stop after their current cell.
         abandon.set();
         drop(receiver);
         received
@@ -202,15 +202,15 @@ impl Worker<'_> {
                 Ok(None) => return,
                 Err(failure) => Err(failure),
             };
-            // The receiver goes only when writing failed: then nothing matters any more.
+            // The receiver is dropped only when writing failed; this thread's result is useless then.
             if sender.send(ended).is_err() {
                 return;
             }
         }
     }
 
-    /// Computes the first of the cells; its outcome is that of the others, too. Nothing where a stop
-    /// has cut it short.
+    /// Computes the first of the cells; the others have the same outcome. `None` if it was cut short by a
+    /// stop.
     fn compute(&self, cells: &[usize]) -> Done<Option<Ended>> {
         let study = self.slices.study;
         let (point, number) = study.point_of(cells[0]);
@@ -233,7 +233,7 @@ impl Worker<'_> {
             let own = if p == point { None } else { Some(study.grid.at(p)) };
             let own = own.transpose().map_err(Failure::Input)?;
             let e = own.as_ref().unwrap_or(&slice.e);
-            // The same policy and repeat in its own point.
+            // The same policy and repeat at the cell's own point.
             let like = plan::cell(e, &slice.ready.meaning, number);
             let cell = Cell { id: study.cells[*i].to_owned(), work: cell.work.clone(), ..like };
             let mut record = Record::of(&study.plan, e, &cell, &played);
@@ -287,7 +287,7 @@ impl Worker<'_> {
     }
 }
 
-/// Requests that wait for the end of their cell could not be kept.
+/// The failure when requests cannot be kept until their cell ends.
 fn unkept(e: io::Error) -> Failure {
     let folder = std::env::temp_dir();
     Failure::failed(format!(
@@ -296,7 +296,7 @@ fn unkept(e: io::Error) -> Failure {
     ))
 }
 
-/// All of `text` as one frame of zstd: some readers stop behind the first.
+/// Compresses all of `text` into one zstd frame: some readers stop after the first frame.
 fn compress(text: impl Read, file: Sink<'_>) -> io::Result<()> {
     let mut drain = Drain { file, failed: None };
     let source = Source { text: BufReader::new(text), failed: None };
@@ -309,7 +309,7 @@ fn compress(text: impl Read, file: Sink<'_>) -> io::Result<()> {
     read.or(drain.failed).map_or(Ok(()), Err)
 }
 
-/// The encoder takes no errors: they are kept here, and what follows is not written.
+/// The encoder cannot return I/O errors: the first is kept here, and nothing more is written.
 struct Drain<'a> {
     file: Sink<'a>,
     failed: Option<io::Error>,
@@ -328,7 +328,7 @@ impl Write for Drain<'_> {
     }
 }
 
-/// The same for what is read: it ends there.
+/// The same for reading: the input ends at the first error.
 struct Source<R> {
     text: R,
     failed: Option<io::Error>,
@@ -350,7 +350,7 @@ impl<R: Read> Read for Source<R> {
 mod tests {
     use super::*;
 
-    /// A disk without room.
+    /// A full disk.
     struct Full;
 
     impl Write for Full {

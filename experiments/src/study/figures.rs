@@ -1,4 +1,4 @@
-//! Numbers of a cell that are compared with those of another ground.
+//! A cell's numbers, for comparison with those of another ground.
 
 use cotenant_profiles::Nanos;
 use cotenant_replay::drive::Lateness;
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use super::ground::Played;
 use crate::metrics::Metrics;
 
-/// What a cell came to.
+/// The results of a cell.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Figures {
-    /// `ok`, or why there is nothing.
+    /// `ok`, or why there are no results.
     pub(crate) status: String,
-    /// By tenant, then the whole GPU.
+    /// For each tenant, then for the whole GPU.
     pub(crate) metrics: Vec<Metrics>,
-    /// Within the window.
+    /// Within the measurement window.
     pub(crate) context_switches: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     late: Option<Late>,
@@ -30,7 +30,7 @@ struct Late {
     slowdown: f64,
 }
 
-/// A histogram: values as they are kept, with how many there are of each, and the exact extremes.
+/// A histogram: bucket values with their counts, and the exact minimum and maximum.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 struct Counted {
     values: Vec<(u64, u64)>,
@@ -70,7 +70,7 @@ impl Figures {
         self.status == "ok"
     }
 
-    /// Nothing where the cell failed, or was simulated.
+    /// `None` if the cell failed or was simulated.
     pub(crate) fn lateness(&self) -> Option<Lateness> {
         let late = self.late.as_ref()?;
         Some(Lateness {

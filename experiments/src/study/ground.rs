@@ -8,7 +8,7 @@ use crate::cell::{self, Outcome};
 use crate::plan::Cell;
 use crate::watch::Wants;
 
-/// A cell that ran.
+/// The result of running a cell.
 pub(crate) struct Played {
     pub(crate) outcome: Outcome,
     /// How late the dispatcher was, in real time.
@@ -17,19 +17,19 @@ pub(crate) struct Played {
 
 /// Runs cells, several at a time.
 pub(crate) trait Ground: Sync {
-    /// Runs a cell; nothing where `stop` has cut it short.
+    /// Runs a cell; `None` if it was cut short by `stop`.
     fn play(&self, slice: &Slice, cell: &Cell, wants: Wants, stop: &Stop) -> Option<Played>;
 
-    /// Whether its cells' numbers are kept for who compares them.
+    /// Whether its cells' numbers are kept for a later comparison.
     fn is_compared(&self) -> bool {
         true
     }
 }
 
-/// The simulator. A cell that has begun is computed to its end.
+/// The simulator. A cell that has started always runs to its end.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Simulated {
-    /// With what another ground measures.
+    /// Whether its results are compared with measurements on another ground.
     pub(crate) compared: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What a study is computed from: this program, and the files that the experiment reads.
+//! The inputs of a study: this program, and the files that the experiment reads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,20 +13,20 @@ use crate::fail::{Done, Failure};
 /// with every build.
 ///
 /// # Errors
-/// The executable does not read.
+/// The executable cannot be read.
 pub(crate) fn build() -> Result<String, String> {
     static BUILD: OnceLock<Result<String, String>> = OnceLock::new();
     BUILD.get_or_init(digest_of_program).clone()
 }
 
-/// Begins to look at the executable, beside what else there is to do: it has tens of megabytes.
+/// Starts to read the executable in the background: it is tens of megabytes.
 pub(crate) fn look_at_build() {
     std::thread::spawn(build);
 }
 
 fn digest_of_program() -> Result<String, String> {
     let program = if cfg!(target_os = "linux") {
-        // The program that runs, even where its file has been replaced.
+        // The program that is running, even if its file has been replaced.
         Ok(PathBuf::from("/proc/self/exe"))
     } else {
         std::env::current_exe()
@@ -47,7 +47,7 @@ pub(crate) struct Input {
 /// Lists files with their digests.
 ///
 /// # Errors
-/// A file has gone.
+/// A file no longer exists.
 pub(crate) fn list(files: &BTreeMap<PathBuf, String>) -> Done<Vec<Input>> {
     let input = |(path, sha256): (&PathBuf, &String)| {
         let path = std::path::absolute(path).map_err(|e| Failure::io(path, e))?;
@@ -57,10 +57,10 @@ pub(crate) fn list(files: &BTreeMap<PathBuf, String>) -> Done<Vec<Input>> {
     files.iter().map(input).collect()
 }
 
-/// Checks that every file is what it was; returns their digests.
+/// Checks that no file has changed; returns their digests.
 ///
 /// # Errors
-/// One is not: bad input.
+/// A file has changed: bad input.
 pub(crate) fn check(inputs: &[Input]) -> Done<BTreeMap<PathBuf, String>> {
     let mut digests = BTreeMap::new();
     for input in inputs {
@@ -82,29 +82,29 @@ pub(crate) fn check(inputs: &[Input]) -> Done<BTreeMap<PathBuf, String>> {
     Ok(digests)
 }
 
-/// Environment variables that a text refers to as `${NAME}`, with their values here.
+/// Environment variables that a text refers to as `${NAME}`, with their current values.
 pub(crate) fn variables(text: &str) -> BTreeMap<String, String> {
     let names = text.split("${").skip(1).filter_map(|rest| Some(rest.split_once('}')?.0));
     names.filter_map(|name| Some((name.to_owned(), std::env::var(name).ok()?))).collect()
 }
 
-/// The text with those variables put in, as part of TOML strings.
+/// The text with those variables substituted, inside TOML strings.
 pub(crate) fn fill(text: &str, variables: &BTreeMap<String, String>) -> String {
     variables.iter().fold(text.to_owned(), |text, (name, value)| {
         let quoted = toml::Value::String(value.clone()).to_string();
         let inner = match quoted.strip_prefix('"').and_then(|q| q.strip_suffix('"')) {
             Some(inner) => inner.to_owned(),
-            // A literal string: what it holds needs no escape but in a basic one.
+            // A literal string: its content needs escapes only in a basic string.
             None => value.replace('\\', "\\\\").replace('"', "\\\""),
         };
         text.replace(&format!("${{{name}}}"), &inner)
     })
 }
 
-/// Where a path leads, from anywhere.
+/// The path in absolute form, valid from any folder.
 ///
 /// # Errors
-/// It leads nowhere.
+/// Nothing exists at that path.
 pub(crate) fn absolute(path: &Path) -> Done<PathBuf> {
     path.canonicalize().map_err(|e| Failure::io(path, e))
 }

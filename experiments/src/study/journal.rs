@@ -1,7 +1,7 @@
 //! Journals: one file per attempt at a shard, one line per finished cell.
 //!
-//! Two attempts at the same shard at the same time are normal where a scheduler lost sight of a
-//! node, so that no file has two writers, and what has been computed is the union of all journals.
+//! Two attempts at the same shard may well run at once, for instance when a scheduler has lost contact with a
+//! node. So no file has two writers, and the finished cells are the union of all journals.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, Write as _};
@@ -15,7 +15,7 @@ use super::seal;
 use crate::fail::{Done, Failure};
 use crate::info;
 
-/// Work that a crash of the whole machine may cost.
+/// How much work a crash of the whole machine may cost.
 const SYNC: Duration = Duration::from_secs(5);
 
 /// Folder of the journals of a shard.
@@ -31,10 +31,10 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Begins a journal that nobody else writes.
+    /// Starts a journal that no other attempt writes.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub(crate) fn create(dir: &Path, shard: usize) -> Done<Self> {
         let folder = folder(dir, shard);
         fs::create_dir_all(&folder).map_err(|e| Failure::io(&folder, e))?;
@@ -70,7 +70,7 @@ impl Journal {
         Ok(())
     }
 
-    /// Puts what has been written on the disk.
+    /// Flushes the written records to disk.
     ///
     /// # Errors
     /// It cannot be written.
@@ -79,14 +79,14 @@ impl Journal {
         self.file.sync_data().map_err(|e| Failure::write(&self.path, e).into_io())
     }
 
-    /// Shows people that the attempt is alive while a long cell runs.
+    /// Shows users that the attempt is alive while a long cell runs.
     pub(crate) fn touch(&self) {
         // Nothing depends on it.
         let _ = self.file.set_modified(SystemTime::now());
     }
 }
 
-/// Names this attempt: job, restart, host and process.
+/// The name of this attempt: job, restart, host and process.
 pub(crate) fn attempt() -> String {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let job = variable("SLURM_ARRAY_JOB_ID").or_else(|| variable("SLURM_JOB_ID"));
@@ -102,7 +102,7 @@ pub(crate) fn attempt() -> String {
     name.chars().map(|c| if legal(c) { c } else { '-' }).collect()
 }
 
-/// Where a cell's record stands.
+/// Where a cell's record lies.
 #[derive(Clone, Copy)]
 struct Place {
     /// Index of the journal.
@@ -113,7 +113,7 @@ struct Place {
     mark: u64,
 }
 
-/// The finished cells of all journals: where each stands, not what it says, so that memory does not
+/// The finished cells of all journals: only where each record lies, not its content, so that memory does not
 /// grow with the results.
 pub(crate) struct Kept {
     files: Vec<(PathBuf, File)>,
@@ -122,18 +122,18 @@ pub(crate) struct Kept {
     pub(crate) others: Vec<PathBuf>,
 }
 
-/// Two attempts say different things of one cell.
+/// Two attempts disagree about a cell.
 pub(crate) struct Conflict {
     pub(crate) journals: [PathBuf; 2],
     pub(crate) records: [Record; 2],
 }
 
 impl Kept {
-    /// Reads every journal of a shard. A line that is truncated, corrupt, of another plan or of no cell
-    /// of this study is ignored; so is a cell whose own files are gone or, where `thorough`, damaged.
+    /// Reads every journal of a shard. Lines that are truncated, corrupt, of another plan or of a cell that
+    /// is not in this study are ignored; so is a cell whose own files are missing or, if `thorough`, damaged.
     ///
     /// # Errors
-    /// A journal that is there cannot be read; or, as the inner result, two of them disagree.
+    /// An existing journal cannot be read; or, as the inner result, two journals disagree.
     pub(crate) fn read(
         study: &Study,
         dir: &Path,
@@ -189,7 +189,7 @@ impl Kept {
     /// The record of a finished cell.
     ///
     /// # Errors
-    /// Its journal no longer reads as it did.
+    /// Its journal has changed since it was read.
     pub(crate) fn get(&self, cell: usize) -> Done<Option<Record>> {
         self.places[cell].map(|place| self.at(place)).transpose()
     }
@@ -223,7 +223,7 @@ pub(crate) fn records<'a>(
                 Ok(bytes) => bytes,
                 Err(e) => return Some(Err(Failure::io(path, e))),
             };
-            // What has no line end is torn, or is being written.
+            // A line without a line end is torn, or still being written.
             if line.last() != Some(&b'\n') {
                 return None;
             }
@@ -236,7 +236,7 @@ pub(crate) fn records<'a>(
     })
 }
 
-/// The journals in a folder, by name. What is not a journal is let alone.
+/// The journals in a folder, sorted by name. Other files are ignored.
 pub(crate) fn journals(folder: &Path) -> Done<Vec<PathBuf>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,

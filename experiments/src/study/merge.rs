@@ -1,7 +1,7 @@
-//! `cotenant merge DIR`: the shards' tables as one study's results.
+//! `cotenant merge DIR`: merges the shards' tables into the results of one study.
 //!
-//! Where every cell's rows go is known from the commit records, so that one shard after the other is
-//! copied to its places: memory does not grow with the rows.
+//! The commit records tell where each cell's rows go, so the shards are copied into place one after another:
+//! memory does not grow with the rows.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -22,15 +22,15 @@ use crate::say;
 use crate::show::{Show, tell};
 use crate::text::count;
 
-/// What `cotenant merge` is asked for.
+/// The options of `cotenant merge`.
 pub(crate) struct Options<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) allow_missing: bool,
-    /// How long to look again for shards that are not to be seen yet.
+    /// How long to keep looking for shards that are not visible yet.
     pub(crate) wait: Duration,
 }
 
-/// The state of every shard, proved from the files.
+/// The state of every shard, established from the files.
 pub(crate) struct Proof {
     /// Cells by shard, in the order of the plan.
     pub(crate) cells: Vec<Vec<usize>>,
@@ -38,10 +38,10 @@ pub(crate) struct Proof {
 }
 
 impl Proof {
-    /// Looks at every shard.
+    /// Checks every shard.
     ///
     /// # Errors
-    /// A file that is there cannot be read.
+    /// An existing file cannot be read.
     pub(crate) fn of(study: &Study, dir: &Path, shards: usize) -> Done<Self> {
         let mut cells = vec![vec![]; shards];
         for (i, shard) in study.deal(shards).into_iter().enumerate() {
@@ -52,12 +52,12 @@ impl Proof {
         Ok(Self { cells, shards })
     }
 
-    /// The shards that do not count.
+    /// The shards that are not finished.
     pub(crate) fn lacking(&self) -> Vec<usize> {
         (0..self.shards.len()).filter(|&s| self.shards[s].is_err()).collect()
     }
 
-    /// Cells in the shards that count.
+    /// Number of cells in the finished shards.
     fn present(&self) -> usize {
         self.cells.iter().zip(&self.shards).filter(|(_, s)| s.is_ok()).map(|(c, _)| c.len()).sum()
     }
@@ -110,7 +110,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
     folder.write("run.json", |file| run.write_json(file)).map_err(Failure::into_io)?;
     folder.finish().map_err(Failure::into_io)?;
     match tell(dir, &run, Show::default()) {
-        // The results are whole: that some cells could not be had is one of them.
+        // The results are complete: a cell that failed is one of the results.
         Err(Failure::Failed(why)) => {
             say::warn(&why);
             Ok(())
@@ -119,7 +119,7 @@ pub(crate) fn merge(options: &Options<'_>) -> Done {
     }
 }
 
-/// Attempts that disagree make all results doubtful: nothing is merged.
+/// Attempts that disagree cast doubt on all results: nothing is merged then.
 fn no_conflict(study: &Study, dir: &Path, shards: usize) -> Done {
     for shard in 0..shards {
         if let Err(found) = Kept::read(study, dir, shard, false)? {
@@ -137,7 +137,7 @@ fn no_conflict(study: &Study, dir: &Path, shards: usize) -> Done {
     Ok(())
 }
 
-/// Copies every cell's rows to their places.
+/// Copies every cell's rows into place.
 fn copy(study: &Study, dir: &Path, proof: &Proof, folder: &mut Folder) -> Done {
     let headers = tables::headers(&study.grid.head().keys);
     for (t, name) in TABLES.iter().enumerate() {
@@ -151,7 +151,7 @@ fn copy(study: &Study, dir: &Path, proof: &Proof, folder: &mut Folder) -> Done {
             cells.iter().zip(commit.cells.iter()).for_each(|(&i, done)| bytes[i] = done.bytes[t]);
         }
         let mut offset = headers[t].len() as u64;
-        // From here on, where the rows of each cell begin.
+        // From here on, `bytes` holds where the rows of each cell begin.
         for place in &mut bytes {
             offset += std::mem::replace(place, offset);
         }
@@ -199,7 +199,7 @@ fn tally(study: &Study, proof: &Proof) -> Tally {
     tally
 }
 
-/// The hosts that computed, a few by name.
+/// The hosts that computed the shards; at most four are named.
 fn hosts(proof: &Proof) -> String {
     let hosts: BTreeSet<&str> = proof.shards.iter().flatten().map(|c| c.host.as_str()).collect();
     let few: Vec<&str> = hosts.iter().take(4).copied().collect();
@@ -209,12 +209,12 @@ fn hosts(proof: &Proof) -> String {
     }
 }
 
-/// The time of all shards together, s.
+/// Wall time of all shards together, s.
 fn wall_s(proof: &Proof) -> f64 {
     proof.shards.iter().flatten().map(|c| c.wall_s).sum()
 }
 
-/// `3,17,42-44`, as schedulers take it.
+/// The numbers as `3,17,42-44`, the form that schedulers accept.
 pub(crate) fn compact(numbers: &[usize]) -> String {
     let mut parts: Vec<String> = vec![];
     let mut rest = numbers;

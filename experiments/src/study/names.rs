@@ -1,4 +1,4 @@
-//! Names of cells, packed: a study keeps tens of bytes of each of its cells.
+//! Names of cells, packed: a study keeps only tens of bytes for each cell.
 
 use std::fmt;
 use std::ops::Index;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
 
-/// A list of names in one text. Clones share it.
+/// A list of names in one string. Clones share it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     text: Arc<String>,

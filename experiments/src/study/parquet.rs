@@ -12,7 +12,7 @@ use parquet::schema::parser::parse_message_type;
 
 use super::record::Sink;
 
-/// A time that does not exist is null: the arrival of a dropped request is not told.
+/// A missing time is null: a dropped request has no recorded arrival.
 const SCHEMA: &str = "message requests {
     required byte_array tenant (utf8);
     optional int64 arrival_ns;
@@ -21,13 +21,13 @@ const SCHEMA: &str = "message requests {
     required byte_array outcome (utf8);
 }";
 
-/// Rows of a group, which are in memory together.
+/// Rows in a row group, all of which are in memory at once.
 const GROUP: usize = 1 << 20;
 
-/// The rows of `requests/<cell>.csv`, a million to a group.
+/// Converts the rows of `requests/<cell>.csv`, a million to a row group.
 ///
 /// # Errors
-/// The text cannot be read, the file not written.
+/// The text cannot be read, or the file cannot be written.
 pub(crate) fn of_csv(text: impl Read, to: Sink<'_>) -> io::Result<()> {
     let schema = Arc::new(parse_message_type(SCHEMA)?);
     let properties = WriterProperties::builder()

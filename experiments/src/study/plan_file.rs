@@ -1,4 +1,4 @@
-//! `plan.json`: what a sharded study computes. Written once; everybody else reads it.
+//! `plan.json`: what a sharded study computes. It is written once; all later commands read it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,7 +21,7 @@ use crate::fail::{Done, Failure};
 use crate::folder::{self, PLAN};
 use crate::watch::Wants;
 
-/// What the file calls itself.
+/// The name and version of the format.
 const FORMAT: &str = "cotenant-plan v1";
 
 /// The content of `plan.json`.
@@ -38,24 +38,24 @@ pub(crate) struct PlanFile {
     base: PathBuf,
     /// Environment variables that the experiment refers to.
     variables: BTreeMap<String, String>,
-    /// Traces and the like.
+    /// Traces and other files that the experiment reads.
     pub(crate) inputs: Vec<Input>,
     wants: Wants,
     /// `curves.csv`, written with the plan.
     pub(crate) curves: Option<record::Extra>,
-    /// `run.json` as far as it is known.
+    /// `run.json`, as far as it is known before the run.
     pub(crate) run: RunInfo,
-    /// Cells for which the computation of an earlier one serves, each with that one.
+    /// Cells that share the computation of an earlier cell, each paired with that cell.
     twins: Vec<(usize, usize)>,
     /// Names of the cells in the order of `results.csv`.
     cells: Names,
 }
 
 impl PlanFile {
-    /// The plan of what a survey found; `base` is the experiment's folder.
+    /// The plan for the result of a survey; `base` is the experiment's folder.
     ///
     /// # Errors
-    /// An input has gone.
+    /// An input no longer exists.
     pub(crate) fn of(found: &Survey, shards: usize, build: &str, base: &Path) -> Done<Self> {
         let base = if base == Path::new("") { Path::new(".") } else { base };
         let curves = found.curves.as_ref().map(|bytes| record::Extra {
@@ -80,8 +80,7 @@ impl PlanFile {
         })
     }
 
-    /// Writes the plan, unless the folder has one. The first writer wins; returns whether it was
-    /// this one.
+    /// Writes the plan, unless the folder has one. The first writer wins; returns whether that was this call.
     ///
     /// # Errors
     /// The folder holds another plan, or something else; it cannot be written.
@@ -155,10 +154,10 @@ impl PlanFile {
         )
     }
 
-    /// What is to be computed, for those who compute.
+    /// The study to compute. Checks that build and inputs are those of the plan.
     ///
     /// # Errors
-    /// This is another build; an input changed; the experiment no longer reads.
+    /// This is another build; an input has changed; the experiment no longer parses.
     pub(crate) fn study(&self) -> Done<(Study, BTreeMap<PathBuf, String>)> {
         let build = inputs::build().map_err(Failure::failed)?;
         if build != self.build {
@@ -172,10 +171,10 @@ impl PlanFile {
         Ok((self.listed()?, files))
     }
 
-    /// The cells of the plan, for those who only look.
+    /// The cells of the plan, for commands that compute nothing.
     ///
     /// # Errors
-    /// The experiment no longer reads.
+    /// The experiment no longer parses.
     pub(crate) fn listed(&self) -> Done<Study> {
         let text = inputs::fill(&self.run.config, &self.variables);
         let grid = Grid::parse(&text, PLAN, self.base.clone(), &Overrides::default());

@@ -1,7 +1,7 @@
-//! What a cell leaves: its rows as text, ready for the tables, and its line of `run.json`.
+//! The record of a finished cell: its rows as text, ready for the tables, and its line of `run.json`.
 //!
-//! Rows are kept as the text that the tables will hold, not as numbers: whichever way a cell's result
-//! takes to `results.csv`, the bytes are those that its computation wrote.
+//! Rows are kept as the text that the tables will hold, not as numbers: whichever path a cell's result takes
+//! to `results.csv`, the bytes are those that its computation wrote.
 
 use std::fs;
 use std::io::{self, BufWriter, Write};
@@ -18,7 +18,7 @@ use crate::folder::whole;
 use crate::plan::Cell;
 use crate::results;
 
-/// The tables that are made of cells' rows.
+/// The tables that are assembled from the cells' rows.
 pub(crate) const TABLES: [&str; 7] = [
     "results.csv",
     "cdf.csv",
@@ -37,29 +37,29 @@ pub(crate) struct Record {
     pub(crate) line: Line,
     /// Rows, by table of [`TABLES`].
     pub(crate) tables: [String; TABLES.len()],
-    /// Its numbers, where they are compared with another ground's.
+    /// Its numbers, if they are compared with another ground's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) figures: Option<Figures>,
 }
 
-/// What is told of a cell besides its rows.
+/// The facts about a cell besides its rows.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Line {
     pub(crate) cell: String,
     /// `ok`, or why it failed.
     pub(crate) status: String,
     pub(crate) events: u64,
-    /// Of the event stream.
+    /// Digest of the event stream.
     #[serde(with = "hex")]
     pub(crate) digest: u64,
-    /// Processor time; 0 where another cell's computation served.
+    /// Processor time, s; 0 if it shares another cell's computation.
     pub(crate) cpu_s: f64,
-    /// Files of its own.
+    /// Files that this cell alone wrote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) extras: Vec<Extra>,
 }
 
-/// A file that a cell wrote: its requests, its timeline.
+/// A file that a cell wrote: its request log or its timeline.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Extra {
     /// Relative to the result folder.
@@ -69,7 +69,7 @@ pub(crate) struct Extra {
 }
 
 impl Record {
-    /// The record of a cell; `e` holds its point alone.
+    /// The record of a cell; `e` holds only the cell's point.
     pub(crate) fn of(plan: &str, e: &Experiment, cell: &Cell, played: &Played) -> Self {
         let Played { outcome, lateness } = played;
         let text = |rows: Vec<u8>| String::from_utf8(rows).expect("rows are made of text");
@@ -98,7 +98,7 @@ impl Record {
         }
     }
 
-    /// Identifies the result: everything but the time that it took.
+    /// Identifies the result: a digest of everything but the time it took.
     pub(crate) fn mark(&self) -> u64 {
         let timeless = Self { line: Line { cpu_s: 0.0, ..self.line.clone() }, ..self.clone() };
         digest::number(&digest::of_text(&serde_json::to_string(&timeless).expect("plain data")))
@@ -150,22 +150,22 @@ impl Extra {
         Ok(Self { path, bytes, sha256: digest.finish() })
     }
 
-    /// Whether the file is there with its length.
+    /// Whether the file exists and has the right length.
     pub(crate) fn is_there(&self, folder: &Path) -> bool {
         fs::metadata(folder.join(&self.path)).is_ok_and(|m| m.len() == self.bytes)
     }
 
-    /// Whether the file is there with its content.
+    /// Whether the file exists and has the right content.
     pub(crate) fn is_whole(&self, folder: &Path) -> bool {
         self.is_there(folder)
             && digest::of_path(&folder.join(&self.path)).is_ok_and(|d| d == self.sha256)
     }
 }
 
-/// A file in the making.
+/// A file being written.
 pub(crate) type Sink<'a> = &'a mut (dyn Write + Send);
 
-/// A file whose length and digest are known when it is written.
+/// A file that counts its bytes and computes its digest while it is written.
 struct Counted<'a, W> {
     file: W,
     digest: &'a mut digest::Running,

@@ -1,8 +1,8 @@
-//! JSON that carries its own checksum, so that a torn or damaged text is told from a whole one.
+//! JSON that carries its own checksum, so that torn or damaged text can be detected.
 //!
-//! The text of an object begins with `{"check":"<16 hex digits>",`; the digits are the beginning of
-//! the SHA-256 digest of everything that follows them, but for line ends at the end. Long texts are
-//! written and read piece by piece.
+//! The text of an object begins with `{"check":"<16 hex digits>",`; the digits are the first ones of the
+//! SHA-256 digest of everything that follows them, apart from trailing line ends. Long texts are written and
+//! read piece by piece.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
@@ -24,7 +24,7 @@ pub(crate) fn line(value: &impl Serialize) -> String {
     format!("{HEAD}{}{rest}", &digest::of_text(&rest)[..DIGITS])
 }
 
-/// Reads what [`line()`] wrote; nothing where a byte differs.
+/// Reads the output of [`line()`]; `None` if any byte differs.
 pub(crate) fn open<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     let text = std::str::from_utf8(text).ok()?.trim_end_matches('\n');
     let (check, rest) = text.strip_prefix(HEAD)?.split_at_checked(DIGITS)?;
@@ -63,7 +63,7 @@ fn write<W: Write + Seek>(
     file.write_all(&check.as_bytes()[..DIGITS])
 }
 
-/// Writes an object behind the checksum, of which it is a field.
+/// Writes an object after its checksum, which becomes the object's first field.
 struct Sealing<'a, W> {
     file: &'a mut W,
     digest: Running,
@@ -90,7 +90,7 @@ impl<W: Write> Write for Sealing<'_, W> {
     }
 }
 
-/// Reads what [`record`] or [`document`] wrote; nothing where a byte differs.
+/// Reads the output of [`record`] or [`document`]; `None` if any byte differs.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -111,11 +111,11 @@ pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     }
 }
 
-/// Computes the checksum of what is read.
+/// Computes the checksum while the file is read.
 struct Opening {
     file: File,
     digest: Running,
-    /// Line ends that count if anything follows them.
+    /// Pending line ends: they count only if anything follows them.
     ends: usize,
 }
 

@@ -18,7 +18,7 @@ use crate::prepare::Preparer;
 use crate::say;
 use crate::text::count;
 
-/// What `cotenant plan` is asked for.
+/// The options of `cotenant plan`.
 pub(crate) struct PlanOptions {
     pub(crate) file: PathBuf,
     pub(crate) out: PathBuf,
@@ -32,7 +32,7 @@ pub(crate) struct PlanOptions {
 /// `cotenant plan`.
 ///
 /// # Errors
-/// Bad input; the folder holds something else.
+/// Bad input; the folder holds other files.
 pub(crate) fn plan(options: &PlanOptions) -> Done {
     let grid = Grid::read(&options.file, &options.overrides).map_err(Failure::Input)?;
     let base = grid.head().base.clone();
@@ -56,7 +56,7 @@ pub(crate) fn plan(options: &PlanOptions) -> Done {
     Ok(())
 }
 
-/// Which shard of how many, `3/64`.
+/// Which shard of how many, such as `3/64`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShardOf {
     pub(crate) shard: usize,
@@ -122,7 +122,7 @@ pub(crate) fn run(dir: &Path, of: ShardOf, jobs: usize) -> Done {
         }
         kept = Kept::read(&study, dir, of.shard, false)?.map_err(|c| conflict(dir, &c))?;
     }
-    // Another attempt may have been faster. What it found must be what we found.
+    // Another attempt may have been faster. Its results must equal ours.
     let earlier = commit::read(&study, dir, of.shard, &cells)?.ok();
     let of = Of {
         shard: of.shard,

@@ -1,4 +1,4 @@
-//! One point of a study, prepared: what every cell of it shares, whatever ground it runs on.
+//! One point of a study, prepared: what all of its cells share, on any ground.
 
 use crate::config::{Experiment, PolicyRow};
 use crate::plan::Cell;
@@ -25,7 +25,7 @@ impl Slice {
         &self.e.point.policies[cell.policy]
     }
 
-    /// The sweep point in words; empty without a sweep.
+    /// The sweep point in words; empty if there is no sweep.
     pub(crate) fn swept(&self) -> String {
         let pairs = self.e.keys.iter().zip(&self.e.point.values);
         pairs.map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(", ")

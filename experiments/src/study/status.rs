@@ -12,7 +12,7 @@ use crate::fail::{Done, Failure};
 use crate::say;
 use crate::text::{align, count};
 
-/// An attempt shows every 20 s that it is alive.
+/// How recent a sign of life must be. An attempt gives one every 20 s.
 const ALIVE: Duration = Duration::from_secs(120);
 
 /// `cotenant status`.
@@ -54,7 +54,7 @@ pub(crate) fn status(dir: &Path) -> Done {
     Err(Failure::Incomplete(format!("not finished: --array={}", compact(&lacking))))
 }
 
-/// Whether a journal was touched lately. For people alone: clocks of machines differ.
+/// Whether a journal was touched lately. Only for display: the clocks of machines differ.
 fn is_alive(journal: &Path) -> bool {
     let touched = journal.metadata().and_then(|m| m.modified());
     touched.is_ok_and(|t| {

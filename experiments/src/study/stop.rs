@@ -1,4 +1,4 @@
-//! Stopping at the next cell.
+//! Stopping before the next cell.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 
 use crate::fail::{Done, Failure};
 
-/// Set when the process is asked to stop: by whatever runs, simulation or replay.
+/// Set when the process is asked to stop; both simulations and replays obey it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Stop(drive::Stop);
 
 impl Stop {
-    /// Listens for Ctrl-C, of which a second one ends at once; for SIGTERM, which schedulers send before
-    /// they kill; and for SIGUSR1, which a user may have them send some time before the limit. A limit
-    /// on file sizes becomes an error of the write that exceeds it instead of a silent end.
+    /// Listens for Ctrl-C, of which a second one ends the process at once; for SIGTERM, which schedulers send
+    /// before they kill; and for SIGUSR1, which users can have the scheduler send some time before the limit.
+    /// A limit on file sizes makes the write that exceeds it fail, instead of ending the process silently.
     ///
     /// # Errors
-    /// The system refuses.
+    /// The system refuses to register a handler.
     pub(crate) fn listen() -> Done<Self> {
         let stop = Self::default();
         let heard = |e: std::io::Error| Failure::failed(format!("cannot listen for signals: {e}"));
@@ -35,12 +35,12 @@ impl Stop {
         self.0.now();
     }
 
-    /// Whether somebody asked.
+    /// Whether a stop has been requested.
     pub(crate) fn is_set(&self) -> bool {
         self.0.wanted()
     }
 
-    /// For the driver of a device, which looks at every event.
+    /// The flag for the driver of a device, which checks it at every event.
     pub(crate) fn driver(&self) -> &drive::Stop {
         &self.0
     }

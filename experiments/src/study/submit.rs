@@ -1,7 +1,8 @@
-//! `cotenant submit DIR --engine slurm`: what is not finished as a job array, the merge behind it.
+//! `cotenant submit DIR --engine slurm`: submits the unfinished shards as a job array, and the merge after
+//! it.
 //!
-//! The scheduler's word counts for nothing but thrift: which shards lack is read from the files, and
-//! those that it has in its queue already are not submitted twice.
+//! The scheduler is asked only to save work: the files tell which shards are missing, and those already in
+//! the scheduler's queue are not submitted again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,15 +20,15 @@ use crate::fail::{Done, Failure};
 use crate::say;
 use crate::text::count;
 
-/// What `cotenant submit` is asked for.
+/// The options of `cotenant submit`.
 pub(crate) struct Options<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) dry_run: bool,
-    /// For the scheduler, as they are.
+    /// Options for the scheduler, passed on unchanged.
     pub(crate) options: &'a [String],
 }
 
-/// One past the highest index of an array where the scheduler does not tell: Slurm's own default.
+/// One past the highest array index if the scheduler does not report it: Slurm's own default.
 const MAX_ARRAY: usize = 1001;
 
 /// `cotenant submit`.
@@ -77,7 +78,7 @@ pub(crate) fn submit(options: &Options<'_>) -> Done {
         }
         let mut args = vec![format!("--array={}", compact(&indices))];
         if offset > 0 {
-            // Indices of an array are limited: the script adds where this one begins.
+            // Array indices are limited: the script adds the first shard of this array.
             args.push(format!("--job-name={}", job_name(&name, offset)));
             args.push(format!("--export=ALL,COTENANT_FIRST_SHARD={offset}"));
             args.push(format!("--output={}", log(&dir, &format!("from-{offset:05}-%5a.log"))));
@@ -101,17 +102,17 @@ fn no_folder(dir: &Path) -> Failure {
     Failure::input(format!("{}: no such folder", dir.display()))
 }
 
-/// The name of the array that begins at a shard.
+/// The name of the array that begins at shard `offset`.
 fn job_name(name: &str, offset: usize) -> String {
     if offset == 0 { name.to_owned() } else { format!("{name}-{offset}") }
 }
 
-/// A file of the scheduler's output; it expands percent signs.
+/// Path of a log file, escaped: the scheduler expands percent signs.
 fn log(dir: &Path, name: &str) -> String {
     format!("{}/logs/{name}", dir.display().to_string().replace('%', "%%"))
 }
 
-/// The scripts of the array and of the merge, written where they are not there yet.
+/// The scripts of the array and of the merge, written if they do not exist yet.
 fn write_scripts(dir: &Path, plan: &PlanFile, name: &str) -> Done<[std::path::PathBuf; 2]> {
     let program =
         std::env::current_exe().map_err(|e| Failure::failed(format!("no program: {e}")))?;
@@ -150,12 +151,12 @@ fn write_scripts(dir: &Path, plan: &PlanFile, name: &str) -> Done<[std::path::Pa
     Ok(scripts)
 }
 
-/// A path for the shell.
+/// A path, quoted for the shell.
 fn quoted(path: &Path) -> String {
     format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
 }
 
-/// A value in a line of options.
+/// A value, quoted for a line of options.
 fn quoted_option(text: &str) -> String {
     if text.contains(char::is_whitespace) { format!("\"{text}\"") } else { text.to_owned() }
 }
@@ -169,7 +170,7 @@ fn max_array() -> usize {
     size.filter(|&n| n > 0).unwrap_or(MAX_ARRAY)
 }
 
-/// Indices of an array that the scheduler has in its queue; none where it does not tell.
+/// Array indices that the scheduler has in its queue; empty if it cannot be asked.
 fn queued(name: &str) -> Vec<usize> {
     let output = Command::new("squeue")
         .args(["--noheader", "--array", "--me", "--name", name, "--format", "%K"])
@@ -199,7 +200,7 @@ fn sbatch(args: Vec<String>, script: &Path, dry_run: bool) -> Done<String> {
     Ok(job.to_owned())
 }
 
-/// For people: which job had which shards.
+/// Records which job got which shards, for users to read.
 fn remember(dir: &Path, jobs: &[String], merge: &str, shards: &str) -> Done {
     let path = dir.join("submissions.jsonl");
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());

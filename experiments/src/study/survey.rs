@@ -1,5 +1,5 @@
-//! Looks through every point of an experiment before anything is computed: its cells are named, and
-//! whatever is wrong with it is said.
+//! Checks every point of an experiment before anything is computed: names its cells and reports whatever is
+//! wrong.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -17,12 +17,12 @@ use crate::plan;
 use crate::prepare::Preparer;
 use crate::watch::Wants;
 
-/// What a survey finds besides the cells.
+/// The result of a survey.
 pub(crate) struct Survey {
     pub(crate) study: Study,
-    /// `run.json` of an experiment of which no cell has run yet.
+    /// `run.json` of an experiment before any of its cells has run.
     pub(crate) run: RunInfo,
-    /// `curves.csv`, where a plot needs it.
+    /// `curves.csv`, if a plot needs it.
     pub(crate) curves: Option<Vec<u8>>,
     /// Input files with their digests.
     pub(crate) files: BTreeMap<PathBuf, String>,
@@ -42,7 +42,7 @@ pub(crate) struct Extras {
 /// Names every cell. `shards` and the `build` of the program enter the plan's identity.
 ///
 /// # Errors
-/// Bad input: a model that is not to be found, a trace that does not read.
+/// Bad input: a model that cannot be found, a trace that cannot be read.
 pub(crate) fn survey(
     grid: Grid,
     extras: Extras,
@@ -90,7 +90,7 @@ pub(crate) fn survey(
     Ok(Survey { study, run, curves: drawn, files, preparer })
 }
 
-/// Identifies a study: equal identities mean equal files.
+/// Identifies a study: the same identity means the same files.
 fn identity(head: &Head, experiment: &str, wants: Wants, shards: usize, build: &str) -> String {
     let wants = serde_json::json!(wants);
     let text = format!("{experiment} {wants} {shards} {build}\n{}", head.text);

@@ -1,4 +1,4 @@
-//! Tables that appear whole: written beside, put on the disk, renamed.
+//! Tables that appear only when complete: written to a temporary file, flushed to disk, renamed.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Seek as _, SeekFrom, Write as _};
@@ -11,7 +11,7 @@ use crate::digest::Running;
 use crate::fail::{Done, Failure};
 use crate::results;
 
-/// A file in the making; what is left unfinished goes.
+/// A file being written; it is deleted unless it is finished.
 pub(crate) struct Making {
     path: PathBuf,
     beside: PathBuf,
@@ -23,7 +23,7 @@ impl Making {
     /// Begins a file.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be created.
     pub(crate) fn begin(path: &Path) -> Done<Self> {
         let folder = path.parent().expect("files lie in a folder");
         fs::create_dir_all(folder).map_err(|e| Failure::io(folder, e))?;
@@ -43,7 +43,7 @@ impl Making {
         self.file.write_all(bytes).map_err(|e| Failure::io(&self.beside, e))
     }
 
-    /// Has the file written by `write`.
+    /// Lets `write` write into the file.
     ///
     /// # Errors
     /// It cannot be written.
@@ -54,16 +54,16 @@ impl Making {
         write(&mut self.file).map_err(|e| Failure::io(&self.beside, e))
     }
 
-    /// Goes to a place in the file.
+    /// Moves to an offset in the file.
     ///
     /// # Errors
-    /// What is buffered cannot be written.
+    /// Buffered bytes cannot be written.
     pub(crate) fn seek(&mut self, offset: u64) -> Done {
         let moved = self.file.seek(SeekFrom::Start(offset));
         moved.map(|_| ()).map_err(|e| Failure::io(&self.beside, e))
     }
 
-    /// Puts the file on the disk and gives it its name.
+    /// Flushes the file to disk and renames it to its final name.
     ///
     /// # Errors
     /// The disk is full, or gone.
@@ -80,7 +80,7 @@ impl Making {
 impl Drop for Making {
     fn drop(&mut self) {
         if !self.finished {
-            // It may never have been made; a left-over is never read.
+            // The file may not exist; a leftover is never read.
             let _ = fs::remove_file(&self.beside);
         }
     }
@@ -91,7 +91,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Writes a small file whole and puts it on the disk.
+/// Writes a small file completely and flushes it to disk.
 ///
 /// # Errors
 /// It cannot be written.
@@ -101,7 +101,7 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Done {
     making.finish()
 }
 
-/// The header of each table, by the order of [`TABLES`].
+/// The header of each table, in the order of [`TABLES`].
 pub(crate) fn headers(keys: &[String]) -> [Vec<u8>; TABLES.len()] {
     [
         results::header(keys),
@@ -114,7 +114,7 @@ pub(crate) fn headers(keys: &[String]) -> [Vec<u8>; TABLES.len()] {
     ]
 }
 
-/// Whether a table is there even where it has no row.
+/// Whether a table is written even if it has no rows.
 pub(crate) fn wanted(study: &Study) -> [bool; TABLES.len()] {
     [true, study.wants.cdf, study.wants.series, false, false, false, false]
 }
@@ -127,15 +127,15 @@ pub(crate) struct Written {
     pub(crate) sha256: String,
 }
 
-/// A cell of which the rows have been written.
+/// A cell whose rows have been written.
 pub(crate) struct Rows {
     pub(crate) line: Line,
-    /// Bytes, by table.
+    /// Bytes of the rows in each table.
     pub(crate) bytes: [u64; TABLES.len()],
 }
 
 struct Sink {
-    /// Nothing where the rows are only to be described.
+    /// `None` if the tables are only described, not written.
     making: Option<Making>,
     digest: Running,
     bytes: u64,
@@ -159,8 +159,8 @@ impl Sink {
     }
 }
 
-/// Writes the rows of `cells`, all of which are kept, into tables; `path` names each, or none where
-/// the tables are only to be described. Every cell is shown to `each`.
+/// Writes the rows of `cells`, all of which are in `kept`, into tables. `path` gives the file of each table,
+/// or `None` if the tables are only described. `each` is called for every cell.
 ///
 /// # Errors
 /// A table cannot be written, a journal cannot be read.

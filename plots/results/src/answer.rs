@@ -1,5 +1,5 @@
-//! Which way of sharing keeps which goal, how sure that is, and what it means in a sentence: computed
-//! from `results.csv`, for every sweep point.
+//! The answer: which way of sharing keeps which goal, how certain that is, and what it means, in sentences.
+//! It is computed from `results.csv`, for every sweep point.
 
 mod judge;
 mod words;
@@ -18,15 +18,15 @@ pub enum Goal {
     Met,
     /// The whole interval is below it.
     Missed,
-    /// The interval holds the target: the run is too short to say.
+    /// The interval includes the target: the run is too short to tell.
     Undecided {
-        /// About how many more requests decide it, if the attainment stays what it is; absent where
-        /// it is as good as the target itself.
+        /// Approximately how many more requests decide it, if the attainment stays the same; `None` if it is
+        /// practically at the target.
         more: Option<u64>,
     },
-    /// The tenant has none.
+    /// The tenant has no goal.
     None,
-    /// It has one, and no request to judge by.
+    /// The tenant has a goal, but no request to judge it by.
     Unknown,
 }
 
@@ -35,21 +35,21 @@ pub enum Goal {
 pub struct Cell {
     /// Whether its goal is kept.
     pub goal: Goal,
-    /// Share of requests within the goal, %, with the interval by which the goal is judged: Wilson's
-    /// over all requests, or Student's over the repeats where that is wider.
+    /// Share of requests within the goal, %, with the interval by which the goal is judged: Wilson's over all
+    /// requests, or Student's over the repeats if that is wider.
     pub attainment: Option<Attainment>,
     /// p99 latency, ms.
     pub p99: Option<Estimate>,
-    /// requests/s within the goal.
+    /// Requests/s within the goal.
     pub goodput: Option<Estimate>,
-    /// requests/s.
+    /// Requests/s.
     pub throughput: Option<Estimate>,
-    /// Requests in the window that had come, over those that left it, where the load outgrew the
-    /// policy: offered and served, requests/s.
+    /// Requests/s offered and served, if the load was more than the policy could serve: requests that arrived
+    /// in the window, and requests that left it.
     pub overloaded: Option<(f64, f64)>,
 }
 
-/// A share of requests, % with its 95 % interval.
+/// A share of requests, in %, with its 95 % interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Attainment {
     /// Mean over the repeats, %.
@@ -58,53 +58,53 @@ pub struct Attainment {
     pub low: f64,
     /// Upper end, %.
     pub high: f64,
-    /// Requests that it is counted over.
+    /// Number of requests that it is computed from.
     pub n: u64,
 }
 
 /// One policy at one sweep point.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Line {
-    /// What plots and tables call it.
+    /// Its name in plots and tables.
     pub label: String,
     /// The policy.
     pub policy: String,
-    /// `ideal` bounds the others and does not compete.
+    /// Whether it is a bound, which limits the others and does not compete with them.
     pub bound: bool,
     /// One for each tenant of the answer.
     pub cells: Vec<Option<Cell>>,
-    /// Of the whole GPU, requests/s.
+    /// Goodput of the whole GPU, requests/s.
     pub goodput: Option<Estimate>,
     /// Share of the bound's goodput, averaged over the repeats.
     pub share: Option<f64>,
-    /// It delivers more than the bound in some repeat, and not because of what was under way when the window
-    /// opened.
+    /// Whether it delivers more than the bound in some repeat, beyond what requests in progress at the start
+    /// of the window explain.
     pub exceeds: bool,
-    /// % of CUs.
+    /// CU utilisation, %.
     pub cu: Option<Estimate>,
-    /// J.
+    /// Energy, J.
     pub energy: Option<Estimate>,
-    /// By what it is ranked where nobody has a goal, or on equal terms.
+    /// The metric that ranks it if no tenant has a goal, or if goals do not decide.
     pub rank: Option<Estimate>,
-    /// Reasons of failed cells with how many cells failed.
+    /// Reasons why cells failed, each with the number of cells.
     pub failures: Vec<(String, usize)>,
-    /// The first of those that keep every goal, or may.
+    /// Whether it is the first policy that keeps, or may keep, every goal.
     pub best: bool,
 }
 
-/// How a policy stands with all goals together.
+/// How a policy does with all goals taken together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
     /// It keeps them all.
     Keeps,
-    /// None is missed for certain; some are undecided.
+    /// It misses none for certain, but some are undecided.
     May,
     /// It misses some for certain, or its cells failed.
     Misses,
 }
 
 impl Line {
-    /// Goals of that kind.
+    /// Number of goals for which `which` holds.
     #[must_use]
     pub fn count(&self, which: impl Fn(Goal) -> bool) -> usize {
         self.cells.iter().flatten().filter(|c| which(c.goal)).count()
@@ -116,7 +116,7 @@ impl Line {
         self.count(|g| g != Goal::None) > 0
     }
 
-    /// How it stands with all goals together.
+    /// How it does with all goals taken together.
     #[must_use]
     pub fn standing(&self) -> Standing {
         let missed = self.count(|g| matches!(g, Goal::Missed | Goal::Unknown));
@@ -136,17 +136,17 @@ impl Line {
         self.standing() == other.standing() && self.worst() == other.worst() && same
     }
 
-    /// The goal that is furthest from being kept, as its attainment in %.
+    /// The attainment of the goal that is furthest from being kept, in %.
     fn worst(&self) -> f64 {
         let of = self.cells.iter().flatten().filter(|c| c.goal != Goal::None);
         of.map(|c| c.attainment.map_or(0.0, |a| a.mean.min(TARGET * 100.0))).fold(100.0, f64::min)
     }
 }
 
-/// One sweep point; without a sweep there is one, unnamed.
+/// One sweep point; without a sweep there is a single one without a name.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
-    /// The sweep's values, in words.
+    /// The sweep values, in words.
     pub name: String,
     /// Sweep values, by key.
     pub values: Vec<String>,
@@ -155,18 +155,18 @@ pub struct Point {
 }
 
 impl Point {
-    /// More than one policy competes: one alone wins nothing.
+    /// Whether more than one policy competes: a single policy cannot win.
     #[must_use]
     pub fn has_rivals(&self) -> bool {
         self.rivals().count() > 1
     }
 
-    /// Policies that compete and delivered something, best first.
+    /// Policies that compete and delivered results, best first.
     pub fn rivals(&self) -> impl Iterator<Item = &Line> {
         self.lines.iter().filter(|l| !l.bound && l.goodput.is_some())
     }
 
-    /// The best policy, where one is.
+    /// The best policy, if there is one.
     #[must_use]
     pub fn best(&self) -> Option<&Line> {
         self.lines.iter().find(|l| l.best)
@@ -176,11 +176,11 @@ impl Point {
 /// The whole answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
-    /// In file order.
+    /// Tenants, in file order.
     pub tenants: Vec<String>,
-    /// In the order of `results.csv`.
+    /// Sweep points, in the order of `results.csv`.
     pub points: Vec<Point>,
-    /// By what policies without goals are ranked.
+    /// The metric that ranks policies without goals.
     pub rank_by: Metric,
     /// Whether some tenant has a goal.
     pub goals: bool,
@@ -231,20 +231,20 @@ impl Answer {
         self.points.iter().filter_map(of).collect()
     }
 
-    /// The answer in a few sentences, the most important one first. `` `names` `` stand in backquotes.
+    /// The answer in a few sentences, the most important one first. `` `names` `` are in backquotes.
     #[must_use]
     pub fn sentences(&self) -> Vec<String> {
         words::sentences(self)
     }
 
-    /// Which way the ranking metric is good.
+    /// 1 if more of the ranking metric is better, -1 if less is.
     #[must_use]
     pub fn sign(&self) -> f64 {
         if self.rank_by.column().better == Better::Lower { -1.0 } else { 1.0 }
     }
 }
 
-/// What `label` resolved to at a sweep point: each setting once, with whom it is for.
+/// The settings that `label` resolved to at a sweep point: each setting once, with the tenants it is for.
 fn settings(run: &RunInfo, layouts: &Table, label: &str, at: &[String]) -> Vec<String> {
     let here = |row: &&Row| {
         let swept = run.sweep_keys.iter().map(|k| layouts.text(row, k));

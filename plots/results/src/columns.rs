@@ -1,25 +1,25 @@
-//! Every column of every result table: one place for name, unit and meaning. The writer, the reader,
-//! the plots, `docs/results.md` and `cotenant metrics` all use it.
+//! Every column of every result table: the single place for its name, unit and meaning. The writer, the
+//! reader, the plots, `docs/results.md` and `cotenant metrics` all use it.
 
-/// Which way a metric is good.
+/// Which values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Better {
     /// Less is better, such as latency.
     Lower,
     /// More is better, such as goodput.
     Higher,
-    /// Neither is, such as the number of requests offered.
+    /// Neither, such as the number of requests offered.
     Neither,
 }
 
-/// On which rows of `results.csv` a metric has a value.
+/// The rows of `results.csv` in which a metric has a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// Tenants and the whole GPU.
     All,
-    /// The whole GPU alone (tenant `*`).
+    /// Only the whole GPU (tenant `*`).
     Gpu,
-    /// Tenants that generate tokens, and the whole GPU where there are any.
+    /// Tenants that generate tokens, and the whole GPU if there are any.
     Generating,
 }
 
@@ -28,15 +28,15 @@ pub enum Rows {
 pub struct Column {
     /// The name in the header.
     pub name: &'static str,
-    /// For axes and tables, without the unit.
+    /// The title for axes and tables, without the unit.
     pub title: &'static str,
-    /// The unit of what is drawn, as axes write it.
+    /// The unit of the drawn values, as shown on axes.
     pub unit: &'static str,
     /// File value × `scale` = drawn value: fractions are drawn in percent.
     pub scale: f64,
-    /// Which way is good.
+    /// Which values are better.
     pub better: Better,
-    /// Where it has a value.
+    /// The rows in which it has a value.
     pub rows: Rows,
     /// What it means, in one sentence without the full stop.
     pub doc: &'static str,
@@ -49,20 +49,20 @@ impl Column {
         format!("{} ({})", self.title, self.unit)
     }
 
-    /// The unit in the file: fractions are not percent there.
+    /// The unit in the file: fractions are not in percent there.
     #[must_use]
     pub fn file_unit(&self) -> &'static str {
         if self.scale == 100.0 { "0 to 1" } else { self.unit }
     }
 
-    /// The largest value that it can take, in the file's unit; none of them is negative.
+    /// The largest possible value, in the file's unit; no value is negative.
     #[must_use]
     pub fn most(&self) -> f64 {
         if self.scale == 100.0 { 1.0 } else { f64::INFINITY }
     }
 }
 
-/// Declares the enum and the table from one list, so that they cannot disagree.
+/// Declares the enum and the table from one list, so that they always agree.
 macro_rules! metrics {
     ($($metric:ident $name:literal $title:literal $unit:literal $scale:literal
        $better:ident $rows:ident $doc:literal;)*) => {
@@ -83,8 +83,8 @@ macro_rules! metrics {
     };
 }
 
-// To add a metric, add its line before the last group of its kind: old folders, which lack it, stay
-// readable as long as it stands behind `downtime_ms`.
+// To add a metric, add its line before the last group of its kind: old folders that lack it remain readable
+// as long as it comes after `downtime_ms`.
 metrics! {
     Offered "offered" "Offered" "requests" 1.0 Neither All
         "requests in the system when counting opens, plus arrivals while it lasts";
@@ -179,25 +179,25 @@ impl Metric {
         self.column().name
     }
 
-    /// The metric of that name.
+    /// The metric with this name.
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|m| m.name() == name)
     }
 
-    /// Whether every result folder has it; a newer one may be missing in an older folder.
+    /// Whether every result folder has it; newer metrics may be missing in older folders.
     #[must_use]
     pub const fn always(self) -> bool {
         self as usize <= Self::Downtime as usize
     }
 }
 
-/// A column of a table beside `results.csv`, or a naming column.
+/// A column of a table next to `results.csv`, or a naming column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// The name in the header.
     pub name: &'static str,
-    /// Its unit; empty for texts.
+    /// Its unit; empty for text columns.
     pub unit: &'static str,
     /// What it means.
     pub doc: &'static str,
@@ -219,7 +219,7 @@ pub const fn names<const N: usize>(fields: &[Field; N]) -> [&'static str; N] {
     names
 }
 
-/// Columns of `results.csv` before the sweep keys, of which there is one column each.
+/// Columns of `results.csv` before the sweep keys, each of which has a column of its own.
 pub const LEADING_FIELDS: [Field; 6] = [
     field("experiment", "", "the experiment's name"),
     field("cell", "", "digest of everything that decides the cell's numbers"),
@@ -240,17 +240,17 @@ pub const STATUS_FIELD: Field = field(
     "`ok`, or why the cell failed; `overloaded: …` where the tenant's queue grew through the whole window: its latencies, which would tell the length of the run, are empty",
 );
 
-/// What the status of a cell begins with that ran, under more load than it could serve.
+/// Beginning of the status of a cell that ran under more load than it could serve.
 pub const OVERLOADED: &str = "overloaded: ";
 
-/// Whether a cell with this status has numbers: it succeeded, or it ran and was overloaded. The latencies
-/// of an overloaded tenant are empty.
+/// Whether a cell with this status has numbers: it succeeded, or it ran and was overloaded. The latencies of
+/// an overloaded tenant are empty.
 #[must_use]
 pub fn has_numbers(status: &str) -> bool {
     status == "ok" || status.starts_with(OVERLOADED)
 }
 
-/// Requests/s offered and served, of the status of an overloaded tenant.
+/// Requests/s offered and served, from the status of an overloaded tenant.
 #[must_use]
 pub fn overload_rates(status: &str) -> Option<(f64, f64)> {
     let (offered, rest) =
@@ -366,7 +366,7 @@ pub const LEADING: [&str; 6] = names(&LEADING_FIELDS);
 pub const NAMES: [&str; 2] = names(&NAME_FIELDS);
 /// The last column of `results.csv`: `ok`, or the reason why the cell failed.
 pub const STATUS: &str = STATUS_FIELD.name;
-/// Columns of the tables beside `results.csv` that come before the sweep keys.
+/// Columns of the tables next to `results.csv` that come before the sweep keys.
 pub const SERIES_LEADING: [&str; 3] = names(&SIDE_FIELDS);
 /// Columns of `cdf.csv` after the sweep keys.
 pub const CDF: [&str; 3] = names(&CDF_FIELDS);
@@ -374,7 +374,7 @@ pub const CDF: [&str; 3] = names(&CDF_FIELDS);
 pub const TIMELINE: [&str; 5] = names(&TIMELINE_FIELDS);
 /// Columns of `counters.csv` after the sweep keys.
 pub const COUNTERS: [&str; 3] = names(&COUNTER_FIELDS);
-/// Columns of `layouts.csv` after the sweep keys; the first four are texts.
+/// Columns of `layouts.csv` after the sweep keys; the first four are text columns.
 pub const LAYOUTS: [&str; 12] = names(&LAYOUT_FIELDS);
 /// Columns of `gpus.csv` after the sweep keys.
 pub const GPUS: [&str; 16] = names(&GPU_FIELDS);
@@ -388,7 +388,7 @@ pub const MATRIX: [&str; 7] = names(&MATRIX_FIELDS);
 /// Columns of `series.csv` that can be drawn over time.
 pub const SERIES: [&str; 3] = ["throughput_rps", "latency_p95_ms", "sm_active"];
 
-/// Latency in general, for distribution plots.
+/// Latency in general, for plots of its distribution.
 pub const LATENCY: Column = Column {
     name: "latency_ms",
     title: "Latency",
@@ -399,13 +399,13 @@ pub const LATENCY: Column = Column {
     doc: "latency from the scheduled arrival",
 };
 
-/// Looks a numeric column up.
+/// Looks up a numeric column.
 #[must_use]
 pub fn metric(name: &str) -> Option<&'static Column> {
     Metric::find(name).map(Metric::column)
 }
 
-/// The known name nearest to `name`, if one is near enough to be meant.
+/// The known name closest to `name`, if it is close enough to be what was meant.
 #[must_use]
 pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known

@@ -1,10 +1,11 @@
-//! `docs/results.md`, made of the tables of columns.
+//! Generates `docs/results.md` from the tables of columns.
 
 use std::fmt::Write as _;
 
 use crate::columns::{self, Better, Field, METRICS, Rows};
 
-/// The page that documents every column of every table, and every counter by who counts.
+/// The page that documents every column of every table, and every counter by the policy or device that counts
+/// it.
 #[must_use]
 pub fn markdown(counters: &[(&str, Vec<Field>)]) -> String {
     let mut out = String::from(HEAD);

@@ -1,4 +1,4 @@
-//! What can be wrong with a result folder.
+//! Errors in a result folder.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ pub enum ReadError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: std::io::Error,
     },
-    /// `run.json` is not what `RunInfo` describes.
+    /// `run.json` does not match `RunInfo`.
     #[error("{}:{line}: {message}", path.display())]
     Json {
         /// The file.
@@ -35,7 +35,7 @@ pub enum ReadError {
         /// What is wrong, with the column's name.
         message: String,
     },
-    /// A `[[plot]]` table asks for what cannot be.
+    /// A `[[plot]]` table asks for something impossible.
     #[error(transparent)]
     Spec(#[from] SpecError),
 }

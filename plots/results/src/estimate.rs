@@ -1,4 +1,4 @@
-//! Means over repeats and how sure they are.
+//! Means over repeats and their confidence intervals.
 
 use std::fmt;
 
@@ -11,18 +11,18 @@ pub struct Estimate {
     pub mean: f64,
     /// Half the width of the 95 % confidence interval; `None` for a single repeat.
     pub half: Option<f64>,
-    /// Values that the quantity can take: Student's interval knows no bounds, a share does.
+    /// Possible values of the quantity: Student's interval is unbounded, a share is not.
     pub range: (f64, f64),
 }
 
 impl Estimate {
-    /// A value known without an interval.
+    /// A value without an interval.
     #[must_use]
     pub fn exact(mean: f64) -> Self {
         Self { mean, half: None, range: (f64::NEG_INFINITY, f64::INFINITY) }
     }
 
-    /// The mean of `values` with Student's interval, or `None` where there is no value.
+    /// The mean of `values` with Student's interval; `None` if there is no value.
     #[must_use]
     pub fn of(values: &[f64]) -> Option<Self> {
         if values.is_empty() {
@@ -50,22 +50,22 @@ impl Estimate {
         (self.mean + self.half.unwrap_or(0.0)).min(self.range.1)
     }
 
-    /// In another unit.
+    /// The estimate in another unit.
     #[must_use]
     pub fn scaled(&self, by: f64) -> Self {
         let range = (self.range.0 * by, self.range.1 * by);
         Self { mean: self.mean * by, half: self.half.map(|h| h * by), range }
     }
 
-    /// Of a quantity between `low` and `high`.
+    /// The estimate of a quantity between `low` and `high`.
     #[must_use]
     pub fn within(self, low: f64, high: f64) -> Self {
         Self { range: (low, high), ..self }
     }
 }
 
-/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place, but no more than five
-/// digits of it: an interval below that is none.
+/// `156.21 ± 0.27`: two digits of the interval, and the mean to the same place, but at most five digits of
+/// it: a smaller interval is not shown.
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let magnitude = |x: f64| x.abs().log10().floor();
@@ -91,8 +91,8 @@ const STUDENT_975: [f64; 30] = [
     2.052, 2.048, 2.045, 2.042,
 ];
 
-/// 97.5 % quantile of Student's t; above 30 degrees of freedom by its expansion around the normal
-/// quantile (Abramowitz and Stegun 26.7.5), where the error is below 0.0001.
+/// 97.5 % quantile of Student's t; above 30 degrees of freedom from its expansion around the normal quantile
+/// (Abramowitz and Stegun 26.7.5), whose error is below 0.0001.
 #[must_use]
 pub fn student_975(freedom: usize) -> f64 {
     match STUDENT_975.get(freedom.saturating_sub(1)) {

@@ -1,6 +1,6 @@
-//! Numbers and sweep values as people read them.
+//! Numbers and sweep values in readable form.
 
-/// `value` with that many decimals and a comma between thousands.
+/// `value` with `decimals` decimals and a comma between thousands.
 #[must_use]
 pub fn fixed(value: f64, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
@@ -23,7 +23,7 @@ pub fn fixed(value: f64, decimals: usize) -> String {
     out
 }
 
-/// Three significant digits, all digits above the point, powers of ten far from 1.
+/// Three significant digits, but all digits before the decimal point; powers of ten for values far from 1.
 #[must_use]
 pub fn pretty(value: f64) -> String {
     let size = value.abs();
@@ -60,7 +60,7 @@ fn superscript(c: char) -> char {
     }
 }
 
-/// As few digits as the value has.
+/// The number with only as many digits as it has.
 #[must_use]
 pub fn plain(value: f64) -> String {
     let text = match value.abs() {
@@ -74,22 +74,22 @@ pub fn plain(value: f64) -> String {
     }
 }
 
-/// A time in ms with its unit, without needless digits: `100 ms`, `2.5 ms`.
+/// A time in ms with its unit, without superfluous digits: `100 ms`, `2.5 ms`.
 #[must_use]
 pub fn plain_ms(value: f64) -> String {
     format!("{} ms", plain(value))
 }
 
-/// A sweep value as a number where it is one: plain, or with a time or size unit.
+/// A sweep value that is a number: plain, or with a unit of time or size.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantity {
-    /// Plain value, or in ms or MiB.
+    /// Plain value, or converted to ms or MiB.
     pub value: f64,
     /// `""`, `ms` or `MiB`.
     pub unit: &'static str,
 }
 
-/// Units of the experiment file, with what one of them is in the drawn unit.
+/// Units of the experiment file, each with its drawn unit and the conversion factor.
 const UNITS: [(&str, &str, f64); 15] = [
     ("ns", "ms", 1e-6),
     ("us", "ms", 1e-3),
@@ -122,7 +122,7 @@ pub fn quantity(text: &str) -> Option<Quantity> {
     Some(Quantity { value, unit })
 }
 
-/// The shortest form of a sweep key that still says what it is: `tenant.vision.arrivals.rate` is
+/// The shortest form of a sweep key that is still clear: `tenant.vision.arrivals.rate` becomes
 /// `vision.arrivals.rate`, as in the experiment file without the table's name.
 #[must_use]
 pub fn key_title(key: &str) -> String {

@@ -1,6 +1,6 @@
-//! What a result folder holds, typed: the columns of its tables with units and meanings, their
-//! reader, and `run.json`. Whoever writes or reads results uses this crate; it knows neither the
-//! simulator nor its policies beyond the names in the tables.
+//! The contents of a result folder, typed: the columns of its tables with units and meanings, their reader,
+//! and `run.json`. All code that writes or reads results uses this crate; it knows neither the simulator nor
+//! its policies beyond the names in the tables.
 //!
 //! | file | one row is | columns |
 //! |---|---|---|
@@ -13,8 +13,8 @@
 //! | `curves.csv` | a point of a latency curve | [`columns::CURVES`] |
 //! | `validation.csv` | a metric simulated and measured | [`columns::VALIDATION`] |
 //!
-//! Shares are fractions in files and percent in pictures. A value that does not exist is an empty
-//! field: drawn as a gap and printed as a dash, never as 0.
+//! Shares are fractions in files and percentages in pictures. A missing value is an empty field: drawn as a
+//! gap and printed as a dash, never as 0.
 
 mod answer;
 pub mod columns;
@@ -39,5 +39,5 @@ pub use run_info::{
 pub use spec::{Legend, LogAxes, PlotKind, PlotSpec, SpecError, Wanted, Width};
 pub use table::{Row, Table};
 
-/// The tenant that stands for the whole GPU.
+/// The name of the tenant that represents the whole GPU.
 pub const WHOLE: &str = "*";

@@ -1,5 +1,5 @@
-//! `run.json`: what a result folder says of the run that made it. With it, plots and report can be
-//! drawn again from the folder alone.
+//! `run.json`: the description of the run that created a result folder. With it, plots and report can be
+//! redrawn from the folder alone.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::ReadError;
 use crate::spec::PlotSpec;
 
-/// The content of `run.json`. Keys that a newer version added are ignored on reading.
+/// The content of `run.json`. Keys added by a newer version are ignored when reading.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub struct RunInfo {
     /// Experiment name.
@@ -18,7 +18,7 @@ pub struct RunInfo {
     /// The question that the experiment answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<String>,
-    /// Digest of the experiment with everything it refers to.
+    /// Digest of the experiment and everything it refers to.
     pub experiment_digest: String,
     /// Version of the program.
     pub version: String,
@@ -39,16 +39,16 @@ pub struct RunInfo {
     /// The GPU.
     #[serde(default)]
     pub device: DeviceInfo,
-    /// `real` or `ideal`: whether mechanisms cost what the device file says.
+    /// `real` or `ideal`: whether mechanisms have the costs that the device file lists.
     #[serde(default)]
     pub costs: String,
     /// Simulated time after the warm-up, such as `60s`.
     #[serde(default)]
     pub duration: String,
-    /// Simulated time that counts for nothing, such as `2s`.
+    /// Simulated time before counting starts, such as `2s`.
     #[serde(default)]
     pub warmup: String,
-    /// The experiment file's text as resolved, overrides included.
+    /// The resolved text of the experiment file, overrides included.
     #[serde(default)]
     pub config: String,
     /// Tenants, in file order.
@@ -60,32 +60,32 @@ pub struct RunInfo {
     /// Sweep keys, in the order of their columns in `results.csv`.
     #[serde(default)]
     pub sweep_keys: Vec<String>,
-    /// Unit of the plain numbers of a sweep key; a key that is not there has none.
+    /// Unit of the plain numbers of a sweep key; keys without a unit are absent.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub sweep_units: BTreeMap<String, String>,
-    /// The metric by which policies are ranked where no tenant has a goal; default: goodput.
+    /// The metric that ranks policies if no tenant has a goal; default: goodput.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rank_by: Option<String>,
-    /// The best policy of every sweep point that has one, with what it resolved to.
+    /// The best policy of every sweep point that has one, with the settings that it resolved to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub winners: Vec<Winner>,
-    /// The `[[plot]]` tables; empty: [`PlotSpec::defaults`] are drawn.
+    /// The `[[plot]]` tables; if empty, [`PlotSpec::defaults`] are drawn.
     #[serde(default)]
     pub plots: Vec<PlotSpec>,
-    /// Present where the results come from a device in real time instead of a simulation.
+    /// Present if the results come from a device in real time instead of a simulation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replay: Option<ReplayInfo>,
-    /// What a reader of the results has to know: fallbacks, approximations, data used at its edge.
+    /// What readers of the results must know: fallbacks, approximations, data used at its limits.
     #[serde(default)]
     pub warnings: Vec<String>,
 }
 
-/// What stood in the simulator's place.
+/// What ran the cells instead of the simulator.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct ReplayInfo {
-    /// As asked for: `emulated`, `cuda:0`.
+    /// The device as it was requested: `emulated`, `cuda:0`.
     pub on: String,
-    /// `measured`, or what it was instead: `emulated`, `stand-in`.
+    /// `measured`, or the alternative to a measurement: `emulated`, `stand-in`.
     pub kind: String,
     /// The device and its driver.
     pub device: String,
@@ -97,44 +97,46 @@ pub struct Winner {
     /// The sweep point in words; empty without a sweep.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub point: String,
-    /// What tables and plots call the policy.
+    /// The policy's name in tables and plots.
     pub label: String,
-    /// Whether it keeps every goal for certain; else it may.
+    /// Whether it keeps every goal for certain; otherwise it may.
     pub certain: bool,
-    /// What it resolved to, one line for each step or worker, as in `layouts.csv`.
+    /// The settings that it resolved to, one line for each step or worker, as in `layouts.csv`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<String>,
-    /// Where the best is a research prototype: the best of those that deploy today and miss no goal for
-    /// certain.
+    /// If the best is a research prototype: the best of the policies that can be deployed today and miss no
+    /// goal for certain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub today: Option<Box<Winner>>,
     /// Whether others do exactly as well.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tied: bool,
-    /// How much more load it carries, where that was looked for.
+    /// How much more load it can carry, if that was determined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headroom: Option<Headroom>,
 }
 
-/// By which factor all open loads may grow before a goal is missed: what a search over the first repeat says.
+/// The factor by which all open loads may grow before a goal is missed, found by a search over the first
+/// repeat.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub struct Headroom {
-    /// The largest factor that keeps every goal; absent where none of those tried does.
+    /// The largest factor that keeps every goal; absent if none of those tried does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub factor: Option<f64>,
-    /// Which goal is missed at the next larger one; absent where none is.
+    /// Which goal is missed at the next larger factor; absent if none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<String>,
 }
 
 impl Winner {
-    /// What to deploy today: this, or in place of a research prototype the best that deploys.
+    /// What to deploy today: this policy or, if it is a research prototype, the best one that can be
+    /// deployed.
     #[must_use]
     pub fn deployed(&self) -> &Self {
         self.today.as_deref().unwrap_or(self)
     }
 
-    /// The headroom as a sentence, the label in backquotes.
+    /// The headroom as a sentence, with the label in backquotes.
     #[must_use]
     pub fn headroom_words(&self) -> Option<String> {
         let Headroom { factor, limit } = self.headroom.as_ref()?;
@@ -169,7 +171,7 @@ pub struct CellInfo {
 pub struct DeviceInfo {
     /// Device file name without `.toml`.
     pub name: String,
-    /// For people.
+    /// Its name for readers.
     pub title: String,
     /// Compute units.
     pub cus: u32,
@@ -188,11 +190,11 @@ pub struct TenantInfo {
     /// `latency` or `best-effort`.
     #[serde(default)]
     pub class: String,
-    /// The SLO in ms; absent: none, or not the same in every cell.
+    /// The SLO in ms; absent if there is none, or if it differs between cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo_ms: Option<f64>,
-    /// The SLO as the experiment file words it, such as `100ms` or `2 × isolated p95`; `swept` where
-    /// it differs between cells.
+    /// The SLO as written in the experiment file, such as `100ms` or `2 × isolated p95`; `swept` if it
+    /// differs between cells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slo: Option<String>,
     /// p95 latency of one worker alone on the whole GPU, ms.
@@ -210,10 +212,10 @@ pub struct TenantInfo {
     /// How its kernels are issued: `eager`, `compiled` or `graphs`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub executor: String,
-    /// `measured`, `analytic` or `imported`: where the model's numbers come from.
+    /// Source of the model's numbers: `measured`, `analytic` or `imported`.
     #[serde(default)]
     pub profile_source: String,
-    /// The profile in words: file, tool, date, GPU, whatever its provenance tells.
+    /// The profile in words: file, tool, date, GPU, and whatever else its provenance lists.
     #[serde(default)]
     pub profile: String,
 }
@@ -221,28 +223,28 @@ pub struct TenantInfo {
 /// One policy row of the experiment.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PolicyInfo {
-    /// What tables and plots call it.
+    /// Its name in tables and plots.
     pub label: String,
     /// The policy.
     pub name: String,
-    /// Its options as resolved, one line of text.
+    /// Its resolved options, as one line of text.
     #[serde(default)]
     pub options: String,
     /// What it does, in a sentence.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub summary: String,
-    /// Whether the platform's own mechanisms do it with fixed settings; else it takes a scheduler that
-    /// research describes.
+    /// Whether the platform's own mechanisms implement it with fixed settings; otherwise it needs a scheduler
+    /// as described in research.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployable: Option<bool>,
-    /// Whether it is a bound: a function of the scenario that no way to run a GPU reaches, listed among
-    /// the policies and in no competition with them. Absent in files of earlier versions.
+    /// Whether it is a bound: a function of the scenario that no way to run a GPU can exceed, listed among
+    /// the policies but not competing with them. Absent in files of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<bool>,
 }
 
 impl PolicyInfo {
-    /// Whether it is a bound. Files of earlier versions do not say so; they know one.
+    /// Whether it is a bound. Files of earlier versions do not say so; they have only one.
     #[must_use]
     pub fn is_bound(&self) -> bool {
         self.bound.unwrap_or(self.name == "ideal")
@@ -253,8 +255,8 @@ impl RunInfo {
     /// Reads `run.json`.
     ///
     /// # Errors
-    /// The file is missing or unreadable, no JSON, lacks a required key, or has a bad plot table;
-    /// the message names file, line and field.
+    /// The file is missing or unreadable, is not JSON, lacks a required key, or has a bad plot table; the
+    /// message names file, line and field.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ReadError::Read { path: path.to_owned(), source })?;
@@ -267,7 +269,7 @@ impl RunInfo {
         Ok(run)
     }
 
-    /// Whether what tables and plots call `label` is a bound.
+    /// Whether the policy that tables and plots call `label` is a bound.
     #[must_use]
     pub fn label_is_bound(&self, label: &str) -> bool {
         self.policies.iter().any(|p| p.label == label && p.is_bound())
@@ -282,7 +284,7 @@ impl RunInfo {
     /// Checks every plot table against the sweep keys of the run.
     ///
     /// # Errors
-    /// The first table that asks for what cannot be drawn.
+    /// The first table that asks for something that cannot be drawn.
     pub fn check_plots(&self) -> Result<(), ReadError> {
         for (i, plot) in self.plots.iter().enumerate() {
             plot.check(i, &self.sweep_keys)?;
@@ -301,17 +303,17 @@ impl RunInfo {
         String::from_utf8(text).expect("JSON is text")
     }
 
-    /// Writes [`RunInfo::to_json`] without holding it: many cells make a long text.
+    /// Writes [`RunInfo::to_json`] without holding it in memory: many cells make a long text.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// The text cannot be written.
     pub fn write_json(&self, mut to: impl io::Write) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut to, self)?;
         to.write_all(b"\n")
     }
 }
 
-/// serde_json appends `at line L column C`; the caller puts the line in front instead.
+/// serde_json appends `at line L column C`; the caller puts the line at the front instead.
 fn strip_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ").map_or(text.clone(), |(head, _)| head.to_owned())

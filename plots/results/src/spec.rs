@@ -45,7 +45,7 @@ impl PlotKind {
         (Self::Pareto, "pareto"),
     ];
 
-    /// The name that files use.
+    /// The name in files.
     #[must_use]
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(k, _)| *k == self).expect("ALL lists every kind").1
@@ -120,7 +120,7 @@ pub enum Block {
 }
 
 impl Width {
-    /// In mm.
+    /// The width in mm.
     #[must_use]
     pub fn mm(self) -> f64 {
         match self {
@@ -166,7 +166,7 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    /// Whether a field of a table is this value: as text, or as the same number.
+    /// Whether a field of a table equals this value: as text, or as the same number.
     #[must_use]
     pub fn matches(&self, field: &str) -> bool {
         let number = |n: f64| field.parse::<f64>().is_ok_and(|f| f == n);
@@ -277,11 +277,11 @@ pub struct SpecError {
     pub message: String,
 }
 
-/// Columns of `results.csv` that name things; sweep keys come on top.
+/// Columns of `results.csv` that name things; sweep keys are added to them.
 const DIMENSIONS: [&str; 4] = ["label", "policy", "tenant", "model"];
 
 impl PlotSpec {
-    /// The keys of a `[[plot]]` table, for messages about unknown ones.
+    /// The keys of a `[[plot]]` table, for messages about unknown keys.
     pub const FIELDS: &'static [&'static str] = &[
         "kind",
         "name",
@@ -303,7 +303,7 @@ impl PlotSpec {
         "where",
     ];
 
-    /// A plot of that kind with nothing but defaults.
+    /// A plot of this kind with only defaults.
     #[must_use]
     pub fn new(kind: PlotKind) -> Self {
         Self {
@@ -328,8 +328,8 @@ impl PlotSpec {
         }
     }
 
-    /// What is drawn where the experiment asks for nothing: goodput and p99 per tenant without a
-    /// sweep, goodput over the first key with one, and goodput against p99.
+    /// The plots to draw if the experiment asks for none: goodput and p99 per tenant without a sweep, goodput
+    /// over the first key with one, and goodput against p99.
     #[must_use]
     pub fn defaults(sweep_keys: &[String]) -> Vec<Self> {
         let with_y = |kind, y: &str| Self { y: Some(y.to_owned()), ..Self::new(kind) };
@@ -348,7 +348,7 @@ impl PlotSpec {
     /// Checks the table against the sweep keys of its experiment; `index` counts from 0.
     ///
     /// # Errors
-    /// A field that its kind does not take or a column that does not exist, with the closest name.
+    /// A field that its kind does not accept, or a column that does not exist, with the closest name.
     pub fn check(&self, index: usize, sweep_keys: &[String]) -> Result<(), SpecError> {
         let error = |field, message| SpecError {
             number: index + 1,
@@ -396,7 +396,7 @@ impl PlotSpec {
         }
     }
 
-    /// What this kind takes as x, y and by.
+    /// The values that this kind accepts for x, y and by.
     fn accepted<'a>(
         &self,
         dims: &[&'a str],
@@ -459,7 +459,7 @@ impl PlotSpec {
         }
     }
 
-    /// Columns that `where` may name.
+    /// Columns that `where` may contain.
     fn filters<'a>(&self, dims: &[&'a str]) -> Vec<&'a str> {
         match self.kind {
             PlotKind::Curves => vec!["model", "batch", "kernel"],
@@ -472,7 +472,7 @@ impl PlotSpec {
         }
     }
 
-    /// The file stem: `name`, or one made of kind, y and x.
+    /// The file stem: `name`, or one built from kind, y and x.
     #[must_use]
     pub fn stem(&self) -> String {
         if let Some(name) = &self.name {
@@ -485,7 +485,7 @@ impl PlotSpec {
     }
 }
 
-/// A closed list of names; empty: the field is not taken, or (no `what`) anything goes.
+/// A closed list of names; if it is empty, the field is not accepted or, without `what`, anything is.
 #[derive(Clone, Debug)]
 struct Accepted<'a> {
     what: &'static str,
@@ -511,7 +511,7 @@ fn is_stem_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
 
-/// A stem becomes a file name: nothing in it may lead out of `plots/`.
+/// A stem becomes a file name: it must not lead out of `plots/`.
 fn check_name(name: &str) -> Result<(), String> {
     if name.is_empty() || name.starts_with('.') || !name.chars().all(is_stem_char) {
         return Err(format!(

@@ -1,5 +1,5 @@
-//! Result tables as they stand in files: text columns that name things and numbers that may be
-//! absent. A malformed field is refused with file, line and column.
+//! Result tables as in their files: text columns that name things, and numbers that may be missing. A
+//! malformed field is rejected with file, line and column.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -12,15 +12,15 @@ use crate::columns::{TIMELINE, VALIDATION, has_numbers, unknown};
 use crate::error::ReadError;
 use crate::spec::Wanted;
 
-/// One row: texts and numbers aligned with the columns of its [`Table`]. Small: a table may have
-/// hundreds of thousands.
+/// One row: texts and numbers in the order of the columns of its [`Table`]. Kept small: a table may have
+/// hundreds of thousands of rows.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// Line in the file, from 1.
     pub line: u64,
-    /// Equal texts of a table are one.
+    /// Equal texts of a table are stored once.
     texts: Box<[Arc<str>]>,
-    /// NaN where there is none.
+    /// NaN if there is no number.
     numbers: Box<[f64]>,
 }
 
@@ -37,7 +37,7 @@ impl Table {
     /// Reads `results.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn results(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = LEADING.into_iter().chain(keys).chain(NAMES).chain([STATUS]).collect();
@@ -49,7 +49,7 @@ impl Table {
     /// Reads `cdf.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn cdf(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = SERIES_LEADING.into_iter().chain(keys).chain([CDF[0]]).collect();
@@ -59,7 +59,7 @@ impl Table {
     /// Reads `series.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn series(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts = SERIES_LEADING.into_iter().chain(keys).chain([TIMELINE[0]]).collect();
@@ -69,7 +69,7 @@ impl Table {
     /// Reads `counters.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn counters(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let texts =
@@ -80,7 +80,7 @@ impl Table {
     /// Reads `layouts.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn layouts(path: &Path, sweep_keys: &[String]) -> Result<Self, ReadError> {
         let keys = sweep_keys.iter().map(String::as_str);
         let names = LAYOUTS[..4].iter().copied();
@@ -91,7 +91,7 @@ impl Table {
     /// Reads `curves.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn curves(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, CURVES[..3].to_vec(), CURVES[3..].to_vec())
     }
@@ -99,7 +99,7 @@ impl Table {
     /// Reads `validation.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn validation(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, VALIDATION[..3].to_vec(), VALIDATION[3..].to_vec())
     }
@@ -107,7 +107,7 @@ impl Table {
     /// Reads a tuner's `matrix.csv`.
     ///
     /// # Errors
-    /// It is missing or malformed; the message names file, line and column.
+    /// The file is missing or malformed; the message names file, line and column.
     pub fn matrix(path: &Path) -> Result<Self, ReadError> {
         Self::read(path, MATRIX[..4].to_vec(), MATRIX[4..].to_vec())
     }
@@ -116,7 +116,7 @@ impl Table {
         Self::open(path, texts, numbers, |_| false)
     }
 
-    /// Reads a table in which the columns that are `optional` may be missing.
+    /// Reads a table in which columns that are `optional` may be missing.
     fn open(
         path: &Path,
         texts: Vec<&str>,
@@ -158,12 +158,12 @@ impl Table {
         Ok(Self { texts: own(texts), numbers: own(numbers), rows })
     }
 
-    /// The text of `row` in `column`; empty where the table has no such column.
+    /// The text of `row` in `column`; empty if the table has no such column.
     pub fn text<'a>(&self, row: &'a Row, column: &str) -> &'a str {
         self.texts.iter().position(|c| c == column).map_or("", |i| &*row.texts[i])
     }
 
-    /// The number of `row` in `column`; `None` where the field is empty.
+    /// The number of `row` in `column`; `None` if the field is empty.
     pub fn number(&self, row: &Row, column: &str) -> Option<f64> {
         self.numbers
             .iter()
@@ -172,7 +172,7 @@ impl Table {
             .filter(|n| !n.is_nan())
     }
 
-    /// Text of a column for filters: numbers count as well.
+    /// Text of a column for filters, which also apply to numbers.
     fn field(&self, row: &Row, column: &str) -> String {
         match self.number(row, column) {
             Some(n) => n.to_string(),
@@ -180,14 +180,14 @@ impl Table {
         }
     }
 
-    /// Rows whose cell succeeded and that `filter` lets through.
+    /// Rows of successful cells that match `filter`.
     pub fn select(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         let has_status = self.texts.iter().any(|c| c == STATUS);
         let ok = |row: &&Row| !has_status || has_numbers(self.text(row, STATUS));
         self.matching(filter).into_iter().filter(ok).collect()
     }
 
-    /// Rows that `filter` lets through, those of failed cells too.
+    /// Rows that match `filter`, including those of failed cells.
     pub fn matching(&self, filter: &BTreeMap<String, Wanted>) -> Vec<&Row> {
         self.rows
             .iter()
@@ -195,7 +195,7 @@ impl Table {
             .collect()
     }
 
-    /// Different values of a text column among `rows`, in order of appearance.
+    /// The distinct values of a text column among `rows`, in order of appearance.
     pub fn distinct(&self, rows: &[&Row], column: &str) -> Vec<String> {
         let mut seen: Vec<String> = Vec::new();
         for row in rows {
@@ -208,7 +208,7 @@ impl Table {
     }
 }
 
-/// The text, shared with the others that are equal.
+/// The text, shared with all equal ones.
 fn one(seen: &mut HashSet<Arc<str>>, text: &str) -> Arc<str> {
     if let Some(same) = seen.get(text) {
         return same.clone();
@@ -244,7 +244,7 @@ fn check_header(
     Ok(())
 }
 
-/// A number of a field; NaN where it is empty.
+/// The number in a field; NaN if it is empty.
 fn number(text: &str, column: &str) -> Result<f64, String> {
     if text.is_empty() {
         return Ok(f64::NAN);

@@ -1,4 +1,4 @@
-//! What folds away: why, caveats, every number, files, provenance.
+//! The folded parts: why, caveats, every number, files, provenance.
 
 use std::path::Path;
 
@@ -10,10 +10,10 @@ use maud::{Markup, html};
 use super::code;
 use crate::select::Context;
 
-/// Result rows that a page shows; all of them stand in `results.csv`.
+/// Most result rows shown on a page; `results.csv` has all of them.
 const MAX_ROWS: usize = 100;
 
-/// What stands behind the answer: use of the GPU, and where the time of a request goes.
+/// Metrics behind the answer: use of the GPU, and where the time of a request goes.
 const BEHIND: [Metric; 11] = [
     Metric::CuUtilization,
     Metric::DramUtilization,
@@ -74,7 +74,7 @@ pub(super) fn why(cx: &Context<'_>) -> Markup {
     }
 }
 
-/// The least share of a tenant's requests in time in any cell of a policy, with the tenant and the seed.
+/// The smallest share of a tenant's requests in time in any cell of a policy, with the tenant and the seed.
 fn worst(cx: &Context<'_>, label: &str) -> Option<String> {
     let table = cx.results;
     let own = table
@@ -87,7 +87,7 @@ fn worst(cx: &Context<'_>, label: &str) -> Option<String> {
     Some(format!("{} ({tenant}, seed {seed})", fixed((share * 1000.0).floor() / 10.0, 1)))
 }
 
-/// What a reader has to know before trusting the numbers.
+/// What readers must know before they trust the numbers.
 pub(super) fn caveats(cx: &Context<'_>) -> Markup {
     let repeats = cx.run.seeds.len();
     html! {
@@ -109,15 +109,15 @@ pub(super) fn caveats(cx: &Context<'_>) -> Markup {
     }
 }
 
-/// Below this share of the boost clock the power limit is worth a word.
+/// The power limit is mentioned if the clock falls below this share of the boost clock.
 const HELD: f64 = 0.99;
 
-/// Says which policies the board's power limit slows, if any.
+/// Tells which policies the board's power limit slows down, if any.
 fn held_back(cx: &Context<'_>) -> Option<String> {
     let boost = cx.run.device.boost_mhz?;
     let table = cx.results;
     let clock = |r: &Row| table.number(r, Metric::Clock.name()).map(|mhz| mhz / boost);
-    // Where a policy sets the clock, a low one is not a limit's doing.
+    // If a policy sets the clock, a low clock does not come from the power limit.
     let sets = |r: &Row| {
         let label = table.text(r, "label");
         let known = cx.run.policies.iter().find(|p| p.label == label);
@@ -147,7 +147,7 @@ fn held_back(cx: &Context<'_>) -> Option<String> {
     ))
 }
 
-/// Links to what lies beside the page.
+/// Links to the files next to the page.
 pub(super) fn files(cx: &Context<'_>, stems: &[&str]) -> Markup {
     let beside = [
         "results.csv",
@@ -297,11 +297,11 @@ pub(super) fn provenance(cx: &Context<'_>) -> Markup {
     }
 }
 
-/// The first rows of `results.csv`, without the columns of which none has a value.
+/// The first rows of `results.csv`, without empty columns.
 pub(super) fn numbers(cx: &Context<'_>) -> Markup {
     let table = cx.results;
     let rows = &table.rows[..table.rows.len().min(MAX_ROWS)];
-    // The experiment's name is the page's.
+    // The experiment's name is already the name of the page.
     let keys = cx.run.sweep_keys.iter().map(String::as_str);
     let texts: Vec<&str> = LEADING[2..].iter().copied().chain(keys).chain(NAMES).collect();
     let known =

@@ -1,4 +1,4 @@
-//! Policies best first with how they stand with every goal, and for sweeps the map of goals.
+//! Policies, best first, with their result for every goal; for sweeps, also the map of goals.
 
 use cotenant_results::format::{fixed, plain_ms, pretty};
 use cotenant_results::{Answer, Cell, Goal, Line, Point, Standing};
@@ -7,12 +7,12 @@ use maud::{Markup, html};
 use super::code;
 use crate::select::Context;
 
-/// Rows that stand open; the others fold away behind a line.
+/// Rows that are visible at once; the others are folded away behind a line.
 const OPEN: usize = 4;
-/// Sweep points that a page shows; beyond, `results.csv` is the better reader.
+/// Most sweep points shown on a page; for more, `results.csv` is easier to read.
 const MAX_POINTS: usize = 60;
 
-/// A percentage rounded down: 98.999 must not read as 99.
+/// A percentage, rounded down: 98.999 must not read as 99.
 fn percent(value: f64) -> String {
     fixed((value * 10.0 + 1e-7).floor() / 10.0, 1)
 }
@@ -21,10 +21,10 @@ fn percent(value: f64) -> String {
 pub(super) fn table(cx: &Context<'_>, answer: &Answer, point: &Point) -> Markup {
     let rivals: Vec<&Line> = point.lines.iter().filter(|l| !l.bound).collect();
     let bounds: Vec<&Line> = point.lines.iter().filter(|l| l.bound).collect();
-    // One more row is shorter than a line that says so.
+    // Showing one more row takes less room than a line that says there is one.
     let open = if rivals.len() <= OPEN + 1 { rivals.len() } else { OPEN };
     let (mut open, mut folded) = (rivals[..open].to_vec(), rivals[open..].to_vec());
-    // The one to deploy today is seen at once.
+    // The policy to deploy today is always visible.
     let winner = cx.run.winners.iter().find(|w| w.point == point.name);
     let today = winner.and_then(|w| w.today.as_ref()).map(|t| t.label.as_str());
     if let Some(i) = folded.iter().position(|l| Some(l.label.as_str()) == today) {
@@ -46,7 +46,7 @@ pub(super) fn table(cx: &Context<'_>, answer: &Answer, point: &Point) -> Markup 
 }
 
 fn rows(cx: &Context<'_>, answer: &Answer, point: &Point, lines: &[&Line]) -> Markup {
-    // Jobs of a sweep that differ from point to point leave columns of which this one has nothing.
+    // Jobs of a sweep that differ from point to point add columns that are empty at this point.
     let here: Vec<usize> = (0..answer.tenants.len())
         .filter(|&i| point.lines.iter().any(|l| l.cells[i].is_some() || !l.failures.is_empty()))
         .collect();
@@ -157,7 +157,7 @@ fn tenant_cell(cell: &Cell) -> Markup {
     }
 }
 
-/// Policy by sweep point: who keeps every goal where, or how it ranks where there is none.
+/// Policy by sweep point: which policy keeps every goal where, or how it ranks if there is no goal.
 pub(super) fn map(cx: &Context<'_>, answer: &Answer) -> Markup {
     let shown = &answer.points[..answer.points.len().min(MAX_POINTS)];
     let labels: Vec<String> = {

@@ -1,4 +1,4 @@
-//! The GPUs as bars: who has which part of each.
+//! The GPUs as bars: which tenant has which part of each.
 
 use cotenant_deploy::{Gpu, Sharing};
 use maud::{Markup, html};
@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use crate::advise::lab::Lab;
 use crate::advise::row::Row;
 
-/// Bars of parts; colours are those of the figures.
+/// Style of the bars; the colours are those of the figures.
 pub(super) const STYLE: &str = "
 .gpu { margin: 0 0 1rem; }
 .gpu p { margin: 0 0 .3rem; }
@@ -56,7 +56,7 @@ fn style(part: &Part) -> String {
     format!("flex: {:.2} 1 0{colour}", part.cus.max(0.01))
 }
 
-/// One bar where everybody has a place of its own, one for each tenant where they overlap.
+/// One bar if every tenant has a place of its own, one per tenant if they overlap.
 fn bars(gpu: &Gpu, lab: &Lab) -> Vec<Vec<Part>> {
     let device = &lab.setup.device;
     let all = f64::from(device.cus());

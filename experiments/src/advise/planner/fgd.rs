@@ -1,16 +1,16 @@
-//! FGD, fragmentation gradient descent (Weng et al., ATC 2023, "Beware of Fragmentation"), by its published
-//! scheduler (kubernetes-scheduler-simulator, `frag.go` and `fgd_score.go`).
+//! FGD, fragmentation gradient descent (Weng et al., ATC 2023, "Beware of Fragmentation"), after its
+//! published scheduler (kubernetes-scheduler-simulator, `frag.go` and `fgd_score.go`).
 //!
-//! Tasks ask for parts of a GPU. A GPU's fragment is what of its idle part no task of a class could use, on
-//! average over the classes by how often they come: all of it where it is less than the class asks for. Each
-//! task, in the order of the mix, goes to the GPU whose fragment its coming lowers most (or raises
-//! least), by the published score `⌊100 · sigmoid((before − after) / 1000)⌋` of thousandths of a GPU; of
-//! equals the first.
+//! Tasks ask for parts of a GPU. A GPU's fragment is the amount of its idle part that tasks cannot use,
+//! averaged over the task classes, weighted by frequency: all of the idle part if it is less than the
+//! class asks for. Each task, in the order of the mix, goes to the GPU whose fragment it lowers most (or
+//! raises least), by the published score `⌊100 · sigmoid((before − after) / 1000)⌋` of thousandths of a GPU;
+//! among equals, to the first.
 //!
-//! Ours, since FGD leaves the requests to users and the cluster's size to its owner: a tenant asks for the
-//! smallest share, in steps of 5 %, that serves its rate with a tenth to spare, each batch within half of the
-//! goal; whole GPUs first where one does not do. A GPU is a node of its own, and one is added where no other
-//! has room.
+//! Our additions, since FGD leaves the requests to users and the cluster's size to its owner: a tenant asks
+//! for the smallest share, in steps of 5 %, that serves its rate with a tenth to spare and each batch within
+//! half of the goal; if one GPU is not enough, for whole GPUs first. Each GPU is a node of its own, and a GPU
+//! is added when no other has room.
 
 use std::collections::BTreeMap;
 
@@ -20,9 +20,9 @@ use super::super::lab::{Candidate, Lab};
 use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, profile};
 
-/// Steps of a request, percent.
+/// Granularity of a request, percent.
 const STEP: u32 = 5;
-/// Share of what a part serves that it is trusted with.
+/// Share of a part's capacity that is planned for.
 const TRUSTED: f64 = 0.9;
 
 /// A part that a tenant asks for.
@@ -50,7 +50,7 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<C
     Ok(candidates(lab, gpus))
 }
 
-/// What a tenant asks for: whole GPUs, and the smallest share that serves the rest.
+/// The requests of a tenant: whole GPUs, and the smallest share that serves the rest.
 fn asked(lab: &Lab, w: &Wanted, threads: usize) -> Result<Vec<Request>, String> {
     let mut known: BTreeMap<u32, Option<Request>> = BTreeMap::new();
     let mut at = |percent: u32| {
@@ -69,7 +69,7 @@ fn asked(lab: &Lab, w: &Wanted, threads: usize) -> Result<Vec<Request>, String> 
             ..whole
         });
     }
-    // What a share serves grows with it: the first that is enough, by bisection.
+    // Capacity grows with the share: bisection finds the first that is enough.
     let (mut low, mut high) = (1, 100 / STEP);
     while low < high {
         let middle = u32::midpoint(low, high);
@@ -81,7 +81,7 @@ fn asked(lab: &Lab, w: &Wanted, threads: usize) -> Result<Vec<Request>, String> 
     Ok(all)
 }
 
-/// The batch with which a share serves most within half of the goal.
+/// The batch size at which a share serves most, with each batch within half of the goal.
 fn best(lab: &Lab, w: &Wanted, percent: u32, threads: usize) -> Option<Request> {
     let sharing = || Sharing::Mps { percent: vec![percent] };
     let settings: Vec<_> =
@@ -93,13 +93,13 @@ fn best(lab: &Lab, w: &Wanted, percent: u32, threads: usize) -> Option<Request> 
     Some(Request { percent, part })
 }
 
-/// What of an idle part, in percent, is of no use, in thousandths of a GPU, on average over the requests.
+/// The unusable part of `idle` percent, in thousandths of a GPU, averaged over the requests.
 fn fragment(idle: u32, requests: &[u32]) -> f64 {
     let useless = requests.iter().filter(|&&r| r > idle).count() as f64;
     useless / requests.len().max(1) as f64 * f64::from(idle) * 10.0
 }
 
-/// Which requests, in percent, each GPU gets.
+/// The indices of the requests (in percent) that each GPU gets.
 fn pack(requests: &[u32]) -> Vec<Vec<usize>> {
     let mut gpus: Vec<(u32, Vec<usize>)> = vec![];
     for (i, &request) in requests.iter().enumerate() {
@@ -108,7 +108,7 @@ fn pack(requests: &[u32]) -> Vec<Vec<usize>> {
             (100.0 / (1.0 + libm::exp(-lowered / 1000.0))).floor() as u32
         };
         let fits = gpus.iter_mut().filter(|(idle, _)| *idle >= request);
-        // Of equals the first.
+        // Among equals, the first.
         match fits.rev().max_by_key(|(idle, _)| score(*idle)) {
             Some((idle, here)) => {
                 *idle -= request;
@@ -125,10 +125,10 @@ mod tests {
     use super::*;
 
     /// Worked by hand. With 65 and 40 on two GPUs, 35 and 60 are idle. A request of 20 on the first would
-    /// leave 15, which nobody can use: its fragment grows from 2/8 · 350 = 87.5 to 150, score
-    /// ⌊100 · sigmoid(-0.0625)⌋ = 48. On the second it falls from 1/8 · 600 = 75 to 1/8 · 400 = 50, score
-    /// 50; best fit would take the first. The next: 48 against 49 (50 to 3/8 · 200 = 75), then 48 against
-    /// 51 (75 to 0). The fourth has room on the first alone, the fifth on none.
+    /// leave 15, which no request can use: its fragment grows from 2/8 · 350 = 87.5 to 150, score ⌊100 ·
+    /// sigmoid(-0.0625)⌋ = 48. On the second it falls from 1/8 · 600 = 75 to 1/8 · 400 = 50, score 50; best
+    /// fit would take the first. The next request: 48 against 49 (50 to 3/8 · 200 = 75), then 48 against 51
+    /// (75 to 0). The fourth has room only on the first, the fifth on neither.
     #[test]
     fn tasks_go_where_they_leave_what_others_can_use() {
         let requests = [65, 40, 20, 20, 20, 20, 20, 35];

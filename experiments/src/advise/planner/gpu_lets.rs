@@ -1,13 +1,14 @@
-//! gpu-lets (Choi et al., ATC 2022), by its published code (casys-kaist/glet, `scheduler_*.cpp`).
+//! gpu-lets (Choi et al., ATC 2022), after its published code (casys-kaist/glet, `scheduler_*.cpp`).
 //!
-//! A GPU is divided in two at most, at fifths. A share's rate is that of the largest batch that takes at
-//! most half of the goal. The preferred share has the largest gain per percent among the steps that gain at
-//! least 5 %. Tenants are taken in ascending rate × goal: a preferred share for as long as the rate exceeds
-//! what it serves, then the smallest share that serves the rest in time. Each goes to the fullest GPU that
-//! has room, if both tenants there keep their goals with the slow-down that the linear interference model
-//! foresees; else to the next larger share, else to a GPU of its own.
+//! A GPU is divided into at most two parts, in steps of a fifth. A share's rate is that of the largest batch
+//! that takes at most half of the goal. The preferred share has the largest gain per percent among the steps
+//! that gain at least 5 %. Tenants are taken in ascending order of rate × goal: each gets preferred shares as
+//! long as its rate exceeds what they serve, then the smallest share that serves the rest in time. Each share
+//! goes to the fullest GPU that has room, if both tenants there keep their goals under the slowdown that the
+//! linear interference model predicts; otherwise the next larger share is tried, and finally a GPU of its
+//! own.
 //!
-//! Left out: several models in one share by turns, and planning again as rates move.
+//! Left out: several models that take turns in one share, and new plans when rates change.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +20,13 @@ use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, profile, utilization};
 
 const SHARES: [u32; 5] = [20, 40, 60, 80, 100];
-/// A larger share that gains less is not a step.
+/// A larger share that gains less than this does not count as a step.
 const STEP: f64 = 1.05;
-/// A rest of so few requests/s gets no share of its own.
+/// A remainder of at most this many requests/s gets no share of its own.
 const REST: f64 = 15.0;
-/// Latencies are foreseen with so much to spare.
+/// Safety factor on predicted latencies.
 const SPARE: f64 = 1.1;
-/// How far a share for the rest may exceed the goal.
+/// Factor by which a share for the rest may exceed the goal.
 const REST_OVER: f64 = 1.05;
 
 /// A share of a GPU.
@@ -33,10 +34,10 @@ const REST_OVER: f64 = 1.05;
 struct Let {
     percent: u32,
     part: Part,
-    /// Time of a batch without a neighbour.
+    /// Time of a batch without neighbours.
     batch: Nanos,
     goal: Nanos,
-    /// It waits for its batch to fill, instead of running one after the other.
+    /// It waits for its batch to fill, instead of running batches back to back.
     rest: bool,
 }
 
@@ -77,7 +78,7 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<C
     Ok(candidates(lab, shared))
 }
 
-/// The largest batch of a share that takes at most half of the goal; none: one request.
+/// The largest batch of a share that takes at most half of the goal; a batch of one request if there is none.
 fn saturated(known: &Profile, w: &Wanted, percent: u32) -> Option<Let> {
     let here = || known.iter().filter(move |((p, ..), _)| *p == percent);
     let fits = here().rfind(|(_, s)| s.batch.0 * 2 <= w.goal.0);
@@ -107,8 +108,8 @@ fn preferred(known: &Profile, w: &Wanted) -> Option<Let> {
     Some(best)
 }
 
-/// The smallest share that serves `rate`: a batch fills, and is done, within the goal, and one is done
-/// before the next has filled.
+/// The smallest share that serves `rate`: a batch fills and completes within the goal, and completes before
+/// the next one has filled.
 fn rest(known: &Profile, w: &Wanted, rate: f64) -> Option<Let> {
     let serves = |((_, batch, _), s): &(&(u32, u32, u32), &Saturated)| {
         let fill = f64::from(*batch) * 1e9 / rate;
@@ -121,7 +122,7 @@ fn rest(known: &Profile, w: &Wanted, rate: f64) -> Option<Let> {
     Some(Let { percent, part, batch: s.batch, goal: w.goal, rest: true })
 }
 
-/// Onto the fullest GPU on which both keep their goals, with a larger share if need be.
+/// Places a share on the fullest GPU on which both keep their goals, enlarged if necessary.
 fn put(lab: &Lab, known: &Profile, w: &Wanted, wish: Let, gpus: &mut Vec<Vec<Let>>) {
     for percent in SHARES.into_iter().filter(|&p| p >= wish.percent) {
         let Some(s) = known.get(&(percent, wish.part.batch, wish.part.workers)) else { continue };
@@ -143,7 +144,7 @@ fn put(lab: &Lab, known: &Profile, w: &Wanted, wish: Let, gpus: &mut Vec<Vec<Let
     gpus.push(vec![wish]);
 }
 
-/// Whether a share keeps its goal beside another.
+/// Whether a share keeps its goal next to another.
 fn keeps(lab: &Lab, own: &Let, other: &Let) -> bool {
     let [own_l2, others_l2, own_dram, others_dram, constant] = lab.setup.device.contention.linear;
     let share = |l: &Let| f64::from(l.percent) / 100.0;

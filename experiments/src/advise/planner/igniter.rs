@@ -1,13 +1,15 @@
-//! iGniter (Xu et al., TPDS 2023), by its published code (icloud-ecnu/igniter, `igniter-algorithm.py`).
+//! iGniter (Xu et al., TPDS 2023), after its published code (icloud-ecnu/igniter, `igniter-algorithm.py`).
 //!
-//! A tenant gets half of its goal for the GPU; the other half is for a batch to fill, which fixes the batch
-//! from the rate. Its share is the smallest, in steps, that runs such a batch in that time alone. The
-//! largest share first, each tenant goes to the GPU on which all shares together grow least after
-//! everybody whom the newcomer slows beyond half of its goal has been given more; where they grow beyond the
-//! whole, to a GPU of its own. A tenant that no share of one GPU serves gets several to itself.
+//! Half of a tenant's goal is for the GPU; the other half is for a batch to fill, which fixes the batch size
+//! from the rate. Its share is the smallest, in steps, that runs such a batch in that time when alone. In
+//! order of decreasing share, each tenant goes to the GPU on which the sum of all shares grows least once
+//! every tenant that the newcomer slows beyond half of its goal has been given more; if the sum would exceed
+//! the whole GPU, the newcomer gets a GPU of its own. A tenant that no share of one GPU serves gets several
+//! GPUs to itself.
 //!
-//! Ours differs in two ways: the profile is looked up where theirs fits five constants to it, and the
-//! slow-down has the L2 and launch terms of their model with the device file's constants, not the clock.
+//! Our version differs in two ways: it looks the profile up, while theirs fits five constants to it; and its
+//! slowdown has the L2 and launch terms of their model with the device file's constants, but not the clock
+//! term.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +19,7 @@ use super::super::lab::{Candidate, Lab};
 use super::saturated::Saturated;
 use super::{Part, Wanted, batches, candidates, utilization};
 
-/// Share of the rate that a GPU given to one tenant is trusted with.
+/// Share of the capacity of a dedicated GPU that is planned for.
 const DEDICATED: f64 = 0.9;
 
 /// A tenant on a GPU.
@@ -25,7 +27,7 @@ const DEDICATED: f64 = 0.9;
 struct Server {
     percent: u32,
     part: Part,
-    /// What a batch may take, ns.
+    /// Longest allowed time of a batch, ns.
     most: f64,
 }
 
@@ -45,7 +47,7 @@ impl Profiler<'_> {
         *self.known.entry((tenant, batch, percent)).or_insert_with(run)
     }
 
-    /// Time of a batch beside others, ns.
+    /// Time of a batch next to others, ns.
     fn beside(&mut self, own: &Server, others: &[&Server]) -> f64 {
         let p = &own.part;
         let Some(alone) = self.at(p.tenant, p.batch, own.percent) else { return f64::INFINITY };
@@ -58,12 +60,12 @@ impl Profiler<'_> {
             + delay.max(0.0) * program.kernels.len() as f64
     }
 
-    /// The smallest share, from `from` on, at which `own` keeps its time beside others.
+    /// The smallest share, starting at `from`, at which `own` keeps its time next to others.
     fn enough(&mut self, own: &Server, from: u32, others: &[&Server]) -> Option<u32> {
         let steps = (from.div_ceil(self.step).max(1)..).map(|i| (i * self.step).min(100));
         let mut steps: Vec<u32> = steps.take_while(|&p| p < 100).collect();
         steps.push(100);
-        // Times fall with the share: the first that is enough, by bisection.
+        // Times fall as the share grows: bisection finds the first that is enough.
         let (mut low, mut high) = (0, steps.len());
         while low < high {
             let middle = usize::midpoint(low, high);
@@ -79,20 +81,20 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted]) -> Result<Vec<Candidate>, Strin
     if device.mps.is_none() {
         return Err(format!("{} has no MPS", device.title));
     }
-    // Two SMs are a step of theirs; percentages are whole numbers.
+    // Their step is two SMs; percentages are whole numbers.
     let step = 200_u32.div_ceil(device.cus()).max(1);
     let mut profiler = Profiler { lab, known: Known::new(), step };
     let mut gpus: Vec<Vec<Server>> = vec![];
     let mut servers: Vec<Server> = vec![];
     for w in wanted {
         let most = w.goal.0 as f64 / 2.0;
-        // As many requests as come in the half of the goal that is not the GPU's.
+        // The number of requests that arrive in the half of the goal that is not the GPU's.
         let fill = (most / 1e9 * w.rate).ceil().max(1.0);
         let sizes = batches(lab, w.tenant);
         let batch = sizes.iter().find(|&&b| f64::from(b) >= fill).or(sizes.last());
         let part = Part { tenant: w.tenant, batch: *batch.unwrap_or(&1), workers: 1, rps: w.rate };
         let server = Server { percent: 100, part, most };
-        // The batch runs in the time in which the next one fills.
+        // A batch must complete while the next one fills.
         let most = most.min(f64::from(server.part.batch) * 1e9 / w.rate);
         let server = Server { most, ..server };
         match profiler.enough(&server, 1, &[]) {
@@ -123,7 +125,8 @@ pub(super) fn plan(lab: &Lab, wanted: &[Wanted]) -> Result<Vec<Candidate>, Strin
     Ok(candidates(lab, shared))
 }
 
-/// A GPU with one more tenant, everybody given what the company costs; `None`: there is no room.
+/// A GPU with one more tenant, where each tenant's share has grown to make up for its neighbours; `None` if
+/// there is no room.
 fn joined(profiler: &mut Profiler<'_>, gpu: &[Server], more: &Server) -> Option<Vec<Server>> {
     let mut all: Vec<Server> = gpu.iter().chain([more]).cloned().collect();
     loop {
@@ -144,7 +147,7 @@ fn joined(profiler: &mut Profiler<'_>, gpu: &[Server], more: &Server) -> Option<
     }
 }
 
-/// Whole GPUs for a tenant that no share of one serves.
+/// Whole GPUs for a tenant that no share of one GPU serves.
 fn dedicated(
     profiler: &mut Profiler<'_>,
     w: &Wanted,

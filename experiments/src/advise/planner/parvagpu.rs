@@ -1,15 +1,15 @@
-//! ParvaGPU (Lee et al., SC 2024), by its published code (MunQ-Lee/ParvaGPU_SC24, `configurator.c` and
+//! ParvaGPU (Lee et al., SC 2024), after its published code (MunQ-Lee/ParvaGPU_SC24, `configurator.c` and
 //! `allocator.c`).
 //!
-//! *Configurator*: of a tenant's points (instance size, batch, 1 to 3 processes) those count whose batch
-//! takes less than 0.9 of half the goal. The best has the most requests/s for each slice; as many
-//! instances of it as the rate fills, and one more for the rest: the smallest size whose best point covers
-//! it. *Allocator*: the largest first, each onto the GPU with the least room that has enough. Then from the
-//! last GPU backwards, those with at most four slices in use are dissolved into instances of two slices (if
-//! they serve more per slice) and of one, which are placed again.
+//! *Configurator*: of a tenant's points (instance size, batch, 1 to 3 processes), those whose batch takes
+//! less than 0.9 of half the goal count. The best point has the most requests/s per slice. The tenant gets as
+//! many instances of it as the rate fills, and one more for the rest: the smallest size whose best point
+//! covers it. *Allocator*: places instances in order of decreasing size, each on the GPU with the least room
+//! that has enough. Then, from the last GPU backwards, GPUs with at most four slices in use are dissolved
+//! into instances of two slices (if they serve more per slice) and of one slice, which are placed again.
 //!
-//! Ours differs in two ways: batches end at the search's largest, and a layout must be one that the device
-//! allows (theirs checks starts alone).
+//! Our version differs in two ways: batches go up to the search's largest, and a layout must be one that the
+//! device allows (theirs checks only the start positions).
 
 use std::collections::BTreeMap;
 
@@ -22,7 +22,7 @@ use super::{Part, Wanted, batches, candidates, profile};
 /// Share of half the goal that a batch may take.
 const MARGIN: f64 = 0.9;
 const PROCESSES: u32 = 3;
-/// A GPU with at most so many slices in use is dissolved.
+/// A GPU with at most this many slices in use is dissolved.
 const SPARSE: u32 = 4;
 
 /// An instance with its processes.
@@ -34,7 +34,7 @@ struct Segment {
     part: Part,
 }
 
-/// The best point of every size, by slices.
+/// The best point of every instance size, by slices.
 type Points = BTreeMap<u32, Segment>;
 
 pub(super) fn plan(lab: &Lab, wanted: &[Wanted], threads: usize) -> Result<Vec<Candidate>, String> {
@@ -107,12 +107,12 @@ fn configure(lab: &Lab, table: &Table, w: &Wanted, threads: usize) -> Points {
     best
 }
 
-/// The instances that serve a rate; `None`: no point is fast enough.
+/// The instances that serve a rate; `None` if no point is fast enough.
 fn segments(points: &Points, w: &Wanted) -> Option<Vec<Segment>> {
     let per_slice = |s: &Segment| s.part.rps / f64::from(s.slices);
-    // Of equals the smallest.
+    // Among equals, the smallest.
     let best = points.values().rev().max_by(|a, b| per_slice(a).total_cmp(&per_slice(b)))?;
-    // The rest is never nothing: a rate that fills the last exactly has one fewer before it.
+    // The rest is never zero: if the rate fills all instances exactly, the last of them is the rest.
     let whole = ((w.rate / best.part.rps).ceil() - 1.0).max(0.0);
     let rest = w.rate - whole * best.part.rps;
     let last = points.values().find(|s| s.part.rps >= rest).unwrap_or(best);
@@ -121,7 +121,7 @@ fn segments(points: &Points, w: &Wanted) -> Option<Vec<Segment>> {
     Some(all)
 }
 
-/// Whether a GPU takes another instance.
+/// Whether a GPU has room for another instance.
 fn takes(table: &Table, gpu: &[Segment], more: &Segment) -> bool {
     let names: Vec<&str> =
         gpu.iter().chain([more]).map(|s| table.profiles[s.profile].name.as_str()).collect();
@@ -132,7 +132,7 @@ fn used(gpu: &[Segment]) -> u32 {
     gpu.iter().map(|s| s.slices).sum()
 }
 
-/// Every segment, the largest first, onto the fullest GPU that takes it.
+/// Places every segment, the largest first, on the fullest GPU that has room for it.
 fn place(
     table: &Table,
     mut queue: Vec<Segment>,
@@ -141,7 +141,7 @@ fn place(
     queue.sort_by_key(|s| std::cmp::Reverse(s.slices));
     for segment in queue {
         let fits = gpus.iter_mut().filter(|g| takes(table, g, &segment));
-        // Of equally full ones the first.
+        // Among equally full ones, the first.
         match fits.rev().max_by_key(|g| used(g)) {
             Some(gpu) => gpu.push(segment),
             None if takes(table, &[], &segment) => gpus.push(vec![segment]),
@@ -151,13 +151,13 @@ fn place(
     Ok(())
 }
 
-/// What sparse GPUs hold, in small instances on whatever GPU has room.
+/// Replaces the instances of sparse GPUs with small ones on any GPU that has room.
 fn dissolve(
     table: &Table,
     points: &BTreeMap<usize, Points>,
     gpus: &mut Vec<Vec<Segment>>,
 ) -> Result<(), String> {
-    // Requests/s of a tenant that are still to be placed; below 0: instances have room to spare.
+    // Requests/s of a tenant that are still to be placed; if negative, instances have room to spare.
     let mut open: BTreeMap<usize, f64> = BTreeMap::new();
     for i in (0..gpus.len()).rev() {
         if used(&gpus[i]) > SPARSE {

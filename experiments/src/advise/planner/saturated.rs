@@ -1,5 +1,5 @@
-//! What planners call a profile: a tenant that has a place to itself and always has a batch to run. It is an
-//! input of a plan, not an evaluation, and no cell.
+//! What planners call a profile: the performance of a tenant that has a place to itself and always has a
+//! batch to run. It is an input to a plan, not an evaluation, and not a cell.
 
 use cotenant_deploy::Sharing;
 use cotenant_profiles::Nanos;
@@ -11,13 +11,13 @@ use super::super::lab::{Candidate, How, Lab};
 use super::super::space::own_tokens;
 use crate::ends::Ends;
 
-/// Batches of each worker that are looked at, after those that fill the place.
+/// Batches measured for each worker, after those that fill the place.
 const BATCHES: u64 = 8;
 const BEFORE: u64 = 2;
-/// A place in which they take longer serves nobody.
+/// A place in which they take longer is useless.
 const AT_MOST: Nanos = Nanos(600_000_000_000);
 
-/// What a tenant comes to in a place of its own where it never waits for requests.
+/// Performance of a tenant in a place of its own where it never waits for requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Saturated {
     /// Requests/s of all its workers.
@@ -27,7 +27,7 @@ pub(crate) struct Saturated {
 }
 
 impl Lab {
-    /// A tenant's profile at some settings. `None` where it does not fit, or the device cannot do it.
+    /// A tenant's profile at some settings. `None` if it does not fit, or the device does not support it.
     pub(crate) fn saturated(
         &self,
         tenant: usize,
@@ -50,7 +50,7 @@ impl Lab {
         };
         let setup = self.prepare(&c).ok()?;
         let (name, options) = self.options(&c);
-        // A request is a whole batch. So many of them end in order, whatever one takes.
+        // Each request is a whole batch. This many complete in order, however long each takes.
         let requests = u64::from(workers) * (BEFORE + BATCHES);
         let mut ends = Ends::default();
         let scenario = Scenario {
@@ -74,7 +74,7 @@ impl Lab {
         let per_batch = ends.gap_ns(skip, workers)?;
         Some(Saturated {
             rps: f64::from(batch) * 1e9 / per_batch,
-            // Little's law: so many batches are in it at any time.
+            // Little's law: this many batches are in progress at any time.
             batch: Nanos((per_batch * f64::from(workers)) as u64),
         })
     }

@@ -8,24 +8,24 @@ use crate::format::{key_title, quantity};
 use crate::run_info::RunInfo;
 use crate::table::{Row, Table};
 
-/// Share of requests within it at which a goal counts as kept: the p99 is within the goal.
+/// Share of requests that must be within the goal for it to count as kept: the p99 is within the goal.
 pub const TARGET: f64 = 0.99;
 
 /// 97.5 % quantile of the normal distribution.
 const Z: f64 = 1.959_964;
-/// Goodputs that differ by less than this share are the same.
+/// Goodputs that differ by a smaller share than this are equal.
 pub(super) const TIE: f64 = 1e-6;
-/// More requests than anybody will wait for.
+/// More requests than anyone would wait for.
 const MANY: f64 = 1e8;
-/// The class of tenants whose latency matters, as `run.json` words it.
+/// The name in `run.json` of the class of tenants whose latency matters.
 const LATENCY_CLASS: &str = "latency";
 
-/// A larger share beyond the bound's goodput is more than rounding.
+/// A goodput beyond the bound's by more than this share is not rounding.
 const SAME_AS_BOUND: f64 = 0.0005;
 
 /// Wilson's 95 % interval of a share of `n` requests (E. B. Wilson, "Probable inference, the law of
-/// succession, and statistical inference", 1927): unlike the usual one it is not empty where all
-/// requests did the same.
+/// succession, and statistical inference", 1927): unlike the usual interval, it is not empty if all requests
+/// had the same outcome.
 #[must_use]
 pub fn wilson(share: f64, n: f64) -> (f64, f64) {
     if n <= 0.0 {
@@ -37,8 +37,8 @@ pub fn wilson(share: f64, n: f64) -> (f64, f64) {
     ((center - half).max(0.0), (center + half).min(1.0))
 }
 
-/// How many more requests than `n` take the interval of `share` off the target; absent where it would
-/// be too many. `wider` is by how much the interval that counts is wider than Wilson's.
+/// How many more requests than `n` move the interval of `share` off the target; `None` if there would be too
+/// many. `wider` is the factor by which the interval in use is wider than Wilson's.
 #[must_use]
 pub fn more_requests(share: f64, n: f64, wider: f64) -> Option<u64> {
     let open = |n: f64| {
@@ -80,7 +80,7 @@ struct Judge<'a> {
     rank_by: Metric,
 }
 
-/// Whether a row at `a` belongs to the point `b`: a key that does not concern the row is empty.
+/// Whether a row at `a` belongs to the point `b`: keys that do not affect the row are empty.
 fn covers(a: &[String], b: &[String]) -> bool {
     a.iter().zip(b).all(|(a, b)| a == b || a.is_empty())
 }
@@ -90,7 +90,7 @@ impl Judge<'_> {
         self.run.sweep_keys.iter().map(|k| self.table.text(row, k).to_owned()).collect()
     }
 
-    /// Sweep points, the most specific ones.
+    /// The sweep points, only the most specific ones.
     fn points(&self, rows: &[&Row]) -> Vec<Vec<String>> {
         let mut points: Vec<Vec<String>> = Vec::new();
         for row in rows {
@@ -167,12 +167,13 @@ impl Judge<'_> {
             Some(a) if a.high < TARGET * 100.0 => Goal::Missed,
             Some(a) => {
                 let (low, high) = wilson(a.mean / 100.0, n);
-                // Student's as it is before a share's bounds cut it: few repeats can leave everything open.
+                // Student's interval before it is clipped to the bounds of a share: few repeats can leave
+                // everything open.
                 let student = 2.0 * attained.and_then(|e| e.half).unwrap_or(0.0) / 100.0;
                 let wider = (student / (high - low).max(1e-12)).max(1.0);
                 Goal::Undecided { more: more_requests(a.mean / 100.0, n, wider) }
             }
-            // Where requests with goals completed, there is an attainment.
+            // If requests with goals completed, there is an attainment.
             None if promised && throughput.is_none_or(|t| t.mean == 0.0) => Goal::Unknown,
             None => Goal::None,
         };
@@ -192,7 +193,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Mean over rows that differ in the repeat alone, in the drawn unit.
+    /// Mean over rows that differ only in the repeat, in the drawn unit.
     fn mean(&self, rows: &[&Row], metric: Metric) -> Option<Estimate> {
         let column = metric.column();
         let values: Vec<f64> =
@@ -200,9 +201,8 @@ impl Judge<'_> {
         Estimate::of(&values).map(|e| e.within(0.0, column.most()).scaled(column.scale))
     }
 
-    /// Goodput as a share of the bound's, repeat by repeat, of the tenants that the bound serves
-    /// first: latency-critical ones, where there are both kinds. What best-effort tenants get is only
-    /// what is left.
+    /// Goodput as a share of the bound's, repeat by repeat, over the tenants that the bound serves first: the
+    /// latency-critical ones, if there are both kinds. Best-effort tenants only get what is left.
     fn shares(&self, rows: &[&Row], lines: &mut [Line]) {
         let Some(bound) = lines.iter().find(|l| l.bound).map(|l| l.label.clone()) else { return };
         let latency = |tenant: &str| {
@@ -224,7 +224,8 @@ impl Judge<'_> {
         let goodput = |label: &str, repeat: &str| {
             of(label, repeat, |judge, r| judge.table.number(r, Metric::Goodput.name()))
         };
-        // Bounds answer sooner: what they have answered before the window opens counts in it for others.
+        // Bounds answer sooner: requests that they answered before the window opened count for the other
+        // policies within it.
         let exceeds = |label: &str, repeat: &str| {
             let more = goodput(label, repeat)? - goodput(&bound, repeat)? * (1.0 + SAME_AS_BOUND);
             let whole = |r: &&&Row| {
@@ -247,20 +248,20 @@ impl Judge<'_> {
         }
     }
 
-    /// Length of a row's window, s; `None` where nothing completed.
+    /// Length of a row's window, s; `None` if no request completed.
     fn window(&self, row: &Row) -> Option<f64> {
         let rate = self.table.number(row, Metric::Throughput.name()).filter(|rate| *rate > 0.0)?;
         Some(self.table.number(row, Metric::Completed.name())? / rate)
     }
 
-    /// Requests under way at any time, by Little's law.
+    /// Mean number of requests in progress, by Little's law.
     fn under_way(&self, row: &Row) -> Option<f64> {
         let latency_ms = self.table.number(row, Metric::LatencyMean.name()).unwrap_or(0.0);
         Some(latency_ms / 1e3 * self.table.number(row, Metric::Throughput.name())?)
     }
 }
 
-/// The interval by which a goal is judged: the wider of Wilson's and Student's.
+/// The interval by which a goal is judged: the wider one of Wilson's and Student's.
 fn interval(e: &Estimate, n: f64) -> Attainment {
     let (low, high) = wilson(e.mean / 100.0, n);
     Attainment {
@@ -271,8 +272,8 @@ fn interval(e: &Estimate, n: f64) -> Attainment {
     }
 }
 
-/// Sorts the lines, best first and the bound last, and marks the best: nobody where the next does
-/// exactly as well, as where all finish the same fixed work.
+/// Sorts the lines, best first and the bound last, and marks the best: none if the next one does exactly as
+/// well, for instance if all complete the same fixed work.
 fn order(point: &mut Point, sign: f64, goals: bool) {
     let rank = |l: &Line| l.rank.map_or(f64::NEG_INFINITY, |r| sign * r.mean);
     point.lines.sort_by(|a, b| {
@@ -294,7 +295,7 @@ fn order(point: &mut Point, sign: f64, goals: bool) {
     }
 }
 
-/// Numbers of a sweep key, where all its values are.
+/// The number of a sweep value; `None` if it is not a number.
 pub(super) fn numeric(value: &str) -> Option<f64> {
     quantity(value).map(|q| q.value)
 }
@@ -305,7 +306,7 @@ mod tests {
 
     #[test]
     fn wilson_is_honest_at_the_ends() {
-        // 22 of 22: 85.1 % is the textbook's lower end.
+        // 22 of 22: the textbook's lower end is 85.1 %.
         let (low, high) = wilson(1.0, 22.0);
         assert!((low - 0.851).abs() < 1e-3 && high == 1.0, "{low} {high}");
         let (low, high) = wilson(0.5, 100.0);
@@ -314,7 +315,7 @@ mod tests {
 
     #[test]
     fn more_requests_decide_what_few_leave_open() {
-        // All in time: 381 requests put the lower end at 99 %.
+        // All in time: with 381 requests the lower end is at 99 %.
         let more = more_requests(1.0, 22.0, 1.0).expect("decidable");
         assert!((359..=390).contains(&more), "{more}");
         assert_eq!(more_requests(0.99, 1000.0, 1.0), None, "the target itself is never decided");

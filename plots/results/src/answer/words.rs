@@ -12,7 +12,7 @@ pub(super) fn sentences(answer: &Answer) -> Vec<String> {
     }
 }
 
-/// A percentage rounded down: 98.999 must not read as 99.
+/// A percentage, rounded down: 98.999 must not read as 99.
 fn percent(value: f64) -> String {
     fixed((value * 10.0 + 1e-7).floor() / 10.0, 1)
 }
@@ -34,7 +34,7 @@ fn open_goal(tenant: &str, cell: &Cell) -> Option<String> {
     ))
 }
 
-/// Two digits of a number of requests.
+/// A number of requests, rounded up to two digits.
 fn rounded(n: u64) -> f64 {
     let n = n as f64;
     let unit = 10f64.powf((n.log10().floor() - 1.0).max(0.0));
@@ -161,7 +161,7 @@ fn overload(answer: &Answer, line: Option<&Line>) -> Option<String> {
     (!over.is_empty()).then(|| format!("Overloaded under `{}`: {}.", line.label, over.join(", ")))
 }
 
-/// How often somebody is overloaded, and the first case.
+/// How often tenants are overloaded, and the first case.
 fn overload_in_sweep(answer: &Answer, points: &[Point]) -> Option<String> {
     let over = |l: &&Line| l.cells.iter().flatten().any(|c| c.overloaded.is_some());
     let mut lines = points.iter().flat_map(|p| p.lines.iter().filter(over).map(move |l| (p, l)));
@@ -200,13 +200,13 @@ fn failed(point: &Point) -> Option<String> {
     (!list.is_empty()).then(|| format!("Failed: {}{more}.", list.join(", ")))
 }
 
-/// Who is best at a point.
+/// The best policy at a point.
 #[derive(PartialEq)]
 enum Winner<'a> {
     One(&'a str),
-    /// The best do exactly the same.
+    /// The best ones do exactly the same.
     Several,
-    /// All miss a goal for certain.
+    /// All policies miss a goal for certain.
     Nobody,
 }
 
@@ -220,7 +220,7 @@ fn winner<'a>(answer: &Answer, point: &'a Point) -> Winner<'a> {
     }
 }
 
-/// Longest list of sweep points in a sentence, characters; the map has all of them.
+/// Longest list of sweep points in a sentence, characters; the map lists all of them.
 const NAMED: usize = 120;
 
 fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
@@ -275,7 +275,7 @@ fn over_sweep(answer: &Answer, points: &[Point]) -> Vec<String> {
     text
 }
 
-/// Who comes nearest where nobody keeps every goal.
+/// Which policies come closest at points where none keeps every goal.
 fn nearest(points: &[&Point]) -> String {
     let mut counts: Vec<(&str, usize)> = Vec::new();
     for point in points.iter().filter(|p| p.has_rivals()) {
@@ -291,7 +291,7 @@ fn nearest(points: &[&Point]) -> String {
     if list.is_empty() { String::new() } else { format!("; nearest: {}", list.join(", ")) }
 }
 
-/// Where, along a numeric key with all others equal, a policy stops keeping its goals.
+/// Where, along a numeric key with all else equal, a policy stops keeping its goals.
 fn crossings(points: &[Point]) -> Vec<String> {
     let keys = points.first().map_or(0, |p| p.values.len());
     if keys != 1 {
