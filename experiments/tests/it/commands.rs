@@ -83,7 +83,7 @@ fn two_folders_are_compared_repeat_by_repeat() {
         told(here, &[&["run", "mine.toml", "--out", out], &SHORT[..], more].concat())
     };
     run("a", &[]);
-    run("b", &["--set", "tenant.*.arrivals.rate=1100"]);
+    run("b", &["--set", "tenant.*.arrivals.rate=400"]);
     let same = told(here, &["compare", "a", "a"]);
     assert!(same.contains("0 of"), "{same}");
     let more = told(here, &["compare", "a", "b", "--metric", "throughput_rps"]);
