@@ -31,7 +31,7 @@ pub(crate) fn tell(out: &Path, run: &RunInfo, show: Show) -> Done {
     let table = Table::results(&out.join("results.csv"), &run.sweep_keys);
     let mut answer = Answer::of(run, &table.map_err(Failure::input)?).sentences();
     answer.extend(deploys_today(run));
-    answer.extend(headroom(run));
+    answer.extend(run.headroom_words());
     let report = out.join("report.html");
     if show.json {
         say::out(&summary.json(run, &answer, &report)?)?;
@@ -62,12 +62,6 @@ fn deploys_today(run: &RunInfo) -> Option<String> {
         "`{}` is a research prototype. Of those that deploy today `{}` is the best{undecided}.",
         winner.label, today.label
     ))
-}
-
-/// How much more load the policy to deploy can carry.
-fn headroom(run: &RunInfo) -> Option<String> {
-    let [winner] = run.winners.as_slice() else { return None };
-    winner.deployed().headroom_words()
 }
 
 /// Opens a file with the desktop's program for it; without a desktop, its path has been printed already.

@@ -151,7 +151,7 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
         @for s in sentences.iter().take(1) { p.lead { (code(s)) } }
         (deploy(cx))
         @for s in sentences.iter().skip(1) { p { (code(s)) } }
-        @if let Some(headroom) = headroom(cx) { p { (code(&headroom)) } }
+        @if let Some(headroom) = cx.run.headroom_words() { p { (code(&headroom)) } }
         @if answer.goals && answer.points.len() == 1 && cx.run.replay.is_none() {
             p.note {
                 @if let Some(repeats) = repeats_to_decide(cx, answer) {
@@ -161,12 +161,6 @@ fn box_of(cx: &Context<'_>, answer: &Answer) -> Markup {
             }
         }
     }
-}
-
-/// How much more load the policy to deploy can carry, if that was determined.
-fn headroom(cx: &Context<'_>) -> Option<String> {
-    let [winner] = cx.run.winners.as_slice() else { return None };
-    winner.deployed().headroom_words()
 }
 
 /// What to deploy, and how: the best policy, or the best one that is not a prototype.

@@ -208,9 +208,8 @@ impl Answer {
                 (first.standing() != Standing::Misses).then_some(())?;
                 point.rivals().filter(same).find(|l| deploys(l) == Some(true)).or(Some(first))
             };
-            let tied = point.best().is_none();
             let best = point.best().or_else(equals).filter(|_| point.has_rivals())?;
-            let winner = |line: &Line, today| Winner {
+            let winner = |line: &Line, today, tied| Winner {
                 point: point.name.clone(),
                 label: line.label.clone(),
                 certain: line.standing() == Standing::Keeps,
@@ -223,10 +222,10 @@ impl Answer {
             let today = match deploys(best) {
                 Some(false) => rivals
                     .find(|l| deploys(l) == Some(true) && l.standing() != Standing::Misses)
-                    .map(|line| Box::new(winner(line, None))),
+                    .map(|line| Box::new(winner(line, None, false))),
                 _ => None,
             };
-            Some(winner(best, today))
+            Some(winner(best, today, point.best().is_none()))
         };
         self.points.iter().filter_map(of).collect()
     }

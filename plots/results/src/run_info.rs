@@ -135,24 +135,6 @@ impl Winner {
     pub fn deployed(&self) -> &Self {
         self.today.as_deref().unwrap_or(self)
     }
-
-    /// The headroom as a sentence, with the label in backquotes.
-    #[must_use]
-    pub fn headroom_words(&self) -> Option<String> {
-        let Headroom { factor, limit } = self.headroom.as_ref()?;
-        let kept = match (factor, limit) {
-            (Some(factor), Some(limit)) => {
-                format!(
-                    "keeps every goal up to {factor:.2} times this load; just above it, {limit}"
-                )
-            }
-            (Some(factor), None) => {
-                format!("keeps every goal at {factor:.2} times this load, the most that was tried")
-            }
-            (None, _) => "misses a goal at the least load that was tried, too".to_owned(),
-        };
-        Some(format!("Headroom: `{}` {kept} (first repeat, to within a tenth).", self.label))
-    }
 }
 
 /// One cell of the experiment.
@@ -252,6 +234,27 @@ impl PolicyInfo {
 }
 
 impl RunInfo {
+    /// The headroom of what is to be deployed as a sentence, with the label in backquotes; `None` if it was not
+    /// determined, or if there are several points.
+    #[must_use]
+    pub fn headroom_words(&self) -> Option<String> {
+        let [winner] = self.winners.as_slice() else { return None };
+        let Winner { label, headroom, .. } = winner.deployed();
+        let Headroom { factor, limit } = headroom.as_ref()?;
+        let kept = match (factor, limit) {
+            (Some(factor), Some(limit)) => {
+                format!(
+                    "keeps every goal up to {factor:.2} times this load; just above it, {limit}"
+                )
+            }
+            (Some(factor), None) => {
+                format!("keeps every goal at {factor:.2} times this load, the most that was tried")
+            }
+            (None, _) => "misses a goal at the least load that was tried, too".to_owned(),
+        };
+        Some(format!("Headroom: `{label}` {kept} (first repeat, to within a tenth)."))
+    }
+
     /// Reads `run.json`.
     ///
     /// # Errors
