@@ -52,7 +52,7 @@ pub(crate) fn pointless(point: &Point) -> Option<&'static str> {
     None
 }
 
-/// Finds the factor of one policy by bisection, until `stopped`.
+/// Finds the factor of one policy by bisection, as long as `goes_on` lets it.
 ///
 /// # Errors
 /// Bad input; a stop was requested.
@@ -61,17 +61,15 @@ pub(crate) fn search(
     row: usize,
     wanted: f64,
     reach: Reach,
-    stopped: &dyn Fn() -> bool,
+    goes_on: &dyn Fn() -> Done,
 ) -> Done<Capacity> {
     let mut preparer = Preparer::default();
     let label = e.point.policies[row].label.clone();
     let (mut low, mut high) = (None, None);
     let mut factor: f64 = 1.0;
     while (reach.least..=reach.most).contains(&factor) {
-        if stopped() {
-            return Err(Failure::Stopped("stopped".to_owned()));
-        }
-        let trial = attempt(&mut preparer, e, row, factor, (wanted, reach.repeats))?;
+        goes_on()?;
+        let trial = attempt(&mut preparer, e, row, factor, wanted, reach.repeats)?;
         if trial.keeps {
             low = Some((factor, trial));
         } else {
@@ -100,7 +98,8 @@ fn attempt(
     e: &Experiment,
     row: usize,
     factor: f64,
-    (wanted, repeats): (f64, usize),
+    wanted: f64,
+    repeats: usize,
 ) -> Done<Trial> {
     let mut e = e.clone();
     let point = &mut e.point;

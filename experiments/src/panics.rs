@@ -9,7 +9,7 @@ thread_local! {
 }
 
 /// Keeps the message of a panic for the cell's status instead of printing it.
-pub(crate) fn keep_panics() {
+fn keep_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map_or_else(String::new, |l| format!(" at {l}"));
         let payload = info.payload();
@@ -18,6 +18,14 @@ pub(crate) fn keep_panics() {
         let text = text.unwrap_or("panic");
         PANIC.with_borrow_mut(|p| *p = format!("{text}{place}").replace(['\n', '\r'], " "));
     }));
+}
+
+/// The same for as long as `work` runs.
+pub(crate) fn kept<T>(work: impl FnOnce() -> T) -> T {
+    keep_panics();
+    let done = work();
+    let _ = std::panic::take_hook();
+    done
 }
 
 /// Turns a panic into an error: a bug costs only the computation in which it happens.

@@ -49,8 +49,8 @@ pub(crate) fn run(options: &Options) -> Done {
 
 fn whole(options: &Options) -> Done {
     let start = Instant::now();
-    inputs::look_at_build();
     let grid = Grid::read(&options.file, &options.overrides).map_err(Failure::Input)?;
+    inputs::look_at_build();
     if options.dry_run {
         return dry::run(grid, options.extras, options.jobs);
     }
@@ -60,7 +60,6 @@ fn whole(options: &Options) -> Done {
     };
     let Survey { study, run, curves, preparer, .. } =
         survey(grid, options.extras, 1, inputs::build).map_err(Failure::Input)?;
-    let drawing = pool(threads(options.jobs))?;
     let out = options.out.clone().unwrap_or_else(|| Path::new("out").join(&run.name));
     let mut folder = Folder::open(&out)?;
     if !options.again && complete(&out, &study.plan) {
@@ -69,7 +68,7 @@ fn whole(options: &Options) -> Done {
             out.display()
         ));
         let run = RunInfo::read(&out.join("run.json")).map_err(Failure::input)?;
-        return drawing.install(|| tell(&out, &run, options.show));
+        return draw_and_tell(options, &out, &run);
     }
     let _ = std::fs::remove_file(out.join(COMPLETE));
     let stop = Stop::listen()?;
@@ -86,7 +85,7 @@ fn whole(options: &Options) -> Done {
         let threads = threads(options.jobs);
         let slices = Slices::new(&study, preparer, threads + 1);
         if !compute(&slices, &Simulated::default(), (reused, todo), threads, to, &stop)? {
-            return Err(Failure::Stopped("stopped; the same command resumes here".to_owned()));
+            return Err(stopped());
         }
         kept = Kept::read(&study, &out, 0, false)?.map_err(|c| conflict(&out, &c))?;
     }
@@ -126,7 +125,7 @@ fn whole(options: &Options) -> Done {
         run.events_per_s / 1e6,
         start.elapsed().as_secs_f64(),
     ));
-    let told = drawing.install(|| tell(&out, &run, options.show));
+    let told = draw_and_tell(options, &out, &run);
     // Comes last: until here, no failure can cost a finished cell.
     forget(&out, 0, &kept);
     told
@@ -153,20 +152,26 @@ fn headroom(
     if pointless(&e.point).is_some() {
         return Ok(None);
     }
-    panics::keep_panics();
-    let found = search(e, row, TARGET, REACH, &|| stop.is_set());
-    let _ = std::panic::take_hook();
-    match found {
+    let goes_on = || if stop.is_set() { Err(stopped()) } else { Ok(()) };
+    match panics::kept(|| search(e, row, TARGET, REACH, &goes_on)) {
         Ok(Capacity { factor, limit, .. }) => {
             // At the end of the search's range nothing is missed.
             let limit = (factor != Some(REACH.most)).then_some(limit);
             Ok(Some(Headroom { factor, limit }))
         }
-        Err(Failure::Stopped(_)) => {
-            Err(Failure::Stopped("stopped; the same command resumes here".to_owned()))
-        }
-        Err(other) => Err(other),
+        Err(stopped @ Failure::Stopped(_)) => Err(stopped),
+        // The run has its results: an addition to them cannot fail it.
+        Err(_) => Ok(None),
     }
+}
+
+fn stopped() -> Failure {
+    Failure::Stopped("stopped; the same command resumes here".to_owned())
+}
+
+/// See [`tell`]; pictures are made on as many threads as cells.
+fn draw_and_tell(options: &Options, out: &Path, run: &RunInfo) -> Done {
+    pool(threads(options.jobs))?.install(|| tell(out, run, options.show))
 }
 
 /// Whether the folder holds the results of exactly this plan: experiment, inputs, options, program.

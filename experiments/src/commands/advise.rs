@@ -157,9 +157,8 @@ pub(crate) fn run(args: &Args) -> Done {
         None => Cells::new(stop),
     };
     let cells = Arc::new(cells.with_progress(ask.events()));
-    panics::keep_panics();
-    let answer = answer::answer(mix, &ask, &cells, &mut |text| cells.note(text));
-    let _ = std::panic::take_hook();
+    let mut first = |text: &str| cells.note(text);
+    let answer = panics::kept(|| answer::answer(mix, &ask, &cells, &mut first));
     cells.finish();
     let answer = answer?;
     let (simulated, read) = cells.counts();

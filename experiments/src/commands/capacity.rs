@@ -60,11 +60,10 @@ pub(crate) fn run(args: &Args) -> Done {
     }
     let rows: Vec<usize> = (0..e.point.policies.len()).collect();
     let pool = pool(threads(args.jobs.map_or(0, usize::from)))?;
-    panics::keep_panics();
     use rayon::prelude::*;
-    let one = |row| search(&e, row, args.attainment, REACH, &|| false);
-    let found: Vec<Done<Capacity>> = pool.install(|| rows.into_par_iter().map(one).collect());
-    let _ = std::panic::take_hook();
+    let one = |row| search(&e, row, args.attainment, REACH, &|| Ok(()));
+    let all = || rows.into_par_iter().map(one).collect::<Vec<Done<Capacity>>>();
+    let found = panics::kept(|| pool.install(all));
     let mut found = found.into_iter().collect::<Done<Vec<_>>>()?;
     found.sort_by(|a, b| b.factor.unwrap_or(0.0).total_cmp(&a.factor.unwrap_or(0.0)));
     if args.json {

@@ -92,9 +92,7 @@ pub(crate) fn run(args: &Args) -> Done {
         planners: vec![],
         study: None,
     };
-    panics::keep_panics();
-    let row = check::row_of(&lab, &mut found, &ask, usize::from(seeds));
-    let _ = std::panic::take_hook();
+    let row = panics::kept(|| check::row_of(&lab, &mut found, &ask, usize::from(seeds)));
     cells.check()?;
     let mut findings = found.findings;
     findings.sort_by_key(|f| f.weight);

@@ -123,44 +123,44 @@ pub(crate) fn compute(
     let study = slices.study;
     todo.sort_by_key(|&i| (study.first_of(i), i));
     let works = works(study, &todo);
-    panics::keep_panics();
     let next = AtomicUsize::new(0);
     let (sender, receiver) = sync_channel::<Done<Ended>>(4 * threads);
     let mut progress = Progress::new(finished + todo.len(), finished);
     let mut left = todo.len();
     let abandon = Stop::default();
     let pool = pool(threads)?;
-    let written = pool.in_place_scope(|scope| {
-        for _ in 0..threads.min(works.len()) {
-            let sender = sender.clone();
-            let work = || Worker { slices, ground, folder, stop: [stop, &abandon] };
-            let (worker, next, works, todo) = (work(), &next, &works, &todo);
-            scope.spawn(move |_| worker.run(next, works, todo, &sender));
-        }
-        drop(sender);
-        let mut receive = || -> Done {
-            loop {
-                let ended = match receiver.recv_timeout(ALIVE) {
-                    Ok(ended) => ended?,
-                    Err(RecvTimeoutError::Timeout) => {
-                        journal.touch();
-                        continue;
-                    }
-                    Err(RecvTimeoutError::Disconnected) => return Ok(()),
-                };
-                journal.append(&ended.records)?;
-                left -= ended.records.len();
-                ended.records.iter().for_each(|r| progress.ended(&r.line.cell, &ended.what));
+    let written = panics::kept(|| {
+        pool.in_place_scope(|scope| {
+            for _ in 0..threads.min(works.len()) {
+                let sender = sender.clone();
+                let work = || Worker { slices, ground, folder, stop: [stop, &abandon] };
+                let (worker, next, works, todo) = (work(), &next, &works, &todo);
+                scope.spawn(move |_| worker.run(next, works, todo, &sender));
             }
-        };
-        let received = receive();
-        // There is no receiver any more: the other threads stop after their current cell.
-        abandon.set();
-        drop(receiver);
-        received
+            drop(sender);
+            let mut receive = || -> Done {
+                loop {
+                    let ended = match receiver.recv_timeout(ALIVE) {
+                        Ok(ended) => ended?,
+                        Err(RecvTimeoutError::Timeout) => {
+                            journal.touch();
+                            continue;
+                        }
+                        Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                    };
+                    journal.append(&ended.records)?;
+                    left -= ended.records.len();
+                    ended.records.iter().for_each(|r| progress.ended(&r.line.cell, &ended.what));
+                }
+            };
+            let received = receive();
+            // There is no receiver any more: the other threads stop after their current cell.
+            abandon.set();
+            drop(receiver);
+            received
+        })
     });
     progress.finish();
-    let _ = std::panic::take_hook();
     written?;
     journal.sync()?;
     Ok(left == 0)
